@@ -1,0 +1,103 @@
+//! Every bound of Relay, its unit in its name. Defaults that an operator or an app may change say so.
+//!
+//! A bound stands here and nowhere else; what happens at it is written beside the code that meets it and in a test.
+
+/// Longest inbound WebSocket message by default: twice the data limit plus 4 KiB (P-IN-5).
+pub const MESSAGE_BYTES_MAX: usize = 2 * EVENT_DATA_BYTES_MAX + 4 * 1024;
+/// Longest decoded `data` of one event by default (P-LIM-3).
+pub const EVENT_DATA_BYTES_MAX: usize = 10_240;
+/// Largest value an app may set for its event data limit.
+pub const EVENT_DATA_BYTES_SETTING_MAX: usize = 1024 * 1024;
+/// Longest event name (P-LIM-1).
+pub const EVENT_NAME_BYTES_MAX: usize = 200;
+/// Longest channel name (P-CHAN-2).
+pub const CHANNEL_NAME_BYTES_MAX: usize = 200;
+/// Longest channel name on WebSockets under `channel_names = strict` (P-CHAN-2).
+pub const CHANNEL_NAME_STRICT_BYTES_MAX: usize = 164;
+/// Channels of one `/events` request (P-LIM-4).
+pub const CHANNELS_PER_EVENT_MAX: usize = 100;
+/// Events of one `/batch_events` request (P-LIM-5).
+pub const BATCH_EVENTS_MAX: usize = 10;
+/// Longest user id (P-LIM-6).
+pub const USER_ID_BYTES_MAX: usize = 128;
+/// Users in one presence channel by default (P-LIM-7).
+pub const PRESENCE_MEMBERS_MAX: usize = 100;
+/// Longest `channel_data` (P-LIM-7).
+pub const CHANNEL_DATA_BYTES_MAX: usize = 10_240;
+/// Channels that one connection may subscribe (P-LIM-12).
+pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
+/// Client events per second and connection, also the burst (P-LIM-9).
+pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
+/// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
+pub const INVALID_MESSAGES_MAX: u8 = 100;
+/// Longest reason in a Close frame (P-CLOSE-3; RFC 6455 section 5.5 less the two code bytes).
+pub const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// Input of a peer quoted in an error message is cut to this (P-FAIL-1).
+pub const QUOTED_BYTES_MAX: usize = 200;
+
+/// Deepest nesting of JSON that any parser is given (threat T10).
+pub const JSON_DEPTH_MAX: usize = 32;
+
+/// HTTP request body (P-LIM-11).
+pub const HTTP_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// HTTP request target's query (P-LIM-11).
+pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
+/// HTTP request head: request line and headers (P-LIM-11).
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// HTTP request headers (P-LIM-11).
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Pipelined requests of one connection whose answers are still owed; beyond it reading pauses.
+pub const HTTP_PIPELINE_MAX: usize = 64;
+
+/// `activity_timeout` told to clients, in seconds (P-LIVE-3).
+pub const ACTIVITY_TIMEOUT_S: u32 = 120;
+/// Silence beyond `activity_timeout` before the server pings, in ms (P-LIVE-4).
+pub const PING_AFTER_MS: u64 = 30_000;
+/// Silence beyond that ping before Close 4201, in ms (P-LIVE-4).
+pub const PONG_WITHIN_MS: u64 = 30_000;
+/// From accept (or the first byte of a further request) to a whole request or upgrade, in ms (threat T14).
+pub const REQUEST_WITHIN_MS: u64 = 5_000;
+/// Idle HTTP keep-alive connections are closed after this, in ms (section 7 of the Pusher protocol).
+pub const HTTP_IDLE_MS: u64 = 60_000;
+/// A fragmented message must be whole within this, in ms (threat T8).
+pub const MESSAGE_WITHIN_MS: u64 = 30_000;
+/// How long a refused connection may linger so that the peer reads the answer, in ms (P-HTTP-16).
+pub const LINGER_MS: u64 = 2_000;
+/// How long a peer may take to answer our Close frame, in ms.
+pub const CLOSE_WITHIN_MS: u64 = 2_000;
+/// A slow reader is reset this long after it was told, in ms (P-CLOSE-5).
+pub const SLOW_RESET_MS: u64 = 1_000;
+/// Drain is spread over this, in ms (P-CLOSE-1).
+pub const DRAIN_MS: u64 = 10_000;
+
+/// One send covers at most this, so that its completion is progress.
+pub const SEND_BYTES_MAX: usize = 64 * 1024;
+/// Unsent bytes of one connection that are counted as slow (soft bound).
+pub const OUTBOX_BYTES_SOFT: usize = 256 * 1024;
+/// Unsent bytes of one connection beyond which it is closed (P-CLOSE-5).
+pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+/// A connection that owes bytes and makes no progress for this long is closed, in ms (P-CLOSE-5).
+pub const STALL_MS: u64 = 10_000;
+/// Frames and joined buffers that one shard may hold; beyond it publishes get 503 (P-STAT-8).
+pub const SHARD_SEND_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Shards of one process.
+pub const SHARDS_MAX: usize = 256;
+/// Event mail in flight between one pair of shards, in bytes (each mail costs its frames plus `MAIL_COST_BYTES`).
+pub const EVENT_MAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What one mail costs beyond its frames, in bytes.
+pub const MAIL_COST_BYTES: usize = 256;
+/// Slots of one shard's mailbox. What does not fit waits with its sender, in order.
+pub const MAILBOX_SLOTS: usize = 16 * 1024;
+
+/// Failed credentials of one address in a minute before 429 (threat T6).
+pub const AUTH_FAILURES_PER_MINUTE: u32 = 100;
+/// Addresses whose failures one shard remembers.
+pub const AUTH_FAILURE_ADDRESSES_MAX: usize = 16 * 1024;
+
+/// Seconds that `auth_timestamp` may be off (P-SIGN-1).
+pub const SIGNATURE_WINDOW_S: u64 = 600;
+
+const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
+const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
+const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
