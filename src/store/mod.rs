@@ -23,7 +23,7 @@ mod files;
 pub mod keeper;
 mod random;
 pub mod record;
-pub mod scope;
+mod scope;
 pub mod setting;
 mod tokens;
 

@@ -169,7 +169,7 @@ fn invalid(text: String) -> Result<(), StoreError> {
 }
 
 /// App ids stand in URL paths.
-pub(super) fn check_id(id: &str) -> Result<(), StoreError> {
+pub fn check_id(id: &str) -> Result<(), StoreError> {
     let max = limits::APP_ID_BYTES_MAX;
     let fits = (1..=max).contains(&id.len());
     if fits
@@ -185,7 +185,7 @@ pub(super) fn check_id(id: &str) -> Result<(), StoreError> {
 }
 
 /// Keys stand in URL paths and before the colon of `auth` strings.
-pub(super) fn check_key(key: &str) -> Result<(), StoreError> {
+pub fn check_key(key: &str) -> Result<(), StoreError> {
     let max = limits::APP_KEY_BYTES_MAX;
     let fits = (1..=max).contains(&key.len());
     if fits
@@ -201,7 +201,7 @@ pub(super) fn check_key(key: &str) -> Result<(), StoreError> {
 }
 
 /// Secrets travel in a header; the message does not repeat them.
-pub(super) fn check_secret(secret: &str) -> Result<(), StoreError> {
+pub fn check_secret(secret: &str) -> Result<(), StoreError> {
     let max = limits::APP_SECRET_BYTES_MAX;
     if (1..=max).contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
@@ -212,7 +212,7 @@ pub(super) fn check_secret(secret: &str) -> Result<(), StoreError> {
 }
 
 /// Names are for people; control characters would forge log lines (threat T27).
-pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
+pub fn check_name(name: &str) -> Result<(), StoreError> {
     let max = limits::NAME_BYTES_MAX;
     if name.len() <= max && !name.chars().any(char::is_control) {
         return Ok(());

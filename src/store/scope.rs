@@ -1,36 +1,18 @@
-//! Scopes by name (R-TOKEN-6).
+//! Scopes as the store keeps them: by name, so that a dump of the store reads well (R-TOKEN-6).
 
 use super::error::StoreError;
-use crate::app::Scopes;
-
-/// Every scope, in the order of the bits of [`Scopes`].
-pub const NAMES: [&str; 12] = [
-    "events:publish",
-    "events:batch",
-    "channels:read",
-    "presence:read",
-    "webhooks:manage",
-    "encryption:manage",
-    "schemas:manage",
-    "connections:read",
-    "analytics:read",
-    "channels:auth",
-    "channels:subscribe",
-    "connections:manage",
-];
+use crate::app::{Scope, Scopes};
 
 /// The set that these names make; an unknown one is refused with the nearest.
-pub fn parse_all(names: &[String]) -> Result<Scopes, StoreError> {
-    let mut scopes = Scopes::default();
+pub(super) fn parse_all(names: &[String]) -> Result<Scopes, StoreError> {
+    let mut scopes = Scopes::FULL;
     for name in names {
-        let Some(bit) = NAMES.iter().position(|known| known == name) else {
-            let nearest = crate::store::nearest(name, NAMES);
-            return Err(StoreError::Invalid(format!(
-                "there is no scope {name:?}{nearest}; known are {}",
-                NAMES.join(", ")
-            )));
-        };
-        scopes.0 |= 1 << bit;
+        let scope = Scope::from_name(name).ok_or_else(|| {
+            let nearest = super::nearest(name, Scope::ALL.map(Scope::name));
+            let known = Scopes::every();
+            StoreError::Invalid(format!("there is no scope {name:?}{nearest}; known are {known}"))
+        })?;
+        scopes = scopes.with(scope);
     }
     Ok(scopes)
 }
