@@ -4,6 +4,8 @@
 
 /// Longest inbound WebSocket message by default: twice the data limit plus 4 KiB (P-IN-5).
 pub const MESSAGE_BYTES_MAX: usize = 2 * EVENT_DATA_BYTES_MAX + 4 * 1024;
+/// Longest inbound WebSocket message on the echo path of the `conformance` feature.
+pub const ECHO_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest decoded `data` of one event by default (P-LIM-3).
 pub const EVENT_DATA_BYTES_MAX: usize = 10_240;
 /// Largest value an app may set for its event data limit.
@@ -101,3 +103,8 @@ pub const SIGNATURE_WINDOW_S: u64 = 600;
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
+
+/// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text.
+pub const fn message_bytes_max(event_data_bytes_max: u32) -> usize {
+    2 * event_data_bytes_max as usize + 4 * 1024
+}
