@@ -30,6 +30,11 @@ pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
 /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
 pub const INVALID_MESSAGES_MAX: u8 = 100;
+/// Fragments that a message may have whatever its length (threat T8).
+pub const FRAGMENTS_MIN: usize = 64;
+/// Beyond them, one more fragment for each of these bytes that a message may have: 448 fragments under the default
+/// limit, yet 4 MiB in fragments of 64 bytes (Autobahn 9.3.1, 9.4.1) where 4 MiB are allowed (threat T8).
+pub const FRAGMENT_BYTES_MEAN_MIN: usize = 64;
 /// Longest reason in a Close frame (P-CLOSE-3; RFC 6455 section 5.5 less the two code bytes).
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Input of a peer quoted in an error message is cut to this (P-FAIL-1).
