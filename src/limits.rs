@@ -51,6 +51,8 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// HTTP request headers (P-LIM-11).
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Header of the PROXY protocol, its TLVs included.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2 * 1024;
 /// Pipelined requests of one connection whose answers are still owed; beyond it reading pauses.
 pub const HTTP_PIPELINE_MAX: usize = 64;
 
