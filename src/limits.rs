@@ -106,6 +106,8 @@ pub const AUTH_FAILURE_ADDRESSES_MAX: usize = 16 * 1024;
 
 /// Seconds that `auth_timestamp` may be off (P-SIGN-1).
 pub const SIGNATURE_WINDOW_S: u64 = 600;
+/// Query parameters of one signed request; each may be read and sorted for several candidates (P-SIGN-5).
+pub const SIGNED_PARAMETERS_MAX: usize = 256;
 
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
