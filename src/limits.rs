@@ -109,6 +109,33 @@ pub const SIGNATURE_WINDOW_S: u64 = 600;
 /// Query parameters of one signed request; each may be read and sorted for several candidates (P-SIGN-5).
 pub const SIGNED_PARAMETERS_MAX: usize = 256;
 
+/// Longest app id; generated ones are 9 digits (P-SDK-22).
+pub const APP_ID_BYTES_MAX: usize = 64;
+/// Longest app key; generated ones are 20 hex digits (P-SDK-22).
+pub const APP_KEY_BYTES_MAX: usize = 128;
+/// Longest app secret; generated ones are 40 base62 characters.
+pub const APP_SECRET_BYTES_MAX: usize = 256;
+/// Longest name of an app or token.
+pub const NAME_BYTES_MAX: usize = 100;
+/// Active key pairs of one app.
+pub const APP_KEYS_MAX: usize = 8;
+/// Origins that an app may list.
+pub const ALLOWED_ORIGINS_MAX: usize = 100;
+/// Largest value an app may set for its presence members.
+pub const PRESENCE_MEMBERS_SETTING_MAX: usize = 10_000;
+/// LMDB's map: the most that the store can hold. Sparse, never resized.
+pub const STORE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Reader slots of the store, shared by all processes that have it open.
+pub const STORE_READERS_MAX: u32 = 1_024;
+/// How often the keeper looks for changes in the store, in ms.
+pub const STORE_POLL_MS: u64 = 250;
+/// `last_used_at` is written with at most one commit per this, in ms.
+pub const TOKEN_USES_COMMIT_MS: u64 = 30_000;
+/// `last_used_at` of one token is written at most once per this, in ms (R-TOKEN-4).
+pub const TOKEN_USE_WRITE_MS: u64 = 60_000;
+/// Token uses that may wait for the keeper; further ones are dropped, a later use of the token makes up for it.
+pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
+
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
