@@ -228,6 +228,11 @@ impl Shard {
     pub fn poll_flush(&mut self) -> Option<Flush<'_>> {
         todo!()
     }
+    /// The bytes of this connection's send under way: what `poll_flush` lent and neither `Sent` nor `Closed` has ended
+    /// yet; empty when there is none. A driver whose socket would block asks for them again when it is writable.
+    pub fn lent(&self, _connection: ConnectionKey) -> &[u8] {
+        todo!()
+    }
     /// When `Timeout` must be fed, on the monotonic clock, in ms; `None` when nothing is awaited.
     pub fn poll_timeout(&self) -> Option<u64> {
         todo!()
