@@ -137,10 +137,18 @@ impl Frames {
             self.next_buffer(outbox)?;
         }
         outbox.lent = true;
+        Some(self.lent(outbox))
+    }
+
+    /// What is lent; empty when nothing is.
+    pub fn lent(&self, outbox: &Outbox) -> &[u8] {
+        if !outbox.lent {
+            return &[];
+        }
         let bytes = &self.buffers[outbox.buffer as usize].bytes;
         let start = outbox.taken_bytes as usize;
         let end = bytes.len().min(start + limits::SEND_BYTES_MAX);
-        Some(&bytes[start..end])
+        &bytes[start..end]
     }
 
     /// The kernel took `count` bytes of what was lent.

@@ -360,6 +360,15 @@ impl Shard {
         Some(Flush { connection, bytes })
     }
 
+    /// The bytes of this connection's send under way: what `poll_flush` lent and neither `Sent` nor `Closed` has ended
+    /// yet; empty when there is none. A driver whose socket would block asks for them again when it is writable.
+    pub fn lent(&self, connection: ConnectionKey) -> &[u8] {
+        if !self.is_live(connection) {
+            return &[];
+        }
+        self.frames.lent(&self.hot[connection.slot as usize].outbox)
+    }
+
     /// When `Timeout` must be fed, on the monotonic clock, in ms; `None` when nothing is awaited.
     pub fn poll_timeout(&self) -> Option<u64> {
         self.next_timeout()

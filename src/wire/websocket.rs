@@ -600,7 +600,7 @@ pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 /// Longest header of a client's frame: 2 bytes, 8 of length, 4 of mask.
 const HEADER_BYTES_MAX: usize = 14;
 /// Longest header of a server's frame, which has no mask.
-const SERVER_HEADER_BYTES_MAX: usize = 10;
+pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 #[cfg(test)]
 mod tests {
