@@ -20,6 +20,7 @@ pub mod post;
 pub mod slots;
 pub mod sys;
 pub mod turn;
+pub mod uring;
 
 /// What a driver drives. [`Shard`] is the real one; its module states the contract.
 pub trait Core {
