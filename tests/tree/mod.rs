@@ -38,6 +38,16 @@ impl Source {
             blank_test_items(&self.code())
         }
     }
+
+    /// First and last line of each stretch of test code.
+    pub(crate) fn test_lines(&self) -> Vec<(usize, usize)> {
+        if is_test_path(&self.path) {
+            return vec![(1, self.text.lines().count())];
+        }
+        let code = self.code();
+        let lines = |(start, end)| (line_of(&code, start), line_of(&code, end));
+        test_items(&code).into_iter().map(lines).collect()
+    }
 }
 
 /// Root of the project.
@@ -212,18 +222,26 @@ fn end_of_char(bytes: &[u8], start: usize) -> Option<usize> {
 /// Blanks every item under `#[cfg(test)]` in blanked code; line breaks stay.
 fn blank_test_items(code: &str) -> String {
     let mut blanked = code.as_bytes().to_vec();
-    let mut from = 0;
-    while let Some(found) = code[from..].find("#[cfg(test)]") {
-        let start = from + found;
-        let end = end_of_item(code.as_bytes(), start);
+    for (start, end) in test_items(code) {
         for byte in &mut blanked[start..end] {
             if *byte != b'\n' {
                 *byte = b' ';
             }
         }
-        from = end;
     }
     String::from_utf8(blanked).expect("only whole characters were replaced, by ASCII")
+}
+
+/// Start and end of every item under `#[cfg(test)]` in blanked code.
+fn test_items(code: &str) -> Vec<(usize, usize)> {
+    let mut items = Vec::new();
+    let mut from = 0;
+    while let Some(found) = code[from..].find("#[cfg(test)]") {
+        let start = from + found;
+        from = end_of_item(code.as_bytes(), start);
+        items.push((start, from));
+    }
+    items
 }
 
 /// End of the item or signature that starts here: behind its block, or behind its semicolon.
