@@ -43,10 +43,7 @@ const BUILT: &[(&str, &[u32])] = &[
 /// Rules of built families that need no test now, each with its reason.
 const EXCUSED: &[(&str, &str)] = &[
     ("P-SDK-17", "later: channel queries"),
-    (
-        "P-SDK-22",
-        "the ids that the command line generates are shown; what a customer chooses is documentation",
-    ),
+    ("P-SDK-22", "the ids that the command line generates are shown; what a customer chooses is documentation"),
     ("P-SDK-24", "later: webhooks"),
     ("P-SDK-25", "later: users"),
     ("R-TOKEN-7", "later: streams and polls"),
@@ -65,16 +62,11 @@ fn family_and_number(id: &str) -> (&str, u32) {
 
 fn is_built(id: &str) -> bool {
     let (family, number) = family_and_number(id);
-    BUILT
-        .iter()
-        .any(|(name, numbers)| *name == family && (numbers.is_empty() || numbers.contains(&number)))
+    BUILT.iter().any(|(name, numbers)| *name == family && (numbers.is_empty() || numbers.contains(&number)))
 }
 
 fn excuse(id: &str) -> Option<&'static str> {
-    EXCUSED
-        .iter()
-        .find(|(excused, _)| *excused == id)
-        .map(|(_, reason)| *reason)
+    EXCUSED.iter().find(|(excused, _)| *excused == id).map(|(_, reason)| *reason)
 }
 
 /// Collects what the tests cite.
@@ -82,16 +74,9 @@ fn citations(sources: &[Source]) -> Citations {
     let mut citations = Citations::new();
     for source in sources {
         for (line, id) in tree::rule_ids(&source.text) {
-            let test = if source.path.ends_with(".rs") {
-                test_at(source, line)
-            } else {
-                Some(String::new())
-            };
+            let test = if source.path.ends_with(".rs") { test_at(source, line) } else { Some(String::new()) };
             if let Some(test) = test {
-                citations
-                    .entry(id)
-                    .or_default()
-                    .insert((source.path.clone(), test));
+                citations.entry(id).or_default().insert((source.path.clone(), test));
             }
         }
     }
@@ -100,43 +85,24 @@ fn citations(sources: &[Source]) -> Citations {
 
 /// Name of the function that a line of a test belongs to: the innermost that encloses it, else the next one.
 fn test_at(source: &Source, line: usize) -> Option<String> {
-    let text = source
-        .text
-        .lines()
-        .nth(line - 1)
-        .unwrap_or_default()
-        .trim_start();
+    let text = source.text.lines().nth(line - 1).unwrap_or_default().trim_start();
     if text.starts_with("//!") {
         return None; // It introduces the file and shows nothing yet.
     }
-    let in_test = |line: usize| {
-        source
-            .test_lines()
-            .iter()
-            .any(|&(first, last)| first <= line && line <= last)
-    };
+    let in_test = |line: usize| source.test_lines().iter().any(|&(first, last)| first <= line && line <= last);
     if !in_test(line) {
         return None;
     }
     let functions = tree::functions(&source.code());
     let encloses = |f: &&tree::Function| f.first_line <= line && line <= f.last_line;
-    let enclosing = functions
-        .iter()
-        .filter(encloses)
-        .max_by_key(|f| f.first_line);
-    let next = functions
-        .iter()
-        .filter(|f| f.first_line > line)
-        .min_by_key(|f| f.first_line);
+    let enclosing = functions.iter().filter(encloses).max_by_key(|f| f.first_line);
+    let next = functions.iter().filter(|f| f.first_line > line).min_by_key(|f| f.first_line);
     enclosing.or(next).map(|f| f.name.clone())
 }
 
 fn own_citations() -> Citations {
     let mut sources = tree::sources("src", &[".rs"]);
-    sources.extend(tree::sources(
-        "tests",
-        &[".rs", ".js", ".mjs", ".cjs", ".ts", ".py"],
-    ));
+    sources.extend(tree::sources("tests", &[".rs", ".js", ".mjs", ".cjs", ".ts", ".py"]));
     sources.retain(|source| {
         !matches!(source.path.as_str(), "tests/tidy.rs" | "tests/coverage.rs")
             && !source.path.starts_with("tests/tree/")
@@ -147,10 +113,7 @@ fn own_citations() -> Citations {
 /// The table as a document.
 fn render(rules: &[String], citations: &Citations) -> String {
     let built = rules.iter().filter(|id| is_built(id)).count();
-    let shown = rules
-        .iter()
-        .filter(|id| is_built(id) && citations.contains_key(*id))
-        .count();
+    let shown = rules.iter().filter(|id| is_built(id) && citations.contains_key(*id)).count();
     let mut out = format!(
         "# Which test shows which rule\n\n\
          Made by `{UPDATE_VARIABLE}=1 cargo test --test coverage`; do not edit. The rules are those of\n\
@@ -176,9 +139,7 @@ fn cell(tests: &BTreeSet<(String, String)>) -> String {
     for (file, test) in tests {
         by_file.entry(file).or_default().push(test);
     }
-    let files = by_file
-        .iter()
-        .map(|(file, tests)| format!("{file} {}", tests.join(", ")).trim_end().to_owned());
+    let files = by_file.iter().map(|(file, tests)| format!("{file} {}", tests.join(", ")).trim_end().to_owned());
     files.collect::<Vec<_>>().join("; ")
 }
 
@@ -203,20 +164,10 @@ fn the_table_is_current() {
 #[test]
 fn every_rule_in_scope_is_shown() {
     let citations = own_citations();
-    let missing: Vec<_> = rules()
-        .into_iter()
-        .filter(|id| is_built(id) && excuse(id).is_none() && !citations.contains_key(id))
-        .collect();
-    println!(
-        "{} rules in scope without a test: {}",
-        missing.len(),
-        missing.join(", ")
-    );
-    assert!(
-        missing.len() <= MISSING_MAX,
-        "no test cites {}; at most {MISSING_MAX} may be missing",
-        missing.join(", ")
-    );
+    let missing: Vec<_> =
+        rules().into_iter().filter(|id| is_built(id) && excuse(id).is_none() && !citations.contains_key(id)).collect();
+    println!("{} rules in scope without a test: {}", missing.len(), missing.join(", "));
+    assert!(missing.len() <= MISSING_MAX, "no test cites {}; at most {MISSING_MAX} may be missing", missing.join(", "));
 }
 
 /// Goal: the lists above speak of rules that exist, so that a slip in them cannot hide a rule.
@@ -225,17 +176,11 @@ fn the_lists_name_rules_that_exist() {
     let rules = rules();
     for (family, numbers) in BUILT {
         let exists = |number: &u32| rules.contains(&format!("{family}-{number}"));
-        assert!(
-            numbers.iter().all(exists) && exists(&1),
-            "{family} {numbers:?}"
-        );
+        assert!(numbers.iter().all(exists) && exists(&1), "{family} {numbers:?}");
     }
     for (id, reason) in EXCUSED {
         assert!(rules.iter().any(|rule| rule == id), "{id} does not exist");
-        assert!(
-            is_built(id),
-            "{id} is not in scope and needs no excuse: {reason}"
-        );
+        assert!(is_built(id), "{id} is not in scope and needs no excuse: {reason}");
     }
 }
 
@@ -253,10 +198,7 @@ fn citations_are_found_and_attributed() {
     let tests = |id: &str| found.get(id).map(cell);
     assert_eq!(tests("P-IN-1"), None);
     assert_eq!(tests("P-IN-2"), None);
-    assert_eq!(
-        tests("P-IN-3").as_deref(),
-        Some("src/wire/a.rs first, second")
-    );
+    assert_eq!(tests("P-IN-3").as_deref(), Some("src/wire/a.rs first, second"));
     assert_eq!(tests("P-IN-4").as_deref(), Some("src/wire/a.rs first"));
     assert_eq!(tests("P-IN-5").as_deref(), Some("tests/b.rs third"));
     assert_eq!(tests("P-IN-6").as_deref(), Some("tests/sdk/c.mjs"));

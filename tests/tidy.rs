@@ -17,14 +17,8 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// The only files that may say `unsafe`, each with its reason.
 const UNSAFE_FILES: &[(&str, &str)] = &[
-    (
-        "src/driver/sys.rs",
-        "memory and descriptors that the kernel works on",
-    ),
-    (
-        "src/store/environment.rs",
-        "the one call that opens LMDB, unsafe through its memory map",
-    ),
+    ("src/driver/sys.rs", "memory and descriptors that the kernel works on"),
+    ("src/store/environment.rs", "the one call that opens LMDB, unsafe through its memory map"),
 ];
 
 /// The last floor that must be pure; effects begin above it.
@@ -80,10 +74,7 @@ fn library() -> Vec<Source> {
 fn everything() -> Vec<Source> {
     let mut all = library();
     for folder in ["loadgen", "tests", "benches", "fuzz"] {
-        all.extend(tree::sources(
-            folder,
-            &[".rs", ".js", ".mjs", ".cjs", ".ts", ".py", ".sh"],
-        ));
+        all.extend(tree::sources(folder, &[".rs", ".js", ".mjs", ".cjs", ".ts", ".py", ".sh"]));
     }
     all
 }
@@ -114,10 +105,7 @@ fn floors(lib: &str) -> BTreeMap<String, usize> {
 
 /// Names of the modules from the crate's root to a file: `src/wire/http.rs` is `wire`, `http`.
 fn module_of(path: &str) -> Vec<&str> {
-    let inner = path
-        .strip_prefix("src/")
-        .unwrap_or(path)
-        .trim_end_matches(".rs");
+    let inner = path.strip_prefix("src/").unwrap_or(path).trim_end_matches(".rs");
     inner.split('/').filter(|name| *name != "mod").collect()
 }
 
@@ -131,12 +119,7 @@ fn absolute(path: &str, module: &[&str]) -> Option<String> {
         return None;
     }
     let outer = module[..module.len() - supers].iter().copied();
-    Some(
-        outer
-            .chain(path.split("::").skip(supers))
-            .collect::<Vec<_>>()
-            .join("::"),
-    )
+    Some(outer.chain(path.split("::").skip(supers)).collect::<Vec<_>>().join("::"))
 }
 
 fn check_floors(lib: &str, sources: &[Source]) -> Vec<String> {
@@ -148,10 +131,7 @@ fn check_floors(lib: &str, sources: &[Source]) -> Vec<String> {
             continue;
         }
         let Some(&own) = floors.get(module[0]) else {
-            findings.push(format!(
-                "{}: `{}` has no floor in lib.rs",
-                source.path, module[0]
-            ));
+            findings.push(format!("{}: `{}` has no floor in lib.rs", source.path, module[0]));
             continue;
         };
         for (line, path) in tree::paths(&source.shipped_code()) {
@@ -164,9 +144,8 @@ fn check_floors(lib: &str, sources: &[Source]) -> Vec<String> {
             }
             if let Some(&floor) = floors.get(target).filter(|&&floor| floor >= own) {
                 let (source, module) = (&source.path, module[0]);
-                findings.push(format!(
-                    "{source}:{line}: `{module}` (floor {own}) must not use `{target}` (floor {floor})"
-                ));
+                findings
+                    .push(format!("{source}:{line}: `{module}` (floor {own}) must not use `{target}` (floor {floor})"));
             }
         }
     }
@@ -184,38 +163,14 @@ fn the_floor_check_can_fail() {
     let lib = "// Floor 0\npub mod limits;\n// Floor 1\npub mod app;\npub mod wire;\n// Floor 2\npub mod shard;\n";
     let findings = |path, text| check_floors(lib, &[Source::sample(path, text)]).len();
     assert_eq!(findings("src/wire/http.rs", "use crate::limits::X;"), 0);
-    assert_eq!(
-        findings(
-            "src/wire/http.rs",
-            "use crate::wire::json; use super::json;"
-        ),
-        0
-    );
+    assert_eq!(findings("src/wire/http.rs", "use crate::wire::json; use super::json;"), 0);
     assert_eq!(findings("src/wire/http.rs", "use crate::shard::Shard;"), 1);
-    assert_eq!(
-        findings(
-            "src/wire/http.rs",
-            "use crate::{limits, shard::{Shard, Input}};"
-        ),
-        2
-    );
-    assert_eq!(
-        findings("src/wire/http.rs", "fn f() { crate::app::g() }"),
-        1
-    );
+    assert_eq!(findings("src/wire/http.rs", "use crate::{limits, shard::{Shard, Input}};"), 2);
+    assert_eq!(findings("src/wire/http.rs", "fn f() { crate::app::g() }"), 1);
     assert_eq!(findings("src/wire/http.rs", "use super::super::shard;"), 1);
     assert_eq!(findings("src/wire.rs", "use super::shard::Shard;"), 1);
-    assert_eq!(
-        findings("src/wire/http.rs", "// use crate::shard::Shard;"),
-        0
-    );
-    assert_eq!(
-        findings(
-            "src/wire/http.rs",
-            "#[cfg(test)]\nmod tests { use crate::shard::Shard; }"
-        ),
-        0
-    );
+    assert_eq!(findings("src/wire/http.rs", "// use crate::shard::Shard;"), 0);
+    assert_eq!(findings("src/wire/http.rs", "#[cfg(test)]\nmod tests { use crate::shard::Shard; }"), 0);
     assert_eq!(findings("src/helper.rs", ""), 1);
 }
 
@@ -226,17 +181,10 @@ fn check_sizes(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
     for source in sources {
         let shipped = source.shipped_code();
-        let tests: usize = source
-            .test_lines()
-            .iter()
-            .map(|(first, last)| last - first + 1)
-            .sum();
+        let tests: usize = source.test_lines().iter().map(|(first, last)| last - first + 1).sum();
         let lines = source.text.lines().count().saturating_sub(tests);
         if lines > FILE_LINES_MAX {
-            findings.push(format!(
-                "{}: {lines} lines, at most {FILE_LINES_MAX}",
-                source.path
-            ));
+            findings.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", source.path));
         }
         for function in tree::functions(&shipped) {
             let lines = function.last_line - function.first_line + 1;
@@ -262,22 +210,14 @@ fn files_and_functions_stay_small() {
 #[test]
 fn the_size_check_can_fail() {
     let findings = |text: &str| check_sizes(&[Source::sample("src/wire/a.rs", text)]).len();
-    let function = |lines: usize| {
-        format!(
-            "fn f(a: [u8; 2]) {{\n{}}}\n",
-            "    g(\"}\", '}');\n".repeat(lines - 2)
-        )
-    };
+    let function = |lines: usize| format!("fn f(a: [u8; 2]) {{\n{}}}\n", "    g(\"}\", '}');\n".repeat(lines - 2));
     assert_eq!(findings(&function(FUNCTION_LINES_MAX)), 0);
     assert_eq!(findings(&function(FUNCTION_LINES_MAX + 1)), 1);
     assert_eq!(findings(&"// line\n".repeat(FILE_LINES_MAX)), 0);
     assert_eq!(findings(&"// line\n".repeat(FILE_LINES_MAX + 1)), 1);
     let long = function(FUNCTION_LINES_MAX + 1) + &"// line\n\n".repeat(FILE_LINES_MAX);
     let tests = format!("#[cfg(test)]\nmod tests {{\n{long}}}\n");
-    assert_eq!(
-        findings(&("// line\n".repeat(FILE_LINES_MAX - 10) + &tests)),
-        0
-    );
+    assert_eq!(findings(&("// line\n".repeat(FILE_LINES_MAX - 10) + &tests)), 0);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -291,11 +231,7 @@ fn check_unsafe(allowed: &[(&str, &str)], sources: &[Source]) -> Vec<String> {
         }
         let code = source.code();
         if let Some((at, _)) = tree::words(&code).find(|(_, word)| *word == "unsafe") {
-            findings.push(format!(
-                "{}:{}: `unsafe` stands here",
-                source.path,
-                tree::line_of(&code, at)
-            ));
+            findings.push(format!("{}:{}: `unsafe` stands here", source.path, tree::line_of(&code, at)));
         }
     }
     findings
@@ -309,25 +245,12 @@ fn unsafe_stands_only_where_listed() {
 /// Goal: `unsafe` in code is found, in a listed file, a comment, a string or a longer word it is not.
 #[test]
 fn the_unsafe_check_can_fail() {
-    let findings =
-        |path, text| check_unsafe(&[("src/sys.rs", "reason")], &[Source::sample(path, text)]).len();
+    let findings = |path, text| check_unsafe(&[("src/sys.rs", "reason")], &[Source::sample(path, text)]).len();
     assert_eq!(findings("src/wire/a.rs", "fn f() { unsafe { g() } }"), 1);
     assert_eq!(findings("src/wire/a.rs", "unsafe impl Send for A {}"), 1);
     assert_eq!(findings("src/sys.rs", "fn f() { unsafe { g() } }"), 0);
-    assert_eq!(
-        findings(
-            "src/wire/a.rs",
-            "// unsafe\nconst A: &str = \"unsafe\"; #![deny(unsafe_code)]"
-        ),
-        0
-    );
-    assert_eq!(
-        findings(
-            "src/wire/a.rs",
-            "const A: &str = r#\"unsafe \" \"#; const B: char = '\"'; /* unsafe */"
-        ),
-        0
-    );
+    assert_eq!(findings("src/wire/a.rs", "// unsafe\nconst A: &str = \"unsafe\"; #![deny(unsafe_code)]"), 0);
+    assert_eq!(findings("src/wire/a.rs", "const A: &str = r#\"unsafe \" \"#; const B: char = '\"'; /* unsafe */"), 0);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -335,10 +258,7 @@ fn the_unsafe_check_can_fail() {
 
 fn check_purity(lib: &str, sources: &[Source]) -> Vec<String> {
     let floors = floors(lib);
-    let last = floors
-        .get(LAST_PURE_MODULE)
-        .copied()
-        .expect("lib.rs names the last pure module");
+    let last = floors.get(LAST_PURE_MODULE).copied().expect("lib.rs names the last pure module");
     let mut findings = Vec::new();
     for source in sources {
         let module = module_of(&source.path)[0];
@@ -349,10 +269,7 @@ fn check_purity(lib: &str, sources: &[Source]) -> Vec<String> {
         for (line, path) in tree::paths(&code) {
             let effect = EFFECTS.iter().find(|(effect, _)| is_within(&path, effect));
             if let Some((_, reason)) = effect {
-                findings.push(format!(
-                    "{}:{line}: `{path}` in a pure floor: {reason}",
-                    source.path
-                ));
+                findings.push(format!("{}:{line}: `{path}` in a pure floor: {reason}", source.path));
             }
         }
         for (at, word) in tree::words(&code) {
@@ -381,58 +298,18 @@ fn the_core_has_no_effects() {
 /// Goal: an effect is found however it is imported; addresses are values, and test code and drivers may have effects.
 #[test]
 fn the_purity_check_can_fail() {
-    let lib =
-        "// Floor 0\npub mod wire;\n// Floor 1\npub mod shard;\n// Floor 2\npub mod driver;\n";
+    let lib = "// Floor 0\npub mod wire;\n// Floor 1\npub mod shard;\n// Floor 2\npub mod driver;\n";
     let findings = |path, text| check_purity(lib, &[Source::sample(path, text)]).len();
-    assert_eq!(
-        findings(
-            "src/shard/mod.rs",
-            "use std::net::{IpAddr, SocketAddr}; use std::time::Duration;"
-        ),
-        0
-    );
-    assert_ne!(
-        findings(
-            "src/shard/mod.rs",
-            "use std::{fs, time::{Duration, Instant}};"
-        ),
-        0
-    );
-    assert_ne!(
-        findings("src/shard/mod.rs", "fn f() { std::thread::spawn(g); }"),
-        0
-    );
-    assert_ne!(
-        findings(
-            "src/shard/mod.rs",
-            "use std::net; fn f() { net::TcpStream::connect(a); }"
-        ),
-        0
-    );
-    assert_ne!(
-        findings("src/wire/a.rs", "use ring::rand::SystemRandom;"),
-        0
-    );
-    assert_ne!(
-        findings("src/wire/a.rs", "fn f() -> u8 { rand::random() }"),
-        0
-    );
+    assert_eq!(findings("src/shard/mod.rs", "use std::net::{IpAddr, SocketAddr}; use std::time::Duration;"), 0);
+    assert_ne!(findings("src/shard/mod.rs", "use std::{fs, time::{Duration, Instant}};"), 0);
+    assert_ne!(findings("src/shard/mod.rs", "fn f() { std::thread::spawn(g); }"), 0);
+    assert_ne!(findings("src/shard/mod.rs", "use std::net; fn f() { net::TcpStream::connect(a); }"), 0);
+    assert_ne!(findings("src/wire/a.rs", "use ring::rand::SystemRandom;"), 0);
+    assert_ne!(findings("src/wire/a.rs", "fn f() -> u8 { rand::random() }"), 0);
     assert_ne!(findings("src/wire/a.rs", "use std::sync::{Arc, Mutex};"), 0);
-    assert_eq!(
-        findings(
-            "src/wire/a.rs",
-            "use std::sync::Arc; use ring::hmac; mod randomness {}"
-        ),
-        0
-    );
+    assert_eq!(findings("src/wire/a.rs", "use std::sync::Arc; use ring::hmac; mod randomness {}"), 0);
     assert_eq!(findings("src/driver/mod.rs", "use std::time::Instant;"), 0);
-    assert_eq!(
-        findings(
-            "src/wire/a.rs",
-            "#[cfg(test)]\nmod tests { use std::time::Instant; }"
-        ),
-        0
-    );
+    assert_eq!(findings("src/wire/a.rs", "#[cfg(test)]\nmod tests { use std::time::Instant; }"), 0);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -450,10 +327,7 @@ fn check_rules(documents: &[Source], sources: &[Source]) -> Vec<String> {
     for source in sources.iter().chain(documents) {
         for (line, id) in tree::rule_ids(&source.text) {
             if !known.contains(id.as_str()) {
-                findings.push(format!(
-                    "{}:{line}: {id} is not in docs/protocol",
-                    source.path
-                ));
+                findings.push(format!("{}:{line}: {id} is not in docs/protocol", source.path));
             }
         }
     }
@@ -463,10 +337,7 @@ fn check_rules(documents: &[Source], sources: &[Source]) -> Vec<String> {
 #[test]
 fn cited_rules_are_specified() {
     // The samples below cite rules that do not exist.
-    let sources: Vec<_> = everything()
-        .into_iter()
-        .filter(|source| !is_checker(&source.path))
-        .collect();
+    let sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
     assert_clean(&check_rules(&tree::specification(), &sources));
 }
 
@@ -483,14 +354,8 @@ fn the_rule_check_can_fail() {
     assert_eq!(findings("// P-IN-1, P-CONN-10; HTTP-1, UP-IN-2"), 0);
     assert_eq!(findings("// P-IN-2"), 1);
     assert_eq!(findings("// (P-CONN-1)"), 1);
-    assert_eq!(
-        check_rules(&document("| P-IN-1 | see P-IN-2 |"), &[]).len(),
-        1
-    );
-    assert_eq!(
-        check_rules(&document("| P-IN-1 | a |\n| P-IN-1 | b |"), &[]).len(),
-        1
-    );
+    assert_eq!(check_rules(&document("| P-IN-1 | see P-IN-2 |"), &[]).len(), 1);
+    assert_eq!(check_rules(&document("| P-IN-1 | a |\n| P-IN-1 | b |"), &[]).len(), 1);
 }
 
 /// The threats and hazards of docs/security.md are cited as `threat T6` and `hazard U3`.
@@ -500,18 +365,12 @@ fn check_threats(document: &str, sources: &[Source]) -> Vec<String> {
         for (number, line) in source.text.lines().enumerate() {
             for word in ["threat ", "hazard "] {
                 for (at, _) in line.match_indices(word) {
-                    let id: String = line[at + word.len()..]
-                        .chars()
-                        .take_while(char::is_ascii_alphanumeric)
-                        .collect();
-                    let is_id = id.starts_with(['T', 'U'])
-                        && id.len() > 1
-                        && id[1..].bytes().all(|b| b.is_ascii_digit());
+                    let id: String = line[at + word.len()..].chars().take_while(char::is_ascii_alphanumeric).collect();
+                    let is_id =
+                        id.starts_with(['T', 'U']) && id.len() > 1 && id[1..].bytes().all(|b| b.is_ascii_digit());
                     if is_id && !document.contains(&format!("| {id} |")) {
                         let (path, line) = (&source.path, number + 1);
-                        findings.push(format!(
-                            "{path}:{line}: {word}{id} is not in docs/security.md"
-                        ));
+                        findings.push(format!("{path}:{line}: {word}{id} is not in docs/security.md"));
                     }
                 }
             }
@@ -522,21 +381,14 @@ fn check_threats(document: &str, sources: &[Source]) -> Vec<String> {
 
 #[test]
 fn cited_threats_are_described() {
-    let sources: Vec<_> = everything()
-        .into_iter()
-        .filter(|source| !is_checker(&source.path))
-        .collect();
-    assert_clean(&check_threats(
-        &tree::source("docs/security.md").text,
-        &sources,
-    ));
+    let sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
+    assert_clean(&check_threats(&tree::source("docs/security.md").text, &sources));
 }
 
 /// Goal: a threat that nobody described is found, and an ordinary sentence is not taken for a citation.
 #[test]
 fn the_threat_check_can_fail() {
-    let findings =
-        |text| check_threats("| T6 | guessing |", &[Source::sample("src/a.rs", text)]).len();
+    let findings = |text| check_threats("| T6 | guessing |", &[Source::sample("src/a.rs", text)]).len();
     assert_eq!(findings("// (threat T6), a threat Tokens face"), 0);
     assert_eq!(findings("// threat T99"), 1);
     assert_eq!(findings("// hazard U3"), 1);

@@ -19,10 +19,7 @@ pub(crate) struct Source {
 impl Source {
     /// A source that never was a file, for tests of the checks themselves.
     pub(crate) fn sample(path: &str, text: &str) -> Self {
-        Self {
-            path: path.into(),
-            text: text.into(),
-        }
+        Self { path: path.into(), text: text.into() }
     }
 
     /// Its text with comments and literals blanked.
@@ -32,11 +29,7 @@ impl Source {
 
     /// Its code without test items; empty for a file that is itself a test module.
     pub(crate) fn shipped_code(&self) -> String {
-        if is_test_path(&self.path) {
-            String::new()
-        } else {
-            blank_test_items(&self.code())
-        }
+        if is_test_path(&self.path) { String::new() } else { blank_test_items(&self.code()) }
     }
 
     /// First and last line of each stretch of test code.
@@ -65,11 +58,7 @@ pub(crate) fn sources(folder: &str, endings: &[&str]) -> Vec<Source> {
         };
         for entry in entries {
             let path = entry.expect("the project's folders are readable").path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path.is_dir() {
                 // Installed packages are not the project's own.
                 if !(name.starts_with('.') || name == "node_modules" || name == "target") {
@@ -86,22 +75,13 @@ pub(crate) fn sources(folder: &str, endings: &[&str]) -> Vec<Source> {
 
 /// The one file at this path from the root; empty where there is none.
 pub(crate) fn source(path: &str) -> Source {
-    Source {
-        path: path.into(),
-        text: fs::read_to_string(root().join(path)).unwrap_or_default(),
-    }
+    Source { path: path.into(), text: fs::read_to_string(root().join(path)).unwrap_or_default() }
 }
 
 fn read(path: &Path) -> Source {
-    let text =
-        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let path = path
-        .strip_prefix(root())
-        .expect("it was found below the root");
-    Source {
-        path: path.to_string_lossy().replace('\\', "/"),
-        text,
-    }
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = path.strip_prefix(root()).expect("it was found below the root");
+    Source { path: path.to_string_lossy().replace('\\', "/"), text }
 }
 
 fn is_test_path(path: &str) -> bool {
@@ -197,9 +177,7 @@ fn end_of_raw_string(bytes: &[u8], start: usize) -> Option<usize> {
     }
     let closing = [&b"\""[..], &vec![b'#'; hashes]].concat();
     let inside = opening + hashes + 1;
-    let length = bytes[inside..]
-        .windows(closing.len())
-        .position(|window| window == closing)?;
+    let length = bytes[inside..].windows(closing.len()).position(|window| window == closing)?;
     Some(inside + length + closing.len())
 }
 
@@ -277,21 +255,14 @@ pub(crate) fn functions(code: &str) -> Vec<Function> {
         if word != "fn" {
             continue;
         }
-        let name: String = code[start + 2..]
-            .trim_start()
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect();
+        let name: String =
+            code[start + 2..].trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let end = end_of_item(code.as_bytes(), start);
         // A function pointer has no name, a declaration no body.
         if name.is_empty() || code.as_bytes()[end - 1] != b'}' {
             continue;
         }
-        found.push(Function {
-            name,
-            first_line: line_of(code, start),
-            last_line: line_of(code, end),
-        });
+        found.push(Function { name, first_line: line_of(code, start), last_line: line_of(code, end) });
     }
     found
 }
@@ -395,10 +366,7 @@ pub(crate) fn defined_rules(documents: &[Source]) -> Vec<String> {
     let mut defined = Vec::new();
     for document in documents {
         for line in document.text.lines() {
-            let Some(start) = line
-                .strip_prefix("| ")
-                .or_else(|| line.strip_prefix("### "))
-            else {
+            let Some(start) = line.strip_prefix("| ").or_else(|| line.strip_prefix("### ")) else {
                 continue;
             };
             let first = start.split_whitespace().next().unwrap_or_default();
@@ -412,8 +380,5 @@ pub(crate) fn defined_rules(documents: &[Source]) -> Vec<String> {
 
 /// The documents that define rules.
 pub(crate) fn specification() -> Vec<Source> {
-    vec![
-        source("docs/protocol/pusher.md"),
-        source("docs/protocol/relay.md"),
-    ]
+    vec![source("docs/protocol/pusher.md"), source("docs/protocol/relay.md")]
 }
