@@ -64,19 +64,14 @@ pub fn verify_request(
     prefix: &str,
     now: Moment,
 ) -> Result<Caller, RequestRefusal> {
-    let app = directory.app_by_id(app_id).ok_or_else(|| {
-        RequestRefusal::UnknownApp("There is no app with the id of this path.".to_owned())
-    })?;
+    let app = directory
+        .app_by_id(app_id)
+        .ok_or_else(|| RequestRefusal::UnknownApp("There is no app with the id of this path.".to_owned()))?;
     if !app.enabled {
         return Err(RequestRefusal::AppDisabled);
     }
     let credential = if let Some(query) = request.query.filter(|query| is_signed(query)) {
-        let signed = Signed {
-            method: request.method,
-            path: request.path,
-            query,
-            body: request.body,
-        };
+        let signed = Signed { method: request.method, path: request.path, query, body: request.body };
         let index = verify_signature(app, &signed, prefix, now)
             .map_err(|refusal| RequestRefusal::Unauthorized(refusal.to_string()))?;
         Credential::Signature(index)
@@ -87,10 +82,7 @@ pub fn verify_request(
         let secret = only_header(request, "X-Relay-Secret")?;
         verify_key_and_secret(app, key, secret)?
     };
-    Ok(Caller {
-        app: Arc::clone(app),
-        credential,
-    })
+    Ok(Caller { app: Arc::clone(app), credential })
 }
 
 /// The credentials of `Authorization: Bearer`. Other schemes, as a proxy before the server may demand, are not ours.
@@ -98,31 +90,19 @@ fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a [u8]>, RequestRefusal>
     let Some(value) = only_header(request, "Authorization")? else {
         return Ok(None);
     };
-    let scheme_end = value
-        .iter()
-        .position(|byte| *byte == b' ')
-        .unwrap_or(value.len());
+    let scheme_end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, token) = value.split_at(scheme_end);
-    Ok(scheme
-        .eq_ignore_ascii_case(b"Bearer")
-        .then(|| token.trim_ascii()))
+    Ok(scheme.eq_ignore_ascii_case(b"Bearer").then(|| token.trim_ascii()))
 }
 
-fn only_header<'a>(
-    request: &Request<'a>,
-    name: &'static str,
-) -> Result<Option<&'a [u8]>, RequestRefusal> {
-    request.headers.only(name).map_err(|_: HttpError| {
-        unauthorized(&format!("The header {name} must stand exactly once."))
-    })
+fn only_header<'a>(request: &Request<'a>, name: &'static str) -> Result<Option<&'a [u8]>, RequestRefusal> {
+    request
+        .headers
+        .only(name)
+        .map_err(|_: HttpError| unauthorized(&format!("The header {name} must stand exactly once.")))
 }
 
-fn verify_token(
-    directory: &Directory,
-    app: &App,
-    token: &[u8],
-    now: Moment,
-) -> Result<Credential, RequestRefusal> {
+fn verify_token(directory: &Directory, app: &App, token: &[u8], now: Moment) -> Result<Credential, RequestRefusal> {
     let token = std::str::from_utf8(token).ok().filter(|token| is_well_formed(token)).ok_or_else(|| {
         unauthorized("The Bearer value is not a token: expected rly_ and 40 characters of A-Z, a-z and 0-9.")
     })?;
@@ -134,22 +114,14 @@ fn verify_token(
         .ok_or_else(|| unauthorized("The token is not valid for this app."))
 }
 
-fn verify_key_and_secret(
-    app: &App,
-    key: Option<&[u8]>,
-    secret: Option<&[u8]>,
-) -> Result<Credential, RequestRefusal> {
+fn verify_key_and_secret(app: &App, key: Option<&[u8]>, secret: Option<&[u8]>) -> Result<Credential, RequestRefusal> {
     let (key, secret) = match (key, secret) {
         (Some(key), Some(secret)) => (key, secret),
         (Some(_), None) => {
-            return Err(unauthorized(
-                "The header X-Relay-Key needs X-Relay-Secret beside it.",
-            ));
+            return Err(unauthorized("The header X-Relay-Key needs X-Relay-Secret beside it."));
         }
         (None, Some(_)) => {
-            return Err(unauthorized(
-                "The header X-Relay-Secret needs X-Relay-Key beside it.",
-            ));
+            return Err(unauthorized("The header X-Relay-Secret needs X-Relay-Key beside it."));
         }
         (None, None) => {
             return Err(unauthorized(

@@ -184,10 +184,7 @@ mod tests {
     #[test]
     fn identity_is_a_string() {
         let decoded = decode_channel_data(r#"{"user_info":{"n":1.0},"user_id":669}"#);
-        assert_eq!(
-            decoded,
-            Ok(ChannelData { user_id: "669".to_owned(), user_info: Some(r#"{"n":1.0}"#.to_owned()) })
-        );
+        assert_eq!(decoded, Ok(ChannelData { user_id: "669".to_owned(), user_info: Some(r#"{"n":1.0}"#.to_owned()) }));
         let decoded = decode_channel_data(r#"{"user_id":"a\u00e9","user_info":null}"#);
         assert_eq!(decoded, Ok(ChannelData { user_id: "aé".to_owned(), user_info: None }));
     }

@@ -21,9 +21,7 @@ pub(super) fn variable(name: &str) -> String {
 
 /// Reads the variables that are ours. Those that nobody knows are warnings: an operator's slip should be seen, but
 /// the environment is shared with others. An empty value is no value.
-pub(super) fn read(
-    environment: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<FromEnvironment, ConfigError> {
+pub(super) fn read(environment: impl Iterator<Item = (OsString, OsString)>) -> Result<FromEnvironment, ConfigError> {
     let mut found = FromEnvironment::default();
     for (variable, value) in environment {
         let Some(variable) = variable.to_str().filter(|name| name.starts_with("RELAY_")) else { continue };
@@ -41,7 +39,8 @@ pub(super) fn read(
             }
             (None, Ok(value)) if is_service_link(variable, &value) => {}
             (None, _) => {
-                let names: Vec<_> = SETTINGS.iter().map(|setting| self::variable(setting.name).to_ascii_lowercase()).collect();
+                let names: Vec<_> =
+                    SETTINGS.iter().map(|setting| self::variable(setting.name).to_ascii_lowercase()).collect();
                 let nearest = nearest(variable, names.iter().map(String::as_str)).to_ascii_uppercase();
                 let nearest = nearest.replace(", DID YOU MEAN", ", did you mean");
                 found.warnings.push(format!("the variable {variable} is not known and ignored{nearest}"));

@@ -11,7 +11,10 @@ use crate::store::nearest;
 /// Settings of a file: name, value as text, line from 1.
 pub(super) fn read(path: &Path) -> Result<Vec<(&'static str, String, usize)>, ConfigError> {
     let text = fs::read_to_string(path).map_err(|error| {
-        ConfigError(format!("cannot read the config file {}: {error}; name a readable one with --config", path.display()))
+        ConfigError(format!(
+            "cannot read the config file {}: {error}; name a readable one with --config",
+            path.display()
+        ))
     })?;
     parse(&text).map_err(|(line, message)| ConfigError(format!("{}:{line}: {message}", path.display())))
 }

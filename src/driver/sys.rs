@@ -379,8 +379,7 @@ impl Queue {
 
     fn reap(&mut self) {
         for entry in self.ring.completion() {
-            let completion =
-                Completion { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() };
+            let completion = Completion { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() };
             if !completion.has_more() {
                 self.in_flight = self.in_flight.checked_sub(1).expect("an operation ends once");
             }

@@ -1,8 +1,8 @@
 //! Client events (P-CEV rules): from one subscriber to all others, through the channel's owner.
 
+use super::Shard;
 use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, PublishItem};
-use super::Shard;
 use crate::app::App;
 use crate::channel::name::ChannelKind;
 use crate::limits;
@@ -93,5 +93,4 @@ impl Shard {
     }
 }
 
-const FLAG_OFF: &str =
-    "To send client events, you must enable this feature in the Settings page of your dashboard.";
+const FLAG_OFF: &str = "To send client events, you must enable this feature in the Settings page of your dashboard.";

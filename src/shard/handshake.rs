@@ -1,7 +1,6 @@
 //! Opening a WebSocket (P-CONN rules): the upgrade is answered first, then the connection is told that it is
 //! established, or why it is refused (P-CONN-8).
 
-
 use super::Shard;
 use super::mail::Body;
 use super::request::After;
@@ -16,7 +15,10 @@ use crate::wire::http::{Request, UpgradeError, decode_upgrade, encode_response, 
 enum Verdict {
     Refused(CloseReason),
     /// A connection of this app, if its quota allows.
-    App { app: AppSerial, connections_max: u32 },
+    App {
+        app: AppSerial,
+        connections_max: u32,
+    },
     #[cfg(feature = "conformance")]
     Echo,
 }
@@ -176,7 +178,8 @@ fn check_protocol(query: &str, strict: bool) -> Result<(), CloseReason> {
         },
     }
     let well_formed = |version: &str| {
-        !version.is_empty() && version.split('.').all(|part| part.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
+        !version.is_empty()
+            && version.split('.').all(|part| part.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
     };
     if strict && !value("version").is_none_or(well_formed) {
         return Err(CloseReason::InvalidVersionString);
@@ -197,9 +200,9 @@ fn origin_allowed(app: &App, request: &Request<'_>) -> bool {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     };
-    allowed.iter().any(|allowed| {
-        [origin, authority, host].iter().any(|candidate| candidate.eq_ignore_ascii_case(allowed))
-    })
+    allowed
+        .iter()
+        .any(|allowed| [origin, authority, host].iter().any(|candidate| candidate.eq_ignore_ascii_case(allowed)))
 }
 
 /// P-CONN-6, P-SDK-11: the first offered `pusher-channels-protocol-N`.
@@ -216,4 +219,3 @@ fn subprotocol<'a>(request: &Request<'a>) -> Option<&'a str> {
             })
         })
 }
-

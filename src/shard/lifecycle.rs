@@ -105,7 +105,8 @@ impl Shard {
         let (flags, sent) = (line.flags, line.outbox.unsent_bytes() == 0);
         match line.phase {
             Phase::Http => {
-                let answered = self.cold(slot).and_then(|cold| cold.http.as_ref()).is_some_and(|http| http.is_answered());
+                let answered =
+                    self.cold(slot).and_then(|cold| cold.http.as_ref()).is_some_and(|http| http.is_answered());
                 if !sent || !answered {
                 } else if flags.contains(Flags::READ_ENDED) {
                     self.end(slot, false);
@@ -308,4 +309,3 @@ impl Http {
         self.answers.is_empty()
     }
 }
-

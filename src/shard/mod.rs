@@ -34,11 +34,11 @@ mod request;
 mod subscribe;
 mod sweep;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::app::{AppSerial, Directory, TokenId};
@@ -266,7 +266,7 @@ pub struct Shard {
     /// Running number of presence joins.
     join_ticket: u32,
     /// WebSockets per app, for the apps whose counter this shard is.
-    app_connections: HashMap<AppSerial, u32>,
+    app_connections: BTreeMap<AppSerial, u32>,
 
     /// Credit for event mail left to each shard, in bytes.
     credit: Vec<usize>,
@@ -311,7 +311,7 @@ impl Shard {
             pending: Slab::new(),
             pending_nonce: 0,
             join_ticket: 0,
-            app_connections: HashMap::new(),
+            app_connections: BTreeMap::new(),
             credit: vec![limits::EVENT_MAIL_BYTES_MAX; shards],
             credit_owed: vec![0; shards],
             own_mail: VecDeque::new(),

@@ -77,7 +77,8 @@ impl Shard {
 
     /// The shard that orders a channel's events.
     pub(super) fn owner_of(&self, channel: &ChannelKey) -> ShardIndex {
-        (channel.hash >> 32).checked_rem(u64::from(self.config.shards)).expect("there is at least one shard") as ShardIndex
+        (channel.hash >> 32).checked_rem(u64::from(self.config.shards)).expect("there is at least one shard")
+            as ShardIndex
     }
 
     /// The shard that counts an app's connections.

@@ -112,9 +112,5 @@ impl Shard {
 }
 
 fn overloaded() -> Refusal {
-    Refusal {
-        status: 503,
-        message: "The server is overloaded, nothing was published: try again".to_owned(),
-        retry_after_s: Some(1),
-    }
+    Refusal::unavailable("The server is overloaded, nothing was published: try again.", 1)
 }

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::{Output, Shard};
+use crate::api::authorize::authorize;
 use crate::api::batch_events::decode_batch_events;
 use crate::api::events::{PublishRules, decode_events};
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, Route, route};
-use crate::app::Scope;
-use crate::auth::request::{Caller, Credential, RequestRefusal, check_scope, verify_request};
-use crate::connection::{Answer, ConnectionKey, Flags, Phase, Proxy};
+use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
+use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::protocol::dialect::Dialect;
 use crate::wire::http::{HttpError, Request, encode_response, is_upgrade};
 
@@ -89,11 +89,7 @@ impl Shard {
             Ok(caller) => caller,
             Err(refusal) => return Err(self.count_failure(slot, request, refusal)),
         };
-        let scope = match endpoint {
-            Endpoint::Events => Scope::EventsPublish,
-            Endpoint::BatchEvents => Scope::EventsBatch,
-        };
-        check_scope(&caller.credential, scope)?;
+        authorize(&caller, endpoint)?;
         self.report_token_use(&caller);
         let rules = PublishRules { settings: &caller.app.settings, names: self.config.options.channel_names };
         let publish = match endpoint {
@@ -108,11 +104,7 @@ impl Shard {
         let unauthorized = matches!(refusal, RequestRefusal::Unauthorized(_));
         let client = self.client_address(slot, request);
         if unauthorized && self.failures.count(self.now, client) {
-            return Refusal {
-                status: 429,
-                message: "Too many failed credentials from this address: wait a minute".to_owned(),
-                retry_after_s: Some(60),
-            };
+            return Refusal::too_many_failures();
         }
         refusal.into()
     }
@@ -120,9 +112,8 @@ impl Shard {
     /// The address of the client: behind trusted proxies the last one of `X-Forwarded-For` that is none of them.
     fn client_address(&self, slot: u32, request: &Request<'_>) -> IpAddr {
         let http = self.cold(slot).and_then(|cold| cold.http.as_ref()).expect("a request comes over HTTP");
-        let trusted = |address: &IpAddr| {
-            self.config.options.trusted_proxies.iter().any(|network| network.contains(address))
-        };
+        let trusted =
+            |address: &IpAddr| self.config.options.trusted_proxies.iter().any(|network| network.contains(address));
         if !matches!(http.proxy, Proxy::Trusted) || !trusted(&http.client) {
             return http.client;
         }
@@ -196,10 +187,7 @@ impl Shard {
         let http = self.http(slot);
         let at = ticket.wrapping_sub(http.first_ticket) as usize;
         http.answers[at] = Answer::Ready(answer);
-        while let Some(Answer::Ready(answer)) = self.http(slot).answers.front_mut().map(std::mem::take) {
-            let http = self.http(slot);
-            http.answers.pop_front();
-            http.first_ticket = http.first_ticket.wrapping_add(1);
+        while let Some(answer) = self.http(slot).take_ready() {
             self.queue(slot, answer);
         }
     }
@@ -246,6 +234,21 @@ impl Shard {
     /// While draining, connections are not kept.
     fn keeps_alive(&self, request: &Request<'_>) -> bool {
         request.keep_alive && self.drain.is_none()
+    }
+}
+
+impl Http {
+    /// Takes the oldest answer if it is ready.
+    fn take_ready(&mut self) -> Option<Bytes> {
+        match self.answers.front()? {
+            Answer::Waiting { .. } => None,
+            Answer::Ready(answer) => {
+                let answer = answer.clone();
+                self.answers.pop_front();
+                self.first_ticket = self.first_ticket.wrapping_add(1);
+                Some(answer)
+            }
+        }
     }
 }
 

@@ -38,7 +38,8 @@ const DRAIN_AT_ONCE_MAX: u64 = 100;
 /// How often a draining shard looks whether it is done.
 const DRAIN_INTERVAL_MS: u64 = 20;
 
-const _: () = assert!(SWEEP_INTERVAL_MS * SWEEP_STEPS as u64 * 2 == limits::STALL_MS, "a stall is seen at three visits");
+const _: () =
+    assert!(SWEEP_INTERVAL_MS * SWEEP_STEPS as u64 * 2 == limits::STALL_MS, "a stall is seen at three visits");
 
 /// Queues of deadlines and the state of the sweep.
 #[derive(Debug, Default)]
@@ -150,8 +151,7 @@ impl Shard {
         let line = &mut self.hot[slot as usize];
         match line.phase {
             Phase::Open => {
-                let ping_after_ms =
-                    u64::from(self.config.options.activity_timeout_s) * 1_000 + limits::PING_AFTER_MS;
+                let ping_after_ms = u64::from(self.config.options.activity_timeout_s) * 1_000 + limits::PING_AFTER_MS;
                 if idle_ms >= ping_after_ms + limits::PONG_WITHIN_MS && line.flags.contains(Flags::AWAITING_PONG) {
                     self.close_websocket(slot, &CloseReason::PongTimeout);
                 } else if idle_ms >= ping_after_ms && line.flags.raise(Flags::AWAITING_PONG) {
@@ -160,8 +160,12 @@ impl Shard {
                     self.queue(slot, ping.into());
                 }
             }
-            Phase::Http if idle_ms >= limits::HTTP_IDLE_MS && self.http(slot).is_answered() => self.end(slot, false),
-            Phase::Free | Phase::Http | Phase::Admitting | Phase::Closing | Phase::Lingering | Phase::Ended => {}
+            Phase::Http => {
+                if idle_ms >= limits::HTTP_IDLE_MS && self.http(slot).is_answered() {
+                    self.end(slot, false);
+                }
+            }
+            Phase::Free | Phase::Admitting | Phase::Closing | Phase::Lingering | Phase::Ended => {}
         }
     }
 
@@ -181,8 +185,7 @@ impl Shard {
         let elapsed_ms = self.now.monotonic_ms - drain.started_ms;
         let (slots, grace_ms) = (self.hot.len() as u64, self.config.options.drain_ms);
         let few = self.stats.websockets <= DRAIN_AT_ONCE_MAX;
-        let until =
-            if few || elapsed_ms >= grace_ms { slots } else { slots * elapsed_ms / grace_ms.max(1) } as u32;
+        let until = if few || elapsed_ms >= grace_ms { slots } else { slots * elapsed_ms / grace_ms.max(1) } as u32;
         for slot in drain.next..until {
             self.close_websocket(slot, &CloseReason::Draining);
         }

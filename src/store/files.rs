@@ -38,10 +38,7 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
             if missing != Missing::Create {
                 return Err(StoreError::Missing { path });
             }
-            make(directory).map_err(|source| StoreError::Unmakeable {
-                path: path.clone(),
-                source,
-            })?;
+            make(directory).map_err(|source| StoreError::Unmakeable { path: path.clone(), source })?;
             fs::metadata(directory).map_err(|source| io_error(source, directory))?
         }
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -55,11 +52,7 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
     }
     check_owner(directory, metadata.uid())?;
     if metadata.mode() & 0o022 != 0 {
-        return Err(StoreError::Exposed {
-            path,
-            mode: metadata.mode() & 0o7777,
-            fix: "700",
-        });
+        return Err(StoreError::Exposed { path, mode: metadata.mode() & 0o7777, fix: "700" });
     }
     let mut found = false;
     for name in [DATA_FILE, LOCK_FILE, SERVE_LOCK_FILE] {
@@ -83,11 +76,7 @@ fn check_file(file: &Path) -> Result<bool, StoreError> {
     }
     check_owner(file, metadata.uid())?;
     if metadata.mode() & 0o077 != 0 {
-        return Err(StoreError::Exposed {
-            path: file.into(),
-            mode: metadata.mode() & 0o7777,
-            fix: "600",
-        });
+        return Err(StoreError::Exposed { path: file.into(), mode: metadata.mode() & 0o7777, fix: "600" });
     }
     Ok(true)
 }
@@ -97,18 +86,11 @@ fn check_owner(path: &Path, owner: u32) -> Result<(), StoreError> {
     if user == owner || user == 0 {
         return Ok(());
     }
-    Err(StoreError::WrongOwner {
-        path: path.into(),
-        owner,
-        user,
-    })
+    Err(StoreError::WrongOwner { path: path.into(), owner, user })
 }
 
 fn make(directory: &Path) -> io::Result<()> {
-    if let Some(parent) = directory
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
+    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(directory) {
@@ -122,20 +104,12 @@ fn make(directory: &Path) -> io::Result<()> {
 /// be this short by right, when its last pages are free; then the zeros are never read.
 pub(super) fn fill_to_last_page(directory: &Path) -> Result<(), StoreError> {
     let path = directory.join(DATA_FILE);
-    let file = match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-    {
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io_error(error, &path)),
     };
-    let length = file
-        .metadata()
-        .map_err(|source| io_error(source, &path))?
-        .len();
+    let length = file.metadata().map_err(|source| io_error(source, &path))?.len();
     let Some(end) = last_page_end(&file) else {
         return Ok(());
     };
@@ -155,11 +129,7 @@ fn last_page_end(file: &File) -> Option<u64> {
     let first = MetaPage::read(file, 0)?;
     let page_bytes = u64::from(first.page_bytes);
     let second = MetaPage::read(file, page_bytes)?;
-    first
-        .last_page
-        .max(second.last_page)
-        .checked_add(1)?
-        .checked_mul(page_bytes)
+    first.last_page.max(second.last_page).checked_add(1)?.checked_mul(page_bytes)
 }
 
 /// The few fields of an LMDB meta page (format version 1) that tell how long its file should be.
@@ -172,17 +142,11 @@ impl MetaPage {
     fn read(file: &File, at: u64) -> Option<Self> {
         let mut page = [0_u8; 152];
         file.read_exact_at(&mut page, at).ok()?;
-        let word =
-            |at: usize| u32::from_ne_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
+        let word = |at: usize| u32::from_ne_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
         let last_page = u64::from_ne_bytes(page[136..144].try_into().expect("eight bytes"));
         let page_bytes = word(40);
-        let known = word(16) == 0xBEEF_C0DE
-            && page_bytes.is_power_of_two()
-            && (512..=65_536).contains(&page_bytes);
-        known.then_some(Self {
-            page_bytes,
-            last_page,
-        })
+        let known = word(16) == 0xBEEF_C0DE && page_bytes.is_power_of_two() && (512..=65_536).contains(&page_bytes);
+        known.then_some(Self { page_bytes, last_page })
     }
 }
 
@@ -234,15 +198,8 @@ impl ServeLock {
             let read = (&mut file).take(20).read_to_string(&mut holder);
             let pid = holder.trim();
             let known = read.is_ok() && !pid.is_empty();
-            let pid = if known {
-                pid.into()
-            } else {
-                String::from("unknown")
-            };
-            return Err(StoreError::InUse {
-                path: directory.into(),
-                pid,
-            });
+            let pid = if known { pid.into() } else { String::from("unknown") };
+            return Err(StoreError::InUse { path: directory.into(), pid });
         }
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;

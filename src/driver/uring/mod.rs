@@ -119,10 +119,7 @@ impl<C: Core> Driver<C> {
             let flags = rustix::fs::fcntl_getfl(&listener.socket)?;
             rustix::fs::fcntl_setfl(&listener.socket, flags - rustix::fs::OFlags::NONBLOCK)?;
         }
-        first.queue.poll_descriptor(
-            turn.post().mailbox().wake_descriptor(),
-            token::of_ring(Operation::Mail, 0),
-        );
+        first.queue.poll_descriptor(turn.post().mailbox().wake_descriptor(), token::of_ring(Operation::Mail, 0));
         let mut driver = Self {
             rings: vec![first],
             accepting: accept::Accepting::new(setup.listeners.len()),

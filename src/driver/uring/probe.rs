@@ -14,14 +14,8 @@ use crate::driver::sys::Completion;
 /// # Errors
 /// One line with cause and remedy: io_uring is forbidden, too old, or lacks memory or descriptors here.
 pub fn probe() -> Result<(), String> {
-    let options = Options {
-        submissions: 16,
-        completions: 64,
-        files_max: 4,
-        buffers: 8,
-        accepts: 1,
-        ..Options::default()
-    };
+    let options =
+        Options { submissions: 16, completions: 64, files_max: 4, buffers: 8, accepts: 1, ..Options::default() };
     let ring = Ring::open(&options, 4).map_err(|refusal| refusal.to_string())?;
     round_trip(ring).map_err(|failure| {
         format!("io_uring does not work here: {failure}; Linux 6.1 or newer is needed, or --io epoll")
@@ -44,8 +38,7 @@ enum Step {
 fn round_trip(mut ring: Ring) -> Result<(), String> {
     let network = |error: std::io::Error| format!("TCP over 127.0.0.1 failed: {error}");
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(network)?;
-    let mut client =
-        TcpStream::connect(listener.local_addr().map_err(network)?).map_err(network)?;
+    let mut client = TcpStream::connect(listener.local_addr().map_err(network)?).map_err(network)?;
     client.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(network)?;
 
     ring.queue.accept(listener.as_fd(), 0, Step::Accept as u64);

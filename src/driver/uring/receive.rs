@@ -91,12 +91,7 @@ impl<C: Core> Driver<C> {
     }
 
     /// A receive ended: bytes, the peer's end, nothing, or an error.
-    pub(super) fn received(
-        &mut self,
-        connection: ConnectionKey,
-        completion: Completion,
-        buffer: Option<&HeldBuffer>,
-    ) {
+    pub(super) fn received(&mut self, connection: ConnectionKey, completion: Completion, buffer: Option<&HeldBuffer>) {
         let now = self.turn.now();
         let entry = &mut self.connections[connection.slot as usize];
         match (completion.result, buffer) {

@@ -158,9 +158,9 @@ impl Refusal {
                  another: raise it, or use --io epoll",
                 memory_locked_max()
             ),
-            (Some(libc::EMFILE | libc::ENFILE), step) => format!(
-                "too few descriptors at step {step:?} ({error}); raise the limit on open files (ulimit -n)"
-            ),
+            (Some(libc::EMFILE | libc::ENFILE), step) => {
+                format!("too few descriptors at step {step:?} ({error}); raise the limit on open files (ulimit -n)")
+            }
             (Some(libc::EINVAL), step) => format!(
                 "this kernel is too old for step {step:?} (EINVAL); Linux 6.1 or newer is needed, or --io epoll"
             ),
