@@ -57,7 +57,10 @@ pub struct PublishRules<'a> {
 }
 
 /// Decodes and checks the body of `POST /events`.
-pub fn decode_events<'a>(_body: &'a [u8], _rules: &PublishRules<'_>) -> Result<Publish<'a>, Refusal> {
+pub fn decode_events<'a>(
+    _body: &'a [u8],
+    _rules: &PublishRules<'_>,
+) -> Result<Publish<'a>, Refusal> {
     let _ = ChannelName::parse;
     todo!()
 }

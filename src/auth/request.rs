@@ -39,6 +39,12 @@ pub enum RequestRefusal {
 }
 
 /// Verifies the caller of a request for `/apps/{app_id}`. `path` is as requested (R-BASE-2); `prefix` is the configured path prefix or `""`.
-pub fn verify_request(_directory: &Directory, _app_id: &str, _request: &Request<'_>, _prefix: &str, _now: Moment) -> Result<Caller, RequestRefusal> {
+pub fn verify_request(
+    _directory: &Directory,
+    _app_id: &str,
+    _request: &Request<'_>,
+    _prefix: &str,
+    _now: Moment,
+) -> Result<Caller, RequestRefusal> {
     todo!()
 }

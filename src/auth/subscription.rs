@@ -12,11 +12,23 @@ pub enum SubscriptionRefusal {
 }
 
 /// Verifies `auth` over `socket_id:channel[:channel_data]`, the exact bytes received, in constant time.
-pub fn verify_subscription(_app: &App, _socket_id: &str, _channel: &str, _channel_data: Option<&str>, _auth: &str) -> Result<(), SubscriptionRefusal> {
+pub fn verify_subscription(
+    _app: &App,
+    _socket_id: &str,
+    _channel: &str,
+    _channel_data: Option<&str>,
+    _auth: &str,
+) -> Result<(), SubscriptionRefusal> {
     todo!()
 }
 
 /// The text that the client reads (P-FAIL-1); what it quotes is cut to 200 bytes at a character boundary.
-pub fn refusal_message(_refusal: &SubscriptionRefusal, _socket_id: &str, _channel: &str, _channel_data: Option<&str>, _auth: &str) -> String {
+pub fn refusal_message(
+    _refusal: &SubscriptionRefusal,
+    _socket_id: &str,
+    _channel: &str,
+    _channel_data: Option<&str>,
+    _auth: &str,
+) -> String {
     todo!()
 }

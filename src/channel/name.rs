@@ -54,7 +54,11 @@ pub struct ChannelName<'a> {
 
 impl<'a> ChannelName<'a> {
     /// Checks a name.
-    pub fn parse(_text: &'a str, _rules: NameRules, _source: NameSource) -> Result<Self, NameError> {
+    pub fn parse(
+        _text: &'a str,
+        _rules: NameRules,
+        _source: NameSource,
+    ) -> Result<Self, NameError> {
         todo!()
     }
     /// The name.

@@ -117,7 +117,11 @@ impl RequestDecoder {
     ///
     /// # Errors
     /// The first breach; the decoder must not be used after it.
-    pub fn decode<'a>(&'a mut self, _input: &'a [u8], _limits: &RequestLimits) -> Result<DecodedRequest<'a>, HttpError> {
+    pub fn decode<'a>(
+        &'a mut self,
+        _input: &'a [u8],
+        _limits: &RequestLimits,
+    ) -> Result<DecodedRequest<'a>, HttpError> {
         todo!()
     }
     /// True when nothing of a request is held.
@@ -128,7 +132,14 @@ impl RequestDecoder {
 
 /// Appends a response: status line, `Content-Type`, `Content-Length` (P-HTTP-15), `extra` header lines
 /// (each `Name: value\r\n`, made by the caller from constants only), `Connection: close` unless `keep_alive`, body.
-pub fn encode_response(_out: &mut Vec<u8>, _status: u16, _content_type: &str, _extra: &str, _body: &[u8], _keep_alive: bool) {
+pub fn encode_response(
+    _out: &mut Vec<u8>,
+    _status: u16,
+    _content_type: &str,
+    _extra: &str,
+    _body: &[u8],
+    _keep_alive: bool,
+) {
     todo!()
 }
 

@@ -74,7 +74,11 @@ impl Decoder {
     ///
     /// # Errors
     /// The first breach; the decoder must not be used after it.
-    pub fn decode<'a>(&'a mut self, _input: &'a mut [u8], _message_bytes_max: usize) -> Result<Decoded<'a>, WebSocketError> {
+    pub fn decode<'a>(
+        &'a mut self,
+        _input: &'a mut [u8],
+        _message_bytes_max: usize,
+    ) -> Result<Decoded<'a>, WebSocketError> {
         todo!()
     }
     /// True when nothing of a frame or message is held, so that the decoder may be dropped.

@@ -34,7 +34,10 @@ enum State {
 
 impl Accepting {
     pub(super) fn new(listeners: usize) -> Self {
-        Self { under_way: vec![0; listeners], state: State::Open }
+        Self {
+            under_way: vec![0; listeners],
+            state: State::Open,
+        }
     }
 
     /// Whether the loop is to go on.
@@ -92,7 +95,9 @@ impl<C: Core> Driver<C> {
         let seat = self.rings[ring].take_seat(Seat::Listener(number));
         self.accepting.under_way[listener] += 1;
         let socket = self.listeners[listener].socket.as_fd();
-        self.rings[ring].queue.accept(socket, seat, token::of_ring(Operation::Accept, seat));
+        self.rings[ring]
+            .queue
+            .accept(socket, seat, token::of_ring(Operation::Accept, seat));
     }
 
     /// The first ring with a free descriptor and a free seat; opens one if need be.
@@ -110,8 +115,16 @@ impl<C: Core> Driver<C> {
                 let eventfd = ring.queue.eventfd();
                 ring.queue.announce(false);
                 self.rings.push(ring);
-                self.rings[0].queue.read_eventfd(eventfd, number, token::of_ring(Operation::Wake, number));
-                tracing::info!(rings = number + 1, connections = self.slots.in_use(), "opened a further ring");
+                self.rings[0].queue.read_eventfd(
+                    eventfd,
+                    number,
+                    token::of_ring(Operation::Wake, number),
+                );
+                tracing::info!(
+                    rings = number + 1,
+                    connections = self.slots.in_use(),
+                    "opened a further ring"
+                );
                 Some(usize::from(number))
             }
             Err(refusal) => {
@@ -135,8 +148,14 @@ impl<C: Core> Driver<C> {
             return self.accept_failed(-result);
         };
         self.rings[ring].files_used += 1;
-        let peer = self.rings[ring].queue.peer(seat).expect("listeners are of TCP");
-        let taken = self.slots.take().expect("no accept is started without a free slot");
+        let peer = self.rings[ring]
+            .queue
+            .peer(seat)
+            .expect("listeners are of TCP");
+        let taken = self
+            .slots
+            .take()
+            .expect("no accept is started without a free slot");
         let connection = taken.connection();
         let entry = Connection::new(u8::try_from(ring).expect("rings are few"), file);
         match self.connections.get_mut(connection.slot as usize) {
