@@ -98,6 +98,23 @@ pub const AUTH_FAILURE_ADDRESSES_MAX: usize = 16 * 1024;
 /// Seconds that `auth_timestamp` may be off (P-SIGN-1).
 pub const SIGNATURE_WINDOW_S: u64 = 600;
 
+/// Events that a driver feeds before it drains outputs and flushes.
+pub const EVENTS_PER_TURN: usize = 512;
+/// Bytes that one connection may bring in per turn; the rest waits its turn behind the others.
+pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
+/// Connections accepted per listener and turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Mails taken per turn, so that a flood of mail does not starve the sockets.
+pub const MAIL_PER_TURN: usize = 4 * 1024;
+/// After the kernel refused a descriptor or memory, accepting rests for this, in ms (threat T15).
+pub const ACCEPT_REST_MS: u64 = 100;
+/// How long a loop may sleep while mail waits for room, in ms: the receiver tells nobody that it made room.
+pub const MAIL_RETRY_MS: u64 = 1;
+/// Descriptors kept for LMDB, logs, wakes, outgoing HTTP and whatever an operator attaches (threat T15).
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Connection slots of a shard that are kept back to refuse with 4100, at most (P-CLOSE-2).
+pub const REFUSAL_SLOTS_MAX: u32 = 32;
+
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);

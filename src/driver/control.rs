@@ -52,8 +52,7 @@ impl Control {
 
     /// Starts the drain.
     pub fn drain(&self) {
-        self.phase
-            .fetch_max(Phase::Draining as u8, Ordering::AcqRel);
+        self.phase.fetch_max(Phase::Draining as u8, Ordering::AcqRel);
         self.wake_all();
     }
 

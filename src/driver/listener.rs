@@ -55,25 +55,15 @@ pub fn bind(address: SocketAddr, sockets: usize) -> Result<Bound, BindError> {
 ///
 /// # Errors
 /// As [`bind`].
-pub fn bind_with(
-    address: SocketAddr,
-    sockets: usize,
-    send_buffer_bytes: usize,
-) -> Result<Bound, BindError> {
+pub fn bind_with(address: SocketAddr, sockets: usize, send_buffer_bytes: usize) -> Result<Bound, BindError> {
     assert!(sockets > 0, "a server listens");
     let fail = |source: io::Error| BindError { address, source };
     let first = open(address, send_buffer_bytes).map_err(fail)?;
     rustix::net::listen(&first, BACKLOG).map_err(|error| fail(error.into()))?;
-    let local = rustix::net::getsockname(&first)
-        .and_then(SocketAddr::try_from)
-        .map_err(|error| fail(error.into()))?;
-    let mut bound = Bound {
-        address: local,
-        sockets: vec![first],
-    };
+    let local = rustix::net::getsockname(&first).and_then(SocketAddr::try_from).map_err(|error| fail(error.into()))?;
+    let mut bound = Bound { address: local, sockets: vec![first] };
     if sockets > 1 {
-        sockopt::set_socket_reuseport(&bound.sockets[0], true)
-            .map_err(|error| fail(error.into()))?;
+        sockopt::set_socket_reuseport(&bound.sockets[0], true).map_err(|error| fail(error.into()))?;
     }
     for _ in 1..sockets {
         let socket = open_shared(local, send_buffer_bytes).map_err(fail)?;
@@ -118,11 +108,7 @@ fn open(address: SocketAddr, send_buffer_bytes: usize) -> io::Result<OwnedFd> {
 }
 
 fn socket(address: SocketAddr, send_buffer_bytes: usize) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     // A restart must not wait for connections in TIME_WAIT. A socket that listens still excludes others.
@@ -140,9 +126,7 @@ fn socket(address: SocketAddr, send_buffer_bytes: usize) -> io::Result<OwnedFd> 
 
 fn explain(source: &io::Error) -> String {
     match source.kind() {
-        io::ErrorKind::AddrInUse => {
-            "the port is in use by another server; stop it or choose another port".to_owned()
-        }
+        io::ErrorKind::AddrInUse => "the port is in use by another server; stop it or choose another port".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
         io::ErrorKind::PermissionDenied => {
             format!("{source}; ports below 1024 need CAP_NET_BIND_SERVICE")
@@ -185,10 +169,7 @@ mod tests {
             assert_eq!(bound.sockets.len(), sockets);
             let error = bind(bound.address, 2).expect_err("port is taken");
             let text = error.to_string();
-            assert!(
-                text.contains(&bound.address.to_string()) && text.contains("in use"),
-                "{text}"
-            );
+            assert!(text.contains(&bound.address.to_string()) && text.contains("in use"), "{text}");
             assert!(TcpListener::bind(bound.address).is_err());
         }
         let other = TcpListener::bind(loopback()).expect("free port");
@@ -201,9 +182,7 @@ mod tests {
     fn all_sockets_share_the_port() {
         let bound = bind(loopback(), 3).expect("free port");
         assert_ne!(bound.address.port(), 0);
-        let clients: Vec<TcpStream> = (0..96)
-            .map(|_| TcpStream::connect(bound.address).expect("listening"))
-            .collect();
+        let clients: Vec<TcpStream> = (0..96).map(|_| TcpStream::connect(bound.address).expect("listening")).collect();
         let mut accepted = vec![0_usize; 3];
         for (socket, count) in bound.sockets.iter().zip(&mut accepted) {
             while rustix::net::accept(socket).is_ok() {
@@ -218,9 +197,7 @@ mod tests {
     #[test]
     fn restart_does_not_wait() {
         let bound = bind(loopback(), 2).expect("free port");
-        let _clients: Vec<TcpStream> = (0..8)
-            .map(|_| TcpStream::connect(bound.address).expect("listening"))
-            .collect();
+        let _clients: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(bound.address).expect("listening")).collect();
         let accepted: Vec<OwnedFd> = bound
             .sockets
             .iter()
@@ -248,14 +225,8 @@ mod tests {
                 assert!(tries < 100, "the kernel spreads connections over the group");
             };
             assert!(sockopt::tcp_nodelay(&accepted).expect("option"));
-            assert_eq!(
-                sockopt::tcp_user_timeout(&accepted).expect("option"),
-                USER_TIMEOUT_MS
-            );
-            assert_eq!(
-                sockopt::socket_send_buffer_size(&accepted).expect("option"),
-                2 * SEND_BUFFER_BYTES
-            );
+            assert_eq!(sockopt::tcp_user_timeout(&accepted).expect("option"), USER_TIMEOUT_MS);
+            assert_eq!(sockopt::socket_send_buffer_size(&accepted).expect("option"), 2 * SEND_BUFFER_BYTES);
         }
     }
 

@@ -49,11 +49,7 @@ impl<M> Mailbox<M> {
     /// `EMFILE`, `ENFILE` or `ENOMEM` when no eventfd can be had.
     pub fn new(slots: usize) -> std::io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self {
-            queue: ArrayQueue::new(slots),
-            sleeping: AtomicBool::new(false),
-            wake,
-        })
+        Ok(Self { queue: ArrayQueue::new(slots), sleeping: AtomicBool::new(false), wake })
     }
 
     /// Puts a mail in, from any thread; gives it back when the mailbox is full. Wakes nobody: a sender calls
@@ -95,8 +91,7 @@ impl<M> Mailbox<M> {
     /// Wakes the receiver if it sleeps and nobody has woken it yet. True when this call wrote the eventfd.
     pub fn wake_if_sleeping(&self) -> bool {
         fence(Ordering::SeqCst);
-        let wakes =
-            self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst);
+        let wakes = self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst);
         if wakes {
             self.wake();
         }
@@ -146,10 +141,7 @@ mod tests {
         assert_eq!(mailbox.push(1, 'c'), Err('c'));
         assert_eq!(mailbox.pop(), Some((1, 'a')));
         assert_eq!(mailbox.push(1, 'c'), Ok(()));
-        assert_eq!(
-            [mailbox.pop(), mailbox.pop(), mailbox.pop()],
-            [Some((2, 'b')), Some((1, 'c')), None]
-        );
+        assert_eq!([mailbox.pop(), mailbox.pop(), mailbox.pop()], [Some((2, 'b')), Some((1, 'c')), None]);
     }
 
     /// A sleeper is woken once, a receiver that is up not at all, and mail that came first prevents the sleep.
@@ -188,10 +180,7 @@ mod tests {
                 });
             }
             let mut next = [0_usize; SENDERS as usize];
-            let deadline = Timespec {
-                tv_sec: 20,
-                tv_nsec: 0,
-            };
+            let deadline = Timespec { tv_sec: 20, tv_nsec: 0 };
             while next.iter().sum::<usize>() < MAILS * usize::from(SENDERS) {
                 while let Some((from, number)) = mailbox.pop() {
                     assert_eq!(number, next[usize::from(from)], "order per sender");
@@ -212,10 +201,7 @@ mod tests {
                 mailbox.end_sleep();
             }
         });
-        assert!(
-            sleeps.into_inner() > 0,
-            "the receiver slept, so there were wakes to lose"
-        );
+        assert!(sleeps.into_inner() > 0, "the receiver slept, so there were wakes to lose");
     }
 
     impl<M> AsFd for Mailbox<M> {

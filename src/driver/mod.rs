@@ -4,6 +4,7 @@
 //! slots; everything else that a turn consists of is alike for both and stands in [`turn`]: mail in and out,
 //! signals, timeouts, and when to sleep.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::app::TokenId;
@@ -11,6 +12,7 @@ use crate::connection::ConnectionKey;
 use crate::moment::Moment;
 use crate::shard::{Flush, Input, Mail, Output, Shard, ShardIndex};
 
+pub mod capacity;
 pub mod clock;
 pub mod control;
 pub mod epoll;
@@ -76,6 +78,17 @@ impl DriverKind {
             Self::Uring => "uring",
             Self::Epoll => "epoll",
         }
+    }
+}
+
+/// Runs a shard on this thread until all shards of the process have stopped.
+///
+/// # Errors
+/// What makes the loop impossible; a driver that the kernel refuses is found by its probe before.
+pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
+    match kind {
+        DriverKind::Uring => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        DriverKind::Epoll => epoll::run(setup, core),
     }
 }
 

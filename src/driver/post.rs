@@ -29,19 +29,8 @@ struct Target<M> {
 impl<M> Post<M> {
     /// The post of shard `index`.
     pub fn new(index: ShardIndex, mailboxes: Arc<[Mailbox<M>]>) -> Self {
-        let targets = mailboxes
-            .iter()
-            .map(|_| Target {
-                waiting: VecDeque::new(),
-                touched: false,
-            })
-            .collect();
-        Self {
-            index,
-            mailboxes,
-            targets,
-            waiting: 0,
-        }
+        let targets = mailboxes.iter().map(|_| Target { waiting: VecDeque::new(), touched: false }).collect();
+        Self { index, mailboxes, targets, waiting: 0 }
     }
 
     /// Sends, or keeps the mail for [`Post::deliver`] behind what already waits for the same target.
@@ -83,7 +72,7 @@ impl<M> Post<M> {
         }
     }
 
-    /// Mails that wait for room. While there are any, the loop must not sleep longer than `RETRY_MS`.
+    /// Mails that wait for room. While there are any, the loop must not sleep longer than `limits::MAIL_RETRY_MS`.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -94,9 +83,6 @@ impl<M> Post<M> {
     }
 }
 
-/// How long a loop may sleep while mail waits for room, in ms: the receiver tells nobody that it made room.
-pub const RETRY_MS: u64 = 1;
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -105,11 +91,10 @@ mod tests {
 
     use super::*;
     use crate::driver::mailbox::Sleep;
+    use crate::limits::MAIL_RETRY_MS;
 
     fn mailboxes(count: usize, slots: usize) -> Arc<[Mailbox<usize>]> {
-        (0..count)
-            .map(|_| Mailbox::new(slots).expect("eventfd"))
-            .collect()
+        (0..count).map(|_| Mailbox::new(slots).expect("eventfd")).collect()
     }
 
     /// What does not fit waits in order behind earlier mail for the same target only, and goes out as room appears.
@@ -181,7 +166,7 @@ mod tests {
             let retries = post.waiting() > 0;
             let awaits = retries || next.iter().sum::<usize>() < 2 * mails;
             if sent == mails && awaits && post.mailbox().prepare_sleep() == Sleep::Announced {
-                let wait_ms = if retries { RETRY_MS } else { 20_000 };
+                let wait_ms = if retries { MAIL_RETRY_MS } else { 20_000 };
                 let wait = Timespec::try_from(Duration::from_millis(wait_ms)).expect("small");
                 let wake = post.mailbox().wake_descriptor();
                 let ready = poll(&mut [PollFd::new(&wake, PollFlags::IN)], Some(&wait));

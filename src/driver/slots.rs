@@ -54,13 +54,7 @@ impl Slots {
     /// `capacity` slots, of which `refusal` are kept back. Allocates address space, touches nothing.
     pub fn new(capacity: u32, refusal: u32) -> Self {
         assert!(capacity <= CAPACITY_MAX, "slot numbers above are reserved");
-        Self {
-            entries: Vec::with_capacity(capacity as usize),
-            first_free: NONE,
-            in_use: 0,
-            capacity,
-            refusal,
-        }
+        Self { entries: Vec::with_capacity(capacity as usize), first_free: NONE, in_use: 0, capacity, refusal }
     }
 
     /// Takes a slot under a generation that is new for it; `None` when all are in use.
@@ -70,23 +64,14 @@ impl Slots {
             self.first_free = entry.next_free;
             entry.next_free = TAKEN;
             entry.generation = entry.generation.checked_add(1).unwrap_or(1);
-            ConnectionKey {
-                slot,
-                generation: entry.generation,
-            }
+            ConnectionKey { slot, generation: entry.generation }
         } else {
             let slot = u32::try_from(self.entries.len()).expect("bounded by CAPACITY_MAX");
             if slot == self.capacity {
                 return None;
             }
-            self.entries.push(Entry {
-                generation: 1,
-                next_free: TAKEN,
-            });
-            ConnectionKey {
-                slot,
-                generation: 1,
-            }
+            self.entries.push(Entry { generation: 1, next_free: TAKEN });
+            ConnectionKey { slot, generation: 1 }
         };
         self.in_use += 1;
         if self.in_use > self.capacity.saturating_sub(self.refusal) {
@@ -98,10 +83,7 @@ impl Slots {
 
     /// Gives a slot back. The key must be current: a double release is our bug.
     pub fn release(&mut self, connection: ConnectionKey) {
-        assert!(
-            self.is_current(connection),
-            "a slot is released once, by the key that took it"
-        );
+        assert!(self.is_current(connection), "a slot is released once, by the key that took it");
         let entry = &mut self.entries[connection.slot as usize];
         entry.next_free = self.first_free;
         self.first_free = connection.slot;
@@ -112,21 +94,18 @@ impl Slots {
     pub fn is_current(&self, connection: ConnectionKey) -> bool {
         self.entries
             .get(connection.slot as usize)
-            .is_some_and(|entry| {
-                entry.next_free == TAKEN && entry.generation == connection.generation
-            })
+            .is_some_and(|entry| entry.next_free == TAKEN && entry.generation == connection.generation)
     }
 
     /// The current key of a slot, `None` while it is free.
     pub fn current(&self, slot: u32) -> Option<ConnectionKey> {
-        let entry = self
-            .entries
-            .get(slot as usize)
-            .filter(|entry| entry.next_free == TAKEN)?;
-        Some(ConnectionKey {
-            slot,
-            generation: entry.generation,
-        })
+        let entry = self.entries.get(slot as usize).filter(|entry| entry.next_free == TAKEN)?;
+        Some(ConnectionKey { slot, generation: entry.generation })
+    }
+
+    /// Whether no slot is free.
+    pub fn is_full(&self) -> bool {
+        self.in_use == self.capacity
     }
 
     /// Slots in use.
@@ -160,28 +139,13 @@ mod tests {
     fn the_last_slots_are_to_refuse() {
         let mut slots = Slots::new(4, 2);
         let taken: Vec<Taken> = std::iter::from_fn(|| slots.take()).collect();
-        assert_eq!(
-            taken.iter().map(|t| t.is_to_refuse()).collect::<Vec<_>>(),
-            [false, false, true, true]
-        );
+        assert_eq!(taken.iter().map(|t| t.is_to_refuse()).collect::<Vec<_>>(), [false, false, true, true]);
         slots.release(taken[0].connection());
-        assert_eq!(
-            slots.take(),
-            Some(Taken::ToRefuse(ConnectionKey {
-                slot: 0,
-                generation: 2
-            }))
-        );
+        assert_eq!(slots.take(), Some(Taken::ToRefuse(ConnectionKey { slot: 0, generation: 2 })));
         slots.release(taken[1].connection());
         slots.release(taken[2].connection());
         slots.release(taken[3].connection());
-        assert_eq!(
-            slots.take(),
-            Some(Taken::Ordinary(ConnectionKey {
-                slot: 3,
-                generation: 2
-            }))
-        );
+        assert_eq!(slots.take(), Some(Taken::Ordinary(ConnectionKey { slot: 3, generation: 2 })));
         assert_eq!(slots.in_use(), 2);
     }
 
@@ -205,13 +169,7 @@ mod tests {
         let key = slots.take().expect("free").connection();
         slots.release(key);
         slots.entries[0].generation = u32::MAX;
-        assert_eq!(
-            slots.take().expect("free").connection(),
-            ConnectionKey {
-                slot: 0,
-                generation: 1
-            }
-        );
+        assert_eq!(slots.take().expect("free").connection(), ConnectionKey { slot: 0, generation: 1 });
     }
 
     /// A slot given back twice is a broken invariant, not a free slot twice.

@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use super::control::{Control, Phase};
 use super::mailbox::Sleep;
-use super::post::{Post, RETRY_MS};
+use super::post::Post;
 use super::{Core, ShardSetup, TokenSink, clock::Clock};
 use crate::connection::ConnectionKey;
+use crate::limits::{MAIL_PER_TURN, MAIL_RETRY_MS};
 use crate::moment::Moment;
 use crate::shard::{Input, Mail, Output};
 
@@ -114,10 +115,7 @@ impl Turn {
             self.drain = Drain::Fed;
             core.handle_input(self.now, Input::Drain);
         }
-        if core
-            .poll_timeout()
-            .is_some_and(|at| at <= self.now.monotonic_ms)
-        {
+        if core.poll_timeout().is_some_and(|at| at <= self.now.monotonic_ms) {
             core.handle_input(self.now, Input::Timeout);
         }
         for _ in 0..MAIL_PER_TURN {
@@ -167,7 +165,7 @@ impl Turn {
         // Read again: the turn took time, which the timeout must not be late by.
         let now_ms = self.clock.read().monotonic_ms;
         let timeout_ms = core.poll_timeout().map(|at| at.saturating_sub(now_ms));
-        let retry_ms = (self.post.waiting() > 0).then_some(RETRY_MS);
+        let retry_ms = (self.post.waiting() > 0).then_some(MAIL_RETRY_MS);
         let wait = match (timeout_ms, retry_ms) {
             (None, None) => Wait::Forever,
             (Some(0), _) => return Wait::No,
@@ -180,6 +178,3 @@ impl Turn {
         }
     }
 }
-
-/// Mails taken in one turn, so that a flood of mail does not starve the sockets.
-const MAIL_PER_TURN: usize = 4 * 1024;
