@@ -87,11 +87,7 @@ impl Completion {
     /// A completion that no kernel made.
     #[cfg(test)]
     pub(super) fn invented(user_data: u64, result: i32) -> Self {
-        Self {
-            user_data,
-            result,
-            flags: 0,
-        }
+        Self { user_data, result, flags: 0 }
     }
     /// Further completions of the same operation follow.
     pub(super) fn has_more(&self) -> bool {
@@ -128,7 +124,6 @@ pub(super) struct Queue {
     overflows: u64,
     enters: u64,
     failure: Option<io::Error>,
-    deferred: bool,
     eventfd: Option<rustix::fd::OwnedFd>,
     /// U16: a ring belongs to the thread that made it.
     not_send: PhantomData<*const ()>,
@@ -154,10 +149,7 @@ const ADDRESS_BYTES: usize = 28;
 const BUFFER_GROUP: u16 = 0;
 /// `IORING_CQE_F_BUFFER`.
 const COMPLETION_HAS_BUFFER: u32 = 1;
-static LINGER_NONE: libc::linger = libc::linger {
-    l_onoff: 1,
-    l_linger: 0,
-};
+static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
 /// U15: what a ring may do once it is enabled. A bug that forges an entry cannot open files or spawn anything.
 const OPCODES: [u8; 9] = [
@@ -181,46 +173,26 @@ impl Queue {
     /// # Errors
     /// The kernel's, with the step that failed.
     pub(super) fn open(sizes: QueueSizes) -> Result<Self, (QueueStep, io::Error)> {
-        let (ring, deferred) = set_up(sizes).map_err(|error| (QueueStep::Setup, error))?;
+        let ring = set_up(sizes).map_err(|error| (QueueStep::Setup, error))?;
         let submitter = ring.submitter();
-        submitter
-            .register_files_sparse(sizes.files)
-            .map_err(|error| (QueueStep::Files, error))?;
+        submitter.register_files_sparse(sizes.files).map_err(|error| (QueueStep::Files, error))?;
         let buffers = BufferRing::new(sizes.buffers, sizes.buffer_bytes);
         // SAFETY: `buffers` owns the memory at this address and is dropped after the ring (`Queue::drop`).
-        unsafe {
-            submitter.register_buf_ring_with_flags(
-                buffers.address(),
-                sizes.buffers,
-                BUFFER_GROUP,
-                0,
-            )
-        }
-        .map_err(|error| (QueueStep::Buffers, error))?;
+        unsafe { submitter.register_buf_ring_with_flags(buffers.address(), sizes.buffers, BUFFER_GROUP, 0) }
+            .map_err(|error| (QueueStep::Buffers, error))?;
         let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
             .map_err(|error| (QueueStep::Setup, error.into()))?;
-        submitter
-            .register_eventfd(eventfd.as_raw_fd())
-            .map_err(|error| (QueueStep::Setup, error))?;
+        submitter.register_eventfd(eventfd.as_raw_fd()).map_err(|error| (QueueStep::Setup, error))?;
         let mut allowed = Vec::from(OPCODES.map(Restriction::sqe_op));
         allowed.push(Restriction::register_op(REGISTER_ENABLE_RINGS));
         allowed.push(Restriction::register_op(REGISTER_SYNC_CANCEL));
         allowed.push(Restriction::register_op(REGISTER_PBUF_STATUS));
         let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
         allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
-        submitter
-            .register_restrictions(&mut allowed)
-            .map_err(|error| (QueueStep::Restrictions, error))?;
-        submitter
-            .register_enable_rings()
-            .map_err(|error| (QueueStep::Enable, error))?;
+        submitter.register_restrictions(&mut allowed).map_err(|error| (QueueStep::Restrictions, error))?;
+        submitter.register_enable_rings().map_err(|error| (QueueStep::Enable, error))?;
         drop(submitter);
-        let seat = || {
-            UnsafeCell::new(Seat {
-                address: [0; ADDRESS_BYTES],
-                length: 0,
-            })
-        };
+        let seat = || UnsafeCell::new(Seat { address: [0; ADDRESS_BYTES], length: 0 });
         Ok(Self {
             ring,
             memory: Memory {
@@ -235,7 +207,6 @@ impl Queue {
             overflows: 0,
             enters: 0,
             failure: None,
-            deferred,
             eventfd: Some(eventfd),
             not_send: PhantomData,
         })
@@ -265,32 +236,19 @@ impl Queue {
 
     /// Reports readiness of a direct descriptor until cancelled, edge by edge.
     pub(super) fn poll(&mut self, file: u32, user_data: u64) {
-        self.push(
-            opcode::PollAdd::new(Fixed(file), POLL_EVENTS)
-                .multi(true)
-                .build(),
-            user_data,
-        );
+        self.push(opcode::PollAdd::new(Fixed(file), POLL_EVENTS).multi(true).build(), user_data);
     }
 
     /// Reports readability of a descriptor until cancelled, edge by edge. It must stay open until then.
     pub(super) fn poll_descriptor(&mut self, descriptor: BorrowedFd<'_>, user_data: u64) {
         let events = u32::from(libc::POLLIN.cast_unsigned());
-        self.push(
-            opcode::PollAdd::new(Fd(descriptor.as_raw_fd()), events)
-                .multi(true)
-                .build(),
-            user_data,
-        );
+        self.push(opcode::PollAdd::new(Fd(descriptor.as_raw_fd()), events).multi(true).build(), user_data);
     }
 
     /// Reads a blocking eventfd once it is not 0. `place` numbers the word it is read into, one read at a time.
     pub(super) fn read_eventfd(&mut self, eventfd: RawFd, place: u16, user_data: u64) {
         let word = self.memory.wakes[usize::from(place)].get();
-        self.push(
-            opcode::Read::new(Fd(eventfd), word.cast(), 8).build(),
-            user_data,
-        );
+        self.push(opcode::Read::new(Fd(eventfd), word.cast(), 8).build(), user_data);
     }
 
     /// Receives what is there into a buffer of the ring, never waiting.
@@ -315,10 +273,7 @@ impl Queue {
 
     /// Sends FIN.
     pub(super) fn shutdown_write(&mut self, file: u32, user_data: u64) {
-        self.push(
-            opcode::Shutdown::new(Fixed(file), libc::SHUT_WR).build(),
-            user_data,
-        );
+        self.push(opcode::Shutdown::new(Fixed(file), libc::SHUT_WR).build(), user_data);
     }
 
     /// Makes the close of this direct descriptor send RST and drop what is unsent (kernel 6.7).
@@ -327,18 +282,12 @@ impl Queue {
         let name = libc::SO_LINGER.cast_unsigned();
         let size = size_of::<libc::linger>() as u32;
         let value = (&raw const LINGER_NONE).cast();
-        self.push(
-            opcode::SetSockOpt::new(Fixed(file), level, name, value, size).build(),
-            user_data,
-        );
+        self.push(opcode::SetSockOpt::new(Fixed(file), level, name, value, size).build(), user_data);
     }
 
     /// Cancels the operation that was pushed with `target`; both report their end, in any order (U3).
     pub(super) fn cancel(&mut self, target: u64, user_data: u64) {
-        self.push(
-            opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build(),
-            user_data,
-        );
+        self.push(opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build(), user_data);
     }
 
     /// Closes a direct descriptor (U9: never a plain close).
@@ -383,10 +332,7 @@ impl Queue {
     pub(super) fn gather(&mut self, limit: usize) {
         self.submit();
         // One enter runs 20 pieces of deferred work, or as many as are waited for (since 6.13).
-        while self.completions.len() < limit
-            && self.ring.submission().taskrun()
-            && self.failure.is_none()
-        {
+        while self.completions.len() < limit && self.ring.submission().taskrun() && self.failure.is_none() {
             self.enter(GATHERED_AT_ONCE, Some(Timespec::new()));
         }
     }
@@ -405,20 +351,13 @@ impl Queue {
         }
         if pending > 0 || want > 0 || attention {
             self.enters += 1;
-            let arguments = timeout
-                .as_ref()
-                .map_or(SubmitArgs::new(), |at| SubmitArgs::new().timespec(at));
+            let arguments = timeout.as_ref().map_or(SubmitArgs::new(), |at| SubmitArgs::new().timespec(at));
             // SAFETY: the arguments live on this stack frame and are read during the call only.
-            let result = unsafe {
-                self.ring
-                    .submitter()
-                    .enter(pending, want, flags.bits(), Some(&arguments))
-            };
+            let result = unsafe { self.ring.submitter().enter(pending, want, flags.bits(), Some(&arguments)) };
             match result.map_err(|error| error.raw_os_error().unwrap_or(0)) {
                 // EBUSY: the completion queue overflowed and must be emptied before more is taken (U4), which comes
                 // next. EAGAIN, ENOMEM: the kernel lacks memory for now; what it did not take is still queued.
-                Ok(_)
-                | Err(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {}
+                Ok(_) | Err(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {}
                 Err(errno) => self.failure = Some(io::Error::from_raw_os_error(errno)),
             }
         }
@@ -428,10 +367,7 @@ impl Queue {
 
     /// Submits what is pushed and sleeps until a completion or for that many ms.
     pub(super) fn wait(&mut self, at_most_ms: Option<u64>) {
-        self.enter(
-            1,
-            at_most_ms.map(|ms| Timespec::from(Duration::from_millis(ms))),
-        );
+        self.enter(1, at_most_ms.map(|ms| Timespec::from(Duration::from_millis(ms))));
     }
 
     /// What broke the ring itself; nothing can go on after that.
@@ -441,16 +377,9 @@ impl Queue {
 
     fn reap(&mut self) {
         for entry in self.ring.completion() {
-            let completion = Completion {
-                user_data: entry.user_data(),
-                result: entry.result(),
-                flags: entry.flags(),
-            };
+            let completion = Completion { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() };
             if !completion.has_more() {
-                self.in_flight = self
-                    .in_flight
-                    .checked_sub(1)
-                    .expect("an operation ends once");
+                self.in_flight = self.in_flight.checked_sub(1).expect("an operation ends once");
             }
             if cqueue::buffer_select(completion.flags).is_some() {
                 self.memory.buffers.held += 1;
@@ -499,11 +428,6 @@ impl Queue {
         self.enters
     }
 
-    /// Whether the ring was set up with `DEFER_TASKRUN`.
-    pub(super) fn is_deferred(&self) -> bool {
-        self.deferred
-    }
-
     /// The eventfd that tells of completions while [`Queue::announce`] is on.
     pub(super) fn eventfd(&self) -> RawFd {
         self.eventfd.as_ref().expect("open until drop").as_raw_fd()
@@ -524,10 +448,7 @@ impl Queue {
     /// The bytes that a receive left in a buffer.
     pub(super) fn bytes(&mut self, buffer: &HeldBuffer, length: usize) -> &mut [u8] {
         let buffers = &mut self.memory.buffers;
-        assert!(
-            length <= buffers.buffer_bytes && buffer.id < buffers.entries,
-            "the kernel fills one buffer"
-        );
+        assert!(length <= buffers.buffer_bytes && buffer.id < buffers.entries, "the kernel fills one buffer");
         // SAFETY: inside the allocation; the kernel gave the buffer up with the completion and gets it back by
         // `give_back`, which consumes the `HeldBuffer` that is borrowed here; `&mut self` excludes other borrows.
         unsafe { std::slice::from_raw_parts_mut(buffers.place(buffer.id).as_ptr(), length) }
@@ -546,11 +467,7 @@ impl Queue {
 
     /// Buffers that the kernel holds, by its own count (U7); `None` where it does not tell (before 6.8).
     pub(super) fn buffers_free(&self) -> Option<u16> {
-        let mut status = BufferStatus {
-            group: u32::from(BUFFER_GROUP),
-            head: 0,
-            reserved: [0; 8],
-        };
+        let mut status = BufferStatus { group: u32::from(BUFFER_GROUP), head: 0, reserved: [0; 8] };
         // SAFETY: the kernel reads and writes `status`, which lives on this stack frame, during the call only.
         let result = unsafe {
             libc::syscall(
@@ -571,10 +488,7 @@ impl Drop for Queue {
     fn drop(&mut self) {
         if self.in_flight > 0 {
             let patience = Timespec::new().nsec(200_000_000);
-            let _ = self
-                .ring
-                .submitter()
-                .register_sync_cancel(Some(patience), CancelBuilder::any());
+            let _ = self.ring.submitter().register_sync_cancel(Some(patience), CancelBuilder::any());
         }
         for _ in 0..DROP_ENTERS {
             if self.in_flight == 0 {
@@ -583,36 +497,23 @@ impl Drop for Queue {
             self.enter(1, Some(Timespec::new().nsec(10_000_000)));
         }
         // A ring's descriptor may close before its last operation ends: rather leak than be written to.
-        let empty = Memory {
-            buffers: BufferRing::new(1, 1),
-            seats: Box::new([]),
-            wakes: Box::new([]),
-        };
+        let empty = Memory { buffers: BufferRing::new(1, 1), seats: Box::new([]), wakes: Box::new([]) };
         std::mem::forget(std::mem::replace(&mut self.memory, empty));
     }
 }
 
 /// The newest way to run a ring for one thread first, then the older one (before 6.1).
-fn set_up(sizes: QueueSizes) -> io::Result<(IoUring, bool)> {
+fn set_up(sizes: QueueSizes) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder
-        .setup_cqsize(sizes.completions)
-        .setup_clamp()
-        .setup_submit_all()
-        .setup_r_disabled()
-        .dontfork();
+    builder.setup_cqsize(sizes.completions).setup_clamp().setup_submit_all().setup_r_disabled().dontfork();
     let mut deferred = builder.clone();
-    deferred
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag();
+    deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
     match deferred.build(sizes.submissions) {
-        Ok(ring) => Ok((ring, true)),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             builder.setup_coop_taskrun().setup_taskrun_flag();
-            builder.build(sizes.submissions).map(|ring| (ring, false))
+            builder.build(sizes.submissions)
         }
-        Err(error) => Err(error),
+        result => result,
     }
 }
 
@@ -650,19 +551,11 @@ impl BufferRing {
         assert!(entries.is_power_of_two(), "the kernel masks the tail");
         let buffer_bytes = buffer_bytes as usize;
         let bytes = Self::entries_bytes(entries) + usize::from(entries) * buffer_bytes;
-        let layout =
-            Layout::from_size_align(bytes, PAGE_BYTES).expect("bounded by the sizes' types");
+        let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("bounded by the sizes' types");
         // SAFETY: the layout is not empty.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         let memory = NonNull::new(memory).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
-        let mut ring = Self {
-            memory,
-            layout,
-            entries,
-            buffer_bytes,
-            tail: 0,
-            held: 0,
-        };
+        let mut ring = Self { memory, layout, entries, buffer_bytes, tail: 0, held: 0 };
         for id in 0..entries {
             ring.offer(id);
         }
@@ -729,12 +622,7 @@ fn parse_address(bytes: &[u8; ADDRESS_BYTES]) -> Option<SocketAddr> {
         libc::AF_INET6 => {
             let address: [u8; 16] = bytes[8..24].try_into().expect("16 bytes");
             let scope = u32::from_ne_bytes(bytes[24..28].try_into().expect("4 bytes"));
-            Some(SocketAddr::V6(std::net::SocketAddrV6::new(
-                Ipv6Addr::from(address),
-                port,
-                0,
-                scope,
-            )))
+            Some(SocketAddr::V6(std::net::SocketAddrV6::new(Ipv6Addr::from(address), port, 0, scope)))
         }
         _ => None,
     }
@@ -750,16 +638,10 @@ mod tests {
         let mut bytes = [0; ADDRESS_BYTES];
         bytes[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
         bytes[2..8].copy_from_slice(&[0x1f, 0x90, 127, 0, 0, 9]);
-        assert_eq!(
-            parse_address(&bytes),
-            Some("127.0.0.9:8080".parse().expect("an address"))
-        );
+        assert_eq!(parse_address(&bytes), Some("127.0.0.9:8080".parse().expect("an address")));
         bytes[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
         bytes[8..24].copy_from_slice(&Ipv6Addr::LOCALHOST.octets());
-        assert_eq!(
-            parse_address(&bytes),
-            Some("[::1]:8080".parse().expect("an address"))
-        );
+        assert_eq!(parse_address(&bytes), Some("[::1]:8080".parse().expect("an address")));
         bytes[..2].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
         assert_eq!(parse_address(&bytes), None);
     }

@@ -12,6 +12,7 @@ use super::table::Connection;
 use super::token::{self, Operation};
 use super::{Driver, Wait};
 use crate::driver::{Core, listener};
+use crate::limits::ACCEPT_REST_MS;
 use crate::moment::Moment;
 use crate::shard::Input;
 
@@ -34,10 +35,7 @@ enum State {
 
 impl Accepting {
     pub(super) fn new(listeners: usize) -> Self {
-        Self {
-            under_way: vec![0; listeners],
-            state: State::Open,
-        }
+        Self { under_way: vec![0; listeners], state: State::Open }
     }
 
     /// Whether the loop is to go on.
@@ -67,7 +65,7 @@ impl Accepting {
     }
 }
 
-impl<C: Core> Driver<C> {
+impl<C: Core> Driver<'_, C> {
     /// Starts accepts up to the wanted number per listener, as far as slots and descriptors are free.
     pub(super) fn arm_accepts(&mut self) {
         match self.accepting.state {
@@ -95,9 +93,7 @@ impl<C: Core> Driver<C> {
         let seat = self.rings[ring].take_seat(Seat::Listener(number));
         self.accepting.under_way[listener] += 1;
         let socket = self.listeners[listener].socket.as_fd();
-        self.rings[ring]
-            .queue
-            .accept(socket, seat, token::of_ring(Operation::Accept, seat));
+        self.rings[ring].queue.accept(socket, seat, token::of_ring(Operation::Accept, seat));
     }
 
     /// The first ring with a free descriptor and a free seat; opens one if need be.
@@ -115,16 +111,8 @@ impl<C: Core> Driver<C> {
                 let eventfd = ring.queue.eventfd();
                 ring.queue.announce(false);
                 self.rings.push(ring);
-                self.rings[0].queue.read_eventfd(
-                    eventfd,
-                    number,
-                    token::of_ring(Operation::Wake, number),
-                );
-                tracing::info!(
-                    rings = number + 1,
-                    connections = self.slots.in_use(),
-                    "opened a further ring"
-                );
+                self.rings[0].queue.read_eventfd(eventfd, number, token::of_ring(Operation::Wake, number));
+                tracing::info!(rings = number + 1, connections = self.slots.in_use(), "opened a further ring");
                 Some(usize::from(number))
             }
             Err(refusal) => {
@@ -148,14 +136,8 @@ impl<C: Core> Driver<C> {
             return self.accept_failed(-result);
         };
         self.rings[ring].files_used += 1;
-        let peer = self.rings[ring]
-            .queue
-            .peer(seat)
-            .expect("listeners are of TCP");
-        let taken = self
-            .slots
-            .take()
-            .expect("no accept is started without a free slot");
+        let peer = self.rings[ring].queue.peer(seat).expect("listeners are of TCP");
+        let taken = self.slots.take().expect("no accept is started without a free slot");
         let connection = taken.connection();
         let entry = Connection::new(u8::try_from(ring).expect("rings are few"), file);
         match self.connections.get_mut(connection.slot as usize) {
@@ -182,7 +164,7 @@ impl<C: Core> Driver<C> {
             _ => {
                 if self.accepting.state == State::Open {
                     let error = std::io::Error::from_raw_os_error(errno);
-                    tracing::warn!(%error, pause_ms = PAUSE_MS, "cannot accept: trying again after a pause");
+                    tracing::warn!(%error, pause_ms = ACCEPT_REST_MS, "cannot accept: trying again after a pause");
                 }
                 self.pause_accepting();
             }
@@ -191,11 +173,8 @@ impl<C: Core> Driver<C> {
 
     fn pause_accepting(&mut self) {
         if self.accepting.is_open() {
-            self.accepting.state = State::Paused(self.turn.now().monotonic_ms + PAUSE_MS);
+            self.accepting.state = State::Paused(self.turn.now().monotonic_ms + ACCEPT_REST_MS);
             self.figures.accept_pauses += 1;
         }
     }
 }
-
-/// How long accepting pauses after a failure, in ms.
-const PAUSE_MS: u64 = 100;

@@ -11,7 +11,7 @@ use crate::connection::ConnectionKey;
 use crate::driver::Core;
 use crate::shard::Input;
 
-impl<C: Core> Driver<C> {
+impl<C: Core> Driver<'_, C> {
     /// Ends a connection; with `reset` the peer gets RST and what the socket holds is dropped.
     pub(super) fn end(&mut self, connection: ConnectionKey, reset: bool) {
         if !self.slots.is_current(connection) {
@@ -27,15 +27,9 @@ impl<C: Core> Driver<C> {
         if reset {
             // Before 6.7 the kernel does not know this and closes in order instead.
             entry.begin(Operation::Linger);
-            queue.linger_none(
-                entry.file,
-                token::of_connection(Operation::Linger, connection),
-            );
+            queue.linger_none(entry.file, token::of_connection(Operation::Linger, connection));
         }
-        let cancels = [
-            (Operation::Poll, Operation::CancelPoll),
-            (Operation::Send, Operation::CancelSend),
-        ];
+        let cancels = [(Operation::Poll, Operation::CancelPoll), (Operation::Send, Operation::CancelSend)];
         for (operation, cancel) in cancels {
             if entry.is_under_way(operation) {
                 entry.begin(cancel);
@@ -52,9 +46,7 @@ impl<C: Core> Driver<C> {
         if entry.is_quiet() {
             entry.begin(Operation::Close);
             let token = token::of_connection(Operation::Close, connection);
-            self.rings[usize::from(entry.ring)]
-                .queue
-                .close(entry.file, token);
+            self.rings[usize::from(entry.ring)].queue.close(entry.file, token);
         }
     }
 
@@ -64,8 +56,7 @@ impl<C: Core> Driver<C> {
         debug_assert!(entry.is_quiet(), "the close is the last operation");
         self.rings[usize::from(entry.ring)].files_used -= 1;
         self.slots.release(connection);
-        self.core
-            .handle_input(self.turn.now(), Input::Closed { connection });
+        self.core.handle_input(self.turn.now(), Input::Closed { connection });
     }
 
     /// FIN is wanted after all that is lent.
@@ -83,16 +74,12 @@ impl<C: Core> Driver<C> {
                 continue;
             };
             let entry = &mut self.connections[slot as usize];
-            let due = entry.has(Flag::FinWanted)
-                && !entry.has(Flag::Closing)
-                && !entry.has(Flag::FinSent);
+            let due = entry.has(Flag::FinWanted) && !entry.has(Flag::Closing) && !entry.has(Flag::FinSent);
             if due && !entry.is_under_way(Operation::Send) {
                 entry.set(Flag::FinSent);
                 entry.begin(Operation::Shutdown);
                 let token = token::of_connection(Operation::Shutdown, connection);
-                self.rings[usize::from(entry.ring)]
-                    .queue
-                    .shutdown_write(entry.file, token);
+                self.rings[usize::from(entry.ring)].queue.shutdown_write(entry.file, token);
             }
         }
     }
@@ -100,16 +87,11 @@ impl<C: Core> Driver<C> {
     /// Ends everything when the loop stops: no operation is left under way.
     pub(super) fn end_all(&mut self) -> std::io::Result<()> {
         self.cancel_accepts();
-        self.rings[0].queue.cancel(
-            token::of_ring(Operation::Mail, 0),
-            token::of_ring(Operation::Cancel, 0),
-        );
+        self.rings[0].queue.cancel(token::of_ring(Operation::Mail, 0), token::of_ring(Operation::Cancel, 0));
         for number in 1..self.rings.len() {
             let number = u16::try_from(number).expect("rings are few");
             let target = token::of_ring(Operation::Wake, number);
-            self.rings[0]
-                .queue
-                .cancel(target, token::of_ring(Operation::Cancel, 0));
+            self.rings[0].queue.cancel(target, token::of_ring(Operation::Cancel, 0));
         }
         for slot in 0..self.slots.high_water() {
             if let Some(connection) = self.slots.current(slot) {
@@ -131,17 +113,10 @@ impl<C: Core> Driver<C> {
         let in_flight: u32 = self.rings.iter().map(|ring| ring.queue.in_flight()).sum();
         if in_flight > 0 || self.slots.in_use() > 0 {
             let slots = self.slots.in_use();
-            tracing::error!(
-                in_flight,
-                slots,
-                "operations did not end when the io_uring loop stopped"
-            );
+            tracing::error!(in_flight, slots, "operations did not end when the io_uring loop stopped");
         }
         self.check_accounts();
-        self.rings
-            .iter_mut()
-            .find_map(|ring| ring.queue.take_failure())
-            .map_or(Ok(()), Err)
+        self.rings.iter_mut().find_map(|ring| ring.queue.take_failure()).map_or(Ok(()), Err)
     }
 
     fn cancel_accepts(&mut self) {
@@ -149,8 +124,7 @@ impl<C: Core> Driver<C> {
         for ring in &mut self.rings {
             for seat in ring.seats_in_flight() {
                 let target = token::of_ring(Operation::Accept, seat);
-                ring.queue
-                    .cancel(target, token::of_ring(Operation::Cancel, seat));
+                ring.queue.cancel(target, token::of_ring(Operation::Cancel, seat));
             }
         }
     }

@@ -68,31 +68,32 @@ pub struct Figures {
     pub turns: u64,
 }
 
-/// Runs one shard on the calling thread until the server stops it.
+/// Runs a shard on this thread until all shards have stopped.
 ///
 /// # Errors
 /// When the ring cannot be made (see [`probe`], which tells beforehand) or breaks.
-pub fn run<C: Core>(setup: ShardSetup, core: C) -> io::Result<C> {
-    run_with(setup, core, Options::default()).map(|(core, _)| core)
+pub fn run(setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
+    let figures = run_with(setup, core, Options::default())?;
+    tracing::debug!(?figures, "the io_uring loop ended");
+    Ok(())
 }
 
 /// As [`run`], with other sizes, and the figures at the end: for tests and measurements.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with<C: Core>(setup: ShardSetup, core: C, options: Options) -> io::Result<(C, Figures)> {
+pub fn run_with(setup: ShardSetup, core: &mut impl Core, options: Options) -> io::Result<Figures> {
     let mut driver = Driver::new(setup, core, options)?;
     while driver.turn()? == Next::Turn {}
     driver.end_all()?;
-    let figures = driver.figures();
-    Ok((driver.core, figures))
+    Ok(driver.figures())
 }
 
 /// One shard's loop. The rings come first: they are dropped before what their operations refer to.
-struct Driver<C> {
+struct Driver<'a, C> {
     rings: Vec<Ring>,
     listeners: Vec<BoundListener>,
-    core: C,
+    core: &'a mut C,
     turn: Turn,
     slots: Slots,
     /// By slot, as long as the highest slot ever used.
@@ -109,8 +110,8 @@ struct Driver<C> {
     figures: Figures,
 }
 
-impl<C: Core> Driver<C> {
-    fn new(mut setup: ShardSetup, core: C, options: Options) -> io::Result<Self> {
+impl<'a, C: Core> Driver<'a, C> {
+    fn new(mut setup: ShardSetup, core: &'a mut C, options: Options) -> io::Result<Self> {
         let slots = setup.slots.min(token::SLOTS_MAX);
         let mut first = Ring::open(&options, slots).map_err(|refusal| refusal.into_error())?;
         let turn = Turn::new(&mut setup);
@@ -119,10 +120,7 @@ impl<C: Core> Driver<C> {
             let flags = rustix::fs::fcntl_getfl(&listener.socket)?;
             rustix::fs::fcntl_setfl(&listener.socket, flags - rustix::fs::OFlags::NONBLOCK)?;
         }
-        first.queue.poll_descriptor(
-            turn.post().mailbox().wake_descriptor(),
-            token::of_ring(Operation::Mail, 0),
-        );
+        first.queue.poll_descriptor(turn.post().mailbox().wake_descriptor(), token::of_ring(Operation::Mail, 0));
         let mut driver = Self {
             rings: vec![first],
             accepting: accept::Accepting::new(setup.listeners.len()),
@@ -144,7 +142,7 @@ impl<C: Core> Driver<C> {
 
     fn turn(&mut self) -> io::Result<Next> {
         self.wait();
-        self.turn.begin(&mut self.core);
+        self.turn.begin(self.core);
         self.turn_number = self.turn_number.wrapping_add(1);
         self.release_over_budget();
         let mut left = self.options.completions_per_turn;
@@ -159,13 +157,9 @@ impl<C: Core> Driver<C> {
         while self.flush() | self.carry_out_effects() {}
         self.send_due_fins();
         self.arm_accepts();
-        let next = self.turn.end(&self.core);
+        let next = self.turn.end(self.core);
         self.check_accounts();
-        match self
-            .rings
-            .iter_mut()
-            .find_map(|ring| ring.queue.take_failure())
-        {
+        match self.rings.iter_mut().find_map(|ring| ring.queue.take_failure()) {
             Some(failure) => Err(failure),
             None => Ok(next),
         }
@@ -173,18 +167,14 @@ impl<C: Core> Driver<C> {
 
     /// Submits everything and sleeps, unless something waits to be done.
     fn wait(&mut self) {
-        let mut wait = self.turn.sleep(&self.core);
+        let mut wait = self.turn.sleep(self.core);
         for further in self.rings.iter_mut().skip(1) {
             further.queue.submit();
             further.queue.announce(true);
         }
         let busy = !self.over_budget.is_empty()
             || !self.starved.is_empty()
-            || self
-                .rings
-                .iter_mut()
-                .skip(1)
-                .any(|ring| ring.queue.has_completions())
+            || self.rings.iter_mut().skip(1).any(|ring| ring.queue.has_completions())
             || self.rings[0].queue.has_taken();
         if busy {
             wait = Wait::No;
@@ -275,7 +265,7 @@ impl<C: Core> Driver<C> {
     /// Carries out all effects that the core asks for now; says whether there were any.
     fn carry_out_effects(&mut self) -> bool {
         let mut any = false;
-        while let Some(effect) = self.turn.poll_effect(&mut self.core) {
+        while let Some(effect) = self.turn.poll_effect(self.core) {
             any = true;
             match effect {
                 Effect::Close { connection, reset } => self.end(connection, reset),
@@ -293,10 +283,7 @@ impl<C: Core> Driver<C> {
         while let Some(flush) = self.core.poll_flush() {
             any = true;
             let connection = flush.connection;
-            debug_assert!(
-                self.slots.is_current(connection),
-                "the core sends to connections that it has"
-            );
+            debug_assert!(self.slots.is_current(connection), "the core sends to connections that it has");
             let entry = &mut self.connections[connection.slot as usize];
             if entry.has(Flag::Closing) {
                 // The bytes stay lent and are taken back by `Closed`.
@@ -304,9 +291,7 @@ impl<C: Core> Driver<C> {
             }
             entry.begin(Operation::Send);
             let token = token::of_connection(Operation::Send, connection);
-            self.rings[usize::from(entry.ring)]
-                .queue
-                .send(entry.file, flush.bytes, token);
+            self.rings[usize::from(entry.ring)].queue.send(entry.file, flush.bytes, token);
         }
         any
     }
@@ -314,8 +299,7 @@ impl<C: Core> Driver<C> {
     fn sent(&mut self, connection: ConnectionKey, result: i32) {
         match usize::try_from(result) {
             Ok(bytes) if bytes > 0 => {
-                self.core
-                    .handle_input(self.turn.now(), Input::Sent { connection, bytes });
+                self.core.handle_input(self.turn.now(), Input::Sent { connection, bytes });
                 if self.connections[connection.slot as usize].has(Flag::FinWanted) {
                     self.fin_due.push(connection.slot);
                 }
@@ -328,9 +312,7 @@ impl<C: Core> Driver<C> {
     fn mail_poll_completed(&mut self, completion: Completion) {
         if !completion.has_more() && self.accepting.is_open() {
             let wake = self.turn.post().mailbox().wake_descriptor();
-            self.rings[0]
-                .queue
-                .poll_descriptor(wake, token::of_ring(Operation::Mail, 0));
+            self.rings[0].queue.poll_descriptor(wake, token::of_ring(Operation::Mail, 0));
             self.figures.polls_armed_again += 1;
         }
     }
@@ -342,9 +324,7 @@ impl<C: Core> Driver<C> {
         }
         let number = u16::try_from(number).expect("rings are few");
         let eventfd = self.rings[usize::from(number)].queue.eventfd();
-        self.rings[0]
-            .queue
-            .read_eventfd(eventfd, number, token::of_ring(Operation::Wake, number));
+        self.rings[0].queue.read_eventfd(eventfd, number, token::of_ring(Operation::Wake, number));
     }
 
     /// U7 and U9, checked each turn while debugging.
@@ -353,20 +333,12 @@ impl<C: Core> Driver<C> {
             return;
         }
         let files: u32 = self.rings.iter().map(|ring| ring.files_used).sum();
-        assert_eq!(
-            files,
-            self.slots.in_use(),
-            "a direct descriptor per slot in use"
-        );
+        assert_eq!(files, self.slots.in_use(), "a direct descriptor per slot in use");
         for ring in &self.rings {
             if ring.receives > 0 || ring.queue.has_taken() {
                 continue;
             }
-            assert_eq!(
-                ring.queue.buffers_held(),
-                0,
-                "buffers are given back as they are fed"
-            );
+            assert_eq!(ring.queue.buffers_held(), 0, "buffers are given back as they are fed");
             if let Some(free) = ring.queue.buffers_free() {
                 assert_eq!(free, self.options.buffers, "a buffer leaked");
             }

@@ -14,19 +14,11 @@ use crate::driver::sys::Completion;
 /// # Errors
 /// One line with cause and remedy: io_uring is forbidden, too old, or lacks memory or descriptors here.
 pub fn probe() -> Result<(), String> {
-    let options = Options {
-        submissions: 16,
-        completions: 64,
-        files_max: 4,
-        buffers: 8,
-        accepts: 1,
-        ..Options::default()
-    };
+    let options =
+        Options { submissions: 16, completions: 64, files_max: 4, buffers: 8, accepts: 1, ..Options::default() };
     let ring = Ring::open(&options, 4).map_err(|refusal| refusal.to_string())?;
     round_trip(ring).map_err(|failure| {
-        format!(
-            "io_uring does not work here: {failure}; Linux 6.1 or newer is needed, or --io epoll"
-        )
+        format!("io_uring does not work here: {failure}; Linux 6.1 or newer is needed, or --io epoll")
     })
 }
 
@@ -46,11 +38,8 @@ enum Step {
 fn round_trip(mut ring: Ring) -> Result<(), String> {
     let network = |error: std::io::Error| format!("TCP over 127.0.0.1 failed: {error}");
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(network)?;
-    let mut client =
-        TcpStream::connect(listener.local_addr().map_err(network)?).map_err(network)?;
-    client
-        .set_read_timeout(Some(std::time::Duration::from_secs(2)))
-        .map_err(network)?;
+    let mut client = TcpStream::connect(listener.local_addr().map_err(network)?).map_err(network)?;
+    client.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(network)?;
 
     ring.queue.accept(listener.as_fd(), 0, Step::Accept as u64);
     let file = u32::try_from(finish(&mut ring, Step::Accept)?.result).expect("not negative");
@@ -65,9 +54,7 @@ fn round_trip(mut ring: Ring) -> Result<(), String> {
     }
     ring.queue.receive(file, Step::Receive as u64);
     let mut received = finish(&mut ring, Step::Receive)?;
-    let buffer = received
-        .take_buffer()
-        .ok_or("a receive brought no buffer")?;
+    let buffer = received.take_buffer().ok_or("a receive brought no buffer")?;
     let length = usize::try_from(received.result).expect("not negative");
     if ring.queue.bytes(&buffer, length) != PING {
         return Err("a receive brought other bytes".to_owned());

@@ -16,15 +16,13 @@ const READ_END: u32 = libc::POLLRDHUP.cast_unsigned() as u32;
 const HANG_UP: u32 = libc::POLLHUP.cast_unsigned() as u32;
 const ERROR: u32 = libc::POLLERR.cast_unsigned() as u32;
 
-impl<C: Core> Driver<C> {
+impl<C: Core> Driver<'_, C> {
     /// Parks a connection: every edge of its socket is reported from now on.
     pub(super) fn arm_poll(&mut self, connection: ConnectionKey) {
         let entry = &mut self.connections[connection.slot as usize];
         entry.begin(Operation::Poll);
         let token = token::of_connection(Operation::Poll, connection);
-        self.rings[usize::from(entry.ring)]
-            .queue
-            .poll(entry.file, token);
+        self.rings[usize::from(entry.ring)].queue.poll(entry.file, token);
     }
 
     /// An edge, or the end of the poll.
@@ -86,25 +84,14 @@ impl<C: Core> Driver<C> {
             self.figures.starved += 1;
             return;
         }
-        let connection = self
-            .slots
-            .current(slot)
-            .expect("a connection that is not closing has its slot");
+        let connection = self.slots.current(slot).expect("a connection that is not closing has its slot");
         entry.begin(Operation::Receive);
         ring.receives += 1;
-        ring.queue.receive(
-            entry.file,
-            token::of_connection(Operation::Receive, connection),
-        );
+        ring.queue.receive(entry.file, token::of_connection(Operation::Receive, connection));
     }
 
     /// A receive ended: bytes, the peer's end, nothing, or an error.
-    pub(super) fn received(
-        &mut self,
-        connection: ConnectionKey,
-        completion: Completion,
-        buffer: Option<&HeldBuffer>,
-    ) {
+    pub(super) fn received(&mut self, connection: ConnectionKey, completion: Completion, buffer: Option<&HeldBuffer>) {
         let now = self.turn.now();
         let entry = &mut self.connections[connection.slot as usize];
         match (completion.result, buffer) {
@@ -112,11 +99,8 @@ impl<C: Core> Driver<C> {
                 let length = completion.result.cast_unsigned();
                 entry.received_bytes = entry.received_bytes.saturating_add(length);
                 let more = completion.socket_holds_more() || entry.has(Flag::HangUp);
-                let bytes = self.rings[usize::from(entry.ring)]
-                    .queue
-                    .bytes(buffer, length as usize);
-                self.core
-                    .handle_input(now, Input::Received { connection, bytes });
+                let bytes = self.rings[usize::from(entry.ring)].queue.bytes(buffer, length as usize);
+                self.core.handle_input(now, Input::Received { connection, bytes });
                 if more {
                     self.want_receive(connection.slot);
                 }

@@ -5,6 +5,7 @@ use std::io;
 use rustix::process::{Resource, getrlimit};
 
 use crate::driver::sys::{Queue, QueueSizes, QueueStep};
+use crate::limits::READ_BYTES_PER_TURN;
 
 /// Sizes of a driver. The defaults are for service; tests make them small to meet the ends of things.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,7 @@ impl Default for Options {
             buffer_bytes: 2048,
             accepts: 16,
             slice: 128,
-            receive_bytes_per_turn: 64 * 1024,
+            receive_bytes_per_turn: READ_BYTES_PER_TURN as u32,
             completions_per_turn: 8192,
         }
     }
@@ -74,11 +75,7 @@ impl Ring {
     /// Makes a ring for a shard with that many slots. It belongs to the calling thread.
     pub(super) fn open(options: &Options, slots: u32) -> Result<Self, Refusal> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let files = options
-            .files_max
-            .min(slots)
-            .min(u32::try_from(limit).unwrap_or(u32::MAX))
-            .max(1);
+        let files = options.files_max.min(slots).min(u32::try_from(limit).unwrap_or(u32::MAX)).max(1);
         let seats = 2 * options.accepts;
         let sizes = QueueSizes {
             submissions: options.submissions,
@@ -92,14 +89,7 @@ impl Ring {
         };
         let queue = Queue::open(sizes).map_err(|(step, error)| Refusal { step, error })?;
         let seats = vec![Seat::Free; usize::from(seats)];
-        Ok(Self {
-            queue,
-            files,
-            files_used: 0,
-            receives: 0,
-            seats,
-            accepts: 0,
-        })
+        Ok(Self { queue, files, files_used: 0, receives: 0, seats, accepts: 0 })
     }
 
     /// Whether all direct descriptors are held by connections or spoken for by accepts.
@@ -113,11 +103,7 @@ impl Ring {
     }
 
     pub(super) fn take_seat(&mut self, seat: Seat) -> u16 {
-        let free = self
-            .seats
-            .iter()
-            .position(|seat| *seat == Seat::Free)
-            .expect("the ring has room");
+        let free = self.seats.iter().position(|seat| *seat == Seat::Free).expect("the ring has room");
         self.seats[free] = seat;
         self.accepts += 1;
         u16::try_from(free).expect("seats are numbered by u16")
@@ -135,11 +121,7 @@ impl Ring {
 
     /// The seats that are taken.
     pub(super) fn seats_in_flight(&self) -> Vec<u16> {
-        let taken = self
-            .seats
-            .iter()
-            .zip(0_u16..)
-            .filter(|(seat, _)| **seat != Seat::Free);
+        let taken = self.seats.iter().zip(0_u16..).filter(|(seat, _)| **seat != Seat::Free);
         taken.map(|(_, number)| number).collect()
     }
 }
@@ -177,9 +159,9 @@ impl Refusal {
                  another: raise it, or use --io epoll",
                 memory_locked_max()
             ),
-            (Some(libc::EMFILE | libc::ENFILE), step) => format!(
-                "too few descriptors at step {step:?} ({error}); raise the limit on open files (ulimit -n)"
-            ),
+            (Some(libc::EMFILE | libc::ENFILE), step) => {
+                format!("too few descriptors at step {step:?} ({error}); raise the limit on open files (ulimit -n)")
+            }
             (Some(libc::EINVAL), step) => format!(
                 "this kernel is too old for step {step:?} (EINVAL); Linux 6.1 or newer is needed, or --io epoll"
             ),
@@ -190,11 +172,7 @@ impl Refusal {
 
 /// `kernel.io_uring_disabled`: 0 allowed, 1 only for a group, 2 forbidden; `None` where it does not exist.
 fn io_uring_disabled() -> Option<u8> {
-    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
 fn memory_locked_max() -> String {

@@ -52,11 +52,7 @@ pub(super) enum Flag {
 impl Connection {
     /// Fresh from accept.
     pub(super) fn new(ring: u8, file: u32) -> Self {
-        Self {
-            file,
-            ring,
-            ..Self::default()
-        }
+        Self { file, ring, ..Self::default() }
     }
     pub(super) fn has(&self, flag: Flag) -> bool {
         self.flags & flag as u16 != 0
@@ -75,10 +71,7 @@ impl Connection {
     }
     /// Notes that an operation was pushed. There is at most one of each kind (U10).
     pub(super) fn begin(&mut self, operation: Operation) {
-        debug_assert!(
-            !self.is_under_way(operation),
-            "{operation:?} is under way already"
-        );
+        debug_assert!(!self.is_under_way(operation), "{operation:?} is under way already");
         self.operations |= operation.bit();
     }
     /// Notes that it reported its end.

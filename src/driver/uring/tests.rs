@@ -36,7 +36,6 @@ const OWED_BYTES_MAX: usize = 128 * 1024;
 #[derive(Debug, Default)]
 struct Peer {
     generation: u32,
-    refuse: bool,
     owed: VecDeque<u8>,
     lent: Box<[u8]>,
     started: bool,
@@ -78,14 +77,8 @@ impl TestCore {
 
     /// The live peer of a key; any other key is the driver's mistake.
     fn peer(&mut self, connection: ConnectionKey) -> &mut Peer {
-        let peer = self
-            .peers
-            .get_mut(&connection.slot)
-            .expect("inputs are for live connections");
-        assert_eq!(
-            peer.generation, connection.generation,
-            "inputs are for the present use"
-        );
+        let peer = self.peers.get_mut(&connection.slot).expect("inputs are for live connections");
+        assert_eq!(peer.generation, connection.generation, "inputs are for the present use");
         peer
     }
 
@@ -116,10 +109,7 @@ impl TestCore {
             Manner::BlastAndClose(count) if first => self.owe(connection, &noise(count)),
             Manner::Reset if first => {
                 self.peer(connection).closing = true;
-                self.outputs.push_back(Output::Close {
-                    connection,
-                    reset: true,
-                });
+                self.outputs.push_back(Output::Close { connection, reset: true });
             }
             _ => {}
         }
@@ -128,10 +118,7 @@ impl TestCore {
     fn sent(&mut self, connection: ConnectionKey, bytes: usize) {
         let manner = self.manner;
         let peer = self.peer(connection);
-        assert!(
-            bytes >= 1 && bytes <= peer.lent.len(),
-            "a send takes some of what is lent"
-        );
+        assert!(bytes >= 1 && bytes <= peer.lent.len(), "a send takes some of what is lent");
         let lent = std::mem::take(&mut peer.lent);
         for byte in lent[bytes..].iter().rev() {
             peer.owed.push_front(*byte);
@@ -151,10 +138,7 @@ impl TestCore {
 
     fn close(&mut self, connection: ConnectionKey) {
         if !std::mem::replace(&mut self.peer(connection).closing, true) {
-            self.outputs.push_back(Output::Close {
-                connection,
-                reset: false,
-            });
+            self.outputs.push_back(Output::Close { connection, reset: false });
         }
     }
 }
@@ -162,30 +146,12 @@ impl TestCore {
 impl Core for TestCore {
     fn handle_input(&mut self, _now: Moment, input: Input<'_>) {
         match input {
-            Input::Accepted {
-                connection,
-                peer: address,
-                refuse,
-                ..
-            } => {
+            Input::Accepted { connection, peer: address, refuse, .. } => {
                 assert!(address.ip().is_loopback() && address.port() != 0);
-                let last = self
-                    .generations
-                    .insert(connection.slot, connection.generation);
-                assert_ne!(
-                    last,
-                    Some(connection.generation),
-                    "the generation is new for the slot"
-                );
+                let last = self.generations.insert(connection.slot, connection.generation);
+                assert_ne!(last, Some(connection.generation), "the generation is new for the slot");
                 let generation = connection.generation;
-                let before = self.peers.insert(
-                    connection.slot,
-                    Peer {
-                        generation,
-                        refuse,
-                        ..Peer::default()
-                    },
-                );
+                let before = self.peers.insert(connection.slot, Peer { generation, ..Peer::default() });
                 assert!(before.is_none(), "a slot is used again only after its end");
                 self.accepted += 1;
                 self.refused += u64::from(refuse);
@@ -197,10 +163,7 @@ impl Core for TestCore {
             Input::Sent { connection, bytes } => self.sent(connection, bytes),
             Input::ReadEnded { connection } => {
                 let peer = self.peer(connection);
-                assert!(
-                    !std::mem::replace(&mut peer.ended, true),
-                    "the end comes once"
-                );
+                assert!(!std::mem::replace(&mut peer.ended, true), "the end comes once");
                 if peer.owed.is_empty() && peer.lent.is_empty() {
                     self.close(connection);
                 }
@@ -230,22 +193,14 @@ impl Core for TestCore {
             }
             let count = peer.owed.len().min(crate::limits::SEND_BYTES_MAX);
             peer.lent = peer.owed.drain(..count).collect();
-            let connection = ConnectionKey {
-                slot,
-                generation: peer.generation,
-            };
+            let connection = ConnectionKey { slot, generation: peer.generation };
             self.sends += 1;
-            return Some(Flush {
-                connection,
-                bytes: &self.peers[&slot].lent,
-            });
+            return Some(Flush { connection, bytes: &self.peers[&slot].lent });
         }
     }
 
     fn lent(&self, connection: ConnectionKey) -> &[u8] {
-        self.peers
-            .get(&connection.slot)
-            .map_or(&[], |peer| &peer.lent)
+        self.peers.get(&connection.slot).map_or(&[], |peer| &peer.lent)
     }
 
     fn poll_timeout(&self) -> Option<u64> {
@@ -288,16 +243,8 @@ struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        let options = Options {
-            buffers: 64,
-            ..Options::default()
-        };
-        Self {
-            options,
-            slots: 4096,
-            refusal_slots: 16,
-            send_buffer_bytes: 128 * 1024,
-        }
+        let options = Options { buffers: 64, ..Options::default() };
+        Self { options, slots: 4096, refusal_slots: 16, send_buffer_bytes: 128 * 1024 }
     }
 }
 
@@ -310,10 +257,7 @@ fn setup(shape: &Shape) -> (ShardSetup, SocketAddr, Arc<Control>) {
     let socket = bound.sockets.into_iter().next().expect("one socket");
     let setup = ShardSetup {
         index: 0,
-        listeners: vec![BoundListener {
-            kind: Listener::Public,
-            socket,
-        }],
+        listeners: vec![BoundListener { kind: Listener::Public, socket }],
         mailboxes,
         control: Arc::clone(&control),
         clock: Clock::start(),
@@ -329,21 +273,16 @@ impl Server {
         let (setup, address, control) = setup(&shape);
         let listener = setup.listeners[0].socket.try_clone().expect("a descriptor");
         let thread = std::thread::spawn(move || {
-            run_with(setup, TestCore::new(manner), shape.options).expect("the loop runs")
+            let mut core = TestCore::new(manner);
+            let figures = run_with(setup, &mut core, shape.options).expect("the loop runs");
+            (core, figures)
         });
-        Self {
-            address,
-            control,
-            listener,
-            thread: Some(thread),
-        }
+        Self { address, control, listener, thread: Some(thread) }
     }
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("the server listens");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("an option");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("an option");
         stream
     }
 
@@ -352,16 +291,9 @@ impl Server {
         self.control.stop();
         let thread = self.thread.take().expect("stopped once");
         let (core, figures) = thread.join().expect("the loop kept its invariants");
-        assert!(
-            core.peers.is_empty(),
-            "{} connections never reported their end",
-            core.peers.len()
-        );
+        assert!(core.peers.is_empty(), "{} connections never reported their end", core.peers.len());
         assert_eq!(core.accepted, core.closed);
-        assert_eq!(
-            figures.stale, 0,
-            "no completion is late while operations are waited for"
-        );
+        assert_eq!(figures.stale, 0, "no completion is late while operations are waited for");
         (core, figures)
     }
 }
@@ -460,17 +392,11 @@ fn reset_storm_leaves_nothing() {
 #[test]
 fn slow_reader_gets_every_byte() {
     let count = 3_000_000;
-    let shape = Shape {
-        send_buffer_bytes: 2_304,
-        ..Shape::default()
-    };
+    let shape = Shape { send_buffer_bytes: 2_304, ..Shape::default() };
     let server = Server::start(Manner::Blast(count), shape);
     let mut stream = server.connect();
     stream.write_all(b"go").expect("sent");
-    assert!(
-        read_slowly(&mut stream) == noise(count),
-        "bytes were lost, doubled or moved"
-    );
+    assert!(read_slowly(&mut stream) == noise(count), "bytes were lost, doubled or moved");
     // Half open: the server still reads after its FIN.
     stream.write_all(b"still read").expect("sent");
     drop(stream);
@@ -489,18 +415,11 @@ fn paused_connections_lose_nothing() {
     let copy = bytes.clone();
     let writing = std::thread::spawn(move || {
         writer.write_all(&copy).expect("the server reads on");
-        writer
-            .shutdown(std::net::Shutdown::Write)
-            .expect("connected");
+        writer.shutdown(std::net::Shutdown::Write).expect("connected");
     });
     let answer = read_slowly(&mut stream);
     writing.join().expect("written");
-    assert!(
-        answer == bytes,
-        "{} of {} bytes, or other ones",
-        answer.len(),
-        bytes.len()
-    );
+    assert!(answer == bytes, "{} of {} bytes, or other ones", answer.len(), bytes.len());
     server.stop();
 }
 
@@ -532,11 +451,7 @@ fn reset_reaches_the_peer() {
 /// P-CLOSE-2, U9: the last slots are marked; beyond them connections wait and are served as others end.
 #[test]
 fn full_table_refuses_then_waits() {
-    let shape = Shape {
-        slots: 8,
-        refusal_slots: 2,
-        ..Shape::default()
-    };
+    let shape = Shape { slots: 8, refusal_slots: 2, ..Shape::default() };
     let server = Server::start(Manner::Echo, shape);
     let mut clients: Vec<TcpStream> = (0..8).map(|_| server.connect()).collect();
     for client in &mut clients {
@@ -561,13 +476,7 @@ fn full_table_refuses_then_waits() {
 #[test]
 fn further_rings_hold_what_one_cannot() {
     let mut shape = Shape::default();
-    shape.options = Options {
-        files_max: 8,
-        buffers: 8,
-        completions: 256,
-        submissions: 64,
-        ..shape.options
-    };
+    shape.options = Options { files_max: 8, buffers: 8, completions: 256, submissions: 64, ..shape.options };
     let server = Server::start(Manner::Echo, shape);
     for _ in 0..2 {
         let mut clients: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
@@ -646,30 +555,19 @@ fn idle_loop_sleeps() {
 #[test]
 fn stale_completions_are_dropped() {
     let (setup, address, _control) = setup(&Shape::default());
-    let mut driver =
-        Driver::new(setup, TestCore::new(Manner::Echo), Shape::default().options).expect("a ring");
+    let mut core = TestCore::new(Manner::Echo);
+    let mut driver = Driver::new(setup, &mut core, Shape::default().options).expect("a ring");
     let mut stream = TcpStream::connect(address).expect("listening");
     stream.write_all(b"x").expect("sent");
     while driver.core.sends == 0 {
         driver.turn().expect("the ring works");
     }
     let live = driver.slots.current(0).expect("the first connection");
-    let old = ConnectionKey {
-        generation: live.generation.wrapping_sub(1),
-        ..live
-    };
-    let free = ConnectionKey {
-        slot: 77,
-        generation: 1,
-    };
+    let old = ConnectionKey { generation: live.generation.wrapping_sub(1), ..live };
+    let free = ConnectionKey { slot: 77, generation: 1 };
     let mut expected = 0;
     for connection in [old, free] {
-        for operation in [
-            Operation::Poll,
-            Operation::Send,
-            Operation::Close,
-            Operation::CancelPoll,
-        ] {
+        for operation in [Operation::Poll, Operation::Send, Operation::Close, Operation::CancelPoll] {
             for result in [0, 5, -libc::ECONNRESET] {
                 let token = token::of_connection(operation, connection);
                 driver.complete(0, Completion::invented(token, result));
@@ -678,10 +576,7 @@ fn stale_completions_are_dropped() {
         }
     }
     driver.complete(0, Completion::invented(u64::MAX, 0));
-    driver.complete(
-        0,
-        Completion::invented(token::of_ring(Operation::Accept, 31), 3),
-    );
+    driver.complete(0, Completion::invented(token::of_ring(Operation::Accept, 31), 3));
     assert_eq!(driver.figures.stale, expected + 2);
     assert!(driver.slots.is_current(live) && driver.core.peers.len() == 1);
     driver.end_all().expect("the ring works");

@@ -74,13 +74,7 @@ pub(super) fn of_ring(operation: Operation, number: u16) -> u64 {
 pub(super) fn unpack(user_data: u64) -> Option<(Operation, ConnectionKey)> {
     let operation = Operation::of((user_data >> 56) as u8)?;
     let slot = (user_data >> 32) as u32 & (SLOTS_MAX - 1);
-    Some((
-        operation,
-        ConnectionKey {
-            slot,
-            generation: user_data as u32,
-        },
-    ))
+    Some((operation, ConnectionKey { slot, generation: user_data as u32 }))
 }
 
 #[cfg(test)]
@@ -95,10 +89,7 @@ mod tests {
             for slot in [0, 1, SLOTS_MAX - 1] {
                 for generation in [1, u32::MAX] {
                     let connection = ConnectionKey { slot, generation };
-                    assert_eq!(
-                        unpack(of_connection(operation, connection)),
-                        Some((operation, connection))
-                    );
+                    assert_eq!(unpack(of_connection(operation, connection)), Some((operation, connection)));
                 }
             }
         }
