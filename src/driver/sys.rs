@@ -124,7 +124,6 @@ pub(super) struct Queue {
     overflows: u64,
     enters: u64,
     failure: Option<io::Error>,
-    deferred: bool,
     eventfd: Option<rustix::fd::OwnedFd>,
     /// U16: a ring belongs to the thread that made it.
     not_send: PhantomData<*const ()>,
@@ -174,7 +173,7 @@ impl Queue {
     /// # Errors
     /// The kernel's, with the step that failed.
     pub(super) fn open(sizes: QueueSizes) -> Result<Self, (QueueStep, io::Error)> {
-        let (ring, deferred) = set_up(sizes).map_err(|error| (QueueStep::Setup, error))?;
+        let ring = set_up(sizes).map_err(|error| (QueueStep::Setup, error))?;
         let submitter = ring.submitter();
         submitter.register_files_sparse(sizes.files).map_err(|error| (QueueStep::Files, error))?;
         let buffers = BufferRing::new(sizes.buffers, sizes.buffer_bytes);
@@ -208,7 +207,6 @@ impl Queue {
             overflows: 0,
             enters: 0,
             failure: None,
-            deferred,
             eventfd: Some(eventfd),
             not_send: PhantomData,
         })
@@ -430,11 +428,6 @@ impl Queue {
         self.enters
     }
 
-    /// Whether the ring was set up with `DEFER_TASKRUN`.
-    pub(super) fn is_deferred(&self) -> bool {
-        self.deferred
-    }
-
     /// The eventfd that tells of completions while [`Queue::announce`] is on.
     pub(super) fn eventfd(&self) -> RawFd {
         self.eventfd.as_ref().expect("open until drop").as_raw_fd()
@@ -510,18 +503,17 @@ impl Drop for Queue {
 }
 
 /// The newest way to run a ring for one thread first, then the older one (before 6.1).
-fn set_up(sizes: QueueSizes) -> io::Result<(IoUring, bool)> {
+fn set_up(sizes: QueueSizes) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(sizes.completions).setup_clamp().setup_submit_all().setup_r_disabled().dontfork();
     let mut deferred = builder.clone();
     deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
     match deferred.build(sizes.submissions) {
-        Ok(ring) => Ok((ring, true)),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             builder.setup_coop_taskrun().setup_taskrun_flag();
-            builder.build(sizes.submissions).map(|ring| (ring, false))
+            builder.build(sizes.submissions)
         }
-        Err(error) => Err(error),
+        result => result,
     }
 }
 

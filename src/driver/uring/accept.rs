@@ -12,6 +12,7 @@ use super::table::Connection;
 use super::token::{self, Operation};
 use super::{Driver, Wait};
 use crate::driver::{Core, listener};
+use crate::limits::ACCEPT_REST_MS;
 use crate::moment::Moment;
 use crate::shard::Input;
 
@@ -64,7 +65,7 @@ impl Accepting {
     }
 }
 
-impl<C: Core> Driver<C> {
+impl<C: Core> Driver<'_, C> {
     /// Starts accepts up to the wanted number per listener, as far as slots and descriptors are free.
     pub(super) fn arm_accepts(&mut self) {
         match self.accepting.state {
@@ -163,7 +164,7 @@ impl<C: Core> Driver<C> {
             _ => {
                 if self.accepting.state == State::Open {
                     let error = std::io::Error::from_raw_os_error(errno);
-                    tracing::warn!(%error, pause_ms = PAUSE_MS, "cannot accept: trying again after a pause");
+                    tracing::warn!(%error, pause_ms = ACCEPT_REST_MS, "cannot accept: trying again after a pause");
                 }
                 self.pause_accepting();
             }
@@ -172,11 +173,8 @@ impl<C: Core> Driver<C> {
 
     fn pause_accepting(&mut self) {
         if self.accepting.is_open() {
-            self.accepting.state = State::Paused(self.turn.now().monotonic_ms + PAUSE_MS);
+            self.accepting.state = State::Paused(self.turn.now().monotonic_ms + ACCEPT_REST_MS);
             self.figures.accept_pauses += 1;
         }
     }
 }
-
-/// How long accepting pauses after a failure, in ms.
-const PAUSE_MS: u64 = 100;

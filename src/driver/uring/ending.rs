@@ -11,7 +11,7 @@ use crate::connection::ConnectionKey;
 use crate::driver::Core;
 use crate::shard::Input;
 
-impl<C: Core> Driver<C> {
+impl<C: Core> Driver<'_, C> {
     /// Ends a connection; with `reset` the peer gets RST and what the socket holds is dropped.
     pub(super) fn end(&mut self, connection: ConnectionKey, reset: bool) {
         if !self.slots.is_current(connection) {

@@ -16,7 +16,7 @@ const READ_END: u32 = libc::POLLRDHUP.cast_unsigned() as u32;
 const HANG_UP: u32 = libc::POLLHUP.cast_unsigned() as u32;
 const ERROR: u32 = libc::POLLERR.cast_unsigned() as u32;
 
-impl<C: Core> Driver<C> {
+impl<C: Core> Driver<'_, C> {
     /// Parks a connection: every edge of its socket is reported from now on.
     pub(super) fn arm_poll(&mut self, connection: ConnectionKey) {
         let entry = &mut self.connections[connection.slot as usize];

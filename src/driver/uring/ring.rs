@@ -5,6 +5,7 @@ use std::io;
 use rustix::process::{Resource, getrlimit};
 
 use crate::driver::sys::{Queue, QueueSizes, QueueStep};
+use crate::limits::READ_BYTES_PER_TURN;
 
 /// Sizes of a driver. The defaults are for service; tests make them small to meet the ends of things.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,7 @@ impl Default for Options {
             buffer_bytes: 2048,
             accepts: 16,
             slice: 128,
-            receive_bytes_per_turn: 64 * 1024,
+            receive_bytes_per_turn: READ_BYTES_PER_TURN as u32,
             completions_per_turn: 8192,
         }
     }
