@@ -39,6 +39,9 @@ impl Shard {
     }
 
     fn receive_http(&mut self, slot: u32, bytes: &[u8]) {
+        if self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
+            return;
+        }
         let mut after_header = Vec::new();
         let Some(mut rest) = self.take_proxy_header(slot, bytes, &mut after_header) else { return };
         let mut decoder = std::mem::take(&mut self.http(slot).decoder);
