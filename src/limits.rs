@@ -30,6 +30,11 @@ pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
 /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
 pub const INVALID_MESSAGES_MAX: u8 = 100;
+/// Fragments that a message may have whatever its length (threat T8).
+pub const FRAGMENTS_MIN: usize = 64;
+/// Beyond them, one more fragment for each of these bytes that a message may have: 448 fragments under the default
+/// limit, yet 4 MiB in fragments of 64 bytes (Autobahn 9.3.1, 9.4.1) where 4 MiB are allowed (threat T8).
+pub const FRAGMENT_BYTES_MEAN_MIN: usize = 64;
 /// Longest reason in a Close frame (P-CLOSE-3; RFC 6455 section 5.5 less the two code bytes).
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Input of a peer quoted in an error message is cut to this (P-FAIL-1).
@@ -46,6 +51,8 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// HTTP request headers (P-LIM-11).
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Header of the PROXY protocol, its TLVs included.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2 * 1024;
 /// Pipelined requests of one connection whose answers are still owed; beyond it reading pauses.
 pub const HTTP_PIPELINE_MAX: usize = 64;
 
