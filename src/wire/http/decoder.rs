@@ -55,10 +55,7 @@ enum Phase {
     /// The body ends at this length of the buffer.
     Length { head_bytes: usize, end: usize },
     /// The body is chunked.
-    Chunked {
-        head_bytes: usize,
-        decoder: ChunkedDecoder,
-    },
+    Chunked { head_bytes: usize, decoder: ChunkedDecoder },
     /// The request was lent.
     Spent,
 }
@@ -74,48 +71,32 @@ impl RequestDecoder {
     ///
     /// # Errors
     /// The first breach; the decoder must not be used after it.
-    pub fn decode<'a>(
-        &'a mut self,
-        input: &'a [u8],
-        limits: &RequestLimits,
-    ) -> Result<DecodedRequest<'a>, HttpError> {
+    pub fn decode<'a>(&'a mut self, input: &'a [u8], limits: &RequestLimits) -> Result<DecodedRequest<'a>, HttpError> {
         self.release();
         if self.held.is_none() {
             if let Some(whole) = lend_whole(input, limits)? {
                 return Ok(whole);
             }
             if input.is_empty() {
-                return Ok(DecodedRequest {
-                    consumed: 0,
-                    progress: Progress::Partial,
-                });
+                return Ok(DecodedRequest { consumed: 0, progress: Progress::Partial });
             }
         }
         let held = self.held.get_or_insert_default();
         let mut consumed = 0;
         let Some(head_bytes) = held.take(input, &mut consumed, limits)? else {
             let tell = std::mem::take(&mut held.expects_continue);
-            let progress = if tell {
-                Progress::ExpectsContinue
-            } else {
-                Progress::Partial
-            };
+            let progress = if tell { Progress::ExpectsContinue } else { Progress::Partial };
             return Ok(DecodedRequest { consumed, progress });
         };
         held.phase = Phase::Spent;
         let (head, body) = held.buffer.split_at(head_bytes);
         let request = Head::parse(head, limits)?.into_request(body);
-        Ok(DecodedRequest {
-            consumed,
-            progress: Progress::Request(request),
-        })
+        Ok(DecodedRequest { consumed, progress: Progress::Request(request) })
     }
 
     /// True when nothing of a request is held, so that the decoder may be dropped.
     pub fn is_idle(&self) -> bool {
-        self.held
-            .as_ref()
-            .is_none_or(|held| matches!(held.phase, Phase::Spent))
+        self.held.as_ref().is_none_or(|held| matches!(held.phase, Phase::Spent))
     }
 
     /// Gives back the memory of what the last call of `decode` lent. Nothing that is still incomplete is lost.
@@ -133,10 +114,7 @@ impl RequestDecoder {
 }
 
 /// The request, if it lies whole in the input and needs no decoding.
-fn lend_whole<'a>(
-    input: &'a [u8],
-    limits: &RequestLimits,
-) -> Result<Option<DecodedRequest<'a>>, HttpError> {
+fn lend_whole<'a>(input: &'a [u8], limits: &RequestLimits) -> Result<Option<DecodedRequest<'a>>, HttpError> {
     let window = &input[..input.len().min(limits.head_bytes_max)];
     let Some(head_bytes) = HeadScan::default().find_end(window)? else {
         return Ok(None);
@@ -154,12 +132,7 @@ fn lend_whole<'a>(
 
 impl Held {
     /// Takes what the request needs of the input. Gives the length of the head once the request is whole.
-    fn take(
-        &mut self,
-        input: &[u8],
-        consumed: &mut usize,
-        limits: &RequestLimits,
-    ) -> Result<Option<usize>, HttpError> {
+    fn take(&mut self, input: &[u8], consumed: &mut usize, limits: &RequestLimits) -> Result<Option<usize>, HttpError> {
         if let Phase::Head(scan) = self.phase {
             *consumed += self.take_head(scan, input, limits)?;
         }
@@ -178,10 +151,7 @@ impl Held {
                 *consumed += arrived.len();
                 Ok((self.buffer.len() == *end).then_some(*head_bytes))
             }
-            Phase::Chunked {
-                head_bytes,
-                decoder,
-            } => {
+            Phase::Chunked { head_bytes, decoder } => {
                 *consumed += decoder.decode(rest, &mut self.buffer, *head_bytes, limits)?;
                 Ok(decoder.is_done().then_some(*head_bytes))
             }
@@ -189,12 +159,7 @@ impl Held {
     }
 
     /// Takes what the head needs of the input, and once it is whole learns what follows it.
-    fn take_head(
-        &mut self,
-        mut scan: HeadScan,
-        input: &[u8],
-        limits: &RequestLimits,
-    ) -> Result<usize, HttpError> {
+    fn take_head(&mut self, mut scan: HeadScan, input: &[u8], limits: &RequestLimits) -> Result<usize, HttpError> {
         let known = self.buffer.len();
         let window = &input[..input.len().min(limits.head_bytes_max.saturating_sub(known))];
         self.buffer.extend_from_slice(window);
@@ -209,14 +174,8 @@ impl Held {
         let head = Head::parse(&self.buffer, limits)?;
         self.expects_continue = head.expects_continue;
         self.phase = match head.framing {
-            Framing::Length(length) => Phase::Length {
-                head_bytes,
-                end: head_bytes + length,
-            },
-            Framing::Chunked => Phase::Chunked {
-                head_bytes,
-                decoder: ChunkedDecoder::new(),
-            },
+            Framing::Length(length) => Phase::Length { head_bytes, end: head_bytes + length },
+            Framing::Chunked => Phase::Chunked { head_bytes, decoder: ChunkedDecoder::new() },
         };
         Ok(head_bytes - known)
     }
