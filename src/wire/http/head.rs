@@ -140,10 +140,7 @@ fn syntax_error(error: httparse::Error, bytes: &[u8]) -> HttpError {
 
 /// True for a request line of three parts whose version is well-formed, but not ours, as in the preface of HTTP/2.
 fn names_another_version(bytes: &[u8]) -> bool {
-    let line = bytes
-        .split(|byte| *byte == b'\r')
-        .next()
-        .unwrap_or_default();
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut parts = line.split(|byte| *byte == b' ').skip(2);
     let is_version = parts.next().is_some_and(|version| {
         matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())

@@ -22,11 +22,7 @@ fn own(request: &Request<'_>) -> Owned {
         path: request.path.into(),
         query: request.query.map(Into::into),
         version: request.version,
-        headers: request
-            .headers
-            .iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
+        headers: request.headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         body: request.body.into(),
         keep_alive: request.keep_alive,
     }
@@ -35,18 +31,11 @@ fn own(request: &Request<'_>) -> Owned {
 /// The requests before the error, if any, and the error.
 type Outcome = (Vec<Owned>, Option<HttpError>);
 
-const LIMITS: RequestLimits = RequestLimits {
-    head_bytes_max: 600,
-    headers_max: 8,
-    query_bytes_max: 50,
-    body_bytes_max: 100,
-};
+const LIMITS: RequestLimits =
+    RequestLimits { head_bytes_max: 600, headers_max: 8, query_bytes_max: 50, body_bytes_max: 100 };
 
 /// Feeds the pieces one after the other, as a connection would, and counts how often `100 Continue` is asked for.
-fn decode_counting<'a>(
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-    limits: &RequestLimits,
-) -> (Outcome, usize) {
+fn decode_counting<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &RequestLimits) -> (Outcome, usize) {
     let mut decoder = RequestDecoder::default();
     let mut requests = Vec::new();
     let mut continues = 0;
@@ -59,11 +48,7 @@ fn decode_counting<'a>(
             let consumed = decoded.consumed;
             match &decoded.progress {
                 Progress::Request(request) => requests.push(own(request)),
-                Progress::Partial => assert_eq!(
-                    consumed,
-                    piece.len(),
-                    "all is consumed where no request came"
-                ),
+                Progress::Partial => assert_eq!(consumed, piece.len(), "all is consumed where no request came"),
                 Progress::ExpectsContinue => {
                     assert_eq!(consumed, piece.len());
                     continues += 1;
@@ -75,10 +60,7 @@ fn decode_counting<'a>(
     ((requests, None), continues)
 }
 
-fn decode_pieces<'a>(
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-    limits: &RequestLimits,
-) -> Outcome {
+fn decode_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &RequestLimits) -> Outcome {
     decode_counting(pieces, limits).0
 }
 
@@ -89,20 +71,10 @@ fn decode_all(bytes: &[u8]) -> Outcome {
 /// The same, whole, bytewise and at every split in two; they must agree.
 fn decode_every_way(bytes: &[u8]) -> Outcome {
     let whole = decode_all(bytes);
-    assert_eq!(
-        decode_pieces(bytes.chunks(1), &LIMITS),
-        whole,
-        "bytewise: {}",
-        bytes.escape_ascii()
-    );
+    assert_eq!(decode_pieces(bytes.chunks(1), &LIMITS), whole, "bytewise: {}", bytes.escape_ascii());
     for at in 0..bytes.len() {
         let (first, second) = bytes.split_at(at);
-        assert_eq!(
-            decode_pieces([first, second], &LIMITS),
-            whole,
-            "split at {at}: {}",
-            bytes.escape_ascii()
-        );
+        assert_eq!(decode_pieces([first, second], &LIMITS), whole, "split at {at}: {}", bytes.escape_ascii());
     }
     whole
 }
@@ -111,8 +83,7 @@ fn decode_every_way(bytes: &[u8]) -> Outcome {
 /// split anywhere.
 #[test]
 fn pipelined_requests() {
-    let stream =
-        b"POST /apps/1/events?auth_key=k&x=? HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
+    let stream = b"POST /apps/1/events?auth_key=k&x=? HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
         \r\nPOST http://a:80/b HTTP/1.1\r\nhost:a:80\r\nTransfer-Encoding: Chunked\r\n\r\n\
         3;x=y\r\nabc\r\n0A\r\n0123456789\r\n0\r\nT: v\r\nU:\r\n\r\n\
         GET / HTTP/1.0\r\n\r\n\
@@ -135,13 +106,7 @@ fn pipelined_requests() {
     assert_eq!(
         seen,
         [
-            (
-                "POST",
-                "/apps/1/events",
-                Some("auth_key=k&x=?"),
-                &b"hello"[..],
-                true
-            ),
+            ("POST", "/apps/1/events", Some("auth_key=k&x=?"), &b"hello"[..], true),
             ("POST", "/b", None, b"abc0123456789", true),
             ("GET", "/", None, b"", false),
             ("PUT", "/", Some("q"), b"", true),
@@ -158,8 +123,7 @@ fn with_headers(lines: &str) -> Vec<u8> {
 
 /// A chunked body behind a good head.
 fn with_chunks(chunks: &str) -> Vec<u8> {
-    format!("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")
-        .into_bytes()
+    format!("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}").into_bytes()
 }
 
 /// P-HTTP-16, T25, T24: each pattern by which two readers of a stream could come to differ gets 400, however it is split.
@@ -205,10 +169,7 @@ fn smuggling_patterns_are_refused() {
     for head in heads {
         let (requests, error) = decode_every_way(&with_headers(head));
         assert!(requests.is_empty(), "{head:?}");
-        assert!(
-            matches!(error, Some(HttpError::BadRequest(_))),
-            "{head:?}: {error:?}"
-        );
+        assert!(matches!(error, Some(HttpError::BadRequest(_))), "{head:?}: {error:?}");
     }
     let chunks = [
         "\r\n",
@@ -241,10 +202,7 @@ fn smuggling_patterns_are_refused() {
     for chunks in chunks {
         let (requests, error) = decode_every_way(&with_chunks(chunks));
         assert!(requests.is_empty(), "{chunks:?}");
-        assert!(
-            matches!(error, Some(HttpError::BadRequest(_))),
-            "{chunks:?}: {error:?}"
-        );
+        assert!(matches!(error, Some(HttpError::BadRequest(_))), "{chunks:?}: {error:?}");
     }
 }
 
@@ -258,10 +216,7 @@ fn broken_heads_get_their_status() {
         (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
         (b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
-        (
-            b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-        ),
+        (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET /\r\n\r\n", 400),
         (b"GET / \r\nHost: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
@@ -284,26 +239,15 @@ fn broken_heads_get_their_status() {
         (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            501,
-        ),
-        (
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
-            501,
-        ),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", 505),
     ];
     for (bytes, status) in cases {
         let (requests, error) = decode_every_way(bytes);
         assert!(requests.is_empty(), "{}", bytes.escape_ascii());
-        assert_eq!(
-            error.map(HttpError::status),
-            Some(status),
-            "{}: {error:?}",
-            bytes.escape_ascii()
-        );
+        assert_eq!(error.map(HttpError::status), Some(status), "{}: {error:?}", bytes.escape_ascii());
     }
     let edge = b"GET / HTTP/1.1\r\nhoSt:\texample.com\r\nempty:\r\n\r\n";
     assert_eq!(decode_every_way(edge).1, None);
@@ -316,34 +260,17 @@ fn limits_are_exact() {
     let with_length = |length: usize| with_headers(&format!("Content-Length: {length}\r\n"));
     assert_eq!(outcome(&[with_length(100), vec![b'x'; 100]].concat()), None);
     assert_eq!(outcome(&with_length(101)), Some(HttpError::BodyTooLarge));
-    assert_eq!(
-        outcome(&with_chunks(&format!(
-            "64\r\n{}\r\n0\r\n\r\n",
-            "x".repeat(100)
-        ))),
-        None
-    );
+    assert_eq!(outcome(&with_chunks(&format!("64\r\n{}\r\n0\r\n\r\n", "x".repeat(100)))), None);
     assert_eq!(outcome(&with_chunks("65\r")), Some(HttpError::BodyTooLarge));
-    assert_eq!(
-        outcome(&with_chunks("ffffffffffffffff")),
-        Some(HttpError::BodyTooLarge)
-    );
-    assert_eq!(
-        outcome(&with_chunks(&format!("32\r\n{}\r\n33\r", "x".repeat(50)))),
-        Some(HttpError::BodyTooLarge)
-    );
+    assert_eq!(outcome(&with_chunks("ffffffffffffffff")), Some(HttpError::BodyTooLarge));
+    assert_eq!(outcome(&with_chunks(&format!("32\r\n{}\r\n33\r", "x".repeat(50)))), Some(HttpError::BodyTooLarge));
 
-    let with_query = |length: usize| {
-        format!("GET /?{} HTTP/1.1\r\nHost: a\r\n\r\n", "q".repeat(length)).into_bytes()
-    };
+    let with_query = |length: usize| format!("GET /?{} HTTP/1.1\r\nHost: a\r\n\r\n", "q".repeat(length)).into_bytes();
     assert_eq!(outcome(&with_query(50)), None);
     assert_eq!(outcome(&with_query(51)), Some(HttpError::QueryTooLong));
 
     assert_eq!(outcome(&with_headers(&"X: y\r\n".repeat(7))), None);
-    assert_eq!(
-        outcome(&with_headers(&"X: y\r\n".repeat(8))),
-        Some(HttpError::HeadTooLarge)
-    );
+    assert_eq!(outcome(&with_headers(&"X: y\r\n".repeat(8))), Some(HttpError::HeadTooLarge));
 
     let filler = 600 - with_headers("X: \r\n").len();
     let with_head = |extra: usize| with_headers(&format!("X: {}\r\n", "y".repeat(filler + extra)));
@@ -352,8 +279,7 @@ fn limits_are_exact() {
     assert_eq!(outcome(&b"A".repeat(600)), Some(HttpError::HeadTooLarge));
     assert_eq!(outcome(&b"A".repeat(599)), None);
 
-    let with_extension =
-        |length: usize| with_chunks(&format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(length)));
+    let with_extension = |length: usize| with_chunks(&format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(length)));
     assert_eq!(outcome(&with_extension(599)), None);
     assert_eq!(outcome(&with_extension(600)), Some(HttpError::HeadTooLarge));
     let endless_trailers = with_chunks(&format!("0\r\n{}", "X: y\r\n".repeat(200)));
@@ -363,30 +289,16 @@ fn limits_are_exact() {
 /// P-LIM-11, T14: what is held never exceeds twice what has arrived, whatever length is declared; after the request nothing is held.
 #[test]
 fn memory_follows_arrived_bytes() {
-    let limits = RequestLimits {
-        body_bytes_max: 1 << 20,
-        ..LIMITS
-    };
-    let bytes = [
-        with_headers("Content-Length: 1048576\r\n"),
-        vec![b'x'; 1 << 20],
-    ]
-    .concat();
+    let limits = RequestLimits { body_bytes_max: 1 << 20, ..LIMITS };
+    let bytes = [with_headers("Content-Length: 1048576\r\n"), vec![b'x'; 1 << 20]].concat();
     let mut decoder = RequestDecoder::default();
     let mut arrived = 0;
     for chunk in bytes.chunks(1_000) {
         arrived += chunk.len();
-        let is_whole = matches!(
-            decoder.decode(chunk, &limits).expect("no breach").progress,
-            Progress::Request(_)
-        );
+        let is_whole = matches!(decoder.decode(chunk, &limits).expect("no breach").progress, Progress::Request(_));
         assert_eq!(is_whole, arrived == bytes.len());
         assert_eq!(decoder.is_idle(), is_whole);
-        assert!(
-            decoder.held_bytes() <= 2 * arrived.max(600),
-            "{} after {arrived}",
-            decoder.held_bytes()
-        );
+        assert!(decoder.held_bytes() <= 2 * arrived.max(600), "{} after {arrived}", decoder.held_bytes());
     }
     decoder.release();
     assert_eq!(decoder.held_bytes(), 0);
@@ -402,9 +314,7 @@ fn whole_requests_are_lent_from_the_input() {
     let mut decoder = RequestDecoder::default();
     let decoded = decoder.decode(&bytes, &LIMITS).expect("no breach");
     assert_eq!(decoded.consumed, head_bytes + 3);
-    let Progress::Request(request) = decoded.progress else {
-        panic!("no request")
-    };
+    let Progress::Request(request) = decoded.progress else { panic!("no request") };
     assert!(bytes.as_ptr_range().contains(&request.body.as_ptr()));
     assert_eq!(decoder.held_bytes(), 0);
 }
@@ -427,9 +337,7 @@ fn continue_is_asked_for_once() {
 fn upgrade(head: &str) -> Result<Vec<u8>, UpgradeError> {
     let mut decoder = RequestDecoder::default();
     let decoded = decoder.decode(head.as_bytes(), &LIMITS).expect("a request");
-    let Progress::Request(request) = decoded.progress else {
-        panic!("no request in {head:?}")
-    };
+    let Progress::Request(request) = decoded.progress else { panic!("no request in {head:?}") };
     decode_upgrade(&request).map(<[u8]>::to_vec)
 }
 
@@ -446,98 +354,60 @@ fn opening_handshake() {
         ("WebSocket", "h2c"),
         ("keep-alive, Upgrade", "keep-alive"),
         ("Sec-WebSocket-Version: 13\r\n", ""),
-        (
-            "Sec-WebSocket-Version: 13\r\n",
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13\r\n",
-        ),
+        ("Sec-WebSocket-Version: 13\r\n", "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13\r\n"),
         ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
         ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ"),
         ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=a"),
         ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSB$b25jZQ=="),
-        (
-            "dGhlIHNhbXBsZSBub25jZQ==",
-            "dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        ),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
         ("Host: a\r\n", "Host: a\r\nTransfer-Encoding: chunked\r\n"),
     ] {
         let mut head = UPGRADE.replace(from, to);
         if to.contains("chunked") {
             head.push_str("1\r\na\r\n0\r\n\r\n");
         }
-        assert!(
-            matches!(upgrade(&head), Err(UpgradeError::BadRequest(_))),
-            "{head:?}"
-        );
+        assert!(matches!(upgrade(&head), Err(UpgradeError::BadRequest(_))), "{head:?}");
     }
-    assert_eq!(
-        upgrade(&UPGRADE.replace("Version: 13", "Version: 8")),
-        Err(UpgradeError::Version)
-    );
+    assert_eq!(upgrade(&UPGRADE.replace("Version: 13", "Version: 8")), Err(UpgradeError::Version));
 }
 
 /// P-CONN-6, P-HTTP-15: httparse reads back what the encoders write.
 #[test]
 fn responses_are_read_back_by_httparse() {
-    for (status, reason) in [
-        (200, "OK"),
-        (404, "Not Found"),
-        (431, "Request Header Fields Too Large"),
-        (503, "Service Unavailable"),
-    ] {
+    for (status, reason) in
+        [(200, "OK"), (404, "Not Found"), (431, "Request Header Fields Too Large"), (503, "Service Unavailable")]
+    {
         for (keep_alive, connection) in [(true, "keep-alive"), (false, "close")] {
             let mut bytes = Vec::new();
-            encode_response(
-                &mut bytes,
-                status,
-                "text/plain",
-                "Retry-After: 1\r\n",
-                b"body\n",
-                keep_alive,
-            );
+            encode_response(&mut bytes, status, "text/plain", "Retry-After: 1\r\n", b"body\n", keep_alive);
             let expected = [
                 ("Content-Type", "text/plain"),
                 ("Content-Length", "5"),
                 ("Retry-After", "1"),
                 ("Connection", connection),
             ];
-            assert_eq!(
-                parse_response(&bytes),
-                (status, reason.into(), owned(&expected), b"body\n".to_vec())
-            );
+            assert_eq!(parse_response(&bytes), (status, reason.into(), owned(&expected), b"body\n".to_vec()));
         }
     }
     let mut bytes = Vec::new();
     encode_response(&mut bytes, 204, "text/plain", "Allow: POST\r\n", b"", true);
     let expected = [("Allow", "POST"), ("Connection", "keep-alive")];
-    assert_eq!(
-        parse_response(&bytes),
-        (204, "No Content".into(), owned(&expected), vec![])
-    );
+    assert_eq!(parse_response(&bytes), (204, "No Content".into(), owned(&expected), vec![]));
     let mut bytes = Vec::new();
-    encode_upgrade(
-        &mut bytes,
-        "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
-        Some("pusher-channels-protocol-7"),
-    );
+    encode_upgrade(&mut bytes, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", Some("pusher-channels-protocol-7"));
     let expected = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
         ("Sec-WebSocket-Protocol", "pusher-channels-protocol-7"),
     ];
-    assert_eq!(
-        parse_response(&bytes),
-        (101, "Switching Protocols".into(), owned(&expected), vec![])
-    );
+    assert_eq!(parse_response(&bytes), (101, "Switching Protocols".into(), owned(&expected), vec![]));
 }
 
 type Response = (u16, String, Vec<(String, String)>, Vec<u8>);
 
 fn owned(headers: &[(&str, &str)]) -> Vec<(String, String)> {
-    headers
-        .iter()
-        .map(|(name, value)| ((*name).into(), (*value).into()))
-        .collect()
+    headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
 fn parse_response(bytes: &[u8]) -> Response {
@@ -547,27 +417,16 @@ fn parse_response(bytes: &[u8]) -> Response {
     let headers = response
         .headers
         .iter()
-        .map(|header| {
-            (
-                header.name.into(),
-                String::from_utf8(header.value.into()).expect("ASCII"),
-            )
-        })
+        .map(|header| (header.name.into(), String::from_utf8(header.value.into()).expect("ASCII")))
         .collect();
-    let (code, reason) = (
-        response.code.expect("a status"),
-        response.reason.expect("a reason").into(),
-    );
+    let (code, reason) = (response.code.expect("a status"), response.reason.expect("a reason").into());
     (code, reason, headers, bytes[head_bytes..].into())
 }
 
 /// P-STAT-1 to P-STAT-8: every status that is answered anywhere has its reason phrase.
 #[test]
 fn every_status_has_a_reason() {
-    for status in [
-        200, 202, 204, 400, 401, 403, 404, 405, 409, 413, 426, 429, 431, 500, 501, 503, 505, 101,
-        100,
-    ] {
+    for status in [200, 202, 204, 400, 401, 403, 404, 405, 409, 413, 426, 429, 431, 500, 501, 503, 505, 101, 100] {
         let mut bytes = Vec::new();
         encode_response_head(&mut bytes, status, "", "", 0, true);
         assert!(!parse_response(&bytes).1.is_empty(), "{status}");
@@ -600,22 +459,11 @@ fn encode_body(body: &Body, wire: &mut Vec<u8>) -> Vec<u8> {
         Body::Chunked(chunks, extras) => {
             wire.extend(b"Transfer-Encoding: chunked\r\n\r\n");
             for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
-                wire.extend(
-                    format!(
-                        "{:X}{}\r\n",
-                        chunk.len(),
-                        if *extras { ";a=\"b\"" } else { "" }
-                    )
-                    .bytes(),
-                );
+                wire.extend(format!("{:X}{}\r\n", chunk.len(), if *extras { ";a=\"b\"" } else { "" }).bytes());
                 wire.extend(chunk);
                 wire.extend(b"\r\n");
             }
-            wire.extend(if *extras {
-                &b"00;c\r\nTrailer: x\r\n\r\n"[..]
-            } else {
-                b"0\r\n\r\n"
-            });
+            wire.extend(if *extras { &b"00;c\r\nTrailer: x\r\n\r\n"[..] } else { b"0\r\n\r\n" });
             chunks.concat()
         }
     }

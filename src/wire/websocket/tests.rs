@@ -23,12 +23,7 @@ fn client_frame(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
         }
     }
     frame.extend(mask);
-    frame.extend(
-        payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
 
@@ -58,21 +53,13 @@ fn own(message: Message<'_>) -> Owned {
 type Outcome = (Vec<Owned>, Option<WebSocketError>);
 
 /// Feeds one piece as a connection would: again and again while something is left of it.
-fn feed(
-    decoder: &mut Decoder,
-    piece: &[u8],
-    limit: usize,
-    messages: &mut Vec<Owned>,
-) -> Result<(), WebSocketError> {
+fn feed(decoder: &mut Decoder, piece: &[u8], limit: usize, messages: &mut Vec<Owned>) -> Result<(), WebSocketError> {
     let mut piece = piece.to_vec();
     let mut rest = &mut piece[..];
     while !rest.is_empty() {
         let available = rest.len();
         let decoded = decoder.decode(rest, limit)?;
-        assert!(
-            decoded.message.is_some() || decoded.consumed == available,
-            "all is consumed where no message came"
-        );
+        assert!(decoded.message.is_some() || decoded.consumed == available, "all is consumed where no message came");
         messages.extend(decoded.message.map(own));
         let consumed = decoded.consumed;
         rest = &mut rest[consumed..];
@@ -114,25 +101,14 @@ fn bytes_until_error(bytes: &[u8]) -> Option<(usize, WebSocketError)> {
 /// P-CONN-7: the masked and the fragmented "Hello" of RFC 6455 section 5.7.
 #[test]
 fn rfc_examples() {
-    let masked = [
-        0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-    ];
-    assert_eq!(
-        decode_all(&masked),
-        (vec![Owned::Text("Hello".into())], None)
-    );
+    let masked = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+    assert_eq!(decode_all(&masked), (vec![Owned::Text("Hello".into())], None));
     let mut fragments = client_frame(0x01, [1, 2, 3, 4], b"Hel");
     fragments.extend(client_frame(0x89, [9, 9, 9, 9], b"between"));
     fragments.extend(client_frame(0x80, [5, 6, 7, 8], b"lo"));
-    let expected = vec![
-        Owned::Ping(b"between".to_vec()),
-        Owned::Text("Hello".into()),
-    ];
+    let expected = vec![Owned::Ping(b"between".to_vec()), Owned::Text("Hello".into())];
     assert_eq!(decode_all(&fragments), (expected.clone(), None));
-    assert_eq!(
-        decode_bytewise(&fragments, MESSAGE_BYTES_MAX),
-        (expected, None)
-    );
+    assert_eq!(decode_bytewise(&fragments, MESSAGE_BYTES_MAX), (expected, None));
 }
 
 /// P-CONN-7, T11: every rule of RFC 6455 sections 5 and 7 and the byte at which its breach is told, fed one by one.
@@ -150,62 +126,17 @@ fn breaches_are_told_at_their_byte() {
         ("opcode 11", client_frame(0x8b, MASK, b"a"), 1, 1002),
         ("opcode 15", client_frame(0x8f, MASK, b"a"), 1, 1002),
         ("unmasked", vec![0x81, 0x01, b'a'], 2, 1002),
-        (
-            "continuation of nothing",
-            client_frame(0x80, MASK, b"a"),
-            1,
-            1002,
-        ),
-        (
-            "text inside a text",
-            in_message(&client_frame(0x81, MASK, b"a")),
-            8,
-            1002,
-        ),
-        (
-            "binary inside a text",
-            in_message(&client_frame(0x02, MASK, b"a")),
-            8,
-            1002,
-        ),
+        ("continuation of nothing", client_frame(0x80, MASK, b"a"), 1, 1002),
+        ("text inside a text", in_message(&client_frame(0x81, MASK, b"a")), 8, 1002),
+        ("binary inside a text", in_message(&client_frame(0x02, MASK, b"a")), 8, 1002),
         ("fragmented ping", client_frame(0x09, MASK, b"a"), 1, 1002),
-        (
-            "ping of 126 bytes",
-            client_frame(0x89, MASK, &[0; 126]),
-            2,
-            1002,
-        ),
-        (
-            "close of 126 bytes",
-            client_frame(0x88, MASK, &[0; 126]),
-            2,
-            1002,
-        ),
+        ("ping of 126 bytes", client_frame(0x89, MASK, &[0; 126]), 2, 1002),
+        ("close of 126 bytes", client_frame(0x88, MASK, &[0; 126]), 2, 1002),
         ("16-bit length for 125", vec![0x82, 0xfe, 0, 125], 4, 1002),
-        (
-            "64-bit length for 65535",
-            vec![0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
-            10,
-            1002,
-        ),
-        (
-            "64-bit length with its top bit",
-            vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0],
-            10,
-            1002,
-        ),
-        (
-            "declared too long in 16 bits",
-            vec![0x82, 0xfe, 0x60, 0x01],
-            4,
-            1009,
-        ),
-        (
-            "declared too long in 64 bits",
-            vec![0x82, 0xff, 0x7f, 255, 255, 255, 255, 255, 255, 255],
-            10,
-            1009,
-        ),
+        ("64-bit length for 65535", vec![0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff], 10, 1002),
+        ("64-bit length with its top bit", vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], 10, 1002),
+        ("declared too long in 16 bits", vec![0x82, 0xfe, 0x60, 0x01], 4, 1009),
+        ("declared too long in 64 bits", vec![0x82, 0xff, 0x7f, 255, 255, 255, 255, 255, 255, 255], 10, 1009),
         ("close of one byte", close(&[3]), 7, 1002),
         ("close code 1005", close(&1005_u16.to_be_bytes()), 8, 1002),
         ("close reason", close(b"\x03\xe8\xff"), 9, 1007),
@@ -213,12 +144,7 @@ fn breaches_are_told_at_their_byte() {
         ("surrogate in text", text(b"a\xed\xa0\x80b"), 9, 1007),
         ("above U+10FFFF", text(b"\xf4\x90\x80\x80"), 8, 1007),
         ("incomplete character at the end", text(b"a\xc3"), 8, 1007),
-        (
-            "bad character over a border",
-            in_message(&client_frame(0x00, MASK, b"\xc3\x28")),
-            15,
-            1007,
-        ),
+        ("bad character over a border", in_message(&client_frame(0x00, MASK, b"\xc3\x28")), 15, 1007),
     ];
     for (name, bytes, at, code) in cases {
         let (told, error) = bytes_until_error(&bytes).expect(name);
@@ -230,31 +156,14 @@ fn breaches_are_told_at_their_byte() {
 /// P-CONN-7: which codes a peer may close with (RFC 6455 section 7.4).
 #[test]
 fn close_codes() {
-    let accepted = |code: u16| {
-        decode_all(&client_frame(0x88, MASK, &code.to_be_bytes()))
-            .1
-            .is_none()
-    };
+    let accepted = |code: u16| decode_all(&client_frame(0x88, MASK, &code.to_be_bytes())).1.is_none();
     let codes: Vec<u16> = (0..=u16::MAX).filter(|code| accepted(*code)).collect();
-    let expected: Vec<u16> = (1000..=1003)
-        .chain(1007..=1014)
-        .chain(3000..=4999)
-        .collect();
+    let expected: Vec<u16> = (1000..=1003).chain(1007..=1014).chain(3000..=4999).collect();
     assert_eq!(codes, expected);
-    assert_eq!(
-        decode_all(&client_frame(0x88, MASK, b"")),
-        (vec![Owned::Close(None, String::new())], None)
-    );
+    assert_eq!(decode_all(&client_frame(0x88, MASK, b"")), (vec![Owned::Close(None, String::new())], None));
     let reason = "é".repeat(61);
-    let close = client_frame(
-        0x88,
-        MASK,
-        &[&4001_u16.to_be_bytes()[..], reason.as_bytes()].concat(),
-    );
-    assert_eq!(
-        decode_all(&close),
-        (vec![Owned::Close(Some(4001), reason)], None)
-    );
+    let close = client_frame(0x88, MASK, &[&4001_u16.to_be_bytes()[..], reason.as_bytes()].concat());
+    assert_eq!(decode_all(&close), (vec![Owned::Close(Some(4001), reason)], None));
 }
 
 /// P-IN-5: the limit is exact, for one frame and over fragments, and told from the declared length.
@@ -263,26 +172,14 @@ fn the_limit_is_exact_over_fragments() {
     let payload = vec![b'a'; MESSAGE_BYTES_MAX];
     assert_eq!(decode_all(&client_frame(0x81, MASK, &payload)).1, None);
     let (first, second) = payload.split_at(20_000);
-    let fragments = [
-        client_frame(0x01, MASK, first),
-        client_frame(0x80, MASK, second),
-    ]
-    .concat();
+    let fragments = [client_frame(0x01, MASK, first), client_frame(0x80, MASK, second)].concat();
     assert_eq!(decode_all(&fragments).0.len(), 1);
     let header_of_one_more = &client_frame(0x80, MASK, &vec![b'a'; second.len() + 1])[..4];
     let fragments = [&client_frame(0x01, MASK, first)[..], header_of_one_more].concat();
-    assert_eq!(
-        decode_all(&fragments),
-        (vec![], Some(WebSocketError::TooBig))
-    );
+    assert_eq!(decode_all(&fragments), (vec![], Some(WebSocketError::TooBig)));
     // Control frames do not count towards the message between whose fragments they stand.
     let ping = client_frame(0x89, MASK, &[0; 125]);
-    let fragments = [
-        client_frame(0x01, MASK, first),
-        ping,
-        client_frame(0x80, MASK, second),
-    ]
-    .concat();
+    let fragments = [client_frame(0x01, MASK, first), ping, client_frame(0x80, MASK, second)].concat();
     assert_eq!(decode_all(&fragments).1, None);
 }
 
@@ -295,11 +192,7 @@ fn memory_follows_arrived_bytes() {
         let mut chunk = chunk.to_vec();
         decoder.decode(&mut chunk, 1 << 20).expect("no breach");
         let held = decoder.held.as_ref().expect("a partial frame");
-        assert!(
-            held.buffer.capacity() <= 2 * 1_000 * (index + 1),
-            "{} after {index}",
-            held.buffer.capacity()
-        );
+        assert!(held.buffer.capacity() <= 2 * 1_000 * (index + 1), "{} after {index}", held.buffer.capacity());
     }
     decoder.release();
     assert!(decoder.held.is_none());
@@ -312,18 +205,11 @@ fn endless_fragments_are_refused() {
     for payload in [&b""[..], b"a"] {
         let mut decoder = Decoder::default();
         let mut messages = Vec::new();
-        feed(
-            &mut decoder,
-            &client_frame(0x01, MASK, payload),
-            MESSAGE_BYTES_MAX,
-            &mut messages,
-        )
-        .expect("a first fragment");
+        feed(&mut decoder, &client_frame(0x01, MASK, payload), MESSAGE_BYTES_MAX, &mut messages)
+            .expect("a first fragment");
         let fragment = client_frame(0x00, MASK, payload);
         let refused = (2..=1_000_000).find_map(|count| {
-            feed(&mut decoder, &fragment, MESSAGE_BYTES_MAX, &mut messages)
-                .err()
-                .map(|error| (count, error))
+            feed(&mut decoder, &fragment, MESSAGE_BYTES_MAX, &mut messages).err().map(|error| (count, error))
         });
         assert_eq!(refused, Some((449, WebSocketError::TooManyFragments)));
         assert!(messages.is_empty());
@@ -336,15 +222,11 @@ fn small_fragments_pass_under_a_large_limit() {
     let count = (4 << 20) / 64;
     let fragments: Vec<u8> = (0..count)
         .flat_map(|index| {
-            let first =
-                if index == 0 { 0x01 } else { 0x00 } | if index == count - 1 { 0x80 } else { 0x00 };
+            let first = if index == 0 { 0x01 } else { 0x00 } | if index == count - 1 { 0x80 } else { 0x00 };
             client_frame(first, MASK, &[b'*'; 64])
         })
         .collect();
-    assert_eq!(
-        decode_pieces([&fragments[..]], 16 << 20),
-        (vec![Owned::Text("*".repeat(4 << 20))], None)
-    );
+    assert_eq!(decode_pieces([&fragments[..]], 16 << 20), (vec![Owned::Text("*".repeat(4 << 20))], None));
 }
 
 /// A message that lies whole in the input is lent from it, and leaves nothing behind (design: zero-copy receive);
@@ -355,23 +237,12 @@ fn whole_messages_are_lent_from_the_input() {
         let mut bytes = client_frame(0x82, MASK, &[9; 1_000]);
         let mut decoder = Decoder::default();
         let (head, rest) = bytes.split_at_mut(already);
-        assert!(
-            decoder
-                .decode(head, MESSAGE_BYTES_MAX)
-                .expect("no breach")
-                .message
-                .is_none()
-        );
+        assert!(decoder.decode(head, MESSAGE_BYTES_MAX).expect("no breach").message.is_none());
         let range = rest.as_ptr_range();
         let decoded = decoder.decode(rest, MESSAGE_BYTES_MAX).expect("no breach");
-        let Some(Message::Binary(payload)) = decoded.message else {
-            panic!("no message after {already}")
-        };
+        let Some(Message::Binary(payload)) = decoded.message else { panic!("no message after {already}") };
         assert_eq!(payload, [9; 1_000]);
-        assert!(
-            range.contains(&payload.as_ptr()),
-            "copied after {already} bytes"
-        );
+        assert!(range.contains(&payload.as_ptr()), "copied after {already} bytes");
         assert!(decoder.held.is_none());
     }
 }
@@ -400,21 +271,14 @@ fn idle_between_messages_alone() {
 /// P-CLOSE-3: reasons are cut to 123 bytes at a character boundary; tungstenite reads the frame.
 #[test]
 fn close_reasons_are_cut() {
-    for (reason, kept) in [
-        ("é".repeat(70), "é".repeat(61)),
-        ("a".repeat(123), "a".repeat(123)),
-        (String::new(), String::new()),
-    ] {
+    for (reason, kept) in
+        [("é".repeat(70), "é".repeat(61)), ("a".repeat(123), "a".repeat(123)), (String::new(), String::new())]
+    {
         let mut bytes = Vec::new();
         encode_close(&mut bytes, 4100, &reason);
         let mut reader = WebSocket::from_raw_socket(Cursor::new(bytes), Role::Client, None);
-        let Ok(tungstenite::Message::Close(Some(frame))) = reader.read() else {
-            panic!("no close frame")
-        };
-        assert_eq!(
-            (u16::from(frame.code), frame.reason.as_str()),
-            (4100, kept.as_str())
-        );
+        let Ok(tungstenite::Message::Close(Some(frame))) = reader.read() else { panic!("no close frame") };
+        assert_eq!((u16::from(frame.code), frame.reason.as_str()), (4100, kept.as_str()));
     }
 }
 
@@ -440,18 +304,8 @@ fn sent() -> impl Strategy<Value = Sent> {
         1 => bytes(126).prop_map(Owned::Pong),
         1 => (code, "[ -~é]{0,60}").prop_map(|(code, reason)| Owned::Close(Some(code), reason)),
     ];
-    (
-        message,
-        prop::collection::vec(0.0..=1.0, 0..5),
-        any::<bool>(),
-        any::<[u8; 4]>(),
-    )
-        .prop_map(|(message, cuts, pings, mask)| Sent {
-            message,
-            cuts,
-            pings,
-            mask,
-        })
+    (message, prop::collection::vec(0.0..=1.0, 0..5), any::<bool>(), any::<[u8; 4]>())
+        .prop_map(|(message, cuts, pings, mask)| Sent { message, cuts, pings, mask })
 }
 
 /// What goes over the wire for a message, and what must come out of it.
@@ -461,25 +315,16 @@ fn encode_sent(sent: &Sent, wire: &mut Vec<u8>, expected: &mut Vec<Owned>) {
         Owned::Binary(bytes) => (2, bytes.clone()),
         Owned::Ping(bytes) => (9, bytes.clone()),
         Owned::Pong(bytes) => (10, bytes.clone()),
-        Owned::Close(code, reason) => (
-            8,
-            [
-                &code.expect("always one here").to_be_bytes()[..],
-                reason.as_bytes(),
-            ]
-            .concat(),
-        ),
+        Owned::Close(code, reason) => {
+            (8, [&code.expect("always one here").to_be_bytes()[..], reason.as_bytes()].concat())
+        }
     };
     if opcode >= 8 {
         wire.extend(client_frame(0x80 | opcode, sent.mask, &payload));
         expected.push(sent.message.clone());
         return;
     }
-    let mut cuts: Vec<usize> = sent
-        .cuts
-        .iter()
-        .map(|cut| (cut * payload.len() as f64) as usize)
-        .collect();
+    let mut cuts: Vec<usize> = sent.cuts.iter().map(|cut| (cut * payload.len() as f64) as usize).collect();
     cuts.extend([0, payload.len()]);
     cuts.sort_unstable();
     for (index, pair) in cuts.windows(2).enumerate() {
