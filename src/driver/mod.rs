@@ -22,6 +22,7 @@ pub mod post;
 pub mod slots;
 pub mod sys;
 pub mod turn;
+pub mod uring;
 
 /// What a driver drives. [`Shard`] is the real one; its module states the contract.
 pub trait Core {
