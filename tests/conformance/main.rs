@@ -2,7 +2,7 @@
 //! shares no code with it, on io_uring and on epoll.
 
 // A test reads the clock, starts processes and may fail at any line.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
 #[path = "../common/mod.rs"]
 mod common;

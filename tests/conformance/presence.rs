@@ -247,10 +247,8 @@ fn member_limit() {
                     late.expect_event("pusher:subscription_error");
                     return None;
                 }
-                Some(assert_eq!(
-                    first["event"],
-                    "pusher_internal:subscription_succeeded"
-                ))
+                assert_eq!(first["event"], "pusher_internal:subscription_succeeded");
+ Some(())
             });
         }
     });
