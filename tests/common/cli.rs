@@ -26,21 +26,14 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// Runs `relay` to its end.
 pub fn run(arguments: &[&str]) -> Output {
-    command(binary())
-        .args(arguments)
-        .output()
-        .expect("the binary starts")
+    command(binary()).args(arguments).output().expect("the binary starts")
 }
 
 /// Runs `relay`, which must succeed and print JSON alone on standard output.
 #[track_caller]
 pub fn run_json(arguments: &[&str]) -> Value {
     let output = run(arguments);
-    assert!(
-        output.status.success(),
-        "relay {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "relay {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&output.stdout)))
 }
@@ -51,19 +44,10 @@ pub fn create_app(data: &Path, settings: &[&str]) -> App {
     let directory = data.to_str().expect("a UTF-8 path");
     let made = run_json(&["app", "create", "--data", directory, "--json"]);
     let member = |name: &str| {
-        let found = made
-            .get(name)
-            .or_else(|| made.pointer(&format!("/keys/0/{name}")));
-        found
-            .and_then(Value::as_str)
-            .unwrap_or_else(|| panic!("`{name}` in {made}"))
-            .to_owned()
+        let found = made.get(name).or_else(|| made.pointer(&format!("/keys/0/{name}")));
+        found.and_then(Value::as_str).unwrap_or_else(|| panic!("`{name}` in {made}")).to_owned()
     };
-    let app = App {
-        id: member("id"),
-        key: member("key"),
-        secret: member("secret"),
-    };
+    let app = App { id: member("id"), key: member("key"), secret: member("secret") };
     if !settings.is_empty() {
         set_app(data, &app, settings);
     }
@@ -75,9 +59,7 @@ pub fn create_app(data: &Path, settings: &[&str]) -> App {
 pub fn set_app(data: &Path, app: &App, settings: &[&str]) {
     let directory = data.to_str().expect("a UTF-8 path");
     for setting in settings {
-        run_json(&[
-            "app", "set", &app.id, setting, "--data", directory, "--json",
-        ]);
+        run_json(&["app", "set", &app.id, setting, "--data", directory, "--json"]);
     }
 }
 
@@ -94,19 +76,9 @@ pub struct CreatedToken {
 #[track_caller]
 pub fn create_token(data: &Path, app: &App, more: &[&str]) -> CreatedToken {
     let directory = data.to_str().expect("a UTF-8 path");
-    let mut arguments = vec![
-        "token", "create", "--app", &app.id, "--data", directory, "--json",
-    ];
+    let mut arguments = vec!["token", "create", "--app", &app.id, "--data", directory, "--json"];
     arguments.extend_from_slice(more);
     let made = run_json(&arguments);
-    let member = |name: &str| {
-        made[name]
-            .as_str()
-            .unwrap_or_else(|| panic!("`{name}` in {made}"))
-            .to_owned()
-    };
-    CreatedToken {
-        id: member("id"),
-        token: member("token"),
-    }
+    let member = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("`{name}` in {made}")).to_owned();
+    CreatedToken { id: member("id"), token: member("token") }
 }

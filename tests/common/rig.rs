@@ -42,11 +42,7 @@ pub struct SharedServers {
 impl SharedServers {
     /// Servers with these options.
     pub const fn new(options: fn(Driver) -> ServerOptions) -> Self {
-        Self {
-            options,
-            uring: OnceLock::new(),
-            epoll: OnceLock::new(),
-        }
+        Self { options, uring: OnceLock::new(), epoll: OnceLock::new() }
     }
 
     /// The server of a driver.

@@ -60,19 +60,12 @@ pub struct ServerOptions {
 impl ServerOptions {
     /// Two shards and one app, `main`, with client events on.
     pub fn new(driver: Driver) -> Self {
-        Self {
-            driver,
-            shards: 2,
-            arguments: Vec::new(),
-            apps: vec![("main", vec!["client_events=true"])],
-            data: None,
-        }
+        Self { driver, shards: 2, arguments: Vec::new(), apps: vec![("main", vec!["client_events=true"])], data: None }
     }
 
     /// Adds arguments.
     pub fn with(mut self, arguments: &[&str]) -> Self {
-        self.arguments
-            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
     }
 
@@ -119,30 +112,15 @@ impl TestServer {
             (None, Some(directory)) => directory.path().to_owned(),
             (None, None) => unreachable!("one of the two is there"),
         };
-        let apps = options
-            .apps
-            .iter()
-            .map(|(name, settings)| (*name, cli::create_app(&data, settings)))
-            .collect();
+        let apps = options.apps.iter().map(|(name, settings)| (*name, cli::create_app(&data, settings))).collect();
         Self::serve(options, data, apps, directory)
     }
 
     /// Stops this server as SIGKILL does and starts another on the same store.
     pub fn restart(self, arguments: &[&str]) -> Self {
-        let Self {
-            driver,
-            data,
-            apps,
-            mut process,
-            _directory,
-            ..
-        } = self;
+        let Self { driver, data, apps, mut process, _directory, .. } = self;
         process.kill();
-        let options = ServerOptions {
-            apps: Vec::new(),
-            ..ServerOptions::new(driver)
-        }
-        .with(arguments);
+        let options = ServerOptions { apps: Vec::new(), ..ServerOptions::new(driver) }.with(arguments);
         Self::serve(options, data, apps, _directory)
     }
 
@@ -156,10 +134,7 @@ impl TestServer {
         let shards = options.shards.to_string();
         let mut arguments = vec!["serve", "--shards", &shards, "--io", options.driver.flag()];
         arguments.extend(["--data", data.to_str().expect("a UTF-8 path")]);
-        for (flag, value) in [
-            ("--listen", "127.0.0.1:0"),
-            ("--metrics-listen", "127.0.0.1:0"),
-        ] {
+        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--metrics-listen", "127.0.0.1:0")] {
             if !options.arguments.iter().any(|argument| argument == flag) {
                 arguments.extend([flag, value]);
             }
@@ -170,15 +145,7 @@ impl TestServer {
         let told = format!("({}, {} shard", options.driver.word(), options.shards);
         assert!(line.contains(&told), "{told:?} in {line:?}");
         let (address, health) = addresses(&line);
-        Self {
-            address,
-            health,
-            driver: options.driver,
-            data,
-            apps,
-            process,
-            _directory: directory,
-        }
+        Self { address, health, driver: options.driver, data, apps, process, _directory: directory }
     }
 
     /// A server that the test started in another way, to be asked by the same methods. It is not stopped when dropped.
@@ -202,9 +169,7 @@ impl TestServer {
 
     /// An app by the name that the test gave it.
     pub fn named_app(&self, name: &str) -> &App {
-        self.apps
-            .get(name)
-            .unwrap_or_else(|| panic!("an app named {name}"))
+        self.apps.get(name).unwrap_or_else(|| panic!("an app named {name}"))
     }
 
     /// The process id.
@@ -214,24 +179,14 @@ impl TestServer {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
-            .expect("the process lives");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("VmRSS stands in status");
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .expect("a number of KiB")
-            * 1024
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process lives");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS stands in status");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number of KiB") * 1024
     }
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.pid().to_string()])
-            .status();
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
         assert!(status.expect("kill starts").success());
     }
 
@@ -262,24 +217,13 @@ impl TestServer {
     #[track_caller]
     pub fn post_signed(&self, app: &App, path: &str, body: &[u8]) -> Response {
         let headers = [("Content-Type", "application/json")];
-        http::ask(
-            self.address,
-            "POST",
-            &app.sign("POST", path, body),
-            &headers,
-            body,
-        )
+        http::ask(self.address, "POST", &app.sign("POST", path, body), &headers, body)
     }
 
     /// Publishes and expects 200 `{}`.
     #[track_caller]
     pub fn publish(&self, app: &App, channel: &str, name: &str, data: &str) {
-        let answer = self
-            .post_events(
-                app,
-                &json!({"name": name, "channels": [channel], "data": data}),
-            )
-            .expect(200);
+        let answer = self.post_events(app, &json!({"name": name, "channels": [channel], "data": data})).expect(200);
         assert_eq!(answer.text(), "{}");
     }
 
@@ -305,64 +249,33 @@ impl RunningProcess {
     /// `relay` with these arguments.
     pub fn relay(arguments: &[&str]) -> Self {
         let mut command = cli::command("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(cli::binary())
-            .args(arguments);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(cli::binary()).args(arguments);
         Self::spawn(command)
     }
 
     /// Any command; it should be one that dies with this process.
     pub fn spawn(mut command: Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (answer, spawned) = mpsc::channel();
-        SPAWNER
-            .send((command, answer))
-            .expect("the spawner lives as long as the process");
-        let mut child = spawned
-            .recv()
-            .expect("the spawner answers")
-            .expect("the command starts");
+        SPAWNER.send((command, answer)).expect("the spawner lives as long as the process");
+        let mut child = spawned.recv().expect("the spawner answers").expect("the command starts");
         let (sender, lines) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        std::thread::spawn(move || {
-            stdout
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
-        });
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let log = Arc::new(Mutex::new(String::new()));
-        let (mut stderr, kept) = (
-            child.stderr.take().expect("stderr is piped"),
-            Arc::clone(&log),
-        );
+        let (mut stderr, kept) = (child.stderr.take().expect("stderr is piped"), Arc::clone(&log));
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-                kept.lock()
-                    .expect("no holder panics")
-                    .push_str(&String::from_utf8_lossy(&buffer[..count]));
+                kept.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&buffer[..count]));
             }
         });
-        Self {
-            child,
-            lines: Mutex::new(lines),
-            log,
-            seen: Vec::new(),
-        }
+        Self { child, lines: Mutex::new(lines), log, seen: Vec::new() }
     }
 
     /// The next line of standard output, if one comes in time.
     pub fn line(&mut self, limit: Duration) -> Option<String> {
-        let line = self
-            .lines
-            .get_mut()
-            .expect("no holder panics")
-            .recv_timeout(limit)
-            .ok()?;
+        let line = self.lines.get_mut().expect("no holder panics").recv_timeout(limit).ok()?;
         self.seen.push(line.clone());
         Some(line)
     }
@@ -374,11 +287,7 @@ impl RunningProcess {
             match self.line(PATIENCE) {
                 Some(line) if line.contains(" listening on ") => return line,
                 Some(_) => {}
-                None => panic!(
-                    "no line says where it listens; stdout {:?}; stderr:\n{}",
-                    self.seen,
-                    self.log()
-                ),
+                None => panic!("no line says where it listens; stdout {:?}; stderr:\n{}", self.seen, self.log()),
             }
         }
     }
@@ -401,10 +310,7 @@ impl RunningProcess {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 return status;
             }
-            assert!(
-                start.elapsed() < limit,
-                "the process did not end within {limit:?}"
-            );
+            assert!(start.elapsed() < limit, "the process did not end within {limit:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -420,11 +326,7 @@ impl Drop for RunningProcess {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!(
-                "--- the log of process {} ends:\n{}",
-                self.child.id(),
-                tail(&self.log(), 4000)
-            );
+            eprintln!("--- the log of process {} ends:\n{}", self.child.id(), tail(&self.log(), 4000));
         }
     }
 }
@@ -432,14 +334,9 @@ impl Drop for RunningProcess {
 /// Address and health address out of the line at start.
 pub fn addresses(line: &str) -> (SocketAddr, SocketAddr) {
     let address = |after: &str| {
-        let rest = line
-            .split(after)
-            .nth(1)
-            .unwrap_or_else(|| panic!("{after:?} in {line:?}"));
+        let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("{after:?} in {line:?}"));
         let end = rest.find([' ', ',', ')']).unwrap_or(rest.len());
-        rest[..end]
-            .parse()
-            .unwrap_or_else(|_| panic!("an address after {after:?} in {line:?}"))
+        rest[..end].parse().unwrap_or_else(|_| panic!("an address after {after:?} in {line:?}"))
     };
     (address(" listening on "), address("health on "))
 }
@@ -449,19 +346,13 @@ pub fn data_directory() -> TempDir {
     static SWEEP: LazyLock<()> = LazyLock::new(|| sweep(Path::new(env!("CARGO_TARGET_TMPDIR"))));
     LazyLock::force(&SWEEP);
     let prefix = format!("relay-{}-", std::process::id());
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .expect("a directory can be made")
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory can be made")
 }
 
 fn sweep(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name
-            .strip_prefix("relay-")
-            .and_then(|rest| rest.split('-').next())
-        else {
+        let Some(pid) = name.strip_prefix("relay-").and_then(|rest| rest.split('-').next()) else {
             continue;
         };
         if !Path::new(&format!("/proc/{pid}")).exists() {

@@ -20,23 +20,12 @@ pub struct App {
 impl App {
     /// `KEY:HEX` over `socket_id:channel` (P-AUTH-1).
     pub fn sign_private(&self, socket_id: &str, channel: &str) -> String {
-        format!(
-            "{}:{}",
-            self.key,
-            hmac_hex(&self.secret, &format!("{socket_id}:{channel}"))
-        )
+        format!("{}:{}", self.key, hmac_hex(&self.secret, &format!("{socket_id}:{channel}")))
     }
 
     /// `KEY:HEX` over `socket_id:channel:channel_data` (P-AUTH-2).
     pub fn sign_presence(&self, socket_id: &str, channel: &str, channel_data: &str) -> String {
-        format!(
-            "{}:{}",
-            self.key,
-            hmac_hex(
-                &self.secret,
-                &format!("{socket_id}:{channel}:{channel_data}")
-            )
-        )
+        format!("{}:{}", self.key, hmac_hex(&self.secret, &format!("{socket_id}:{channel}:{channel_data}")))
     }
 
     /// A path under `/apps/{id}`.
@@ -57,8 +46,7 @@ impl App {
 
 /// Lower-case hex of HMAC-SHA256.
 pub fn hmac_hex(secret: &str, text: &str) -> String {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(text.as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }
@@ -70,10 +58,7 @@ pub fn md5_hex(body: &[u8]) -> String {
 
 /// Seconds since 1970.
 pub fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock stands after 1970")
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock stands after 1970").as_secs()
 }
 
 /// One request to be signed (P-SIGN-1, P-SIGN-2); every part may be changed before it is.
@@ -123,28 +108,17 @@ impl Signing {
     pub fn sorted_query(&self) -> String {
         let mut sorted = self.parameters.clone();
         sorted.sort_by_key(|(key, _)| key.to_lowercase());
-        let pairs: Vec<String> = sorted
-            .iter()
-            .map(|(key, value)| format!("{}={value}", key.to_lowercase()))
-            .collect();
+        let pairs: Vec<String> = sorted.iter().map(|(key, value)| format!("{}={value}", key.to_lowercase())).collect();
         pairs.join("&")
     }
 
     /// The signature.
     pub fn signature(&self) -> String {
-        hmac_hex(
-            &self.secret,
-            &format!("{}\n{}\n{}", self.method, self.path, self.sorted_query()),
-        )
+        hmac_hex(&self.secret, &format!("{}\n{}\n{}", self.method, self.path, self.sorted_query()))
     }
 
     /// Path and query with the signature at the end.
     pub fn target(&self) -> String {
-        format!(
-            "{}?{}&auth_signature={}",
-            self.path,
-            self.sorted_query(),
-            self.signature()
-        )
+        format!("{}?{}&auth_signature={}", self.path, self.sorted_query(), self.signature())
     }
 }

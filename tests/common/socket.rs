@@ -58,53 +58,26 @@ impl Socket {
 
     /// Connects to any path with further request headers; also gives the response of the handshake.
     #[track_caller]
-    pub fn upgrade_with(
-        server: &TestServer,
-        app: &App,
-        target: &str,
-        headers: &[(&str, &str)],
-    ) -> (Self, Response) {
+    pub fn upgrade_with(server: &TestServer, app: &App, target: &str, headers: &[(&str, &str)]) -> (Self, Response) {
         let stream = TcpStream::connect(server.address).expect("the server accepts");
         Self::upgrade_on(stream, app, target, headers)
     }
 
     /// Upgrades a stream that is already connected.
     #[track_caller]
-    pub fn upgrade_on(
-        stream: TcpStream,
-        app: &App,
-        target: &str,
-        headers: &[(&str, &str)],
-    ) -> (Self, Response) {
+    pub fn upgrade_on(stream: TcpStream, app: &App, target: &str, headers: &[(&str, &str)]) -> (Self, Response) {
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a timeout can be set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let address = stream.peer_addr().expect("a connected socket has a peer");
-        let mut request = format!("ws://{address}{target}")
-            .into_client_request()
-            .expect("a valid URL");
+        let mut request = format!("ws://{address}{target}").into_client_request().expect("a valid URL");
         for (name, value) in headers {
-            let name =
-                tungstenite::http::HeaderName::from_bytes(name.as_bytes()).expect("a header name");
-            request
-                .headers_mut()
-                .append(name, value.parse().expect("a header value"));
+            let name = tungstenite::http::HeaderName::from_bytes(name.as_bytes()).expect("a header name");
+            request.headers_mut().append(name, value.parse().expect("a header value"));
         }
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(64 << 20))
-            .max_frame_size(Some(64 << 20));
-        let (inner, response) =
-            tungstenite::client::client_with_config(request, stream, Some(config))
-                .unwrap_or_else(|error| panic!("the upgrade of {target}: {error}"));
-        (
-            Self {
-                app: app.clone(),
-                socket_id: String::new(),
-                inner,
-            },
-            response,
-        )
+        let config = WebSocketConfig::default().max_message_size(Some(64 << 20)).max_frame_size(Some(64 << 20));
+        let (inner, response) = tungstenite::client::client_with_config(request, stream, Some(config))
+            .unwrap_or_else(|error| panic!("the upgrade of {target}: {error}"));
+        (Self { app: app.clone(), socket_id: String::new(), inner }, response)
     }
 
     /// Takes `connection_established` and keeps the socket id.
@@ -112,9 +85,8 @@ impl Socket {
     pub fn established(&mut self) -> Value {
         let frame = self.next_json();
         assert_eq!(frame["event"], "pusher:connection_established", "{frame}");
-        let data: Value =
-            serde_json::from_str(frame["data"].as_str().expect("P-SDK-3: data is a string"))
-                .expect("the data string holds JSON");
+        let data: Value = serde_json::from_str(frame["data"].as_str().expect("P-SDK-3: data is a string"))
+            .expect("the data string holds JSON");
         self.socket_id = data["socket_id"].as_str().expect("a socket_id").to_owned();
         data
     }
@@ -148,11 +120,7 @@ impl Socket {
             Ok(Message::Close(Some(frame))) => {
                 let code = u16::from(frame.code);
                 assert!(code < 4300, "P-SDK-14: close code {code}");
-                assert!(
-                    frame.reason.len() <= 123,
-                    "P-CLOSE-3: a reason of {} bytes",
-                    frame.reason.len()
-                );
+                assert!(frame.reason.len() <= 123, "P-CLOSE-3: a reason of {} bytes", frame.reason.len());
                 let _ = self.inner.flush();
                 Arrival::Close(code, frame.reason.to_string())
             }
@@ -193,25 +161,16 @@ impl Socket {
     #[track_caller]
     pub fn expect_data(&mut self, event: &str, channel: &str, data: &str) {
         let frame = self.next_json();
-        assert_eq!(
-            frame,
-            json!({"event": event, "channel": channel, "data": data})
-        );
+        assert_eq!(frame, json!({"event": event, "channel": channel, "data": data}));
     }
 
     /// The next message, which must be `pusher:error` with this code (P-SDK-4, P-OUT-11); gives its text.
     #[track_caller]
     pub fn expect_error(&mut self, code: Option<u16>) -> String {
         let frame = self.expect_event("pusher:error");
-        assert!(
-            frame["data"].is_object(),
-            "P-SDK-4: the data of an error is an object: {frame}"
-        );
+        assert!(frame["data"].is_object(), "P-SDK-4: the data of an error is an object: {frame}");
         assert_eq!(frame["data"]["code"], json!(code), "{frame}");
-        frame["data"]["message"]
-            .as_str()
-            .unwrap_or_else(|| panic!("a message in {frame}"))
-            .to_owned()
+        frame["data"]["message"].as_str().unwrap_or_else(|| panic!("a message in {frame}")).to_owned()
     }
 
     /// The next frame, which must be Close with this code; the connection then ends. Gives the reason.
@@ -239,10 +198,7 @@ impl Socket {
     pub fn expect_quiet(&mut self) {
         self.send(r#"{"event":"pusher:ping","data":{}}"#);
         let text = self.next_text();
-        assert_eq!(
-            text, r#"{"event":"pusher:pong","data":"{}"}"#,
-            "something was on its way"
-        );
+        assert_eq!(text, r#"{"event":"pusher:pong","data":"{}"}"#, "something was on its way");
     }
 
     /// The data of a subscribe, signed as the channel's type needs it.
@@ -284,8 +240,7 @@ impl Socket {
         self.send_join(channel, channel_data);
         let frame = self.expect_event("pusher_internal:subscription_succeeded");
         assert_eq!(frame["channel"], channel);
-        let data: Value =
-            serde_json::from_str(frame["data"].as_str().expect("data is a string")).expect("JSON");
+        let data: Value = serde_json::from_str(frame["data"].as_str().expect("data is a string")).expect("JSON");
         data["presence"].clone()
     }
 

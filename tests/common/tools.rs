@@ -6,10 +6,7 @@ use std::process::Command;
 
 /// The build directory that holds the caches.
 pub fn target_directory() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("target/tmp stands in target")
-        .to_owned()
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp stands in target").to_owned()
 }
 
 /// The folder with the SDK scripts.
@@ -37,18 +34,9 @@ pub fn installed(name: &str, inputs: &[&str], install: impl FnOnce(&Path)) -> Pa
 /// Runs a command to its end, which must be good.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "{command:?} gave {}\n{stdout}\n{stderr}",
-        output.status
-    );
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} gave {}\n{stdout}\n{stderr}", output.status);
     stdout.into_owned()
 }
 
@@ -61,8 +49,7 @@ pub fn node_project() -> PathBuf {
             fs::copy(sources.join(name), directory.join(name)).expect("a file is copied");
         }
         let mut npm = Command::new("npm");
-        npm.current_dir(directory)
-            .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
+        npm.current_dir(directory).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
         run(&mut npm);
     });
     copy_scripts(&sources, &directory);
@@ -76,11 +63,7 @@ fn copy_scripts(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("a folder of scripts").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.ends_with(".mjs") {
-            let part = to.join(format!(
-                "{name}.{}.{:?}",
-                std::process::id(),
-                std::thread::current().id()
-            ));
+            let part = to.join(format!("{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
             fs::copy(entry.path(), &part).expect("a script is copied");
             fs::rename(&part, to.join(name)).expect("the copy takes its name");
         }
@@ -92,17 +75,9 @@ pub fn python() -> PathBuf {
     let requirements = sdk_sources().join("requirements.txt");
     let text = fs::read_to_string(&requirements).expect("requirements.txt");
     let directory = installed("sdk-python", &[&text], |directory| {
-        run(Command::new("python3")
-            .args(["-m", "venv"])
-            .arg(directory.join("env")));
+        run(Command::new("python3").args(["-m", "venv"]).arg(directory.join("env")));
         let mut pip = Command::new(directory.join("env/bin/pip"));
-        pip.args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--requirement",
-        ])
-        .arg(&requirements);
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
         run(&mut pip);
     });
     directory.join("env/bin/python")

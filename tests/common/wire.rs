@@ -27,12 +27,7 @@ const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 /// A masked frame whose first byte is given whole.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = header(first, payload.len() as u64);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(MASK.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
 }
 
@@ -67,11 +62,7 @@ impl ServerFrame {
     /// The code of a Close frame.
     pub fn close_code(&self) -> Option<u16> {
         let is_close = self.first == FIN | CLOSE;
-        is_close.then(|| {
-            self.payload
-                .first_chunk()
-                .map_or(1005, |code| u16::from_be_bytes(*code))
-        })
+        is_close.then(|| self.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
     }
 }
 
@@ -86,26 +77,16 @@ impl RawSocket {
     pub fn open(address: SocketAddr, target: &str) -> Self {
         let mut stream = TcpStream::connect(address).expect("the server accepts");
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a timeout can be set");
-        stream
-            .set_write_timeout(Some(PATIENCE))
-            .expect("a timeout can be set");
-        stream
-            .write_all(upgrade_request(target).as_bytes())
-            .expect("the request goes out");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.write_all(upgrade_request(target).as_bytes()).expect("the request goes out");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
             stream.read_exact(&mut byte).expect("a response head");
             head.push(byte[0]);
         }
-        assert!(
-            head.starts_with(b"HTTP/1.1 101 "),
-            "{}",
-            String::from_utf8_lossy(&head)
-        );
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
         Self { stream }
     }
 
@@ -149,19 +130,14 @@ impl RawSocket {
         };
         let mut payload = vec![0; usize::try_from(length).expect("a length that fits")];
         self.stream.read_exact(&mut payload)?;
-        Ok(ServerFrame {
-            first: start[0],
-            payload,
-        })
+        Ok(ServerFrame { first: start[0], payload })
     }
 
     /// Reads until the Close frame and gives its code; then the connection must end.
     #[track_caller]
     pub fn expect_close(&mut self) -> u16 {
         loop {
-            let frame = self
-                .read()
-                .unwrap_or_else(|error| panic!("a Close frame was due: {error}"));
+            let frame = self.read().unwrap_or_else(|error| panic!("a Close frame was due: {error}"));
             if let Some(code) = frame.close_code() {
                 let _ = self.write(&frame_of_close(code));
                 self.expect_end();
@@ -176,10 +152,7 @@ impl RawSocket {
         match self.read() {
             Ok(frame) => panic!("a frame after Close: {frame:?}"),
             Err(error) => assert!(
-                !matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                ),
+                !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
                 "the server keeps the connection open"
             ),
         }

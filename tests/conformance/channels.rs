@@ -48,11 +48,7 @@ fn modifiers_before_the_prefix_make_no_private_channel() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
         subscribe_unsigned(&mut socket, "no-history-private-x");
-        socket.expect_data(
-            "pusher_internal:subscription_succeeded",
-            "no-history-private-x",
-            "{}",
-        );
+        socket.expect_data("pusher_internal:subscription_succeeded", "no-history-private-x", "{}");
         subscribe_unsigned(&mut socket, "private-no-history-x");
         expect_auth_refusal(&mut socket, "private-no-history-x");
     });
@@ -65,14 +61,7 @@ fn allowed_names() {
         let mut socket = Socket::open(server, server.app());
         let (almost, full) = ("n".repeat(199), "n".repeat(200));
         let letters = "-abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_=@,.;:#";
-        for name in [
-            "c",
-            almost.as_str(),
-            full.as_str(),
-            letters,
-            "a#b",
-            "#server-to-user-1x",
-        ] {
+        for name in ["c", almost.as_str(), full.as_str(), letters, "a#b", "#server-to-user-1x"] {
             if name.starts_with('#') {
                 continue;
             }
@@ -90,46 +79,16 @@ fn refused_names() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
         let (long, long_private) = ("n".repeat(201), format!("private-{}", "n".repeat(193)));
-        let illegal = [
-            "",
-            " ",
-            "a b",
-            "a/b",
-            "a!b",
-            "a+b",
-            "a\u{e9}b",
-            "a\nb",
-            "a\0b",
-            "\u{1f980}",
-            "#x",
-            "a%b",
-            "a\"b",
-            "a\\b",
-        ];
-        for name in illegal
-            .into_iter()
-            .chain([long.as_str(), long_private.as_str()])
-        {
+        let illegal =
+            ["", " ", "a b", "a/b", "a!b", "a+b", "a\u{e9}b", "a\nb", "a\0b", "\u{1f980}", "#x", "a%b", "a\"b", "a\\b"];
+        for name in illegal.into_iter().chain([long.as_str(), long_private.as_str()]) {
             subscribe_unsigned(&mut socket, name);
             socket.expect_error(None);
             let frame = socket.expect_event("pusher:subscription_error");
-            let (kind, status) = if name.len() > 200 {
-                ("LimitReached", 4009)
-            } else {
-                ("InvalidChannel", 400)
-            };
-            assert_eq!(
-                (&frame["data"]["type"], &frame["data"]["status"]),
-                (&json!(kind), &json!(status)),
-                "{frame}"
-            );
+            let (kind, status) = if name.len() > 200 { ("LimitReached", 4009) } else { ("InvalidChannel", 400) };
+            assert_eq!((&frame["data"]["type"], &frame["data"]["status"]), (&json!(kind), &json!(status)), "{frame}");
             assert_eq!(frame["channel"], name);
-            server
-                .post_events(
-                    server.app(),
-                    &json!({"name": "e", "channel": name, "data": "x"}),
-                )
-                .expect(400);
+            server.post_events(server.app(), &json!({"name": "e", "channel": name, "data": "x"})).expect(400);
         }
         socket.expect_quiet();
     });
@@ -140,13 +99,7 @@ fn refused_names() {
 fn a_channel_that_is_no_string_gets_the_error_alone() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
-        for data in [
-            r#"{"auth":""}"#,
-            r#"{"channel":null}"#,
-            r#"{"channel":7}"#,
-            r#"{"channel":["c"]}"#,
-            "{}",
-        ] {
+        for data in [r#"{"auth":""}"#, r#"{"channel":null}"#, r#"{"channel":7}"#, r#"{"channel":["c"]}"#, "{}"] {
             socket.send(&format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#));
             socket.expect_error(None);
             socket.expect_quiet();
@@ -172,20 +125,14 @@ fn server_to_user_channels_are_refused_to_others() {
 /// P-CHAN-2: `strict` refuses `:` and `#` and 165 bytes on a socket; `permissive` takes all but whitespace and control.
 #[test]
 fn configured_name_rules() {
-    let options = |rules: &'static str| {
-        move |driver| ServerOptions::new(driver).with(&["--channel-names", rules])
-    };
+    let options = |rules: &'static str| move |driver| ServerOptions::new(driver).with(&["--channel-names", rules]);
     on_fresh_servers(options("strict"), |server| {
         let (full, long) = ("n".repeat(164), "n".repeat(165));
         names(&server, &["c", &full], &["a:b", "a#b", &long]);
         server.publish(server.app(), &"n".repeat(200), "e", "x");
     });
     on_fresh_servers(options("permissive"), |server| {
-        names(
-            &server,
-            &["a/b!", "\u{e9}\u{1f980}", "a:b"],
-            &["a b", "a\tb", "a\u{7f}b", "a\u{a0}b"],
-        );
+        names(&server, &["a/b!", "\u{e9}\u{1f980}", "a:b"], &["a b", "a\tb", "a\u{7f}b", "a\u{a0}b"]);
     });
 }
 
@@ -202,8 +149,7 @@ fn names(server: &TestServer, allowed: &[&str], refused: &[&str]) {
 }
 
 fn subscribe_unsigned(socket: &mut Socket, channel: &str) {
-    socket
-        .send_json(&json!({"event": "pusher:subscribe", "data": {"auth": "", "channel": channel}}));
+    socket.send_json(&json!({"event": "pusher:subscribe", "data": {"auth": "", "channel": channel}}));
 }
 
 fn expect_auth_refusal(socket: &mut Socket, channel: &str) {

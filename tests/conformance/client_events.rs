@@ -15,26 +15,16 @@ fn delivered_to_all_others_byte_exact() {
         let mut sender = Socket::open(server, server.app());
         let mut others: Vec<Socket> = (0..5).map(|_| Socket::open(server, server.app())).collect();
         sender.subscribe(&channel);
-        others
-            .iter_mut()
-            .for_each(|socket| socket.subscribe(&channel));
+        others.iter_mut().for_each(|socket| socket.subscribe(&channel));
         for (sent, got) in [
-            (
-                r#","data":"plain \u00e9 \"quoted\" \/ \n""#,
-                r#""plain é \"quoted\" / \n""#,
-            ),
-            (
-                r#","data":{"b":1, "a":[true,null,1.50]}"#,
-                r#""{\"b\":1, \"a\":[true,null,1.50]}""#,
-            ),
+            (r#","data":"plain \u00e9 \"quoted\" \/ \n""#, r#""plain é \"quoted\" / \n""#),
+            (r#","data":{"b":1, "a":[true,null,1.50]}"#, r#""{\"b\":1, \"a\":[true,null,1.50]}""#),
             (r#","data":[1, 2]"#, r#""[1, 2]""#),
             (r#","data":7"#, r#""7""#),
             (r#","data":null"#, r#""null""#),
             ("", r#""{}""#),
         ] {
-            sender.send(&format!(
-                r#"{{"event":"client-x","channel":"{channel}"{sent}}}"#
-            ));
+            sender.send(&format!(r#"{{"event":"client-x","channel":"{channel}"{sent}}}"#));
             let expected = format!(r#"{{"event":"client-x","channel":"{channel}","data":{got}}}"#);
             for other in &mut others {
                 let text = other.next_text();
@@ -54,10 +44,7 @@ fn delivered_to_all_others_byte_exact() {
 fn user_id_is_the_servers_word() {
     on_each_driver(|server| {
         let (private, presence) = (unique("private-user"), unique("presence-user"));
-        let (mut sender, mut other) = (
-            Socket::open(server, server.app()),
-            Socket::open(server, server.app()),
-        );
+        let (mut sender, mut other) = (Socket::open(server, server.app()), Socket::open(server, server.app()));
         sender.subscribe(&private);
         other.subscribe(&private);
         other.join(&presence, r#"{"user_id":"other"}"#);
@@ -68,12 +55,8 @@ fn user_id_is_the_servers_word() {
                 r#"{{"event":"client-x","channel":"{channel}","data":"d","user_id":"spoofed","socket_id":"1.1"}}"#
             ));
         }
-        assert_eq!(
-            other.next_text(),
-            format!(r#"{{"event":"client-x","channel":"{private}","data":"d"}}"#)
-        );
-        let expected =
-            format!(r#"{{"event":"client-x","channel":"{presence}","data":"d","user_id":"17"}}"#);
+        assert_eq!(other.next_text(), format!(r#"{{"event":"client-x","channel":"{private}","data":"d"}}"#));
+        let expected = format!(r#"{{"event":"client-x","channel":"{presence}","data":"d","user_id":"17"}}"#);
         assert_eq!(other.next_text(), expected);
     });
 }
@@ -91,21 +74,11 @@ fn refusals_drop_the_event() {
         off.expect_quiet();
 
         let (public, private) = (unique("public"), unique("private-refused"));
-        let (mut sender, mut other) = (
-            Socket::open(server, server.app()),
-            Socket::open(server, server.app()),
-        );
+        let (mut sender, mut other) = (Socket::open(server, server.app()), Socket::open(server, server.app()));
         sender.subscribe(&public);
         other.subscribe(&public);
         other.subscribe(&private);
-        for channel in [
-            json!(public),
-            json!(private),
-            json!("private-nobody"),
-            json!(null),
-            json!(7),
-            json!(""),
-        ] {
+        for channel in [json!(public), json!(private), json!("private-nobody"), json!(null), json!(7), json!("")] {
             sender.send_json(&json!({"event": "client-x", "channel": channel, "data": "d"}));
             sender.expect_error(None);
         }
@@ -120,10 +93,7 @@ fn refusals_drop_the_event() {
 fn encrypted_channels_pass_client_events() {
     on_each_driver(|server| {
         let channel = unique("private-encrypted-client");
-        let (mut sender, mut other) = (
-            Socket::open(server, server.app()),
-            Socket::open(server, server.app()),
-        );
+        let (mut sender, mut other) = (Socket::open(server, server.app()), Socket::open(server, server.app()));
         sender.subscribe(&channel);
         other.subscribe(&channel);
         let data = r#"{"nonce":"AAAA","ciphertext":"BBBB"}"#;
@@ -137,10 +107,7 @@ fn encrypted_channels_pass_client_events() {
 fn size_limits() {
     on_each_driver(|server| {
         let channel = unique("private-client-size");
-        let (mut sender, mut other) = (
-            Socket::open(server, server.app()),
-            Socket::open(server, server.app()),
-        );
+        let (mut sender, mut other) = (Socket::open(server, server.app()), Socket::open(server, server.app()));
         sender.subscribe(&channel);
         other.subscribe(&channel);
         let name = |bytes: usize| format!("client-{}", "n".repeat(bytes - 7));
@@ -173,10 +140,7 @@ fn size_limits() {
 fn rate_limit() {
     on_each_driver(|server| {
         let channel = unique("private-client-rate");
-        let (mut sender, mut other) = (
-            Socket::open(server, server.app()),
-            Socket::open(server, server.app()),
-        );
+        let (mut sender, mut other) = (Socket::open(server, server.app()), Socket::open(server, server.app()));
         sender.subscribe(&channel);
         other.subscribe(&channel);
         let message = |index: usize| json!({"event": "client-flood", "channel": channel, "data": index.to_string()});
@@ -189,19 +153,12 @@ fn rate_limit() {
             if frame["event"] == "pusher:pong" {
                 break;
             }
-            assert_eq!(
-                (&frame["event"], &frame["data"]["code"]),
-                (&json!("pusher:error"), &json!(4301)),
-                "{frame}"
-            );
+            assert_eq!((&frame["event"], &frame["data"]["code"]), (&json!("pusher:error"), &json!(4301)), "{frame}");
             refused += 1;
         }
         let earned = start.elapsed().as_secs_f64() * 10.0;
         let passed = 200 - refused;
-        assert!(
-            passed >= 10 && f64::from(passed) <= 11.0 + earned,
-            "{passed} passed, {earned} earned"
-        );
+        assert!(passed >= 10 && f64::from(passed) <= 11.0 + earned, "{passed} passed, {earned} earned");
         let other_message = json!({"event": "client-other", "channel": channel, "data": "x"});
         other.send_json(&other_message);
         sender.expect_data("client-other", &channel, "x");
@@ -226,43 +183,21 @@ fn order_is_one_for_all() {
         let mut sender = Socket::open(server, server.app());
         let mut others: Vec<Socket> = (0..6).map(|_| Socket::open(server, server.app())).collect();
         sender.subscribe(&channel);
-        others
-            .iter_mut()
-            .for_each(|socket| socket.subscribe(&channel));
+        others.iter_mut().for_each(|socket| socket.subscribe(&channel));
         for index in 0..9 {
             sender.send_json(&json!({"event": "client-x", "channel": channel, "data": format!("client {index}")}));
             server.publish(server.app(), &channel, "e", &format!("published {index}"));
         }
         let seen: Vec<Vec<String>> = others
             .iter_mut()
-            .map(|socket| {
-                (0..18)
-                    .map(|_| socket.next_json()["data"].as_str().unwrap().to_owned())
-                    .collect()
-            })
+            .map(|socket| (0..18).map(|_| socket.next_json()["data"].as_str().unwrap().to_owned()).collect())
             .collect();
         for each in &seen {
             assert_eq!(each, &seen[0]);
         }
-        let of = |kind: &str| {
-            seen[0]
-                .iter()
-                .filter(|data| data.starts_with(kind))
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            of("client"),
-            (0..9)
-                .map(|index| format!("client {index}"))
-                .collect::<Vec<_>>()
-        );
-        assert_eq!(
-            of("published"),
-            (0..9)
-                .map(|index| format!("published {index}"))
-                .collect::<Vec<_>>()
-        );
+        let of = |kind: &str| seen[0].iter().filter(|data| data.starts_with(kind)).cloned().collect::<Vec<_>>();
+        assert_eq!(of("client"), (0..9).map(|index| format!("client {index}")).collect::<Vec<_>>());
+        assert_eq!(of("published"), (0..9).map(|index| format!("published {index}")).collect::<Vec<_>>());
     });
 }
 

@@ -22,10 +22,7 @@ fn first_message_is_connection_established() {
         let app = server.app();
         let mut socket = Socket::upgrade(server, app, &format!("/app/{}{QUERY}", app.key));
         let text = socket.next_text();
-        let id = text
-            .split("\\\"")
-            .nth(3)
-            .expect("a socket id in the string");
+        let id = text.split("\\\"").nth(3).expect("a socket id in the string");
         let expected = format!(
             r#"{{"event":"pusher:connection_established","data":"{{\"socket_id\":\"{id}\",\"activity_timeout\":120}}"}}"#
         );
@@ -61,8 +58,7 @@ fn path_prefix_is_optional_for_clients() {
         |server| {
             let app = server.app();
             for prefix in ["", "/realtime"] {
-                let mut socket =
-                    Socket::upgrade(&server, app, &format!("{prefix}/app/{}{QUERY}", app.key));
+                let mut socket = Socket::upgrade(&server, app, &format!("{prefix}/app/{}{QUERY}", app.key));
                 socket.established();
                 socket.subscribe("c");
                 let body = json!({"name": "e", "channel": "c", "data": prefix}).to_string();
@@ -83,14 +79,7 @@ fn path_prefix_is_optional_for_clients() {
 fn protocol_versions() {
     on_each_driver(|server| {
         let app = server.app();
-        for accepted in [
-            "?protocol=4",
-            "?protocol=5",
-            "?protocol=6",
-            "?protocol=7",
-            "",
-            "?client=js",
-        ] {
+        for accepted in ["?protocol=4", "?protocol=5", "?protocol=6", "?protocol=7", "", "?client=js"] {
             Socket::upgrade(server, app, &format!("/app/{}{accepted}", app.key)).established();
         }
         for (query, code) in [
@@ -117,8 +106,7 @@ fn strict_protocol_refuses_what_is_missing() {
             let app = server.app();
             Socket::open(&server, app);
             for (query, code) in [("", 4008), ("?protocol=7&client=js&version=..", 4006)] {
-                Socket::upgrade(&server, app, &format!("/app/{}{query}", app.key))
-                    .expect_fatal(code);
+                Socket::upgrade(&server, app, &format!("/app/{}{query}", app.key)).expect_fatal(code);
             }
         },
     );
@@ -147,21 +135,12 @@ fn subprotocol_is_echoed() {
         let app = server.app();
         let target = format!("/app/{}{QUERY}", app.key);
         for (offer, echoed) in [
-            (
-                "pusher-channels-protocol-7",
-                Some("pusher-channels-protocol-7"),
-            ),
-            (
-                "chat, pusher-channels-protocol-5, pusher-channels-protocol-7",
-                Some("pusher-channels-protocol-5"),
-            ),
+            ("pusher-channels-protocol-7", Some("pusher-channels-protocol-7")),
+            ("chat, pusher-channels-protocol-5, pusher-channels-protocol-7", Some("pusher-channels-protocol-5")),
         ] {
             let (mut socket, response) =
                 Socket::upgrade_with(server, app, &target, &[("Sec-WebSocket-Protocol", offer)]);
-            let header = response
-                .headers()
-                .get("sec-websocket-protocol")
-                .map(|value| value.to_str().unwrap());
+            let header = response.headers().get("sec-websocket-protocol").map(|value| value.to_str().unwrap());
             assert_eq!(header, echoed);
             socket.established();
         }
@@ -170,10 +149,7 @@ fn subprotocol_is_echoed() {
         let mut connection = http::HttpConnection::open(server.address);
         connection.write(request.as_bytes()).unwrap();
         let response = connection.try_read_head().unwrap();
-        assert_eq!(
-            (response.status, response.header("sec-websocket-protocol")),
-            (101, None)
-        );
+        assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, None));
     });
 }
 
@@ -198,17 +174,11 @@ fn binary_message_closes_with_1003() {
 fn compression_is_declined() {
     on_each_driver(|server| {
         let target = format!("/app/{}{QUERY}", server.app().key);
-        let request = upgrade_with(
-            &target,
-            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
-        );
+        let request = upgrade_with(&target, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n");
         let mut connection = http::HttpConnection::open(server.address);
         connection.write(request.as_bytes()).unwrap();
         let response = connection.try_read_head().unwrap();
-        assert_eq!(
-            (response.status, response.header("sec-websocket-extensions")),
-            (101, None)
-        );
+        assert_eq!((response.status, response.header("sec-websocket-extensions")), (101, None));
         let mut raw = RawSocket::established(server.address, &target);
         raw.write(&frame(FIN | RSV1 | TEXT, b"{}")).unwrap();
         assert_eq!(raw.expect_close(), 1002);
@@ -223,18 +193,8 @@ fn handshake_refusals() {
         let app = server.app();
         let mut unknown = Socket::upgrade(server, app, &format!("/app/nosuchkey{QUERY}"));
         let message = unknown.expect_fatal(4001);
-        assert_eq!(
-            message,
-            "App key nosuchkey not in this cluster. Did you forget to specify the cluster?"
-        );
-        for path in [
-            "/",
-            "/app",
-            "/app/",
-            "/apps",
-            "/socket",
-            &format!("/app/{}/more", app.key),
-        ] {
+        assert_eq!(message, "App key nosuchkey not in this cluster. Did you forget to specify the cluster?");
+        for path in ["/", "/app", "/app/", "/apps", "/socket", &format!("/app/{}/more", app.key)] {
             Socket::upgrade(server, app, &format!("{path}{QUERY}")).expect_fatal(4005);
         }
         let tls = server.named_app("tls");
@@ -248,18 +208,12 @@ fn origins_are_checked_by_host() {
     on_each_driver(|server| {
         let app = server.named_app("origin");
         let target = format!("/app/{}{QUERY}", app.key);
-        let connect =
-            |origin: &str| Socket::upgrade_with(server, app, &target, &[("Origin", origin)]).0;
+        let connect = |origin: &str| Socket::upgrade_with(server, app, &target, &[("Origin", origin)]).0;
         for allowed in ["https://example.com", "http://example.com:8080"] {
             connect(allowed).established();
         }
         Socket::open(server, app);
-        for refused in [
-            "https://example.com.evil.test",
-            "https://evil.test",
-            "https://notexample.com",
-            "null",
-        ] {
+        for refused in ["https://example.com.evil.test", "https://evil.test", "https://notexample.com", "null"] {
             connect(refused).expect_fatal(4009);
         }
     });
@@ -273,8 +227,7 @@ fn connection_quota() {
             let app = server.named_app(name);
             let mut present: Vec<Socket> = (0..limit).map(|_| Socket::open(server, app)).collect();
             for _ in 0..3 {
-                Socket::upgrade(server, app, &format!("/app/{}{QUERY}", app.key))
-                    .expect_fatal(code);
+                Socket::upgrade(server, app, &format!("/app/{}{QUERY}", app.key)).expect_fatal(code);
             }
             present.pop().unwrap().leave();
             eventually("room for one more", || {
@@ -318,15 +271,12 @@ fn disabled_app_is_closed_with_4003() {
                 socket.expect_fatal(4003);
             }
             Socket::upgrade(&server, app, &format!("/app/{}{QUERY}", app.key)).expect_fatal(4003);
-            server
-                .post_events(app, &json!({"name": "e", "channel": "c", "data": "x"}))
-                .expect(403);
+            server.post_events(app, &json!({"name": "e", "channel": "c", "data": "x"})).expect(403);
             bystander.expect_quiet();
             switch(&server, app, "enable");
             eventually("the app serves again", || {
                 let mut socket = Socket::upgrade(&server, app, &format!("/app/{}{QUERY}", app.key));
-                matches!(socket.next(), Arrival::Text(text) if text.contains("established"))
-                    .then_some(())
+                matches!(socket.next(), Arrival::Text(text) if text.contains("established")).then_some(())
             });
         },
     );
@@ -341,32 +291,21 @@ fn ping_frames_get_pongs() {
             socket.send_message(Message::Ping(payload.clone().into()));
             assert_eq!(socket.next(), Arrival::Pong(payload));
         }
-        let mut raw =
-            RawSocket::established(server.address, &format!("/app/{}{QUERY}", server.app().key));
+        let mut raw = RawSocket::established(server.address, &format!("/app/{}{QUERY}", server.app().key));
         let text = br#"{"event":"pusher:ping","data":{}}"#;
         raw.write(&frame(TEXT, &text[..10])).unwrap();
         raw.write(&frame(FIN | 0x9, b"between")).unwrap();
         raw.write(&frame(FIN, &text[10..])).unwrap();
         let pong = raw.read().unwrap();
-        assert_eq!(
-            (pong.first, pong.payload.as_slice()),
-            (FIN | PONG, b"between".as_slice())
-        );
-        assert_eq!(
-            raw.read().unwrap().payload,
-            br#"{"event":"pusher:pong","data":"{}"}"#
-        );
+        assert_eq!((pong.first, pong.payload.as_slice()), (FIN | PONG, b"between".as_slice()));
+        assert_eq!(raw.read().unwrap().payload, br#"{"event":"pusher:pong","data":"{}"}"#);
     });
 }
 
 fn switch(server: &TestServer, app: &App, verb: &str) {
     let data = server.data.to_str().unwrap();
     let output = crate::common::cli::run(&["app", verb, &app.id, "--data", data]);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn upgrade_with(target: &str, header: &str) -> String {
@@ -376,6 +315,5 @@ fn upgrade_with(target: &str, header: &str) -> String {
 
 fn is_socket_id(text: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    text.split_once('.')
-        .is_some_and(|(first, second)| digits(first) && digits(second) && first != "0")
+    text.split_once('.').is_some_and(|(first, second)| digits(first) && digits(second) && first != "0")
 }

@@ -12,22 +12,12 @@ use crate::stage::on_each_driver;
 fn unknown_apps_and_paths_are_404() {
     on_each_driver(|server| {
         let app = server.app();
-        for target in [
-            "/apps/999999/events",
-            "/api/v1/apps/999999/events",
-            "/apps//events",
-            "/nothing",
-            "/apps",
-            "/api/v1",
-        ] {
+        for target in
+            ["/apps/999999/events", "/api/v1/apps/999999/events", "/apps//events", "/nothing", "/apps", "/api/v1"]
+        {
             http::ask(server.address, "POST", target, &[], b"{}").expect(404);
         }
-        for target in [
-            app.path("/nothing"),
-            app.relay_path("/nothing"),
-            app.path(""),
-            app.path("/events/more"),
-        ] {
+        for target in [app.path("/nothing"), app.relay_path("/nothing"), app.path(""), app.path("/events/more")] {
             http::ask(server.address, "POST", &target, &[], b"{}").expect(404);
         }
         http::ask(server.address, "GET", &app.path("/events"), &[], b"").expect(405);
@@ -49,41 +39,17 @@ fn errors_read_as_their_base_says() {
         ];
         for (path, body, signed, status, code) in cases {
             let ask = |path: String| {
-                let target = if signed {
-                    app.sign("POST", &path, body.as_bytes())
-                } else {
-                    path
-                };
+                let target = if signed { app.sign("POST", &path, body.as_bytes()) } else { path };
                 http::ask(server.address, "POST", &target, &[], body.as_bytes()).expect(status)
             };
             let text = ask(app.path(path));
-            assert!(
-                text.header("content-type")
-                    .unwrap()
-                    .starts_with("text/plain"),
-                "{:?}",
-                text.headers
-            );
-            assert!(
-                text.text().ends_with('\n') && text.text().len() > 3,
-                "{:?}",
-                text.text()
-            );
+            assert!(text.header("content-type").unwrap().starts_with("text/plain"), "{:?}", text.headers);
+            assert!(text.text().ends_with('\n') && text.text().len() > 3, "{:?}", text.text());
             let relay = ask(app.relay_path(path));
-            assert!(
-                relay
-                    .header("content-type")
-                    .unwrap()
-                    .starts_with("application/json"),
-                "{:?}",
-                relay.headers
-            );
+            assert!(relay.header("content-type").unwrap().starts_with("application/json"), "{:?}", relay.headers);
             let members = relay.json();
             assert_eq!(members["error"], code, "{members}");
-            assert!(
-                !members["message"].as_str().unwrap().is_empty(),
-                "{members}"
-            );
+            assert!(!members["message"].as_str().unwrap().is_empty(), "{members}");
             assert_eq!(members.as_object().unwrap().len(), 2, "{members}");
         }
     });
@@ -101,23 +67,13 @@ fn every_status_keeps_the_connection() {
         let mut statuses = Vec::new();
         for _ in 0..3 {
             for (target, body, status) in [
-                (
-                    app.sign("POST", &app.path("/events"), valid.as_bytes()),
-                    valid.as_str(),
-                    200,
-                ),
+                (app.sign("POST", &app.path("/events"), valid.as_bytes()), valid.as_str(), 200),
                 (app.path("/events"), "{}", 401),
                 ("/apps/999999/events".to_owned(), "{}", 404),
                 (app.sign("POST", &app.path("/events"), b"{}"), "{}", 400),
-                (
-                    app.sign("POST", &app.path("/events"), large.as_bytes()),
-                    large.as_str(),
-                    413,
-                ),
+                (app.sign("POST", &app.path("/events"), large.as_bytes()), large.as_str(), 413),
             ] {
-                connection
-                    .ask("POST", &target, &[], body.as_bytes())
-                    .expect(status);
+                connection.ask("POST", &target, &[], body.as_bytes()).expect(status);
                 requests.extend(encode_request("POST", &target, &[], body.as_bytes()));
                 statuses.push(status);
             }
@@ -145,16 +101,11 @@ fn http_limits() {
             format!("{start}{}\"}}", "p".repeat(bytes - start.len() - 2))
         };
         for (bytes, status) in [(mebibyte - 1, 200), (mebibyte, 200)] {
-            server
-                .post_signed(app, &app.path("/events"), body_of(bytes).as_bytes())
-                .expect(status);
+            server.post_signed(app, &app.path("/events"), body_of(bytes).as_bytes()).expect(status);
         }
         let mut connection = HttpConnection::open(server.address);
-        let head = format!(
-            "POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
-            app.path("/events"),
-            mebibyte + 1
-        );
+        let head =
+            format!("POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", app.path("/events"), mebibyte + 1);
         connection.write(head.as_bytes()).unwrap();
         connection.read().expect(413);
 
@@ -163,33 +114,17 @@ fn http_limits() {
         http::get(server.address, &padded(8 * 1024)).expect(200);
         http::get(server.address, &padded(8 * 1024 + 1)).expect(400);
 
-        let many = |count: usize| {
-            (0..count)
-                .map(|index| format!("X-H{index}: v\r\n"))
-                .collect::<String>()
-        };
+        let many = |count: usize| (0..count).map(|index| format!("X-H{index}: v\r\n")).collect::<String>();
         let ask = |headers: &str| {
             let mut connection = HttpConnection::open(server.address);
-            connection
-                .write(format!("GET /up HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes())
-                .unwrap();
+            connection.write(format!("GET /up HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes()).unwrap();
             connection.read().status
         };
-        assert_eq!(
-            (ask(&many(62)), ask(&many(63)), ask(&many(64))),
-            (200, 200, 431)
-        );
+        assert_eq!((ask(&many(62)), ask(&many(63)), ask(&many(64))), (200, 200, 431));
         // 4 bytes end the head, 33 stand before the header's value, 2 after it.
         let fixed = "GET /up HTTP/1.1\r\nHost: h\r\nX-Pad: \r\n\r\n".len();
         let long = |bytes: usize| format!("X-Pad: {}\r\n", "p".repeat(bytes - fixed));
-        assert_eq!(
-            (
-                ask(&long(16 * 1024 - 1)),
-                ask(&long(16 * 1024)),
-                ask(&long(16 * 1024 + 1))
-            ),
-            (200, 200, 431)
-        );
+        assert_eq!((ask(&long(16 * 1024 - 1)), ask(&long(16 * 1024)), ask(&long(16 * 1024 + 1))), (200, 200, 431));
     });
 }
 
@@ -197,39 +132,18 @@ fn http_limits() {
 #[test]
 fn fallback_transports_are_refused_with_cors() {
     on_each_driver(|server| {
-        for target in [
-            "/pusher/app/app-key/123/abcdefgh/xhr_streaming?protocol=7&n=1",
-            "/timeline/v2/jsonp/1?a=b",
-        ] {
+        for target in ["/pusher/app/app-key/123/abcdefgh/xhr_streaming?protocol=7&n=1", "/timeline/v2/jsonp/1?a=b"] {
             for method in ["POST", "GET"] {
-                let answer = http::ask(
-                    server.address,
-                    method,
-                    target,
-                    &[("Origin", "https://example.com")],
-                    b"",
-                )
-                .expect(404);
+                let answer =
+                    http::ask(server.address, method, target, &[("Origin", "https://example.com")], b"").expect(404);
                 assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
             }
-            let answer = http::ask(
-                server.address,
-                "OPTIONS",
-                target,
-                &[("Origin", "https://example.com")],
-                b"",
-            )
-            .expect(204);
+            let answer =
+                http::ask(server.address, "OPTIONS", target, &[("Origin", "https://example.com")], b"").expect(204);
             assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
             let methods = answer.header("access-control-allow-methods").unwrap();
-            assert!(
-                methods.contains("POST") && methods.contains("GET"),
-                "{methods}"
-            );
-            let headers = answer
-                .header("access-control-allow-headers")
-                .unwrap()
-                .to_lowercase();
+            assert!(methods.contains("POST") && methods.contains("GET"), "{methods}");
+            let headers = answer.header("access-control-allow-headers").unwrap().to_lowercase();
             assert!(headers.contains("content-type"), "{headers}");
         }
     });
@@ -244,10 +158,7 @@ fn health_routes() {
                 http::get(address, path).expect(200);
                 let mut connection = HttpConnection::open(address);
                 connection
-                    .write(
-                        format!("HEAD {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-                            .as_bytes(),
-                    )
+                    .write(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes())
                     .unwrap();
                 assert_eq!(connection.try_read_head().unwrap().status, 200);
                 connection.expect_end();
@@ -268,9 +179,7 @@ fn health_port_serves_no_app() {
         let target = app.sign("POST", &app.path("/events"), body.as_bytes());
         http::ask(server.health, "POST", &target, &[], body.as_bytes()).expect(404);
         let mut connection = HttpConnection::open(server.health);
-        connection
-            .write(crate::common::wire::upgrade_request(&format!("/app/{}", app.key)).as_bytes())
-            .unwrap();
+        connection.write(crate::common::wire::upgrade_request(&format!("/app/{}", app.key)).as_bytes()).unwrap();
         assert_ne!(connection.try_read_head().unwrap().status, 101);
     });
 }
@@ -303,9 +212,7 @@ fn chunked_bodies_and_expect_continue() {
             first.len(),
             second.len()
         );
-        for piece in [chunked.as_bytes().to_vec()]
-            .into_iter()
-            .chain(chunked.as_bytes().chunks(100).map(<[u8]>::to_vec))
+        for piece in [chunked.as_bytes().to_vec()].into_iter().chain(chunked.as_bytes().chunks(100).map(<[u8]>::to_vec))
         {
             connection.write(&piece).unwrap();
         }

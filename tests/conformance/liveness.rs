@@ -20,11 +20,7 @@ fn pusher_ping_gets_pusher_pong() {
             r#"{"data":{},"event":"pusher:ping"}"#,
         ] {
             socket.send(ping);
-            assert_eq!(
-                socket.next_text(),
-                r#"{"event":"pusher:pong","data":"{}"}"#,
-                "to {ping}"
-            );
+            assert_eq!(socket.next_text(), r#"{"event":"pusher:pong","data":"{}"}"#, "to {ping}");
         }
     });
 }
@@ -68,20 +64,11 @@ fn silence(server: &TestServer) {
     let ping = raw.read().unwrap();
     let pinged = start.elapsed();
     assert_eq!(ping.first, 0x89, "a WebSocket ping was due: {ping:?}");
-    assert!(
-        (30.5..45.0).contains(&pinged.as_secs_f64()),
-        "pinged after {pinged:?}"
-    );
+    assert!((30.5..45.0).contains(&pinged.as_secs_f64()), "pinged after {pinged:?}");
     let error = String::from_utf8(raw.read().unwrap().payload).unwrap();
-    assert!(
-        error.contains("\"pusher:error\"") && error.contains("4201"),
-        "{error}"
-    );
+    assert!(error.contains("\"pusher:error\"") && error.contains("4201"), "{error}");
     let told = start.elapsed() - pinged;
-    assert!(
-        (29.5..45.0).contains(&told.as_secs_f64()),
-        "closed {told:?} after the ping"
-    );
+    assert!((29.5..45.0).contains(&told.as_secs_f64()), "closed {told:?} after the ping");
     assert_eq!(raw.expect_close(), 4201);
     socket = open(server);
     socket.expect_quiet();
@@ -111,9 +98,6 @@ fn open(server: &TestServer) -> Socket {
     let app = server.app();
     let mut socket = Socket::upgrade(server, app, &format!("/app/{}?protocol=7", app.key));
     assert_eq!(socket.established()["activity_timeout"], 1, "P-LIVE-3");
-    socket
-        .stream()
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
+    socket.stream().set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     socket
 }

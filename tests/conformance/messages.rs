@@ -10,7 +10,9 @@ use crate::stage::on_each_driver;
 fn member_order_is_free() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
-        socket.send(r#" {"x":[1,{"event":2}],"data":{"y":{},"channel":"c1","auth":""},"event":"pusher:subscribe","z":null} "#);
+        socket.send(
+            r#" {"x":[1,{"event":2}],"data":{"y":{},"channel":"c1","auth":""},"event":"pusher:subscribe","z":null} "#,
+        );
         socket.expect_data("pusher_internal:subscription_succeeded", "c1", "{}");
         socket.send("{\"event\":\"pusher:subscribe\",\r\n\t\"data\":{\"channel\":\"c2\"}}");
         socket.expect_data("pusher_internal:subscription_succeeded", "c2", "{}");
@@ -70,8 +72,7 @@ fn malformed_messages_get_invalid_json() {
         ] {
             socket.send(text);
             let answer = socket.next_text();
-            let expected =
-                r#"{"event":"pusher:error","data":{"code":null,"message":"Invalid JSON"}}"#;
+            let expected = r#"{"event":"pusher:error","data":{"code":null,"message":"Invalid JSON"}}"#;
             let shown: String = text.chars().take(60).collect();
             assert_eq!(answer, expected, "to {shown:?}");
         }
@@ -85,14 +86,9 @@ fn malformed_messages_get_invalid_json() {
 fn unknown_events_get_an_error() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
-        for event in [
-            "hello",
-            "",
-            "pusher:nonsense",
-            "pusher_internal:subscription_succeeded",
-            "pusher:error",
-            "Client-x",
-        ] {
+        for event in
+            ["hello", "", "pusher:nonsense", "pusher_internal:subscription_succeeded", "pusher:error", "Client-x"]
+        {
             socket.send_json(&serde_json::json!({"event": event, "channel": "c", "data": {}}));
             socket.expect_error(None);
         }
@@ -106,11 +102,7 @@ fn hundredth_bad_message_closes_with_4009() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
         for index in 1..100 {
-            socket.send(if index % 2 == 0 {
-                "{"
-            } else {
-                r#"{"event":"nonsense"}"#
-            });
+            socket.send(if index % 2 == 0 { "{" } else { r#"{"event":"nonsense"}"# });
             socket.expect_error(None);
         }
         socket.expect_quiet();

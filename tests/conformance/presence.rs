@@ -49,15 +49,9 @@ fn numeric_user_ids_become_strings() {
         let channel = unique("presence-numeric");
         let (mut first, mut second) = pair(server, server.app());
         let roster = first.join(&channel, r#"{"user_id":669}"#);
-        assert_eq!(
-            roster,
-            json!({"count": 1, "ids": ["669"], "hash": {"669": null}})
-        );
+        assert_eq!(roster, json!({"count": 1, "ids": ["669"], "hash": {"669": null}}));
         second.join(&channel, r#"{"user_id":"670","user_info":null}"#);
-        assert_eq!(
-            data(&first.expect_event("pusher_internal:member_added"))["user_id"],
-            "670"
-        );
+        assert_eq!(data(&first.expect_event("pusher_internal:member_added"))["user_id"], "670");
         // P-PRES-1: 669 and "669" are one user.
         let mut third = Socket::open(server, server.app());
         assert_eq!(third.join(&channel, r#"{"user_id":"669"}"#)["count"], 2);
@@ -75,54 +69,31 @@ fn many_connections_of_one_user_are_one_member() {
         watcher.join(&channel, r#"{"user_id":"watcher"}"#);
         let mut tabs: Vec<Socket> = (0..6).map(|_| Socket::open(server, server.app())).collect();
         for (index, tab) in tabs.iter_mut().enumerate() {
-            let roster = tab.join(
-                &channel,
-                &format!(r#"{{"user_id":"u","user_info":{{"tab":{index}}}}}"#),
-            );
-            assert_eq!(
-                (&roster["count"], &roster["hash"]["u"]["tab"]),
-                (&json!(2), &json!(0)),
-                "{roster}"
-            );
+            let roster = tab.join(&channel, &format!(r#"{{"user_id":"u","user_info":{{"tab":{index}}}}}"#));
+            assert_eq!((&roster["count"], &roster["hash"]["u"]["tab"]), (&json!(2), &json!(0)), "{roster}");
             if index == 0 {
-                assert_eq!(
-                    data(&watcher.expect_event("pusher_internal:member_added"))["user_info"]["tab"],
-                    0
-                );
+                assert_eq!(data(&watcher.expect_event("pusher_internal:member_added"))["user_info"]["tab"], 0);
             }
             watcher.expect_quiet();
         }
         let body = json!({"name": "e", "channel": channel, "data": "x", "info": "user_count,subscription_count"});
         let answer = server.post_events(server.app(), &body).expect(200).json();
-        assert_eq!(
-            answer["channels"][&channel],
-            json!({"user_count": 2, "subscription_count": 7})
-        );
+        assert_eq!(answer["channels"][&channel], json!({"user_count": 2, "subscription_count": 7}));
         watcher.expect_data("e", &channel, "x");
         let last = tabs.pop().unwrap();
         for (index, mut tab) in tabs.into_iter().enumerate() {
             tab.expect_event("e");
-            if index % 2 == 0 {
-                tab.leave()
-            } else {
-                tab.unsubscribe(&channel)
-            }
+            if index % 2 == 0 { tab.leave() } else { tab.unsubscribe(&channel) }
         }
         // The count is asked for by publishing, so the watcher gets `count` events and nothing else.
         server.await_subscriptions(server.app(), &channel, 2);
         expect_counts_alone(&mut watcher);
         last.leave();
-        assert_eq!(
-            data(&watcher.expect_event("pusher_internal:member_removed"))["user_id"],
-            "u"
-        );
+        assert_eq!(data(&watcher.expect_event("pusher_internal:member_removed"))["user_id"], "u");
         // P-PRES-3: after the last leave the next join brings its own `user_info`.
         let mut tab = Socket::open(server, server.app());
         tab.join(&channel, r#"{"user_id":"u","user_info":{"tab":9}}"#);
-        assert_eq!(
-            data(&watcher.expect_event("pusher_internal:member_added"))["user_info"]["tab"],
-            9
-        );
+        assert_eq!(data(&watcher.expect_event("pusher_internal:member_added"))["user_info"]["tab"], 9);
     });
 }
 
@@ -136,19 +107,13 @@ fn closing_the_connection_removes_the_member() {
         for user in ["polite", "abrupt"] {
             let mut member = Socket::open(server, server.app());
             member.join(&channel, &json!({"user_id": user}).to_string());
-            assert_eq!(
-                data(&watcher.expect_event("pusher_internal:member_added"))["user_id"],
-                user
-            );
+            assert_eq!(data(&watcher.expect_event("pusher_internal:member_added"))["user_id"], user);
             if user == "polite" {
                 member.leave()
             } else {
                 drop(member)
             }
-            assert_eq!(
-                data(&watcher.expect_event("pusher_internal:member_removed"))["user_id"],
-                user
-            );
+            assert_eq!(data(&watcher.expect_event("pusher_internal:member_removed"))["user_id"], user);
         }
     });
 }
@@ -182,9 +147,7 @@ fn bad_channel_data_is_refused() {
         }
         socket.expect_quiet();
         let auth = socket.app.sign_private(&socket.socket_id, &channel);
-        socket.send_json(
-            &json!({"event": "pusher:subscribe", "data": {"auth": auth, "channel": channel}}),
-        );
+        socket.send_json(&json!({"event": "pusher:subscribe", "data": {"auth": auth, "channel": channel}}));
         socket.expect_error(Some(4009));
         socket.expect_event("pusher:subscription_error");
     });
@@ -228,10 +191,7 @@ fn member_limit() {
             let mut members: Vec<Socket> = (0..limit)
                 .map(|user| {
                     let mut socket = Socket::open(server, app);
-                    assert_eq!(
-                        socket.join(&channel, &json!({"user_id": user}).to_string())["count"],
-                        user + 1
-                    );
+                    assert_eq!(socket.join(&channel, &json!({"user_id": user}).to_string())["count"], user + 1);
                     socket
                 })
                 .collect();
@@ -248,7 +208,7 @@ fn member_limit() {
                     return None;
                 }
                 assert_eq!(first["event"], "pusher_internal:subscription_succeeded");
- Some(())
+                Some(())
             });
         }
     });
@@ -263,20 +223,12 @@ fn large_rosters_arrive_whole() {
         let mut members = Vec::new();
         for user in 0..100 {
             let mut socket = Socket::open(server, server.app());
-            let roster = socket.join(
-                &channel,
-                &json!({"user_id": user, "user_info": info}).to_string(),
-            );
+            let roster = socket.join(&channel, &json!({"user_id": user, "user_info": info}).to_string());
             if user == 99 {
                 let hash = roster["hash"].as_object().unwrap();
                 assert_eq!(hash.len(), 100);
                 assert!(hash.values().all(|value| value == &json!(info)));
-                let ids: Vec<&str> = roster["ids"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|id| id.as_str().unwrap())
-                    .collect();
+                let ids: Vec<&str> = roster["ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
                 assert!(ids.iter().all(|id| hash.contains_key(*id)), "P-SDK-9");
             }
             members.push(socket);
@@ -300,17 +252,12 @@ fn pair(server: &TestServer, app: &App) -> (Socket, Socket) {
 }
 
 fn data(frame: &Value) -> Value {
-    serde_json::from_str(frame["data"].as_str().expect("data is a string"))
-        .expect("data holds JSON")
+    serde_json::from_str(frame["data"].as_str().expect("data is a string")).expect("data holds JSON")
 }
 
 fn expect_limit(socket: &mut Socket, channel: &str, channel_data: &str, status: u16) {
     socket.send_join(channel, channel_data);
     socket.expect_error(None);
     let frame = socket.expect_event("pusher:subscription_error");
-    assert_eq!(
-        (&frame["data"]["type"], &frame["data"]["status"]),
-        (&json!("LimitReached"), &json!(status)),
-        "{frame}"
-    );
+    assert_eq!((&frame["data"]["type"], &frame["data"]["status"]), (&json!("LimitReached"), &json!(status)), "{frame}");
 }

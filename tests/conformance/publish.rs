@@ -14,22 +14,11 @@ fn event_is_byte_exact() {
         let channel = unique("exact");
         let mut socket = Socket::open(server, server.app());
         socket.subscribe(&channel);
-        let body =
-            format!(r#"{{"name":"my-event","data":"{{\"a\":\"b c\"}}","channels":["{channel}"]}}"#);
-        let answer = server
-            .post_signed(server.app(), &server.app().path("/events"), body.as_bytes())
-            .expect(200);
+        let body = format!(r#"{{"name":"my-event","data":"{{\"a\":\"b c\"}}","channels":["{channel}"]}}"#);
+        let answer = server.post_signed(server.app(), &server.app().path("/events"), body.as_bytes()).expect(200);
         assert_eq!(answer.text(), "{}");
-        assert!(
-            answer
-                .header("content-type")
-                .unwrap()
-                .starts_with("application/json"),
-            "{:?}",
-            answer.headers
-        );
-        let expected =
-            format!(r#"{{"event":"my-event","channel":"{channel}","data":"{{\"a\":\"b c\"}}"}}"#);
+        assert!(answer.header("content-type").unwrap().starts_with("application/json"), "{:?}", answer.headers);
+        let expected = format!(r#"{{"event":"my-event","channel":"{channel}","data":"{{\"a\":\"b c\"}}"}}"#);
         assert_eq!(socket.next_text(), expected);
     });
 }
@@ -42,25 +31,15 @@ fn any_text_arrives_unchanged() {
         let mut socket = Socket::open(server, server.app());
         socket.subscribe(&channel);
         let long = "ab\u{1f980}".repeat(1_700);
-        for data in [
-            "",
-            "\"",
-            "\\",
-            "\u{0}\u{1}\u{1f}\u{7f}",
-            "é\u{1f980}\u{2028}",
-            "</script>",
-            "{\"nonce\":\"A/+=\"}",
-            &long,
-        ] {
+        for data in
+            ["", "\"", "\\", "\u{0}\u{1}\u{1f}\u{7f}", "é\u{1f980}\u{2028}", "</script>", "{\"nonce\":\"A/+=\"}", &long]
+        {
             server.publish(server.app(), &channel, "e", data);
             socket.expect_data("e", &channel, data);
         }
         // The escapes that serde_json would not choose.
-        let body =
-            format!(r#"{{"name":"e","channel":"{channel}","data":"\u0041\/\ud83e\udd80\u000A"}}"#);
-        server
-            .post_signed(server.app(), &server.app().path("/events"), body.as_bytes())
-            .expect(200);
+        let body = format!(r#"{{"name":"e","channel":"{channel}","data":"\u0041\/\ud83e\udd80\u000A"}}"#);
+        server.post_signed(server.app(), &server.app().path("/events"), body.as_bytes()).expect(200);
         socket.expect_data("e", &channel, "A/\u{1f980}\n");
     });
 }
@@ -79,9 +58,7 @@ fn body_forms() {
                 json!({"data": "x", "channels": [channel], "name": "e", "unknown": {"a": [1]}}),
                 json!({"name": "e", "channels": [channel, channel], "data": "x", "socket_id": null, "info": null}),
             ] {
-                server
-                    .post_signed(app, &path, body.to_string().as_bytes())
-                    .expect(200);
+                server.post_signed(app, &path, body.to_string().as_bytes()).expect(200);
                 socket.expect_data("e", &channel, "x");
             }
         }
@@ -156,27 +133,18 @@ fn refused_bodies() {
             format!(r#"{{"name":"e","channel":"{channel}","data":"\ud800"}}"#),
         ];
         for body in &bodies {
-            let answer =
-                server.post_signed(server.app(), &server.app().path("/events"), body.as_bytes());
+            let answer = server.post_signed(server.app(), &server.app().path("/events"), body.as_bytes());
             let shown: String = body.chars().take(100).collect();
             assert_eq!(answer.status, 400, "{shown}");
             let text = answer.text();
-            assert!(
-                text.len() > 1 && text.ends_with('\n') && text.lines().count() == 1,
-                "{text:?} to {shown}"
-            );
+            assert!(text.len() > 1 && text.ends_with('\n') && text.lines().count() == 1, "{text:?} to {shown}");
         }
-        let invalid_utf8 =
-            format!(r#"{{"name":"e","channel":"{channel}","data":"?"}}"#).replace('?', "\u{fffd}");
+        let invalid_utf8 = format!(r#"{{"name":"e","channel":"{channel}","data":"?"}}"#).replace('?', "\u{fffd}");
         let mut bytes = invalid_utf8.into_bytes();
         let at = bytes.iter().position(|byte| *byte == 0xEF).unwrap();
         bytes.splice(at..at + 3, [0xFF]);
-        server
-            .post_signed(server.app(), &server.app().path("/events"), &bytes)
-            .expect(400);
-        server
-            .post_signed(server.app(), &server.app().path("/events"), b"")
-            .expect(400);
+        server.post_signed(server.app(), &server.app().path("/events"), &bytes).expect(400);
+        server.post_signed(server.app(), &server.app().path("/events"), b"").expect(400);
         socket.expect_quiet();
     });
 }
@@ -188,12 +156,7 @@ fn unknown_socket_id_and_client_names_are_accepted() {
         let channel = unique("lenient");
         let mut socket = Socket::open(server, server.app());
         socket.subscribe(&channel);
-        for id in [
-            "1.1",
-            "18446744073709551615.18446744073709551615",
-            "99999999999999999999999.1",
-            "0.0",
-        ] {
+        for id in ["1.1", "18446744073709551615.18446744073709551615", "99999999999999999999999.1", "0.0"] {
             server
                 .post_events(
                     server.app(),
@@ -211,9 +174,7 @@ fn socket_id_is_excluded() {
     on_each_driver(|server| {
         let channel = unique("exclude");
         let mut sockets: Vec<Socket> = (0..6).map(|_| Socket::open(server, server.app())).collect();
-        sockets
-            .iter_mut()
-            .for_each(|socket| socket.subscribe(&channel));
+        sockets.iter_mut().for_each(|socket| socket.subscribe(&channel));
         let mut foreign = Socket::open(server, server.named_app("other"));
         foreign.subscribe(&channel);
         for excluded in 0..sockets.len() {
@@ -222,9 +183,7 @@ fn socket_id_is_excluded() {
             server.post_events(server.app(), &event).expect(200);
             let batch = json!({"batch": [event, {"name": "f", "channel": channel, "data": "y"}]});
             post_batch(server, &batch).expect(200);
-            server
-                .post_events(server.named_app("other"), &event)
-                .expect(200);
+            server.post_events(server.named_app("other"), &event).expect(200);
             foreign.expect_data("e", &channel, "x");
             for (index, socket) in sockets.iter_mut().enumerate() {
                 if index != excluded {
@@ -247,23 +206,12 @@ fn channels_per_event_limit() {
         names.iter().for_each(|name| socket.subscribe(name));
         let mut doubled = names[..100].to_vec();
         doubled.push(names[0].clone());
-        for (channels, status) in [
-            (&names[..99], 200),
-            (&names[..100], 200),
-            (&doubled[..], 200),
-            (&names[..], 400),
-        ] {
-            server
-                .post_events(
-                    server.app(),
-                    &json!({"name": "e", "channels": channels, "data": "x"}),
-                )
-                .expect(status);
+        for (channels, status) in [(&names[..99], 200), (&names[..100], 200), (&doubled[..], 200), (&names[..], 400)] {
+            server.post_events(server.app(), &json!({"name": "e", "channels": channels, "data": "x"})).expect(status);
             if status == 200 {
                 let count = channels.len().min(100);
-                let mut got: Vec<String> = (0..count)
-                    .map(|_| socket.next_json()["channel"].as_str().unwrap().to_owned())
-                    .collect();
+                let mut got: Vec<String> =
+                    (0..count).map(|_| socket.next_json()["channel"].as_str().unwrap().to_owned()).collect();
                 got.sort();
                 let mut wanted = channels[..count].to_vec();
                 wanted.sort();
@@ -282,31 +230,14 @@ fn event_name_limit() {
         let mut socket = Socket::open(server, server.app());
         socket.subscribe(&channel);
         let (almost, full) = ("n".repeat(199), "é".repeat(100));
-        for name in [
-            "e",
-            "App\\Events\\Foo",
-            ".App.Events",
-            "with space",
-            "é\u{1f980}\"",
-            &almost,
-            &full,
-        ] {
+        for name in ["e", "App\\Events\\Foo", ".App.Events", "with space", "é\u{1f980}\"", &almost, &full] {
             server.publish(server.app(), &channel, name, "x");
             socket.expect_data(name, &channel, "x");
         }
-        for name in [
-            "n".repeat(201),
-            "a\u{0}b".to_owned(),
-            "a\u{1f}".to_owned(),
-            "a\u{7f}".to_owned(),
-            "a\u{85}".to_owned(),
-        ] {
-            server
-                .post_events(
-                    server.app(),
-                    &json!({"name": name, "channel": channel, "data": "x"}),
-                )
-                .expect(400);
+        for name in
+            ["n".repeat(201), "a\u{0}b".to_owned(), "a\u{1f}".to_owned(), "a\u{7f}".to_owned(), "a\u{85}".to_owned()]
+        {
+            server.post_events(server.app(), &json!({"name": name, "channel": channel, "data": "x"})).expect(400);
         }
         socket.expect_quiet();
     });
@@ -321,21 +252,14 @@ fn data_limit() {
             let channel = unique("size");
             let mut socket = Socket::open(server, app);
             socket.subscribe(&channel);
-            for data in [
-                "d".repeat(limit - 1),
-                "d".repeat(limit),
-                "\u{1}".repeat(limit),
-                "é".repeat(limit / 2),
-            ] {
+            for data in ["d".repeat(limit - 1), "d".repeat(limit), "\u{1}".repeat(limit), "é".repeat(limit / 2)] {
                 server.publish(app, &channel, "e", &data);
                 socket.expect_data("e", &channel, &data);
             }
             for data in ["d".repeat(limit + 1), "é".repeat(limit / 2 + 1)] {
                 let body = json!({"name": "e", "channels": [channel, "another"], "data": data});
                 let answer = server.post_events(app, &body).expect(413);
-                let text = format!(
-                    "The data content of this event exceeds the allowed maximum ({limit} bytes).\n"
-                );
+                let text = format!("The data content of this event exceeds the allowed maximum ({limit} bytes).\n");
                 assert_eq!(answer.text(), text);
             }
             let raw = json!({"name": "e", "channel": channel, "data": ["d".repeat(limit)]});
@@ -354,18 +278,10 @@ fn info_of_events() {
         let mut sockets: Vec<Socket> = (0..3).map(|_| Socket::open(server, server.app())).collect();
         for (index, socket) in sockets.iter_mut().enumerate() {
             socket.subscribe(&public);
-            socket.join(
-                &presence,
-                &json!({"user_id": (index / 2).to_string()}).to_string(),
-            );
+            socket.join(&presence, &json!({"user_id": (index / 2).to_string()}).to_string());
         }
         let post = |info: &str| {
-            let channels = [
-                public.as_str(),
-                presence.as_str(),
-                "nobody-here",
-                public.as_str(),
-            ];
+            let channels = [public.as_str(), presence.as_str(), "nobody-here", public.as_str()];
             let body = json!({"name": "e", "channels": channels, "data": "x", "info": info});
             server.post_events(server.app(), &body).expect(200).json()
         };
@@ -392,8 +308,7 @@ fn batch_events() {
         let mut socket = Socket::open(server, server.app());
         socket.subscribe(&first);
         socket.join(&second, r#"{"user_id":"1"}"#);
-        let event =
-            |channel: &str, data: &str| json!({"name": "e", "channel": channel, "data": data});
+        let event = |channel: &str, data: &str| json!({"name": "e", "channel": channel, "data": data});
         let batch = json!({"batch": (0..10).map(|index| event(&first, &index.to_string())).collect::<Vec<_>>()});
         assert_eq!(post_batch(server, &batch).expect(200).text(), "{}");
         (0..10).for_each(|index| socket.expect_data("e", &first, &index.to_string()));
@@ -401,14 +316,9 @@ fn batch_events() {
         with_info["info"] = json!("user_count,subscription_count");
         let batch = json!({"batch": [event(&first, "b"), with_info, event(&first, "c")]});
         let answer = post_batch(server, &batch).expect(200).json();
-        assert_eq!(
-            answer,
-            json!({"batch": [{}, {"user_count": 1, "subscription_count": 1}, {}]})
-        );
+        assert_eq!(answer, json!({"batch": [{}, {"user_count": 1, "subscription_count": 1}, {}]}));
         // Between channels the order is open.
-        let mut got: Vec<String> = (0..3)
-            .map(|_| socket.next_json()["data"].as_str().unwrap().to_owned())
-            .collect();
+        let mut got: Vec<String> = (0..3).map(|_| socket.next_json()["data"].as_str().unwrap().to_owned()).collect();
         got.sort();
         assert_eq!(got, ["a", "b", "c"]);
     });
@@ -429,27 +339,16 @@ fn batch_is_all_or_nothing() {
             }
         }
         for (bad, status) in [
-            (
-                json!({"name": "pusher:e", "channel": channel, "data": "x"}),
-                400,
-            ),
+            (json!({"name": "pusher:e", "channel": channel, "data": "x"}), 400),
             (json!({"name": "e", "channel": "a b", "data": "x"}), 400),
             (json!({"name": "e", "data": "x"}), 400),
             (json!({"name": "e", "channel": channel}), 400),
-            (
-                json!({"name": "e", "channel": channel, "data": "d".repeat(10_241)}),
-                413,
-            ),
+            (json!({"name": "e", "channel": channel, "data": "d".repeat(10_241)}), 413),
             (json!(7), 400),
         ] {
             post_batch(server, &json!({"batch": [event, bad, event]})).expect(status);
         }
-        for body in [
-            json!({}),
-            json!({"batch": {}}),
-            json!({"batch": "x"}),
-            json!([event]),
-        ] {
+        for body in [json!({}), json!({"batch": {}}), json!({"batch": "x"}), json!([event])] {
             post_batch(server, &body).expect(400);
         }
         socket.expect_quiet();
@@ -463,20 +362,15 @@ fn order_follows_answers() {
     on_each_driver(|server| {
         let channel = unique("order");
         let mut sockets: Vec<Socket> = (0..6).map(|_| Socket::open(server, server.app())).collect();
-        sockets
-            .iter_mut()
-            .for_each(|socket| socket.subscribe(&channel));
+        sockets.iter_mut().for_each(|socket| socket.subscribe(&channel));
         for index in 0..200 {
             server.publish(server.app(), &channel, "e", &index.to_string());
         }
         let mut pipeline = http::HttpConnection::open(server.address);
         let mut requests = Vec::new();
         for index in 200..300 {
-            let body =
-                json!({"name": "e", "channel": channel, "data": index.to_string()}).to_string();
-            let target = server
-                .app()
-                .sign("POST", &server.app().path("/events"), body.as_bytes());
+            let body = json!({"name": "e", "channel": channel, "data": index.to_string()}).to_string();
+            let target = server.app().sign("POST", &server.app().path("/events"), body.as_bytes());
             requests.extend(http::encode_request("POST", &target, &[], body.as_bytes()));
         }
         pipeline.write(&requests).unwrap();
@@ -489,9 +383,5 @@ fn order_follows_answers() {
 }
 
 fn post_batch(server: &TestServer, body: &Value) -> http::Response {
-    server.post_signed(
-        server.app(),
-        &server.app().path("/batch_events"),
-        body.to_string().as_bytes(),
-    )
+    server.post_signed(server.app(), &server.app().path("/batch_events"), body.to_string().as_bytes())
 }

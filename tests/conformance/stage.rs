@@ -22,8 +22,5 @@ fn options(driver: Driver) -> ServerOptions {
         .app("soft", &["max_connections=1", "connection_limit_soft=true"])
         .app("tls", &["tls_only=true"])
         .app("origin", &["allowed_origins=example.com"])
-        .app(
-            "small",
-            &["max_event_data_bytes=20", "max_presence_members=3"],
-        )
+        .app("small", &["max_event_data_bytes=20", "max_presence_members=3"])
 }

@@ -20,17 +20,9 @@ fn generated_ids_are_digits_and_keys_are_hex() {
     let directory = data_directory();
     for _ in 0..5 {
         let app = cli::create_app(directory.path(), &[]);
-        assert!(
-            !app.id.is_empty() && app.id.bytes().all(|byte| byte.is_ascii_digit()),
-            "{}",
-            app.id
-        );
+        assert!(!app.id.is_empty() && app.id.bytes().all(|byte| byte.is_ascii_digit()), "{}", app.id);
         let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        assert!(
-            app.key.len() == 20 && app.key.bytes().all(lower_hex),
-            "{}",
-            app.key
-        );
+        assert!(app.key.len() == 20 && app.key.bytes().all(lower_hex), "{}", app.key);
     }
 }
 
@@ -45,15 +37,10 @@ fn one_line_says_where_it_listens() {
         let plural = if shards == 1 { "" } else { "s" };
         let driver = drivers()[0].word();
         let version = env!("CARGO_PKG_VERSION");
-        let expected = format!(
-            "relay {version} listening on {address} ({driver}, {shards} shard{plural}, health on {health})"
-        );
+        let expected =
+            format!("relay {version} listening on {address} ({driver}, {shards} shard{plural}, health on {health})");
         assert_eq!(line, expected);
-        assert!(
-            server.process.log().contains(driver),
-            "{}",
-            server.process.log()
-        );
+        assert!(server.process.log().contains(driver), "{}", server.process.log());
         http::get(address, "/up").expect(200);
         http::get(health, "/ready").expect(200);
     }
@@ -66,55 +53,22 @@ fn dev_curls_work_as_pasted() {
     let mut server = serve(&["--dev"]);
     let address = addresses(&server.process.listening_line()).0;
     let mut lines = Vec::new();
-    while lines
-        .iter()
-        .filter(|line: &&String| line.trim_start().starts_with("curl "))
-        .count()
-        < 3
-    {
-        lines.push(
-            server
-                .process
-                .line(PATIENCE)
-                .unwrap_or_else(|| panic!("three curls in {lines:?}")),
-        );
+    while lines.iter().filter(|line: &&String| line.trim_start().starts_with("curl ")).count() < 3 {
+        lines.push(server.process.line(PATIENCE).unwrap_or_else(|| panic!("three curls in {lines:?}")));
     }
-    let curls: Vec<&String> = lines
-        .iter()
-        .filter(|line| line.trim_start().starts_with("curl "))
-        .collect();
+    let curls: Vec<&String> = lines.iter().filter(|line| line.trim_start().starts_with("curl ")).collect();
     let text = lines.join("\n");
-    for word in [
-        "app-key",
-        "wsHost",
-        "enabledTransports",
-        "X-Relay-Key",
-        "Bearer rly_",
-        "auth_signature",
-    ] {
+    for word in ["app-key", "wsHost", "enabledTransports", "X-Relay-Key", "Bearer rly_", "auth_signature"] {
         assert!(text.contains(word), "{word} in\n{text}");
     }
-    let app = App {
-        id: "1".to_owned(),
-        key: "app-key".to_owned(),
-        secret: "app-secret".to_owned(),
-    };
+    let app = App { id: "1".to_owned(), key: "app-key".to_owned(), secret: "app-secret".to_owned() };
     let dev = TestServer::adopt(address, app.clone());
     let channels: BTreeSet<String> = curls.iter().map(|curl| channel_of(curl)).collect();
     let (mut socket, mut other) = (Socket::open(&dev, &app), Socket::open(&dev, &app));
-    channels
-        .iter()
-        .for_each(|channel| socket.subscribe(channel));
+    channels.iter().for_each(|channel| socket.subscribe(channel));
     for curl in curls {
-        let output = cli::command("sh")
-            .args(["-c", curl])
-            .output()
-            .expect("a shell");
-        assert!(
-            output.status.success(),
-            "{curl}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = cli::command("sh").args(["-c", curl]).output().expect("a shell");
+        assert!(output.status.success(), "{curl}\n{}", String::from_utf8_lossy(&output.stderr));
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(printed.contains("{}"), "{curl}\n{printed}");
         let frame = socket.next_json();
@@ -131,10 +85,7 @@ fn dev_curls_work_as_pasted() {
 fn environment_makes_an_app_and_sets_flags() {
     let directory = data_directory();
     let mut command = cli::command("setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(cli::binary())
-        .arg("serve");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(cli::binary()).arg("serve");
     for (name, value) in [
         ("RELAY_APP_ID", "42"),
         ("RELAY_APP_KEY", "env-key"),
@@ -150,11 +101,7 @@ fn environment_makes_an_app_and_sets_flags() {
     let mut process = RunningProcess::spawn(command);
     let line = process.listening_line();
     assert!(line.contains("(epoll, 1 shard"), "{line}");
-    let app = App {
-        id: "42".to_owned(),
-        key: "env-key".to_owned(),
-        secret: "env-secret".to_owned(),
-    };
+    let app = App { id: "42".to_owned(), key: "env-key".to_owned(), secret: "env-secret".to_owned() };
     let server = TestServer::adopt(addresses(&line).0, app.clone());
     let mut socket = Socket::open(&server, &app);
     socket.subscribe("private-env");
@@ -168,11 +115,7 @@ fn environment_makes_an_app_and_sets_flags() {
 fn configuration_file() {
     let directory = data_directory();
     let file = directory.path().join("relay.toml");
-    std::fs::write(
-        &file,
-        "listen = \"127.0.0.1:0\"\nshards = 1\nio = \"epoll\"\n",
-    )
-    .unwrap();
+    std::fs::write(&file, "listen = \"127.0.0.1:0\"\nshards = 1\nio = \"epoll\"\n").unwrap();
     let path = file.to_str().unwrap().to_owned();
     let mut server = serve_bare(&["--config", &path, "--metrics-listen", "127.0.0.1:0"]);
     let line = server.process.listening_line();
@@ -187,9 +130,7 @@ fn configuration_file() {
     ] {
         std::fs::write(&file, text).unwrap();
         let line = refused(&["--config", &path]);
-        words
-            .iter()
-            .for_each(|word| assert!(line.contains(word), "{word:?} in {line:?}"));
+        words.iter().for_each(|word| assert!(line.contains(word), "{word:?} in {line:?}"));
     }
     refused(&["--config", "/no/such/relay.toml"]);
 }
@@ -198,10 +139,7 @@ fn configuration_file() {
 #[test]
 fn bad_starts_are_refused_in_one_line() {
     let line = refused(&["--lissen", "127.0.0.1:0"]);
-    assert!(
-        line.contains("--lissen") && line.contains("--listen"),
-        "the nearest flag: {line:?}"
-    );
+    assert!(line.contains("--lissen") && line.contains("--listen"), "the nearest flag: {line:?}");
     for (flag, value) in [
         ("--listen", "nonsense"),
         ("--listen", "127.0.0.1:99999"),
@@ -212,10 +150,7 @@ fn bad_starts_are_refused_in_one_line() {
         ("--activity-timeout", "0"),
     ] {
         let line = refused(&[flag, value]);
-        assert!(
-            line.contains(flag.trim_start_matches("--")) || line.contains(value),
-            "{flag} {value}: {line:?}"
-        );
+        assert!(line.contains(flag.trim_start_matches("--")) || line.contains(value), "{flag} {value}: {line:?}");
     }
     let directory = data_directory();
     let file = directory.path().join("file");
@@ -239,14 +174,7 @@ fn second_server_is_refused() {
     on_fresh_servers(ServerOptions::new, |first| {
         let address = first.address.to_string();
         for shards in ["1", "2"] {
-            let line = refused(&[
-                "--listen",
-                &address,
-                "--shards",
-                shards,
-                "--io",
-                first.driver.flag(),
-            ]);
+            let line = refused(&["--listen", &address, "--shards", shards, "--io", first.driver.flag()]);
             assert!(line.contains(&address), "{line:?}");
         }
         refused_with_data(&first.data, &["--io", first.driver.flag()]);
@@ -269,21 +197,10 @@ fn port_in_use_is_refused() {
 fn forbidden_io_uring_falls_back_to_epoll() {
     let directory = data_directory();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/forbid_io_uring.py");
-    let arguments = [
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--metrics-listen",
-        "127.0.0.1:0",
-        "--data",
-    ];
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--data"];
     let forbidden = || {
         let mut command = cli::command("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "--", "python3"])
-            .arg(&script)
-            .arg(cli::binary())
-            .args(arguments);
+        command.args(["--pdeathsig", "KILL", "--", "python3"]).arg(&script).arg(cli::binary()).args(arguments);
         command.arg(directory.path());
         command
     };
@@ -291,11 +208,7 @@ fn forbidden_io_uring_falls_back_to_epoll() {
     let mut process = RunningProcess::spawn(forbidden());
     let line = process.listening_line();
     assert!(line.contains("(epoll, "), "{line}");
-    assert!(
-        process.log().contains("io_uring"),
-        "the log says why not io_uring: {}",
-        process.log()
-    );
+    assert!(process.log().contains("io_uring"), "the log says why not io_uring: {}", process.log());
     let server = TestServer::adopt(addresses(&line).0, app.clone());
     let mut socket = Socket::open(&server, &app);
     socket.subscribe("private-c");
@@ -304,10 +217,7 @@ fn forbidden_io_uring_falls_back_to_epoll() {
     process.kill();
     let output = forbidden().args(["--io", "uring"]).output().unwrap();
     let line = one_line(&output);
-    assert!(
-        line.contains("io_uring") && (line.contains("epoll") || line.contains("seccomp")),
-        "{line:?}"
-    );
+    assert!(line.contains("io_uring") && (line.contains("epoll") || line.contains("seccomp")), "{line:?}");
 }
 
 /// P-CLOSE-1, R-BASE-3: on SIGTERM and on SIGINT `/ready` turns 503 while requests are answered and publishes delivered, new sockets get 4200,
@@ -335,17 +245,10 @@ fn drain_closes_with_4200_and_exits_0() {
             let mut late = Socket::upgrade(&server, &app, &format!("/app/{}{QUERY}", app.key));
             late.expect_fatal(4200);
             for socket in &mut sockets {
-                socket
-                    .stream()
-                    .set_read_timeout(Some(Duration::from_secs(15)))
-                    .unwrap();
+                socket.stream().set_read_timeout(Some(Duration::from_secs(15))).unwrap();
                 socket.expect_fatal(4200);
             }
-            assert!(
-                start.elapsed() < Duration::from_secs(13),
-                "{:?}",
-                start.elapsed()
-            );
+            assert!(start.elapsed() < Duration::from_secs(13), "{:?}", start.elapsed());
             let status = server.wait(Duration::from_secs(10));
             assert_eq!(status.code(), Some(0));
         });
@@ -361,11 +264,7 @@ fn small_drains_and_second_signals_are_quick() {
         server.signal("TERM");
         socket.expect_fatal(4200);
         assert_eq!(server.wait(PATIENCE).code(), Some(0));
-        assert!(
-            start.elapsed() < Duration::from_secs(4),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     });
     on_fresh_servers(ServerOptions::new, |mut server| {
         let app = server.app().clone();
@@ -390,8 +289,7 @@ fn slow_reader_is_closed_and_harms_nobody() {
         let mut healthy = Socket::open(&server, app);
         let stream = std::net::TcpStream::connect(server.address).unwrap();
         rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4096).unwrap();
-        let (mut slow, _) =
-            Socket::upgrade_on(stream, app, &format!("/app/{}{QUERY}", app.key), &[]);
+        let (mut slow, _) = Socket::upgrade_on(stream, app, &format!("/app/{}{QUERY}", app.key), &[]);
         slow.established();
         let channels: Vec<String> = (0..100).map(|index| format!("slow-{index}")).collect();
         for channel in &channels {
@@ -403,10 +301,7 @@ fn slow_reader_is_closed_and_harms_nobody() {
         // Each publish owes the slow reader 1 MiB; what the kernel's buffers take is a little of the first.
         for round in 0..4 {
             server
-                .post_events(
-                    app,
-                    &json!({"name": format!("e{round}"), "channels": channels, "data": data}),
-                )
+                .post_events(app, &json!({"name": format!("e{round}"), "channels": channels, "data": data}))
                 .expect(200);
             for _ in &channels {
                 let frame = healthy.next_json();
@@ -434,14 +329,8 @@ fn slow_reader_is_closed_and_harms_nobody() {
 }
 
 fn channel_of(curl: &str) -> String {
-    let rest = curl
-        .split("\"channel")
-        .nth(1)
-        .unwrap_or_else(|| panic!("a channel in {curl}"));
-    rest.split('"')
-        .nth(2)
-        .unwrap_or_else(|| panic!("a channel in {curl}"))
-        .to_owned()
+    let rest = curl.split("\"channel").nth(1).unwrap_or_else(|| panic!("a channel in {curl}"));
+    rest.split('"').nth(2).unwrap_or_else(|| panic!("a channel in {curl}")).to_owned()
 }
 
 /// A process with a data directory that lives as long.
@@ -459,10 +348,7 @@ fn serve_bare(arguments: &[&str]) -> Started {
     let directory = data_directory();
     let fixed = ["serve", "--data", directory.path().to_str().unwrap()];
     let process = RunningProcess::relay(&[&fixed[..], arguments].concat());
-    Started {
-        process,
-        _directory: directory,
-    }
+    Started { process, _directory: directory }
 }
 
 /// Starts with these arguments on a fresh directory; the refusal's one line.
@@ -475,55 +361,28 @@ fn refused(arguments: &[&str]) -> String {
 #[track_caller]
 fn refused_with_data(data: &Path, arguments: &[&str]) -> String {
     let mut command = cli::command("timeout");
-    command
-        .arg("10")
-        .arg(cli::binary())
-        .args(["serve", "--data"])
-        .arg(data)
-        .args(arguments);
-    for (flag, value) in [
-        ("--listen", "127.0.0.1:0"),
-        ("--metrics-listen", "127.0.0.1:0"),
-    ] {
+    command.arg("10").arg(cli::binary()).args(["serve", "--data"]).arg(data).args(arguments);
+    for (flag, value) in [("--listen", "127.0.0.1:0"), ("--metrics-listen", "127.0.0.1:0")] {
         if !arguments.contains(&flag) {
             command.args([flag, value]);
         }
     }
     let start = Instant::now();
     let output = command.output().expect("the binary starts");
-    assert_ne!(
-        output.status.code(),
-        Some(124),
-        "it started: {}",
-        String::from_utf8_lossy(&output.stdout)
-    );
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
+    assert_ne!(output.status.code(), Some(124), "it started: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     one_line(&output)
 }
 
 #[track_caller]
 fn one_line(output: &Output) -> String {
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(
-        output
-            .status
-            .code()
-            .is_some_and(|code| code != 0 && code != 101),
+        output.status.code().is_some_and(|code| code != 0 && code != 101),
         "{:?}\n{stdout}\n{stderr}",
         output.status
     );
     assert!(!stdout.contains(" listening on "), "{stdout}");
-    assert_eq!(
-        stderr.trim_end().lines().count(),
-        1,
-        "one line, not:\n{stderr}"
-    );
+    assert_eq!(stderr.trim_end().lines().count(), 1, "one line, not:\n{stderr}");
     stderr.trim_end().to_owned()
 }

@@ -15,9 +15,8 @@ fn success_is_byte_exact() {
         let mut socket = Socket::open(server, server.app());
         for channel in ["public", "private-x", "private-encrypted-x"] {
             socket.send_subscribe(channel);
-            let expected = format!(
-                r#"{{"event":"pusher_internal:subscription_succeeded","channel":"{channel}","data":"{{}}"}}"#
-            );
+            let expected =
+                format!(r#"{{"event":"pusher_internal:subscription_succeeded","channel":"{channel}","data":"{{}}"}}"#);
             assert_eq!(socket.next_text(), expected);
         }
     });
@@ -31,10 +30,7 @@ fn duplicate_subscribe_keeps_the_subscription() {
         for channel in [unique("duplicate"), unique("private-duplicate")] {
             socket.subscribe(&channel);
             socket.send_subscribe(&channel);
-            assert_eq!(
-                socket.expect_error(None),
-                format!("Existing subscription to channel {channel}")
-            );
+            assert_eq!(socket.expect_error(None), format!("Existing subscription to channel {channel}"));
             server.publish(server.app(), &channel, "e", "once");
             socket.expect_data("e", &channel, "once");
             socket.expect_quiet();
@@ -85,12 +81,8 @@ fn nothing_is_missed_after_succeeded() {
 fn bursts_of_subscribes_succeed() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
-        let channels: Vec<String> = (0..300)
-            .map(|index| format!("private-burst-{index}"))
-            .collect();
-        channels
-            .iter()
-            .for_each(|channel| socket.send_subscribe(channel));
+        let channels: Vec<String> = (0..300).map(|index| format!("private-burst-{index}")).collect();
+        channels.iter().for_each(|channel| socket.send_subscribe(channel));
         for channel in &channels {
             socket.expect_data("pusher_internal:subscription_succeeded", channel, "{}");
         }
@@ -105,17 +97,13 @@ fn missing_auth_is_answered_in_order() {
         for auth in ["", r#""auth":null,"#, r#""auth":"","#] {
             let mut socket = Socket::open(server, server.app());
             let id = socket.socket_id.clone();
-            socket.send(&format!(
-                r#"{{"event":"pusher:subscribe","data":{{{auth}"channel":"private-x"}}}}"#
-            ));
+            socket.send(&format!(r#"{{"event":"pusher:subscribe","data":{{{auth}"channel":"private-x"}}}}"#));
             let required = format!(
                 r#"{{"event":"auth_required","channel":"private-x","data":"{{\"channel\":\"private-x\",\"socket_id\":\"{id}\"}}"}}"#
             );
             assert_eq!(socket.next_text(), required);
             let sentence = "Auth info required to subscribe to private-x";
-            let error = format!(
-                r#"{{"event":"pusher:error","data":{{"code":4009,"message":"{sentence}"}}}}"#
-            );
+            let error = format!(r#"{{"event":"pusher:error","data":{{"code":4009,"message":"{sentence}"}}}}"#);
             assert_eq!(socket.next_text(), error);
             let failed = format!(
                 r#"{{"event":"pusher:subscription_error","channel":"private-x","data":{{"type":"AuthError","error":"{sentence}","status":401}}}}"#
@@ -134,10 +122,7 @@ fn auth_required_is_left_out_on_encrypted_channels() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
         socket.send(r#"{"event":"pusher:subscribe","data":{"channel":"private-encrypted-x"}}"#);
-        assert_eq!(
-            socket.expect_error(Some(4009)),
-            "Auth info required to subscribe to private-encrypted-x"
-        );
+        assert_eq!(socket.expect_error(Some(4009)), "Auth info required to subscribe to private-encrypted-x");
         socket.expect_event("pusher:subscription_error");
         socket.send(r#"{"event":"pusher:subscribe","data":{"channel":"presence-x"}}"#);
         socket.expect_event("auth_required");
@@ -157,22 +142,14 @@ fn wrong_auth_is_told_without_the_digest() {
         let wrong = "0".repeat(64);
         socket.send_json(&subscribe("private-x", &format!("{key}:{wrong}")));
         let message = socket.expect_error(Some(4009));
-        let expected = format!(
-            "Invalid signature: Expected HMAC SHA256 hex digest of {id}:private-x, but got {wrong}"
-        );
+        let expected = format!("Invalid signature: Expected HMAC SHA256 hex digest of {id}:private-x, but got {wrong}");
         assert_eq!(message, expected);
         let frame = socket.expect_event("pusher:subscription_error");
         let data = json!({"type": "AuthError", "error": expected, "status": 401});
-        assert_eq!(
-            frame,
-            json!({"event": "pusher:subscription_error", "channel": "private-x", "data": data})
-        );
+        assert_eq!(frame, json!({"event": "pusher:subscription_error", "channel": "private-x", "data": data}));
         let auth = format!("otherkey:{wrong}");
         socket.send_json(&subscribe("private-x", &auth));
-        assert_eq!(
-            socket.expect_error(Some(4009)),
-            format!("Invalid key in subscription auth data: '{auth}'")
-        );
+        assert_eq!(socket.expect_error(Some(4009)), format!("Invalid key in subscription auth data: '{auth}'"));
         socket.expect_event("pusher:subscription_error");
         socket.expect_quiet();
         socket.subscribe("private-x");
@@ -184,11 +161,8 @@ fn wrong_auth_is_told_without_the_digest() {
 fn quoted_auth_is_cut() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
-        for auth in [
-            "x".repeat(5_000),
-            "\u{1f980}".repeat(500),
-            format!("{}:{}", socket.app.key, "\u{e9}".repeat(700)),
-        ] {
+        for auth in ["x".repeat(5_000), "\u{1f980}".repeat(500), format!("{}:{}", socket.app.key, "\u{e9}".repeat(700))]
+        {
             socket.send_json(&subscribe("private-x", &auth));
             let message = socket.expect_error(Some(4009));
             assert!(message.len() < 400, "{} bytes: {message}", message.len());
@@ -219,28 +193,17 @@ fn forged_signatures_are_refused() {
             format!("{valid}0"),
             format!("{valid}00"),
         ]);
-        digests.extend([
-            valid.to_uppercase(),
-            format!(" {valid}"),
-            format!("0x{valid}"),
-            format!("{}g", &valid[..63]),
-        ]);
+        digests.extend([valid.to_uppercase(), format!(" {valid}"), format!("0x{valid}"), format!("{}g", &valid[..63])]);
         digests.push(hmac_hex(&app.secret, &format!("{id}:{channel}x")));
         digests.push(hmac_hex(&app.secret, &format!("1.1:{channel}")));
         digests.push(hmac_hex(&app.secret, &format!("{channel}:{id}")));
         digests.push(hmac_hex("", &format!("{id}:{channel}")));
         for digest in &digests {
-            refused(
-                &mut socket,
-                &subscribe(&channel, &format!("{}:{digest}", app.key)),
-            );
+            refused(&mut socket, &subscribe(&channel, &format!("{}:{digest}", app.key)));
         }
-        for auth in [
-            valid.clone(),
-            format!(":{valid}"),
-            format!("{}x:{valid}", app.key),
-            format!("{}:{valid}:", app.key),
-        ] {
+        for auth in
+            [valid.clone(), format!(":{valid}"), format!("{}x:{valid}", app.key), format!("{}:{valid}:", app.key)]
+        {
             refused(&mut socket, &subscribe(&channel, &auth));
         }
         server.publish(&app, &channel, "e", "missed");
@@ -255,26 +218,11 @@ fn forged_signatures_are_refused() {
 fn signatures_of_another_app_are_refused() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
-        let (app, other, id) = (
-            server.app(),
-            server.named_app("other"),
-            socket.socket_id.clone(),
-        );
-        refused(
-            &mut socket,
-            &subscribe("private-x", &other.sign_private(&id, "private-x")),
-        );
-        let mixed = format!(
-            "{}:{}",
-            app.key,
-            hmac_hex(&other.secret, &format!("{id}:private-x"))
-        );
+        let (app, other, id) = (server.app(), server.named_app("other"), socket.socket_id.clone());
+        refused(&mut socket, &subscribe("private-x", &other.sign_private(&id, "private-x")));
+        let mixed = format!("{}:{}", app.key, hmac_hex(&other.secret, &format!("{id}:private-x")));
         refused(&mut socket, &subscribe("private-x", &mixed));
-        let mixed = format!(
-            "{}:{}",
-            other.key,
-            hmac_hex(&app.secret, &format!("{id}:private-x"))
-        );
+        let mixed = format!("{}:{}", other.key, hmac_hex(&app.secret, &format!("{id}:private-x")));
         refused(&mut socket, &subscribe("private-x", &mixed));
         socket.expect_quiet();
     });
@@ -288,24 +236,15 @@ fn altered_presence_data_is_refused() {
         let (channel, id) = (unique("presence-altered"), socket.socket_id.clone());
         let signed = r#"{"user_id":"1","user_info":{"name":"A"}}"#;
         let auth = socket.app.sign_presence(&id, &channel, signed);
-        for sent in [
-            r#"{"user_id":"2","user_info":{"name":"A"}}"#,
-            r#"{"user_id": "1","user_info":{"name":"A"}}"#,
-            "{}",
-            "",
-        ] {
+        for sent in
+            [r#"{"user_id":"2","user_info":{"name":"A"}}"#, r#"{"user_id": "1","user_info":{"name":"A"}}"#, "{}", ""]
+        {
             let data = json!({"auth": auth, "channel_data": sent, "channel": channel});
-            refused(
-                &mut socket,
-                &json!({"event": "pusher:subscribe", "data": data}),
-            );
+            refused(&mut socket, &json!({"event": "pusher:subscribe", "data": data}));
         }
         let private = socket.app.sign_private(&id, &channel);
         let data = json!({"auth": private, "channel_data": signed, "channel": channel});
-        refused(
-            &mut socket,
-            &json!({"event": "pusher:subscribe", "data": data}),
-        );
+        refused(&mut socket, &json!({"event": "pusher:subscribe", "data": data}));
         let roster = socket.join(&channel, signed);
         assert_eq!(roster["count"], 1);
     });
@@ -317,27 +256,13 @@ fn rotated_keys_sign_both() {
     on_each_driver(|server| {
         let app = server.named_app("plain");
         let data = server.data.to_str().unwrap();
-        let made =
-            crate::common::cli::run_json(&["app", "rotate", &app.id, "--data", data, "--json"]);
-        let newest = made["keys"]
-            .as_array()
-            .and_then(|keys| keys.last())
-            .unwrap_or(&made);
-        let member = |name: &str| {
-            newest[name]
-                .as_str()
-                .unwrap_or_else(|| panic!("`{name}` in {made}"))
-                .to_owned()
-        };
-        let rotated = App {
-            id: app.id.clone(),
-            key: member("key"),
-            secret: member("secret"),
-        };
+        let made = crate::common::cli::run_json(&["app", "rotate", &app.id, "--data", data, "--json"]);
+        let newest = made["keys"].as_array().and_then(|keys| keys.last()).unwrap_or(&made);
+        let member = |name: &str| newest[name].as_str().unwrap_or_else(|| panic!("`{name}` in {made}")).to_owned();
+        let rotated = App { id: app.id.clone(), key: member("key"), secret: member("secret") };
         assert_ne!(rotated.key, app.key);
         crate::common::eventually("the new key signs requests", || {
-            let answer =
-                server.post_events(&rotated, &json!({"name": "e", "channel": "c", "data": "x"}));
+            let answer = server.post_events(&rotated, &json!({"name": "e", "channel": "c", "data": "x"}));
             (answer.status == 200).then_some(())
         });
         for (connected, signer) in [(app, &rotated), (&rotated, app)] {
@@ -359,11 +284,7 @@ fn channels_per_connection_limit() {
         for batch in 0..10 {
             (0..100).for_each(|index| socket.send_subscribe(&format!("many-{batch}-{index}")));
             for index in 0..100 {
-                socket.expect_data(
-                    "pusher_internal:subscription_succeeded",
-                    &format!("many-{batch}-{index}"),
-                    "{}",
-                );
+                socket.expect_data("pusher_internal:subscription_succeeded", &format!("many-{batch}-{index}"), "{}");
             }
         }
         socket.send_subscribe("one-more");
@@ -385,22 +306,10 @@ fn refused(socket: &mut Socket, message: &Value) {
     socket.send_json(message);
     let first = socket.next_json();
     // An empty signature after the key may count as no auth at all.
-    let error = if first["event"] == "auth_required" {
-        socket.next_json()
-    } else {
-        first
-    };
-    assert_eq!(
-        (&error["event"], &error["data"]["code"]),
-        (&json!("pusher:error"), &json!(4009)),
-        "to {message}"
-    );
+    let error = if first["event"] == "auth_required" { socket.next_json() } else { first };
+    assert_eq!((&error["event"], &error["data"]["code"]), (&json!("pusher:error"), &json!(4009)), "to {message}");
     let frame = socket.expect_event("pusher:subscription_error");
-    assert_eq!(
-        (&frame["data"]["type"], &frame["data"]["status"]),
-        (&json!("AuthError"), &json!(401)),
-        "to {message}"
-    );
+    assert_eq!((&frame["data"]["type"], &frame["data"]["status"]), (&json!("AuthError"), &json!(401)), "to {message}");
 }
 
 /// Threat T3: two apps with the same channel names: each subscriber gets the events of its own app alone.
