@@ -29,10 +29,6 @@ pub enum ServeError {
 }
 
 /// Serves until drained (P-CLOSE-1). `on_listening` is called once, when connections are accepted.
-pub fn run(
-    _config: &ServeConfig,
-    _store: Store,
-    _on_listening: impl FnOnce(&Listening),
-) -> Result<(), ServeError> {
+pub fn run(_config: &ServeConfig, _store: Store, _on_listening: impl FnOnce(&Listening)) -> Result<(), ServeError> {
     todo!()
 }

@@ -4,6 +4,7 @@
 pub mod failures;
 pub mod handshake;
 pub mod request;
+pub mod signature;
 pub mod subscription;
 pub mod token;
 

@@ -211,6 +211,7 @@ fn path_prefix(text: &str) -> Option<String> {
 
 /// Addresses or networks, joined by commas.
 fn networks(text: &str) -> Option<Vec<IpNet>> {
-    let parse = |part: &str| part.parse().ok().or_else(|| part.parse().ok().map(|address: IpAddr| IpNet::from(address)));
+    let parse =
+        |part: &str| part.parse().ok().or_else(|| part.parse().ok().map(|address: IpAddr| IpNet::from(address)));
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect()
 }

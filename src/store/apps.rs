@@ -4,9 +4,7 @@ use heed::{RoTxn, RwTxn};
 
 use super::environment::Tables;
 use super::error::{Fault, StoreError};
-use super::record::{
-    self, AppRecord, KeyRecord, SettingsRecord, check_id, check_key, check_name, check_secret,
-};
+use super::record::{self, AppRecord, KeyRecord, SettingsRecord, check_id, check_key, check_name, check_secret};
 use super::{META_NEXT_SERIAL, Store, all_apps, all_tokens, meta, raise_version, random, unix_ms};
 use crate::limits;
 
@@ -39,14 +37,12 @@ pub enum Upserted {
 impl Store {
     /// All apps, oldest first.
     pub fn apps(&self) -> Result<Vec<AppRecord>, StoreError> {
-        self.environment()
-            .read(|transaction, tables| all_apps(transaction, tables))
+        self.environment().read(|transaction, tables| all_apps(transaction, tables))
     }
 
     /// The app with this id.
     pub fn app(&self, id: &str) -> Result<AppRecord, StoreError> {
-        self.environment()
-            .read(|transaction, tables| app_by_id(transaction, tables, id))
+        self.environment().read(|transaction, tables| app_by_id(transaction, tables, id))
     }
 
     /// Makes an app with one key pair.
@@ -79,11 +75,7 @@ impl Store {
         secret: &str,
         settings: SettingsRecord,
     ) -> Result<Upserted, StoreError> {
-        let wished = |app: &AppRecord| {
-            app.keys
-                .iter()
-                .any(|pair| pair.key == key && pair.secret == secret)
-        };
+        let wished = |app: &AppRecord| app.keys.iter().any(|pair| pair.key == key && pair.secret == secret);
         if self.app(id).is_ok_and(|app| wished(&app)) {
             return Ok(Upserted::Same);
         }
@@ -101,19 +93,8 @@ impl Store {
                     Upserted::Changed
                 }
                 Err(Fault::Store(StoreError::UnknownApp(_))) => {
-                    let (id, key, secret) =
-                        (Some(id.into()), Some(key.into()), Some(secret.into()));
-                    insert(
-                        transaction,
-                        tables,
-                        NewApp {
-                            id,
-                            key,
-                            secret,
-                            name: String::new(),
-                            settings,
-                        },
-                    )?;
+                    let (id, key, secret) = (Some(id.into()), Some(key.into()), Some(secret.into()));
+                    insert(transaction, tables, NewApp { id, key, secret, name: String::new(), settings })?;
                     Upserted::Created
                 }
                 Err(fault) => return Err(fault),
@@ -133,8 +114,7 @@ impl Store {
             let before = app_by_id(transaction, tables, id)?;
             let mut app = before.clone();
             change(&mut app)?;
-            (app.serial, app.id, app.keys) =
-                (before.serial, before.id.clone(), before.keys.clone());
+            (app.serial, app.id, app.keys) = (before.serial, before.id.clone(), before.keys.clone());
             if app != before {
                 put(transaction, tables, &app)?;
                 raise_version(transaction, tables)?;
@@ -179,11 +159,7 @@ impl Store {
         self.environment().write(|transaction, tables| {
             let mut app = app_by_id(transaction, tables, id)?;
             if !app.keys.iter().any(|pair| pair.key == key) {
-                return Err(StoreError::UnknownKey {
-                    app: id.into(),
-                    key: key.into(),
-                }
-                .into());
+                return Err(StoreError::UnknownKey { app: id.into(), key: key.into() }.into());
             }
             if app.keys.len() == 1 {
                 return Err(StoreError::LastKey(key.into()).into());
@@ -200,10 +176,7 @@ impl Store {
     pub fn delete_app(&self, id: &str) -> Result<AppRecord, StoreError> {
         self.environment().write(|transaction, tables| {
             let app = app_by_id(transaction, tables, id)?;
-            for token in all_tokens(transaction, tables)?
-                .iter()
-                .filter(|token| token.app == app.serial)
-            {
+            for token in all_tokens(transaction, tables)?.iter().filter(|token| token.app == app.serial) {
                 super::tokens::remove(transaction, tables, token)?;
             }
             for pair in &app.keys {
@@ -218,23 +191,13 @@ impl Store {
 }
 
 /// The app with this id, or [`StoreError::UnknownApp`].
-pub(super) fn app_by_id(
-    transaction: &RoTxn<'_>,
-    tables: &Tables,
-    id: &str,
-) -> Result<AppRecord, Fault> {
+pub(super) fn app_by_id(transaction: &RoTxn<'_>, tables: &Tables, id: &str) -> Result<AppRecord, Fault> {
     // LMDB refuses keys that are empty or too long instead of not finding them.
     let unknown = || Fault::Store(StoreError::UnknownApp(id.into()));
     check_id(id).map_err(|_| unknown())?;
-    let serial = tables
-        .app_ids
-        .get(transaction, id.as_bytes())?
-        .ok_or_else(unknown)?;
+    let serial = tables.app_ids.get(transaction, id.as_bytes())?.ok_or_else(unknown)?;
     let damaged = || Fault::Record(format!("app {id} is listed but has no record"));
-    record::decode(
-        "an app",
-        tables.apps.get(transaction, serial)?.ok_or_else(damaged)?,
-    )
+    record::decode("an app", tables.apps.get(transaction, serial)?.ok_or_else(damaged)?)
 }
 
 fn insert(transaction: &mut RwTxn<'_>, tables: &Tables, new: NewApp) -> Result<AppRecord, Fault> {
@@ -253,11 +216,8 @@ fn insert(transaction: &mut RwTxn<'_>, tables: &Tables, new: NewApp) -> Result<A
         return Err(StoreError::AppExists(id).into());
     }
     let serial = meta(transaction, tables, META_NEXT_SERIAL)?.max(1);
-    tables
-        .meta
-        .put(transaction, META_NEXT_SERIAL, &(serial + 1).to_be_bytes())?;
-    let serial =
-        u32::try_from(serial).map_err(|_| StoreError::Invalid("all serials are used up".into()))?;
+    tables.meta.put(transaction, META_NEXT_SERIAL, &(serial + 1).to_be_bytes())?;
+    let serial = u32::try_from(serial).map_err(|_| StoreError::Invalid("all serials are used up".into()))?;
     let mut app = AppRecord {
         serial,
         id,
@@ -268,9 +228,7 @@ fn insert(transaction: &mut RwTxn<'_>, tables: &Tables, new: NewApp) -> Result<A
         settings: new.settings,
     };
     add_key(transaction, tables, &mut app, key, secret)?;
-    tables
-        .app_ids
-        .put(transaction, app.id.as_bytes(), &serial.to_be_bytes())?;
+    tables.app_ids.put(transaction, app.id.as_bytes(), &serial.to_be_bytes())?;
     put(transaction, tables, &app)?;
     Ok(app)
 }
@@ -291,21 +249,13 @@ fn add_key(
     if app.keys.len() >= limits::APP_KEYS_MAX {
         return Err(StoreError::TooManyKeys(app.id.clone()).into());
     }
-    tables
-        .keys
-        .put(transaction, key.as_bytes(), &app.serial.to_be_bytes())?;
-    app.keys.push(KeyRecord {
-        key,
-        secret,
-        created_at_ms: unix_ms(),
-    });
+    tables.keys.put(transaction, key.as_bytes(), &app.serial.to_be_bytes())?;
+    app.keys.push(KeyRecord { key, secret, created_at_ms: unix_ms() });
     Ok(())
 }
 
 fn put(transaction: &mut RwTxn<'_>, tables: &Tables, app: &AppRecord) -> Result<(), Fault> {
-    tables
-        .apps
-        .put(transaction, &app.serial.to_be_bytes(), &record::encode(app))?;
+    tables.apps.put(transaction, &app.serial.to_be_bytes(), &record::encode(app))?;
     Ok(())
 }
 

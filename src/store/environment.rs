@@ -35,14 +35,7 @@ const NAMES: [&str; 6] = ["apps", "app_ids", "keys", "tokens", "token_hashes", "
 
 impl Tables {
     fn new([apps, app_ids, keys, tokens, token_hashes, meta]: [Table; 6]) -> Self {
-        Self {
-            apps,
-            app_ids,
-            keys,
-            tokens,
-            token_hashes,
-            meta,
-        }
+        Self { apps, app_ids, keys, tokens, token_hashes, meta }
     }
 }
 
@@ -55,20 +48,12 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    pub(super) fn open(
-        directory: &Path,
-        missing: Missing,
-        map_bytes: usize,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn open(directory: &Path, missing: Missing, map_bytes: usize) -> Result<Self, StoreError> {
         files::prepare(directory, missing)?;
         let opened = open(directory, map_bytes)?;
         files::hand_to_owner(directory)?;
         let (directory, opened) = (directory.to_path_buf(), RwLock::new(Some(opened)));
-        Ok(Self {
-            directory,
-            map_bytes,
-            opened,
-        })
+        Ok(Self { directory, map_bytes, opened })
     }
 
     /// The data file, for messages.
@@ -98,9 +83,7 @@ impl Environment {
         let (env, tables) = opened.as_ref().ok_or_else(|| self.closed())?;
         let mut transaction = env.write_txn().map_err(|error| self.error(error.into()))?;
         let value = body(&mut transaction, tables).map_err(|fault| self.error(fault))?;
-        transaction
-            .commit()
-            .map_err(|error| self.error(error.into()))?;
+        transaction.commit().map_err(|error| self.error(error.into()))?;
         Ok(value)
     }
 
@@ -136,10 +119,7 @@ fn open(directory: &Path, map_bytes: usize) -> Result<(Env<WithoutTls>, Tables),
     let failed = |error: heed::Error| Fault::from(error).at(&file);
     verify::verify(&file)?;
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
-    options
-        .map_size(map_bytes)
-        .max_readers(limits::STORE_READERS_MAX)
-        .max_dbs(NAMES.len() as u32);
+    options.map_size(map_bytes).max_readers(limits::STORE_READERS_MAX).max_dbs(NAMES.len() as u32);
     // SAFETY: the map of the data file stays valid as long as nobody changes the file but LMDB itself. The file is
     // 0600 in a directory that no other user can write (`files::prepare`), its pages are there and of the right form
     // (`verify`), and Relay's processes change it through LMDB only, with its locks on: no flag such as NO_LOCK,

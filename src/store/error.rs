@@ -127,9 +127,7 @@ pub enum StoreError {
         key: String,
     },
     /// An app has this id already.
-    #[error(
-        "an app with id {0} exists already: choose another --id, or change it with `relay app set {0}`"
-    )]
+    #[error("an app with id {0} exists already: choose another --id, or change it with `relay app set {0}`")]
     AppExists(String),
     /// A key is unique in the store: it alone names the app when a client connects.
     #[error("the key {0} belongs to an app already: keys are unique, choose another")]
@@ -170,10 +168,7 @@ impl Fault {
     pub(super) fn at(self, file: &Path) -> StoreError {
         match self {
             Self::Store(error) => error,
-            Self::Record(detail) => StoreError::Corrupt {
-                path: file.into(),
-                detail,
-            },
+            Self::Record(detail) => StoreError::Corrupt { path: file.into(), detail },
             Self::Heed(error) => lmdb_error(error, file),
         }
     }
@@ -184,13 +179,9 @@ fn lmdb_error(error: heed::Error, file: &Path) -> StoreError {
     let detail = error.to_string();
     match error {
         heed::Error::Io(source) => io_error(source, file),
-        heed::Error::Mdb(MdbError::MapFull) => StoreError::Full {
-            path,
-            detail: format!(
-                "the store is limited to {} MiB",
-                limits::STORE_BYTES_MAX >> 20
-            ),
-        },
+        heed::Error::Mdb(MdbError::MapFull) => {
+            StoreError::Full { path, detail: format!("the store is limited to {} MiB", limits::STORE_BYTES_MAX >> 20) }
+        }
         heed::Error::Mdb(
             MdbError::Invalid
             | MdbError::VersionMismatch
@@ -203,19 +194,14 @@ fn lmdb_error(error: heed::Error, file: &Path) -> StoreError {
         )
         | heed::Error::Decoding(_) => StoreError::Corrupt { path, detail },
         heed::Error::Mdb(_) | heed::Error::Encoding(_) | heed::Error::EnvAlreadyOpened => {
-            StoreError::Failed {
-                path,
-                source: io::Error::other(detail),
-            }
+            StoreError::Failed { path, source: io::Error::other(detail) }
         }
     }
 }
 
 /// Sorts what the kernel said about a file of the store.
 pub(super) fn io_error(source: io::Error, file: &Path) -> StoreError {
-    use io::ErrorKind::{
-        FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
-    };
+    use io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let path = file.to_path_buf();
     // LMDB reads through its map, so this comes from writes only: it reports one that was cut short by a full disk so.
     if source.raw_os_error() == Some(libc::EIO) {
@@ -225,10 +211,7 @@ pub(super) fn io_error(source: io::Error, file: &Path) -> StoreError {
     // The open list of kinds makes a wildcard the only way here.
     #[allow(clippy::wildcard_enum_match_arm)]
     match source.kind() {
-        StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full {
-            path,
-            detail: source.to_string(),
-        },
+        StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full { path, detail: source.to_string() },
         PermissionDenied | ReadOnlyFilesystem => StoreError::Unwritable { path, source },
         _ => StoreError::Failed { path, source },
     }

@@ -37,10 +37,7 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
             if missing != Missing::Create {
                 return Err(StoreError::Missing { path });
             }
-            make(directory).map_err(|source| StoreError::Unmakeable {
-                path: path.clone(),
-                source,
-            })?;
+            make(directory).map_err(|source| StoreError::Unmakeable { path: path.clone(), source })?;
             fs::metadata(directory).map_err(|source| io_error(source, directory))?
         }
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -54,11 +51,7 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
     }
     check_owner(directory, metadata.uid())?;
     if metadata.mode() & 0o022 != 0 {
-        return Err(StoreError::Exposed {
-            path,
-            mode: metadata.mode() & 0o7777,
-            fix: "700",
-        });
+        return Err(StoreError::Exposed { path, mode: metadata.mode() & 0o7777, fix: "700" });
     }
     let mut found = false;
     for name in [DATA_FILE, LOCK_FILE, SERVE_LOCK_FILE] {
@@ -82,11 +75,7 @@ fn check_file(file: &Path) -> Result<bool, StoreError> {
     }
     check_owner(file, metadata.uid())?;
     if metadata.mode() & 0o077 != 0 {
-        return Err(StoreError::Exposed {
-            path: file.into(),
-            mode: metadata.mode() & 0o7777,
-            fix: "600",
-        });
+        return Err(StoreError::Exposed { path: file.into(), mode: metadata.mode() & 0o7777, fix: "600" });
     }
     Ok(true)
 }
@@ -96,18 +85,11 @@ fn check_owner(path: &Path, owner: u32) -> Result<(), StoreError> {
     if user == owner || user == 0 {
         return Ok(());
     }
-    Err(StoreError::WrongOwner {
-        path: path.into(),
-        owner,
-        user,
-    })
+    Err(StoreError::WrongOwner { path: path.into(), owner, user })
 }
 
 fn make(directory: &Path) -> io::Result<()> {
-    if let Some(parent) = directory
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
+    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(directory) {
@@ -171,15 +153,8 @@ impl ServeLock {
             let read = (&mut file).take(20).read_to_string(&mut holder);
             let pid = holder.trim();
             let known = read.is_ok() && !pid.is_empty();
-            let pid = if known {
-                pid.into()
-            } else {
-                String::from("unknown")
-            };
-            return Err(StoreError::InUse {
-                path: directory.into(),
-                pid,
-            });
+            let pid = if known { pid.into() } else { String::from("unknown") };
+            return Err(StoreError::InUse { path: directory.into(), pid });
         }
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;

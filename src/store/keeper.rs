@@ -39,20 +39,9 @@ impl Keeper {
             dropped: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         });
-        let run = Run {
-            store,
-            shared: Arc::clone(&shared),
-            on_change,
-            version: None,
-            uses: Uses::default(),
-        };
-        let thread = thread::Builder::new()
-            .name("relay-keeper".into())
-            .spawn(move || run.run())?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        let run = Run { store, shared: Arc::clone(&shared), on_change, version: None, uses: Uses::default() };
+        let thread = thread::Builder::new().name("relay-keeper".into()).spawn(move || run.run())?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Notes that a token was used (R-TOKEN-4), at `unix_ms`. Never blocks and takes no lock; it wakes the thread,
@@ -107,9 +96,7 @@ impl Run {
             let now_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
             failing.tell("reading changes", self.notice_change());
             if let Some(due) = self.uses.take_due(now_ms, stopping) {
-                let written = self
-                    .store
-                    .record_token_uses(due.iter().map(|(token, at)| (token, *at)));
+                let written = self.store.record_token_uses(due.iter().map(|(token, at)| (token, *at)));
                 if written.is_err() {
                     self.uses.put_back(due);
                 }
@@ -179,24 +166,17 @@ impl Uses {
     /// What to commit now, if anything: at most one commit in [`limits::TOKEN_USES_COMMIT_MS`] unless `last`, and no
     /// token that was written within [`limits::TOKEN_USE_WRITE_MS`]; these wait on.
     fn take_due(&mut self, now_ms: u64, last: bool) -> Option<Vec<(TokenId, u64)>> {
-        let early = self
-            .committed_ms
-            .is_some_and(|at| now_ms - at < limits::TOKEN_USES_COMMIT_MS);
+        let early = self.committed_ms.is_some_and(|at| now_ms - at < limits::TOKEN_USES_COMMIT_MS);
         if self.waiting.is_empty() || (early && !last) {
             return None;
         }
-        self.written
-            .retain(|_, at| now_ms - *at < limits::TOKEN_USE_WRITE_MS);
-        let due: Vec<_> = self
-            .waiting
-            .extract_if(|token, _| !self.written.contains_key(token))
-            .collect();
+        self.written.retain(|_, at| now_ms - *at < limits::TOKEN_USE_WRITE_MS);
+        let due: Vec<_> = self.waiting.extract_if(|token, _| !self.written.contains_key(token)).collect();
         if due.is_empty() {
             return None;
         }
         self.committed_ms = Some(now_ms);
-        self.written
-            .extend(due.iter().map(|(token, _)| (token.clone(), now_ms)));
+        self.written.extend(due.iter().map(|(token, _)| (token.clone(), now_ms)));
         Some(due)
     }
 
@@ -214,12 +194,8 @@ mod tests {
     use super::*;
 
     fn due(uses: &mut Uses, now_ms: u64, last: bool) -> Vec<(String, u64)> {
-        let mut due: Vec<_> = uses
-            .take_due(now_ms, last)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(id, at)| (id.into(), at))
-            .collect();
+        let mut due: Vec<_> =
+            uses.take_due(now_ms, last).unwrap_or_default().into_iter().map(|(id, at)| (id.into(), at)).collect();
         due.sort();
         due
     }

@@ -63,40 +63,22 @@ impl Store {
         files::prepare(directory, Missing::Create)?;
         let serving = ServeLock::take(directory)?;
         let environment = Environment::open(directory, Missing::Create, limits::STORE_BYTES_MAX)?;
-        Self::checked(Inner {
-            environment,
-            _serving: Some(serving),
-        })
+        Self::checked(Inner { environment, _serving: Some(serving) })
     }
 
     /// As [`Store::open`] with another bound than [`limits::STORE_BYTES_MAX`], to show what happens when it is full.
     #[doc(hidden)]
-    pub fn open_bounded(
-        directory: &Path,
-        missing: Missing,
-        bytes_max: usize,
-    ) -> Result<Self, StoreError> {
+    pub fn open_bounded(directory: &Path, missing: Missing, bytes_max: usize) -> Result<Self, StoreError> {
         let environment = Environment::open(directory, missing, bytes_max)?;
-        Self::checked(Inner {
-            environment,
-            _serving: None,
-        })
+        Self::checked(Inner { environment, _serving: None })
     }
 
     fn checked(inner: Inner) -> Result<Self, StoreError> {
-        let store = Self {
-            inner: Arc::new(inner),
-        };
-        let found = store
-            .environment()
-            .read(|transaction, tables| meta(transaction, tables, META_SCHEMA))?;
+        let store = Self { inner: Arc::new(inner) };
+        let found = store.environment().read(|transaction, tables| meta(transaction, tables, META_SCHEMA))?;
         if found > u64::from(SCHEMA) {
             let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(StoreError::Newer {
-                path: store.file(),
-                found,
-                known: SCHEMA,
-            });
+            return Err(StoreError::Newer { path: store.file(), found, known: SCHEMA });
         }
         Ok(store)
     }
@@ -108,23 +90,16 @@ impl Store {
 
     /// Number of changes that shards had to see, 0 for a new store.
     pub fn version(&self) -> Result<u64, StoreError> {
-        self.environment()
-            .read(|transaction, tables| meta(transaction, tables, META_VERSION))
+        self.environment().read(|transaction, tables| meta(transaction, tables, META_VERSION))
     }
 
     /// A snapshot of all apps and tokens, for the shards.
     pub fn directory(&self) -> Result<Directory, StoreError> {
         self.environment().read(|transaction, tables| {
             let version = meta(transaction, tables, META_VERSION)?;
-            let apps = all_apps(transaction, tables)?
-                .iter()
-                .map(AppRecord::to_app)
-                .collect();
+            let apps = all_apps(transaction, tables)?.iter().map(AppRecord::to_app).collect();
             let tokens = all_tokens(transaction, tables)?;
-            let tokens = tokens
-                .iter()
-                .map(TokenRecord::to_token)
-                .collect::<Result<_, _>>()?;
+            let tokens = tokens.iter().map(TokenRecord::to_token).collect::<Result<_, _>>()?;
             Ok(Directory::new(version, apps, tokens))
         })
     }
@@ -143,21 +118,15 @@ fn meta(transaction: &RoTxn<'_>, tables: &Tables, name: &[u8]) -> Result<u64, Fa
     let Some(bytes) = tables.meta.get(transaction, name)? else {
         return Ok(0);
     };
-    let bytes = bytes
-        .try_into()
-        .map_err(|_| Fault::Record("a number of the meta table is not 8 bytes".into()))?;
+    let bytes = bytes.try_into().map_err(|_| Fault::Record("a number of the meta table is not 8 bytes".into()))?;
     Ok(u64::from_be_bytes(bytes))
 }
 
 /// Ends a change that shards must see.
 fn raise_version(transaction: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fault> {
     let version = meta(transaction, tables, META_VERSION)? + 1;
-    tables
-        .meta
-        .put(transaction, META_VERSION, &version.to_be_bytes())?;
-    tables
-        .meta
-        .put(transaction, META_SCHEMA, &u64::from(SCHEMA).to_be_bytes())?;
+    tables.meta.put(transaction, META_VERSION, &version.to_be_bytes())?;
+    tables.meta.put(transaction, META_SCHEMA, &u64::from(SCHEMA).to_be_bytes())?;
     Ok(())
 }
 
@@ -179,19 +148,14 @@ fn all_tokens(transaction: &RoTxn<'_>, tables: &Tables) -> Result<Vec<TokenRecor
 
 /// Milliseconds since 1970, for records and commands.
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// `, did you mean "x"?` for a mistyped name, or nothing if none is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let score = |candidate: &str| strsim::jaro_winkler(&name.to_ascii_lowercase(), candidate);
-    let best = known
-        .into_iter()
-        .map(|candidate| (score(candidate), candidate))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let best = known.into_iter().map(|candidate| (score(candidate), candidate)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
         Some((score, candidate)) if score > 0.7 => format!(", did you mean {candidate:?}?"),
         _ => String::new(),

@@ -9,9 +9,7 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// # Panics
 /// If the kernel gives none, which ends the process: nothing safe can be made without them.
 fn fill(bytes: &mut [u8]) {
-    SystemRandom::new()
-        .fill(bytes)
-        .expect("the kernel's random source does not fail once it is seeded");
+    SystemRandom::new().fill(bytes).expect("the kernel's random source does not fail once it is seeded");
 }
 
 /// `length` characters, each one of `alphabet` with equal chance: bytes beyond the last whole multiple of the
@@ -22,15 +20,8 @@ fn characters(alphabet: &[u8], length: usize) -> String {
     let mut bytes = [0_u8; 64];
     while text.len() < length {
         fill(&mut bytes);
-        let usable = bytes
-            .iter()
-            .map(|byte| usize::from(*byte))
-            .filter(|byte| *byte < limit);
-        text.extend(
-            usable
-                .map(|byte| char::from(alphabet[byte % alphabet.len()]))
-                .take(length - text.len()),
-        );
+        let usable = bytes.iter().map(|byte| usize::from(*byte)).filter(|byte| *byte < limit);
+        text.extend(usable.map(|byte| char::from(alphabet[byte % alphabet.len()])).take(length - text.len()));
     }
     text
 }
@@ -69,18 +60,9 @@ mod tests {
     fn shapes() {
         for _ in 0..100 {
             let id = app_id();
-            assert!(
-                id.len() == 9
-                    && !id.starts_with('0')
-                    && id.bytes().all(|byte| byte.is_ascii_digit())
-            );
+            assert!(id.len() == 9 && !id.starts_with('0') && id.bytes().all(|byte| byte.is_ascii_digit()));
             let key = app_key();
-            assert!(
-                key.len() == 20
-                    && key
-                        .bytes()
-                        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-            );
+            assert!(key.len() == 20 && key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
             let token = token();
             let tail = token.strip_prefix("rly_").expect("prefix");
             assert!(tail.len() == 40 && tail.bytes().all(|byte| byte.is_ascii_alphanumeric()));
@@ -94,16 +76,10 @@ mod tests {
     #[test]
     fn base62_has_no_bias() {
         let mut counts = [0_u32; 128];
-        characters(BASE62, 62_000)
-            .bytes()
-            .for_each(|byte| counts[usize::from(byte)] += 1);
+        characters(BASE62, 62_000).bytes().for_each(|byte| counts[usize::from(byte)] += 1);
         for character in BASE62 {
             let count = counts[usize::from(*character)];
-            assert!(
-                (800..=1_200).contains(&count),
-                "{} came {count} times",
-                char::from(*character)
-            );
+            assert!((800..=1_200).contains(&count), "{} came {count} times", char::from(*character));
         }
     }
 }

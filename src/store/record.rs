@@ -116,11 +116,7 @@ impl AppRecord {
             id: self.id.as_str().into(),
             name: self.name.as_str().into(),
             enabled: self.enabled,
-            keys: self
-                .keys
-                .iter()
-                .map(|pair| AppKey::new(&pair.key, &pair.secret))
-                .collect(),
+            keys: self.keys.iter().map(|pair| AppKey::new(&pair.key, &pair.secret)).collect(),
             settings: AppSettings {
                 client_events: settings.client_events,
                 tls_only: settings.tls_only,
@@ -128,11 +124,7 @@ impl AppRecord {
                 connection_limit_soft: settings.connection_limit_soft,
                 max_event_data_bytes: settings.max_event_data_bytes,
                 max_presence_members: settings.max_presence_members,
-                allowed_origins: settings
-                    .allowed_origins
-                    .iter()
-                    .map(|origin| origin.as_str().into())
-                    .collect(),
+                allowed_origins: settings.allowed_origins.iter().map(|origin| origin.as_str().into()).collect(),
             },
         }
     }
@@ -160,8 +152,7 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 }
 
 pub(super) fn decode<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, Fault> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Fault::Record(format!("{what} does not read: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| Fault::Record(format!("{what} does not read: {error}")))
 }
 
 fn invalid(text: String) -> Result<(), StoreError> {
@@ -172,32 +163,20 @@ fn invalid(text: String) -> Result<(), StoreError> {
 pub fn check_id(id: &str) -> Result<(), StoreError> {
     let max = limits::APP_ID_BYTES_MAX;
     let fits = (1..=max).contains(&id.len());
-    if fits
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    {
+    if fits && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
         return Ok(());
     }
-    invalid(format!(
-        "the app id {id:?} must be 1 to {max} of A-Z a-z 0-9 - _ . (all digits suits every SDK)"
-    ))
+    invalid(format!("the app id {id:?} must be 1 to {max} of A-Z a-z 0-9 - _ . (all digits suits every SDK)"))
 }
 
 /// Keys stand in URL paths and before the colon of `auth` strings.
 pub fn check_key(key: &str) -> Result<(), StoreError> {
     let max = limits::APP_KEY_BYTES_MAX;
     let fits = (1..=max).contains(&key.len());
-    if fits
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
-    {
+    if fits && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)) {
         return Ok(());
     }
-    invalid(format!(
-        "the app key {key:?} must be 1 to {max} of A-Z a-z 0-9 - _ . ~"
-    ))
+    invalid(format!("the app key {key:?} must be 1 to {max} of A-Z a-z 0-9 - _ . ~"))
 }
 
 /// Secrets travel in a header; the message does not repeat them.
@@ -206,9 +185,7 @@ pub fn check_secret(secret: &str) -> Result<(), StoreError> {
     if (1..=max).contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
-    invalid(format!(
-        "the app secret must be 1 to {max} visible ASCII characters without spaces"
-    ))
+    invalid(format!("the app secret must be 1 to {max} visible ASCII characters without spaces"))
 }
 
 /// Names are for people; control characters would forge log lines (threat T27).
@@ -217,7 +194,5 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
     if name.len() <= max && !name.chars().any(char::is_control) {
         return Ok(());
     }
-    invalid(format!(
-        "the name must be at most {max} bytes without control characters"
-    ))
+    invalid(format!("the name must be at most {max} bytes without control characters"))
 }

@@ -7,31 +7,13 @@ use crate::limits;
 /// Every setting and what it takes.
 pub const SETTINGS: [(&str, &str); 8] = [
     ("name", "a name for people, at most 100 bytes"),
-    (
-        "client_events",
-        "true or false: clients may send client- events",
-    ),
+    ("client_events", "true or false: clients may send client- events"),
     ("tls_only", "true or false: plain sockets are refused"),
-    (
-        "max_connections",
-        "WebSockets at once, 0 to 4294967295; 0 is no quota",
-    ),
-    (
-        "connection_limit_soft",
-        "true or false: clients over the quota come back by themselves (4100 instead of 4004)",
-    ),
-    (
-        "max_event_data_bytes",
-        "longest data of one event in bytes, 1 to 1048576",
-    ),
-    (
-        "max_presence_members",
-        "users in one presence channel, 1 to 10000",
-    ),
-    (
-        "allowed_origins",
-        "hosts whose pages may connect, joined by commas; empty allows all",
-    ),
+    ("max_connections", "WebSockets at once, 0 to 4294967295; 0 is no quota"),
+    ("connection_limit_soft", "true or false: clients over the quota come back by themselves (4100 instead of 4004)"),
+    ("max_event_data_bytes", "longest data of one event in bytes, 1 to 1048576"),
+    ("max_presence_members", "users in one presence channel, 1 to 10000"),
+    ("allowed_origins", "hosts whose pages may connect, joined by commas; empty allows all"),
 ];
 
 /// Sets one setting from its text.
@@ -47,21 +29,16 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
         "max_connections" => settings.max_connections = number(name, value, 0, u32::MAX)?,
         "connection_limit_soft" => settings.connection_limit_soft = switch(name, value)?,
         "max_event_data_bytes" => {
-            settings.max_event_data_bytes =
-                number(name, value, 1, limits::EVENT_DATA_BYTES_SETTING_MAX as u32)?;
+            settings.max_event_data_bytes = number(name, value, 1, limits::EVENT_DATA_BYTES_SETTING_MAX as u32)?;
         }
         "max_presence_members" => {
-            settings.max_presence_members =
-                number(name, value, 1, limits::PRESENCE_MEMBERS_SETTING_MAX as u32)?;
+            settings.max_presence_members = number(name, value, 1, limits::PRESENCE_MEMBERS_SETTING_MAX as u32)?;
         }
         "allowed_origins" => settings.allowed_origins = origins(value)?,
         _ => {
             let names = SETTINGS.map(|(name, _)| name);
             let nearest = crate::store::nearest(name, names);
-            let text = format!(
-                "an app has no setting {name:?}{nearest}; settings are {}",
-                names.join(", ")
-            );
+            let text = format!("an app has no setting {name:?}{nearest}; settings are {}", names.join(", "));
             return Err(StoreError::Invalid(text));
         }
     }
@@ -92,10 +69,7 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 8] {
 }
 
 fn expected(name: &str, value: &str) -> StoreError {
-    let takes = SETTINGS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map_or("", |(_, takes)| *takes);
+    let takes = SETTINGS.iter().find(|(known, _)| *known == name).map_or("", |(_, takes)| *takes);
     StoreError::Invalid(format!("the setting {name} takes {takes}, not {value:?}"))
 }
 
@@ -109,26 +83,16 @@ fn switch(name: &str, value: &str) -> Result<bool, StoreError> {
 
 fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, StoreError> {
     let number: u32 = value.parse().map_err(|_| expected(name, value))?;
-    if (least..=most).contains(&number) {
-        Ok(number)
-    } else {
-        Err(expected(name, value))
-    }
+    if (least..=most).contains(&number) { Ok(number) } else { Err(expected(name, value)) }
 }
 
 /// Hosts, not URLs: `example.com`, `*.example.com`. What stands before `://` and after the host is refused, so that
 /// nobody believes a port or path is compared.
 fn origins(value: &str) -> Result<Vec<String>, StoreError> {
-    let hosts: Vec<String> = value
-        .split(',')
-        .map(|host| host.trim().to_ascii_lowercase())
-        .filter(|host| !host.is_empty())
-        .collect();
+    let hosts: Vec<String> =
+        value.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty()).collect();
     let plain = |host: &String| {
-        host.len() <= 253
-            && host
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.*:[]".contains(&byte))
+        host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.*:[]".contains(&byte))
     };
     if hosts.len() <= limits::ALLOWED_ORIGINS_MAX && hosts.iter().all(plain) {
         return Ok(hosts);
@@ -163,21 +127,14 @@ mod tests {
             ("connection_limit_soft", "yes", "true"),
             ("max_event_data_bytes", "1048576", "1048576"),
             ("max_presence_members", "10000", "10000"),
-            (
-                "allowed_origins",
-                "Example.com, *.example.org",
-                r#"["example.com","*.example.org"]"#,
-            ),
+            ("allowed_origins", "Example.com, *.example.org", r#"["example.com","*.example.org"]"#),
         ];
         let mut app = app();
         for (name, value, _) in good {
             apply(&mut app, name, value).expect(name);
         }
         for ((name, shown), (expected_name, _, expected)) in list(&app).iter().zip(good) {
-            assert_eq!(
-                (*name, shown.to_string().as_str()),
-                (expected_name, expected)
-            );
+            assert_eq!((*name, shown.to_string().as_str()), (expected_name, expected));
         }
     }
 

@@ -35,10 +35,7 @@ impl Store {
     /// All tokens, or those of one app, oldest first.
     pub fn tokens(&self, app: Option<&str>) -> Result<Vec<TokenRecord>, StoreError> {
         self.environment().read(|transaction, tables| {
-            let serial = app
-                .map(|id| app_by_id(transaction, tables, id))
-                .transpose()?
-                .map(|app| app.serial);
+            let serial = app.map(|id| app_by_id(transaction, tables, id)).transpose()?.map(|app| app.serial);
             let mut tokens = all_tokens(transaction, tables)?;
             tokens.retain(|token| serial.is_none_or(|serial| token.app == serial));
             tokens.sort_by(|a, b| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
@@ -62,10 +59,7 @@ impl Store {
         self.environment().write(|transaction, tables| {
             let app = app_by_id(transaction, tables, &new.app)?;
             let tokens = all_tokens(transaction, tables)?;
-            for token in tokens
-                .iter()
-                .filter(|token| token.app == app.serial && token.name == new.name)
-            {
+            for token in tokens.iter().filter(|token| token.app == app.serial && token.name == new.name) {
                 remove(transaction, tables, token)?;
             }
             let created = insert(transaction, tables, &app, new)?;
@@ -90,10 +84,7 @@ impl Store {
 
     /// Writes when tokens were last used, in one commit; a use older than the one written is not. Tokens that are
     /// gone are passed over. The version stays: no verdict depends on this.
-    pub fn record_token_uses<'a>(
-        &self,
-        uses: impl IntoIterator<Item = (&'a TokenId, u64)>,
-    ) -> Result<(), StoreError> {
+    pub fn record_token_uses<'a>(&self, uses: impl IntoIterator<Item = (&'a TokenId, u64)>) -> Result<(), StoreError> {
         self.environment().write(|transaction, tables| {
             for (id, used_at_ms) in uses {
                 let Some(mut token) = find(transaction, tables, id)? else {
@@ -109,12 +100,7 @@ impl Store {
     }
 }
 
-fn insert(
-    transaction: &mut RwTxn<'_>,
-    tables: &Tables,
-    app: &AppRecord,
-    new: NewToken,
-) -> Result<CreatedToken, Fault> {
+fn insert(transaction: &mut RwTxn<'_>, tables: &Tables, app: &AppRecord, new: NewToken) -> Result<CreatedToken, Fault> {
     check_name(&new.name)?;
     scope::parse_all(&new.scopes)?;
     let token = random::token();
@@ -130,21 +116,15 @@ fn insert(
         last_used_at_ms: None,
         revoked_at_ms: None,
     };
-    tables
-        .token_hashes
-        .put(transaction, &hash, record.id.as_bytes())?;
+    tables.token_hashes.put(transaction, &hash, record.id.as_bytes())?;
     put(transaction, tables, &record)?;
     Ok(CreatedToken { record, token })
 }
 
 /// Removes a token with its hash.
-pub(super) fn remove(
-    transaction: &mut RwTxn<'_>,
-    tables: &Tables,
-    token: &TokenRecord,
-) -> Result<(), Fault> {
-    let hash = const_hex::decode(&token.hash)
-        .map_err(|_| Fault::Record(format!("token {} has a bad hash", token.id)))?;
+pub(super) fn remove(transaction: &mut RwTxn<'_>, tables: &Tables, token: &TokenRecord) -> Result<(), Fault> {
+    let hash =
+        const_hex::decode(&token.hash).map_err(|_| Fault::Record(format!("token {} has a bad hash", token.id)))?;
     tables.token_hashes.delete(transaction, &hash)?;
     tables.tokens.delete(transaction, token.id.as_bytes())?;
     Ok(())
@@ -156,14 +136,10 @@ fn find(transaction: &RwTxn<'_>, tables: &Tables, id: &str) -> Result<Option<Tok
         return Ok(None);
     }
     let bytes = tables.tokens.get(transaction, id.as_bytes())?;
-    bytes
-        .map(|bytes| record::decode("a token", bytes))
-        .transpose()
+    bytes.map(|bytes| record::decode("a token", bytes)).transpose()
 }
 
 fn put(transaction: &mut RwTxn<'_>, tables: &Tables, token: &TokenRecord) -> Result<(), Fault> {
-    tables
-        .tokens
-        .put(transaction, token.id.as_bytes(), &record::encode(token))?;
+    tables.tokens.put(transaction, token.id.as_bytes(), &record::encode(token))?;
     Ok(())
 }

@@ -22,12 +22,7 @@ pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io_error(error, path)),
     };
-    if file
-        .metadata()
-        .map_err(|source| io_error(source, path))?
-        .len()
-        == 0
-    {
+    if file.metadata().map_err(|source| io_error(source, path))?.len() == 0 {
         return Ok(());
     }
     let mut fault: Option<(u64, String)> = None;
@@ -42,14 +37,8 @@ pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
             // Without a snapshot there is no number; two tries must agree on that, too.
             Err(detail) => (u64::MAX, detail),
         };
-        if fault
-            .as_ref()
-            .is_some_and(|(transaction, _)| *transaction == again.0)
-        {
-            return Err(StoreError::Corrupt {
-                path: path.into(),
-                detail: again.1,
-            });
+        if fault.as_ref().is_some_and(|(transaction, _)| *transaction == again.0) {
+            return Err(StoreError::Corrupt { path: path.into(), detail: again.1 });
         }
         fault = Some(again);
     }
@@ -104,10 +93,7 @@ struct Tree {
 impl Tree {
     /// From LMDB's record of a tree.
     fn decode(bytes: &[u8]) -> Self {
-        Self {
-            root: word64(bytes, 40),
-            depth: word16(bytes, 6) as u16,
-        }
+        Self { root: word64(bytes, 40), depth: word16(bytes, 6) as u16 }
     }
 }
 
@@ -115,17 +101,12 @@ impl Snapshot {
     fn newest(file: &File) -> Result<Self, Fault> {
         let first = Self::read(file, 0)?;
         let second = Self::read(file, first.page_bytes as u64)?;
-        Ok(if second.transaction > first.transaction {
-            second
-        } else {
-            first
-        })
+        Ok(if second.transaction > first.transaction { second } else { first })
     }
 
     fn read(file: &File, at: u64) -> Result<Self, Fault> {
         let mut page = [0; HEADER_BYTES + 136];
-        file.read_exact_at(&mut page, at)
-            .map_err(|error| format!("its meta pages: {error}"))?;
+        file.read_exact_at(&mut page, at).map_err(|error| format!("its meta pages: {error}"))?;
         let meta = &page[HEADER_BYTES..];
         let page_bytes = word32(meta, 24) as usize;
         let known = word32(meta, 0) == 0xBEEF_C0DE && word32(meta, 4) == 1;
@@ -136,20 +117,12 @@ impl Snapshot {
             transaction: word64(meta, 128),
             page_bytes,
             last_page: word64(meta, 120),
-            trees: [
-                Tree::decode(&meta[24..]),
-                Tree::decode(&meta[24 + TREE_BYTES..]),
-            ],
+            trees: [Tree::decode(&meta[24..]), Tree::decode(&meta[24 + TREE_BYTES..])],
         })
     }
 
     fn check(&self, file: &File) -> Result<(), Fault> {
-        let mut walk = Walk {
-            file,
-            snapshot: self,
-            pages_left: self.last_page,
-            levels: 0,
-        };
+        let mut walk = Walk { file, snapshot: self, pages_left: self.last_page, levels: 0 };
         self.trees.iter().try_for_each(|tree| walk.tree(*tree))
     }
 }
@@ -193,10 +166,7 @@ impl Walk<'_> {
         }
         for index in 0..(lower - HEADER_BYTES) / 2 {
             let at = word16(&page, HEADER_BYTES + 2 * index);
-            let Some(node) = page
-                .get(at..)
-                .filter(|node| at >= upper && node.len() >= NODE_BYTES)
-            else {
+            let Some(node) = page.get(at..).filter(|node| at >= upper && node.len() >= NODE_BYTES) else {
                 return Err(fault("has an entry outside"));
             };
             let node = Node::decode(node).ok_or_else(|| fault("has an entry that is too long"))?;
@@ -210,13 +180,7 @@ impl Walk<'_> {
     }
 
     fn leaf(&mut self, node: &Node<'_>) -> Result<(), Fault> {
-        let data = node.rest.get(
-            ..if node.flags & BIG_DATA == 0 {
-                node.data_bytes
-            } else {
-                8
-            },
-        );
+        let data = node.rest.get(..if node.flags & BIG_DATA == 0 { node.data_bytes } else { 8 });
         let data = data.ok_or("has a value that is too long")?;
         if node.flags & BIG_DATA != 0 {
             return self.overflow(word64(data, 0), node.data_bytes);
@@ -234,40 +198,24 @@ impl Walk<'_> {
         let page = self.read(number)?;
         let pages = u64::from(word32(&page, 12));
         let room = pages.saturating_mul(page.len() as u64);
-        let inside = number
-            .checked_add(pages)
-            .is_some_and(|end| end <= self.snapshot.last_page + 1);
-        if word16(&page, 10) as u16 & KINDS != OVERFLOW
-            || !inside
-            || room < (HEADER_BYTES + data_bytes) as u64
-        {
-            return Err(format!(
-                "has a value in page {number}, which cannot hold it"
-            ));
+        let inside = number.checked_add(pages).is_some_and(|end| end <= self.snapshot.last_page + 1);
+        if word16(&page, 10) as u16 & KINDS != OVERFLOW || !inside || room < (HEADER_BYTES + data_bytes) as u64 {
+            return Err(format!("has a value in page {number}, which cannot hold it"));
         }
         // The last page must be in the file; those between are then.
         let mut byte = [0];
         let end = (number + pages) * page.len() as u64 - 1;
-        self.file
-            .read_exact_at(&mut byte, end)
-            .map_err(|_| format!("has a value in page {number}, which is cut off"))
+        self.file.read_exact_at(&mut byte, end).map_err(|_| format!("has a value in page {number}, which is cut off"))
     }
 
     fn read(&mut self, number: u64) -> Result<Vec<u8>, Fault> {
         if number < 2 || number > self.snapshot.last_page {
             return Err(format!("a page {number} is named, which cannot be"));
         }
-        self.pages_left = self
-            .pages_left
-            .checked_sub(1)
-            .ok_or("pages are named twice")?;
+        self.pages_left = self.pages_left.checked_sub(1).ok_or("pages are named twice")?;
         let mut page = vec![0; self.snapshot.page_bytes];
-        let at = number
-            .checked_mul(page.len() as u64)
-            .ok_or("a page number is too large")?;
-        self.file
-            .read_exact_at(&mut page, at)
-            .map_err(|_| format!("page {number} is cut off"))?;
+        let at = number.checked_mul(page.len() as u64).ok_or("a page number is too large")?;
+        self.file.read_exact_at(&mut page, at).map_err(|_| format!("page {number} is cut off"))?;
         if word64(&page, 0) != number {
             return Err(format!("page {number} has another's number"));
         }
@@ -289,11 +237,7 @@ struct Node<'a> {
 
 impl<'a> Node<'a> {
     fn decode(node: &'a [u8]) -> Option<Self> {
-        let halves = if cfg!(target_endian = "little") {
-            [0, 2]
-        } else {
-            [2, 0]
-        };
+        let halves = if cfg!(target_endian = "little") { [0, 2] } else { [2, 0] };
         let [low, high] = halves.map(|at| word16(node, at));
         let (flags, key_bytes) = (word16(node, 4), word16(node, 6));
         Some(Self {
