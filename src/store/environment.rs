@@ -145,7 +145,7 @@ fn existing_tables(env: &Env<WithoutTls>) -> Result<Option<Tables>, heed::Error>
                 None => return Ok(CommitOrAbort::Abort(())),
             }
         }
-        let tables: [_; 6] = tables.try_into().ok().expect("one table per name");
+        let tables: [_; 6] = tables.try_into().expect("one table per name");
         Ok::<_, heed::Error>(CommitOrAbort::Commit(tables))
     })?;
     Ok(opened.commit().map(Tables::new))
@@ -158,7 +158,7 @@ fn create_tables(env: &Env<WithoutTls>) -> Result<Tables, heed::Error> {
         for name in NAMES {
             tables.push(opener.create_database::<Bytes, Bytes>(transaction, Some(name))?);
         }
-        let tables: [_; 6] = tables.try_into().ok().expect("one table per name");
+        let tables: [_; 6] = tables.try_into().expect("one table per name");
         Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
     })?;
     Ok(Tables::new(created.commit().expect("never aborted above")))

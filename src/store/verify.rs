@@ -27,13 +27,11 @@ pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
     }
     let mut fault: Option<(u64, String)> = None;
     for _ in 0..TRIES {
-        let found = Snapshot::newest(&file).and_then(|snapshot| {
-            let fault = snapshot.check(&file).err();
-            Ok(fault.map(|fault| (snapshot.transaction, fault)))
-        });
-        let again = match found {
-            Ok(None) => return Ok(()),
-            Ok(Some(again)) => again,
+        let again = match Snapshot::newest(&file) {
+            Ok(snapshot) => match snapshot.check(&file) {
+                Ok(()) => return Ok(()),
+                Err(detail) => (snapshot.transaction, detail),
+            },
             // Without a snapshot there is no number; two tries must agree on that, too.
             Err(detail) => (u64::MAX, detail),
         };
