@@ -58,7 +58,6 @@ fn reason_phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
-        408 => "Request Timeout",
         413 => "Content Too Large",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
