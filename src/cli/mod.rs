@@ -22,14 +22,14 @@ mod token;
 pub use dev::{DevApp, dev_banner};
 
 /// A self-hosted realtime relay that speaks the Pusher Channels protocol.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "relay", version, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Serve WebSockets and the HTTP API.
     #[command(alias = "start")]
