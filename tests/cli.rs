@@ -286,10 +286,11 @@ fn well_known_secrets_stay_on_loopback() {
     let app = [("RELAY_APP_ID", "1"), ("RELAY_APP_KEY", "app-key"), ("RELAY_APP_SECRET", "app-secret")];
     let arguments = ["serve", "--data", "data", "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0"];
     let output = run_with(&arguments, &app, place.path());
-    assert_eq!(output.status.code(), Some(2));
-    let told = stderr(&output);
-    let last = told.lines().last().expect("a line");
-    assert!(last.contains("well-known") && last.contains("relay app rotate 1"), "{told}");
+    assert_refused(&output, 2, &["RELAY_APP_SECRET", "well-known", "127.0.0.1"]);
+    assert!(!place.path().join("data").exists(), "nothing is stored");
+    json(&["app", "create", "--id", "1", "--secret", "app-secret"], place.path());
+    let output = run_with(&[&arguments[..2], &["."], &arguments[3..]].concat(), &[], place.path());
+    assert_refused(&output, 2, &["well-known", "relay app rotate 1"]);
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let output = run_with(&["serve", "--dev", "--listen", address], &[], place.path());
         assert_refused(&output, 2, &["--listen", "--dev", "127.0.0.1"]);
