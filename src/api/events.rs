@@ -522,8 +522,7 @@ mod tests {
         refused(&quoted("a\r\nX: y"), 400, r"a\r\nX: y");
         refused(&quoted("#a"), 400, "#server-to-user-<id>");
         let settings = AppSettings::default();
-        let refusal =
-            decode_under(&quoted("a:b").clone(), &settings, NameRules::Strict).map(|_| ());
+        let refusal = decode_under(&quoted("a:b"), &settings, NameRules::Strict).map(|_| ());
         assert!(
             refusal
                 .expect_err("no colon")
