@@ -17,10 +17,7 @@ use relay::wire::http::{Progress, RequestDecoder, RequestLimits};
 const KEY: &str = "278d425bdf160c739803";
 const SECRET: &str = "7ad3773142a6692b25b8";
 const SOCKET: &str = "1234567890123456789.987654321";
-const NOW: Moment = Moment {
-    monotonic_ms: 0,
-    unix_ms: 1_353_088_179_000,
-};
+const NOW: Moment = Moment { monotonic_ms: 0, unix_ms: 1_353_088_179_000 };
 
 fn app() -> App {
     App {
@@ -48,41 +45,23 @@ fn subscription(c: &mut Criterion) {
         (
             "presence, 200 bytes",
             "presence-room-42",
-            Some(format!(
-                r#"{{"user_id":"12345","user_info":{{"name":"{user_info}"}}}}"#
-            )),
+            Some(format!(r#"{{"user_id":"12345","user_info":{{"name":"{user_info}"}}}}"#)),
         ),
-        (
-            "presence, 10 KiB",
-            "presence-room-42",
-            Some("x".repeat(10_240)),
-        ),
+        ("presence, 10 KiB", "presence-room-42", Some("x".repeat(10_240))),
     ];
     for (name, channel, data) in &rows {
         let data = data.as_deref();
-        let text = data.map_or(format!("{SOCKET}:{channel}"), |data| {
-            format!("{SOCKET}:{channel}:{data}")
-        });
+        let text = data.map_or(format!("{SOCKET}:{channel}"), |data| format!("{SOCKET}:{channel}:{data}"));
         let auth = format!("{KEY}:{}", sign(&text));
         assert!(verify_subscription(&app, SOCKET, channel, data, &auth).is_ok());
         group.bench_function(*name, |b| {
-            b.iter(|| {
-                verify_subscription(black_box(&app), SOCKET, channel, data, black_box(&auth))
-            });
+            b.iter(|| verify_subscription(black_box(&app), SOCKET, channel, data, black_box(&auth)));
         });
     }
     let wrong = format!("{KEY}:{}", "0".repeat(64));
     assert!(verify_subscription(&app, SOCKET, "private-order-42", None, &wrong).is_err());
     group.bench_function("private, wrong", |b| {
-        b.iter(|| {
-            verify_subscription(
-                black_box(&app),
-                SOCKET,
-                "private-order-42",
-                None,
-                black_box(&wrong),
-            )
-        });
+        b.iter(|| verify_subscription(black_box(&app), SOCKET, "private-order-42", None, black_box(&wrong)));
     });
     group.finish();
 }
@@ -98,10 +77,7 @@ fn request_bytes(target: &str, headers: &str, body: &str) -> Vec<u8> {
 
 fn signed_target(path: &str, signed_path: &str, body: &str, extra: &str) -> String {
     let digest = hex::encode(<md5::Md5 as md5::Digest>::digest(body));
-    let query = format!(
-        "auth_key={KEY}&auth_timestamp={}&auth_version=1.0&body_md5={digest}",
-        NOW.unix_s()
-    );
+    let query = format!("auth_key={KEY}&auth_timestamp={}&auth_version=1.0&body_md5={digest}", NOW.unix_s());
     let signature = sign(&format!("POST\n{signed_path}\n{query}"));
     format!("{path}?{query}&auth_signature={signature}{extra}")
 }
@@ -123,51 +99,23 @@ fn request(c: &mut Criterion) {
     // Everything that makes candidates differ, so that all 18 are tried.
     let hostile = format!("&k[0]=%41+b{}", "&k[]=%41+b".repeat(200));
     let rows = [
-        (
-            "signature",
-            request_bytes(&signed_target(path, path, small, ""), "", small),
-            true,
-        ),
+        ("signature", request_bytes(&signed_target(path, path, small, ""), "", small), true),
         (
             "signature, shorter path",
-            request_bytes(
-                &signed_target("/api/v1/apps/3/events", path, small, ""),
-                "",
-                small,
-            ),
+            request_bytes(&signed_target("/api/v1/apps/3/events", path, small, ""), "", small),
             true,
         ),
-        (
-            "signature, 10 KiB body",
-            request_bytes(&signed_target(path, path, &large, ""), "", &large),
-            true,
-        ),
-        (
-            "signature, wrong",
-            request_bytes(&signed_target(path, "/other", small, ""), "", small),
-            false,
-        ),
+        ("signature, 10 KiB body", request_bytes(&signed_target(path, path, &large, ""), "", &large), true),
+        ("signature, wrong", request_bytes(&signed_target(path, "/other", small, ""), "", small), false),
         (
             "signature, wrong, all candidates",
-            request_bytes(
-                &signed_target("/api/v1/apps/3/%65vents", path, small, &hostile),
-                "",
-                small,
-            ),
+            request_bytes(&signed_target("/api/v1/apps/3/%65vents", path, small, &hostile), "", small),
             false,
         ),
-        (
-            "token",
-            request_bytes(path, &format!("Authorization: Bearer {token}\r\n"), small),
-            true,
-        ),
+        ("token", request_bytes(path, &format!("Authorization: Bearer {token}\r\n"), small), true),
         (
             "key and secret",
-            request_bytes(
-                path,
-                &format!("X-Relay-Key: {KEY}\r\nX-Relay-Secret: {SECRET}\r\n"),
-                small,
-            ),
+            request_bytes(path, &format!("X-Relay-Key: {KEY}\r\nX-Relay-Secret: {SECRET}\r\n"), small),
             true,
         ),
     ];
@@ -181,9 +129,7 @@ fn request(c: &mut Criterion) {
     for (name, bytes, accepted) in &rows {
         let mut decoder = RequestDecoder::default();
         let decoded = decoder.decode(bytes, &limits).expect("a sound request");
-        let Progress::Request(request) = decoded.progress else {
-            panic!("{name}: not a whole request")
-        };
+        let Progress::Request(request) = decoded.progress else { panic!("{name}: not a whole request") };
         let verdict = verify_request(&directory, "3", &request, "", NOW);
         assert_eq!(verdict.is_ok(), *accepted, "{name}: {verdict:?}");
         group.bench_function(*name, |b| {
@@ -199,14 +145,8 @@ fn secrets(c: &mut Criterion) {
     let secret = Secret::new(SECRET);
     let mut group = c.benchmark_group("secret compare");
     let near = format!("{}9", &SECRET[..SECRET.len() - 1]);
-    for (name, candidate) in [
-        ("right", SECRET),
-        ("wrong at the start", "x"),
-        ("wrong at the end", &near),
-    ] {
-        group.bench_function(name, |b| {
-            b.iter(|| secret.matches(black_box(candidate.as_bytes())))
-        });
+    for (name, candidate) in [("right", SECRET), ("wrong at the start", "x"), ("wrong at the end", &near)] {
+        group.bench_function(name, |b| b.iter(|| secret.matches(black_box(candidate.as_bytes()))));
     }
     group.finish();
     c.bench_function("failure count, full table", |b| {

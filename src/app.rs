@@ -37,11 +37,7 @@ impl Secret {
     pub fn new(secret: &str) -> Self {
         let hmac = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let proof = hmac::sign(&hmac, secret.as_bytes());
-        Self {
-            text: secret.into(),
-            hmac,
-            proof,
-        }
+        Self { text: secret.into(), hmac, proof }
     }
 
     /// The secret itself, for signing and for the one time that it is shown.
@@ -74,11 +70,7 @@ impl AppKey {
     pub fn new(key: &str, secret: &str) -> Self {
         let secret = Secret::new(secret);
         let hmac = secret.hmac.clone();
-        Self {
-            key: key.into(),
-            secret,
-            hmac,
-        }
+        Self { key: key.into(), secret, hmac }
     }
 }
 
@@ -135,10 +127,7 @@ pub struct App {
 impl App {
     /// The active key pair with this public key, and its index in `keys`.
     pub fn active_key(&self, key: &[u8]) -> Option<(usize, &AppKey)> {
-        self.keys
-            .iter()
-            .enumerate()
-            .find(|(_, pair)| pair.key.as_bytes() == key)
+        self.keys.iter().enumerate().find(|(_, pair)| pair.key.as_bytes() == key)
     }
 }
 
@@ -255,15 +244,10 @@ impl Scopes {
         if names.trim().is_empty() {
             return Ok(Self::FULL);
         }
-        names
-            .split(',')
-            .map(str::trim)
-            .try_fold(Self::FULL, |scopes, name| {
-                let scope = Scope::from_name(name).ok_or_else(|| UnknownScope {
-                    name: name.to_owned(),
-                })?;
-                Ok(scopes.with(scope))
-            })
+        names.split(',').map(str::trim).try_fold(Self::FULL, |scopes, name| {
+            let scope = Scope::from_name(name).ok_or_else(|| UnknownScope { name: name.to_owned() })?;
+            Ok(scopes.with(scope))
+        })
     }
 
     /// These and one more. Adding a scope to full access limits it to that scope.
@@ -284,9 +268,7 @@ impl Scopes {
 
     /// The scopes named; none for full access.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL
-            .into_iter()
-            .filter(move |scope| self.0 & scope.bit() != 0)
+        Scope::ALL.into_iter().filter(move |scope| self.0 & scope.bit() != 0)
     }
 }
 
@@ -361,21 +343,9 @@ impl Directory {
                 debug_assert!(key_before.is_none(), "two key pairs share a public key");
             }
         }
-        debug_assert!(
-            apps.is_sorted_by(|a, b| a.serial < b.serial),
-            "two apps share a serial"
-        );
-        let tokens = tokens
-            .into_iter()
-            .map(|token| (token.hash, token))
-            .collect();
-        Self {
-            version,
-            apps,
-            by_id,
-            by_key,
-            tokens,
-        }
+        debug_assert!(apps.is_sorted_by(|a, b| a.serial < b.serial), "two apps share a serial");
+        let tokens = tokens.into_iter().map(|token| (token.hash, token)).collect();
+        Self { version, apps, by_id, by_key, tokens }
     }
 
     /// The version of the store that it shows.
@@ -385,10 +355,7 @@ impl Directory {
 
     /// The app with this number, disabled ones included.
     pub fn app(&self, serial: AppSerial) -> Option<&Arc<App>> {
-        let index = self
-            .apps
-            .binary_search_by_key(&serial, |app| app.serial)
-            .ok()?;
+        let index = self.apps.binary_search_by_key(&serial, |app| app.serial).ok()?;
         self.apps.get(index)
     }
 
@@ -418,10 +385,7 @@ impl Directory {
     }
 }
 
-const _: () = assert!(
-    Scope::ALL.len() <= u16::BITS as usize,
-    "a scope is a bit of Scopes"
-);
+const _: () = assert!(Scope::ALL.len() <= u16::BITS as usize, "a scope is a bit of Scopes");
 
 #[cfg(test)]
 mod tests {
@@ -433,10 +397,7 @@ mod tests {
             id: id.into(),
             name: "".into(),
             enabled: true,
-            keys: keys
-                .iter()
-                .map(|(key, secret)| AppKey::new(key, secret))
-                .collect(),
+            keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
             settings: AppSettings::default(),
         }
     }
@@ -444,19 +405,11 @@ mod tests {
     /// R-AUTH-1, threat T5: exactly the secret matches; every prefix, extension and changed byte is refused.
     #[test]
     fn secret_matches_only_itself() {
-        for text in [
-            "s",
-            "7ad3773142a6692b25b8",
-            &"x".repeat(64),
-            &"y".repeat(200),
-        ] {
+        for text in ["s", "7ad3773142a6692b25b8", &"x".repeat(64), &"y".repeat(200)] {
             let secret = Secret::new(text);
             assert!(secret.matches(text.as_bytes()));
             for length in 0..text.len() {
-                assert!(
-                    !secret.matches(&text.as_bytes()[..length]),
-                    "prefix of {length}"
-                );
+                assert!(!secret.matches(&text.as_bytes()[..length]), "prefix of {length}");
             }
             assert!(
                 !secret.matches(format!("{text}\0").as_bytes()),
@@ -476,10 +429,7 @@ mod tests {
     fn debug_output_shows_no_secret() {
         let pair = AppKey::new("public-part", "very-private-part");
         let shown = format!("{pair:?} {:?}", pair.secret);
-        assert!(
-            shown.contains("public-part") && shown.contains("[secret]"),
-            "{shown}"
-        );
+        assert!(shown.contains("public-part") && shown.contains("[secret]"), "{shown}");
         assert!(!shown.contains("very-private-part"), "{shown}");
     }
 
@@ -505,50 +455,26 @@ mod tests {
         assert_eq!(every.to_string(), names);
         for scope in Scope::ALL {
             let one = Scopes::parse(scope.name()).expect("a name of the table");
-            assert!(
-                Scope::ALL
-                    .into_iter()
-                    .all(|other| one.allows(other) == (other == scope))
-            );
+            assert!(Scope::ALL.into_iter().all(|other| one.allows(other) == (other == scope)));
             assert!(Scopes::FULL.allows(scope));
             assert_eq!(one.to_string(), scope.to_string());
         }
-        assert_eq!(
-            Scopes::parse("").map(|scopes| scopes.to_string()),
-            Ok(String::new())
-        );
-        assert_eq!(
-            Scopes::parse(" events:batch , channels:auth "),
-            Ok(Scopes(0b10_0000_0010))
-        );
+        assert_eq!(Scopes::parse("").map(|scopes| scopes.to_string()), Ok(String::new()));
+        assert_eq!(Scopes::parse(" events:batch , channels:auth "), Ok(Scopes(0b10_0000_0010)));
     }
 
     /// R-TOKEN-6: unknown words and stray commas are errors and unknown stored bits allow nothing, so that no slip
     /// turns a limited token into one with full access.
     #[test]
     fn slips_never_widen_scopes() {
-        for slip in [
-            ",",
-            "events:publish,",
-            ",events:publish",
-            "Events:Publish",
-            "events",
-            "events:publish events:batch",
-        ] {
+        for slip in
+            [",", "events:publish,", ",events:publish", "Events:Publish", "events", "events:publish events:batch"]
+        {
             assert!(Scopes::parse(slip).is_err(), "{slip:?}");
         }
-        let message = Scopes::parse("events:pubish")
-            .expect_err("a typing error")
-            .to_string();
-        assert!(
-            message.contains("\"events:pubish\"") && message.contains("events:publish,"),
-            "{message}"
-        );
-        assert!(
-            Scope::ALL
-                .into_iter()
-                .all(|scope| !Scopes(1 << 15).allows(scope))
-        );
+        let message = Scopes::parse("events:pubish").expect_err("a typing error").to_string();
+        assert!(message.contains("\"events:pubish\"") && message.contains("events:publish,"), "{message}");
+        assert!(Scope::ALL.into_iter().all(|scope| !Scopes(1 << 15).allows(scope)));
     }
 
     /// R-TOKEN-3: a token ends with the millisecond of its expiry, or at once when revoked.
@@ -563,30 +489,14 @@ mod tests {
             revoked: false,
         };
         assert!(token.is_valid(999) && !token.is_valid(1_000));
-        assert!(
-            Token {
-                expires_at_ms: None,
-                ..token.clone()
-            }
-            .is_valid(u64::MAX)
-        );
-        assert!(
-            !Token {
-                revoked: true,
-                ..token
-            }
-            .is_valid(0)
-        );
+        assert!(Token { expires_at_ms: None, ..token.clone() }.is_valid(u64::MAX));
+        assert!(!Token { revoked: true, ..token }.is_valid(0));
     }
 
     /// R-AUTH-5: every lookup finds its own app, by serial, id and each active key, and nothing else.
     #[test]
     fn directory_finds_each_app_by_its_own_names() {
-        let apps = vec![
-            app(7, "70", &[("k7", "a"), ("k7b", "b")]),
-            app(3, "30", &[("k3", "c")]),
-            app(4, "40", &[]),
-        ];
+        let apps = vec![app(7, "70", &[("k7", "a"), ("k7b", "b")]), app(3, "30", &[("k3", "c")]), app(4, "40", &[])];
         let token = Token {
             id: "tok_1".into(),
             hash: [9; 32],
@@ -597,32 +507,17 @@ mod tests {
         };
         let directory = Directory::new(42, apps, vec![token]);
         assert_eq!(directory.version(), 42);
-        assert_eq!(
-            directory.apps().map(|app| app.serial.0).collect::<Vec<_>>(),
-            [3, 4, 7]
-        );
+        assert_eq!(directory.apps().map(|app| app.serial.0).collect::<Vec<_>>(), [3, 4, 7]);
         for (serial, id) in [(7, "70"), (3, "30"), (4, "40")] {
-            assert_eq!(
-                directory.app(AppSerial(serial)).map(|app| &*app.id),
-                Some(id)
-            );
-            assert_eq!(
-                directory.app_by_id(id).map(|app| app.serial.0),
-                Some(serial)
-            );
+            assert_eq!(directory.app(AppSerial(serial)).map(|app| &*app.id), Some(id));
+            assert_eq!(directory.app_by_id(id).map(|app| app.serial.0), Some(serial));
         }
         for (key, serial) in [("k7", 7), ("k7b", 7), ("k3", 3)] {
-            assert_eq!(
-                directory.app_by_key(key).map(|app| app.serial.0),
-                Some(serial)
-            );
+            assert_eq!(directory.app_by_key(key).map(|app| app.serial.0), Some(serial));
         }
         assert!(directory.app(AppSerial(5)).is_none() && directory.app_by_id("k3").is_none());
         assert!(directory.app_by_key("30").is_none() && directory.app_by_id("").is_none());
-        assert_eq!(
-            directory.token_by_hash(&[9; 32]).map(|token| &*token.id),
-            Some("tok_1")
-        );
+        assert_eq!(directory.token_by_hash(&[9; 32]).map(|token| &*token.id), Some("tok_1"));
         assert!(directory.token_by_hash(&[8; 32]).is_none());
         assert_eq!(directory.tokens().len(), 1);
     }

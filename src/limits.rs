@@ -4,6 +4,8 @@
 
 /// Longest inbound WebSocket message by default: twice the data limit plus 4 KiB (P-IN-5).
 pub const MESSAGE_BYTES_MAX: usize = 2 * EVENT_DATA_BYTES_MAX + 4 * 1024;
+/// Longest inbound WebSocket message on the echo path of the `conformance` feature.
+pub const ECHO_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest decoded `data` of one event by default (P-LIM-3).
 pub const EVENT_DATA_BYTES_MAX: usize = 10_240;
 /// Largest value an app may set for its event data limit.
@@ -107,6 +109,55 @@ pub const SIGNATURE_WINDOW_S: u64 = 600;
 /// Query parameters of one signed request; each may be read and sorted for several candidates (P-SIGN-5).
 pub const SIGNED_PARAMETERS_MAX: usize = 256;
 
+/// Longest app id; generated ones are 9 digits (P-SDK-22).
+pub const APP_ID_BYTES_MAX: usize = 64;
+/// Longest app key; generated ones are 20 hex digits (P-SDK-22).
+pub const APP_KEY_BYTES_MAX: usize = 128;
+/// Longest app secret; generated ones are 40 base62 characters.
+pub const APP_SECRET_BYTES_MAX: usize = 256;
+/// Longest name of an app or token.
+pub const NAME_BYTES_MAX: usize = 100;
+/// Active key pairs of one app.
+pub const APP_KEYS_MAX: usize = 8;
+/// Origins that an app may list.
+pub const ALLOWED_ORIGINS_MAX: usize = 100;
+/// Largest value an app may set for its presence members.
+pub const PRESENCE_MEMBERS_SETTING_MAX: usize = 10_000;
+/// LMDB's map: the most that the store can hold. Sparse, never resized.
+pub const STORE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Reader slots of the store, shared by all processes that have it open.
+pub const STORE_READERS_MAX: u32 = 1_024;
+/// How often the keeper looks for changes in the store, in ms.
+pub const STORE_POLL_MS: u64 = 250;
+/// `last_used_at` is written with at most one commit per this, in ms.
+pub const TOKEN_USES_COMMIT_MS: u64 = 30_000;
+/// `last_used_at` of one token is written at most once per this, in ms (R-TOKEN-4).
+pub const TOKEN_USE_WRITE_MS: u64 = 60_000;
+/// Token uses that may wait for the keeper; further ones are dropped, a later use of the token makes up for it.
+pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
+
+/// Events that a driver feeds before it drains outputs and flushes.
+pub const EVENTS_PER_TURN: usize = 512;
+/// Bytes that one connection may bring in per turn; the rest waits its turn behind the others.
+pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
+/// Connections accepted per listener and turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Mails taken per turn, so that a flood of mail does not starve the sockets.
+pub const MAIL_PER_TURN: usize = 4 * 1024;
+/// After the kernel refused a descriptor or memory, accepting rests for this, in ms (threat T15).
+pub const ACCEPT_REST_MS: u64 = 100;
+/// How long a loop may sleep while mail waits for room, in ms: the receiver tells nobody that it made room.
+pub const MAIL_RETRY_MS: u64 = 1;
+/// Descriptors kept for LMDB, logs, wakes, outgoing HTTP and whatever an operator attaches (threat T15).
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Connection slots of a shard that are kept back to refuse with 4100, at most (P-CLOSE-2).
+pub const REFUSAL_SLOTS_MAX: u32 = 32;
+
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
+
+/// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text.
+pub const fn message_bytes_max(event_data_bytes_max: u32) -> usize {
+    2 * event_data_bytes_max as usize + 4 * 1024
+}

@@ -46,17 +46,10 @@ impl AnswerShape {
             .iter()
             .flat_map(|event| {
                 let info = event.info.unwrap_or_default();
-                event
-                    .channels
-                    .iter()
-                    .map(move |channel| AnswerEntry::new(channel, info))
+                event.channels.iter().map(move |channel| AnswerEntry::new(channel, info))
             })
             .collect();
-        if publish.batch {
-            Self::Batch(entries)
-        } else {
-            Self::Channels(entries)
-        }
+        if publish.batch { Self::Batch(entries) } else { Self::Channels(entries) }
     }
 
     /// The channels to count, in the order that [`AnswerShape::encode`] takes their counts. A batch may name a channel
@@ -93,11 +86,7 @@ impl AnswerShape {
                 encode_json_string(out, &entry.channel);
                 out.push(b':');
             }
-            encode_counts(
-                out,
-                entry.info,
-                counts.get(index).copied().unwrap_or_default(),
-            );
+            encode_counts(out, entry.info, counts.get(index).copied().unwrap_or_default());
         }
         out.extend_from_slice(after);
     }
@@ -107,29 +96,16 @@ impl AnswerEntry {
     fn new(channel: &str, info: Info) -> Self {
         // Users are counted on presence channels only (P-HTTP-11), which their prefix tells (P-CHAN-1).
         let user_count = info.user_count && channel.starts_with("presence-");
-        Self {
-            channel: channel.into(),
-            info: Info { user_count, ..info },
-        }
+        Self { channel: channel.into(), info: Info { user_count, ..info } }
     }
 }
 
 fn encode_counts(out: &mut Vec<u8>, info: Info, counts: Counts) {
     let members = [
-        (
-            &b"\"user_count\":"[..],
-            counts.user_count.filter(|_| info.user_count),
-        ),
-        (
-            &b"\"subscription_count\":"[..],
-            counts
-                .subscription_count
-                .filter(|_| info.subscription_count),
-        ),
+        (&b"\"user_count\":"[..], counts.user_count.filter(|_| info.user_count)),
+        (&b"\"subscription_count\":"[..], counts.subscription_count.filter(|_| info.subscription_count)),
     ];
-    let asked = members
-        .into_iter()
-        .filter_map(|(member, count)| Some((member, count?)));
+    let asked = members.into_iter().filter_map(|(member, count)| Some((member, count?)));
     out.push(b'{');
     for (index, (member, count)) in asked.enumerate() {
         if index > 0 {
@@ -152,20 +128,14 @@ mod tests {
     /// The answer to a body, with 7 users and 9 subscriptions on every channel.
     fn answer(body: &str) -> String {
         let settings = AppSettings::default();
-        let rules = PublishRules {
-            settings: &settings,
-            names: NameRules::Permissive,
-        };
+        let rules = PublishRules { settings: &settings, names: NameRules::Permissive };
         let publish = if body.contains("\"batch\"") {
             decode_batch_events(body.as_bytes(), &rules)
         } else {
             decode_events(body.as_bytes(), &rules)
         };
         let shape = AnswerShape::of(&publish.expect("a valid publish"));
-        let counts = Counts {
-            user_count: Some(7),
-            subscription_count: Some(9),
-        };
+        let counts = Counts { user_count: Some(7), subscription_count: Some(9) };
         encoded(&shape, &vec![counts; shape.entries().len()])
     }
 
@@ -197,15 +167,9 @@ mod tests {
     #[test]
     fn counts_that_do_not_apply_are_left_out() {
         let with = |rest: &str| answer(&format!(r#"{{"name":"e","data":"","channel":{rest}}}"#));
-        assert_eq!(
-            with(r#""private-a","info":"user_count""#),
-            r#"{"channels":{"private-a":{}}}"#
-        );
+        assert_eq!(with(r#""private-a","info":"user_count""#), r#"{"channels":{"private-a":{}}}"#);
         assert_eq!(with(r#""a","info":"nonsense""#), r#"{"channels":{"a":{}}}"#);
-        assert_eq!(
-            with(r#""my-presence-a","info":"user_count""#),
-            r#"{"channels":{"my-presence-a":{}}}"#
-        );
+        assert_eq!(with(r#""my-presence-a","info":"user_count""#), r#"{"channels":{"my-presence-a":{}}}"#);
     }
 
     /// P-CHAN-2: under permissive rules a name may need escaping in the answer.
@@ -218,20 +182,13 @@ mod tests {
     /// P-HTTP-2: without any info `{}`; with some one entry per event, `{}` where none was asked, same channels apart.
     #[test]
     fn answers_to_batches() {
-        let event = |channel: &str, info: &str| {
-            format!(r#"{{"name":"e","data":"","channel":"{channel}"{info}}}"#)
-        };
+        let event = |channel: &str, info: &str| format!(r#"{{"name":"e","data":"","channel":"{channel}"{info}}}"#);
         let batch = |events: &[String]| answer(&format!(r#"{{"batch":[{}]}}"#, events.join(",")));
         assert_eq!(batch(&[event("a", ""), event("b", "")]), "{}");
         let subscriptions = r#","info":"subscription_count""#;
         let users = r#","info":"user_count""#;
         assert_eq!(
-            batch(&[
-                event("a", ""),
-                event("a", subscriptions),
-                event("presence-a", users),
-                event("b", users)
-            ]),
+            batch(&[event("a", ""), event("a", subscriptions), event("presence-a", users), event("b", users)]),
             r#"{"batch":[{},{"subscription_count":9},{"user_count":7},{}]}"#
         );
     }
@@ -239,36 +196,16 @@ mod tests {
     /// P-HTTP-1, P-HTTP-2: counts that never came are left out; entries stay aligned.
     #[test]
     fn missing_counts_leave_empty_entries() {
-        let info = Info {
-            user_count: true,
-            subscription_count: true,
-        };
-        let entries = vec![
-            AnswerEntry::new("presence-a", info),
-            AnswerEntry::new("b", info),
-        ];
-        let counts = [Counts {
-            user_count: None,
-            subscription_count: Some(0),
-        }];
+        let info = Info { user_count: true, subscription_count: true };
+        let entries = vec![AnswerEntry::new("presence-a", info), AnswerEntry::new("b", info)];
+        let counts = [Counts { user_count: None, subscription_count: Some(0) }];
         let shape = AnswerShape::Channels(entries.clone());
-        assert_eq!(
-            encoded(&shape, &counts),
-            r#"{"channels":{"presence-a":{"subscription_count":0},"b":{}}}"#
-        );
-        assert_eq!(
-            encoded(&AnswerShape::Batch(entries), &[]),
-            r#"{"batch":[{},{}]}"#
-        );
+        assert_eq!(encoded(&shape, &counts), r#"{"channels":{"presence-a":{"subscription_count":0},"b":{}}}"#);
+        assert_eq!(encoded(&AnswerShape::Batch(entries), &[]), r#"{"batch":[{},{}]}"#);
         assert!(!shape.needs_no_counts());
         assert!(AnswerShape::Empty.needs_no_counts() && AnswerShape::Empty.entries().is_empty());
-        let none = AnswerShape::Channels(vec![AnswerEntry::new(
-            "a",
-            Info {
-                user_count: true,
-                subscription_count: false,
-            },
-        )]);
+        let none =
+            AnswerShape::Channels(vec![AnswerEntry::new("a", Info { user_count: true, subscription_count: false })]);
         assert!(none.needs_no_counts(), "user_count does not apply");
     }
 }

@@ -10,11 +10,7 @@ use crate::auth::request::Caller;
 /// 403 that names the missing scope.
 pub fn authorize(caller: &Caller, endpoint: Endpoint) -> Result<(), Refusal> {
     let scope = endpoint.scope();
-    if caller.scopes().allows(scope) {
-        Ok(())
-    } else {
-        Err(Refusal::missing_scope(scope))
-    }
+    if caller.scopes().allows(scope) { Ok(()) } else { Err(Refusal::missing_scope(scope)) }
 }
 
 #[cfg(test)]
@@ -34,10 +30,7 @@ mod tests {
             keys: Vec::new(),
             settings: AppSettings::default(),
         };
-        Caller {
-            app: Arc::new(app),
-            credential,
-        }
+        Caller { app: Arc::new(app), credential }
     }
 
     /// R-TOKEN-6: key pairs and tokens without scopes reach both endpoints, others only what they name; the 403 names
@@ -48,31 +41,14 @@ mod tests {
             let scopes = Scopes::parse(scopes).expect("known names");
             caller(Credential::Token("tok_1".into(), scopes))
         };
-        for full in [
-            caller(Credential::Signature(0)),
-            caller(Credential::KeyAndSecret(0)),
-            token(""),
-        ] {
+        for full in [caller(Credential::Signature(0)), caller(Credential::KeyAndSecret(0)), token("")] {
             assert_eq!(authorize(&full, Endpoint::Events), Ok(()));
             assert_eq!(authorize(&full, Endpoint::BatchEvents), Ok(()));
         }
-        assert_eq!(
-            authorize(&token("events:publish"), Endpoint::Events),
-            Ok(())
-        );
-        assert_eq!(
-            authorize(&token("events:batch"), Endpoint::BatchEvents),
-            Ok(())
-        );
-        let refusal = authorize(
-            &token("events:publish,channels:read"),
-            Endpoint::BatchEvents,
-        )
-        .expect_err("no batch");
-        assert_eq!(
-            (refusal.status, &*refusal.message),
-            (403, "This token lacks the scope events:batch.")
-        );
+        assert_eq!(authorize(&token("events:publish"), Endpoint::Events), Ok(()));
+        assert_eq!(authorize(&token("events:batch"), Endpoint::BatchEvents), Ok(()));
+        let refusal = authorize(&token("events:publish,channels:read"), Endpoint::BatchEvents).expect_err("no batch");
+        assert_eq!((refusal.status, &*refusal.message), (403, "This token lacks the scope events:batch."));
         let refusal = authorize(&token("events:batch"), Endpoint::Events).expect_err("batch only");
         assert_eq!(refusal, Refusal::missing_scope(Scope::EventsPublish));
     }

@@ -3,9 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::events::{
-    EventFields, Publish, PublishEvent, PublishRules, decode_channel, decode_event,
-};
+use super::events::{EventFields, Publish, PublishEvent, PublishRules, decode_channel, decode_event};
 use super::literal::{decode_body, decode_object, for_each_element};
 use super::refusal::Refusal;
 use crate::limits::BATCH_EVENTS_MAX;
@@ -14,36 +12,23 @@ use crate::limits::BATCH_EVENTS_MAX;
 ///
 /// # Errors
 /// 400 or 413 with the limit or the expectation, and the index of the event that breaks it.
-pub fn decode_batch_events<'a>(
-    body: &'a [u8],
-    rules: &PublishRules<'_>,
-) -> Result<Publish<'a>, Refusal> {
+pub fn decode_batch_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Result<Publish<'a>, Refusal> {
     let fields: BatchFields<'a> = decode_object(decode_body(body)?)?;
-    let batch = fields
-        .batch
-        .ok_or_else(|| Refusal::bad_request("The member batch is missing: an array of events."))?;
+    let batch = fields.batch.ok_or_else(|| Refusal::bad_request("The member batch is missing: an array of events."))?;
     let mut events = Vec::new();
     for_each_element(batch, "batch", |element| {
         let index = events.len();
         if index == BATCH_EVENTS_MAX {
-            return Err(Refusal::bad_request(format!(
-                "A batch has at most {BATCH_EVENTS_MAX} events."
-            )));
+            return Err(Refusal::bad_request(format!("A batch has at most {BATCH_EVENTS_MAX} events.")));
         }
-        let event = decode_batch_event(element, rules)
-            .map_err(|refusal| refusal.within(&format!("batch[{index}]")))?;
+        let event = decode_batch_event(element, rules).map_err(|refusal| refusal.within(&format!("batch[{index}]")))?;
         events.push(event);
         Ok(())
     })?;
     if events.is_empty() {
-        return Err(Refusal::bad_request(
-            "The member batch is empty: give at least one event.",
-        ));
+        return Err(Refusal::bad_request("The member batch is empty: give at least one event."));
     }
-    Ok(Publish {
-        events,
-        batch: true,
-    })
+    Ok(Publish { events, batch: true })
 }
 
 #[derive(Deserialize)]
@@ -52,19 +37,13 @@ struct BatchFields<'a> {
     batch: Option<&'a RawValue>,
 }
 
-fn decode_batch_event<'a>(
-    element: &'a RawValue,
-    rules: &PublishRules<'_>,
-) -> Result<PublishEvent<'a>, Refusal> {
+fn decode_batch_event<'a>(element: &'a RawValue, rules: &PublishRules<'_>) -> Result<PublishEvent<'a>, Refusal> {
     let fields: EventFields<'a> = decode_object(element.get())?;
     if fields.channels.is_some() {
-        return Err(Refusal::bad_request(
-            "An event of a batch takes the member channel, not channels.",
-        ));
+        return Err(Refusal::bad_request("An event of a batch takes the member channel, not channels."));
     }
-    let channel = fields
-        .channel
-        .ok_or_else(|| Refusal::bad_request("The member channel is missing: a channel name."))?;
+    let channel =
+        fields.channel.ok_or_else(|| Refusal::bad_request("The member channel is missing: a channel name."))?;
     let channel = decode_channel(channel, "channel", rules)?;
     decode_event(&fields, vec![channel], rules)
 }
@@ -79,23 +58,13 @@ mod tests {
 
     fn decode(body: &str) -> Result<Publish<'_>, Refusal> {
         let settings = AppSettings::default();
-        decode_batch_events(
-            body.as_bytes(),
-            &PublishRules {
-                settings: &settings,
-                names: NameRules::Default,
-            },
-        )
+        decode_batch_events(body.as_bytes(), &PublishRules { settings: &settings, names: NameRules::Default })
     }
 
     fn refused(body: &str, status: u16, message: &str) {
         let refusal = decode(body).expect_err(body);
         assert_eq!(refusal.status, status, "{body}");
-        assert!(
-            refusal.message.starts_with(message),
-            "{body}: {}",
-            refusal.message
-        );
+        assert!(refusal.message.starts_with(message), "{body}: {}", refusal.message);
     }
 
     fn batch_of(events: &[&str]) -> String {
@@ -114,111 +83,49 @@ mod tests {
         ]);
         let publish = decode(&body).expect("valid");
         assert!(publish.batch);
-        let seen: Vec<_> = publish
-            .events
-            .iter()
-            .map(|event| (&*event.name, &*event.data_literal, &*event.channels[0]))
-            .collect();
+        let seen: Vec<_> =
+            publish.events.iter().map(|event| (&*event.name, &*event.data_literal, &*event.channels[0])).collect();
         let plain = ("e", r#""d""#, "a");
         assert_eq!(seen, [plain, ("f", r#""[1, 2]""#, "private-b"), plain]);
         assert!(publish.events.iter().all(|event| event.channels.len() == 1));
         assert_eq!(publish.events[1].exclude, SocketId::parse("1.2"));
-        assert_eq!(
-            publish.events[1].info,
-            Some(Info {
-                user_count: false,
-                subscription_count: true
-            })
-        );
-        assert_eq!(
-            (publish.events[2].exclude, publish.events[2].info),
-            (None, None)
-        );
+        assert_eq!(publish.events[1].info, Some(Info { user_count: false, subscription_count: true }));
+        assert_eq!((publish.events[2].exclude, publish.events[2].info), (None, None));
     }
 
     /// P-LIM-5: 10 events pass, 11 and none do not.
     #[test]
     fn batch_is_bounded() {
-        assert_eq!(
-            decode(&batch_of(&[EVENT; 10])).expect("ten").events.len(),
-            10
-        );
-        refused(
-            &batch_of(&[EVENT; 11]),
-            400,
-            "A batch has at most 10 events.",
-        );
-        refused(
-            &batch_of(&["1"; 100]),
-            400,
-            "batch[0]: Expected a JSON object.",
-        );
+        assert_eq!(decode(&batch_of(&[EVENT; 10])).expect("ten").events.len(), 10);
+        refused(&batch_of(&[EVENT; 11]), 400, "A batch has at most 10 events.");
+        refused(&batch_of(&["1"; 100]), 400, "batch[0]: Expected a JSON object.");
         refused(&batch_of(&[]), 400, "The member batch is empty");
     }
 
     /// P-HTTP-14: one bad event refuses the whole batch, and the answer says which one and why.
     #[test]
     fn the_broken_event_is_named() {
-        let long = format!(
-            r#"{{"name":"e","channel":"a","data":"{}"}}"#,
-            "x".repeat(10_241)
-        );
+        let long = format!(r#"{{"name":"e","channel":"a","data":"{}"}}"#, "x".repeat(10_241));
         let rows = [
             ("1", 400, "Expected a JSON object."),
             (r#"["e","d","a"]"#, 400, "Expected a JSON object."),
             ("null", 400, "Expected a JSON object."),
-            (
-                r#"{"name":"e","data":"d"}"#,
-                400,
-                "The member channel is missing",
-            ),
-            (
-                r#"{"name":"e","data":"d","channel":null}"#,
-                400,
-                "The member channel is missing",
-            ),
-            (
-                r#"{"name":"e","data":"d","channels":["a"]}"#,
-                400,
-                "An event of a batch takes the member channel",
-            ),
+            (r#"{"name":"e","data":"d"}"#, 400, "The member channel is missing"),
+            (r#"{"name":"e","data":"d","channel":null}"#, 400, "The member channel is missing"),
+            (r#"{"name":"e","data":"d","channels":["a"]}"#, 400, "An event of a batch takes the member channel"),
             (
                 r#"{"name":"e","data":"d","channel":"a","channels":["a"]}"#,
                 400,
                 "An event of a batch takes the member channel",
             ),
-            (
-                r#"{"name":"e","data":"d","channel":"a b"}"#,
-                400,
-                "The channel name \"a b\" is invalid",
-            ),
-            (
-                r#"{"name":"pusher:e","data":"d","channel":"a"}"#,
-                400,
-                "Event names that start",
-            ),
-            (
-                r#"{"name":"e","data":5,"channel":"a"}"#,
-                400,
-                "The member data must be",
-            ),
-            (
-                r#"{"name":"e","data":"d","channel":"a","channel":"b"}"#,
-                400,
-                "Invalid JSON: duplicate field `channel`",
-            ),
-            (
-                &long,
-                413,
-                "The data content of this event exceeds the allowed maximum (10240 bytes).",
-            ),
+            (r#"{"name":"e","data":"d","channel":"a b"}"#, 400, "The channel name \"a b\" is invalid"),
+            (r#"{"name":"pusher:e","data":"d","channel":"a"}"#, 400, "Event names that start"),
+            (r#"{"name":"e","data":5,"channel":"a"}"#, 400, "The member data must be"),
+            (r#"{"name":"e","data":"d","channel":"a","channel":"b"}"#, 400, "Invalid JSON: duplicate field `channel`"),
+            (&long, 413, "The data content of this event exceeds the allowed maximum (10240 bytes)."),
         ];
         for (event, status, message) in rows {
-            refused(
-                &batch_of(&[EVENT, EVENT, event, EVENT]),
-                status,
-                &format!("batch[2]: {message}"),
-            );
+            refused(&batch_of(&[EVENT, EVENT, event, EVENT]), status, &format!("batch[2]: {message}"));
         }
     }
 
@@ -234,16 +141,8 @@ mod tests {
         for body in ["{}", EVENT, r#"{"batch":null}"#] {
             refused(body, 400, "The member batch is missing");
         }
-        refused(
-            r#"{"batch":[],"batch":[]}"#,
-            400,
-            "Invalid JSON: duplicate field `batch`",
-        );
+        refused(r#"{"batch":[],"batch":[]}"#, 400, "Invalid JSON: duplicate field `batch`");
         refused(r#"{"batch":[}"#, 400, "Invalid JSON");
-        refused(
-            &format!(r#"{{"batch":{}"#, "[".repeat(100_000)),
-            400,
-            "The body nests",
-        );
+        refused(&format!(r#"{{"batch":{}"#, "[".repeat(100_000)), 400, "The body nests");
     }
 }

@@ -19,12 +19,9 @@ use crate::wire::json::check_text_depth;
 /// # Errors
 /// 400 for what is not UTF-8 or nests too deep.
 pub(super) fn decode_body(body: &[u8]) -> Result<&str, Refusal> {
-    let text = simdutf8::basic::from_utf8(body)
-        .map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))?;
+    let text = simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))?;
     check_text_depth(text, JSON_DEPTH_MAX).map_err(|_| {
-        Refusal::bad_request(format!(
-            "The body nests arrays and objects deeper than {JSON_DEPTH_MAX}."
-        ))
+        Refusal::bad_request(format!("The body nests arrays and objects deeper than {JSON_DEPTH_MAX}."))
     })?;
     Ok(text)
 }
@@ -39,8 +36,7 @@ pub(super) fn decode_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, 
         return Err(Refusal::bad_request("Expected a JSON object."));
     }
     // The text of the error holds names of ours and a place, nothing of the input.
-    serde_json::from_str(text)
-        .map_err(|error| Refusal::bad_request(format!("Invalid JSON: {error}.")))
+    serde_json::from_str(text).map_err(|error| Refusal::bad_request(format!("Invalid JSON: {error}.")))
 }
 
 /// Hands over the elements of an array one by one; the first refusal ends it, so that no list is built beyond a limit.
@@ -53,15 +49,10 @@ pub(super) fn for_each_element<'a>(
     visit: impl FnMut(&'a RawValue) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     if !raw.get().starts_with('[') {
-        return Err(Refusal::bad_request(format!(
-            "The member {member} must be an array."
-        )));
+        return Err(Refusal::bad_request(format!("The member {member} must be an array.")));
     }
     let mut refusal = None;
-    let elements = Elements {
-        visit,
-        refusal: &mut refusal,
-    };
+    let elements = Elements { visit, refusal: &mut refusal };
     let outcome = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(elements);
     match (refusal, outcome) {
         (Some(refusal), _) => Err(refusal),
@@ -99,20 +90,13 @@ impl<'a, F: FnMut(&'a RawValue) -> Result<(), Refusal>> Visitor<'a> for Elements
 /// 400 naming `member` when the value is no string or has half a surrogate pair.
 pub(super) fn decode_string<'a>(raw: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
     let literal = raw.get();
-    let Some(inner) = literal
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-    else {
-        return Err(Refusal::bad_request(format!(
-            "The member {member} must be a string."
-        )));
+    let Some(inner) = literal.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Err(Refusal::bad_request(format!("The member {member} must be a string.")));
     };
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(inner));
     }
-    serde_json::from_str(literal)
-        .map(Cow::Owned)
-        .map_err(|_| lone_surrogate(member))
+    serde_json::from_str(literal).map(Cow::Owned).map_err(|_| lone_surrogate(member))
 }
 
 /// `data` as a JSON string literal, quotes included: a string as it was sent, an object or array as the string of its
@@ -120,25 +104,16 @@ pub(super) fn decode_string<'a>(raw: &'a RawValue, member: &str) -> Result<Cow<'
 ///
 /// # Errors
 /// 400 for other types and half surrogate pairs, 413 when the decoded string is longer than `bytes_max` (P-LIM-3).
-pub(super) fn decode_data_literal(
-    raw: &RawValue,
-    bytes_max: usize,
-) -> Result<Cow<'_, str>, Refusal> {
+pub(super) fn decode_data_literal(raw: &RawValue, bytes_max: usize) -> Result<Cow<'_, str>, Refusal> {
     let text = raw.get();
     match text.as_bytes().first() {
         Some(b'"') => {
             let bytes = decoded_bytes(text).ok_or_else(|| lone_surrogate("data"))?;
-            if bytes > bytes_max {
-                Err(Refusal::data_too_large(bytes_max))
-            } else {
-                Ok(Cow::Borrowed(text))
-            }
+            if bytes > bytes_max { Err(Refusal::data_too_large(bytes_max)) } else { Ok(Cow::Borrowed(text)) }
         }
         Some(b'{' | b'[') if text.len() > bytes_max => Err(Refusal::data_too_large(bytes_max)),
         Some(b'{' | b'[') => Ok(Cow::Owned(encode_string(text))),
-        _ => Err(Refusal::bad_request(
-            "The member data must be a string, an object or an array.",
-        )),
+        _ => Err(Refusal::bad_request("The member data must be a string, an object or an array.")),
     }
 }
 
@@ -147,9 +122,7 @@ fn encode_string(text: &str) -> String {
 }
 
 fn lone_surrogate(member: &str) -> Refusal {
-    Refusal::bad_request(format!(
-        "The member {member} has half a surrogate pair, which is no Unicode text."
-    ))
+    Refusal::bad_request(format!("The member {member} has half a surrogate pair, which is no Unicode text."))
 }
 
 /// Length in bytes of the string that a literal writes; `None` when it writes half a surrogate pair.
@@ -205,19 +178,11 @@ mod tests {
     /// P-HTTP-12: a string literal is copied byte for byte, whatever its escapes.
     #[test]
     fn string_literals_are_copied() {
-        for literal in [
-            r#""""#,
-            r#""plain""#,
-            r#""\u0041\/\n\"\\""#,
-            r#""\ud83d\ude00""#,
-            "\"\u{1f600}\u{2028}\"",
-            r#""\u0000""#,
-        ] {
+        for literal in
+            [r#""""#, r#""plain""#, r#""\u0041\/\n\"\\""#, r#""\ud83d\ude00""#, "\"\u{1f600}\u{2028}\"", r#""\u0000""#]
+        {
             let copied = decode_data_literal(raw(literal), 100).expect("valid");
-            assert!(
-                matches!(copied, Cow::Borrowed(text) if text == literal),
-                "{literal}"
-            );
+            assert!(matches!(copied, Cow::Borrowed(text) if text == literal), "{literal}");
         }
     }
 
@@ -226,10 +191,7 @@ mod tests {
     fn objects_become_strings_of_their_text() {
         for json in [r#"{ "a" : "b\n" ,"c":1e309}"#, "[]", "[1,  [true]]", "{\n}"] {
             let literal = decode_data_literal(raw(json), 100).expect("valid");
-            assert_eq!(
-                serde_json::from_str::<String>(&literal).expect("a literal"),
-                json
-            );
+            assert_eq!(serde_json::from_str::<String>(&literal).expect("a literal"), json);
         }
     }
 
@@ -238,11 +200,7 @@ mod tests {
     fn other_types_are_refused() {
         for json in ["1", "-1e309", "true", "false", "null"] {
             let refusal = decode_data_literal(raw(json), 100).expect_err("no data");
-            assert_eq!(
-                (refusal.status, refusal.message.contains("data must be")),
-                (400, true),
-                "{json}"
-            );
+            assert_eq!((refusal.status, refusal.message.contains("data must be")), (400, true), "{json}");
         }
     }
 
@@ -276,38 +234,19 @@ mod tests {
             r#""a\uDBFF\u0041""#,
         ] {
             let refusal = decode_data_literal(raw(literal), 100).expect_err("no Unicode");
-            assert_eq!(
-                (refusal.status, refusal.message.contains("surrogate")),
-                (400, true),
-                "{literal}"
-            );
+            assert_eq!((refusal.status, refusal.message.contains("surrogate")), (400, true), "{literal}");
             let refusal = decode_string(raw(literal), "name").expect_err("no Unicode");
-            assert_eq!(
-                (refusal.status, refusal.message.contains("name")),
-                (400, true),
-                "{literal}"
-            );
+            assert_eq!((refusal.status, refusal.message.contains("name")), (400, true), "{literal}");
         }
     }
 
     /// Strings without escapes are lent, others decoded; other types name the member.
     #[test]
     fn strings_are_lent_or_decoded() {
-        assert!(matches!(
-            decode_string(raw(r#""abc""#), "name"),
-            Ok(Cow::Borrowed("abc"))
-        ));
-        assert_eq!(
-            decode_string(raw(r#""a\u0062c""#), "name").expect("valid"),
-            "abc"
-        );
+        assert!(matches!(decode_string(raw(r#""abc""#), "name"), Ok(Cow::Borrowed("abc"))));
+        assert_eq!(decode_string(raw(r#""a\u0062c""#), "name").expect("valid"), "abc");
         for json in ["1", "[]", "{}", "true"] {
-            assert!(
-                decode_string(raw(json), "name")
-                    .expect_err("no string")
-                    .message
-                    .contains("name")
-            );
+            assert!(decode_string(raw(json), "name").expect_err("no string").message.contains("name"));
         }
     }
 

@@ -52,50 +52,32 @@ impl Refusal {
 
     /// 413 for event data, in the hosted service's words (P-LIM-3, P-STAT-7).
     pub fn data_too_large(bytes_max: usize) -> Self {
-        Self::too_large(format!(
-            "The data content of this event exceeds the allowed maximum ({bytes_max} bytes)."
-        ))
+        Self::too_large(format!("The data content of this event exceeds the allowed maximum ({bytes_max} bytes)."))
     }
 
     /// 429: too many requests or failures (P-STAT-6).
     pub fn too_many(message: impl Into<String>, retry_after_s: u32) -> Self {
-        Self {
-            retry_after_s: Some(retry_after_s),
-            ..Self::plain(429, message)
-        }
+        Self { retry_after_s: Some(retry_after_s), ..Self::plain(429, message) }
     }
 
     /// 429 in place of 401 for an address that guesses credentials (threat T6).
     pub fn too_many_failures() -> Self {
-        Self::too_many(
-            "Too many failed credentials from this address; try again in a minute.",
-            60,
-        )
+        Self::too_many("Too many failed credentials from this address; try again in a minute.", 60)
     }
 
     /// 503: overload; nothing of the request was carried out (P-STAT-8).
     pub fn unavailable(message: impl Into<String>, retry_after_s: u32) -> Self {
-        Self {
-            retry_after_s: Some(retry_after_s),
-            ..Self::plain(503, message)
-        }
+        Self { retry_after_s: Some(retry_after_s), ..Self::plain(503, message) }
     }
 
     /// Puts words before the sentence, to say which part of a request it is about.
     #[must_use]
     pub fn within(self, part: &str) -> Self {
-        Self {
-            message: format!("{part}: {}", self.message),
-            ..self
-        }
+        Self { message: format!("{part}: {}", self.message), ..self }
     }
 
     fn plain(status: u16, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            retry_after_s: None,
-        }
+        Self { status, message: message.into(), retry_after_s: None }
     }
 }
 
@@ -130,19 +112,12 @@ mod tests {
             (RequestRefusal::AppDisabled.into(), 403, None),
         ];
         for (refusal, status, retry_after_s) in rows {
-            assert_eq!(
-                (refusal.status, refusal.retry_after_s),
-                (status, retry_after_s),
-                "{refusal:?}"
-            );
+            assert_eq!((refusal.status, refusal.retry_after_s), (status, retry_after_s), "{refusal:?}");
         }
         assert_eq!(
             Refusal::data_too_large(10_240).message,
             "The data content of this event exceeds the allowed maximum (10240 bytes)."
         );
-        assert_eq!(
-            Refusal::bad_request("m").within("batch[3]").message,
-            "batch[3]: m"
-        );
+        assert_eq!(Refusal::bad_request("m").within("batch[3]").message, "batch[3]: m");
     }
 }

@@ -51,9 +51,7 @@ pub enum Endpoint {
 impl Endpoint {
     /// The endpoint that this segment behind the app id names.
     fn from_segment(segment: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|endpoint| is_segment(segment, endpoint.segment()))
+        Self::ALL.into_iter().find(|endpoint| is_segment(segment, endpoint.segment()))
     }
 
     fn segment(self) -> &'static str {
@@ -86,9 +84,7 @@ impl Endpoint {
 /// A path is read as it is first, so that configuring a prefix takes no route away, and without its prefix then. A
 /// trailing slash makes another path, as in the hosted service.
 pub fn route<'a>(method: &str, path: &'a str, prefix: &str) -> Route<'a> {
-    let unprefixed = path
-        .strip_prefix(prefix)
-        .filter(|rest| !prefix.is_empty() && rest.starts_with('/'));
+    let unprefixed = path.strip_prefix(prefix).filter(|rest| !prefix.is_empty() && rest.starts_with('/'));
     match (route_unprefixed(method, path), unprefixed) {
         (Route::NotFound(_), Some(rest)) => route_unprefixed(method, rest),
         (found, _) => found,
@@ -106,9 +102,7 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
         return route_api(method, rest, Dialect::Relay);
     }
     if path.starts_with("/pusher/app/") || path.starts_with("/timeline/") {
-        return Route::Fallback {
-            preflight: method == "OPTIONS",
-        };
+        return Route::Fallback { preflight: method == "OPTIONS" };
     }
     match path {
         "/" | "/up" | "/health" | "/healthz" => read_only(method, Route::Up),
@@ -140,11 +134,7 @@ fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
         .filter(|(app_id, _)| !app_id.is_empty())
         .and_then(|(app_id, segment)| Some((app_id, Endpoint::from_segment(segment)?)));
     match found {
-        Some((app_id, endpoint)) if method == endpoint.method() => Route::Api {
-            dialect,
-            app_id,
-            endpoint,
-        },
+        Some((app_id, endpoint)) if method == endpoint.method() => Route::Api { dialect, app_id, endpoint },
         Some((_, endpoint)) => Route::MethodNotAllowed(dialect, endpoint.method()),
         None => Route::NotFound(dialect),
     }
@@ -160,11 +150,7 @@ fn read_only<'a>(method: &str, route: Route<'a>) -> Route<'a> {
 
 /// How an unknown path is told: whoever asks below `/api/` reads JSON.
 fn dialect_of(path: &str) -> Dialect {
-    if path == "/api" || path.starts_with("/api/") {
-        Dialect::Relay
-    } else {
-        Dialect::Pusher
-    }
+    if path == "/api" || path.starts_with("/api/") { Dialect::Relay } else { Dialect::Pusher }
 }
 
 fn is_one_segment(text: &str) -> bool {
@@ -173,8 +159,7 @@ fn is_one_segment(text: &str) -> bool {
 
 /// True when a segment as requested is this name, percent-encoded or not (P-SIGN-5: clients may encode any of it).
 fn is_segment(requested: &str, name: &str) -> bool {
-    requested == name
-        || requested.contains('%') && percent_decode(requested).as_deref() == Some(name)
+    requested == name || requested.contains('%') && percent_decode(requested).as_deref() == Some(name)
 }
 
 /// `None` when an escape is broken or the result is not UTF-8.
@@ -202,11 +187,7 @@ mod tests {
     use super::*;
 
     fn api(dialect: Dialect, app_id: &str, endpoint: Endpoint) -> Route<'_> {
-        Route::Api {
-            dialect,
-            app_id,
-            endpoint,
-        }
+        Route::Api { dialect, app_id, endpoint }
     }
 
     fn websocket(key: &str) -> Route<'_> {
@@ -219,17 +200,9 @@ mod tests {
     fn both_bases_with_and_without_the_prefix() {
         let rows = [
             ("/apps/3/events", Dialect::Pusher, Endpoint::Events),
-            (
-                "/apps/3/batch_events",
-                Dialect::Pusher,
-                Endpoint::BatchEvents,
-            ),
+            ("/apps/3/batch_events", Dialect::Pusher, Endpoint::BatchEvents),
             ("/api/v1/apps/3/events", Dialect::Relay, Endpoint::Events),
-            (
-                "/api/v1/apps/3/batch_events",
-                Dialect::Relay,
-                Endpoint::BatchEvents,
-            ),
+            ("/api/v1/apps/3/batch_events", Dialect::Relay, Endpoint::BatchEvents),
         ];
         for prefix in ["", "/pre", "/deep/pre", "/app", "/apps", "/api"] {
             for before in ["", prefix] {
@@ -243,18 +216,9 @@ mod tests {
             }
         }
         assert_eq!(route("GET", "/pre/up", "/pre"), Route::Up);
-        assert_eq!(
-            route("POST", "/prefix/apps/3/events", "/pre"),
-            Route::NotFound(Dialect::Pusher)
-        );
-        assert_eq!(
-            route("POST", "/pre/pre/apps/3/events", "/pre"),
-            Route::NotFound(Dialect::Pusher)
-        );
-        assert_eq!(
-            route("POST", "/pre/apps/3/events", ""),
-            Route::NotFound(Dialect::Pusher)
-        );
+        assert_eq!(route("POST", "/prefix/apps/3/events", "/pre"), Route::NotFound(Dialect::Pusher));
+        assert_eq!(route("POST", "/pre/pre/apps/3/events", "/pre"), Route::NotFound(Dialect::Pusher));
+        assert_eq!(route("POST", "/pre/apps/3/events", ""), Route::NotFound(Dialect::Pusher));
     }
 
     /// R-BASE-3: health and readiness for GET and HEAD; other methods learn which ones are taken.
@@ -270,26 +234,10 @@ mod tests {
             assert_eq!(route(method, "/up/17", ""), Route::UpApp("17"));
         }
         for path in ["/", "/up", "/ready", "/up/17"] {
-            assert_eq!(
-                route("POST", path, ""),
-                Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"),
-                "{path}"
-            );
+            assert_eq!(route("POST", path, ""), Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"), "{path}");
         }
-        for path in [
-            "/up/",
-            "/up/1/2",
-            "/upper",
-            "/ready/",
-            "",
-            "//",
-            "/healthzz",
-        ] {
-            assert_eq!(
-                route("GET", path, ""),
-                Route::NotFound(Dialect::Pusher),
-                "{path}"
-            );
+        for path in ["/up/", "/up/1/2", "/upper", "/ready/", "", "//", "/healthzz"] {
+            assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
         }
     }
 
@@ -299,74 +247,31 @@ mod tests {
         assert_eq!(route("GET", "/app/app-key", ""), websocket("app-key"));
         assert_eq!(route("GET", "/app/a%20b%C3%A9", ""), websocket("a b\u{e9}"));
         assert_eq!(route("GET", "/app/a%2Fb", ""), websocket("a/b"));
-        for path in [
-            "/app",
-            "/app/",
-            "/app/a/b",
-            "/app/a/",
-            "/app/%ff",
-            "/app/%4",
-            "/app/%",
-            "/app/%zz",
-            "/app/%\u{e9}",
-        ] {
-            assert_eq!(
-                route("GET", path, ""),
-                Route::NotFound(Dialect::Pusher),
-                "{path}"
-            );
+        for path in
+            ["/app", "/app/", "/app/a/b", "/app/a/", "/app/%ff", "/app/%4", "/app/%", "/app/%zz", "/app/%\u{e9}"]
+        {
+            assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
         }
         for method in ["POST", "HEAD", "get", "OPTIONS"] {
-            assert_eq!(
-                route(method, "/app/k", ""),
-                Route::MethodNotAllowed(Dialect::Pusher, "GET"),
-                "{method}"
-            );
+            assert_eq!(route(method, "/app/k", ""), Route::MethodNotAllowed(Dialect::Pusher, "GET"), "{method}");
         }
     }
 
     /// P-STAT-4, R-ERR-1: what is not there is 404 in the dialect of its base; a trailing slash is another path.
     #[test]
     fn unknown_paths_answer_in_their_dialect() {
-        for rest in [
-            "",
-            "/",
-            "/3",
-            "/3/",
-            "//events",
-            "/3/events/",
-            "/3/event",
-            "/3/Events",
-            "/3/x/events",
-            "/3//events",
-        ] {
+        for rest in
+            ["", "/", "/3", "/3/", "//events", "/3/events/", "/3/event", "/3/Events", "/3/x/events", "/3//events"]
+        {
             let (pusher, relay) = (format!("/apps{rest}"), format!("/api/v1/apps{rest}"));
-            assert_eq!(
-                route("POST", &pusher, ""),
-                Route::NotFound(Dialect::Pusher),
-                "{pusher}"
-            );
-            assert_eq!(
-                route("POST", &relay, ""),
-                Route::NotFound(Dialect::Relay),
-                "{relay}"
-            );
+            assert_eq!(route("POST", &pusher, ""), Route::NotFound(Dialect::Pusher), "{pusher}");
+            assert_eq!(route("POST", &relay, ""), Route::NotFound(Dialect::Relay), "{relay}");
         }
         for path in ["/api", "/api/", "/api/v1", "/api/v2/apps/3/events"] {
-            assert_eq!(
-                route("POST", path, ""),
-                Route::NotFound(Dialect::Relay),
-                "{path}"
-            );
+            assert_eq!(route("POST", path, ""), Route::NotFound(Dialect::Relay), "{path}");
         }
-        assert_eq!(
-            route("POST", "/apiary", ""),
-            Route::NotFound(Dialect::Pusher)
-        );
-        assert_eq!(
-            route("POST", "/pre/api/v1/apps/3/none", "/pre"),
-            Route::NotFound(Dialect::Relay)
-        );
+        assert_eq!(route("POST", "/apiary", ""), Route::NotFound(Dialect::Pusher));
+        assert_eq!(route("POST", "/pre/api/v1/apps/3/none", "/pre"), Route::NotFound(Dialect::Relay));
     }
 
     /// A known path with another method tells the one it takes, in the dialect of its base.
@@ -376,58 +281,29 @@ mod tests {
             let pusher = Route::MethodNotAllowed(Dialect::Pusher, "POST");
             assert_eq!(route(method, "/apps/3/events", ""), pusher, "{method}");
             let relay = Route::MethodNotAllowed(Dialect::Relay, "POST");
-            assert_eq!(
-                route(method, "/api/v1/apps/3/batch_events", ""),
-                relay,
-                "{method}"
-            );
+            assert_eq!(route(method, "/api/v1/apps/3/batch_events", ""), relay, "{method}");
         }
     }
 
     /// Threat T4, P-SIGN-5: percent-encoding in a known segment does not hide it.
     #[test]
     fn encoded_segments_are_found() {
-        assert_eq!(
-            route("POST", "/apps/3/%65vents", ""),
-            api(Dialect::Pusher, "3", Endpoint::Events)
-        );
-        assert_eq!(
-            route("POST", "/apps/3/batch%5Fevents", ""),
-            api(Dialect::Pusher, "3", Endpoint::BatchEvents)
-        );
-        assert_eq!(
-            route("POST", "/apps/3/%2565vents", ""),
-            Route::NotFound(Dialect::Pusher)
-        );
-        assert_eq!(
-            route("POST", "/apps/3%2Fevents", ""),
-            Route::NotFound(Dialect::Pusher)
-        );
+        assert_eq!(route("POST", "/apps/3/%65vents", ""), api(Dialect::Pusher, "3", Endpoint::Events));
+        assert_eq!(route("POST", "/apps/3/batch%5Fevents", ""), api(Dialect::Pusher, "3", Endpoint::BatchEvents));
+        assert_eq!(route("POST", "/apps/3/%2565vents", ""), Route::NotFound(Dialect::Pusher));
+        assert_eq!(route("POST", "/apps/3%2Fevents", ""), Route::NotFound(Dialect::Pusher));
     }
 
     /// P-FALL-1: fallback transports and statistics are known for what they are, with and without the prefix.
     #[test]
     fn fallback_transports() {
-        for path in [
-            "/pusher/app/k/1/x/xhr_streaming",
-            "/timeline/v2/jsonp",
-            "/pre/pusher/app/",
-            "/pre/timeline/x",
-        ] {
+        for path in ["/pusher/app/k/1/x/xhr_streaming", "/timeline/v2/jsonp", "/pre/pusher/app/", "/pre/timeline/x"] {
             for (method, preflight) in [("OPTIONS", true), ("POST", false), ("GET", false)] {
-                assert_eq!(
-                    route(method, path, "/pre"),
-                    Route::Fallback { preflight },
-                    "{method} {path}"
-                );
+                assert_eq!(route(method, path, "/pre"), Route::Fallback { preflight }, "{method} {path}");
             }
         }
         for path in ["/pusher/app", "/timeline", "/pusher/auth", "/timelines/x"] {
-            assert_eq!(
-                route("GET", path, ""),
-                Route::NotFound(Dialect::Pusher),
-                "{path}"
-            );
+            assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
         }
     }
 

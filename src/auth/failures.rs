@@ -47,20 +47,12 @@ impl AuthFailures {
         } else if self.addresses.len() == AUTH_FAILURE_ADDRESSES_MAX {
             self.forget_oldest();
         }
-        let filled_until_ms = before
-            .map_or(0, |bucket| bucket.empty_at_ms)
-            .max(now.monotonic_ms);
+        let filled_until_ms = before.map_or(0, |bucket| bucket.empty_at_ms).max(now.monotonic_ms);
         let empty_at_ms = filled_until_ms.saturating_add(FAILURE_MS);
         let over = empty_at_ms - now.monotonic_ms > MINUTE_MS;
         // A failure beyond the bound adds nothing, so that the address is heard again as soon as a share is free.
         let empty_at_ms = if over { filled_until_ms } else { empty_at_ms };
-        self.addresses.insert(
-            source,
-            Bucket {
-                empty_at_ms,
-                last_failure: self.failures,
-            },
-        );
+        self.addresses.insert(source, Bucket { empty_at_ms, last_failure: self.failures });
         self.by_age.insert(self.failures, source);
         over
     }
@@ -85,10 +77,8 @@ const MINUTE_MS: u64 = 60_000;
 /// The share of a minute that one failure takes.
 const FAILURE_MS: u64 = MINUTE_MS / AUTH_FAILURES_PER_MINUTE as u64;
 
-const _: () = assert!(
-    FAILURE_MS > 0 && FAILURE_MS * AUTH_FAILURES_PER_MINUTE as u64 == MINUTE_MS,
-    "shares are whole ms"
-);
+const _: () =
+    assert!(FAILURE_MS > 0 && FAILURE_MS * AUTH_FAILURES_PER_MINUTE as u64 == MINUTE_MS, "shares are whole ms");
 const _: () = assert!(AUTH_FAILURE_ADDRESSES_MAX > 0);
 
 #[cfg(test)]
@@ -96,10 +86,7 @@ mod tests {
     use super::*;
 
     fn at(monotonic_ms: u64) -> Moment {
-        Moment {
-            monotonic_ms,
-            unix_ms: 0,
-        }
+        Moment { monotonic_ms, unix_ms: 0 }
     }
 
     fn address(text: &str) -> IpAddr {
@@ -111,9 +98,7 @@ mod tests {
     fn bound_is_100_failures() {
         for start_ms in [0, 1, 1 << 40] {
             let mut failures = AuthFailures::default();
-            let over = (0..10_000)
-                .filter(|_| failures.count(at(start_ms), address("192.0.2.1")))
-                .count();
+            let over = (0..10_000).filter(|_| failures.count(at(start_ms), address("192.0.2.1"))).count();
             assert_eq!(over, 9_900);
         }
     }
@@ -123,23 +108,13 @@ mod tests {
     fn failures_are_forgiven_with_time() {
         let mut failures = AuthFailures::default();
         let host = address("192.0.2.1");
-        assert_eq!(
-            (0..500).filter(|_| !failures.count(at(0), host)).count(),
-            100
-        );
+        assert_eq!((0..500).filter(|_| !failures.count(at(0), host)).count(), 100);
         assert!(failures.count(at(599), host));
         assert!(!failures.count(at(600), host));
         assert!(failures.count(at(600), host));
-        let answered = (601..=60_600)
-            .filter(|ms| !failures.count(at(*ms), host))
-            .count();
+        let answered = (601..=60_600).filter(|ms| !failures.count(at(*ms), host)).count();
         assert_eq!(answered, 100, "the same rate under a steady attack");
-        assert_eq!(
-            (0..200)
-                .filter(|_| !failures.count(at(200_000), host))
-                .count(),
-            100
-        );
+        assert_eq!((0..200).filter(|_| !failures.count(at(200_000), host)).count(), 100);
     }
 
     /// Threat T6: addresses do not share a bucket, but one IPv6 /64 does, and IPv4-mapped IPv6 counts as IPv4.
@@ -154,10 +129,7 @@ mod tests {
         assert!(failures.count(at(0), address("2001:db8:0:1:ffff:ffff:ffff:ffff")));
         assert!(!failures.count(at(0), address("192.0.2.2")));
         assert!(!failures.count(at(0), address("2001:db8:0:2::1")));
-        assert!(
-            !failures.count(at(0), address("::c000:201")),
-            "not mapped: an address of its own"
-        );
+        assert!(!failures.count(at(0), address("::c000:201")), "not mapped: an address of its own");
     }
 
     /// Threat T6: the table is bounded; the address that failed longest ago is forgotten, a busy one is kept.
@@ -179,9 +151,6 @@ mod tests {
         assert_eq!(failures.addresses.len(), AUTH_FAILURE_ADDRESSES_MAX);
         assert_eq!(failures.by_age.len(), AUTH_FAILURE_ADDRESSES_MAX);
         assert!(failures.count(at(0), busy));
-        assert!(
-            !failures.count(at(0), quiet),
-            "forgotten, so it starts anew"
-        );
+        assert!(!failures.count(at(0), quiet), "forgotten, so it starts anew");
     }
 }

@@ -32,8 +32,7 @@ fn encode_base64(bytes: &[u8]) -> String {
 
 /// The id that RFC 6455 section 1.3 appends to the client's key.
 const PROTOCOL_ID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-const BASE64_DIGITS: &[u8; 64] =
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const BASE64_DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 #[cfg(test)]
 mod tests {
@@ -42,10 +41,7 @@ mod tests {
     /// RFC 6455 section 1.3: the handshake's own example.
     #[test]
     fn accept_value_of_the_rfc() {
-        assert_eq!(
-            accept_value(b"dGhlIHNhbXBsZSBub25jZQ=="),
-            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        );
+        assert_eq!(accept_value(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     /// The accept value agrees with an independent WebSocket implementation for many keys.
@@ -62,14 +58,8 @@ mod tests {
     /// RFC 4648 section 10: its test vectors, every length of the last group.
     #[test]
     fn base64_vectors_of_the_rfc() {
-        let vectors = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("foobar", "Zm9vYmFy"),
-        ];
+        let vectors =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
         for (bytes, text) in vectors {
             assert_eq!(encode_base64(bytes.as_bytes()), text);
         }

@@ -64,19 +64,14 @@ pub fn verify_request(
     prefix: &str,
     now: Moment,
 ) -> Result<Caller, RequestRefusal> {
-    let app = directory.app_by_id(app_id).ok_or_else(|| {
-        RequestRefusal::UnknownApp("There is no app with the id of this path.".to_owned())
-    })?;
+    let app = directory
+        .app_by_id(app_id)
+        .ok_or_else(|| RequestRefusal::UnknownApp("There is no app with the id of this path.".to_owned()))?;
     if !app.enabled {
         return Err(RequestRefusal::AppDisabled);
     }
     let credential = if let Some(query) = request.query.filter(|query| is_signed(query)) {
-        let signed = Signed {
-            method: request.method,
-            path: request.path,
-            query,
-            body: request.body,
-        };
+        let signed = Signed { method: request.method, path: request.path, query, body: request.body };
         let index = verify_signature(app, &signed, prefix, now)
             .map_err(|refusal| RequestRefusal::Unauthorized(refusal.to_string()))?;
         Credential::Signature(index)
@@ -87,10 +82,7 @@ pub fn verify_request(
         let secret = only_header(request, "X-Relay-Secret")?;
         verify_key_and_secret(app, key, secret)?
     };
-    Ok(Caller {
-        app: Arc::clone(app),
-        credential,
-    })
+    Ok(Caller { app: Arc::clone(app), credential })
 }
 
 /// The credentials of `Authorization: Bearer`. Other schemes, as a proxy before the server may demand, are not ours.
@@ -98,31 +90,19 @@ fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a [u8]>, RequestRefusal>
     let Some(value) = only_header(request, "Authorization")? else {
         return Ok(None);
     };
-    let scheme_end = value
-        .iter()
-        .position(|byte| *byte == b' ')
-        .unwrap_or(value.len());
+    let scheme_end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, token) = value.split_at(scheme_end);
-    Ok(scheme
-        .eq_ignore_ascii_case(b"Bearer")
-        .then(|| token.trim_ascii()))
+    Ok(scheme.eq_ignore_ascii_case(b"Bearer").then(|| token.trim_ascii()))
 }
 
-fn only_header<'a>(
-    request: &Request<'a>,
-    name: &'static str,
-) -> Result<Option<&'a [u8]>, RequestRefusal> {
-    request.headers.only(name).map_err(|_: HttpError| {
-        unauthorized(&format!("The header {name} must stand exactly once."))
-    })
+fn only_header<'a>(request: &Request<'a>, name: &'static str) -> Result<Option<&'a [u8]>, RequestRefusal> {
+    request
+        .headers
+        .only(name)
+        .map_err(|_: HttpError| unauthorized(&format!("The header {name} must stand exactly once.")))
 }
 
-fn verify_token(
-    directory: &Directory,
-    app: &App,
-    token: &[u8],
-    now: Moment,
-) -> Result<Credential, RequestRefusal> {
+fn verify_token(directory: &Directory, app: &App, token: &[u8], now: Moment) -> Result<Credential, RequestRefusal> {
     let token = std::str::from_utf8(token).ok().filter(|token| is_well_formed(token)).ok_or_else(|| {
         unauthorized("The Bearer value is not a token: expected rly_ and 40 characters of A-Z, a-z and 0-9.")
     })?;
@@ -134,22 +114,14 @@ fn verify_token(
         .ok_or_else(|| unauthorized("The token is not valid for this app."))
 }
 
-fn verify_key_and_secret(
-    app: &App,
-    key: Option<&[u8]>,
-    secret: Option<&[u8]>,
-) -> Result<Credential, RequestRefusal> {
+fn verify_key_and_secret(app: &App, key: Option<&[u8]>, secret: Option<&[u8]>) -> Result<Credential, RequestRefusal> {
     let (key, secret) = match (key, secret) {
         (Some(key), Some(secret)) => (key, secret),
         (Some(_), None) => {
-            return Err(unauthorized(
-                "The header X-Relay-Key needs X-Relay-Secret beside it.",
-            ));
+            return Err(unauthorized("The header X-Relay-Key needs X-Relay-Secret beside it."));
         }
         (None, Some(_)) => {
-            return Err(unauthorized(
-                "The header X-Relay-Secret needs X-Relay-Key beside it.",
-            ));
+            return Err(unauthorized("The header X-Relay-Secret needs X-Relay-Key beside it."));
         }
         (None, None) => {
             return Err(unauthorized(
@@ -176,10 +148,7 @@ mod tests {
     use crate::app::{AppKey, AppSerial, AppSettings, Scope, Token};
     use crate::wire::http::{Progress, RequestDecoder, RequestLimits};
 
-    const NOW: Moment = Moment {
-        monotonic_ms: 1,
-        unix_ms: 1_353_088_179_000,
-    };
+    const NOW: Moment = Moment { monotonic_ms: 1, unix_ms: 1_353_088_179_000 };
     const BODY: &str = r#"{"name":"foo","channels":["project-3"],"data":"d"}"#;
 
     fn app(serial: u32, id: &str, enabled: bool, keys: &[(&str, &str)]) -> App {
@@ -188,10 +157,7 @@ mod tests {
             id: id.into(),
             name: "".into(),
             enabled,
-            keys: keys
-                .iter()
-                .map(|(key, secret)| AppKey::new(key, secret))
-                .collect(),
+            keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
             settings: AppSettings::default(),
         }
     }
@@ -204,26 +170,14 @@ mod tests {
     fn stored(letter: char, app: u32, expires_at_ms: Option<u64>, revoked: bool) -> Token {
         let scopes = Scopes::default().with(Scope::EventsPublish);
         let hash = token_hash(&token(letter));
-        Token {
-            id: format!("tok_{letter}").into(),
-            hash,
-            app: AppSerial(app),
-            scopes,
-            expires_at_ms,
-            revoked,
-        }
+        Token { id: format!("tok_{letter}").into(), hash, app: AppSerial(app), scopes, expires_at_ms, revoked }
     }
 
     /// App 3 with two key pairs, app 4 with one, app 5 disabled. Tokens of app 3: a good, e expired, r revoked,
     /// s ends in a second; of app 4: f.
     fn directory() -> Directory {
         let apps = vec![
-            app(
-                3,
-                "3",
-                true,
-                &[("key-old", "secret-old"), ("key-3", "secret-3")],
-            ),
+            app(3, "3", true, &[("key-old", "secret-old"), ("key-3", "secret-3")]),
             app(4, "4", true, &[("key-4", "secret-4")]),
             app(5, "5", false, &[("key-5", "secret-5")]),
         ];
@@ -249,27 +203,13 @@ mod tests {
         body: &str,
         now: Moment,
     ) -> Result<Caller, RequestRefusal> {
-        let lines: String = headers
-            .iter()
-            .map(|header| format!("{header}\r\n"))
-            .collect();
-        let bytes = format!(
-            "POST {target} HTTP/1.1\r\nHost: h\r\n{lines}Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let limits = RequestLimits {
-            head_bytes_max: 16_384,
-            headers_max: 64,
-            query_bytes_max: 8_192,
-            body_bytes_max: 1 << 20,
-        };
+        let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let bytes = format!("POST {target} HTTP/1.1\r\nHost: h\r\n{lines}Content-Length: {}\r\n\r\n{body}", body.len());
+        let limits =
+            RequestLimits { head_bytes_max: 16_384, headers_max: 64, query_bytes_max: 8_192, body_bytes_max: 1 << 20 };
         let mut decoder = RequestDecoder::default();
-        let decoded = decoder
-            .decode(bytes.as_bytes(), &limits)
-            .expect("a sound request");
-        let Progress::Request(request) = decoded.progress else {
-            panic!("a whole request: {bytes}")
-        };
+        let decoded = decoder.decode(bytes.as_bytes(), &limits).expect("a sound request");
+        let Progress::Request(request) = decoded.progress else { panic!("a whole request: {bytes}") };
         verify_request(&directory(), app_id, &request, "", now)
     }
 
@@ -278,21 +218,12 @@ mod tests {
         let md5 = if body.is_empty() {
             String::new()
         } else {
-            format!(
-                "&body_md5={}",
-                hex::encode(<md5::Md5 as md5::Digest>::digest(body))
-            )
+            format!("&body_md5={}", hex::encode(<md5::Md5 as md5::Digest>::digest(body)))
         };
-        let query = format!(
-            "auth_key={key}&auth_timestamp={}&auth_version=1.0{md5}",
-            NOW.unix_s()
-        );
+        let query = format!("auth_key={key}&auth_timestamp={}&auth_version=1.0{md5}", NOW.unix_s());
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
         mac.update(format!("POST\n{path}\n{query}").as_bytes());
-        format!(
-            "{path}?{query}&auth_signature={}",
-            hex::encode(mac.finalize().into_bytes())
-        )
+        format!("{path}?{query}&auth_signature={}", hex::encode(mac.finalize().into_bytes()))
     }
 
     const PATH: &str = "/apps/3/events";
@@ -323,22 +254,13 @@ mod tests {
                 Credential::Signature(0)
             );
             let headers = ["X-Relay-Key: key-3", "x-relay-secret: secret-3"];
-            assert_eq!(
-                credential(verify(path, &headers, BODY)),
-                Credential::KeyAndSecret(1)
-            );
+            assert_eq!(credential(verify(path, &headers, BODY)), Credential::KeyAndSecret(1));
             let bearer = format!("Authorization: Bearer {}", token('a'));
             let outcome = credential(verify(path, &[&bearer], BODY));
-            assert_eq!(
-                outcome,
-                Credential::Token("tok_a".into(), Scopes::FULL.with(Scope::EventsPublish))
-            );
+            assert_eq!(outcome, Credential::Token("tok_a".into(), Scopes::FULL.with(Scope::EventsPublish)));
         }
         let bearer = format!("authorization: bearer   {}", token('a'));
-        assert!(matches!(
-            credential(verify(PATH, &[&bearer], BODY)),
-            Credential::Token(..)
-        ));
+        assert!(matches!(credential(verify(PATH, &[&bearer], BODY)), Credential::Token(..)));
     }
 
     /// R-TOKEN-6: key pairs have full access, a token what its scopes say.
@@ -348,38 +270,19 @@ mod tests {
         let scopes = verify(PATH, &[&bearer], BODY).expect("accepted").scopes();
         assert!(scopes.allows(Scope::EventsPublish) && !scopes.allows(Scope::EventsBatch));
         let headers = ["X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
-        assert!(
-            verify(PATH, &headers, BODY)
-                .expect("accepted")
-                .scopes()
-                .is_full()
-        );
-        assert!(
-            verify(&signed(PATH, "key-3", "secret-3", BODY), &[], BODY)
-                .expect("accepted")
-                .scopes()
-                .is_full()
-        );
+        assert!(verify(PATH, &headers, BODY).expect("accepted").scopes().is_full());
+        assert!(verify(&signed(PATH, "key-3", "secret-3", BODY), &[], BODY).expect("accepted").scopes().is_full());
     }
 
     /// P-STAT-4, P-STAT-3, R-AUTH-5: an unknown app is 404 and a disabled one 403, before any credential is looked at.
     #[test]
     fn app_is_checked_before_credentials() {
-        for headers in [
-            vec![],
-            vec!["X-Relay-Key: key-5", "X-Relay-Secret: secret-5"],
-            vec!["Authorization: Bearer x"],
-        ] {
+        for headers in [vec![], vec!["X-Relay-Key: key-5", "X-Relay-Secret: secret-5"], vec!["Authorization: Bearer x"]]
+        {
             let outcome = verify_for("17", "/apps/17/events", &headers, BODY, NOW);
-            assert!(
-                matches!(outcome, Err(RequestRefusal::UnknownApp(_))),
-                "{outcome:?}"
-            );
+            assert!(matches!(outcome, Err(RequestRefusal::UnknownApp(_))), "{outcome:?}");
             let outcome = verify_for("5", "/apps/5/events", &headers, BODY, NOW);
-            assert!(
-                matches!(outcome, Err(RequestRefusal::AppDisabled)),
-                "{outcome:?}"
-            );
+            assert!(matches!(outcome, Err(RequestRefusal::AppDisabled)), "{outcome:?}");
         }
     }
 
@@ -387,11 +290,7 @@ mod tests {
     #[test]
     fn credentials_of_another_app_are_refused() {
         sentence(verify(&signed(PATH, "key-4", "secret-4", BODY), &[], BODY));
-        sentence(verify(
-            PATH,
-            &["X-Relay-Key: key-4", "X-Relay-Secret: secret-4"],
-            BODY,
-        ));
+        sentence(verify(PATH, &["X-Relay-Key: key-4", "X-Relay-Secret: secret-4"], BODY));
         let bearer = format!("Authorization: Bearer {}", token('f'));
         sentence(verify(PATH, &[&bearer], BODY));
         let outcome = verify_for("4", "/apps/4/events", &[&bearer], BODY, NOW);
@@ -404,25 +303,13 @@ mod tests {
     fn ended_and_unknown_tokens_read_the_same() {
         let texts: Vec<String> = ['e', 'r', 'f', 'x']
             .into_iter()
-            .map(|letter| {
-                sentence(verify(
-                    PATH,
-                    &[&format!("Authorization: Bearer {}", token(letter))],
-                    BODY,
-                ))
-            })
+            .map(|letter| sentence(verify(PATH, &[&format!("Authorization: Bearer {}", token(letter))], BODY)))
             .collect();
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
         let bearer = format!("Authorization: Bearer {}", token('s'));
-        let later = |ms: u64| Moment {
-            unix_ms: NOW.unix_ms + ms,
-            ..NOW
-        };
+        let later = |ms: u64| Moment { unix_ms: NOW.unix_ms + ms, ..NOW };
         assert!(verify_for("3", PATH, &[&bearer], BODY, later(999)).is_ok());
-        assert_eq!(
-            sentence(verify_for("3", PATH, &[&bearer], BODY, later(1_000))),
-            texts[0]
-        );
+        assert_eq!(sentence(verify_for("3", PATH, &[&bearer], BODY, later(1_000))), texts[0]);
     }
 
     /// R-TOKEN-1: a Bearer value that is no token is 401 and never falls through to other credentials.
@@ -438,11 +325,7 @@ mod tests {
             &format!("Bearer {}", &good[4..]),
             &format!("Bearer {good} {good}"),
         ] {
-            let headers = [
-                &*format!("Authorization: {value}"),
-                "X-Relay-Key: key-3",
-                "X-Relay-Secret: secret-3",
-            ];
+            let headers = [&*format!("Authorization: {value}"), "X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
             let text = sentence(verify(PATH, &headers, BODY));
             assert!(text.contains("rly_ and 40 characters"), "{value}: {text}");
         }
@@ -467,32 +350,16 @@ mod tests {
         let texts: Vec<String> = pairs
             .into_iter()
             .map(|(key, secret)| {
-                sentence(verify(
-                    PATH,
-                    &[
-                        &format!("X-Relay-Key: {key}"),
-                        &format!("X-Relay-Secret: {secret}"),
-                    ],
-                    BODY,
-                ))
+                sentence(verify(PATH, &[&format!("X-Relay-Key: {key}"), &format!("X-Relay-Secret: {secret}")], BODY))
             })
             .collect();
         assert!(
             texts.iter().all(|text| *text == texts[0]),
             "an unknown key and a wrong secret read the same: {texts:?}"
         );
-        assert!(
-            sentence(verify(PATH, &["X-Relay-Key: key-3"], BODY)).contains("needs X-Relay-Secret")
-        );
-        assert!(
-            sentence(verify(PATH, &["X-Relay-Secret: secret-3"], BODY))
-                .contains("needs X-Relay-Key")
-        );
-        let repeated = [
-            "X-Relay-Key: key-3",
-            "X-Relay-Key: key-3",
-            "X-Relay-Secret: secret-3",
-        ];
+        assert!(sentence(verify(PATH, &["X-Relay-Key: key-3"], BODY)).contains("needs X-Relay-Secret"));
+        assert!(sentence(verify(PATH, &["X-Relay-Secret: secret-3"], BODY)).contains("needs X-Relay-Key"));
+        let repeated = ["X-Relay-Key: key-3", "X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
         assert!(sentence(verify(PATH, &repeated, BODY)).contains("exactly once"));
     }
 
@@ -506,25 +373,13 @@ mod tests {
         let bad_bearer = format!("Authorization: Bearer {}", token('x'));
         let good_pair = ["X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
         let bad_pair = ["X-Relay-Key: key-3", "X-Relay-Secret: wrong"];
-        let all = |bearer: &str, pair: [&str; 2]| {
-            [bearer.to_owned(), pair[0].to_owned(), pair[1].to_owned()]
-        };
-        let send = |target: &str, headers: [String; 3]| {
-            verify(target, &headers.each_ref().map(|header| &**header), BODY)
-        };
-        assert!(matches!(
-            credential(send(&good_signature, all(&bad_bearer, bad_pair))),
-            Credential::Signature(1)
-        ));
+        let all = |bearer: &str, pair: [&str; 2]| [bearer.to_owned(), pair[0].to_owned(), pair[1].to_owned()];
+        let send =
+            |target: &str, headers: [String; 3]| verify(target, &headers.each_ref().map(|header| &**header), BODY);
+        assert!(matches!(credential(send(&good_signature, all(&bad_bearer, bad_pair))), Credential::Signature(1)));
         sentence(send(&bad_signature, all(&good_bearer, good_pair)));
-        sentence(send(
-            &format!("{PATH}?auth_key=key-3"),
-            all(&good_bearer, good_pair),
-        ));
-        assert!(matches!(
-            credential(send(PATH, all(&good_bearer, bad_pair))),
-            Credential::Token(..)
-        ));
+        sentence(send(&format!("{PATH}?auth_key=key-3"), all(&good_bearer, good_pair)));
+        assert!(matches!(credential(send(PATH, all(&good_bearer, bad_pair))), Credential::Token(..)));
         sentence(send(PATH, all(&bad_bearer, good_pair)));
         assert!(matches!(
             credential(send(PATH, all("Authorization: Basic eDp5", good_pair))),
@@ -540,12 +395,7 @@ mod tests {
     #[test]
     fn missing_credentials_are_explained() {
         let text = sentence(verify(PATH, &[], BODY));
-        for way in [
-            "auth_signature",
-            "Authorization: Bearer rly_",
-            "X-Relay-Key",
-            "X-Relay-Secret",
-        ] {
+        for way in ["auth_signature", "Authorization: Bearer rly_", "X-Relay-Key", "X-Relay-Secret"] {
             assert!(text.contains(way), "{text}");
         }
     }
@@ -554,18 +404,12 @@ mod tests {
     #[test]
     fn refusals_quote_nothing_secret() {
         let bad_signature = signed(PATH, "key-3", "wrong-secret", BODY);
-        let (_, signature) = bad_signature
-            .rsplit_once('=')
-            .expect("it ends with the signature");
+        let (_, signature) = bad_signature.rsplit_once('=').expect("it ends with the signature");
         let bearer = format!("Authorization: Bearer {}", token('x'));
         let texts = [
             sentence(verify(&bad_signature, &[], BODY)),
             sentence(verify(PATH, &[&bearer], BODY)),
-            sentence(verify(
-                PATH,
-                &["X-Relay-Key: key-3", "X-Relay-Secret: wrong-secret"],
-                BODY,
-            )),
+            sentence(verify(PATH, &["X-Relay-Key: key-3", "X-Relay-Secret: wrong-secret"], BODY)),
         ];
         for text in texts {
             for secret in [signature, &token('x'), "wrong-secret", "secret-3"] {

@@ -78,15 +78,10 @@ pub struct Signed<'a> {
 
 /// True when the query carries a signature or a part of one, so that it must pass (R-AUTH-4).
 pub fn is_signed(query: &str) -> bool {
-    parameters(query).any(
-        |parameter| match Reserved::of(&parameter.name(Values::Decoded)) {
-            Some((
-                Reserved::Key | Reserved::Timestamp | Reserved::Version | Reserved::Signature,
-                _,
-            )) => true,
-            Some((Reserved::BodyMd5, _)) | None => false,
-        },
-    )
+    parameters(query).any(|parameter| match Reserved::of(&parameter.name(Values::Decoded)) {
+        Some((Reserved::Key | Reserved::Timestamp | Reserved::Version | Reserved::Signature, _)) => true,
+        Some((Reserved::BodyMd5, _)) | None => false,
+    })
 }
 
 /// Verifies the query signature of a request to this app; gives the index of the key in `app.keys`.
@@ -94,19 +89,12 @@ pub fn is_signed(query: &str) -> bool {
 ///
 /// # Errors
 /// [`SignatureRefusal`]. The body is hashed last: only who holds the secret can make the server hash a large one.
-pub fn verify_signature(
-    app: &App,
-    signed: &Signed<'_>,
-    prefix: &str,
-    now: Moment,
-) -> Result<usize, SignatureRefusal> {
+pub fn verify_signature(app: &App, signed: &Signed<'_>, prefix: &str, now: Moment) -> Result<usize, SignatureRefusal> {
     let query = SignedQuery::decode(signed.query)?;
     if query.body_md5.is_none() && !signed.body.is_empty() {
         return Err(SignatureRefusal::Missing(Reserved::BodyMd5.name()));
     }
-    let (index, pair) = app
-        .active_key(&query.key)
-        .ok_or(SignatureRefusal::UnknownKey)?;
+    let (index, pair) = app.active_key(&query.key).ok_or(SignatureRefusal::UnknownKey)?;
     if *query.version != *b"1.0" {
         return Err(SignatureRefusal::Version);
     }
@@ -156,9 +144,8 @@ impl<'a> SignedQuery<'a> {
             }
         }
         let [key, timestamp, version, signature, body_md5] = reserved;
-        let required = |value: Option<Cow<'a, [u8]>>, which: Reserved| {
-            value.ok_or(SignatureRefusal::Missing(which.name()))
-        };
+        let required =
+            |value: Option<Cow<'a, [u8]>>, which: Reserved| value.ok_or(SignatureRefusal::Missing(which.name()));
         let signature = required(signature, Reserved::Signature)?;
         Ok(Self {
             key: required(key, Reserved::Key)?,
@@ -182,13 +169,7 @@ enum Reserved {
 }
 
 impl Reserved {
-    const ALL: [Self; 5] = [
-        Self::Key,
-        Self::Timestamp,
-        Self::Version,
-        Self::Signature,
-        Self::BodyMd5,
-    ];
+    const ALL: [Self; 5] = [Self::Key, Self::Timestamp, Self::Version, Self::Signature, Self::BodyMd5];
 
     const fn name(self) -> &'static str {
         match self {
@@ -203,11 +184,8 @@ impl Reserved {
     /// The reserved parameter of this decoded, lower-cased name. The array form counts as well: `body_md5[]=x` signs
     /// like `body_md5=x` (P-SIGN-5), and must not let a signed digest go unread.
     fn of(name: &[u8]) -> Option<(Self, NameForm)> {
-        let (base, form) =
-            array_base(name).map_or((name, NameForm::Plain), |base| (base, NameForm::Array));
-        let which = Self::ALL
-            .into_iter()
-            .find(|which| which.name().as_bytes() == base)?;
+        let (base, form) = array_base(name).map_or((name, NameForm::Plain), |base| (base, NameForm::Array));
+        let which = Self::ALL.into_iter().find(|which| which.name().as_bytes() == base)?;
         Some((which, form))
     }
 }
@@ -260,38 +238,19 @@ impl<'a> Parameter<'a> {
 
 /// Splits at `&` only and each pair at its first `=` (P-SIGN-4). Empty pairs are no parameters.
 fn parameters(query: &str) -> impl Iterator<Item = Parameter<'_>> {
-    query
-        .as_bytes()
-        .split(|byte| *byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-            Parameter {
-                name: &pair[..end],
-                value: pair.get(end + 1..).unwrap_or_default(),
-            }
-        })
+    query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        Parameter { name: &pair[..end], value: pair.get(end + 1..).unwrap_or_default() }
+    })
 }
 
 /// Tries the readings of P-SIGN-5 in order, the one that SDKs sign first. A reading that gives the same text as one
 /// before it is left out, so a plain query with a wrong signature costs one HMAC.
-fn any_candidate_verifies(
-    key: &hmac::Key,
-    signed: &Signed<'_>,
-    query: &SignedQuery<'_>,
-    prefix: &str,
-) -> bool {
+fn any_candidate_verifies(key: &hmac::Key, signed: &Signed<'_>, query: &SignedQuery<'_>, prefix: &str) -> bool {
     let paths = candidate_paths(signed.path, prefix);
     let has_any = |byte: u8| memchr::memchr(byte, signed.query.as_bytes()).is_some();
-    let readings = [
-        (Values::Decoded, true),
-        (Values::Raw, has_any(b'%')),
-        (Values::PlusAsSpace, has_any(b'+')),
-    ];
-    let has_arrays = query
-        .covered
-        .iter()
-        .any(|one| array_base(&one.name(Values::Decoded)).is_some());
+    let readings = [(Values::Decoded, true), (Values::Raw, has_any(b'%')), (Values::PlusAsSpace, has_any(b'+'))];
+    let has_arrays = query.covered.iter().any(|one| array_base(&one.name(Values::Decoded)).is_some());
     let pairings = [(Pairs::AsSent, true), (Pairs::Collapsed, has_arrays)];
     let mut text = SmallVec::<[u8; SIGNED_BYTES_INLINE]>::new();
     for (values, _) in readings.into_iter().filter(|(_, differs)| *differs) {
@@ -333,11 +292,7 @@ fn sorted_pairs<'a>(
             sorted.push((name, value));
             continue;
         };
-        if let Some(index) = arrays
-            .iter()
-            .copied()
-            .find(|index| *sorted[*index].0 == *base)
-        {
+        if let Some(index) = arrays.iter().copied().find(|index| *sorted[*index].0 == *base) {
             let joined = sorted[index].1.to_mut();
             joined.push(b',');
             joined.extend_from_slice(&value);
@@ -371,14 +326,8 @@ fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 
     if path.contains('%') {
         paths.push(read(path.as_bytes(), Values::Decoded));
     }
-    let unprefixed = path
-        .strip_prefix(prefix)
-        .filter(|rest| rest.starts_with('/'))
-        .unwrap_or(path);
-    let shortest = unprefixed
-        .strip_prefix("/api/v1")
-        .filter(|rest| rest.starts_with('/'))
-        .unwrap_or(unprefixed);
+    let unprefixed = path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    let shortest = unprefixed.strip_prefix("/api/v1").filter(|rest| rest.starts_with('/')).unwrap_or(unprefixed);
     for shorter in [shortest, unprefixed] {
         if paths.len() < 3 && paths.iter().all(|known| **known != *shorter.as_bytes()) {
             paths.push(Cow::Borrowed(shorter.as_bytes()));
@@ -393,17 +342,10 @@ fn array_base(name: &[u8]) -> Option<&[u8]> {
         if name.last() == Some(&bracket) {
             return Some(name.len() - 1);
         }
-        encoded
-            .iter()
-            .any(|form| name.ends_with(form))
-            .then(|| name.len() - 3)
+        encoded.iter().any(|form| name.ends_with(form)).then(|| name.len() - 3)
     };
     let open_end = strip(name, b']', [b"%5d", b"%5D"])?;
-    let digits = name[..open_end]
-        .iter()
-        .rev()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let digits = name[..open_end].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let base_end = strip(&name[..open_end - digits], b'[', [b"%5b", b"%5B"])?;
     (base_end > 0).then(|| &name[..base_end])
 }
@@ -433,9 +375,7 @@ fn read(raw: &[u8], values: Values) -> Cow<'_, [u8]> {
     while let [byte, tail @ ..] = rest {
         rest = tail;
         match (*byte, tail) {
-            (b'%', [high, low, after @ ..])
-                if changes(b'%') && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
+            (b'%', [high, low, after @ ..]) if changes(b'%') && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 out.push(hex_value(*high) << 4 | hex_value(*low));
                 rest = after;
             }
@@ -511,10 +451,7 @@ mod tests {
             id: "3".into(),
             name: "".into(),
             enabled: true,
-            keys: vec![
-                AppKey::new("older", "older-secret"),
-                AppKey::new(KEY, SECRET),
-            ],
+            keys: vec![AppKey::new("older", "older-secret"), AppKey::new(KEY, SECRET)],
             settings: AppSettings::default(),
         }
     }
@@ -526,24 +463,10 @@ mod tests {
         hex::encode(mac.finalize().into_bytes())
     }
 
-    fn verify_at(
-        now_s: u64,
-        prefix: &str,
-        method: &str,
-        target: &str,
-        body: &str,
-    ) -> Result<usize, SignatureRefusal> {
+    fn verify_at(now_s: u64, prefix: &str, method: &str, target: &str, body: &str) -> Result<usize, SignatureRefusal> {
         let (path, query) = target.split_once('?').expect("a query");
-        let signed = Signed {
-            method,
-            path,
-            query,
-            body: body.as_bytes(),
-        };
-        let now = Moment {
-            monotonic_ms: 5,
-            unix_ms: now_s * 1_000,
-        };
+        let signed = Signed { method, path, query, body: body.as_bytes() };
+        let now = Moment { monotonic_ms: 5, unix_ms: now_s * 1_000 };
         verify_signature(&app(), &signed, prefix, now)
     }
 
@@ -567,10 +490,7 @@ mod tests {
     #[test]
     fn published_vector() {
         let signature = "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
-        let target = format!(
-            "/apps/3/events?{}&body_md5={BODY_MD5}&auth_signature={signature}",
-            auth()
-        );
+        let target = format!("/apps/3/events?{}&body_md5={BODY_MD5}&auth_signature={signature}", auth());
         assert_eq!(target, post());
         assert_eq!(verify("POST", &target, BODY), Ok(1));
     }
@@ -579,23 +499,13 @@ mod tests {
     #[test]
     fn published_vector_under_the_second_base() {
         let signature = "66402df180a48cf5b53bfcfd895640573bba96697327e3c40969b2a98e83306f";
-        let target = format!(
-            "/api/v1/apps/3/channels?{}&auth_signature={signature}",
-            auth()
-        );
+        let target = format!("/api/v1/apps/3/channels?{}&auth_signature={signature}", auth());
         assert_eq!(verify("GET", &target, ""), Ok(1));
         let shorter = sign(&format!("GET\n/apps/3/channels\n{}", auth()));
-        let target = format!(
-            "/api/v1/apps/3/channels?{}&auth_signature={shorter}",
-            auth()
-        );
+        let target = format!("/api/v1/apps/3/channels?{}&auth_signature={shorter}", auth());
         assert_eq!(verify("GET", &target, ""), Ok(1));
         let target = format!("/apps/3/channels?{}&auth_signature={signature}", auth());
-        assert_eq!(
-            verify("GET", &target, ""),
-            Err(SignatureRefusal::SignatureMismatch),
-            "never a longer path"
-        );
+        assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::SignatureMismatch), "never a longer path");
     }
 
     /// Path and query as sent, without the parameters of [`auth`] => path and text as signed.
@@ -637,25 +547,14 @@ mod tests {
             let (signed_path, signed) = signed.split_once('?').expect("a query");
             let signature = sign(&format!("GET\n{signed_path}\n{}&{signed}", auth()));
             let target = format!("{path}?{sent}&auth_signature={signature}&{}", auth());
-            assert_eq!(
-                verify_at(SENT_S, "/pre", "GET", &target, ""),
-                Ok(1),
-                "{row}"
-            );
+            assert_eq!(verify_at(SENT_S, "/pre", "GET", &target, ""), Ok(1), "{row}");
         }
     }
 
     /// P-SIGN-5: no more than 18 candidates, whatever is in path and query.
     #[test]
     fn candidates_are_bounded() {
-        for path in [
-            "/pre/api/v1/apps/3/%41",
-            "/api/v1/apps/3/%41",
-            "/pre/apps/3",
-            "/",
-            "/pre",
-            "/api/v1",
-        ] {
+        for path in ["/pre/api/v1/apps/3/%41", "/api/v1/apps/3/%41", "/pre/apps/3", "/", "/pre", "/api/v1"] {
             let paths = candidate_paths(path, "/pre");
             assert!((1..=3).contains(&paths.len()), "{path}");
             assert_eq!(*paths[0], *path.as_bytes());
@@ -665,34 +564,14 @@ mod tests {
     /// P-SIGN-1, threat T4: accepted up to 600 s off in either direction, refused beyond, with the sentence of P-STAT-7.
     #[test]
     fn window_of_the_timestamp() {
-        for now_s in [
-            SENT_S - 600,
-            SENT_S - 599,
-            SENT_S,
-            SENT_S + 599,
-            SENT_S + 600,
-        ] {
-            assert_eq!(
-                verify_at(now_s, "", "POST", &post(), BODY),
-                Ok(1),
-                "{now_s}"
-            );
+        for now_s in [SENT_S - 600, SENT_S - 599, SENT_S, SENT_S + 599, SENT_S + 600] {
+            assert_eq!(verify_at(now_s, "", "POST", &post(), BODY), Ok(1), "{now_s}");
         }
         for now_s in [0, SENT_S - 601, SENT_S + 601, 4 * SENT_S] {
-            let refusal = SignatureRefusal::TimestampExpired {
-                given_s: SENT_S,
-                server_s: now_s,
-            };
-            assert_eq!(
-                verify_at(now_s, "", "POST", &post(), BODY),
-                Err(refusal),
-                "{now_s}"
-            );
+            let refusal = SignatureRefusal::TimestampExpired { given_s: SENT_S, server_s: now_s };
+            assert_eq!(verify_at(now_s, "", "POST", &post(), BODY), Err(refusal), "{now_s}");
         }
-        let refusal = SignatureRefusal::TimestampExpired {
-            given_s: 1_380_444_393,
-            server_s: 1_380_445_000,
-        };
+        let refusal = SignatureRefusal::TimestampExpired { given_s: 1_380_444_393, server_s: 1_380_445_000 };
         assert_eq!(
             refusal.to_string(),
             "Timestamp expired: Given timestamp (2013-09-29T08:46:33Z) not within 600s of server time (2013-09-29T08:56:40Z)"
@@ -702,59 +581,25 @@ mod tests {
     /// P-SIGN-1: a timestamp is whole seconds and nothing else; far ones get a sentence too.
     #[test]
     fn malformed_timestamps() {
-        for text in [
-            "",
-            "-1",
-            "+1353088179",
-            "1353088179.0",
-            "1353088179 ",
-            "0x50",
-            "18446744073709551616",
-            "soon",
-        ] {
+        for text in ["", "-1", "+1353088179", "1353088179.0", "1353088179 ", "0x50", "18446744073709551616", "soon"] {
             let query = format!("auth_key={KEY}&auth_timestamp={text}&auth_version=1.0");
-            let target = format!(
-                "/apps/3/channels?{query}&auth_signature={}",
-                sign(&format!("GET\n/apps/3/channels\n{query}"))
-            );
-            assert_eq!(
-                verify("GET", &target, ""),
-                Err(SignatureRefusal::TimestampMalformed),
-                "{text:?}"
-            );
+            let target =
+                format!("/apps/3/channels?{query}&auth_signature={}", sign(&format!("GET\n/apps/3/channels\n{query}")));
+            assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::TimestampMalformed), "{text:?}");
         }
-        let refusal = SignatureRefusal::TimestampExpired {
-            given_s: u64::MAX,
-            server_s: 0,
-        };
-        assert!(
-            refusal.to_string().contains("(18446744073709551615)"),
-            "{refusal}"
-        );
-        assert!(
-            refusal.to_string().contains("(1970-01-01T00:00:00Z)"),
-            "{refusal}"
-        );
+        let refusal = SignatureRefusal::TimestampExpired { given_s: u64::MAX, server_s: 0 };
+        assert!(refusal.to_string().contains("(18446744073709551615)"), "{refusal}");
+        assert!(refusal.to_string().contains("(1970-01-01T00:00:00Z)"), "{refusal}");
     }
 
     /// Threat T4: altered body, method, path, altered, added, removed, renamed and duplicated parameters.
     #[test]
     fn alterations_are_refused() {
         let sent = post();
-        assert_eq!(
-            verify("POST", &sent, &BODY.replace("foo", "bar")),
-            Err(SignatureRefusal::BodyMd5Mismatch)
-        );
-        assert_eq!(
-            verify("POST", &sent, ""),
-            Err(SignatureRefusal::BodyMd5Mismatch)
-        );
+        assert_eq!(verify("POST", &sent, &BODY.replace("foo", "bar")), Err(SignatureRefusal::BodyMd5Mismatch));
+        assert_eq!(verify("POST", &sent, ""), Err(SignatureRefusal::BodyMd5Mismatch));
         for method in ["GET", "PUT", "DELETE"] {
-            assert_eq!(
-                verify(method, &sent, BODY),
-                Err(SignatureRefusal::SignatureMismatch),
-                "{method}"
-            );
+            assert_eq!(verify(method, &sent, BODY), Err(SignatureRefusal::SignatureMismatch), "{method}");
         }
         let altered = [
             sent.replace("/events", "/batch_events"),
@@ -767,28 +612,15 @@ mod tests {
             format!("{sent}&"),
         ];
         for (index, target) in altered.iter().enumerate() {
-            let expected = if index == 7 {
-                Ok(1)
-            } else {
-                Err(SignatureRefusal::SignatureMismatch)
-            };
+            let expected = if index == 7 { Ok(1) } else { Err(SignatureRefusal::SignatureMismatch) };
             assert_eq!(verify("POST", target, BODY), expected, "{target}");
         }
         let renamed = sent.replace("body_md5", "body_md6");
-        assert_eq!(
-            verify("POST", &renamed, BODY),
-            Err(SignatureRefusal::Missing("body_md5"))
-        );
+        assert_eq!(verify("POST", &renamed, BODY), Err(SignatureRefusal::Missing("body_md5")));
         let version = sent.replace("=1.0", "=1.1");
-        assert_eq!(
-            verify("POST", &version, BODY),
-            Err(SignatureRefusal::Version)
-        );
+        assert_eq!(verify("POST", &version, BODY), Err(SignatureRefusal::Version));
         let foreign = sent.replace(KEY, "unknown");
-        assert_eq!(
-            verify("POST", &foreign, BODY),
-            Err(SignatureRefusal::UnknownKey)
-        );
+        assert_eq!(verify("POST", &foreign, BODY), Err(SignatureRefusal::UnknownKey));
     }
 
     /// Threat T4: each reserved parameter stands exactly once, in any spelling that reads the same, even when its
@@ -799,17 +631,11 @@ mod tests {
         let (path, query) = sent.split_once('?').expect("a query");
         for which in Reserved::ALL {
             let name = which.name();
-            let pair = query
-                .split('&')
-                .find(|pair| pair.starts_with(name))
-                .expect("all five are there");
+            let pair = query.split('&').find(|pair| pair.starts_with(name)).expect("all five are there");
             let (_, value) = pair.split_once('=').expect("a value");
             let without: Vec<&str> = query.split('&').filter(|other| *other != pair).collect();
             let target = format!("{path}?{}", without.join("&"));
-            assert_eq!(
-                verify("POST", &target, BODY),
-                Err(SignatureRefusal::Missing(name))
-            );
+            assert_eq!(verify("POST", &target, BODY), Err(SignatureRefusal::Missing(name)));
             let spellings = [
                 name.to_owned(),
                 name.to_uppercase(),
@@ -820,23 +646,13 @@ mod tests {
             ];
             for copy in spellings {
                 let target = format!("{sent}&{copy}={value}");
-                assert_eq!(
-                    verify("POST", &target, BODY),
-                    Err(SignatureRefusal::Repeated(name)),
-                    "{copy}"
-                );
+                assert_eq!(verify("POST", &target, BODY), Err(SignatureRefusal::Repeated(name)), "{copy}");
             }
         }
-        let twice =
-            format!("auth_key={KEY}&auth_timestamp={SENT_S}&auth_version=1.0&auth_version=1.0");
-        let target = format!(
-            "/apps/3/channels?{twice}&auth_signature={}",
-            sign(&format!("GET\n/apps/3/channels\n{twice}"))
-        );
-        assert_eq!(
-            verify("GET", &target, ""),
-            Err(SignatureRefusal::Repeated("auth_version"))
-        );
+        let twice = format!("auth_key={KEY}&auth_timestamp={SENT_S}&auth_version=1.0&auth_version=1.0");
+        let target =
+            format!("/apps/3/channels?{twice}&auth_signature={}", sign(&format!("GET\n/apps/3/channels\n{twice}")));
+        assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::Repeated("auth_version")));
     }
 
     /// Threat T4: a signed `body_md5` cannot be hidden from its check by writing it as an array, which P-SIGN-5 would
@@ -844,10 +660,7 @@ mod tests {
     #[test]
     fn body_md5_cannot_hide_in_an_array() {
         let target = post().replace("body_md5=", "body_md5[]=");
-        assert_eq!(
-            verify("POST", &target, ""),
-            Err(SignatureRefusal::Repeated("body_md5"))
-        );
+        assert_eq!(verify("POST", &target, ""), Err(SignatureRefusal::Repeated("body_md5")));
     }
 
     /// P-SDK-18: the MD5 of nothing is accepted on a request without a body, and so is its absence; a wrong one is not.
@@ -856,20 +669,12 @@ mod tests {
         for (extra, expected) in [
             (String::new(), Ok(1)),
             (format!("&body_md5={EMPTY_MD5}"), Ok(1)),
-            (
-                format!("&body_md5={BODY_MD5}"),
-                Err(SignatureRefusal::BodyMd5Mismatch),
-            ),
-            (
-                "&body_md5=".to_owned(),
-                Err(SignatureRefusal::BodyMd5Mismatch),
-            ),
+            (format!("&body_md5={BODY_MD5}"), Err(SignatureRefusal::BodyMd5Mismatch)),
+            ("&body_md5=".to_owned(), Err(SignatureRefusal::BodyMd5Mismatch)),
         ] {
             let query = format!("{}{extra}", auth());
-            let target = format!(
-                "/apps/3/channels?{query}&auth_signature={}",
-                sign(&format!("GET\n/apps/3/channels\n{query}"))
-            );
+            let target =
+                format!("/apps/3/channels?{query}&auth_signature={}", sign(&format!("GET\n/apps/3/channels\n{query}")));
             assert_eq!(verify("GET", &target, ""), expected, "{extra}");
         }
     }
@@ -884,25 +689,12 @@ mod tests {
             let mut forged = tag.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
             let target = format!("{rest}={}", hex::encode(forged));
-            assert_eq!(
-                verify("POST", &target, BODY),
-                Err(SignatureRefusal::SignatureMismatch),
-                "bit {bit}"
-            );
+            assert_eq!(verify("POST", &target, BODY), Err(SignatureRefusal::SignatureMismatch), "bit {bit}");
         }
-        for form in [
-            "",
-            &signature[..63],
-            &signature.to_uppercase(),
-            &format!("{signature}0"),
-            "g".repeat(64).as_str(),
-        ] {
+        for form in ["", &signature[..63], &signature.to_uppercase(), &format!("{signature}0"), "g".repeat(64).as_str()]
+        {
             let target = format!("{rest}={form}");
-            assert_eq!(
-                verify("POST", &target, BODY),
-                Err(SignatureRefusal::SignatureMalformed),
-                "{form:?}"
-            );
+            assert_eq!(verify("POST", &target, BODY), Err(SignatureRefusal::SignatureMalformed), "{form:?}");
         }
     }
 
@@ -912,41 +704,19 @@ mod tests {
         let sign_with = |count: usize| {
             let extra: String = (0..count).map(|_| "&z=1").collect();
             let query = format!("{}{extra}", auth());
-            format!(
-                "/apps/3/channels?{query}&auth_signature={}",
-                sign(&format!("GET\n/apps/3/channels\n{query}"))
-            )
+            format!("/apps/3/channels?{query}&auth_signature={}", sign(&format!("GET\n/apps/3/channels\n{query}")))
         };
-        assert_eq!(
-            verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 4), ""),
-            Ok(1)
-        );
-        assert_eq!(
-            verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 3), ""),
-            Err(SignatureRefusal::TooManyParameters)
-        );
+        assert_eq!(verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 4), ""), Ok(1));
+        assert_eq!(verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 3), ""), Err(SignatureRefusal::TooManyParameters));
     }
 
     /// R-AUTH-4: any part of a signature makes the request a signed one, in any spelling; other parameters do not.
     #[test]
     fn signed_requests_are_recognized() {
-        for query in [
-            "auth_key=a",
-            "x=1&auth_signature=",
-            "AUTH_KEY=a",
-            "auth%5fversion=1.0",
-            "auth_timestamp[]=1",
-        ] {
+        for query in ["auth_key=a", "x=1&auth_signature=", "AUTH_KEY=a", "auth%5fversion=1.0", "auth_timestamp[]=1"] {
             assert!(is_signed(query), "{query}");
         }
-        for query in [
-            "",
-            "body_md5=a",
-            "auth=1",
-            "auth[private-a]=k:h",
-            "key=auth_key",
-            "auth_keys=1",
-        ] {
+        for query in ["", "body_md5=a", "auth=1", "auth[private-a]=k:h", "key=auth_key", "auth_keys=1"] {
             assert!(!is_signed(query), "{query}");
         }
     }
@@ -956,18 +726,11 @@ mod tests {
     fn refusals_quote_nothing_secret() {
         let sent = post();
         let (_, signature) = sent.rsplit_once('=').expect("it ends with the signature");
-        for (method, target) in [
-            ("GET", sent.clone()),
-            ("POST", sent.replace(KEY, "unknown")),
-            ("POST", format!("{sent}&auth_key=1")),
-        ] {
-            let text = verify(method, &target, BODY)
-                .expect_err("altered")
-                .to_string();
-            assert!(
-                !text.contains(signature) && !text.contains(SECRET) && !text.contains("unknown"),
-                "{text}"
-            );
+        for (method, target) in
+            [("GET", sent.clone()), ("POST", sent.replace(KEY, "unknown")), ("POST", format!("{sent}&auth_key=1"))]
+        {
+            let text = verify(method, &target, BODY).expect_err("altered").to_string();
+            assert!(!text.contains(signature) && !text.contains(SECRET) && !text.contains("unknown"), "{text}");
         }
     }
 

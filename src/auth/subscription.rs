@@ -30,14 +30,9 @@ pub fn verify_subscription(
     channel_data: Option<&str>,
     auth: &str,
 ) -> Result<(), SubscriptionRefusal> {
-    let (key, signature) = auth
-        .rsplit_once(':')
-        .ok_or(SubscriptionRefusal::InvalidKey)?;
-    let (_, pair) = app
-        .active_key(key.as_bytes())
-        .ok_or(SubscriptionRefusal::InvalidKey)?;
-    let tag =
-        decode_signature(signature.as_bytes()).ok_or(SubscriptionRefusal::InvalidSignature)?;
+    let (key, signature) = auth.rsplit_once(':').ok_or(SubscriptionRefusal::InvalidKey)?;
+    let (_, pair) = app.active_key(key.as_bytes()).ok_or(SubscriptionRefusal::InvalidKey)?;
+    let tag = decode_signature(signature.as_bytes()).ok_or(SubscriptionRefusal::InvalidSignature)?;
     let signed = string_to_sign(socket_id, channel, channel_data);
     hmac::verify(&pair.hmac, &signed, &tag).map_err(|_| SubscriptionRefusal::InvalidSignature)
 }
@@ -55,9 +50,7 @@ pub fn refusal_message(
             format!("Invalid key in subscription auth data: '{}'", cut(auth))
         }
         SubscriptionRefusal::InvalidSignature => {
-            let signature = auth
-                .rsplit_once(':')
-                .map_or(auth, |(_, signature)| signature);
+            let signature = auth.rsplit_once(':').map_or(auth, |(_, signature)| signature);
             let (separator, channel_data) = channel_data.map_or(("", ""), |data| (":", cut(data)));
             format!(
                 "Invalid signature: Expected HMAC SHA256 hex digest of {}:{}{separator}{channel_data}, but got {}",
@@ -72,11 +65,7 @@ pub fn refusal_message(
 /// Strings up to this length are put together on the stack: any private channel, and the usual `channel_data`.
 const SIGNED_BYTES_INLINE: usize = 512;
 
-fn string_to_sign(
-    socket_id: &str,
-    channel: &str,
-    channel_data: Option<&str>,
-) -> SmallVec<[u8; SIGNED_BYTES_INLINE]> {
+fn string_to_sign(socket_id: &str, channel: &str, channel_data: Option<&str>) -> SmallVec<[u8; SIGNED_BYTES_INLINE]> {
     let bytes = socket_id.len() + 1 + channel.len() + channel_data.map_or(0, |data| 1 + data.len());
     let mut signed = SmallVec::with_capacity(bytes);
     signed.extend_from_slice(socket_id.as_bytes());
@@ -112,10 +101,7 @@ mod tests {
             id: "3".into(),
             name: "".into(),
             enabled: true,
-            keys: keys
-                .iter()
-                .map(|(key, secret)| AppKey::new(key, secret))
-                .collect(),
+            keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
             settings: AppSettings::default(),
         }
     }
@@ -136,16 +122,8 @@ mod tests {
     #[test]
     fn published_vectors() {
         let vectors = [
-            (
-                "private-foobar",
-                None,
-                "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4",
-            ),
-            (
-                ":user:",
-                Some(r#"{"id":"12345"}"#),
-                "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba",
-            ),
+            ("private-foobar", None, "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"),
+            (":user:", Some(r#"{"id":"12345"}"#), "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"),
             (
                 "presence-foobar",
                 Some(PRESENCE_DATA),
@@ -153,11 +131,7 @@ mod tests {
             ),
         ];
         for (channel, data, digest) in vectors {
-            assert_eq!(
-                verdict(channel, data, &format!("{KEY}:{digest}")),
-                Ok(()),
-                "{channel}"
-            );
+            assert_eq!(verdict(channel, data, &format!("{KEY}:{digest}")), Ok(()), "{channel}");
         }
     }
 
@@ -166,10 +140,7 @@ mod tests {
     fn presence_without_channel_data() {
         let auth = format!("{KEY}:{}", sign(SECRET, "1234.1234:presence-foobar"));
         assert_eq!(verdict("presence-foobar", None, &auth), Ok(()));
-        assert_eq!(
-            verdict("presence-foobar", Some(""), &auth),
-            Err(SubscriptionRefusal::InvalidSignature)
-        );
+        assert_eq!(verdict("presence-foobar", Some(""), &auth), Err(SubscriptionRefusal::InvalidSignature));
     }
 
     /// P-AUTH-5: any active key of the app verifies with its own secret, keys may hold `:`, and a removed key is invalid.
@@ -182,37 +153,21 @@ mod tests {
         };
         assert_eq!(check("old", "old-secret"), Ok(()));
         assert_eq!(check("new:part", "new-secret"), Ok(()));
-        assert_eq!(
-            check("new:part", "old-secret"),
-            Err(SubscriptionRefusal::InvalidSignature)
-        );
-        assert_eq!(
-            check("removed", "old-secret"),
-            Err(SubscriptionRefusal::InvalidKey)
-        );
-        assert_eq!(
-            check("part", "new-secret"),
-            Err(SubscriptionRefusal::InvalidKey)
-        );
+        assert_eq!(check("new:part", "old-secret"), Err(SubscriptionRefusal::InvalidSignature));
+        assert_eq!(check("removed", "old-secret"), Err(SubscriptionRefusal::InvalidKey));
+        assert_eq!(check("part", "new-secret"), Err(SubscriptionRefusal::InvalidKey));
     }
 
     /// Threat T1: every single-bit change of the signature is refused.
     #[test]
     fn every_bit_flip_is_refused() {
         let tag = hex::decode(sign(SECRET, "1234.1234:private-a")).expect("hex");
-        assert_eq!(
-            verdict("private-a", None, &format!("{KEY}:{}", hex::encode(&tag))),
-            Ok(())
-        );
+        assert_eq!(verdict("private-a", None, &format!("{KEY}:{}", hex::encode(&tag))), Ok(()));
         for bit in 0..256 {
             let mut forged = tag.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
             let auth = format!("{KEY}:{}", hex::encode(forged));
-            assert_eq!(
-                verdict("private-a", None, &auth),
-                Err(SubscriptionRefusal::InvalidSignature),
-                "bit {bit}"
-            );
+            assert_eq!(verdict("private-a", None, &auth), Err(SubscriptionRefusal::InvalidSignature), "bit {bit}");
         }
     }
 
@@ -221,10 +176,7 @@ mod tests {
     #[test]
     fn malformed_signatures_are_refused() {
         let digest = sign(SECRET, "1234.1234:private-a");
-        assert!(
-            digest.bytes().any(|byte| byte.is_ascii_lowercase()),
-            "the upper-case row needs a letter"
-        );
+        assert!(digest.bytes().any(|byte| byte.is_ascii_lowercase()), "the upper-case row needs a letter");
         let mut forms: Vec<String> = (0..64).map(|length| digest[..length].to_owned()).collect();
         forms.extend([
             digest.to_uppercase(),
@@ -238,11 +190,7 @@ mod tests {
         ]);
         for form in forms {
             let auth = format!("{KEY}:{form}");
-            assert_eq!(
-                verdict("private-a", None, &auth),
-                Err(SubscriptionRefusal::InvalidSignature),
-                "{form:?}"
-            );
+            assert_eq!(verdict("private-a", None, &auth), Err(SubscriptionRefusal::InvalidSignature), "{form:?}");
         }
     }
 
@@ -254,31 +202,14 @@ mod tests {
         let auth = format!("{KEY}:{digest}");
         let own = app(&[(KEY, SECRET)]);
         let invalid = Err(SubscriptionRefusal::InvalidSignature);
-        assert_eq!(
-            verify_subscription(&own, "1234.1235", "private-a", None, &auth),
-            invalid
-        );
-        assert_eq!(
-            verify_subscription(&own, SOCKET, "private-b", None, &auth),
-            invalid
-        );
-        assert_eq!(
-            verify_subscription(&own, SOCKET, "private-a", Some("{}"), &auth),
-            invalid
-        );
-        let presence = format!(
-            "{KEY}:{}",
-            sign(SECRET, &format!("{SOCKET}:presence-a:{PRESENCE_DATA}"))
-        );
-        assert_eq!(
-            verify_subscription(&own, SOCKET, "presence-a", Some(PRESENCE_DATA), &presence),
-            Ok(())
-        );
-        for altered in [
-            PRESENCE_DATA.replace("10", "11"),
-            PRESENCE_DATA.replace(':', ": "),
-            format!("{PRESENCE_DATA} "),
-        ] {
+        assert_eq!(verify_subscription(&own, "1234.1235", "private-a", None, &auth), invalid);
+        assert_eq!(verify_subscription(&own, SOCKET, "private-b", None, &auth), invalid);
+        assert_eq!(verify_subscription(&own, SOCKET, "private-a", Some("{}"), &auth), invalid);
+        let presence = format!("{KEY}:{}", sign(SECRET, &format!("{SOCKET}:presence-a:{PRESENCE_DATA}")));
+        assert_eq!(verify_subscription(&own, SOCKET, "presence-a", Some(PRESENCE_DATA), &presence), Ok(()));
+        for altered in
+            [PRESENCE_DATA.replace("10", "11"), PRESENCE_DATA.replace(':', ": "), format!("{PRESENCE_DATA} ")]
+        {
             assert_eq!(
                 verify_subscription(&own, SOCKET, "presence-a", Some(&altered), &presence),
                 invalid,
@@ -286,16 +217,9 @@ mod tests {
             );
         }
         let other = app(&[("other-key", SECRET)]);
-        assert_eq!(
-            verify_subscription(&other, SOCKET, "private-a", None, &auth),
-            Err(SubscriptionRefusal::InvalidKey)
-        );
+        assert_eq!(verify_subscription(&other, SOCKET, "private-a", None, &auth), Err(SubscriptionRefusal::InvalidKey));
         for keyless in ["", ":", &digest, &format!(":{digest}"), KEY] {
-            assert_eq!(
-                verdict("private-a", None, keyless),
-                Err(SubscriptionRefusal::InvalidKey),
-                "{keyless:?}"
-            );
+            assert_eq!(verdict("private-a", None, keyless), Err(SubscriptionRefusal::InvalidKey), "{keyless:?}");
         }
         assert_eq!(verdict("private-a", None, &format!("{KEY}:")), invalid);
     }
@@ -303,35 +227,14 @@ mod tests {
     /// P-FAIL-1: both sentences, word for word; P-FAIL-6: neither holds the expected digest.
     #[test]
     fn messages_are_those_of_the_protocol() {
-        let message = refusal_message(
-            &SubscriptionRefusal::InvalidKey,
-            SOCKET,
-            "private-a",
-            None,
-            "nokey:beef",
-        );
-        assert_eq!(
-            message,
-            "Invalid key in subscription auth data: 'nokey:beef'"
-        );
+        let message = refusal_message(&SubscriptionRefusal::InvalidKey, SOCKET, "private-a", None, "nokey:beef");
+        assert_eq!(message, "Invalid key in subscription auth data: 'nokey:beef'");
         let refusal = SubscriptionRefusal::InvalidSignature;
         let message = refusal_message(&refusal, SOCKET, "private-a", None, &format!("{KEY}:beef"));
-        assert_eq!(
-            message,
-            "Invalid signature: Expected HMAC SHA256 hex digest of 1234.1234:private-a, but got beef"
-        );
+        assert_eq!(message, "Invalid signature: Expected HMAC SHA256 hex digest of 1234.1234:private-a, but got beef");
         assert!(!message.contains(&sign(SECRET, "1234.1234:private-a")));
-        let message = refusal_message(
-            &refusal,
-            SOCKET,
-            "presence-a",
-            Some("{}"),
-            &format!("{KEY}:beef"),
-        );
-        assert!(
-            message.contains("digest of 1234.1234:presence-a:{}, but got beef"),
-            "{message}"
-        );
+        let message = refusal_message(&refusal, SOCKET, "presence-a", Some("{}"), &format!("{KEY}:beef"));
+        assert!(message.contains("digest of 1234.1234:presence-a:{}, but got beef"), "{message}");
     }
 
     /// P-FAIL-1: quoted input is cut to 200 bytes, never inside a character.
@@ -339,13 +242,7 @@ mod tests {
     fn quoted_input_is_cut() {
         let long = "\u{20ac}".repeat(100);
         let refusal = SubscriptionRefusal::InvalidSignature;
-        let message = refusal_message(
-            &refusal,
-            SOCKET,
-            &long,
-            Some(&long),
-            &format!("{KEY}:{long}"),
-        );
+        let message = refusal_message(&refusal, SOCKET, &long, Some(&long), &format!("{KEY}:{long}"));
         assert_eq!(message.matches('\u{20ac}').count(), 3 * 66);
         let message = refusal_message(&SubscriptionRefusal::InvalidKey, SOCKET, "a", None, &long);
         assert_eq!(message.matches('\u{20ac}').count(), 66);

@@ -16,8 +16,7 @@ pub fn token_hash(token: &str) -> [u8; 32] {
 /// True for `rly_` followed by exactly 40 base62 characters (R-TOKEN-1).
 pub fn is_well_formed(token: &str) -> bool {
     token.strip_prefix(TOKEN_PREFIX).is_some_and(|rest| {
-        rest.len() == TOKEN_RANDOM_CHARACTERS
-            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        rest.len() == TOKEN_RANDOM_CHARACTERS && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })
 }
 
@@ -31,25 +30,17 @@ mod tests {
     #[test]
     fn hash_is_sha256_of_the_whole_token() {
         let token = format!("rly_{}", "a".repeat(40));
-        assert_eq!(
-            hex::encode(token_hash(&token)),
-            "4ef4bc4d614ce58af51aedd5e72efc4a22f98be487749e198538d91170d69ca0"
-        );
+        assert_eq!(hex::encode(token_hash(&token)), "4ef4bc4d614ce58af51aedd5e72efc4a22f98be487749e198538d91170d69ca0");
         for length in 0..130 {
             let text = "rly_Z9".repeat(22)[..length].to_owned();
-            assert_eq!(
-                token_hash(&text),
-                <[u8; 32]>::from(Sha256::digest(text.as_bytes()))
-            );
+            assert_eq!(token_hash(&text), <[u8; 32]>::from(Sha256::digest(text.as_bytes())));
         }
     }
 
     /// R-TOKEN-1: only the prefix and exactly 40 base62 characters are a token.
     #[test]
     fn form_is_the_prefix_and_40_base62_characters() {
-        assert!(is_well_formed(
-            "rly_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn"
-        ));
+        assert!(is_well_formed("rly_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn"));
         assert!(is_well_formed(&format!("rly_{}", "0".repeat(40))));
         let breaches = [
             String::new(),

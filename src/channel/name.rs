@@ -62,8 +62,9 @@ impl<'a> ChannelName<'a> {
     pub fn parse(text: &'a str, rules: NameRules, source: NameSource) -> Result<Self, NameError> {
         let bytes_max = match (rules, source) {
             (NameRules::Strict, NameSource::WebSocket) => CHANNEL_NAME_STRICT_BYTES_MAX,
-            (NameRules::Strict, NameSource::Http)
-            | (NameRules::Default | NameRules::Permissive, _) => CHANNEL_NAME_BYTES_MAX,
+            (NameRules::Strict, NameSource::Http) | (NameRules::Default | NameRules::Permissive, _) => {
+                CHANNEL_NAME_BYTES_MAX
+            }
         };
         if text.len() > bytes_max {
             return Err(NameError::TooLong(bytes_max));
@@ -72,24 +73,16 @@ impl<'a> ChannelName<'a> {
         let user_id = text.strip_prefix(SERVER_TO_USER);
         let checked = user_id.unwrap_or(text);
         let is_allowed = match rules {
-            NameRules::Default => {
-                checked.bytes().all(is_default) && (user_id.is_some() || !text.starts_with('#'))
+            NameRules::Default => checked.bytes().all(is_default) && (user_id.is_some() || !text.starts_with('#')),
+            NameRules::Strict => checked.bytes().all(|byte| is_default(byte) && !matches!(byte, b':' | b'#')),
+            NameRules::Permissive => {
+                !checked.chars().any(|character| character.is_whitespace() || character.is_control())
             }
-            NameRules::Strict => checked
-                .bytes()
-                .all(|byte| is_default(byte) && !matches!(byte, b':' | b'#')),
-            NameRules::Permissive => !checked
-                .chars()
-                .any(|character| character.is_whitespace() || character.is_control()),
         };
         if checked.is_empty() || !is_allowed {
             return Err(NameError::Invalid);
         }
-        let kind = if user_id.is_some() {
-            ChannelKind::ServerToUser
-        } else {
-            ChannelKind::of_prefix(text)
-        };
+        let kind = if user_id.is_some() { ChannelKind::ServerToUser } else { ChannelKind::of_prefix(text) };
         Ok(Self { text, kind })
     }
 
@@ -168,34 +161,18 @@ mod tests {
     /// P-CHAN-2: every ASCII character, against the set as the rule writes it.
     #[test]
     fn characters_of_the_default_set() {
-        const ALLOWED: &str =
-            "-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=@,.;:#";
+        const ALLOWED: &str = "-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=@,.;:#";
         for character in (0..128_u8).map(char::from) {
             let text = format!("a{character}");
             let allowed = ALLOWED.contains(character);
-            assert_eq!(
-                parse(&text, NameRules::Default).is_ok(),
-                allowed,
-                "{text:?}"
-            );
-            assert_eq!(
-                parse(&text, NameRules::Strict).is_ok(),
-                allowed && !":#".contains(character),
-                "{text:?}"
-            );
+            assert_eq!(parse(&text, NameRules::Default).is_ok(), allowed, "{text:?}");
+            assert_eq!(parse(&text, NameRules::Strict).is_ok(), allowed && !":#".contains(character), "{text:?}");
             let visible = !character.is_whitespace() && !character.is_control();
-            assert_eq!(
-                parse(&text, NameRules::Permissive).is_ok(),
-                visible,
-                "{text:?}"
-            );
+            assert_eq!(parse(&text, NameRules::Permissive).is_ok(), visible, "{text:?}");
         }
         assert_eq!(parse("é", NameRules::Default), Err(NameError::Invalid));
         assert_eq!(parse("é", NameRules::Permissive), Ok(ChannelKind::Public));
-        assert_eq!(
-            parse("a\u{2003}b", NameRules::Permissive),
-            Err(NameError::Invalid)
-        );
+        assert_eq!(parse("a\u{2003}b", NameRules::Permissive), Err(NameError::Invalid));
     }
 
     /// P-CHAN-2: a leading `#` only before `server-to-user-<id>`, which needs an id.
@@ -206,16 +183,10 @@ mod tests {
             assert_eq!(parse("#server-to-user", rules), Err(NameError::Invalid));
             assert_eq!(parse("#server-to-user-a b", rules), Err(NameError::Invalid));
         }
-        assert_eq!(
-            parse("#general", NameRules::Permissive),
-            Ok(ChannelKind::Public)
-        );
+        assert_eq!(parse("#general", NameRules::Permissive), Ok(ChannelKind::Public));
         for rules in [NameRules::Default, NameRules::Strict, NameRules::Permissive] {
             assert_eq!(parse("#server-to-user-", rules), Err(NameError::Invalid));
-            assert_eq!(
-                parse("#server-to-user-7", rules),
-                Ok(ChannelKind::ServerToUser)
-            );
+            assert_eq!(parse("#server-to-user-7", rules), Ok(ChannelKind::ServerToUser));
         }
     }
 
@@ -230,20 +201,11 @@ mod tests {
             (NameRules::Strict, NameSource::Http, 200),
             (NameRules::Strict, NameSource::WebSocket, 164),
         ] {
-            assert_eq!(
-                ChannelName::parse("", rules, source),
-                Err(NameError::Invalid)
-            );
+            assert_eq!(ChannelName::parse("", rules, source), Err(NameError::Invalid));
             assert!(ChannelName::parse(&of(max), rules, source).is_ok());
-            assert_eq!(
-                ChannelName::parse(&of(max + 1), rules, source),
-                Err(NameError::TooLong(max))
-            );
+            assert_eq!(ChannelName::parse(&of(max + 1), rules, source), Err(NameError::TooLong(max)));
         }
         assert!(parse(&"é".repeat(100), NameRules::Permissive).is_ok());
-        assert_eq!(
-            parse(&"é".repeat(101), NameRules::Permissive),
-            Err(NameError::TooLong(200))
-        );
+        assert_eq!(parse(&"é".repeat(101), NameRules::Permissive), Err(NameError::TooLong(200)));
     }
 }

@@ -1,1 +1,116 @@
 //! The loops that do effects and decide nothing: io_uring and epoll, of equal standing.
+//!
+//! Each shard runs on its own thread with one [`Core`] (the shard, or a small one in tests). A driver owns sockets and
+//! slots; everything else that a turn consists of is alike for both and stands in [`turn`]: mail in and out,
+//! signals, timeouts, and when to sleep.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::app::TokenId;
+use crate::connection::ConnectionKey;
+use crate::moment::Moment;
+use crate::shard::{Flush, Input, Mail, Output, Shard, ShardIndex};
+
+pub mod capacity;
+pub mod clock;
+pub mod control;
+pub mod epoll;
+pub mod listener;
+pub mod mailbox;
+pub mod post;
+pub mod slots;
+pub mod sys;
+pub mod turn;
+pub mod uring;
+
+/// What a driver drives. [`Shard`] is the real one; its module states the contract.
+pub trait Core {
+    /// Gives the core an input.
+    fn handle_input(&mut self, now: Moment, input: Input<'_>);
+    /// Takes an output.
+    fn poll_output(&mut self) -> Option<Output>;
+    /// Takes the next connection that owes bytes and has no send under way.
+    fn poll_flush(&mut self) -> Option<Flush<'_>>;
+    /// The bytes that are lent for this connection's send under way: what `poll_flush` gave and neither `Sent` nor
+    /// `Closed` has ended. Empty when there is no such send. A driver that could not send at once asks for them again.
+    fn lent(&self, connection: ConnectionKey) -> &[u8];
+    /// When `Timeout` must be fed, on the monotonic clock, in ms.
+    fn poll_timeout(&self) -> Option<u64>;
+    /// True once `Drain` was fed and nothing is left to wait for.
+    fn is_drained(&self) -> bool;
+}
+
+impl Core for Shard {
+    fn handle_input(&mut self, now: Moment, input: Input<'_>) {
+        Shard::handle_input(self, now, input);
+    }
+    fn poll_output(&mut self) -> Option<Output> {
+        Shard::poll_output(self)
+    }
+    fn poll_flush(&mut self) -> Option<Flush<'_>> {
+        Shard::poll_flush(self)
+    }
+    fn lent(&self, connection: ConnectionKey) -> &[u8] {
+        Shard::lent(self, connection)
+    }
+    fn poll_timeout(&self) -> Option<u64> {
+        Shard::poll_timeout(self)
+    }
+    fn is_drained(&self) -> bool {
+        Shard::is_drained(self)
+    }
+}
+
+/// Which loop runs the shards; all shards of a process alike.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DriverKind {
+    /// Completions: `io_uring`.
+    Uring,
+    /// Readiness: `epoll`, edge-triggered.
+    Epoll,
+}
+
+impl DriverKind {
+    /// Its name in the log, in metrics and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// Runs a shard on this thread until all shards of the process have stopped.
+///
+/// # Errors
+/// What makes the loop impossible; a driver that the kernel refuses is found by its probe before.
+pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
+    match kind {
+        DriverKind::Uring => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        DriverKind::Epoll => epoll::run(setup, core),
+    }
+}
+
+/// Where used tokens are reported (R-TOKEN-4): called on the shard's thread, must not block.
+pub type TokenSink = Box<dyn FnMut(TokenId, Moment) + Send>;
+
+/// What the thread of one shard is given.
+pub struct ShardSetup {
+    /// The shard.
+    pub index: ShardIndex,
+    /// What it accepts from: one public listener, and on shard 0 the metrics listener.
+    pub listeners: Vec<listener::BoundListener>,
+    /// The mailboxes of all shards, by index; its own is among them.
+    pub mailboxes: Arc<[mailbox::Mailbox<Mail>]>,
+    /// What the server tells all shards.
+    pub control: Arc<control::Control>,
+    /// One clock for the process, so that moments of shards compare.
+    pub clock: clock::Clock,
+    /// Connections at once, those kept back for refusals included.
+    pub slots: u32,
+    /// Of these, how many are kept back to refuse with 4100 (P-CLOSE-2).
+    pub refusal_slots: u32,
+    /// Where used tokens are reported.
+    pub token_used: TokenSink,
+}

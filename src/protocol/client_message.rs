@@ -60,17 +60,9 @@ pub fn decode_client_message(text: &str) -> Result<ClientMessage<'_>, InvalidMes
     let event = decode_member(envelope.event)?.ok_or(InvalidMessage)?;
     match &*event {
         "pusher:subscribe" => {
-            let SubscriptionData {
-                channel,
-                auth,
-                channel_data,
-            } = decode_subscription_data(envelope.data)?;
+            let SubscriptionData { channel, auth, channel_data } = decode_subscription_data(envelope.data)?;
             let auth = auth.filter(|auth| !auth.is_empty());
-            Ok(ClientMessage::Subscribe {
-                channel,
-                auth,
-                channel_data,
-            })
+            Ok(ClientMessage::Subscribe { channel, auth, channel_data })
         }
         "pusher:unsubscribe" => {
             let SubscriptionData { channel, .. } = decode_subscription_data(envelope.data)?;
@@ -81,12 +73,7 @@ pub fn decode_client_message(text: &str) -> Result<ClientMessage<'_>, InvalidMes
         name if name.starts_with("client-") => {
             let channel = decode_member(envelope.channel)?;
             let (data, data_bytes) = decode_client_data(envelope.data)?;
-            Ok(ClientMessage::ClientEvent {
-                event,
-                channel,
-                data,
-                data_bytes,
-            })
+            Ok(ClientMessage::ClientEvent { event, channel, data, data_bytes })
         }
         _ => Ok(ClientMessage::Unknown),
     }
@@ -136,11 +123,7 @@ impl<'a> SubscriptionData<'a> {
 
     fn into_owned(self) -> SubscriptionData<'static> {
         let own = |text: Option<Cow<'a, str>>| text.map(|text| Cow::Owned(text.into_owned()));
-        SubscriptionData {
-            channel: own(self.channel),
-            auth: own(self.auth),
-            channel_data: own(self.channel_data),
-        }
+        SubscriptionData { channel: own(self.channel), auth: own(self.auth), channel_data: own(self.channel_data) }
     }
 }
 
@@ -159,15 +142,12 @@ fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, InvalidMessa
 }
 
 fn is_object(text: &str) -> bool {
-    text.trim_start_matches([' ', '\t', '\r', '\n'])
-        .starts_with('{')
+    text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
 }
 
 /// Reads the `data` of a `pusher:` event: an object, or a string that holds one (P-IN-2). Anything else is as if it
 /// were empty: the message then lacks what it needs, and the answer is the one for that (P-FAIL-5).
-fn decode_subscription_data(
-    data: Option<&RawValue>,
-) -> Result<SubscriptionData<'_>, InvalidMessage> {
+fn decode_subscription_data(data: Option<&RawValue>) -> Result<SubscriptionData<'_>, InvalidMessage> {
     let Some(data) = data else {
         return Ok(SubscriptionData::default());
     };
@@ -187,20 +167,14 @@ fn decode_member(member: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Inva
 
 /// The text of a JSON string; `None` for any other JSON.
 fn decode_string(json: &RawValue) -> Result<Option<Cow<'_, str>>, InvalidMessage> {
-    let Some(inner) = json
-        .get()
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-    else {
+    let Some(inner) = json.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return Ok(None);
     };
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Ok(Some(Cow::Borrowed(inner)));
     }
     // Fails on lone surrogates, which the raw value let pass.
-    serde_json::from_str(json.get())
-        .map(|text: String| Some(Cow::Owned(text)))
-        .map_err(|_| InvalidMessage)
+    serde_json::from_str(json.get()).map(|text: String| Some(Cow::Owned(text))).map_err(|_| InvalidMessage)
 }
 
 /// The `data` of a client event as a string literal, and the length of what it decodes to (P-CEV-3).

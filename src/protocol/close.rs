@@ -67,9 +67,7 @@ impl CloseReason {
             Self::OverQuota => "This app is over its connection quota",
             Self::PathNotFound => "Path not found: connect to /app/{key}",
             Self::InvalidVersionString => "Invalid version string format",
-            Self::UnsupportedProtocolVersion => {
-                "Unsupported protocol version: 4 to 7 are supported"
-            }
+            Self::UnsupportedProtocolVersion => "Unsupported protocol version: 4 to 7 are supported",
             Self::NoProtocolVersion => "No protocol version supplied",
             Self::OriginNotAllowed => "Origin not allowed",
             Self::TooManyInvalidMessages => "Too many invalid messages",
@@ -120,10 +118,7 @@ mod tests {
     fn codes_and_messages_fit_a_close_frame() {
         for reason in all() {
             assert!((4000..4300).contains(&reason.code()), "{reason:?}");
-            assert!(
-                !reason.message().is_empty() && reason.message().len() <= CLOSE_REASON_BYTES_MAX,
-                "{reason:?}"
-            );
+            assert!(!reason.message().is_empty() && reason.message().len() <= CLOSE_REASON_BYTES_MAX, "{reason:?}");
         }
     }
 
@@ -131,13 +126,8 @@ mod tests {
     #[test]
     fn unknown_app_quotes_the_key() {
         let message = CloseReason::UnknownApp("abc".into()).message();
-        assert_eq!(
-            message,
-            "App key abc not in this cluster. Did you forget to specify the cluster?"
-        );
-        let long = CloseReason::UnknownApp("é".repeat(101) + "x")
-            .message()
-            .into_owned();
+        assert_eq!(message, "App key abc not in this cluster. Did you forget to specify the cluster?");
+        let long = CloseReason::UnknownApp("é".repeat(101) + "x").message().into_owned();
         assert!(long.starts_with(&format!("App key {} not in", "é".repeat(100))));
     }
 }

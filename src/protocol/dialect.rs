@@ -15,10 +15,7 @@ impl Dialect {
     /// Content type and body of an error with this status.
     pub fn error_body(self, status: u16, message: &str) -> (&'static str, Vec<u8>) {
         match self {
-            Self::Pusher => (
-                "text/plain; charset=utf-8",
-                format!("{message}\n").into_bytes(),
-            ),
+            Self::Pusher => ("text/plain; charset=utf-8", format!("{message}\n").into_bytes()),
             Self::Relay => {
                 let mut body = br#"{"error":"#.to_vec();
                 encode_json_string(&mut body, error_code(status));
@@ -55,13 +52,7 @@ mod tests {
     fn errors_read_as_their_base_says() {
         let message = "The \"data\" content exceeds\nthe maximum";
         let (content_type, body) = Dialect::Pusher.error_body(413, message);
-        assert_eq!(
-            (content_type, body),
-            (
-                "text/plain; charset=utf-8",
-                format!("{message}\n").into_bytes()
-            )
-        );
+        assert_eq!((content_type, body), ("text/plain; charset=utf-8", format!("{message}\n").into_bytes()));
         for (status, code) in [
             (400, "bad_request"),
             (401, "unauthorized"),
@@ -78,11 +69,7 @@ mod tests {
             let (content_type, body) = Dialect::Relay.error_body(status, message);
             assert_eq!(content_type, "application/json");
             let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-            assert_eq!(
-                body,
-                serde_json::json!({"error": code, "message": message}),
-                "{status}"
-            );
+            assert_eq!(body, serde_json::json!({"error": code, "message": message}), "{status}");
         }
     }
 }

@@ -21,11 +21,7 @@ pub fn encode_json_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// P-CONN-9.
-pub fn encode_connection_established(
-    out: &mut Vec<u8>,
-    socket_id: SocketId,
-    activity_timeout_s: u32,
-) {
+pub fn encode_connection_established(out: &mut Vec<u8>, socket_id: SocketId, activity_timeout_s: u32) {
     let data = format!(r#"{{"socket_id":"{socket_id}","activity_timeout":{activity_timeout_s}}}"#);
     out.extend_from_slice(br#"{"event":"pusher:connection_established","data":"#);
     encode_json_string(out, &data);
@@ -51,13 +47,7 @@ pub fn encode_error(out: &mut Vec<u8>, code: Option<u16>, message: &str) {
 
 /// P-OUT-1.
 pub fn encode_subscription_succeeded(out: &mut Vec<u8>, channel: &str) {
-    encode_channel_event(
-        out,
-        "pusher_internal:subscription_succeeded",
-        channel,
-        r#""{}""#,
-        None,
-    );
+    encode_channel_event(out, "pusher_internal:subscription_succeeded", channel, r#""{}""#, None);
 }
 
 /// P-OUT-2. Members in join order: user id and `user_info` as raw JSON text.
@@ -86,12 +76,7 @@ pub fn encode_presence_succeeded<'a>(
 }
 
 /// P-OUT-3; without `user_info` that member is left out (P-PRES-4).
-pub fn encode_member_added(
-    out: &mut Vec<u8>,
-    channel: &str,
-    user_id: &str,
-    user_info: Option<&str>,
-) {
+pub fn encode_member_added(out: &mut Vec<u8>, channel: &str, user_id: &str, user_info: Option<&str>) {
     let mut data = br#"{"user_id":"#.to_vec();
     encode_json_string(&mut data, user_id);
     if let Some(user_info) = user_info {
@@ -111,13 +96,7 @@ pub fn encode_member_removed(out: &mut Vec<u8>, channel: &str, user_id: &str) {
 }
 
 /// P-OUT-5 and P-OUT-6. `data_literal` is a JSON string literal, quotes included, copied as it is.
-pub fn encode_channel_event(
-    out: &mut Vec<u8>,
-    event: &str,
-    channel: &str,
-    data_literal: &str,
-    user_id: Option<&str>,
-) {
+pub fn encode_channel_event(out: &mut Vec<u8>, event: &str, channel: &str, data_literal: &str, user_id: Option<&str>) {
     out.reserve(MEMBERS_BYTES + event.len() + channel.len() + data_literal.len());
     out.extend_from_slice(br#"{"event":"#);
     encode_json_string(out, event);
@@ -133,13 +112,7 @@ pub fn encode_channel_event(
 }
 
 /// P-FAIL-2: the one channel frame whose `data` is an object.
-pub fn encode_subscription_error(
-    out: &mut Vec<u8>,
-    channel: &str,
-    kind: &str,
-    error: &str,
-    status: u16,
-) {
+pub fn encode_subscription_error(out: &mut Vec<u8>, channel: &str, kind: &str, error: &str, status: u16) {
     out.extend_from_slice(br#"{"event":"pusher:subscription_error","channel":"#);
     encode_json_string(out, channel);
     out.extend_from_slice(br#","data":{"type":"#);
@@ -182,20 +155,10 @@ fn encode_comma(out: &mut Vec<u8>, index: usize) {
 fn split_at_escape(bytes: &[u8]) -> Option<(&[u8], u8)> {
     // Whole blocks are tested without a branch per byte, which the compiler turns into vector instructions.
     let (blocks, _) = bytes.as_chunks::<32>();
-    let clean_blocks = blocks
-        .iter()
-        .take_while(|block| {
-            !block
-                .iter()
-                .fold(false, |any, byte| any | needs_escape(*byte))
-        })
-        .count();
+    let clean_blocks =
+        blocks.iter().take_while(|block| !block.iter().fold(false, |any, byte| any | needs_escape(*byte))).count();
     let start = clean_blocks * 32;
-    let at = start
-        + bytes
-            .get(start..)?
-            .iter()
-            .position(|byte| needs_escape(*byte))?;
+    let at = start + bytes.get(start..)?.iter().position(|byte| needs_escape(*byte))?;
     Some((bytes.get(..at)?, *bytes.get(at)?))
 }
 

@@ -22,10 +22,7 @@ impl SocketId {
     /// has one text only: it is signed and compared as text.
     pub fn parse(text: &str) -> Option<Self> {
         let (high, low) = text.split_once('.')?;
-        Some(Self {
-            high: parse_number(high)?,
-            low: parse_number(low)?,
-        })
+        Some(Self { high: parse_number(high)?, low: parse_number(low)? })
     }
 
     /// The id as text.
@@ -44,11 +41,7 @@ fn parse_number(digits: &str) -> Option<u64> {
     let is_canonical = digits == "0" || !digits.starts_with('0');
     // The standard parser would take a sign.
     let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    if is_canonical && is_plain {
-        digits.parse().ok()
-    } else {
-        None
-    }
+    if is_canonical && is_plain { digits.parse().ok() } else { None }
 }
 
 /// The keyed permutation of one process: four Feistel rounds of SipHash-2-4 over halves of 32 bits, which no one
@@ -67,31 +60,21 @@ impl fmt::Debug for SocketIdCipher {
 impl SocketIdCipher {
     /// A cipher under the process's boot secret.
     pub fn new(boot_secret: [u8; 16]) -> Self {
-        Self {
-            keyed: SipHasher24::new_with_key(&boot_secret),
-        }
+        Self { keyed: SipHasher24::new_with_key(&boot_secret) }
     }
 
     /// Seals 64 bits into an id whose first number is at least 1.
     pub fn seal(&self, plain: u64) -> SocketId {
-        let (left, right) = ROUNDS.iter().fold(halves(plain), |(left, right), round| {
-            (right, left ^ self.round(*round, right))
-        });
-        SocketId {
-            high: u64::from(left) + 1,
-            low: u64::from(right),
-        }
+        let (left, right) =
+            ROUNDS.iter().fold(halves(plain), |(left, right), round| (right, left ^ self.round(*round, right)));
+        SocketId { high: u64::from(left) + 1, low: u64::from(right) }
     }
 
     /// Reads the 64 bits back; `None` when the id is out of the range that `seal` gives.
     pub fn open(&self, id: SocketId) -> Option<u64> {
-        let sealed = (
-            u32::try_from(id.high.checked_sub(1)?).ok()?,
-            u32::try_from(id.low).ok()?,
-        );
-        let (left, right) = ROUNDS.iter().rev().fold(sealed, |(left, right), round| {
-            (right ^ self.round(*round, left), left)
-        });
+        let sealed = (u32::try_from(id.high.checked_sub(1)?).ok()?, u32::try_from(id.low).ok()?);
+        let (left, right) =
+            ROUNDS.iter().rev().fold(sealed, |(left, right), round| (right ^ self.round(*round, left), left));
         Some(u64::from(left) << 32 | u64::from(right))
     }
 
@@ -143,13 +126,7 @@ mod tests {
     /// P-SDK-23, P-HTTP-13: exactly `^\d+\.\d+$` in canonical form up to 64 bits.
     #[test]
     fn parse_takes_canonical_ids_alone() {
-        for text in [
-            "1.1",
-            "0.0",
-            "0.7",
-            "4294967296.4294967295",
-            "18446744073709551615.18446744073709551615",
-        ] {
+        for text in ["1.1", "0.0", "0.7", "4294967296.4294967295", "18446744073709551615.18446744073709551615"] {
             assert_eq!(SocketId::parse(text).expect(text).to_text(), text);
         }
         for text in [
@@ -205,10 +182,7 @@ mod tests {
         }
         // Six standard deviations of a fair coin thrown a million times are 3,000.
         for (bit, count) in ones.iter().enumerate() {
-            assert!(
-                count.abs_diff(IDS / 2) < 3_000,
-                "bit {bit} is set in {count}"
-            );
+            assert!(count.abs_diff(IDS / 2) < 3_000, "bit {bit} is set in {count}");
         }
     }
 

@@ -33,11 +33,7 @@ pub enum ProxyHeader {
 pub fn decode_proxy_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     let Some(fields) = bytes.strip_prefix(SIGNATURE) else {
         let is_beginning = SIGNATURE.starts_with(bytes);
-        return Ok(if is_beginning {
-            ProxyHeader::Partial
-        } else {
-            ProxyHeader::Absent
-        });
+        return Ok(if is_beginning { ProxyHeader::Partial } else { ProxyHeader::Absent });
     };
     let Some(&command) = fields.first() else {
         return Ok(ProxyHeader::Partial);
@@ -60,11 +56,7 @@ pub fn decode_proxy_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     let Some(addresses) = bytes.get(FIXED_BYTES..consumed) else {
         return Ok(ProxyHeader::Partial);
     };
-    let source = if command == PROXY {
-        family.decode_source(addresses)
-    } else {
-        None
-    };
+    let source = if command == PROXY { family.decode_source(addresses) } else { None };
     Ok(ProxyHeader::Present { consumed, source })
 }
 
@@ -100,20 +92,10 @@ impl Family {
 
     /// The source stands before the destination, and both ports after the addresses.
     fn decode_source(self, addresses: &[u8]) -> Option<SocketAddr> {
-        let port = |at: usize| {
-            Some(u16::from_be_bytes(
-                *addresses.get(at..)?.first_chunk::<2>()?,
-            ))
-        };
+        let port = |at: usize| Some(u16::from_be_bytes(*addresses.get(at..)?.first_chunk::<2>()?));
         match self {
-            Self::Ipv4 => Some(SocketAddr::from((
-                Ipv4Addr::from(*addresses.first_chunk::<4>()?),
-                port(8)?,
-            ))),
-            Self::Ipv6 => Some(SocketAddr::from((
-                Ipv6Addr::from(*addresses.first_chunk::<16>()?),
-                port(32)?,
-            ))),
+            Self::Ipv4 => Some(SocketAddr::from((Ipv4Addr::from(*addresses.first_chunk::<4>()?), port(8)?))),
+            Self::Ipv6 => Some(SocketAddr::from((Ipv6Addr::from(*addresses.first_chunk::<16>()?), port(32)?))),
             Self::Unspecified | Self::Unix => None,
         }
     }
@@ -142,76 +124,39 @@ mod tests {
     const IPV4: [u8; 12] = [192, 0, 2, 1, 198, 51, 100, 2, 0xc0, 0x00, 0x01, 0xbb];
 
     fn present(consumed: usize, source: Option<&str>) -> Result<ProxyHeader, ProxyError> {
-        Ok(ProxyHeader::Present {
-            consumed,
-            source: source.map(|source| source.parse().expect("an address")),
-        })
+        Ok(ProxyHeader::Present { consumed, source: source.map(|source| source.parse().expect("an address")) })
     }
 
     /// T26: source addresses of both families; every beginning asks for more; bytes behind the header are left alone.
     #[test]
     fn whole_headers_and_every_beginning() {
-        let mut ipv6 = "2001:db8::1"
-            .parse::<Ipv6Addr>()
-            .expect("an address")
-            .octets()
-            .to_vec();
-        ipv6.extend(
-            "2001:db8::2"
-                .parse::<Ipv6Addr>()
-                .expect("an address")
-                .octets(),
-        );
+        let mut ipv6 = "2001:db8::1".parse::<Ipv6Addr>().expect("an address").octets().to_vec();
+        ipv6.extend("2001:db8::2".parse::<Ipv6Addr>().expect("an address").octets());
         ipv6.extend([0x1f, 0x90, 0x01, 0xbb]);
         let mut with_tlv = IPV4.to_vec();
         with_tlv.extend([0x04, 0x00, 0x03, 1, 2, 3]);
         for (bytes, expected) in [
-            (
-                header(0x21, 0x11, &IPV4),
-                present(28, Some("192.0.2.1:49152")),
-            ),
-            (
-                header(0x21, 0x11, &with_tlv),
-                present(34, Some("192.0.2.1:49152")),
-            ),
-            (
-                header(0x21, 0x21, &ipv6),
-                present(52, Some("[2001:db8::1]:8080")),
-            ),
+            (header(0x21, 0x11, &IPV4), present(28, Some("192.0.2.1:49152"))),
+            (header(0x21, 0x11, &with_tlv), present(34, Some("192.0.2.1:49152"))),
+            (header(0x21, 0x21, &ipv6), present(52, Some("[2001:db8::1]:8080"))),
             (header(0x20, 0x00, &[]), present(16, None)),
             (header(0x20, 0x11, &IPV4), present(28, None)),
             (header(0x21, 0x00, &[9; 5]), present(21, None)),
             (header(0x21, 0x31, &[0; 216]), present(232, None)),
         ] {
             for end in 0..bytes.len() {
-                assert_eq!(
-                    decode_proxy_header(&bytes[..end]),
-                    Ok(ProxyHeader::Partial),
-                    "{end} of {bytes:?}"
-                );
+                assert_eq!(decode_proxy_header(&bytes[..end]), Ok(ProxyHeader::Partial), "{end} of {bytes:?}");
             }
             assert_eq!(decode_proxy_header(&bytes), expected);
-            assert_eq!(
-                decode_proxy_header(&[&bytes[..], b"GET / HTTP/1.1\r\n"].concat()),
-                expected
-            );
+            assert_eq!(decode_proxy_header(&[&bytes[..], b"GET / HTTP/1.1\r\n"].concat()), expected);
         }
     }
 
     /// T26: a stream without the signature is told at the first byte that differs, version 1 headers among them.
     #[test]
     fn streams_without_the_signature() {
-        for bytes in [
-            &b"GET"[..],
-            b"PROXY TCP4",
-            b"\r\nGET / HTTP/1.1",
-            b"\r\n\r\n\0\r\nQUIT\r",
-        ] {
-            assert_eq!(
-                decode_proxy_header(bytes),
-                Ok(ProxyHeader::Absent),
-                "{bytes:?}"
-            );
+        for bytes in [&b"GET"[..], b"PROXY TCP4", b"\r\nGET / HTTP/1.1", b"\r\n\r\n\0\r\nQUIT\r"] {
+            assert_eq!(decode_proxy_header(bytes), Ok(ProxyHeader::Absent), "{bytes:?}");
         }
     }
 

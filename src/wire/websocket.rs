@@ -67,6 +67,16 @@ impl WebSocketError {
             Self::TooBig | Self::TooManyFragments => 1009,
         }
     }
+
+    /// The reason that goes into the Close frame.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Protocol(reason) => reason,
+            Self::InvalidUtf8 => "text that is not UTF-8",
+            Self::TooBig => "message too big",
+            Self::TooManyFragments => "message in too many fragments",
+        }
+    }
 }
 
 /// One message or control frame from the client.
@@ -169,19 +179,13 @@ impl Decoder {
         let mut consumed = 0;
         let whole = loop {
             let Some(frame) = self.take_header(input, &mut consumed, message_bytes_max)? else {
-                return Ok(Decoded {
-                    consumed,
-                    message: None,
-                });
+                return Ok(Decoded { consumed, message: None });
             };
             if let Some(whole) = self.take_payload(frame, input, &mut consumed)? {
                 break whole;
             }
             if consumed == input.len() {
-                return Ok(Decoded {
-                    consumed,
-                    message: None,
-                });
+                return Ok(Decoded { consumed, message: None });
             }
         };
         let buffer = self.held.as_ref().map_or(&[][..], |held| &held.buffer);
@@ -193,10 +197,7 @@ impl Decoder {
                 lend(opcode, &buffer[message_bytes..])?
             }
         };
-        Ok(Decoded {
-            consumed,
-            message: Some(message),
-        })
+        Ok(Decoded { consumed, message: Some(message) })
     }
 
     /// True when nothing of a frame or message is held, so that the decoder may be dropped.
@@ -261,19 +262,13 @@ impl Decoder {
         mask.rotate_left(frame.received_bytes % 4);
         unmask(arrived, mask);
         *consumed = end;
-        let is_lendable =
-            frame.opcode.is_control() || (frame.is_final && frame.opcode != Opcode::Continuation);
+        let is_lendable = frame.opcode.is_control() || (frame.is_final && frame.opcode != Opcode::Continuation);
         if is_lendable && frame.received_bytes == 0 && arrived.len() == frame.payload_bytes {
             self.forget_frame(frame.opcode);
-            return Ok(Some(Whole::Input {
-                opcode: frame.opcode,
-                start,
-            }));
+            return Ok(Some(Whole::Input { opcode: frame.opcode, start }));
         }
         frame.received_bytes += arrived.len();
-        self.held
-            .get_or_insert_default()
-            .take_payload(frame, arrived)
+        self.held.get_or_insert_default().take_payload(frame, arrived)
     }
 
     /// A frame is lent from the input: its header may have come in parts, which need no memory any more.
@@ -305,11 +300,7 @@ impl Held {
         let copied = rest.len().min(HEADER_BYTES_MAX - known);
         self.header[known..known + copied].copy_from_slice(&rest[..copied]);
         let fragmented = self.kind.map(|_| (self.message_bytes, self.fragments));
-        match decode_header(
-            &self.header[..known + copied],
-            fragmented,
-            message_bytes_max,
-        )? {
+        match decode_header(&self.header[..known + copied], fragmented, message_bytes_max)? {
             Header::Whole(frame, header_bytes) => {
                 *consumed += header_bytes - known;
                 self.header_bytes = 0;
@@ -324,11 +315,7 @@ impl Held {
     }
 
     /// Keeps a part of a payload, already counted in `frame.received_bytes`.
-    fn take_payload(
-        &mut self,
-        frame: Frame,
-        arrived: &[u8],
-    ) -> Result<Option<Whole>, WebSocketError> {
+    fn take_payload(&mut self, frame: Frame, arrived: &[u8]) -> Result<Option<Whole>, WebSocketError> {
         let is_whole = frame.received_bytes == frame.payload_bytes;
         self.grow(arrived.len(), frame.payload_bytes - frame.received_bytes);
         self.buffer.extend_from_slice(arrived);
@@ -338,11 +325,8 @@ impl Held {
         }
         self.fragments += usize::from(is_whole);
         self.message_bytes = self.buffer.len();
-        let kind = *self.kind.get_or_insert(if frame.opcode == Opcode::Text {
-            DataKind::Text
-        } else {
-            DataKind::Binary
-        });
+        let kind =
+            *self.kind.get_or_insert(if frame.opcode == Opcode::Text { DataKind::Text } else { DataKind::Binary });
         let is_end = is_whole && frame.is_final;
         if kind == DataKind::Text {
             self.check_utf8(is_end)?;
@@ -358,9 +342,7 @@ impl Held {
     fn grow(&mut self, arrived_bytes: usize, missing_bytes: usize) {
         let needed = self.buffer.len() + arrived_bytes;
         if needed > self.buffer.capacity() {
-            let doubled = needed
-                .max(2 * self.buffer.capacity())
-                .min(needed + missing_bytes);
+            let doubled = needed.max(2 * self.buffer.capacity()).min(needed + missing_bytes);
             self.buffer.reserve_exact(doubled - self.buffer.len());
         }
     }
@@ -407,78 +389,54 @@ fn decode_header(
         return Ok(Header::Partial);
     };
     let (opcode, is_final) = decode_first_byte(first, fragmented.is_some())?;
-    if !opcode.is_control()
-        && fragmented.is_some_and(|(_, fragments)| fragments >= fragments_max(message_bytes_max))
-    {
+    if !opcode.is_control() && fragmented.is_some_and(|(_, fragments)| fragments >= fragments_max(message_bytes_max)) {
         return Err(WebSocketError::TooManyFragments);
     }
     let Some(&second) = bytes.get(1) else {
         return Ok(Header::Partial);
     };
     if second & 0x80 == 0 {
-        return Err(WebSocketError::Protocol(
-            "frames from a client must be masked",
-        ));
+        return Err(WebSocketError::Protocol("frames from a client must be masked"));
     }
     let short = second & 0x7f;
     if opcode.is_control() && short > 125 {
-        return Err(WebSocketError::Protocol(
-            "a control frame carries at most 125 bytes",
-        ));
+        return Err(WebSocketError::Protocol("a control frame carries at most 125 bytes"));
     }
     let Some((payload_bytes, length_end)) = decode_length(bytes, short)? else {
         return Ok(Header::Partial);
     };
-    let message_bytes = if opcode.is_control() {
-        0
-    } else {
-        fragmented.map_or(0, |(bytes, _)| bytes)
-    };
+    let message_bytes = if opcode.is_control() { 0 } else { fragmented.map_or(0, |(bytes, _)| bytes) };
     let payload_bytes = usize::try_from(payload_bytes).map_err(|_| WebSocketError::TooBig)?;
     if !opcode.is_control() && payload_bytes > message_bytes_max.saturating_sub(message_bytes) {
         return Err(WebSocketError::TooBig);
     }
-    let Some(mask) = bytes
-        .get(length_end..)
-        .and_then(|rest| rest.first_chunk::<4>())
-    else {
+    let Some(mask) = bytes.get(length_end..).and_then(|rest| rest.first_chunk::<4>()) else {
         return Ok(Header::Partial);
     };
-    let frame = Frame {
-        opcode,
-        is_final,
-        mask: *mask,
-        payload_bytes,
-        received_bytes: 0,
-    };
+    let frame = Frame { opcode, is_final, mask: *mask, payload_bytes, received_bytes: 0 };
     Ok(Header::Whole(frame, length_end + 4))
 }
 
 /// FIN, reserved bits, opcode, and whether the opcode may stand here.
 fn decode_first_byte(byte: u8, is_fragmented: bool) -> Result<(Opcode, bool), WebSocketError> {
     if byte & 0x70 != 0 {
-        return Err(WebSocketError::Protocol(
-            "a reserved bit is set, but no extension was negotiated",
-        ));
+        return Err(WebSocketError::Protocol("a reserved bit is set, but no extension was negotiated"));
     }
     let is_final = byte & 0x80 != 0;
     let opcode = Opcode::decode(byte & 0x0f).ok_or(WebSocketError::Protocol("reserved opcode"))?;
     match opcode {
-        Opcode::Continuation if !is_fragmented => Err(WebSocketError::Protocol(
-            "continuation without a message to continue",
-        )),
-        Opcode::Text | Opcode::Binary if is_fragmented => Err(WebSocketError::Protocol(
-            "a new message began inside a fragmented one",
-        )),
+        Opcode::Continuation if !is_fragmented => {
+            Err(WebSocketError::Protocol("continuation without a message to continue"))
+        }
+        Opcode::Text | Opcode::Binary if is_fragmented => {
+            Err(WebSocketError::Protocol("a new message began inside a fragmented one"))
+        }
         Opcode::Close | Opcode::Ping | Opcode::Pong if !is_final => {
             Err(WebSocketError::Protocol("fragmented control frame"))
         }
-        Opcode::Continuation
-        | Opcode::Text
-        | Opcode::Binary
-        | Opcode::Close
-        | Opcode::Ping
-        | Opcode::Pong => Ok((opcode, is_final)),
+        Opcode::Continuation | Opcode::Text | Opcode::Binary | Opcode::Close | Opcode::Ping | Opcode::Pong => {
+            Ok((opcode, is_final))
+        }
     }
 }
 
@@ -498,14 +456,10 @@ fn decode_length(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, WebSoc
         },
     };
     if length < smallest {
-        return Err(WebSocketError::Protocol(
-            "the payload length is not in its minimal encoding",
-        ));
+        return Err(WebSocketError::Protocol("the payload length is not in its minimal encoding"));
     }
     if length >> 63 != 0 {
-        return Err(WebSocketError::Protocol(
-            "the payload length has its top bit set",
-        ));
+        return Err(WebSocketError::Protocol("the payload length has its top bit set"));
     }
     Ok(Some((length, length_end)))
 }
@@ -600,109 +554,7 @@ pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 /// Longest header of a client's frame: 2 bytes, 8 of length, 4 of mask.
 const HEADER_BYTES_MAX: usize = 14;
 /// Longest header of a server's frame, which has no mask.
-const SERVER_HEADER_BYTES_MAX: usize = 10;
+pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::MESSAGE_BYTES_MAX;
-
-    /// A client's frame, made by hand from RFC 6455 section 5.2.
-    fn client_frame(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
-        let mut frame = vec![first];
-        match payload.len() {
-            length @ 0..=125 => frame.push(0x80 | length as u8),
-            length @ 126..=0xffff => {
-                frame.push(0x80 | 126);
-                frame.extend((length as u16).to_be_bytes());
-            }
-            length => {
-                frame.push(0x80 | 127);
-                frame.extend((length as u64).to_be_bytes());
-            }
-        }
-        frame.extend(mask);
-        frame.extend(
-            payload
-                .iter()
-                .zip(mask.iter().cycle())
-                .map(|(byte, key)| byte ^ key),
-        );
-        frame
-    }
-
-    /// A message without its borrow.
-    #[derive(Clone, Debug, Eq, PartialEq)]
-    enum Owned {
-        Text(String),
-        Binary(Vec<u8>),
-        Ping(Vec<u8>),
-        Pong(Vec<u8>),
-        Close(Option<u16>, String),
-    }
-
-    fn own(message: Message<'_>) -> Owned {
-        match message {
-            Message::Text(text) => Owned::Text(text.into()),
-            Message::Binary(bytes) => Owned::Binary(bytes.into()),
-            Message::Ping(bytes) => Owned::Ping(bytes.into()),
-            Message::Pong(bytes) => Owned::Pong(bytes.into()),
-            Message::Close(code, reason) => Owned::Close(code, reason.into()),
-        }
-    }
-
-    /// Feeds the pieces one after the other; the messages before the error, if any, and the error.
-    fn decode_pieces<'a>(
-        decoder: &mut Decoder,
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-        limit: usize,
-    ) -> (Vec<Owned>, Option<WebSocketError>) {
-        let mut messages = Vec::new();
-        for piece in pieces {
-            let mut piece = piece.to_vec();
-            let mut rest = &mut piece[..];
-            while !rest.is_empty() {
-                let available = rest.len();
-                let consumed = match decoder.decode(rest, limit) {
-                    Ok(decoded) => {
-                        assert!(decoded.message.is_some() || decoded.consumed == available);
-                        messages.extend(decoded.message.map(own));
-                        decoded.consumed
-                    }
-                    Err(error) => return (messages, Some(error)),
-                };
-                rest = &mut rest[consumed..];
-            }
-        }
-        (messages, None)
-    }
-
-    fn decode_all(bytes: &[u8]) -> (Vec<Owned>, Option<WebSocketError>) {
-        decode_pieces(&mut Decoder::default(), [bytes], MESSAGE_BYTES_MAX)
-    }
-
-    /// P-CONN-7: the masked and the fragmented "Hello" of RFC 6455 section 5.7.
-    #[test]
-    fn rfc_examples() {
-        let masked = [
-            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-        ];
-        assert_eq!(
-            decode_all(&masked),
-            (vec![Owned::Text("Hello".into())], None)
-        );
-        let mut fragments = client_frame(0x01, [1, 2, 3, 4], b"Hel");
-        fragments.extend(client_frame(0x89, [9, 9, 9, 9], b"between"));
-        fragments.extend(client_frame(0x80, [5, 6, 7, 8], b"lo"));
-        assert_eq!(
-            decode_all(&fragments),
-            (
-                vec![
-                    Owned::Ping(b"between".to_vec()),
-                    Owned::Text("Hello".into())
-                ],
-                None
-            )
-        );
-    }
-}
+mod tests;

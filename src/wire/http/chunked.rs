@@ -39,10 +39,7 @@ pub(super) struct ChunkedDecoder {
 
 impl ChunkedDecoder {
     pub(super) fn new() -> Self {
-        Self {
-            state: State::Size { size: 0, digits: 0 },
-            overhead_bytes: 0,
-        }
+        Self { state: State::Size { size: 0, digits: 0 }, overhead_bytes: 0 }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -69,11 +66,7 @@ impl ChunkedDecoder {
                 out.extend_from_slice(arrived);
                 taken += arrived.len();
                 let missing = missing - arrived.len();
-                self.state = if missing == 0 {
-                    State::DataEnd
-                } else {
-                    State::Data { missing }
-                };
+                self.state = if missing == 0 { State::DataEnd } else { State::Data { missing } };
                 continue;
             }
             if self.is_done() {
@@ -84,10 +77,7 @@ impl ChunkedDecoder {
             self.state = next_state(self.state, byte, room)?;
             if matches!(
                 self.state,
-                State::Extension { .. }
-                    | State::TrailerName
-                    | State::TrailerValue
-                    | State::TrailerLineEnd
+                State::Extension { .. } | State::TrailerName | State::TrailerValue | State::TrailerLineEnd
             ) {
                 self.overhead_bytes += 1;
                 if self.overhead_bytes > limits.head_bytes_max {
@@ -111,15 +101,10 @@ fn next_state(state: State, byte: u8, room: usize) -> Result<State, HttpError> {
             if size > room {
                 return Err(HttpError::BodyTooLarge);
             }
-            Ok(State::Size {
-                size,
-                digits: digits + 1,
-            })
+            Ok(State::Size { size, digits: digits + 1 })
         }
         (State::Size { size, digits: 1.. }, b';') => Ok(State::Extension { size }),
-        (State::Size { size, digits: 1.. } | State::Extension { size }, b'\r') => {
-            Ok(State::SizeEnd { size })
-        }
+        (State::Size { size, digits: 1.. } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
         (State::Size { .. }, _) => Err(HttpError::BadRequest("a chunk size that is no number")),
         (State::Extension { size }, byte) if is_text(byte) => Ok(State::Extension { size }),
         (State::SizeEnd { size: 0 }, b'\n') => Ok(State::TrailerStart),
@@ -127,28 +112,19 @@ fn next_state(state: State, byte: u8, room: usize) -> Result<State, HttpError> {
         (State::DataEnd, b'\r') => Ok(State::DataLineEnd),
         (State::DataLineEnd, b'\n') => Ok(State::Size { size: 0, digits: 0 }),
         (State::TrailerStart, b'\r') => Ok(State::End),
-        (State::TrailerStart | State::TrailerName, byte) if is_token_byte(byte) => {
-            Ok(State::TrailerName)
-        }
+        (State::TrailerStart | State::TrailerName, byte) if is_token_byte(byte) => Ok(State::TrailerName),
         (State::TrailerName, b':') => Ok(State::TrailerValue),
         (State::TrailerValue, b'\r') => Ok(State::TrailerLineEnd),
         (State::TrailerValue, byte) if is_text(byte) => Ok(State::TrailerValue),
         (State::TrailerLineEnd, b'\n') => Ok(State::TrailerStart),
         (State::End, b'\n') => Ok(State::Done),
-        (State::DataEnd | State::DataLineEnd, _) => {
-            Err(HttpError::BadRequest("a chunk longer than its size"))
-        }
+        (State::DataEnd | State::DataLineEnd, _) => Err(HttpError::BadRequest("a chunk longer than its size")),
         (State::Extension { .. } | State::SizeEnd { .. }, _) => {
             Err(HttpError::BadRequest("a malformed chunk extension"))
         }
-        (
-            State::TrailerStart
-            | State::TrailerName
-            | State::TrailerValue
-            | State::TrailerLineEnd
-            | State::End,
-            _,
-        ) => Err(HttpError::BadRequest("a malformed trailer")),
+        (State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLineEnd | State::End, _) => {
+            Err(HttpError::BadRequest("a malformed trailer"))
+        }
         (State::Data { .. } | State::Done, _) => {
             unreachable!("data is taken in bulk, and nothing after the end")
         }

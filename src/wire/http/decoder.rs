@@ -55,10 +55,7 @@ enum Phase {
     /// The body ends at this length of the buffer.
     Length { head_bytes: usize, end: usize },
     /// The body is chunked.
-    Chunked {
-        head_bytes: usize,
-        decoder: ChunkedDecoder,
-    },
+    Chunked { head_bytes: usize, decoder: ChunkedDecoder },
     /// The request was lent.
     Spent,
 }
@@ -74,48 +71,32 @@ impl RequestDecoder {
     ///
     /// # Errors
     /// The first breach; the decoder must not be used after it.
-    pub fn decode<'a>(
-        &'a mut self,
-        input: &'a [u8],
-        limits: &RequestLimits,
-    ) -> Result<DecodedRequest<'a>, HttpError> {
+    pub fn decode<'a>(&'a mut self, input: &'a [u8], limits: &RequestLimits) -> Result<DecodedRequest<'a>, HttpError> {
         self.release();
         if self.held.is_none() {
             if let Some(whole) = lend_whole(input, limits)? {
                 return Ok(whole);
             }
             if input.is_empty() {
-                return Ok(DecodedRequest {
-                    consumed: 0,
-                    progress: Progress::Partial,
-                });
+                return Ok(DecodedRequest { consumed: 0, progress: Progress::Partial });
             }
         }
         let held = self.held.get_or_insert_default();
         let mut consumed = 0;
         let Some(head_bytes) = held.take(input, &mut consumed, limits)? else {
             let tell = std::mem::take(&mut held.expects_continue);
-            let progress = if tell {
-                Progress::ExpectsContinue
-            } else {
-                Progress::Partial
-            };
+            let progress = if tell { Progress::ExpectsContinue } else { Progress::Partial };
             return Ok(DecodedRequest { consumed, progress });
         };
         held.phase = Phase::Spent;
         let (head, body) = held.buffer.split_at(head_bytes);
         let request = Head::parse(head, limits)?.into_request(body);
-        Ok(DecodedRequest {
-            consumed,
-            progress: Progress::Request(request),
-        })
+        Ok(DecodedRequest { consumed, progress: Progress::Request(request) })
     }
 
     /// True when nothing of a request is held, so that the decoder may be dropped.
     pub fn is_idle(&self) -> bool {
-        self.held
-            .as_ref()
-            .is_none_or(|held| matches!(held.phase, Phase::Spent))
+        self.held.as_ref().is_none_or(|held| matches!(held.phase, Phase::Spent))
     }
 
     /// Gives back the memory of what the last call of `decode` lent. Nothing that is still incomplete is lost.
@@ -124,13 +105,16 @@ impl RequestDecoder {
             self.held = None;
         }
     }
+
+    /// Bytes of memory kept for a request.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.buffer.capacity())
+    }
 }
 
 /// The request, if it lies whole in the input and needs no decoding.
-fn lend_whole<'a>(
-    input: &'a [u8],
-    limits: &RequestLimits,
-) -> Result<Option<DecodedRequest<'a>>, HttpError> {
+fn lend_whole<'a>(input: &'a [u8], limits: &RequestLimits) -> Result<Option<DecodedRequest<'a>>, HttpError> {
     let window = &input[..input.len().min(limits.head_bytes_max)];
     let Some(head_bytes) = HeadScan::default().find_end(window)? else {
         return Ok(None);
@@ -148,12 +132,7 @@ fn lend_whole<'a>(
 
 impl Held {
     /// Takes what the request needs of the input. Gives the length of the head once the request is whole.
-    fn take(
-        &mut self,
-        input: &[u8],
-        consumed: &mut usize,
-        limits: &RequestLimits,
-    ) -> Result<Option<usize>, HttpError> {
+    fn take(&mut self, input: &[u8], consumed: &mut usize, limits: &RequestLimits) -> Result<Option<usize>, HttpError> {
         if let Phase::Head(scan) = self.phase {
             *consumed += self.take_head(scan, input, limits)?;
         }
@@ -172,10 +151,7 @@ impl Held {
                 *consumed += arrived.len();
                 Ok((self.buffer.len() == *end).then_some(*head_bytes))
             }
-            Phase::Chunked {
-                head_bytes,
-                decoder,
-            } => {
+            Phase::Chunked { head_bytes, decoder } => {
                 *consumed += decoder.decode(rest, &mut self.buffer, *head_bytes, limits)?;
                 Ok(decoder.is_done().then_some(*head_bytes))
             }
@@ -183,12 +159,7 @@ impl Held {
     }
 
     /// Takes what the head needs of the input, and once it is whole learns what follows it.
-    fn take_head(
-        &mut self,
-        mut scan: HeadScan,
-        input: &[u8],
-        limits: &RequestLimits,
-    ) -> Result<usize, HttpError> {
+    fn take_head(&mut self, mut scan: HeadScan, input: &[u8], limits: &RequestLimits) -> Result<usize, HttpError> {
         let known = self.buffer.len();
         let window = &input[..input.len().min(limits.head_bytes_max.saturating_sub(known))];
         self.buffer.extend_from_slice(window);
@@ -203,109 +174,9 @@ impl Held {
         let head = Head::parse(&self.buffer, limits)?;
         self.expects_continue = head.expects_continue;
         self.phase = match head.framing {
-            Framing::Length(length) => Phase::Length {
-                head_bytes,
-                end: head_bytes + length,
-            },
-            Framing::Chunked => Phase::Chunked {
-                head_bytes,
-                decoder: ChunkedDecoder::new(),
-            },
+            Framing::Length(length) => Phase::Length { head_bytes, end: head_bytes + length },
+            Framing::Chunked => Phase::Chunked { head_bytes, decoder: ChunkedDecoder::new() },
         };
         Ok(head_bytes - known)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A request without its borrow.
-    #[derive(Debug, Eq, PartialEq)]
-    struct Owned {
-        method: String,
-        path: String,
-        query: Option<String>,
-        headers: Vec<(String, Vec<u8>)>,
-        body: Vec<u8>,
-        keep_alive: bool,
-    }
-
-    fn own(request: &Request<'_>) -> Owned {
-        Owned {
-            method: request.method.into(),
-            path: request.path.into(),
-            query: request.query.map(Into::into),
-            headers: request
-                .headers
-                .iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-            body: request.body.into(),
-            keep_alive: request.keep_alive,
-        }
-    }
-
-    /// Feeds the pieces one after the other; the requests before the error, if any, and the error.
-    fn decode_pieces<'a>(
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-    ) -> (Vec<Owned>, Option<HttpError>) {
-        let limits = RequestLimits::default();
-        let mut decoder = RequestDecoder::default();
-        let mut requests = Vec::new();
-        for mut piece in pieces {
-            while !piece.is_empty() {
-                let decoded = match decoder.decode(piece, &limits) {
-                    Ok(decoded) => decoded,
-                    Err(error) => return (requests, Some(error)),
-                };
-                match &decoded.progress {
-                    Progress::Request(request) => requests.push(own(request)),
-                    Progress::Partial | Progress::ExpectsContinue => {
-                        assert_eq!(decoded.consumed, piece.len())
-                    }
-                }
-                let consumed = decoded.consumed;
-                piece = &piece[consumed..];
-            }
-        }
-        (requests, None)
-    }
-
-    /// P-HTTP-16: pipelined requests come out one by one, split anywhere in two.
-    #[test]
-    fn pipelined_requests_split_in_two() {
-        let stream = b"POST /apps/1/events?auth_key=k HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
-            \r\nPOST http://a/b HTTP/1.1\r\nhost:a:80\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0A\r\n0123456789\r\n0\r\nT: v\r\n\r\n\
-            GET / HTTP/1.0\r\n\r\n";
-        let (whole, error) = decode_pieces([&stream[..]]);
-        assert_eq!(error, None);
-        let bodies: Vec<_> = whole
-            .iter()
-            .map(|request| request.body.as_slice())
-            .collect();
-        assert_eq!(bodies, [&b"hello"[..], b"abc0123456789", b""]);
-        assert_eq!(
-            whole
-                .iter()
-                .map(|request| request.path.as_str())
-                .collect::<Vec<_>>(),
-            ["/apps/1/events", "/b", "/"]
-        );
-        assert_eq!(
-            whole
-                .iter()
-                .map(|request| request.keep_alive)
-                .collect::<Vec<_>>(),
-            [true, true, false]
-        );
-        for at in 0..stream.len() {
-            let (first, second) = stream.split_at(at);
-            assert_eq!(
-                decode_pieces([first, second]),
-                (decode_pieces([&stream[..]]).0, None),
-                "split at {at}"
-            );
-        }
     }
 }

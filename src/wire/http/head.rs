@@ -22,16 +22,10 @@ impl HeadScan {
     /// greeting would be waited for until the deadline.
     pub(super) fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, HttpError> {
         check_beginning(bytes)?;
-        while let Some(offset) =
-            memchr::memchr(b'\n', bytes.get(self.scanned..).unwrap_or_default())
-        {
-            let line = bytes
-                .get(self.line_start..self.scanned + offset)
-                .unwrap_or_default();
+        while let Some(offset) = memchr::memchr(b'\n', bytes.get(self.scanned..).unwrap_or_default()) {
+            let line = bytes.get(self.line_start..self.scanned + offset).unwrap_or_default();
             let Some(line) = line.strip_suffix(b"\r") else {
-                return Err(HttpError::BadRequest(
-                    "a line ends without a carriage return",
-                ));
+                return Err(HttpError::BadRequest("a line ends without a carriage return"));
             };
             self.scanned += offset + 1;
             let is_leading = self.line_start == 0;
@@ -87,17 +81,11 @@ impl<'a> Head<'a> {
             }
             Err(error) => return Err(syntax_error(error, bytes)),
         }
-        let version = if request.version == Some(0) {
-            Version::Http10
-        } else {
-            Version::Http11
-        };
+        let version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
         let method = request.method.unwrap_or_default();
         let (path, query) = split_target(method, request.path.unwrap_or_default())?;
         let lines_start = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
-        let headers = Headers {
-            lines: bytes.get(lines_start..).unwrap_or_default(),
-        };
+        let headers = Headers { lines: bytes.get(lines_start..).unwrap_or_default() };
         check_host(&headers, version)?;
         let framing = decode_framing(&headers, version)?;
         if query.is_some_and(|query| query.len() > limits.query_bytes_max) {
@@ -108,41 +96,15 @@ impl<'a> Head<'a> {
         }
         let keep_alive = !headers.has_token("connection", "close")
             && (version == Version::Http11 || headers.has_token("connection", "keep-alive"));
-        let expects_continue = version == Version::Http11
-            && framing != Framing::Length(0)
-            && headers.has_token("expect", "100-continue");
-        Ok(Self {
-            method,
-            path,
-            query,
-            version,
-            headers,
-            keep_alive,
-            framing,
-            expects_continue,
-        })
+        let expects_continue =
+            version == Version::Http11 && framing != Framing::Length(0) && headers.has_token("expect", "100-continue");
+        Ok(Self { method, path, query, version, headers, keep_alive, framing, expects_continue })
     }
 
     /// The request, now that its body is whole.
     pub(super) fn into_request(self, body: &'a [u8]) -> Request<'a> {
-        let Self {
-            method,
-            path,
-            query,
-            version,
-            headers,
-            keep_alive,
-            ..
-        } = self;
-        Request {
-            method,
-            path,
-            query,
-            version,
-            headers,
-            body,
-            keep_alive,
-        }
+        let Self { method, path, query, version, headers, keep_alive, .. } = self;
+        Request { method, path, query, version, headers, body, keep_alive }
     }
 }
 
@@ -169,37 +131,29 @@ fn syntax_error(error: httparse::Error, bytes: &[u8]) -> HttpError {
         httparse::Error::TooManyHeaders => HttpError::HeadTooLarge,
         httparse::Error::Version if names_another_version(bytes) => HttpError::Version,
         httparse::Error::HeaderName => HttpError::BadRequest("a header name that is no token"),
-        httparse::Error::HeaderValue => {
-            HttpError::BadRequest("a header value with a control character")
+        httparse::Error::HeaderValue => HttpError::BadRequest("a header value with a control character"),
+        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token | httparse::Error::Version => {
+            HttpError::BadRequest("malformed request line")
         }
-        httparse::Error::NewLine
-        | httparse::Error::Status
-        | httparse::Error::Token
-        | httparse::Error::Version => HttpError::BadRequest("malformed request line"),
     }
 }
 
-/// True when the request line ends in a well-formed version that is not ours, as the HTTP/2 preface does.
+/// True for a request line of three parts whose version is well-formed, but not ours, as in the preface of HTTP/2.
 fn names_another_version(bytes: &[u8]) -> bool {
-    let line = bytes
-        .split(|byte| *byte == b'\r')
-        .next()
-        .unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut parts = line.split(|byte| *byte == b' ').skip(2);
+    let is_version = parts.next().is_some_and(|version| {
+        matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    });
+    is_version && parts.next().is_none()
 }
 
 /// Path and query of an origin-form or absolute-form target (RFC 9112 section 3.2).
-fn split_target<'a>(
-    method: &str,
-    target: &'a str,
-) -> Result<(&'a str, Option<&'a str>), HttpError> {
+fn split_target<'a>(method: &str, target: &'a str) -> Result<(&'a str, Option<&'a str>), HttpError> {
     let origin = if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         target
     } else {
-        let (scheme, rest) = target
-            .split_once("://")
-            .ok_or(HttpError::BadRequest("the target is no path"))?;
+        let (scheme, rest) = target.split_once("://").ok_or(HttpError::BadRequest("the target is no path"))?;
         let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
         if !is_http || authority_end == 0 {
@@ -216,9 +170,7 @@ fn split_target<'a>(
 
 /// Exactly one Host under HTTP/1.1, at most one under HTTP/1.0 (RFC 9112 section 3.2).
 fn check_host(headers: &Headers<'_>, version: Version) -> Result<(), HttpError> {
-    let host = headers
-        .only("host")
-        .map_err(|_| HttpError::BadRequest("several Host headers"))?;
+    let host = headers.only("host").map_err(|_| HttpError::BadRequest("several Host headers"))?;
     match host {
         None if version == Version::Http11 => Err(HttpError::BadRequest("no Host header")),
         Some(host) if !host.iter().all(|byte| is_host_byte(*byte)) => {
@@ -235,19 +187,12 @@ fn is_host_byte(byte: u8) -> bool {
 
 /// The smuggling rules of RFC 9112 section 6, each in its strictest reading.
 fn decode_framing(headers: &Headers<'_>, version: Version) -> Result<Framing, HttpError> {
-    let coding = headers
-        .only("transfer-encoding")
-        .map_err(|_| HttpError::BadRequest("several Transfer-Encoding headers"))?;
-    let length = headers
-        .only("content-length")
-        .map_err(|_| HttpError::BadRequest("several Content-Length headers"))?;
+    let coding =
+        headers.only("transfer-encoding").map_err(|_| HttpError::BadRequest("several Transfer-Encoding headers"))?;
+    let length = headers.only("content-length").map_err(|_| HttpError::BadRequest("several Content-Length headers"))?;
     match (coding, length) {
-        (Some(_), Some(_)) => Err(HttpError::BadRequest(
-            "both Transfer-Encoding and Content-Length",
-        )),
-        (Some(_), None) if version == Version::Http10 => {
-            Err(HttpError::BadRequest("Transfer-Encoding under HTTP/1.0"))
-        }
+        (Some(_), Some(_)) => Err(HttpError::BadRequest("both Transfer-Encoding and Content-Length")),
+        (Some(_), None) if version == Version::Http10 => Err(HttpError::BadRequest("Transfer-Encoding under HTTP/1.0")),
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
         (Some(_), None) => Err(HttpError::UnknownTransferCoding),
         (None, Some(length)) => decode_content_length(length).map(Framing::Length),
@@ -263,9 +208,6 @@ fn decode_content_length(text: &[u8]) -> Result<usize, HttpError> {
     }
     text.iter().try_fold(0_usize, |length, byte| {
         let digit = char::from(*byte).to_digit(10).ok_or(MALFORMED)?;
-        length
-            .checked_mul(10)
-            .and_then(|length| length.checked_add(digit as usize))
-            .ok_or(MALFORMED)
+        length.checked_mul(10).and_then(|length| length.checked_add(digit as usize)).ok_or(MALFORMED)
     })
 }

@@ -4,9 +4,7 @@
 //! Content-Length and Transfer-Encoding, folded headers, bare line feeds, anything but plain numbers for lengths.
 //! A declared length is held against its limit before a byte of the body is kept.
 
-use crate::limits::{
-    HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_QUERY_BYTES_MAX,
-};
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_QUERY_BYTES_MAX};
 
 mod chunked;
 mod decoder;
@@ -144,9 +142,7 @@ impl<'a> Headers<'a> {
         let mut values = self.all(name);
         let first = values.next();
         if values.next().is_some() {
-            return Err(HttpError::BadRequest(
-                "a header that may stand once stands several times",
-            ));
+            return Err(HttpError::BadRequest("a header that may stand once stands several times"));
         }
         Ok(first)
     }
@@ -171,9 +167,7 @@ impl<'a> Headers<'a> {
         lines(self.lines).filter_map(move |line| {
             let (candidate, rest) = line.split_at_checked(name.len())?;
             let value = rest.strip_prefix(b":")?;
-            candidate
-                .eq_ignore_ascii_case(name.as_bytes())
-                .then(|| trim(value))
+            candidate.eq_ignore_ascii_case(name.as_bytes()).then(|| trim(value))
         })
     }
 }
@@ -198,3 +192,6 @@ fn trim(mut value: &[u8]) -> &[u8] {
     }
     value
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,14 +4,7 @@
 /// (each `Name: value\r\n`, made by the caller from constants only), `Connection`, body.
 ///
 /// An empty `content_type` leaves that header out. 204 carries neither type nor length nor body (RFC 9110 section 8.6).
-pub fn encode_response(
-    out: &mut Vec<u8>,
-    status: u16,
-    content_type: &str,
-    extra: &str,
-    body: &[u8],
-    keep_alive: bool,
-) {
+pub fn encode_response(out: &mut Vec<u8>, status: u16, content_type: &str, extra: &str, body: &[u8], keep_alive: bool) {
     out.reserve(HEAD_BYTES_TYPICAL + content_type.len() + extra.len() + body.len());
     encode_response_head(out, status, content_type, extra, body.len(), keep_alive);
     if status != 204 {
@@ -47,11 +40,7 @@ pub fn encode_response_head(
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(extra.as_bytes());
-    out.extend_from_slice(if keep_alive {
-        b"Connection: keep-alive\r\n\r\n"
-    } else {
-        b"Connection: close\r\n\r\n"
-    });
+    out.extend_from_slice(if keep_alive { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" });
 }
 
 /// The reason phrase of RFC 9110 section 15 (RFC 6585 for 429 and 431); empty for statuses that are not used.

@@ -23,9 +23,7 @@ pub fn is_upgrade(request: &Request<'_>) -> bool {
 pub fn decode_upgrade<'a>(request: &Request<'a>) -> Result<&'a [u8], UpgradeError> {
     let headers = &request.headers;
     if request.method != "GET" || request.version == Version::Http10 {
-        return Err(UpgradeError::BadRequest(
-            "a WebSocket opens with GET and HTTP/1.1",
-        ));
+        return Err(UpgradeError::BadRequest("a WebSocket opens with GET and HTTP/1.1"));
     }
     if !request.body.is_empty() {
         return Err(UpgradeError::BadRequest("a WebSocket opens without a body"));
@@ -40,22 +38,20 @@ pub fn decode_upgrade<'a>(request: &Request<'a>) -> Result<&'a [u8], UpgradeErro
         Ok(Some(b"13")) => {}
         Ok(Some(_)) => return Err(UpgradeError::Version),
         Ok(None) | Err(_) => {
-            return Err(UpgradeError::BadRequest(
-                "Sec-WebSocket-Version must stand once",
-            ));
+            return Err(UpgradeError::BadRequest("Sec-WebSocket-Version must stand once"));
         }
     }
     match headers.only("sec-websocket-key") {
         Ok(Some(key)) if is_nonce(key) => Ok(key),
-        Ok(_) | Err(_) => Err(UpgradeError::BadRequest(
-            "Sec-WebSocket-Key must be 16 bytes in base64, once",
-        )),
+        Ok(_) | Err(_) => Err(UpgradeError::BadRequest("Sec-WebSocket-Key must be 16 bytes in base64, once")),
     }
 }
 
 /// Appends the `101 Switching Protocols` answer. `accept` is the 28-byte `Sec-WebSocket-Accept` value (made by `auth`, the user of `ring`).
 pub fn encode_upgrade(out: &mut Vec<u8>, accept: &str, subprotocol: Option<&str>) {
-    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+    );
     out.extend_from_slice(accept.as_bytes());
     if let Some(subprotocol) = subprotocol {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
@@ -67,8 +63,5 @@ pub fn encode_upgrade(out: &mut Vec<u8>, accept: &str, subprotocol: Option<&str>
 /// True for base64 of 16 bytes: 22 characters and two of padding.
 fn is_nonce(key: &[u8]) -> bool {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    key.len() == 24
-        && key
-            .strip_suffix(b"==")
-            .is_some_and(|digits| digits.iter().all(is_base64))
+    key.len() == 24 && key.strip_suffix(b"==").is_some_and(|digits| digits.iter().all(is_base64))
 }

@@ -1,0 +1,72 @@
+//! How many connections the process may hold at once, from its limit of descriptors (P-CLOSE-2, threat T15).
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::slots::CAPACITY_MAX;
+use crate::limits::{DESCRIPTORS_RESERVED, REFUSAL_SLOTS_MAX};
+
+/// The connection slots of one shard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Capacity {
+    /// All of them.
+    pub slots: u32,
+    /// Of these, kept back to refuse with 4100.
+    pub refusal_slots: u32,
+}
+
+/// Raises the soft limit of descriptors to the hard limit, which needs no privilege, and returns the limit that holds now.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of descriptors stays at {:?}", limit.current);
+        }
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+impl Capacity {
+    /// What is left for each of `shards` when every connection costs a descriptor; `None` when that is not even a
+    /// handful, so that a server would refuse everybody.
+    pub fn from_descriptors(limit: u64, shards: u16) -> Option<Self> {
+        let shards = u64::from(shards.max(1));
+        let reserved = DESCRIPTORS_RESERVED + shards * DESCRIPTORS_PER_SHARD;
+        let slots = limit.saturating_sub(reserved) / shards;
+        let slots = u32::try_from(slots).unwrap_or(CAPACITY_MAX).min(CAPACITY_MAX);
+        (slots >= SLOTS_MIN).then(|| Self::of(slots))
+    }
+
+    /// This many slots, a sixteenth of them (at least one, at most `REFUSAL_SLOTS_MAX`) kept back.
+    pub fn of(slots: u32) -> Self {
+        Self { slots, refusal_slots: (slots / 16).clamp(1, REFUSAL_SLOTS_MAX) }
+    }
+}
+
+/// A shard's epoll set or ring, eventfd and two listeners.
+const DESCRIPTORS_PER_SHARD: u64 = 4;
+const SLOTS_MIN: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threat T15: all shards together, their own descriptors and the reserve stay within the limit; too low a limit is
+    /// refused instead of served with nothing.
+    #[test]
+    fn shards_share_the_limit() {
+        for limit in [1_024, 20_000, 1_048_576, u64::MAX] {
+            for shards in [1_u16, 2, 5, 64] {
+                let Some(capacity) = Capacity::from_descriptors(limit, shards) else {
+                    assert!(limit == 1_024 && shards == 64);
+                    continue;
+                };
+                let used = u64::from(shards) * (u64::from(capacity.slots) + DESCRIPTORS_PER_SHARD);
+                assert!(used + DESCRIPTORS_RESERVED <= limit, "{limit} {shards} {capacity:?}");
+                assert!((1..=REFUSAL_SLOTS_MAX).contains(&capacity.refusal_slots));
+            }
+        }
+        assert_eq!(Capacity::from_descriptors(140, 1), None);
+        assert_eq!(Capacity::from_descriptors(20_000, 2), Some(Capacity { slots: 9_932, refusal_slots: 32 }));
+    }
+}

@@ -1,0 +1,29 @@
+//! The clocks, read once per turn.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::moment::Moment;
+
+/// Both clocks of a process. One value is shared by all its shards, so that their moments compare.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// Starts the monotonic clock. Its zero lies a little in the past, so that 0 ms can mean "never".
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads clocks")]
+    pub fn start() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// Reads both clocks. A wall clock before 1970 reads as 0.
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads clocks")]
+    pub fn read(self) -> Moment {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Moment {
+            monotonic_ms: u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1),
+            unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the server tells all shards at once: a new directory, drain, stop; and who has drained.
+//!
+//! Writers change a value and then wake every shard; a shard compares counters once per turn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+
+use super::mailbox::Mailbox;
+use crate::app::Directory;
+use crate::shard::Mail;
+
+/// Shared by the server and all shards of a process.
+pub struct Control {
+    mailboxes: Arc<[Mailbox<Mail>]>,
+    directory: ArcSwapOption<Directory>,
+    directory_changes: AtomicU64,
+    phase: AtomicU8,
+    drained: AtomicU32,
+}
+
+/// Where the process stands; it only moves forward.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// Shards drain (P-CLOSE-1) and still serve each other.
+    Draining,
+    /// Loops return.
+    Stopped,
+}
+
+impl Control {
+    /// Nothing to tell yet.
+    pub fn new(mailboxes: Arc<[Mailbox<Mail>]>) -> Self {
+        Self {
+            mailboxes,
+            directory: ArcSwapOption::empty(),
+            directory_changes: AtomicU64::new(0),
+            phase: AtomicU8::new(Phase::Running as u8),
+            drained: AtomicU32::new(0),
+        }
+    }
+
+    /// Hands a new directory to all shards.
+    pub fn publish_directory(&self, directory: Arc<Directory>) {
+        self.directory.store(Some(directory));
+        self.directory_changes.fetch_add(1, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Starts the drain.
+    pub fn drain(&self) {
+        self.phase.fetch_max(Phase::Draining as u8, Ordering::AcqRel);
+        self.wake_all();
+    }
+
+    /// Makes all loops return at the end of their turn.
+    pub fn stop(&self) {
+        self.phase.fetch_max(Phase::Stopped as u8, Ordering::AcqRel);
+        self.wake_all();
+    }
+
+    /// Where the process stands.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Draining,
+            _ => Phase::Stopped,
+        }
+    }
+
+    /// A shard has drained; called once by each. Loops go on until the last one, since shards need each other's
+    /// answers to end in order.
+    pub fn report_drained(&self) {
+        let drained = self.drained.fetch_add(1, Ordering::AcqRel) + 1;
+        if usize::try_from(drained).is_ok_and(|drained| drained >= self.mailboxes.len()) {
+            self.stop();
+        }
+    }
+
+    /// The newest directory if it changed since `seen` changes, which is then brought up to date.
+    pub fn take_directory(&self, seen: &mut u64) -> Option<Arc<Directory>> {
+        let changes = self.directory_changes.load(Ordering::Acquire);
+        if changes == *seen {
+            return None;
+        }
+        *seen = changes;
+        self.directory.load_full()
+    }
+
+    fn wake_all(&self) {
+        for mailbox in self.mailboxes.iter() {
+            mailbox.wake();
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What every turn of a loop consists of, whichever driver runs it.
+//!
+//! ```text
+//! loop {
+//!     wait for events, at most `turn.sleep(core)`        (the driver)
+//!     turn.begin(core)                                   clock, signals, mail, timeout
+//!     feed the events                                    (the driver)
+//!     while poll_effect(core) / poll_flush: carry out    (the driver)
+//!     turn.end(core)                                     mail out, drained?
+//! }
+//! ```
+//! With several batches in one turn, outputs may be drained after each; `begin` and `end` come once.
+
+use std::sync::Arc;
+
+use super::control::{Control, Phase};
+use super::mailbox::Sleep;
+use super::post::Post;
+use super::{Core, ShardSetup, TokenSink, clock::Clock};
+use crate::connection::ConnectionKey;
+use crate::limits::{MAIL_PER_TURN, MAIL_RETRY_MS};
+use crate::moment::Moment;
+use crate::shard::{Input, Mail, Output};
+
+/// State of one shard's turns.
+pub struct Turn {
+    clock: Clock,
+    now: Moment,
+    post: Post<Mail>,
+    control: Arc<Control>,
+    directory_seen: u64,
+    drain: Drain,
+    token_used: TokenSink,
+}
+
+/// How far this shard is with draining.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Drain {
+    NotAsked,
+    Fed,
+    Reported,
+}
+
+/// What a core asks of the driver's sockets; the outputs that concern no socket are dealt with here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// [`Output::Close`].
+    Close {
+        /// Which.
+        connection: ConnectionKey,
+        /// Send RST and drop what is unsent.
+        reset: bool,
+    },
+    /// [`Output::ShutdownWrite`].
+    ShutdownWrite(ConnectionKey),
+    /// [`Output::Pause`].
+    Pause(ConnectionKey),
+    /// [`Output::Resume`].
+    Resume(ConnectionKey),
+}
+
+/// How long the driver may wait for events.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wait {
+    /// Not at all: look for events and go on.
+    No,
+    /// At most this long, in ms, at least 1.
+    AtMost(u64),
+    /// Until an event or a wake.
+    Forever,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Next {
+    /// Another turn.
+    Turn,
+    /// All shards have drained, or the server gave up waiting: return.
+    Stop,
+}
+
+impl Turn {
+    /// Takes its part of what the shard's thread was given; the rest (listeners, slots) is the driver's.
+    pub fn new(setup: &mut ShardSetup) -> Self {
+        let ignore: TokenSink = Box::new(|_, _| {});
+        Self {
+            clock: setup.clock,
+            now: setup.clock.read(),
+            post: Post::new(setup.index, Arc::clone(&setup.mailboxes)),
+            control: Arc::clone(&setup.control),
+            directory_seen: 0,
+            drain: Drain::NotAsked,
+            token_used: std::mem::replace(&mut setup.token_used, ignore),
+        }
+    }
+
+    /// The time of this turn.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// The mailbox of this shard: its descriptor is to be waited on.
+    pub fn post(&self) -> &Post<Mail> {
+        &self.post
+    }
+
+    /// Reads the clocks and feeds signals, the timeout if it is due, and mail, at most `MAIL_PER_TURN`.
+    pub fn begin(&mut self, core: &mut impl Core) {
+        self.post.mailbox().end_sleep();
+        self.now = self.clock.read();
+        if let Some(directory) = self.control.take_directory(&mut self.directory_seen) {
+            core.handle_input(self.now, Input::Directory(directory));
+        }
+        if self.drain == Drain::NotAsked && self.control.phase() >= Phase::Draining {
+            self.drain = Drain::Fed;
+            core.handle_input(self.now, Input::Drain);
+        }
+        if core.poll_timeout().is_some_and(|at| at <= self.now.monotonic_ms) {
+            core.handle_input(self.now, Input::Timeout);
+        }
+        for _ in 0..MAIL_PER_TURN {
+            let Some((from, mail)) = self.post.mailbox().pop() else {
+                break;
+            };
+            core.handle_input(self.now, Input::Mail { from, mail });
+        }
+    }
+
+    /// Takes the next output that concerns a socket; sends mail and reports tokens on the way.
+    pub fn poll_effect(&mut self, core: &mut impl Core) -> Option<Effect> {
+        loop {
+            return Some(match core.poll_output()? {
+                Output::Mail { to, mail } => {
+                    self.post.send(to, mail);
+                    continue;
+                }
+                Output::TokenUsed { token, at } => {
+                    (self.token_used)(token, at);
+                    continue;
+                }
+                Output::Close { connection, reset } => Effect::Close { connection, reset },
+                Output::ShutdownWrite { connection } => Effect::ShutdownWrite(connection),
+                Output::Pause { connection } => Effect::Pause(connection),
+                Output::Resume { connection } => Effect::Resume(connection),
+            });
+        }
+    }
+
+    /// Ends the turn: delivers mail, wakes its targets, tells the server when the core has drained.
+    pub fn end(&mut self, core: &impl Core) -> Next {
+        self.post.deliver();
+        if self.drain == Drain::Fed && core.is_drained() {
+            self.drain = Drain::Reported;
+            self.control.report_drained();
+        }
+        match self.control.phase() {
+            Phase::Running | Phase::Draining => Next::Turn,
+            Phase::Stopped => Next::Stop,
+        }
+    }
+
+    /// How long the driver may wait now. Unless the answer is `No`, the sleep is announced to the other shards, and
+    /// the driver must wait on the mailbox's descriptor too.
+    pub fn sleep(&self, core: &impl Core) -> Wait {
+        // Read again: the turn took time, which the timeout must not be late by.
+        let now_ms = self.clock.read().monotonic_ms;
+        let timeout_ms = core.poll_timeout().map(|at| at.saturating_sub(now_ms));
+        let retry_ms = (self.post.waiting() > 0).then_some(MAIL_RETRY_MS);
+        let wait = match (timeout_ms, retry_ms) {
+            (None, None) => Wait::Forever,
+            (Some(0), _) => return Wait::No,
+            (Some(ms), None) | (None, Some(ms)) => Wait::AtMost(ms),
+            (Some(timeout_ms), Some(retry_ms)) => Wait::AtMost(timeout_ms.min(retry_ms)),
+        };
+        match self.post.mailbox().prepare_sleep() {
+            Sleep::Announced => wait,
+            Sleep::MailWaits => Wait::No,
+        }
+    }
+}

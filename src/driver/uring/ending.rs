@@ -1,0 +1,135 @@
+//! The end of a connection: cancel, wait for every operation, close, and only then tell the core (U3, U13).
+//!
+//! A cancellation and what it cancels report their ends in any order and with any result (0, `ENOENT`, `EALREADY`);
+//! all that counts is that both have reported. Cancelling goes by the operation's token, which the kernel looks up by
+//! hash: going by descriptor would walk all polls of the ring for every connection that ends.
+
+use super::Driver;
+use super::table::Flag;
+use super::token::{self, Operation};
+use crate::connection::ConnectionKey;
+use crate::driver::Core;
+use crate::shard::Input;
+
+impl<C: Core> Driver<'_, C> {
+    /// Ends a connection; with `reset` the peer gets RST and what the socket holds is dropped.
+    pub(super) fn end(&mut self, connection: ConnectionKey, reset: bool) {
+        if !self.slots.is_current(connection) {
+            return;
+        }
+        let entry = &mut self.connections[connection.slot as usize];
+        if entry.has(Flag::Closing) {
+            return;
+        }
+        entry.set(Flag::Closing);
+        entry.take(Flag::Waiting);
+        let queue = &mut self.rings[usize::from(entry.ring)].queue;
+        if reset {
+            // Before 6.7 the kernel does not know this and closes in order instead.
+            entry.begin(Operation::Linger);
+            queue.linger_none(entry.file, token::of_connection(Operation::Linger, connection));
+        }
+        let cancels = [(Operation::Poll, Operation::CancelPoll), (Operation::Send, Operation::CancelSend)];
+        for (operation, cancel) in cancels {
+            if entry.is_under_way(operation) {
+                entry.begin(cancel);
+                let target = token::of_connection(operation, connection);
+                queue.cancel(target, token::of_connection(cancel, connection));
+            }
+        }
+        self.close_when_quiet(connection);
+    }
+
+    /// Closes the socket of a connection that is ending once nothing is under way on it.
+    pub(super) fn close_when_quiet(&mut self, connection: ConnectionKey) {
+        let entry = &mut self.connections[connection.slot as usize];
+        if entry.is_quiet() {
+            entry.begin(Operation::Close);
+            let token = token::of_connection(Operation::Close, connection);
+            self.rings[usize::from(entry.ring)].queue.close(entry.file, token);
+        }
+    }
+
+    /// The socket is closed: the connection is over, its slot and its descriptor are free.
+    pub(super) fn closed(&mut self, connection: ConnectionKey) {
+        let entry = &self.connections[connection.slot as usize];
+        debug_assert!(entry.is_quiet(), "the close is the last operation");
+        self.rings[usize::from(entry.ring)].files_used -= 1;
+        self.slots.release(connection);
+        self.core.handle_input(self.turn.now(), Input::Closed { connection });
+    }
+
+    /// FIN is wanted after all that is lent.
+    pub(super) fn want_fin(&mut self, connection: ConnectionKey) {
+        if self.slots.is_current(connection) {
+            self.connections[connection.slot as usize].set(Flag::FinWanted);
+            self.fin_due.push(connection.slot);
+        }
+    }
+
+    /// Sends FIN where the core, drained, has lent nothing more.
+    pub(super) fn send_due_fins(&mut self) {
+        for slot in std::mem::take(&mut self.fin_due) {
+            let Some(connection) = self.slots.current(slot) else {
+                continue;
+            };
+            let entry = &mut self.connections[slot as usize];
+            let due = entry.has(Flag::FinWanted) && !entry.has(Flag::Closing) && !entry.has(Flag::FinSent);
+            if due && !entry.is_under_way(Operation::Send) {
+                entry.set(Flag::FinSent);
+                entry.begin(Operation::Shutdown);
+                let token = token::of_connection(Operation::Shutdown, connection);
+                self.rings[usize::from(entry.ring)].queue.shutdown_write(entry.file, token);
+            }
+        }
+    }
+
+    /// Ends everything when the loop stops: no operation is left under way.
+    pub(super) fn end_all(&mut self) -> std::io::Result<()> {
+        self.cancel_accepts();
+        self.rings[0].queue.cancel(token::of_ring(Operation::Mail, 0), token::of_ring(Operation::Cancel, 0));
+        for number in 1..self.rings.len() {
+            let number = u16::try_from(number).expect("rings are few");
+            let target = token::of_ring(Operation::Wake, number);
+            self.rings[0].queue.cancel(target, token::of_ring(Operation::Cancel, 0));
+        }
+        for slot in 0..self.slots.high_water() {
+            if let Some(connection) = self.slots.current(slot) {
+                self.end(connection, false);
+            }
+        }
+        for _ in 0..END_ROUNDS {
+            self.feed_completions(usize::MAX);
+            while self.core.poll_output().is_some() {}
+            if self.rings.iter().all(|ring| ring.queue.in_flight() == 0) {
+                break;
+            }
+            for ring in &mut self.rings {
+                if ring.queue.in_flight() > 0 {
+                    ring.queue.wait(Some(END_ROUND_MS));
+                }
+            }
+        }
+        let in_flight: u32 = self.rings.iter().map(|ring| ring.queue.in_flight()).sum();
+        if in_flight > 0 || self.slots.in_use() > 0 {
+            let slots = self.slots.in_use();
+            tracing::error!(in_flight, slots, "operations did not end when the io_uring loop stopped");
+        }
+        self.check_accounts();
+        self.rings.iter_mut().find_map(|ring| ring.queue.take_failure()).map_or(Ok(()), Err)
+    }
+
+    fn cancel_accepts(&mut self) {
+        self.accepting.close();
+        for ring in &mut self.rings {
+            for seat in ring.seats_in_flight() {
+                let target = token::of_ring(Operation::Accept, seat);
+                ring.queue.cancel(target, token::of_ring(Operation::Cancel, seat));
+            }
+        }
+    }
+}
+
+/// How often and how long the end waits for operations that do not end, at most 2 s.
+const END_ROUNDS: usize = 200;
+const END_ROUND_MS: u64 = 10;

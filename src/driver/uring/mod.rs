@@ -1,0 +1,360 @@
+//! The io_uring loop: one thread, one ring, and further rings where the limit on descriptors is low.
+//!
+//! # A turn
+//! ```text
+//! wait        submit what the last turn left, sleep until a completion, a wake or the core's timeout
+//! begin       clock, signals, mail (see `turn`)
+//! rounds      take completions, feed them, carry out effects, submit receives; again while receives are under way
+//! flush       one send per connection that owes bytes
+//! end         accept again, deliver mail
+//! ```
+//! A connection is parked on a multishot poll, which costs 288 bytes of kernel memory and reports edges; bytes are
+//! then received into a buffer that the ring provides, and go on being received while the socket says that it holds
+//! more, up to a budget per turn. A receive never waits: it has ended when the submission returns.
+//!
+//! # Invariants (hazards U1 to U18 in `docs/reliability.md`)
+//! - A slot is given back and `Closed` fed only when every operation of the connection has reported its end (U1, U3, U13).
+//! - A completion names slot and generation; a stale one is counted and dropped (U2).
+//! - At most one operation of each kind per connection (U10).
+//! - Every buffer that a completion hands over goes back to the ring before the next receive (U6, U7).
+//! - An accept is started only where a slot and a direct descriptor are free for it (U9).
+
+use std::collections::VecDeque;
+use std::io;
+
+use self::ring::Ring;
+use self::table::{Connection, Flag};
+use self::token::Operation;
+use super::listener::BoundListener;
+use super::slots::Slots;
+use super::sys::Completion;
+use super::turn::{Effect, Next, Turn, Wait};
+use super::{Core, ShardSetup};
+use crate::connection::ConnectionKey;
+use crate::shard::Input;
+
+mod accept;
+mod ending;
+mod probe;
+mod receive;
+mod ring;
+mod table;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::probe::probe;
+pub use self::ring::Options;
+
+/// What the loop counted; all of it is rare but `enters`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Figures {
+    /// Completions of an earlier use of their slot, dropped (U2).
+    pub stale: u64,
+    /// Times that a completion queue was found to have overflowed (U4).
+    pub overflows: u64,
+    /// Receives that found no buffer, and were put off (U6).
+    pub starved: u64,
+    /// Polls that ended by themselves and were armed again (U11).
+    pub polls_armed_again: u64,
+    /// Times that accepting was put off because the kernel lacked something.
+    pub accept_pauses: u64,
+    /// Rings opened.
+    pub rings: u64,
+    /// System calls to submit and wait.
+    pub enters: u64,
+    /// Turns.
+    pub turns: u64,
+}
+
+/// Runs a shard on this thread until all shards have stopped.
+///
+/// # Errors
+/// When the ring cannot be made (see [`probe`], which tells beforehand) or breaks.
+pub fn run(setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
+    let figures = run_with(setup, core, Options::default())?;
+    tracing::debug!(?figures, "the io_uring loop ended");
+    Ok(())
+}
+
+/// As [`run`], with other sizes, and the figures at the end: for tests and measurements.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(setup: ShardSetup, core: &mut impl Core, options: Options) -> io::Result<Figures> {
+    let mut driver = Driver::new(setup, core, options)?;
+    while driver.turn()? == Next::Turn {}
+    driver.end_all()?;
+    Ok(driver.figures())
+}
+
+/// One shard's loop. The rings come first: they are dropped before what their operations refer to.
+struct Driver<'a, C> {
+    rings: Vec<Ring>,
+    listeners: Vec<BoundListener>,
+    core: &'a mut C,
+    turn: Turn,
+    slots: Slots,
+    /// By slot, as long as the highest slot ever used.
+    connections: Vec<Connection>,
+    options: Options,
+    /// Receives put off to the next turn: their connections have used up their budget.
+    over_budget: Vec<u32>,
+    /// Receives put off until buffers are free, in the order in which they are served, with their rings.
+    starved: VecDeque<u32>,
+    /// Connections whose FIN may be due.
+    fin_due: Vec<u32>,
+    accepting: accept::Accepting,
+    turn_number: u32,
+    figures: Figures,
+}
+
+impl<'a, C: Core> Driver<'a, C> {
+    fn new(mut setup: ShardSetup, core: &'a mut C, options: Options) -> io::Result<Self> {
+        let slots = setup.slots.min(token::SLOTS_MAX);
+        let mut first = Ring::open(&options, slots).map_err(|refusal| refusal.into_error())?;
+        let turn = Turn::new(&mut setup);
+        for listener in &setup.listeners {
+            // A nonblocking listener would answer EAGAIN where an accept is to wait.
+            let flags = rustix::fs::fcntl_getfl(&listener.socket)?;
+            rustix::fs::fcntl_setfl(&listener.socket, flags - rustix::fs::OFlags::NONBLOCK)?;
+        }
+        first.queue.poll_descriptor(turn.post().mailbox().wake_descriptor(), token::of_ring(Operation::Mail, 0));
+        let mut driver = Self {
+            rings: vec![first],
+            accepting: accept::Accepting::new(setup.listeners.len()),
+            listeners: setup.listeners,
+            core,
+            turn,
+            slots: Slots::new(slots, setup.refusal_slots),
+            connections: Vec::with_capacity(slots as usize),
+            options,
+            over_budget: Vec::new(),
+            starved: VecDeque::new(),
+            fin_due: Vec::new(),
+            turn_number: 0,
+            figures: Figures::default(),
+        };
+        driver.arm_accepts();
+        Ok(driver)
+    }
+
+    fn turn(&mut self) -> io::Result<Next> {
+        self.wait();
+        self.turn.begin(self.core);
+        self.turn_number = self.turn_number.wrapping_add(1);
+        self.release_over_budget();
+        let mut left = self.options.completions_per_turn;
+        for _ in 0..ROUNDS_MAX {
+            left = self.feed_completions(left);
+            self.carry_out_effects();
+            self.feed_starved();
+            if left == 0 || self.rings.iter().all(|ring| ring.receives == 0) {
+                break;
+            }
+        }
+        while self.flush() | self.carry_out_effects() {}
+        self.send_due_fins();
+        self.arm_accepts();
+        let next = self.turn.end(self.core);
+        self.check_accounts();
+        match self.rings.iter_mut().find_map(|ring| ring.queue.take_failure()) {
+            Some(failure) => Err(failure),
+            None => Ok(next),
+        }
+    }
+
+    /// Submits everything and sleeps, unless something waits to be done.
+    fn wait(&mut self) {
+        let mut wait = self.turn.sleep(self.core);
+        for further in self.rings.iter_mut().skip(1) {
+            further.queue.submit();
+            further.queue.announce(true);
+        }
+        let busy = !self.over_budget.is_empty()
+            || !self.starved.is_empty()
+            || self.rings.iter_mut().skip(1).any(|ring| ring.queue.has_completions())
+            || self.rings[0].queue.has_taken();
+        if busy {
+            wait = Wait::No;
+        }
+        match self.accepting.limit(wait, self.turn.now()) {
+            Wait::No => self.rings[0].queue.submit(),
+            Wait::AtMost(ms) => self.rings[0].queue.wait(Some(ms)),
+            Wait::Forever => self.rings[0].queue.wait(None),
+        }
+        for further in self.rings.iter_mut().skip(1) {
+            further.queue.announce(false);
+        }
+    }
+
+    /// Feeds what all rings completed, at most `left` completions; gives what is left of that.
+    fn feed_completions(&mut self, mut left: usize) -> usize {
+        for ring in 0..self.rings.len() {
+            self.rings[ring].queue.gather(left);
+            while left > 0 {
+                let Some(completion) = self.rings[ring].queue.pop() else {
+                    break;
+                };
+                self.complete(ring, completion);
+                left -= 1;
+            }
+            self.rings[ring].queue.shrink();
+        }
+        left
+    }
+
+    fn complete(&mut self, ring: usize, mut completion: Completion) {
+        let buffer = completion.take_buffer();
+        let Some((operation, connection)) = token::unpack(completion.user_data) else {
+            self.figures.stale += 1;
+            return;
+        };
+        match operation {
+            Operation::Accept => return self.accepted(ring, connection.slot, completion.result),
+            Operation::Cancel => return,
+            Operation::Mail => return self.mail_poll_completed(completion),
+            Operation::Wake => return self.read_wake(connection.slot),
+            Operation::Receive => self.rings[ring].receives -= 1,
+            Operation::Poll
+            | Operation::Send
+            | Operation::Shutdown
+            | Operation::Linger
+            | Operation::CancelPoll
+            | Operation::CancelSend
+            | Operation::Close => {}
+        }
+        if self.slots.is_current(connection) {
+            self.connection_completed(operation, connection, completion, buffer.as_ref());
+        } else {
+            self.figures.stale += 1;
+        }
+        if let Some(buffer) = buffer {
+            self.rings[ring].queue.give_back(buffer);
+        }
+    }
+
+    fn connection_completed(
+        &mut self,
+        operation: Operation,
+        connection: ConnectionKey,
+        completion: Completion,
+        buffer: Option<&super::sys::HeldBuffer>,
+    ) {
+        let entry = &mut self.connections[connection.slot as usize];
+        if !completion.has_more() {
+            entry.end(operation);
+        }
+        if operation == Operation::Close {
+            return self.closed(connection);
+        }
+        if entry.has(Flag::Closing) {
+            return self.close_when_quiet(connection);
+        }
+        match operation {
+            Operation::Poll => self.polled(connection, completion),
+            Operation::Receive => self.received(connection, completion, buffer),
+            Operation::Send => self.sent(connection, completion.result),
+            // A FIN that cannot be sent: the peer is gone, and the poll tells so.
+            Operation::Shutdown => {}
+            _ => unreachable!("only a closing connection has {operation:?} under way"),
+        }
+    }
+
+    /// Carries out all effects that the core asks for now; says whether there were any.
+    fn carry_out_effects(&mut self) -> bool {
+        let mut any = false;
+        while let Some(effect) = self.turn.poll_effect(self.core) {
+            any = true;
+            match effect {
+                Effect::Close { connection, reset } => self.end(connection, reset),
+                Effect::ShutdownWrite(connection) => self.want_fin(connection),
+                Effect::Pause(connection) => self.pause(connection),
+                Effect::Resume(connection) => self.resume(connection),
+            }
+        }
+        any
+    }
+
+    /// Starts one send for every connection that owes bytes; says whether there were any.
+    fn flush(&mut self) -> bool {
+        let mut any = false;
+        while let Some(flush) = self.core.poll_flush() {
+            any = true;
+            let connection = flush.connection;
+            debug_assert!(self.slots.is_current(connection), "the core sends to connections that it has");
+            let entry = &mut self.connections[connection.slot as usize];
+            if entry.has(Flag::Closing) {
+                // The bytes stay lent and are taken back by `Closed`.
+                continue;
+            }
+            entry.begin(Operation::Send);
+            let token = token::of_connection(Operation::Send, connection);
+            self.rings[usize::from(entry.ring)].queue.send(entry.file, flush.bytes, token);
+        }
+        any
+    }
+
+    fn sent(&mut self, connection: ConnectionKey, result: i32) {
+        match usize::try_from(result) {
+            Ok(bytes) if bytes > 0 => {
+                self.core.handle_input(self.turn.now(), Input::Sent { connection, bytes });
+                if self.connections[connection.slot as usize].has(Flag::FinWanted) {
+                    self.fin_due.push(connection.slot);
+                }
+            }
+            // Broken pipe, reset, timeout, or no memory for it: nothing can follow bytes that are missing.
+            _ => self.end(connection, false),
+        }
+    }
+
+    fn mail_poll_completed(&mut self, completion: Completion) {
+        if !completion.has_more() && self.accepting.is_open() {
+            let wake = self.turn.post().mailbox().wake_descriptor();
+            self.rings[0].queue.poll_descriptor(wake, token::of_ring(Operation::Mail, 0));
+            self.figures.polls_armed_again += 1;
+        }
+    }
+
+    /// Waits for the eventfd of a further ring once more; its completions are taken by the turn that runs now.
+    fn read_wake(&mut self, number: u32) {
+        if !self.accepting.is_open() {
+            return;
+        }
+        let number = u16::try_from(number).expect("rings are few");
+        let eventfd = self.rings[usize::from(number)].queue.eventfd();
+        self.rings[0].queue.read_eventfd(eventfd, number, token::of_ring(Operation::Wake, number));
+    }
+
+    /// U7 and U9, checked each turn while debugging.
+    fn check_accounts(&mut self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let files: u32 = self.rings.iter().map(|ring| ring.files_used).sum();
+        assert_eq!(files, self.slots.in_use(), "a direct descriptor per slot in use");
+        for ring in &self.rings {
+            if ring.receives > 0 || ring.queue.has_taken() {
+                continue;
+            }
+            assert_eq!(ring.queue.buffers_held(), 0, "buffers are given back as they are fed");
+            if let Some(free) = ring.queue.buffers_free() {
+                assert_eq!(free, self.options.buffers, "a buffer leaked");
+            }
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures {
+            overflows: self.rings.iter().map(|ring| ring.queue.overflows()).sum(),
+            enters: self.rings.iter().map(|ring| ring.queue.enters()).sum(),
+            rings: self.rings.len() as u64,
+            turns: u64::from(self.turn_number),
+            ..self.figures
+        }
+    }
+}
+
+/// Rounds of receives in one turn. A connection's budget ends sooner; this bounds a kernel that completes nothing.
+const ROUNDS_MAX: usize = 128;

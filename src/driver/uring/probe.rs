@@ -1,0 +1,117 @@
+//! Whether io_uring works here: not by version, but by one connection served under the live limits and seccomp profile.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use rustix::fd::AsFd;
+
+use super::ring::{Options, Ring};
+use crate::driver::sys::Completion;
+
+/// Serves one connection over loopback on a ring like those of the shards: direct accept, poll, receive into a
+/// provided buffer, send, FIN, cancel, close. Takes a few milliseconds.
+///
+/// # Errors
+/// One line with cause and remedy: io_uring is forbidden, too old, or lacks memory or descriptors here.
+pub fn probe() -> Result<(), String> {
+    let options =
+        Options { submissions: 16, completions: 64, files_max: 4, buffers: 8, accepts: 1, ..Options::default() };
+    let ring = Ring::open(&options, 4).map_err(|refusal| refusal.to_string())?;
+    round_trip(ring).map_err(|failure| {
+        format!("io_uring does not work here: {failure}; Linux 6.1 or newer is needed, or --io epoll")
+    })
+}
+
+/// The operations of the round trip, as user data.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Accept,
+    Poll,
+    Receive,
+    Send,
+    Linger,
+    Shutdown,
+    Cancel,
+    Close,
+}
+
+fn round_trip(mut ring: Ring) -> Result<(), String> {
+    let network = |error: std::io::Error| format!("TCP over 127.0.0.1 failed: {error}");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(network)?;
+    let mut client = TcpStream::connect(listener.local_addr().map_err(network)?).map_err(network)?;
+    client.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(network)?;
+
+    ring.queue.accept(listener.as_fd(), 0, Step::Accept as u64);
+    let file = u32::try_from(finish(&mut ring, Step::Accept)?.result).expect("not negative");
+    let peer = ring.queue.peer(0);
+    if peer != Some(client.local_addr().map_err(network)?) {
+        return Err(format!("accept told a wrong peer {peer:?}"));
+    }
+    ring.queue.poll(file, Step::Poll as u64);
+    client.write_all(PING).map_err(network)?;
+    if !finish(&mut ring, Step::Poll)?.has_more() {
+        return Err("a multishot poll ended at once".to_owned());
+    }
+    ring.queue.receive(file, Step::Receive as u64);
+    let mut received = finish(&mut ring, Step::Receive)?;
+    let buffer = received.take_buffer().ok_or("a receive brought no buffer")?;
+    let length = usize::try_from(received.result).expect("not negative");
+    if ring.queue.bytes(&buffer, length) != PING {
+        return Err("a receive brought other bytes".to_owned());
+    }
+    ring.queue.give_back(buffer);
+    ring.queue.send(file, PONG, Step::Send as u64);
+    let sent = finish(&mut ring, Step::Send)?.result;
+    let mut echo = [0; PONG.len()];
+    client.read_exact(&mut echo).map_err(network)?;
+    if echo != PONG || usize::try_from(sent) != Ok(PONG.len()) {
+        return Err("a send brought other bytes".to_owned());
+    }
+    // Known since 6.7; before that a connection that is to be reset is closed in order instead.
+    ring.queue.linger_none(file, Step::Linger as u64);
+    complete(&mut ring, Step::Linger)?;
+    ring.queue.shutdown_write(file, Step::Shutdown as u64);
+    finish(&mut ring, Step::Shutdown)?;
+    ring.queue.cancel(Step::Poll as u64, Step::Cancel as u64);
+    finish(&mut ring, Step::Cancel)?;
+    ring.queue.close(file, Step::Close as u64);
+    finish(&mut ring, Step::Close)?;
+    for _ in 0..WAITS_MAX {
+        if ring.queue.in_flight() == 0 {
+            return Ok(());
+        }
+        ring.queue.wait(Some(WAIT_MS));
+    }
+    Err("a cancelled poll did not end".to_owned())
+}
+
+/// Waits for an operation to complete with success. The poll may report more in between.
+fn finish(ring: &mut Ring, step: Step) -> Result<Completion, String> {
+    let completion = complete(ring, step)?;
+    if completion.result < 0 {
+        let error = std::io::Error::from_raw_os_error(-completion.result);
+        return Err(format!("step {step:?} failed: {error}"));
+    }
+    Ok(completion)
+}
+
+fn complete(ring: &mut Ring, step: Step) -> Result<Completion, String> {
+    for _ in 0..WAITS_MAX {
+        while let Some(completion) = ring.queue.pop() {
+            if completion.user_data == step as u64 {
+                return Ok(completion);
+            }
+        }
+        ring.queue.wait(Some(WAIT_MS));
+        if let Some(failure) = ring.queue.take_failure() {
+            return Err(format!("step {step:?} broke the ring: {failure}"));
+        }
+    }
+    Err(format!("step {step:?} did not complete"))
+}
+
+const PING: &[u8] = b"ping";
+const PONG: &[u8] = b"pong";
+/// 2 s in all.
+const WAITS_MAX: usize = 20;
+const WAIT_MS: u64 = 100;

@@ -1,0 +1,166 @@
+//! Reading: from an edge of the poll to the end of what the socket holds.
+//!
+//! The poll reports edges only, so reading stops when a receive says that the socket is empty, and not before. Once
+//! the peer's end was seen it stops at that end: bytes and FIN may have been one edge. A paused connection remembers
+//! that something came and reads on when it is resumed.
+
+use super::Driver;
+use super::table::Flag;
+use super::token::{self, Operation};
+use crate::connection::ConnectionKey;
+use crate::driver::Core;
+use crate::driver::sys::{Completion, HeldBuffer};
+use crate::shard::Input;
+
+const READ_END: u32 = libc::POLLRDHUP.cast_unsigned() as u32;
+const HANG_UP: u32 = libc::POLLHUP.cast_unsigned() as u32;
+const ERROR: u32 = libc::POLLERR.cast_unsigned() as u32;
+
+impl<C: Core> Driver<'_, C> {
+    /// Parks a connection: every edge of its socket is reported from now on.
+    pub(super) fn arm_poll(&mut self, connection: ConnectionKey) {
+        let entry = &mut self.connections[connection.slot as usize];
+        entry.begin(Operation::Poll);
+        let token = token::of_connection(Operation::Poll, connection);
+        self.rings[usize::from(entry.ring)].queue.poll(entry.file, token);
+    }
+
+    /// An edge, or the end of the poll.
+    pub(super) fn polled(&mut self, connection: ConnectionKey, completion: Completion) {
+        let Ok(events) = u32::try_from(completion.result) else {
+            return self.poll_failed(connection, completion);
+        };
+        let entry = &mut self.connections[connection.slot as usize];
+        if events & (READ_END | HANG_UP | ERROR) != 0 {
+            entry.set(Flag::HangUp);
+        }
+        let deaf = entry.has(Flag::Paused) || entry.has(Flag::ReadEnded);
+        if events & ERROR != 0 && deaf {
+            // A reset: nobody would receive what tells so, and nothing can be sent any more.
+            return self.end(connection, false);
+        }
+        if !completion.has_more() {
+            self.figures.polls_armed_again += 1;
+            self.arm_poll(connection);
+        }
+        self.want_receive(connection.slot);
+    }
+
+    /// The kernel ended a poll (U11), for want of memory or because its queue overflowed.
+    fn poll_failed(&mut self, connection: ConnectionKey, completion: Completion) {
+        if completion.result == -libc::ECANCELED && !completion.has_more() {
+            self.figures.polls_armed_again += 1;
+            self.arm_poll(connection);
+            self.want_receive(connection.slot);
+        } else {
+            self.end(connection, false);
+        }
+    }
+
+    /// Receives as soon as it may: now, when buffers are free, in the next turn, or when it is resumed.
+    pub(super) fn want_receive(&mut self, slot: u32) {
+        let entry = &mut self.connections[slot as usize];
+        if entry.has(Flag::Paused) {
+            entry.set(Flag::Readable);
+            return;
+        }
+        let pointless = entry.has(Flag::ReadEnded) || entry.has(Flag::Closing);
+        if pointless || entry.has(Flag::Waiting) || entry.is_under_way(Operation::Receive) {
+            return;
+        }
+        if entry.turn != self.turn_number {
+            entry.turn = self.turn_number;
+            entry.received_bytes = 0;
+        }
+        if entry.received_bytes >= self.options.receive_bytes_per_turn {
+            entry.set(Flag::Waiting);
+            self.over_budget.push(slot);
+            return;
+        }
+        let ring = &mut self.rings[usize::from(entry.ring)];
+        if ring.receives >= u32::from(self.options.buffers) {
+            entry.set(Flag::Waiting);
+            self.starved.push_back(slot);
+            self.figures.starved += 1;
+            return;
+        }
+        let connection = self.slots.current(slot).expect("a connection that is not closing has its slot");
+        entry.begin(Operation::Receive);
+        ring.receives += 1;
+        ring.queue.receive(entry.file, token::of_connection(Operation::Receive, connection));
+    }
+
+    /// A receive ended: bytes, the peer's end, nothing, or an error.
+    pub(super) fn received(&mut self, connection: ConnectionKey, completion: Completion, buffer: Option<&HeldBuffer>) {
+        let now = self.turn.now();
+        let entry = &mut self.connections[connection.slot as usize];
+        match (completion.result, buffer) {
+            (1.., Some(buffer)) => {
+                let length = completion.result.cast_unsigned();
+                entry.received_bytes = entry.received_bytes.saturating_add(length);
+                let more = completion.socket_holds_more() || entry.has(Flag::HangUp);
+                let bytes = self.rings[usize::from(entry.ring)].queue.bytes(buffer, length as usize);
+                self.core.handle_input(now, Input::Received { connection, bytes });
+                if more {
+                    self.want_receive(connection.slot);
+                }
+            }
+            (0, _) => {
+                entry.set(Flag::ReadEnded);
+                self.core.handle_input(now, Input::ReadEnded { connection });
+            }
+            (result, _) if result == -libc::EAGAIN || result == -libc::EINTR => {
+                entry.take(Flag::HangUp);
+            }
+            (result, _) if result == -libc::ENOBUFS => {
+                entry.set(Flag::Waiting);
+                self.starved.push_back(connection.slot);
+                self.figures.starved += 1;
+            }
+            _ => self.end(connection, false),
+        }
+    }
+
+    /// Serves those that found no buffer, now that all have been given back (U6).
+    pub(super) fn feed_starved(&mut self) {
+        for _ in 0..self.starved.len() {
+            let Some(slot) = self.starved.pop_front() else {
+                return;
+            };
+            if self.connections[slot as usize].take(Flag::Waiting) {
+                self.want_receive(slot);
+            }
+        }
+    }
+
+    /// Begins a turn: those that had used up their budget have a new one.
+    pub(super) fn release_over_budget(&mut self) {
+        for slot in std::mem::take(&mut self.over_budget) {
+            if self.connections[slot as usize].take(Flag::Waiting) {
+                self.want_receive(slot);
+            }
+        }
+    }
+
+    /// Stops reading. A receive under way still comes in.
+    pub(super) fn pause(&mut self, connection: ConnectionKey) {
+        if self.slots.is_current(connection) {
+            let entry = &mut self.connections[connection.slot as usize];
+            entry.set(Flag::Paused);
+            if entry.take(Flag::Waiting) {
+                entry.set(Flag::Readable);
+            }
+        }
+    }
+
+    /// Reads again: an explicit receive, as the edge of what waits has passed.
+    pub(super) fn resume(&mut self, connection: ConnectionKey) {
+        if self.slots.is_current(connection) {
+            let entry = &mut self.connections[connection.slot as usize];
+            let paused = entry.take(Flag::Paused);
+            if entry.take(Flag::Readable) && paused {
+                self.want_receive(connection.slot);
+            }
+        }
+    }
+}

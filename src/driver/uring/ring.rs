@@ -1,0 +1,183 @@
+//! One ring of a shard: its queue, its direct descriptors, its seats for accepts; and how it is made.
+
+use std::io;
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::driver::sys::{Queue, QueueSizes, QueueStep};
+use crate::limits::READ_BYTES_PER_TURN;
+
+/// Sizes of a driver. The defaults are for service; tests make them small to meet the ends of things.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Submission queue entries of a ring, a power of two.
+    pub submissions: u32,
+    /// Completion queue entries, a power of two, at least 4 times as many. The kernel sizes its table of polls by it.
+    pub completions: u32,
+    /// Direct descriptors of one ring at most; the limit on open files cuts it.
+    pub files_max: u32,
+    /// Rings of one shard at most.
+    pub rings_max: u16,
+    /// Receive buffers of a ring, a power of two.
+    pub buffers: u16,
+    /// Bytes of a receive buffer.
+    pub buffer_bytes: u32,
+    /// Accepts under way per listener.
+    pub accepts: u16,
+    /// Operations submitted at once: more gains nothing and holds back the first.
+    pub slice: u32,
+    /// Bytes that one connection may bring in one turn (U17).
+    pub receive_bytes_per_turn: u32,
+    /// Completions fed in one turn before sends are started (U17).
+    pub completions_per_turn: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            submissions: 256,
+            completions: 8192,
+            files_max: u32::MAX,
+            rings_max: 64,
+            buffers: 1024,
+            buffer_bytes: 2048,
+            accepts: 16,
+            slice: 128,
+            receive_bytes_per_turn: READ_BYTES_PER_TURN as u32,
+            completions_per_turn: 8192,
+        }
+    }
+}
+
+/// A ring with the state that it needs beside the queue.
+pub(super) struct Ring {
+    pub(super) queue: Queue,
+    /// Direct descriptors in its table.
+    files: u32,
+    /// Of these, held by connections.
+    pub(super) files_used: u32,
+    /// Receives under way.
+    pub(super) receives: u32,
+    seats: Vec<Seat>,
+    /// Seats taken.
+    accepts: u32,
+}
+
+/// The place of one accept under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Seat {
+    Free,
+    /// It accepts from the listener with this number.
+    Listener(u8),
+}
+
+impl Ring {
+    /// Makes a ring for a shard with that many slots. It belongs to the calling thread.
+    pub(super) fn open(options: &Options, slots: u32) -> Result<Self, Refusal> {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let files = options.files_max.min(slots).min(u32::try_from(limit).unwrap_or(u32::MAX)).max(1);
+        let seats = 2 * options.accepts;
+        let sizes = QueueSizes {
+            submissions: options.submissions,
+            completions: options.completions,
+            files,
+            buffers: options.buffers,
+            buffer_bytes: options.buffer_bytes,
+            accepts: seats,
+            wakes: options.rings_max,
+            slice: options.slice,
+        };
+        let queue = Queue::open(sizes).map_err(|(step, error)| Refusal { step, error })?;
+        let seats = vec![Seat::Free; usize::from(seats)];
+        Ok(Self { queue, files, files_used: 0, receives: 0, seats, accepts: 0 })
+    }
+
+    /// Whether all direct descriptors are held by connections or spoken for by accepts.
+    pub(super) fn is_full(&self) -> bool {
+        self.files_used + self.accepts >= self.files
+    }
+
+    /// Whether one more accept can be started here.
+    pub(super) fn has_room(&self) -> bool {
+        !self.is_full() && (self.accepts as usize) < self.seats.len()
+    }
+
+    pub(super) fn take_seat(&mut self, seat: Seat) -> u16 {
+        let free = self.seats.iter().position(|seat| *seat == Seat::Free).expect("the ring has room");
+        self.seats[free] = seat;
+        self.accepts += 1;
+        u16::try_from(free).expect("seats are numbered by u16")
+    }
+
+    /// Gives a seat back; `Free` if it was not taken.
+    pub(super) fn free_seat(&mut self, seat: u16) -> Seat {
+        let Some(place) = self.seats.get_mut(usize::from(seat)) else {
+            return Seat::Free;
+        };
+        let was = std::mem::replace(place, Seat::Free);
+        self.accepts -= u32::from(was != Seat::Free);
+        was
+    }
+
+    /// The seats that are taken.
+    pub(super) fn seats_in_flight(&self) -> Vec<u16> {
+        let taken = self.seats.iter().zip(0_u16..).filter(|(seat, _)| **seat != Seat::Free);
+        taken.map(|(_, number)| number).collect()
+    }
+}
+
+/// Why a ring cannot be had, in one line: cause and remedy (U5, U14).
+#[derive(Debug, thiserror::Error)]
+#[error("io_uring is not available: {}", self.explain())]
+pub(super) struct Refusal {
+    step: QueueStep,
+    error: io::Error,
+}
+
+impl Refusal {
+    pub(super) fn into_error(self) -> io::Error {
+        let kind = self.error.kind();
+        io::Error::new(kind, self.to_string())
+    }
+
+    fn explain(&self) -> String {
+        let error = &self.error;
+        match (error.raw_os_error(), self.step) {
+            (Some(libc::ENOSYS), _) => {
+                "this kernel has none (ENOSYS); Linux 6.1 or newer is needed, or --io epoll".to_owned()
+            }
+            (Some(libc::EPERM | libc::EACCES), _) => match io_uring_disabled() {
+                Some(value @ 1..) => format!(
+                    "kernel.io_uring_disabled is {value}; set it to 0 (sysctl kernel.io_uring_disabled=0), or use --io epoll"
+                ),
+                _ => "a seccomp profile forbids it (EPERM), as those of Docker and containerd do; allow \
+                      io_uring_setup, io_uring_enter and io_uring_register, or use --io epoll"
+                    .to_owned(),
+            },
+            (Some(libc::ENOMEM), step) => format!(
+                "no memory at step {step:?} (ENOMEM); the limit on locked memory is {} (ulimit -l), the cgroup may have \
+                 another: raise it, or use --io epoll",
+                memory_locked_max()
+            ),
+            (Some(libc::EMFILE | libc::ENFILE), step) => {
+                format!("too few descriptors at step {step:?} ({error}); raise the limit on open files (ulimit -n)")
+            }
+            (Some(libc::EINVAL), step) => format!(
+                "this kernel is too old for step {step:?} (EINVAL); Linux 6.1 or newer is needed, or --io epoll"
+            ),
+            _ => format!("step {:?} failed: {error}", self.step),
+        }
+    }
+}
+
+/// `kernel.io_uring_disabled`: 0 allowed, 1 only for a group, 2 forbidden; `None` where it does not exist.
+fn io_uring_disabled() -> Option<u8> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+fn memory_locked_max() -> String {
+    match getrlimit(Resource::Memlock).current {
+        Some(bytes) => format!("{} KiB", bytes / 1024),
+        None => "unlimited".to_owned(),
+    }
+}
