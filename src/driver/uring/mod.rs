@@ -114,6 +114,7 @@ impl<'a, C: Core> Driver<'a, C> {
     fn new(mut setup: ShardSetup, core: &'a mut C, options: Options) -> io::Result<Self> {
         let slots = setup.slots.min(token::SLOTS_MAX);
         let mut first = Ring::open(&options, slots).map_err(|refusal| refusal.into_error())?;
+        first.queue.announce(false);
         let turn = Turn::new(&mut setup);
         for listener in &setup.listeners {
             // A nonblocking listener would answer EAGAIN where an accept is to wait.
@@ -169,14 +170,11 @@ impl<'a, C: Core> Driver<'a, C> {
     fn wait(&mut self) {
         let mut wait = self.turn.sleep(self.core);
         for further in self.rings.iter_mut().skip(1) {
-            further.queue.submit();
             further.queue.announce(true);
+            further.queue.gather(usize::MAX);
         }
-        let busy = !self.over_budget.is_empty()
-            || !self.starved.is_empty()
-            || self.rings.iter_mut().skip(1).any(|ring| ring.queue.has_completions())
-            || self.rings[0].queue.has_taken();
-        if busy {
+        let taken = self.rings.iter().any(|ring| ring.queue.has_taken());
+        if taken || !self.over_budget.is_empty() || !self.starved.is_empty() {
             wait = Wait::No;
         }
         match self.accepting.limit(wait, self.turn.now()) {
