@@ -19,7 +19,6 @@
 //! - Every buffer that a completion hands over goes back to the ring before the next receive (U6, U7).
 //! - An accept is started only where a slot and a direct descriptor are free for it (U9).
 
-use std::collections::VecDeque;
 use std::io;
 
 use self::ring::Ring;
@@ -101,8 +100,6 @@ struct Driver<'a, C> {
     options: Options,
     /// Receives put off to the next turn: their connections have used up their budget.
     over_budget: Vec<u32>,
-    /// Receives put off until buffers are free, in the order in which they are served, with their rings.
-    starved: VecDeque<u32>,
     /// Connections whose FIN may be due.
     fin_due: Vec<u32>,
     accepting: accept::Accepting,
@@ -132,7 +129,6 @@ impl<'a, C: Core> Driver<'a, C> {
             connections: Vec::with_capacity(slots as usize),
             options,
             over_budget: Vec::new(),
-            starved: VecDeque::new(),
             fin_due: Vec::new(),
             turn_number: 0,
             figures: Figures::default(),
@@ -174,7 +170,8 @@ impl<'a, C: Core> Driver<'a, C> {
             further.queue.gather(usize::MAX);
         }
         let taken = self.rings.iter().any(|ring| ring.queue.has_taken());
-        if taken || !self.over_budget.is_empty() || !self.starved.is_empty() {
+        let starved = self.rings.iter().any(|ring| !ring.starved.is_empty());
+        if taken || starved || !self.over_budget.is_empty() {
             wait = Wait::No;
         }
         match self.accepting.limit(wait, self.turn.now()) {
