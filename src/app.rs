@@ -3,34 +3,54 @@
 //! The store is the truth, the [`Directory`] is the lookup: a keeper thread builds a new one after a change and
 //! hands it to each shard. HMAC key states are derived once here, when a snapshot is built.
 
+use std::fmt;
 use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use hashbrown::HashMap;
+use ring::hmac;
+
+use crate::limits::{EVENT_DATA_BYTES_MAX, PRESENCE_MEMBERS_MAX};
 
 /// Number of an app in its store: given once, never used again, also after the app was deleted.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AppSerial(pub u32);
 
-/// A secret that prints as `[secret]`.
+/// A secret that prints as `[secret]` and is compared only in constant time (threats T2, T5, T27).
 #[derive(Clone)]
-pub struct Secret(Box<str>);
+pub struct Secret {
+    text: Box<str>,
+    /// The HMAC-SHA256 state keyed with the secret.
+    hmac: hmac::Key,
+    /// The secret's tag under its own state: what a candidate must reproduce.
+    proof: hmac::Tag,
+}
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
     }
 }
 
 impl Secret {
-    /// Wraps a secret.
+    /// Wraps a secret and derives what comparing it needs.
     pub fn new(secret: &str) -> Self {
-        Self(secret.into())
+        let hmac = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let proof = hmac::sign(&hmac, secret.as_bytes());
+        Self { text: secret.into(), hmac, proof }
     }
+
     /// The secret itself, for signing and for the one time that it is shown.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
+
     /// Compares in constant time.
-    pub fn matches(&self, _candidate: &[u8]) -> bool {
-        todo!()
+    ///
+    /// Two tags of 32 bytes are compared instead of the texts: the time depends on the candidate's length, which
+    /// its sender knows, and neither on the secret's length nor on how much of it was guessed.
+    pub fn matches(&self, candidate: &[u8]) -> bool {
+        hmac::verify(&self.hmac, candidate, self.proof.as_ref()).is_ok()
     }
 }
 
@@ -42,13 +62,15 @@ pub struct AppKey {
     /// Its secret.
     pub secret: Secret,
     /// The HMAC-SHA256 state of the secret, derived once.
-    pub hmac: ring::hmac::Key,
+    pub hmac: hmac::Key,
 }
 
 impl AppKey {
     /// Derives the HMAC state.
-    pub fn new(_key: &str, _secret: &str) -> Self {
-        todo!()
+    pub fn new(key: &str, secret: &str) -> Self {
+        let secret = Secret::new(secret);
+        let hmac = secret.hmac.clone();
+        Self { key: key.into(), secret, hmac }
     }
 }
 
@@ -71,6 +93,20 @@ pub struct AppSettings {
     pub allowed_origins: Vec<Box<str>>,
 }
 
+impl Default for AppSettings {
+    fn default() -> Self {
+        Self {
+            client_events: false,
+            tls_only: false,
+            max_connections: 0,
+            connection_limit_soft: false,
+            max_event_data_bytes: EVENT_DATA_BYTES_MAX as u32,
+            max_presence_members: PRESENCE_MEMBERS_MAX as u32,
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
 /// One app as a shard sees it.
 #[derive(Debug)]
 pub struct App {
@@ -88,9 +124,166 @@ pub struct App {
     pub settings: AppSettings,
 }
 
+impl App {
+    /// The active key pair with this public key, and its index in `keys`.
+    pub fn active_key(&self, key: &[u8]) -> Option<(usize, &AppKey)> {
+        self.keys.iter().enumerate().find(|(_, pair)| pair.key.as_bytes() == key)
+    }
+}
+
+/// One thing that a token may be limited to (R-TOKEN-6). The numbers are stored: they never change meaning.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Scope {
+    /// `POST /events`.
+    EventsPublish = 0,
+    /// `POST /batch_events`.
+    EventsBatch = 1,
+    /// Channel list, info and history.
+    ChannelsRead = 2,
+    /// Channel users.
+    PresenceRead = 3,
+    /// Webhook endpoints.
+    WebhooksManage = 4,
+    /// Encryption keys.
+    EncryptionManage = 5,
+    /// Schemas.
+    SchemasManage = 6,
+    /// `GET /connections`.
+    ConnectionsRead = 7,
+    /// Accepted; no routes yet.
+    AnalyticsRead = 8,
+    /// `POST /auth`.
+    ChannelsAuth = 9,
+    /// Protected channels on streams and polls.
+    ChannelsSubscribe = 10,
+    /// `terminate_connections`.
+    ConnectionsManage = 11,
+}
+
+impl Scope {
+    /// All scopes, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Self::EventsPublish,
+        Self::EventsBatch,
+        Self::ChannelsRead,
+        Self::PresenceRead,
+        Self::WebhooksManage,
+        Self::EncryptionManage,
+        Self::SchemasManage,
+        Self::ConnectionsRead,
+        Self::AnalyticsRead,
+        Self::ChannelsAuth,
+        Self::ChannelsSubscribe,
+        Self::ConnectionsManage,
+    ];
+
+    /// Its name, as operators write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EventsPublish => "events:publish",
+            Self::EventsBatch => "events:batch",
+            Self::ChannelsRead => "channels:read",
+            Self::PresenceRead => "presence:read",
+            Self::WebhooksManage => "webhooks:manage",
+            Self::EncryptionManage => "encryption:manage",
+            Self::SchemasManage => "schemas:manage",
+            Self::ConnectionsRead => "connections:read",
+            Self::AnalyticsRead => "analytics:read",
+            Self::ChannelsAuth => "channels:auth",
+            Self::ChannelsSubscribe => "channels:subscribe",
+            Self::ConnectionsManage => "connections:manage",
+        }
+    }
+
+    /// The scope of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
+    }
+
+    const fn bit(self) -> u16 {
+        1 << self as u8
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A word that is no scope.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("unknown scope {name:?}; the scopes are {}", Scopes::every())]
+pub struct UnknownScope {
+    /// The word.
+    pub name: String,
+}
+
 /// What a token may do (R-TOKEN-6); no scope at all means everything.
+///
+/// One bit per [`Scope`]. Bits that no scope has, from a newer version's store, allow nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Scopes(pub u16);
+
+impl Scopes {
+    /// No limit.
+    pub const FULL: Self = Self(0);
+
+    /// Every scope by name, which is not the same as no limit: routes without a scope of their own stay closed.
+    pub fn every() -> Self {
+        Scope::ALL.into_iter().fold(Self::FULL, Self::with)
+    }
+
+    /// Reads names separated by commas; `""` is full access.
+    ///
+    /// # Errors
+    /// The first word that is no scope. An empty word between commas is one too, so that a slip of the pen never
+    /// widens what a token may do.
+    pub fn parse(names: &str) -> Result<Self, UnknownScope> {
+        if names.trim().is_empty() {
+            return Ok(Self::FULL);
+        }
+        names.split(',').map(str::trim).try_fold(Self::FULL, |scopes, name| {
+            let scope = Scope::from_name(name).ok_or_else(|| UnknownScope { name: name.to_owned() })?;
+            Ok(scopes.with(scope))
+        })
+    }
+
+    /// These and one more. Adding a scope to full access limits it to that scope.
+    #[must_use]
+    pub fn with(self, scope: Scope) -> Self {
+        Self(self.0 | scope.bit())
+    }
+
+    /// True when there is no limit.
+    pub fn is_full(self) -> bool {
+        self == Self::FULL
+    }
+
+    /// True when the scope is among these, or there is no limit.
+    pub fn allows(self, scope: Scope) -> bool {
+        self.is_full() || self.0 & scope.bit() != 0
+    }
+
+    /// The scopes named; none for full access.
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.0 & scope.bit() != 0)
+    }
+}
+
+/// Names separated by `,`; empty for full access. [`Scopes::parse`] reads it back.
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, scope) in self.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(scope.name())?;
+        }
+        Ok(())
+    }
+}
 
 /// Public id of a token, `tok_...`; not the token.
 pub type TokenId = Box<str>;
@@ -112,36 +305,220 @@ pub struct Token {
     pub revoked: bool,
 }
 
+impl Token {
+    /// True when it is neither revoked nor expired (R-TOKEN-3); it ends with the millisecond `expires_at_ms`.
+    pub fn is_valid(&self, unix_ms: u64) -> bool {
+        !self.revoked && self.expires_at_ms.is_none_or(|end| unix_ms < end)
+    }
+}
+
 /// All apps and tokens at one version of the store.
+///
+/// Operators choose what stands in it, so its maps need no secret seed: a peer can only look up, and every lookup
+/// of a peer's choice is bounded by what the operators stored.
 #[derive(Debug)]
 pub struct Directory {
-    // B: private maps by serial, id, key and token hash.
-    _todo: (),
+    version: u64,
+    /// Ordered by serial.
+    apps: Vec<Arc<App>>,
+    /// By public id; the value is an index into `apps`.
+    by_id: HashMap<Box<str>, usize, FixedState>,
+    /// By active public key; the value is an index into `apps`.
+    by_key: HashMap<Box<str>, usize, FixedState>,
+    tokens: HashMap<[u8; 32], Token, FixedState>,
 }
 
 impl Directory {
     /// Builds the lookups. Keys are unique in the store, so are ids and serials.
-    pub fn new(_version: u64, _apps: Vec<App>, _tokens: Vec<Token>) -> Self {
-        todo!()
+    pub fn new(version: u64, mut apps: Vec<App>, tokens: Vec<Token>) -> Self {
+        apps.sort_by_key(|app| app.serial);
+        let apps: Vec<Arc<App>> = apps.into_iter().map(Arc::new).collect();
+        let mut by_id = HashMap::with_capacity_and_hasher(apps.len(), FixedState::default());
+        let mut by_key = HashMap::with_capacity_and_hasher(apps.len(), FixedState::default());
+        for (index, app) in apps.iter().enumerate() {
+            let id_before = by_id.insert(app.id.clone(), index);
+            debug_assert!(id_before.is_none(), "two apps share an id");
+            for pair in &app.keys {
+                let key_before = by_key.insert(pair.key.clone(), index);
+                debug_assert!(key_before.is_none(), "two key pairs share a public key");
+            }
+        }
+        debug_assert!(apps.is_sorted_by(|a, b| a.serial < b.serial), "two apps share a serial");
+        let tokens = tokens.into_iter().map(|token| (token.hash, token)).collect();
+        Self { version, apps, by_id, by_key, tokens }
     }
+
     /// The version of the store that it shows.
     pub fn version(&self) -> u64 {
-        todo!()
+        self.version
     }
+
     /// The app with this number, disabled ones included.
-    pub fn app(&self, _serial: AppSerial) -> Option<&Arc<App>> {
-        todo!()
+    pub fn app(&self, serial: AppSerial) -> Option<&Arc<App>> {
+        let index = self.apps.binary_search_by_key(&serial, |app| app.serial).ok()?;
+        self.apps.get(index)
     }
+
     /// The app of `/apps/{id}`, disabled ones included.
-    pub fn app_by_id(&self, _id: &str) -> Option<&Arc<App>> {
-        todo!()
+    pub fn app_by_id(&self, id: &str) -> Option<&Arc<App>> {
+        self.apps.get(*self.by_id.get(id)?)
     }
+
     /// The app whose active key this is, disabled ones included.
-    pub fn app_by_key(&self, _key: &str) -> Option<&Arc<App>> {
-        todo!()
+    pub fn app_by_key(&self, key: &str) -> Option<&Arc<App>> {
+        self.apps.get(*self.by_key.get(key)?)
     }
+
     /// The token with this hash, expired and revoked ones included.
-    pub fn token_by_hash(&self, _hash: &[u8; 32]) -> Option<&Token> {
-        todo!()
+    pub fn token_by_hash(&self, hash: &[u8; 32]) -> Option<&Token> {
+        self.tokens.get(hash)
+    }
+
+    /// All apps in the order of their serials, disabled ones included.
+    pub fn apps(&self) -> impl ExactSizeIterator<Item = &Arc<App>> {
+        self.apps.iter()
+    }
+
+    /// All tokens, expired and revoked ones included, in no order.
+    pub fn tokens(&self) -> impl ExactSizeIterator<Item = &Token> {
+        self.tokens.values()
+    }
+}
+
+const _: () = assert!(Scope::ALL.len() <= u16::BITS as usize, "a scope is a bit of Scopes");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(serial: u32, id: &str, keys: &[(&str, &str)]) -> App {
+        App {
+            serial: AppSerial(serial),
+            id: id.into(),
+            name: "".into(),
+            enabled: true,
+            keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+            settings: AppSettings::default(),
+        }
+    }
+
+    /// R-AUTH-1, threat T5: exactly the secret matches; every prefix, extension and changed byte is refused.
+    #[test]
+    fn secret_matches_only_itself() {
+        for text in ["s", "7ad3773142a6692b25b8", &"x".repeat(64), &"y".repeat(200)] {
+            let secret = Secret::new(text);
+            assert!(secret.matches(text.as_bytes()));
+            for length in 0..text.len() {
+                assert!(!secret.matches(&text.as_bytes()[..length]), "prefix of {length}");
+            }
+            assert!(
+                !secret.matches(format!("{text}\0").as_bytes()),
+                "HMAC pads keys with zeros; texts must not match so"
+            );
+            assert!(!secret.matches(format!("{text}x").as_bytes()));
+            for index in 0..text.len() {
+                let mut changed = text.as_bytes().to_vec();
+                changed[index] ^= 1;
+                assert!(!secret.matches(&changed), "byte {index} changed");
+            }
+        }
+    }
+
+    /// Threat T27: neither a secret nor a key pair shows its secret in debug output.
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let pair = AppKey::new("public-part", "very-private-part");
+        let shown = format!("{pair:?} {:?}", pair.secret);
+        assert!(shown.contains("public-part") && shown.contains("[secret]"), "{shown}");
+        assert!(!shown.contains("very-private-part"), "{shown}");
+    }
+
+    /// P-CEV-1, P-LIM-3, P-LIM-7, P-CLOSE-2: the settings of an app that nobody configured.
+    #[test]
+    fn default_settings_are_those_of_the_protocol() {
+        let settings = AppSettings::default();
+        assert!(!settings.client_events && !settings.tls_only && !settings.connection_limit_soft);
+        assert_eq!(settings.max_connections, 0);
+        assert_eq!(settings.max_event_data_bytes, 10_240);
+        assert_eq!(settings.max_presence_members, 100);
+        assert!(settings.allowed_origins.is_empty());
+    }
+
+    /// R-TOKEN-6: every name of the table parses to a bit of its own and reads back; no scope is full access.
+    #[test]
+    fn scopes_round_trip_and_limit() {
+        let names = "events:publish,events:batch,channels:read,presence:read,webhooks:manage,encryption:manage,\
+                     schemas:manage,connections:read,analytics:read,channels:auth,channels:subscribe,connections:manage";
+        let every = Scopes::parse(names).expect("the names of the table");
+        assert_eq!(every, Scopes::every());
+        assert_eq!(every.0.count_ones(), 12);
+        assert_eq!(every.to_string(), names);
+        for scope in Scope::ALL {
+            let one = Scopes::parse(scope.name()).expect("a name of the table");
+            assert!(Scope::ALL.into_iter().all(|other| one.allows(other) == (other == scope)));
+            assert!(Scopes::FULL.allows(scope));
+            assert_eq!(one.to_string(), scope.to_string());
+        }
+        assert_eq!(Scopes::parse("").map(|scopes| scopes.to_string()), Ok(String::new()));
+        assert_eq!(Scopes::parse(" events:batch , channels:auth "), Ok(Scopes(0b10_0000_0010)));
+    }
+
+    /// R-TOKEN-6: unknown words and stray commas are errors and unknown stored bits allow nothing, so that no slip
+    /// turns a limited token into one with full access.
+    #[test]
+    fn slips_never_widen_scopes() {
+        for slip in
+            [",", "events:publish,", ",events:publish", "Events:Publish", "events", "events:publish events:batch"]
+        {
+            assert!(Scopes::parse(slip).is_err(), "{slip:?}");
+        }
+        let message = Scopes::parse("events:pubish").expect_err("a typing error").to_string();
+        assert!(message.contains("\"events:pubish\"") && message.contains("events:publish,"), "{message}");
+        assert!(Scope::ALL.into_iter().all(|scope| !Scopes(1 << 15).allows(scope)));
+    }
+
+    /// R-TOKEN-3: a token ends with the millisecond of its expiry, or at once when revoked.
+    #[test]
+    fn token_ends_by_expiry_or_revocation() {
+        let token = Token {
+            id: "tok_1".into(),
+            hash: [0; 32],
+            app: AppSerial(1),
+            scopes: Scopes::FULL,
+            expires_at_ms: Some(1_000),
+            revoked: false,
+        };
+        assert!(token.is_valid(999) && !token.is_valid(1_000));
+        assert!(Token { expires_at_ms: None, ..token.clone() }.is_valid(u64::MAX));
+        assert!(!Token { revoked: true, ..token }.is_valid(0));
+    }
+
+    /// R-AUTH-5: every lookup finds its own app, by serial, id and each active key, and nothing else.
+    #[test]
+    fn directory_finds_each_app_by_its_own_names() {
+        let apps = vec![app(7, "70", &[("k7", "a"), ("k7b", "b")]), app(3, "30", &[("k3", "c")]), app(4, "40", &[])];
+        let token = Token {
+            id: "tok_1".into(),
+            hash: [9; 32],
+            app: AppSerial(3),
+            scopes: Scopes::FULL,
+            expires_at_ms: None,
+            revoked: true,
+        };
+        let directory = Directory::new(42, apps, vec![token]);
+        assert_eq!(directory.version(), 42);
+        assert_eq!(directory.apps().map(|app| app.serial.0).collect::<Vec<_>>(), [3, 4, 7]);
+        for (serial, id) in [(7, "70"), (3, "30"), (4, "40")] {
+            assert_eq!(directory.app(AppSerial(serial)).map(|app| &*app.id), Some(id));
+            assert_eq!(directory.app_by_id(id).map(|app| app.serial.0), Some(serial));
+        }
+        for (key, serial) in [("k7", 7), ("k7b", 7), ("k3", 3)] {
+            assert_eq!(directory.app_by_key(key).map(|app| app.serial.0), Some(serial));
+        }
+        assert!(directory.app(AppSerial(5)).is_none() && directory.app_by_id("k3").is_none());
+        assert!(directory.app_by_key("30").is_none() && directory.app_by_id("").is_none());
+        assert_eq!(directory.token_by_hash(&[9; 32]).map(|token| &*token.id), Some("tok_1"));
+        assert!(directory.token_by_hash(&[8; 32]).is_none());
+        assert_eq!(directory.tokens().len(), 1);
     }
 }

@@ -4,6 +4,8 @@
 
 /// Longest inbound WebSocket message by default: twice the data limit plus 4 KiB (P-IN-5).
 pub const MESSAGE_BYTES_MAX: usize = 2 * EVENT_DATA_BYTES_MAX + 4 * 1024;
+/// Longest inbound WebSocket message on the echo path of the `conformance` feature.
+pub const ECHO_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest decoded `data` of one event by default (P-LIM-3).
 pub const EVENT_DATA_BYTES_MAX: usize = 10_240;
 /// Largest value an app may set for its event data limit.
@@ -30,6 +32,11 @@ pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
 /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
 pub const INVALID_MESSAGES_MAX: u8 = 100;
+/// Fragments that a message may have whatever its length (threat T8).
+pub const FRAGMENTS_MIN: usize = 64;
+/// Beyond them, one more fragment for each of these bytes that a message may have: 448 fragments under the default
+/// limit, yet 4 MiB in fragments of 64 bytes (Autobahn 9.3.1, 9.4.1) where 4 MiB are allowed (threat T8).
+pub const FRAGMENT_BYTES_MEAN_MIN: usize = 64;
 /// Longest reason in a Close frame (P-CLOSE-3; RFC 6455 section 5.5 less the two code bytes).
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Input of a peer quoted in an error message is cut to this (P-FAIL-1).
@@ -46,6 +53,8 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// HTTP request headers (P-LIM-11).
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Header of the PROXY protocol, its TLVs included.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2 * 1024;
 /// Pipelined requests of one connection whose answers are still owed; beyond it reading pauses.
 pub const HTTP_PIPELINE_MAX: usize = 64;
 
@@ -97,6 +106,35 @@ pub const AUTH_FAILURE_ADDRESSES_MAX: usize = 16 * 1024;
 
 /// Seconds that `auth_timestamp` may be off (P-SIGN-1).
 pub const SIGNATURE_WINDOW_S: u64 = 600;
+/// Query parameters of one signed request; each may be read and sorted for several candidates (P-SIGN-5).
+pub const SIGNED_PARAMETERS_MAX: usize = 256;
+
+/// Longest app id; generated ones are 9 digits (P-SDK-22).
+pub const APP_ID_BYTES_MAX: usize = 64;
+/// Longest app key; generated ones are 20 hex digits (P-SDK-22).
+pub const APP_KEY_BYTES_MAX: usize = 128;
+/// Longest app secret; generated ones are 40 base62 characters.
+pub const APP_SECRET_BYTES_MAX: usize = 256;
+/// Longest name of an app or token.
+pub const NAME_BYTES_MAX: usize = 100;
+/// Active key pairs of one app.
+pub const APP_KEYS_MAX: usize = 8;
+/// Origins that an app may list.
+pub const ALLOWED_ORIGINS_MAX: usize = 100;
+/// Largest value an app may set for its presence members.
+pub const PRESENCE_MEMBERS_SETTING_MAX: usize = 10_000;
+/// LMDB's map: the most that the store can hold. Sparse, never resized.
+pub const STORE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Reader slots of the store, shared by all processes that have it open.
+pub const STORE_READERS_MAX: u32 = 1_024;
+/// How often the keeper looks for changes in the store, in ms.
+pub const STORE_POLL_MS: u64 = 250;
+/// `last_used_at` is written with at most one commit per this, in ms.
+pub const TOKEN_USES_COMMIT_MS: u64 = 30_000;
+/// `last_used_at` of one token is written at most once per this, in ms (R-TOKEN-4).
+pub const TOKEN_USE_WRITE_MS: u64 = 60_000;
+/// Token uses that may wait for the keeper; further ones are dropped, a later use of the token makes up for it.
+pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
 
 /// Events that a driver feeds before it drains outputs and flushes.
 pub const EVENTS_PER_TURN: usize = 512;
@@ -118,3 +156,8 @@ pub const REFUSAL_SLOTS_MAX: u32 = 32;
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
+
+/// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text.
+pub const fn message_bytes_max(event_data_bytes_max: u32) -> usize {
+    2 * event_data_bytes_max as usize + 4 * 1024
+}

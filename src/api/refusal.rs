@@ -1,5 +1,8 @@
 //! The one answer to a request that is not carried out (section 7.1 of the Pusher protocol, R-ERR-1).
 
+use crate::app::Scope;
+use crate::auth::request::RequestRefusal;
+
 /// Status, sentence and `Retry-After` of a refusal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
@@ -9,4 +12,112 @@ pub struct Refusal {
     pub message: String,
     /// Seconds for `Retry-After` (429 and 503).
     pub retry_after_s: Option<u32>,
+}
+
+impl Refusal {
+    /// 400: the request breaks a rule that the sentence names (P-STAT-1).
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::plain(400, message)
+    }
+
+    /// 401: no credential, or one that does not hold (P-STAT-2).
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::plain(401, message)
+    }
+
+    /// 403: the credential holds but does not reach that far (P-STAT-3).
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::plain(403, message)
+    }
+
+    /// 403 for a token without the scope (R-TOKEN-6).
+    pub fn missing_scope(scope: Scope) -> Self {
+        Self::forbidden(format!("This token lacks the scope {scope}."))
+    }
+
+    /// 404: unknown app or path (P-STAT-4).
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::plain(404, message)
+    }
+
+    /// 405; the answer also carries `Allow` with the same methods.
+    pub fn method_not_allowed(allow: &str) -> Self {
+        Self::plain(405, format!("This path takes {allow}."))
+    }
+
+    /// 413: data or body above its limit (P-STAT-5).
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::plain(413, message)
+    }
+
+    /// 413 for event data, in the hosted service's words (P-LIM-3, P-STAT-7).
+    pub fn data_too_large(bytes_max: usize) -> Self {
+        Self::too_large(format!("The data content of this event exceeds the allowed maximum ({bytes_max} bytes)."))
+    }
+
+    /// 429: too many requests or failures (P-STAT-6).
+    pub fn too_many(message: impl Into<String>, retry_after_s: u32) -> Self {
+        Self { retry_after_s: Some(retry_after_s), ..Self::plain(429, message) }
+    }
+
+    /// 429 in place of 401 for an address that guesses credentials (threat T6).
+    pub fn too_many_failures() -> Self {
+        Self::too_many("Too many failed credentials from this address; try again in a minute.", 60)
+    }
+
+    /// 503: overload; nothing of the request was carried out (P-STAT-8).
+    pub fn unavailable(message: impl Into<String>, retry_after_s: u32) -> Self {
+        Self { retry_after_s: Some(retry_after_s), ..Self::plain(503, message) }
+    }
+
+    /// Puts words before the sentence, to say which part of a request it is about.
+    #[must_use]
+    pub fn within(self, part: &str) -> Self {
+        Self { message: format!("{part}: {}", self.message), ..self }
+    }
+
+    fn plain(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), retry_after_s: None }
+    }
+}
+
+impl From<RequestRefusal> for Refusal {
+    fn from(refusal: RequestRefusal) -> Self {
+        match refusal {
+            RequestRefusal::UnknownApp(message) => Self::not_found(message),
+            RequestRefusal::Unauthorized(message) => Self::unauthorized(message),
+            RequestRefusal::AppDisabled => Self::forbidden("This app is disabled."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P-STAT-1 to P-STAT-8, P-STAT-7: each kind has its status, and 429 and 503 alone say when to try again.
+    #[test]
+    fn kinds_have_their_status() {
+        let rows = [
+            (Refusal::bad_request("m"), 400, None),
+            (Refusal::unauthorized("m"), 401, None),
+            (Refusal::forbidden("m"), 403, None),
+            (Refusal::not_found("m"), 404, None),
+            (Refusal::method_not_allowed("POST"), 405, None),
+            (Refusal::too_large("m"), 413, None),
+            (Refusal::too_many_failures(), 429, Some(60)),
+            (Refusal::unavailable("m", 1), 503, Some(1)),
+            (RequestRefusal::UnknownApp("m".into()).into(), 404, None),
+            (RequestRefusal::Unauthorized("m".into()).into(), 401, None),
+            (RequestRefusal::AppDisabled.into(), 403, None),
+        ];
+        for (refusal, status, retry_after_s) in rows {
+            assert_eq!((refusal.status, refusal.retry_after_s), (status, retry_after_s), "{refusal:?}");
+        }
+        assert_eq!(
+            Refusal::data_too_large(10_240).message,
+            "The data content of this event exceeds the allowed maximum (10240 bytes)."
+        );
+        assert_eq!(Refusal::bad_request("m").within("batch[3]").message, "batch[3]: m");
+    }
 }

@@ -1,5 +1,8 @@
 //! Method and path to a route, under `/apps/{id}` and `/api/v1/apps/{id}`, with and without the configured prefix (P-CONN-2, R-BASE-1).
 
+use std::borrow::Cow;
+
+use crate::app::Scope;
 use crate::protocol::dialect::Dialect;
 
 /// What a method and path ask for.
@@ -14,7 +17,7 @@ pub enum Route<'a> {
     /// Upgrade or not, `/app/{key}`: a plain GET is answered 426.
     WebSocket {
         /// The app key, percent-decoded.
-        key: std::borrow::Cow<'a, str>,
+        key: Cow<'a, str>,
     },
     /// A route of the HTTP API.
     Api {
@@ -45,7 +48,275 @@ pub enum Endpoint {
     BatchEvents,
 }
 
+impl Endpoint {
+    /// The endpoint that this segment behind the app id names.
+    fn from_segment(segment: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|endpoint| is_segment(segment, endpoint.segment()))
+    }
+
+    fn segment(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::BatchEvents => "batch_events",
+        }
+    }
+
+    /// Its method, as `Allow` names it.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Events | Self::BatchEvents => "POST",
+        }
+    }
+
+    /// The scope that a token needs for it (R-TOKEN-6).
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Events => Scope::EventsPublish,
+            Self::BatchEvents => Scope::EventsBatch,
+        }
+    }
+
+    const ALL: [Self; 2] = [Self::Events, Self::BatchEvents];
+}
+
 /// Finds the route. `path` is as requested; `prefix` is the configured one or `""`.
-pub fn route<'a>(_method: &str, _path: &'a str, _prefix: &str) -> Route<'a> {
-    todo!()
+///
+/// A path is read as it is first, so that configuring a prefix takes no route away, and without its prefix then. A
+/// trailing slash makes another path, as in the hosted service.
+pub fn route<'a>(method: &str, path: &'a str, prefix: &str) -> Route<'a> {
+    let unprefixed = path.strip_prefix(prefix).filter(|rest| !prefix.is_empty() && rest.starts_with('/'));
+    match (route_unprefixed(method, path), unprefixed) {
+        (Route::NotFound(_), Some(rest)) => route_unprefixed(method, rest),
+        (found, _) => found,
+    }
+}
+
+fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
+    if let Some(rest) = path.strip_prefix("/app/") {
+        return route_websocket(method, rest);
+    }
+    if let Some(rest) = path.strip_prefix("/apps/") {
+        return route_api(method, rest, Dialect::Pusher);
+    }
+    if let Some(rest) = path.strip_prefix("/api/v1/apps/") {
+        return route_api(method, rest, Dialect::Relay);
+    }
+    if path.starts_with("/pusher/app/") || path.starts_with("/timeline/") {
+        return Route::Fallback { preflight: method == "OPTIONS" };
+    }
+    match path {
+        "/" | "/up" | "/health" | "/healthz" => read_only(method, Route::Up),
+        "/ready" | "/readyz" => read_only(method, Route::Ready),
+        _ => match path.strip_prefix("/up/") {
+            Some(app_id) if is_one_segment(app_id) => read_only(method, Route::UpApp(app_id)),
+            Some(_) | None => Route::NotFound(dialect_of(path)),
+        },
+    }
+}
+
+fn route_websocket<'a>(method: &str, key: &'a str) -> Route<'a> {
+    if !is_one_segment(key) {
+        return Route::NotFound(Dialect::Pusher);
+    }
+    // HEAD is not GET here: nothing but GET ever upgrades (RFC 6455 section 4.2.1).
+    if method != "GET" {
+        return Route::MethodNotAllowed(Dialect::Pusher, "GET");
+    }
+    match percent_decode(key) {
+        Some(key) => Route::WebSocket { key },
+        None => Route::NotFound(Dialect::Pusher),
+    }
+}
+
+fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
+    let found = rest
+        .split_once('/')
+        .filter(|(app_id, _)| !app_id.is_empty())
+        .and_then(|(app_id, segment)| Some((app_id, Endpoint::from_segment(segment)?)));
+    match found {
+        Some((app_id, endpoint)) if method == endpoint.method() => Route::Api { dialect, app_id, endpoint },
+        Some((_, endpoint)) => Route::MethodNotAllowed(dialect, endpoint.method()),
+        None => Route::NotFound(dialect),
+    }
+}
+
+/// Health is told to GET and HEAD.
+fn read_only<'a>(method: &str, route: Route<'a>) -> Route<'a> {
+    match method {
+        "GET" | "HEAD" => route,
+        _ => Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"),
+    }
+}
+
+/// How an unknown path is told: whoever asks below `/api/` reads JSON.
+fn dialect_of(path: &str) -> Dialect {
+    if path == "/api" || path.starts_with("/api/") { Dialect::Relay } else { Dialect::Pusher }
+}
+
+fn is_one_segment(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
+}
+
+/// True when a segment as requested is this name, percent-encoded or not (P-SIGN-5: clients may encode any of it).
+fn is_segment(requested: &str, name: &str) -> bool {
+    requested == name || requested.contains('%') && percent_decode(requested).as_deref() == Some(name)
+}
+
+/// `None` when an escape is broken or the result is not UTF-8.
+fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let mut byte = [0_u8];
+        const_hex::decode_to_slice(digits, &mut byte).ok()?;
+        bytes.extend_from_slice(&byte);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn api(dialect: Dialect, app_id: &str, endpoint: Endpoint) -> Route<'_> {
+        Route::Api { dialect, app_id, endpoint }
+    }
+
+    fn websocket(key: &str) -> Route<'_> {
+        Route::WebSocket { key: key.into() }
+    }
+
+    /// R-BASE-1, P-HTTP-1, P-HTTP-2, P-CONN-2: both endpoints under both bases, with and without the prefix, also
+    /// where the prefix reads like the beginning of a route.
+    #[test]
+    fn both_bases_with_and_without_the_prefix() {
+        let rows = [
+            ("/apps/3/events", Dialect::Pusher, Endpoint::Events),
+            ("/apps/3/batch_events", Dialect::Pusher, Endpoint::BatchEvents),
+            ("/api/v1/apps/3/events", Dialect::Relay, Endpoint::Events),
+            ("/api/v1/apps/3/batch_events", Dialect::Relay, Endpoint::BatchEvents),
+        ];
+        for prefix in ["", "/pre", "/deep/pre", "/app", "/apps", "/api"] {
+            for before in ["", prefix] {
+                for (rest, dialect, endpoint) in rows {
+                    let path = format!("{before}{rest}");
+                    let found = route("POST", &path, prefix);
+                    assert_eq!(found, api(dialect, "3", endpoint), "{path} with {prefix:?}");
+                }
+                let path = format!("{before}/app/some-key");
+                assert_eq!(route("GET", &path, prefix), websocket("some-key"));
+            }
+        }
+        assert_eq!(route("GET", "/pre/up", "/pre"), Route::Up);
+        assert_eq!(route("POST", "/prefix/apps/3/events", "/pre"), Route::NotFound(Dialect::Pusher));
+        assert_eq!(route("POST", "/pre/pre/apps/3/events", "/pre"), Route::NotFound(Dialect::Pusher));
+        assert_eq!(route("POST", "/pre/apps/3/events", ""), Route::NotFound(Dialect::Pusher));
+    }
+
+    /// R-BASE-3: health and readiness for GET and HEAD; other methods learn which ones are taken.
+    #[test]
+    fn health_paths() {
+        for method in ["GET", "HEAD"] {
+            for path in ["/", "/up", "/health", "/healthz"] {
+                assert_eq!(route(method, path, ""), Route::Up, "{path}");
+            }
+            for path in ["/ready", "/readyz"] {
+                assert_eq!(route(method, path, ""), Route::Ready, "{path}");
+            }
+            assert_eq!(route(method, "/up/17", ""), Route::UpApp("17"));
+        }
+        for path in ["/", "/up", "/ready", "/up/17"] {
+            assert_eq!(route("POST", path, ""), Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"), "{path}");
+        }
+        for path in ["/up/", "/up/1/2", "/upper", "/ready/", "", "//", "/healthzz"] {
+            assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
+        }
+    }
+
+    /// P-CONN-1, P-CONN-8: the WebSocket path takes one segment, percent-decoded, and GET alone.
+    #[test]
+    fn websocket_path() {
+        assert_eq!(route("GET", "/app/app-key", ""), websocket("app-key"));
+        assert_eq!(route("GET", "/app/a%20b%C3%A9", ""), websocket("a b\u{e9}"));
+        assert_eq!(route("GET", "/app/a%2Fb", ""), websocket("a/b"));
+        for path in
+            ["/app", "/app/", "/app/a/b", "/app/a/", "/app/%ff", "/app/%4", "/app/%", "/app/%zz", "/app/%\u{e9}"]
+        {
+            assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
+        }
+        for method in ["POST", "HEAD", "get", "OPTIONS"] {
+            assert_eq!(route(method, "/app/k", ""), Route::MethodNotAllowed(Dialect::Pusher, "GET"), "{method}");
+        }
+    }
+
+    /// P-STAT-4, R-ERR-1: what is not there is 404 in the dialect of its base; a trailing slash is another path.
+    #[test]
+    fn unknown_paths_answer_in_their_dialect() {
+        for rest in
+            ["", "/", "/3", "/3/", "//events", "/3/events/", "/3/event", "/3/Events", "/3/x/events", "/3//events"]
+        {
+            let (pusher, relay) = (format!("/apps{rest}"), format!("/api/v1/apps{rest}"));
+            assert_eq!(route("POST", &pusher, ""), Route::NotFound(Dialect::Pusher), "{pusher}");
+            assert_eq!(route("POST", &relay, ""), Route::NotFound(Dialect::Relay), "{relay}");
+        }
+        for path in ["/api", "/api/", "/api/v1", "/api/v2/apps/3/events"] {
+            assert_eq!(route("POST", path, ""), Route::NotFound(Dialect::Relay), "{path}");
+        }
+        assert_eq!(route("POST", "/apiary", ""), Route::NotFound(Dialect::Pusher));
+        assert_eq!(route("POST", "/pre/api/v1/apps/3/none", "/pre"), Route::NotFound(Dialect::Relay));
+    }
+
+    /// A known path with another method tells the one it takes, in the dialect of its base.
+    #[test]
+    fn other_methods_are_told_the_right_one() {
+        for method in ["GET", "HEAD", "PUT", "OPTIONS", "post", ""] {
+            let pusher = Route::MethodNotAllowed(Dialect::Pusher, "POST");
+            assert_eq!(route(method, "/apps/3/events", ""), pusher, "{method}");
+            let relay = Route::MethodNotAllowed(Dialect::Relay, "POST");
+            assert_eq!(route(method, "/api/v1/apps/3/batch_events", ""), relay, "{method}");
+        }
+    }
+
+    /// Threat T4, P-SIGN-5: percent-encoding in a known segment does not hide it.
+    #[test]
+    fn encoded_segments_are_found() {
+        assert_eq!(route("POST", "/apps/3/%65vents", ""), api(Dialect::Pusher, "3", Endpoint::Events));
+        assert_eq!(route("POST", "/apps/3/batch%5Fevents", ""), api(Dialect::Pusher, "3", Endpoint::BatchEvents));
+        assert_eq!(route("POST", "/apps/3/%2565vents", ""), Route::NotFound(Dialect::Pusher));
+        assert_eq!(route("POST", "/apps/3%2Fevents", ""), Route::NotFound(Dialect::Pusher));
+    }
+
+    /// P-FALL-1: fallback transports and statistics are known for what they are, with and without the prefix.
+    #[test]
+    fn fallback_transports() {
+        for path in ["/pusher/app/k/1/x/xhr_streaming", "/timeline/v2/jsonp", "/pre/pusher/app/", "/pre/timeline/x"] {
+            for (method, preflight) in [("OPTIONS", true), ("POST", false), ("GET", false)] {
+                assert_eq!(route(method, path, "/pre"), Route::Fallback { preflight }, "{method} {path}");
+            }
+        }
+        for path in ["/pusher/app", "/timeline", "/pusher/auth", "/timelines/x"] {
+            assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Threat T22: no path makes routing panic, and only `/apps/{id}/...` ever reaches the API.
+        #[test]
+        fn any_path_gets_a_route(path in "(/(app|apps|api|v1|pre|3|events|\\.\\.|%2e%2e|%00|\u{e9})?){0,6}") {
+            if let Route::Api { app_id, .. } = route("POST", &path, "/pre") {
+                prop_assert!(!app_id.is_empty() && !app_id.contains('/'));
+                prop_assert!(path.contains("apps/"));
+            }
+        }
+    }
 }

@@ -1,9 +1,17 @@
 //! Subscription signatures (P-AUTH-1 to P-AUTH-6, threats T1 and T2).
+//!
+//! What must hold: the part of `auth` before its last `:` is an active key of the app that the connection is bound
+//! to, the part after it is exactly 64 lower-case hex digits, and the HMAC runs over the bytes as they were received.
 
+use ring::hmac;
+use smallvec::SmallVec;
+
+use super::decode_signature;
 use crate::app::App;
+use crate::limits::QUOTED_BYTES_MAX;
 
 /// Why a signature was refused, with the message for the client (P-FAIL-1).
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SubscriptionRefusal {
     /// No `:` in it, or the part before the last `:` is no active key of this app: `Invalid key in subscription auth data: '<auth>'`.
     InvalidKey,
@@ -12,23 +20,252 @@ pub enum SubscriptionRefusal {
 }
 
 /// Verifies `auth` over `socket_id:channel[:channel_data]`, the exact bytes received, in constant time.
+///
+/// # Errors
+/// [`SubscriptionRefusal`]; the socket stays open (P-FAIL-6).
 pub fn verify_subscription(
-    _app: &App,
-    _socket_id: &str,
-    _channel: &str,
-    _channel_data: Option<&str>,
-    _auth: &str,
+    app: &App,
+    socket_id: &str,
+    channel: &str,
+    channel_data: Option<&str>,
+    auth: &str,
 ) -> Result<(), SubscriptionRefusal> {
-    todo!()
+    let (key, signature) = auth.rsplit_once(':').ok_or(SubscriptionRefusal::InvalidKey)?;
+    let (_, pair) = app.active_key(key.as_bytes()).ok_or(SubscriptionRefusal::InvalidKey)?;
+    let tag = decode_signature(signature.as_bytes()).ok_or(SubscriptionRefusal::InvalidSignature)?;
+    let signed = string_to_sign(socket_id, channel, channel_data);
+    hmac::verify(&pair.hmac, &signed, &tag).map_err(|_| SubscriptionRefusal::InvalidSignature)
 }
 
 /// The text that the client reads (P-FAIL-1); what it quotes is cut to 200 bytes at a character boundary.
 pub fn refusal_message(
-    _refusal: &SubscriptionRefusal,
-    _socket_id: &str,
-    _channel: &str,
-    _channel_data: Option<&str>,
-    _auth: &str,
+    refusal: &SubscriptionRefusal,
+    socket_id: &str,
+    channel: &str,
+    channel_data: Option<&str>,
+    auth: &str,
 ) -> String {
-    todo!()
+    match refusal {
+        SubscriptionRefusal::InvalidKey => {
+            format!("Invalid key in subscription auth data: '{}'", cut(auth))
+        }
+        SubscriptionRefusal::InvalidSignature => {
+            let signature = auth.rsplit_once(':').map_or(auth, |(_, signature)| signature);
+            let (separator, channel_data) = channel_data.map_or(("", ""), |data| (":", cut(data)));
+            format!(
+                "Invalid signature: Expected HMAC SHA256 hex digest of {}:{}{separator}{channel_data}, but got {}",
+                cut(socket_id),
+                cut(channel),
+                cut(signature),
+            )
+        }
+    }
+}
+
+/// Strings up to this length are put together on the stack: any private channel, and the usual `channel_data`.
+const SIGNED_BYTES_INLINE: usize = 512;
+
+fn string_to_sign(socket_id: &str, channel: &str, channel_data: Option<&str>) -> SmallVec<[u8; SIGNED_BYTES_INLINE]> {
+    let bytes = socket_id.len() + 1 + channel.len() + channel_data.map_or(0, |data| 1 + data.len());
+    let mut signed = SmallVec::with_capacity(bytes);
+    signed.extend_from_slice(socket_id.as_bytes());
+    signed.push(b':');
+    signed.extend_from_slice(channel.as_bytes());
+    if let Some(data) = channel_data {
+        signed.push(b':');
+        signed.extend_from_slice(data.as_bytes());
+    }
+    signed
+}
+
+fn cut(quoted: &str) -> &str {
+    &quoted[..quoted.floor_char_boundary(QUOTED_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use ::hmac::{Hmac, KeyInit, Mac};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::app::{AppKey, AppSerial, AppSettings};
+
+    const KEY: &str = "278d425bdf160c739803";
+    const SECRET: &str = "7ad3773142a6692b25b8";
+    const SOCKET: &str = "1234.1234";
+    const PRESENCE_DATA: &str = r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#;
+
+    fn app(keys: &[(&str, &str)]) -> App {
+        App {
+            serial: AppSerial(1),
+            id: "3".into(),
+            name: "".into(),
+            enabled: true,
+            keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+            settings: AppSettings::default(),
+        }
+    }
+
+    /// Independent signer, as the server SDKs do it.
+    fn sign(secret: &str, text: &str) -> String {
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
+        mac.update(text.as_bytes());
+        hex::encode(mac.finalize().into_bytes())
+    }
+
+    fn verdict(channel: &str, data: Option<&str>, auth: &str) -> Result<(), SubscriptionRefusal> {
+        verify_subscription(&app(&[(KEY, SECRET)]), SOCKET, channel, data, auth)
+    }
+
+    /// P-AUTH-1, P-AUTH-2, P-AUTH-4, P-AUTH-6: the published vectors; the signin string is the one for a channel
+    /// `:user:` with the user data behind it.
+    #[test]
+    fn published_vectors() {
+        let vectors = [
+            ("private-foobar", None, "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"),
+            (":user:", Some(r#"{"id":"12345"}"#), "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"),
+            (
+                "presence-foobar",
+                Some(PRESENCE_DATA),
+                "31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80",
+            ),
+        ];
+        for (channel, data, digest) in vectors {
+            assert_eq!(verdict(channel, data, &format!("{KEY}:{digest}")), Ok(()), "{channel}");
+        }
+    }
+
+    /// P-AUTH-3: presence without `channel_data` is signed like a private channel; absent and empty data differ.
+    #[test]
+    fn presence_without_channel_data() {
+        let auth = format!("{KEY}:{}", sign(SECRET, "1234.1234:presence-foobar"));
+        assert_eq!(verdict("presence-foobar", None, &auth), Ok(()));
+        assert_eq!(verdict("presence-foobar", Some(""), &auth), Err(SubscriptionRefusal::InvalidSignature));
+    }
+
+    /// P-AUTH-5: any active key of the app verifies with its own secret, keys may hold `:`, and a removed key is invalid.
+    #[test]
+    fn every_active_key_verifies_with_its_own_secret() {
+        let rotated = app(&[("old", "old-secret"), ("new:part", "new-secret")]);
+        let check = |key: &str, secret: &str| {
+            let auth = format!("{key}:{}", sign(secret, "1234.1234:private-a"));
+            verify_subscription(&rotated, SOCKET, "private-a", None, &auth)
+        };
+        assert_eq!(check("old", "old-secret"), Ok(()));
+        assert_eq!(check("new:part", "new-secret"), Ok(()));
+        assert_eq!(check("new:part", "old-secret"), Err(SubscriptionRefusal::InvalidSignature));
+        assert_eq!(check("removed", "old-secret"), Err(SubscriptionRefusal::InvalidKey));
+        assert_eq!(check("part", "new-secret"), Err(SubscriptionRefusal::InvalidKey));
+    }
+
+    /// Threat T1: every single-bit change of the signature is refused.
+    #[test]
+    fn every_bit_flip_is_refused() {
+        let tag = hex::decode(sign(SECRET, "1234.1234:private-a")).expect("hex");
+        assert_eq!(verdict("private-a", None, &format!("{KEY}:{}", hex::encode(&tag))), Ok(()));
+        for bit in 0..256 {
+            let mut forged = tag.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            let auth = format!("{KEY}:{}", hex::encode(forged));
+            assert_eq!(verdict("private-a", None, &auth), Err(SubscriptionRefusal::InvalidSignature), "bit {bit}");
+        }
+    }
+
+    /// Threat T1: a right digest in any other form is refused: truncated to every length, empty, upper-case, with
+    /// bytes before or behind it, or in a wrong alphabet.
+    #[test]
+    fn malformed_signatures_are_refused() {
+        let digest = sign(SECRET, "1234.1234:private-a");
+        assert!(digest.bytes().any(|byte| byte.is_ascii_lowercase()), "the upper-case row needs a letter");
+        let mut forms: Vec<String> = (0..64).map(|length| digest[..length].to_owned()).collect();
+        forms.extend([
+            digest.to_uppercase(),
+            format!("{digest}00"),
+            format!("{digest} "),
+            format!(" {digest}"),
+            format!("0x{}", &digest[2..]),
+            format!("{digest}\n"),
+            "z".repeat(64),
+            "\u{e9}".repeat(32),
+        ]);
+        for form in forms {
+            let auth = format!("{KEY}:{form}");
+            assert_eq!(verdict("private-a", None, &auth), Err(SubscriptionRefusal::InvalidSignature), "{form:?}");
+        }
+    }
+
+    /// Threats T1 and T3: a right signature for another socket, channel or `channel_data`, without a key or with
+    /// another app's key, is refused.
+    #[test]
+    fn signatures_do_not_carry_over() {
+        let digest = sign(SECRET, "1234.1234:private-a");
+        let auth = format!("{KEY}:{digest}");
+        let own = app(&[(KEY, SECRET)]);
+        let invalid = Err(SubscriptionRefusal::InvalidSignature);
+        assert_eq!(verify_subscription(&own, "1234.1235", "private-a", None, &auth), invalid);
+        assert_eq!(verify_subscription(&own, SOCKET, "private-b", None, &auth), invalid);
+        assert_eq!(verify_subscription(&own, SOCKET, "private-a", Some("{}"), &auth), invalid);
+        let presence = format!("{KEY}:{}", sign(SECRET, &format!("{SOCKET}:presence-a:{PRESENCE_DATA}")));
+        assert_eq!(verify_subscription(&own, SOCKET, "presence-a", Some(PRESENCE_DATA), &presence), Ok(()));
+        for altered in
+            [PRESENCE_DATA.replace("10", "11"), PRESENCE_DATA.replace(':', ": "), format!("{PRESENCE_DATA} ")]
+        {
+            assert_eq!(
+                verify_subscription(&own, SOCKET, "presence-a", Some(&altered), &presence),
+                invalid,
+                "{altered}"
+            );
+        }
+        let other = app(&[("other-key", SECRET)]);
+        assert_eq!(verify_subscription(&other, SOCKET, "private-a", None, &auth), Err(SubscriptionRefusal::InvalidKey));
+        for keyless in ["", ":", &digest, &format!(":{digest}"), KEY] {
+            assert_eq!(verdict("private-a", None, keyless), Err(SubscriptionRefusal::InvalidKey), "{keyless:?}");
+        }
+        assert_eq!(verdict("private-a", None, &format!("{KEY}:")), invalid);
+    }
+
+    /// P-FAIL-1: both sentences, word for word; P-FAIL-6: neither holds the expected digest.
+    #[test]
+    fn messages_are_those_of_the_protocol() {
+        let message = refusal_message(&SubscriptionRefusal::InvalidKey, SOCKET, "private-a", None, "nokey:beef");
+        assert_eq!(message, "Invalid key in subscription auth data: 'nokey:beef'");
+        let refusal = SubscriptionRefusal::InvalidSignature;
+        let message = refusal_message(&refusal, SOCKET, "private-a", None, &format!("{KEY}:beef"));
+        assert_eq!(message, "Invalid signature: Expected HMAC SHA256 hex digest of 1234.1234:private-a, but got beef");
+        assert!(!message.contains(&sign(SECRET, "1234.1234:private-a")));
+        let message = refusal_message(&refusal, SOCKET, "presence-a", Some("{}"), &format!("{KEY}:beef"));
+        assert!(message.contains("digest of 1234.1234:presence-a:{}, but got beef"), "{message}");
+    }
+
+    /// P-FAIL-1: quoted input is cut to 200 bytes, never inside a character.
+    #[test]
+    fn quoted_input_is_cut() {
+        let long = "\u{20ac}".repeat(100);
+        let refusal = SubscriptionRefusal::InvalidSignature;
+        let message = refusal_message(&refusal, SOCKET, &long, Some(&long), &format!("{KEY}:{long}"));
+        assert_eq!(message.matches('\u{20ac}').count(), 3 * 66);
+        let message = refusal_message(&SubscriptionRefusal::InvalidKey, SOCKET, "a", None, &long);
+        assert_eq!(message.matches('\u{20ac}').count(), 66);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// P-AUTH-1, P-AUTH-2: agreement with an independent signer for any channel and data, also beyond the stack buffer.
+        #[test]
+        fn agrees_with_an_independent_signer(channel in ".{0,200}", data in proptest::option::of("(?s).{0,800}"), secret in ".{1,80}") {
+            let app = app(&[(KEY, &secret)]);
+            let text = data.as_ref().map_or(format!("{SOCKET}:{channel}"), |data| format!("{SOCKET}:{channel}:{data}"));
+            let auth = format!("{KEY}:{}", sign(&secret, &text));
+            prop_assert_eq!(verify_subscription(&app, SOCKET, &channel, data.as_deref(), &auth), Ok(()));
+        }
+
+        /// Threat T1: no input makes verification or its message panic.
+        #[test]
+        fn any_auth_gets_an_answer(auth in "(?s).{0,300}") {
+            let verdict = verdict("private-a", None, &auth);
+            let refusal = verdict.expect_err("not signed");
+            prop_assert!(refusal_message(&refusal, SOCKET, "private-a", None, &auth).len() < 700);
+        }
+    }
 }

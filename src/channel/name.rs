@@ -1,5 +1,7 @@
 //! Channel names and what their prefix says (P-CHAN-1, P-CHAN-2, R-CHAN-3).
 
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, CHANNEL_NAME_STRICT_BYTES_MAX};
+
 /// Which characters and lengths are allowed (`channel_names`, P-CHAN-2).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum NameRules {
@@ -53,20 +55,157 @@ pub struct ChannelName<'a> {
 }
 
 impl<'a> ChannelName<'a> {
-    /// Checks a name.
-    pub fn parse(
-        _text: &'a str,
-        _rules: NameRules,
-        _source: NameSource,
-    ) -> Result<Self, NameError> {
-        todo!()
+    /// Checks a name. Lengths are in bytes.
+    ///
+    /// # Errors
+    /// `TooLong` before `Invalid`, since clients are told the one from the other (P-FAIL-5).
+    pub fn parse(text: &'a str, rules: NameRules, source: NameSource) -> Result<Self, NameError> {
+        let bytes_max = match (rules, source) {
+            (NameRules::Strict, NameSource::WebSocket) => CHANNEL_NAME_STRICT_BYTES_MAX,
+            (NameRules::Strict, NameSource::Http) | (NameRules::Default | NameRules::Permissive, _) => {
+                CHANNEL_NAME_BYTES_MAX
+            }
+        };
+        if text.len() > bytes_max {
+            return Err(NameError::TooLong(bytes_max));
+        }
+        // The channel of a signed-in user is the one name that may begin with `#`, whatever the rules (P-SDK-25).
+        let user_id = text.strip_prefix(SERVER_TO_USER);
+        let checked = user_id.unwrap_or(text);
+        let is_allowed = match rules {
+            NameRules::Default => checked.bytes().all(is_default) && (user_id.is_some() || !text.starts_with('#')),
+            NameRules::Strict => checked.bytes().all(|byte| is_default(byte) && !matches!(byte, b':' | b'#')),
+            NameRules::Permissive => {
+                !checked.chars().any(|character| character.is_whitespace() || character.is_control())
+            }
+        };
+        if checked.is_empty() || !is_allowed {
+            return Err(NameError::Invalid);
+        }
+        let kind = if user_id.is_some() { ChannelKind::ServerToUser } else { ChannelKind::of_prefix(text) };
+        Ok(Self { text, kind })
     }
+
     /// The name.
     pub fn as_str(&self) -> &'a str {
         self.text
     }
+
     /// Its type.
     pub fn kind(&self) -> ChannelKind {
         self.kind
+    }
+}
+
+impl ChannelKind {
+    /// The type by the leading prefix alone (P-CHAN-1, R-CHAN-3): `no-history-private-x` is public.
+    fn of_prefix(text: &str) -> Self {
+        if text.starts_with("private-encrypted-") {
+            Self::PrivateEncrypted
+        } else if text.starts_with("private-") {
+            Self::Private
+        } else if text.starts_with("presence-") {
+            Self::Presence
+        } else {
+            Self::Public
+        }
+    }
+}
+
+/// The characters of P-CHAN-2.
+fn is_default(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_=@,.;:#".contains(&byte)
+}
+
+/// Begins the name of a signed-in user's channel.
+const SERVER_TO_USER: &str = "#server-to-user-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, rules: NameRules) -> Result<ChannelKind, NameError> {
+        ChannelName::parse(text, rules, NameSource::WebSocket).map(|name| {
+            assert_eq!(name.as_str(), text);
+            name.kind()
+        })
+    }
+
+    /// P-CHAN-1, R-CHAN-3: the type is that of the leading prefix, and of nothing further in.
+    #[test]
+    fn the_leading_prefix_gives_the_type() {
+        for (text, kind) in [
+            ("chat", ChannelKind::Public),
+            ("private-x", ChannelKind::Private),
+            ("private-encrypted-x", ChannelKind::PrivateEncrypted),
+            ("private-encrypted-cache-x", ChannelKind::PrivateEncrypted),
+            ("private-encrypted", ChannelKind::Private),
+            ("private-cache-encrypted-x", ChannelKind::Private),
+            ("private-no-history-cache-x", ChannelKind::Private),
+            ("presence-x", ChannelKind::Presence),
+            ("presence-cache-x", ChannelKind::Presence),
+            ("no-history-private-x", ChannelKind::Public),
+            ("cache-presence-x", ChannelKind::Public),
+            ("x-cache-y", ChannelKind::Public),
+            ("private", ChannelKind::Public),
+            ("privatex-", ChannelKind::Public),
+            ("Private-x", ChannelKind::Public),
+            ("#server-to-user-7", ChannelKind::ServerToUser),
+            ("#server-to-user-private-7", ChannelKind::ServerToUser),
+            ("x#server-to-user-7", ChannelKind::Public),
+        ] {
+            assert_eq!(parse(text, NameRules::Default), Ok(kind), "{text}");
+        }
+    }
+
+    /// P-CHAN-2: every ASCII character, against the set as the rule writes it.
+    #[test]
+    fn characters_of_the_default_set() {
+        const ALLOWED: &str = "-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=@,.;:#";
+        for character in (0..128_u8).map(char::from) {
+            let text = format!("a{character}");
+            let allowed = ALLOWED.contains(character);
+            assert_eq!(parse(&text, NameRules::Default).is_ok(), allowed, "{text:?}");
+            assert_eq!(parse(&text, NameRules::Strict).is_ok(), allowed && !":#".contains(character), "{text:?}");
+            let visible = !character.is_whitespace() && !character.is_control();
+            assert_eq!(parse(&text, NameRules::Permissive).is_ok(), visible, "{text:?}");
+        }
+        assert_eq!(parse("é", NameRules::Default), Err(NameError::Invalid));
+        assert_eq!(parse("é", NameRules::Permissive), Ok(ChannelKind::Public));
+        assert_eq!(parse("a\u{2003}b", NameRules::Permissive), Err(NameError::Invalid));
+    }
+
+    /// P-CHAN-2: a leading `#` only before `server-to-user-<id>`, which needs an id.
+    #[test]
+    fn a_leading_hash_is_reserved() {
+        for rules in [NameRules::Default, NameRules::Strict] {
+            assert_eq!(parse("#general", rules), Err(NameError::Invalid));
+            assert_eq!(parse("#server-to-user", rules), Err(NameError::Invalid));
+            assert_eq!(parse("#server-to-user-a b", rules), Err(NameError::Invalid));
+        }
+        assert_eq!(parse("#general", NameRules::Permissive), Ok(ChannelKind::Public));
+        for rules in [NameRules::Default, NameRules::Strict, NameRules::Permissive] {
+            assert_eq!(parse("#server-to-user-", rules), Err(NameError::Invalid));
+            assert_eq!(parse("#server-to-user-7", rules), Ok(ChannelKind::ServerToUser));
+        }
+    }
+
+    /// P-CHAN-2: 1 to 200 bytes, and 164 under `strict` on WebSockets; bytes, not characters.
+    #[test]
+    fn lengths_are_in_bytes() {
+        let of = |length: usize| "a".repeat(length);
+        for (rules, source, max) in [
+            (NameRules::Default, NameSource::WebSocket, 200),
+            (NameRules::Default, NameSource::Http, 200),
+            (NameRules::Permissive, NameSource::WebSocket, 200),
+            (NameRules::Strict, NameSource::Http, 200),
+            (NameRules::Strict, NameSource::WebSocket, 164),
+        ] {
+            assert_eq!(ChannelName::parse("", rules, source), Err(NameError::Invalid));
+            assert!(ChannelName::parse(&of(max), rules, source).is_ok());
+            assert_eq!(ChannelName::parse(&of(max + 1), rules, source), Err(NameError::TooLong(max)));
+        }
+        assert!(parse(&"é".repeat(100), NameRules::Permissive).is_ok());
+        assert_eq!(parse(&"é".repeat(101), NameRules::Permissive), Err(NameError::TooLong(200)));
     }
 }

@@ -1,1 +1,147 @@
-//! To come.
+//! The command line. Standard output carries what was asked for (with `--json` nothing but JSON), everything else
+//! goes to standard error. Exit codes: 0 done, 1 it failed, 2 it was asked for wrongly.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ConfigError, DATA_DEFAULT, Settings};
+use crate::server::ServeError;
+use crate::store::{Missing, Store, StoreError};
+
+mod app;
+mod dev;
+mod logging;
+mod serve;
+mod time;
+mod token;
+
+pub use dev::{DevApp, dev_banner};
+
+/// A self-hosted realtime relay that speaks the Pusher Channels protocol.
+#[derive(Debug, Parser)]
+#[command(name = "relay", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve WebSockets and the HTTP API.
+    #[command(alias = "start")]
+    Serve(serve::ServeArguments),
+    /// Check flags, environment and relay.toml as `serve` would, and say what would be served.
+    CheckConfig(serve::ServeArguments),
+    /// Make, show and change apps, also while the server runs.
+    #[command(subcommand)]
+    App(app::AppCommand),
+    /// Make, list and revoke tokens, also while the server runs.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Print the version.
+    Version,
+}
+
+/// Where the store is and how to answer; every command on the store takes these.
+#[derive(Args, Clone, Debug)]
+struct StoreArguments {
+    /// Data directory [default: RELAY_DATA, or `data` of relay.toml, or /var/lib/relay].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Read this relay.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print only JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+impl StoreArguments {
+    fn open(&self, missing: Missing) -> Result<Store, CommandError> {
+        if let Some(data) = &self.data {
+            return Ok(Store::open(data, missing)?);
+        }
+        let settings = Settings::gather(Vec::new(), self.config.clone(), std::env::vars_os())?;
+        let data = settings.text("data").unwrap_or(DATA_DEFAULT);
+        Ok(Store::open(data.as_ref(), missing)?)
+    }
+
+    /// Prints the answer in the way that was asked for.
+    fn answer(&self, json: &serde_json::Value, text: &str) -> Result<(), CommandError> {
+        if self.json { print(&format!("{json:#}\n")) } else { print(text) }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The command line itself is wrong.
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+}
+
+impl CommandError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Usage(_) | Self::Store(StoreError::Invalid(_)) => ExitCode::from(2),
+            Self::Store(_) | Self::Serve(_) | Self::Output(_) => ExitCode::from(1),
+        }
+    }
+}
+
+/// Runs the command of this process's arguments.
+pub fn run() -> ExitCode {
+    run_with(std::env::args_os())
+}
+
+fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output, mistakes to standard error; a closed pipe is not ours to report.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let done = match arguments.command {
+        Command::Serve(arguments) => serve::serve(&arguments),
+        Command::CheckConfig(arguments) => serve::check_config(&arguments),
+        Command::App(command) => app::run(command),
+        Command::Token(command) => token::run(command),
+        Command::Version => print(concat!("relay ", env!("CARGO_PKG_VERSION"), "\n")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&format!("relay: {error}"));
+            error.exit_code()
+        }
+    }
+}
+
+/// Writes what was asked for to standard output.
+fn print(text: &str) -> Result<(), CommandError> {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Tells people something on standard error. If nobody can read it, there is nobody to tell.
+fn note(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}

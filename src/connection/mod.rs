@@ -1,4 +1,19 @@
-//! One connection: its key, its phases, what it owes.
+//! One connection: its key, its phases, and the two parts of its state.
+//!
+//! The hot line is one cache line per slot and is all that fan-out touches. The cold part is boxed and exists only
+//! while a connection needs it: during HTTP, with a partial frame, on presence channels, beyond three channels.
+
+pub mod outbox;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::wire::http::RequestDecoder;
+use crate::wire::websocket::Decoder;
+use outbox::Outbox;
 
 /// Names one connection of one shard. A completion for an old generation is ignored.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -7,4 +22,209 @@ pub struct ConnectionKey {
     pub slot: u32,
     /// Counts the uses of the slot, from 1; wraps past `u32::MAX` to 1.
     pub generation: u32,
+}
+
+/// No index: the end of every `u32` handle's range.
+pub const NONE: u32 = u32::MAX;
+
+/// Where a connection stands.
+///
+/// ```text
+/// Free -> Http -> Admitting -> Open -> Closing -> Ended -> Free
+///           |          |         |        ^
+///           |          +---------+--------+   refusal, error, drain, peer's Close
+///           +-> Lingering -> Ended            answered for the last time, waits for the peer's FIN
+/// ```
+/// `Ended` means that the driver was asked to close and has not yet said `Closed`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Phase {
+    /// The slot is not in use.
+    Free,
+    /// Reads HTTP requests.
+    Http,
+    /// The upgrade was answered; the app's owner is asked whether there is room (P-CLOSE-2).
+    Admitting,
+    /// A WebSocket after `connection_established`.
+    Open,
+    /// Our Close frame is queued or sent; nothing but the peer's Close is read any more.
+    Closing,
+    /// The last HTTP answer is queued or sent; input is discarded until the peer's FIN (P-HTTP-16).
+    Lingering,
+    /// The driver closes it.
+    Ended,
+}
+
+/// Single facts about a connection, one bit each.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// It stands on the list of connections to flush.
+    pub const DIRTY: Self = Self(1);
+    /// The driver was asked not to read from it.
+    pub const PAUSED: Self = Self(1 << 1);
+    /// A WebSocket ping was sent and nothing was heard since (P-LIVE-4).
+    pub const AWAITING_PONG: Self = Self(1 << 2);
+    /// It counts to its app's connections.
+    pub const COUNTED: Self = Self(1 << 3);
+    /// The peer's Close frame was received.
+    pub const PEER_CLOSED: Self = Self(1 << 4);
+    /// The peer's direction ended (FIN).
+    pub const READ_ENDED: Self = Self(1 << 5);
+    /// It owed bytes when the sweep came by, and nothing was taken since (P-CLOSE-5).
+    pub const STALLED: Self = Self(1 << 6);
+    /// The connection ends with the answer that is queued last.
+    pub const LAST_ANSWER: Self = Self(1 << 7);
+    /// Echo path of the `conformance` feature.
+    pub const ECHO: Self = Self(1 << 9);
+    /// It owed bytes at two visits of the sweep, and nothing was taken between.
+    pub const STALLED_LONG: Self = Self(1 << 8);
+    /// It was closed as a slow reader: reset it at the deadline.
+    pub const RESET: Self = Self(1 << 10);
+
+    /// Sets a flag.
+    pub fn insert(&mut self, flag: Self) {
+        self.0 |= flag.0;
+    }
+    /// Clears a flag.
+    pub fn remove(&mut self, flag: Self) {
+        self.0 &= !flag.0;
+    }
+    /// True when the flag is set.
+    pub fn contains(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+    /// Sets the flag and tells whether it was clear before.
+    pub fn raise(&mut self, flag: Self) -> bool {
+        let was_clear = !self.contains(flag);
+        self.insert(flag);
+        was_clear
+    }
+}
+
+/// Channels that stand in the hot line; further ones are in the cold part.
+pub const CHANNELS_INLINE: usize = 3;
+
+/// The hot line of one slot: 64 bytes, one cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Hot {
+    /// Generation of the connection in the slot.
+    pub generation: u32,
+    /// Serial of its app, or `NONE` before the handshake.
+    pub app: u32,
+    /// Index of its cold part, or `NONE`.
+    pub cold: u32,
+    /// Client events: theoretical arrival time of the next, in ms of the monotonic clock, wrapping (P-LIM-9).
+    pub client_event_due_ms: u32,
+    /// What it owes.
+    pub outbox: Outbox,
+    /// Its first subscribed channels (indices of the shard's local channels).
+    pub channels: [u32; CHANNELS_INLINE],
+    /// How many of `channels` are in use.
+    pub channels_inline: u8,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Facts.
+    pub flags: Flags,
+}
+
+const _: () = assert!(size_of::<Hot>() == 64, "one cache line per connection");
+
+impl Hot {
+    /// An unused line.
+    pub const FREE: Self = Self {
+        generation: 0,
+        app: NONE,
+        cold: NONE,
+        client_event_due_ms: 0,
+        outbox: Outbox::EMPTY,
+        channels: [NONE; CHANNELS_INLINE],
+        channels_inline: 0,
+        phase: Phase::Free,
+        flags: Flags(0),
+    };
+
+    /// The channels in the hot line.
+    pub fn inline_channels(&self) -> &[u32] {
+        &self.channels[..usize::from(self.channels_inline)]
+    }
+}
+
+/// The cold part of a connection.
+#[derive(Debug, Default)]
+pub struct Cold {
+    /// While it speaks HTTP.
+    pub http: Option<Box<Http>>,
+    /// A partial frame or message.
+    pub decoder: Decoder,
+    /// Bytes that arrived while the connection was being admitted; at most one read.
+    pub held_back: Vec<u8>,
+    /// When the message in `decoder` must be whole, in ms of the monotonic clock; 0 when none is partial (threat T8).
+    pub message_deadline_ms: u64,
+    /// Malformed messages so far (P-IN-3).
+    pub invalid_messages: u8,
+    /// Channels beyond those in the hot line.
+    pub more_channels: Vec<u32>,
+    /// User id per presence channel that it has joined or is joining.
+    pub members: Vec<(u32, Arc<str>)>,
+}
+
+impl Cold {
+    /// True when nothing is held and the cold part can go.
+    pub fn is_empty(&self) -> bool {
+        self.http.is_none()
+            && self.decoder.is_idle()
+            && self.held_back.is_empty()
+            && self.invalid_messages == 0
+            && self.more_channels.is_empty()
+            && self.members.is_empty()
+    }
+}
+
+/// A connection that speaks HTTP.
+#[derive(Debug)]
+pub struct Http {
+    /// A partial request.
+    pub decoder: RequestDecoder,
+    /// The client's address: the peer's, or what a trusted proxy said.
+    pub client: IpAddr,
+    /// What is known of a proxy in front.
+    pub proxy: Proxy,
+    /// It came in on the metrics and health port.
+    pub metrics: bool,
+    /// It came in at capacity: WebSockets are refused with 4100 (P-CLOSE-2).
+    pub refuse: bool,
+    /// When the request at hand must be whole, in ms of the monotonic clock; 0 between requests.
+    pub deadline_ms: u64,
+    /// Answers owed, oldest first, from the first that is not ready yet.
+    pub answers: VecDeque<Answer>,
+    /// Ticket of the first of `answers`.
+    pub first_ticket: u32,
+    /// Bytes that arrived while too many answers were owed; at most one read.
+    pub held_back: Vec<u8>,
+}
+
+/// What may stand before the first HTTP byte.
+#[derive(Debug)]
+pub enum Proxy {
+    /// The peer is no trusted proxy, or its header was read.
+    Direct,
+    /// The peer is a trusted proxy: a PROXY header may come; the bytes so far.
+    Awaited(Vec<u8>),
+    /// The peer is a trusted proxy and what may come was read: `X-Forwarded-For` is believed.
+    Trusted,
+}
+
+/// An answer to one request, in order.
+#[derive(Debug)]
+pub enum Answer {
+    /// Other shards must accept first.
+    Waiting {
+        /// The connection may carry further requests after it.
+        keep_alive: bool,
+    },
+    /// It waits only for those before it.
+    Ready(Bytes),
 }

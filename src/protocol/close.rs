@@ -1,4 +1,8 @@
-//! The table of close codes (section 2.2 of the Pusher protocol).
+//! The table of close codes (section 2.2 of the Pusher protocol). None is 4300 or above (P-SDK-14).
+
+use std::borrow::Cow;
+
+use crate::limits::QUOTED_BYTES_MAX;
 
 /// Why the server ends a connection; each has one code and one message.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,10 +42,92 @@ pub enum CloseReason {
 impl CloseReason {
     /// The close code.
     pub fn code(&self) -> u16 {
-        todo!()
+        match self {
+            Self::TlsOnly => 4000,
+            Self::UnknownApp(_) => 4001,
+            Self::AppDisabled => 4003,
+            Self::OverQuota => 4004,
+            Self::PathNotFound => 4005,
+            Self::InvalidVersionString => 4006,
+            Self::UnsupportedProtocolVersion => 4007,
+            Self::NoProtocolVersion => 4008,
+            Self::OriginNotAllowed | Self::TooManyInvalidMessages => 4009,
+            Self::OverCapacity | Self::TooSlow => 4100,
+            Self::Draining | Self::EventsLost => 4200,
+            Self::PongTimeout => 4201,
+        }
     }
+
     /// The message of `pusher:error` and of the Close frame.
-    pub fn message(&self) -> std::borrow::Cow<'static, str> {
-        todo!()
+    pub fn message(&self) -> Cow<'static, str> {
+        let message = match self {
+            Self::TlsOnly => "This app accepts TLS connections only",
+            Self::UnknownApp(key) => return Cow::Owned(unknown_app(key)),
+            Self::AppDisabled => "This app is disabled",
+            Self::OverQuota => "This app is over its connection quota",
+            Self::PathNotFound => "Path not found: connect to /app/{key}",
+            Self::InvalidVersionString => "Invalid version string format",
+            Self::UnsupportedProtocolVersion => "Unsupported protocol version: 4 to 7 are supported",
+            Self::NoProtocolVersion => "No protocol version supplied",
+            Self::OriginNotAllowed => "Origin not allowed",
+            Self::TooManyInvalidMessages => "Too many invalid messages",
+            Self::OverCapacity => "Over capacity",
+            Self::TooSlow => "Connection reads too slowly",
+            Self::Draining => "Server is going away, please reconnect",
+            Self::EventsLost => "Events were lost, please reconnect",
+            Self::PongTimeout => "Pong reply not received in time",
+        };
+        Cow::Borrowed(message)
+    }
+}
+
+/// P-CONN-8.
+fn unknown_app(key: &str) -> String {
+    let key = &key[..key.floor_char_boundary(QUOTED_BYTES_MAX)];
+    format!("App key {key} not in this cluster. Did you forget to specify the cluster?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::CLOSE_REASON_BYTES_MAX;
+
+    fn all() -> Vec<CloseReason> {
+        vec![
+            CloseReason::TlsOnly,
+            CloseReason::UnknownApp("abc".into()),
+            CloseReason::AppDisabled,
+            CloseReason::OverQuota,
+            CloseReason::PathNotFound,
+            CloseReason::InvalidVersionString,
+            CloseReason::UnsupportedProtocolVersion,
+            CloseReason::NoProtocolVersion,
+            CloseReason::OriginNotAllowed,
+            CloseReason::TooManyInvalidMessages,
+            CloseReason::OverCapacity,
+            CloseReason::TooSlow,
+            CloseReason::Draining,
+            CloseReason::EventsLost,
+            CloseReason::PongTimeout,
+        ]
+    }
+
+    /// P-SDK-14: no close code reaches 4300, where pusher-js would stay away for good. P-CLOSE-3: every fixed message
+    /// fits a Close frame uncut.
+    #[test]
+    fn codes_and_messages_fit_a_close_frame() {
+        for reason in all() {
+            assert!((4000..4300).contains(&reason.code()), "{reason:?}");
+            assert!(!reason.message().is_empty() && reason.message().len() <= CLOSE_REASON_BYTES_MAX, "{reason:?}");
+        }
+    }
+
+    /// P-CONN-8: the text that SDK users search for, with the key cut at a character boundary.
+    #[test]
+    fn unknown_app_quotes_the_key() {
+        let message = CloseReason::UnknownApp("abc".into()).message();
+        assert_eq!(message, "App key abc not in this cluster. Did you forget to specify the cluster?");
+        let long = CloseReason::UnknownApp("é".repeat(101) + "x").message().into_owned();
+        assert!(long.starts_with(&format!("App key {} not in", "é".repeat(100))));
     }
 }

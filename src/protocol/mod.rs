@@ -5,3 +5,10 @@ pub mod close;
 pub mod dialect;
 pub mod server_event;
 pub mod socket_id;
+
+use crate::limits;
+
+/// What a peer sent, cut for quoting in an error message at a character boundary (P-FAIL-1).
+pub fn quote(text: &str) -> &str {
+    &text[..text.floor_char_boundary(limits::QUOTED_BYTES_MAX)]
+}

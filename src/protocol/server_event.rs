@@ -1,74 +1,189 @@
 //! What the server says (section 4 of the Pusher protocol), as JSON text appended to a buffer. Key order is
 //! `event`, `channel`, `data`, `user_id`.
+//!
+//! The `data` of every frame but `pusher:error` and `pusher:subscription_error` is a JSON string (P-SDK-3, P-SDK-4,
+//! P-SDK-8): where it holds an object, that object's text is made first and then written as a literal.
 
 use super::socket_id::SocketId;
 
-/// Appends a JSON string literal, quotes included.
-pub fn encode_json_string(_out: &mut Vec<u8>, _text: &str) {
-    todo!()
+/// Appends a JSON string literal, quotes included. Escapes what RFC 8259 section 7 demands and nothing else.
+pub fn encode_json_string(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text.as_bytes();
+    out.reserve(rest.len() + 2);
+    out.push(b'"');
+    while let Some((clean, byte)) = split_at_escape(rest) {
+        out.extend_from_slice(clean);
+        encode_escape(out, byte);
+        rest = rest.get(clean.len() + 1..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
 }
+
 /// P-CONN-9.
-pub fn encode_connection_established(
-    _out: &mut Vec<u8>,
-    _socket_id: SocketId,
-    _activity_timeout_s: u32,
-) {
-    todo!()
+pub fn encode_connection_established(out: &mut Vec<u8>, socket_id: SocketId, activity_timeout_s: u32) {
+    let data = format!(r#"{{"socket_id":"{socket_id}","activity_timeout":{activity_timeout_s}}}"#);
+    out.extend_from_slice(br#"{"event":"pusher:connection_established","data":"#);
+    encode_json_string(out, &data);
+    out.push(b'}');
 }
+
 /// P-LIVE-2.
-pub fn encode_pong(_out: &mut Vec<u8>) {
-    todo!()
+pub fn encode_pong(out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"event":"pusher:pong","data":"{}"}"#);
 }
+
 /// P-OUT-11; `code: None` is null.
-pub fn encode_error(_out: &mut Vec<u8>, _code: Option<u16>, _message: &str) {
-    todo!()
+pub fn encode_error(out: &mut Vec<u8>, code: Option<u16>, message: &str) {
+    out.extend_from_slice(br#"{"event":"pusher:error","data":{"code":"#);
+    match code {
+        Some(code) => encode_number(out, code),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(br#","message":"#);
+    encode_json_string(out, message);
+    out.extend_from_slice(b"}}");
 }
+
 /// P-OUT-1.
-pub fn encode_subscription_succeeded(_out: &mut Vec<u8>, _channel: &str) {
-    todo!()
+pub fn encode_subscription_succeeded(out: &mut Vec<u8>, channel: &str) {
+    encode_channel_event(out, "pusher_internal:subscription_succeeded", channel, r#""{}""#, None);
 }
+
 /// P-OUT-2. Members in join order: user id and `user_info` as raw JSON text.
 pub fn encode_presence_succeeded<'a>(
-    _out: &mut Vec<u8>,
-    _channel: &str,
-    _members: impl ExactSizeIterator<Item = (&'a str, Option<&'a str>)> + Clone,
+    out: &mut Vec<u8>,
+    channel: &str,
+    members: impl ExactSizeIterator<Item = (&'a str, Option<&'a str>)> + Clone,
 ) {
-    todo!()
+    let mut data = Vec::new();
+    data.extend_from_slice(br#"{"presence":{"count":"#);
+    encode_number(&mut data, members.len());
+    data.extend_from_slice(br#","ids":["#);
+    for (index, (user_id, _)) in members.clone().enumerate() {
+        encode_comma(&mut data, index);
+        encode_json_string(&mut data, user_id);
+    }
+    data.extend_from_slice(br#"],"hash":{"#);
+    for (index, (user_id, user_info)) in members.enumerate() {
+        encode_comma(&mut data, index);
+        encode_json_string(&mut data, user_id);
+        data.push(b':');
+        data.extend_from_slice(user_info.unwrap_or("null").as_bytes());
+    }
+    data.extend_from_slice(b"}}}");
+    encode_event_with_object(out, "pusher_internal:subscription_succeeded", channel, data);
 }
-/// P-OUT-3.
-pub fn encode_member_added(
-    _out: &mut Vec<u8>,
-    _channel: &str,
-    _user_id: &str,
-    _user_info: Option<&str>,
-) {
-    todo!()
+
+/// P-OUT-3; without `user_info` that member is left out (P-PRES-4).
+pub fn encode_member_added(out: &mut Vec<u8>, channel: &str, user_id: &str, user_info: Option<&str>) {
+    let mut data = br#"{"user_id":"#.to_vec();
+    encode_json_string(&mut data, user_id);
+    if let Some(user_info) = user_info {
+        data.extend_from_slice(br#","user_info":"#);
+        data.extend_from_slice(user_info.as_bytes());
+    }
+    data.push(b'}');
+    encode_event_with_object(out, "pusher_internal:member_added", channel, data);
 }
+
 /// P-OUT-4.
-pub fn encode_member_removed(_out: &mut Vec<u8>, _channel: &str, _user_id: &str) {
-    todo!()
+pub fn encode_member_removed(out: &mut Vec<u8>, channel: &str, user_id: &str) {
+    let mut data = br#"{"user_id":"#.to_vec();
+    encode_json_string(&mut data, user_id);
+    data.push(b'}');
+    encode_event_with_object(out, "pusher_internal:member_removed", channel, data);
 }
+
 /// P-OUT-5 and P-OUT-6. `data_literal` is a JSON string literal, quotes included, copied as it is.
-pub fn encode_channel_event(
-    _out: &mut Vec<u8>,
-    _event: &str,
-    _channel: &str,
-    _data_literal: &str,
-    _user_id: Option<&str>,
-) {
-    todo!()
+pub fn encode_channel_event(out: &mut Vec<u8>, event: &str, channel: &str, data_literal: &str, user_id: Option<&str>) {
+    out.reserve(MEMBERS_BYTES + event.len() + channel.len() + data_literal.len());
+    out.extend_from_slice(br#"{"event":"#);
+    encode_json_string(out, event);
+    out.extend_from_slice(br#","channel":"#);
+    encode_json_string(out, channel);
+    out.extend_from_slice(br#","data":"#);
+    out.extend_from_slice(data_literal.as_bytes());
+    if let Some(user_id) = user_id {
+        out.extend_from_slice(br#","user_id":"#);
+        encode_json_string(out, user_id);
+    }
+    out.push(b'}');
 }
-/// P-FAIL-2.
-pub fn encode_subscription_error(
-    _out: &mut Vec<u8>,
-    _channel: &str,
-    _kind: &str,
-    _error: &str,
-    _status: u16,
-) {
-    todo!()
+
+/// P-FAIL-2: the one channel frame whose `data` is an object.
+pub fn encode_subscription_error(out: &mut Vec<u8>, channel: &str, kind: &str, error: &str, status: u16) {
+    out.extend_from_slice(br#"{"event":"pusher:subscription_error","channel":"#);
+    encode_json_string(out, channel);
+    out.extend_from_slice(br#","data":{"type":"#);
+    encode_json_string(out, kind);
+    out.extend_from_slice(br#","error":"#);
+    encode_json_string(out, error);
+    out.extend_from_slice(br#","status":"#);
+    encode_number(out, status);
+    out.extend_from_slice(b"}}");
 }
+
 /// R-AUTHREQ-1.
-pub fn encode_auth_required(_out: &mut Vec<u8>, _channel: &str, _socket_id: SocketId) {
-    todo!()
+pub fn encode_auth_required(out: &mut Vec<u8>, channel: &str, socket_id: SocketId) {
+    let mut data = br#"{"channel":"#.to_vec();
+    encode_json_string(&mut data, channel);
+    data.extend_from_slice(format!(r#","socket_id":"{socket_id}"}}"#).as_bytes());
+    encode_event_with_object(out, "auth_required", channel, data);
 }
+
+/// A channel frame whose `data` is the text of an object.
+fn encode_event_with_object(out: &mut Vec<u8>, event: &str, channel: &str, object: Vec<u8>) {
+    let object = String::from_utf8(object).expect("made of strings alone");
+    let mut literal = Vec::new();
+    encode_json_string(&mut literal, &object);
+    let literal = String::from_utf8(literal).expect("a literal of a string is UTF-8");
+    encode_channel_event(out, event, channel, &literal, None);
+}
+
+fn encode_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn encode_comma(out: &mut Vec<u8>, index: usize) {
+    if index > 0 {
+        out.push(b',');
+    }
+}
+
+/// What stands before the first byte that must be escaped, and that byte; `None` when there is none.
+fn split_at_escape(bytes: &[u8]) -> Option<(&[u8], u8)> {
+    // Whole blocks are tested without a branch per byte, which the compiler turns into vector instructions.
+    let (blocks, _) = bytes.as_chunks::<32>();
+    let clean_blocks =
+        blocks.iter().take_while(|block| !block.iter().fold(false, |any, byte| any | needs_escape(*byte))).count();
+    let start = clean_blocks * 32;
+    let at = start + bytes.get(start..)?.iter().position(|byte| needs_escape(*byte))?;
+    Some((bytes.get(..at)?, *bytes.get(at)?))
+}
+
+fn needs_escape(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+fn encode_escape(out: &mut Vec<u8>, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        0x08 => b'b',
+        b'\t' => b't',
+        b'\n' => b'n',
+        0x0c => b'f',
+        b'\r' => b'r',
+        b'"' | b'\\' => byte,
+        _ => {
+            let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]];
+            out.extend_from_slice(br"\u00");
+            out.extend_from_slice(&digits);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Room for the members of a channel event without their values, and for their quotes.
+const MEMBERS_BYTES: usize = 64;

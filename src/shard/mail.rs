@@ -1,5 +1,122 @@
 //! What shards say to each other.
+//!
+//! Two classes. Control mail is state: each request is kept by its sender until it is answered, at most one per
+//! channel (or connection) is under way, so its amount is bounded by what exists. Event mail costs credit: a shard may
+//! have [`limits::EVENT_MAIL_BYTES_MAX`] of it under way to each other shard, and the receiver gives the credit back
+//! once it has handled the mail and holds no more than its memory bound.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::ShardIndex;
+use crate::api::answer::Counts;
+use crate::app::AppSerial;
+use crate::connection::ConnectionKey;
+use crate::limits;
 
 /// One mail. Opaque to drivers.
 #[derive(Debug)]
-pub struct Mail {}
+pub struct Mail(pub(super) Body);
+
+/// A channel of an app, with the hash that names its owner and finds it in every table.
+#[derive(Clone, Debug)]
+pub(super) struct ChannelKey {
+    pub(super) app: AppSerial,
+    pub(super) name: Arc<str>,
+    pub(super) hash: u64,
+}
+
+/// A connection anywhere in the process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Anywhere {
+    pub(super) shard: ShardIndex,
+    pub(super) connection: ConnectionKey,
+}
+
+/// Names one publish request that awaits its owners.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct PendingId {
+    pub(super) index: u32,
+    /// Guards against the reuse of `index`.
+    pub(super) nonce: u32,
+}
+
+/// One event for one channel.
+#[derive(Debug)]
+pub(super) struct PublishItem {
+    pub(super) channel: ChannelKey,
+    pub(super) frame: Bytes,
+    pub(super) exclude: Option<Anywhere>,
+    /// Number of the item in its request.
+    pub(super) number: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    /// To the owner: this shard now has `count` subscribers (also those who wait for the answer). Answered `Recorded`.
+    Subscribers { channel: ChannelKey, count: u32 },
+    /// To the subscribers' shard: the count is recorded; events follow from here on (P-SUB-5).
+    Recorded { channel: ChannelKey },
+    /// To the owner: a connection wants to join a presence channel. Answered `Joined`.
+    Join {
+        channel: ChannelKey,
+        connection: ConnectionKey,
+        ticket: u32,
+        user_id: Arc<str>,
+        user_info: Option<Arc<str>>,
+        members_max: u32,
+    },
+    /// To the joiner's shard: the encoded roster, or `None` when the channel is full (P-LIM-7).
+    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Option<Bytes> },
+    /// To the owner: one connection of a member left.
+    Leave { channel: ChannelKey, user_id: Arc<str> },
+    /// To the owners: events of one request (or a client event, without `request`). Costs credit.
+    Publish { request: Option<PendingId>, counts: bool, items: Vec<PublishItem> },
+    /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17).
+    Accepted { request: PendingId, counts: Vec<(u32, Counts)> },
+    /// To a shard with subscribers: one event. Costs credit.
+    Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<Anywhere> },
+    /// To a shard with subscribers: an event could not be sent for want of credit; its subscribers of the channel are
+    /// closed with 4200, so that the gap is seen. Answered `GapClosed`.
+    Gap { channel: ChannelKey },
+    /// To the owner: nobody is left who could miss the event.
+    GapClosed { channel: ChannelKey },
+    /// To the app's counter: a WebSocket of the app wants to open (P-CLOSE-2). Answered `Admitted`.
+    Admit { app: AppSerial, connection: ConnectionKey, connections_max: u32 },
+    /// To the connection's shard.
+    Admitted { app: AppSerial, connection: ConnectionKey, admitted: bool },
+    /// To the app's counter: an admitted connection is gone.
+    Departed { app: AppSerial },
+    /// Credit for event mail comes back.
+    Credit { bytes: usize },
+}
+
+impl Body {
+    /// What the mail costs its sender in credit, in bytes; 0 for control mail. One mail never costs more than half of
+    /// the credit, so that any mail can be sent once the others were handled.
+    pub(super) fn cost(&self) -> usize {
+        let frames: usize = match self {
+            Self::Publish { items, .. } => publish_cost(items),
+            Self::Deliver { frame, .. } => frame.len() + limits::MAIL_COST_BYTES,
+            Self::Subscribers { .. }
+            | Self::Recorded { .. }
+            | Self::Join { .. }
+            | Self::Joined { .. }
+            | Self::Leave { .. }
+            | Self::Accepted { .. }
+            | Self::Gap { .. }
+            | Self::GapClosed { .. }
+            | Self::Admit { .. }
+            | Self::Admitted { .. }
+            | Self::Departed { .. }
+            | Self::Credit { .. } => 0,
+        };
+        frames.min(limits::EVENT_MAIL_BYTES_MAX / 2)
+    }
+}
+
+/// What one publish mail costs, in bytes, before the cap of [`Body::cost`].
+pub(super) fn publish_cost(items: &[PublishItem]) -> usize {
+    items.iter().map(|item| item.frame.len() + limits::MAIL_COST_BYTES).sum()
+}

@@ -18,17 +18,44 @@
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
 
+mod client_event;
+mod deliver;
+mod handshake;
+mod lifecycle;
+mod mail;
+mod message;
+mod owner;
+mod post;
+mod presence;
+mod publish;
+mod quota;
+mod receive;
+mod request;
+mod subscribe;
+mod sweep;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::app::{Directory, TokenId};
-use crate::channel::name::NameRules;
-use crate::connection::ConnectionKey;
-use crate::moment::Moment;
+use hashbrown::HashTable;
+use slab::Slab;
 
-pub mod mail;
+use crate::app::{AppSerial, Directory, TokenId};
+use crate::auth::failures::AuthFailures;
+use crate::channel::name::NameRules;
+use crate::connection::outbox::{FrameId, Frames};
+use crate::connection::{Cold, ConnectionKey, Hot};
+use crate::limits;
+use crate::moment::Moment;
+use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 
 pub use mail::Mail;
+use mail::{Anywhere, Body};
+use owner::OwnedChannel;
+use publish::PendingPublish;
+use subscribe::LocalChannel;
+use sweep::{Deadlines, Drain};
 
 /// Index of a shard in its process, from 0.
 pub type ShardIndex = u16;
@@ -209,44 +236,187 @@ pub struct ShardStats {
 /// A shard.
 pub struct Shard {
     config: ShardConfig,
+    now: Moment,
+    directory: Arc<Directory>,
+    cipher: SocketIdCipher,
+    stats: ShardStats,
+
+    /// One line per slot that was ever used.
+    hot: Vec<Hot>,
+    /// When each slot was last heard of, in tenths of a second of the monotonic clock.
+    heard: Vec<u32>,
+    cold: Slab<Box<Cold>>,
+    frames: Frames,
+    /// Slots that owe bytes and have no send under way, in the order in which they became so.
+    dirty: Vec<u32>,
+    /// How far `poll_flush` has come in `dirty`.
+    flushed: usize,
+    /// The answer to every `pusher:ping`, encoded once.
+    pong: FrameId,
+
+    /// Channels with local subscribers, and their index by name.
+    channels: Slab<LocalChannel>,
+    channels_by_name: HashTable<u32>,
+    /// Channels whose owner this shard is, and their index by name.
+    owned: Slab<OwnedChannel>,
+    owned_by_name: HashTable<u32>,
+    /// Publish requests that await other shards.
+    pending: Slab<PendingPublish>,
+    pending_nonce: u32,
+    /// Running number of presence joins.
+    join_ticket: u32,
+    /// WebSockets per app, for the apps whose counter this shard is.
+    app_connections: BTreeMap<AppSerial, u32>,
+
+    /// Credit for event mail left to each shard, in bytes.
+    credit: Vec<usize>,
+    /// Credit to give back to each shard, in bytes.
+    credit_owed: Vec<usize>,
+    /// Mail to itself, handled before an input is done.
+    own_mail: VecDeque<Body>,
+    outputs: VecDeque<Output>,
+
+    deadlines: Deadlines,
+    drain: Option<Drain>,
+    failures: AuthFailures,
+    /// The token and minute last reported as used.
+    token_reported: Option<(TokenId, u64)>,
+    /// Text under encoding.
+    scratch: Vec<u8>,
 }
 
 impl Shard {
     /// A shard without connections.
     pub fn new(config: ShardConfig) -> Self {
-        Self { config }
+        let shards = usize::from(config.shards);
+        let mut frames = Frames::default();
+        let mut scratch = Vec::new();
+        let pong = frames.hold(deliver::text_frame(&mut scratch, crate::protocol::server_event::encode_pong));
+        Self {
+            cipher: SocketIdCipher::new(config.boot_secret),
+            directory: config.directory.clone(),
+            now: Moment::default(),
+            stats: ShardStats::default(),
+            hot: Vec::new(),
+            heard: Vec::new(),
+            cold: Slab::new(),
+            frames,
+            dirty: Vec::new(),
+            flushed: 0,
+            pong,
+            channels: Slab::new(),
+            channels_by_name: HashTable::new(),
+            owned: Slab::new(),
+            owned_by_name: HashTable::new(),
+            pending: Slab::new(),
+            pending_nonce: 0,
+            join_ticket: 0,
+            app_connections: BTreeMap::new(),
+            credit: vec![limits::EVENT_MAIL_BYTES_MAX; shards],
+            credit_owed: vec![0; shards],
+            own_mail: VecDeque::new(),
+            outputs: VecDeque::new(),
+            deadlines: Deadlines::default(),
+            drain: None,
+            failures: AuthFailures::default(),
+            token_reported: None,
+            scratch,
+            config,
+        }
     }
+
     /// Gives the core an input.
-    pub fn handle_input(&mut self, _now: Moment, _input: Input<'_>) {
-        todo!()
+    pub fn handle_input(&mut self, now: Moment, input: Input<'_>) {
+        self.now = now;
+        match input {
+            Input::Accepted { connection, peer, listener, refuse } => {
+                self.handle_accepted(connection, peer, listener, refuse);
+            }
+            Input::Received { connection, bytes } => self.handle_received(connection, bytes),
+            Input::Sent { connection, bytes } => self.handle_sent(connection, bytes),
+            Input::ReadEnded { connection } => self.handle_read_ended(connection),
+            Input::Closed { connection } => self.handle_closed(connection),
+            Input::Mail { from, mail } => self.handle_mail(from, mail.0),
+            Input::Directory(directory) => self.handle_directory(directory),
+            Input::Timeout => {}
+            Input::Drain => self.start_drain(),
+        }
+        self.handle_own_mail();
+        self.handle_timeouts();
+        self.handle_own_mail();
     }
+
     /// Takes an output.
     pub fn poll_output(&mut self) -> Option<Output> {
-        todo!()
+        self.outputs.pop_front()
     }
+
     /// Takes the next connection that owes bytes and has no send under way.
     pub fn poll_flush(&mut self) -> Option<Flush<'_>> {
-        todo!()
+        let slot = self.next_to_flush()?;
+        let line = &mut self.hot[slot as usize];
+        let connection = ConnectionKey { slot, generation: line.generation };
+        let bytes = self.frames.lend(&mut line.outbox).expect("only slots that owe bytes are next");
+        Some(Flush { connection, bytes })
     }
+
     /// The bytes of this connection's send under way: what `poll_flush` lent and neither `Sent` nor `Closed` has ended
     /// yet; empty when there is none. A driver whose socket would block asks for them again when it is writable.
-    pub fn lent(&self, _connection: ConnectionKey) -> &[u8] {
-        todo!()
+    pub fn lent(&self, connection: ConnectionKey) -> &[u8] {
+        if !self.is_live(connection) {
+            return &[];
+        }
+        self.frames.lent(&self.hot[connection.slot as usize].outbox)
     }
+
     /// When `Timeout` must be fed, on the monotonic clock, in ms; `None` when nothing is awaited.
     pub fn poll_timeout(&self) -> Option<u64> {
-        todo!()
+        self.next_timeout()
     }
+
     /// True once `Drain` was fed and every WebSocket is gone or its grace is over.
     pub fn is_drained(&self) -> bool {
-        todo!()
+        self.drain.as_ref().is_some_and(|drain| drain.done)
     }
+
     /// Figures.
     pub fn stats(&self) -> ShardStats {
-        todo!()
+        ShardStats {
+            channels: self.channels.len() as u64,
+            owned_channels: self.owned.len() as u64,
+            // The pong frame is always held.
+            frames: self.frames.held() as u64 - 1,
+            send_bytes: self.frames.held_bytes() as u64,
+            ..self.stats
+        }
     }
+
     /// This shard's index.
     pub fn index(&self) -> ShardIndex {
         self.config.index
     }
+
+    /// The id of a connection of this shard (P-CONN-10).
+    fn socket_id(&self, connection: ConnectionKey) -> SocketId {
+        let place = u64::from(self.config.index) << SLOT_BITS | u64::from(connection.slot);
+        self.cipher.seal(place << 32 | u64::from(connection.generation))
+    }
+
+    /// The connection that an id names, if it can name one at all.
+    fn connection_of(&self, id: SocketId) -> Option<Anywhere> {
+        let plain = self.cipher.open(id)?;
+        let place = plain >> 32;
+        let shard = (place >> SLOT_BITS) as ShardIndex;
+        let slot = (place & ((1 << SLOT_BITS) - 1)) as u32;
+        let connection = ConnectionKey { slot, generation: plain as u32 };
+        (shard < self.config.shards).then_some(Anywhere { shard, connection })
+    }
 }
+
+/// Bits of a socket id that name the slot; the shard has the 8 above them, the generation the 32 below.
+const SLOT_BITS: u32 = 24;
+
+const _: () = assert!(limits::SHARDS_MAX <= 1 << (32 - SLOT_BITS));
+
+#[cfg(test)]
+mod tests;

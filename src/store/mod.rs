@@ -1,1 +1,162 @@
 //! Apps and token hashes in one LMDB file: the truth. Shards see it as [`crate::app::Directory`].
+//!
+//! Several processes may have the store open: one `relay serve` and any number of short commands. A change that the
+//! shards must see raises the version in the same transaction; the serving process polls that number ([`keeper`]).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use heed::{RoTxn, RwTxn};
+
+use crate::app::Directory;
+use crate::limits;
+use environment::{Environment, Tables};
+use error::Fault;
+use files::ServeLock;
+use record::{AppRecord, SCHEMA, TokenRecord};
+
+mod apps;
+mod environment;
+mod error;
+mod files;
+pub mod keeper;
+mod random;
+pub mod record;
+mod scope;
+pub mod setting;
+mod tokens;
+
+pub use apps::{NewApp, Upserted};
+pub use error::StoreError;
+pub use files::Missing;
+pub use tokens::{CreatedToken, NewToken};
+
+/// The open store. Clones share it; LMDB is open once per process and directory.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    environment: Environment,
+    /// Declared after the environment, so that the store is closed before the next server may open it.
+    _serving: Option<ServeLock>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.file().display())
+    }
+}
+
+impl Store {
+    /// Opens the store for a short command, while a server may be running on it.
+    pub fn open(directory: &Path, missing: Missing) -> Result<Self, StoreError> {
+        Self::open_bounded(directory, missing, limits::STORE_BYTES_MAX)
+    }
+
+    /// Opens the store to serve from it, made if it is missing. A second server is refused until all clones of this
+    /// store are dropped or the process ends.
+    pub fn open_to_serve(directory: &Path) -> Result<Self, StoreError> {
+        files::prepare(directory, Missing::Create)?;
+        let serving = ServeLock::take(directory)?;
+        let environment = Environment::open(directory, Missing::Create, limits::STORE_BYTES_MAX)?;
+        Self::checked(Inner { environment, _serving: Some(serving) })
+    }
+
+    /// As [`Store::open`] with another bound than [`limits::STORE_BYTES_MAX`], to show what happens when it is full.
+    #[doc(hidden)]
+    pub fn open_bounded(directory: &Path, missing: Missing, bytes_max: usize) -> Result<Self, StoreError> {
+        let environment = Environment::open(directory, missing, bytes_max)?;
+        Self::checked(Inner { environment, _serving: None })
+    }
+
+    fn checked(inner: Inner) -> Result<Self, StoreError> {
+        let store = Self { inner: Arc::new(inner) };
+        let found = store.environment().read(|transaction, tables| meta(transaction, tables, META_SCHEMA))?;
+        if found > u64::from(SCHEMA) {
+            let found = u32::try_from(found).unwrap_or(u32::MAX);
+            return Err(StoreError::Newer { path: store.file(), found, known: SCHEMA });
+        }
+        Ok(store)
+    }
+
+    /// The data file, for messages.
+    pub fn file(&self) -> PathBuf {
+        self.environment().file()
+    }
+
+    /// Number of changes that shards had to see, 0 for a new store.
+    pub fn version(&self) -> Result<u64, StoreError> {
+        self.environment().read(|transaction, tables| meta(transaction, tables, META_VERSION))
+    }
+
+    /// A snapshot of all apps and tokens, for the shards.
+    pub fn directory(&self) -> Result<Directory, StoreError> {
+        self.environment().read(|transaction, tables| {
+            let version = meta(transaction, tables, META_VERSION)?;
+            let apps = all_apps(transaction, tables)?.iter().map(AppRecord::to_app).collect();
+            let tokens = all_tokens(transaction, tables)?;
+            let tokens = tokens.iter().map(TokenRecord::to_token).collect::<Result<_, _>>()?;
+            Ok(Directory::new(version, apps, tokens))
+        })
+    }
+
+    fn environment(&self) -> &Environment {
+        &self.inner.environment
+    }
+}
+
+const META_SCHEMA: &[u8] = b"schema";
+const META_VERSION: &[u8] = b"version";
+const META_NEXT_SERIAL: &[u8] = b"next_serial";
+
+/// A number of the meta table; 0 where it was never written.
+fn meta(transaction: &RoTxn<'_>, tables: &Tables, name: &[u8]) -> Result<u64, Fault> {
+    let Some(bytes) = tables.meta.get(transaction, name)? else {
+        return Ok(0);
+    };
+    let bytes = bytes.try_into().map_err(|_| Fault::Record("a number of the meta table is not 8 bytes".into()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// Ends a change that shards must see.
+fn raise_version(transaction: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fault> {
+    let version = meta(transaction, tables, META_VERSION)? + 1;
+    tables.meta.put(transaction, META_VERSION, &version.to_be_bytes())?;
+    tables.meta.put(transaction, META_SCHEMA, &u64::from(SCHEMA).to_be_bytes())?;
+    Ok(())
+}
+
+fn all_apps(transaction: &RoTxn<'_>, tables: &Tables) -> Result<Vec<AppRecord>, Fault> {
+    let mut apps = Vec::new();
+    for entry in tables.apps.iter(transaction)? {
+        apps.push(record::decode("an app", entry?.1)?);
+    }
+    Ok(apps)
+}
+
+fn all_tokens(transaction: &RoTxn<'_>, tables: &Tables) -> Result<Vec<TokenRecord>, Fault> {
+    let mut tokens = Vec::new();
+    for entry in tables.tokens.iter(transaction)? {
+        tokens.push(record::decode("a token", entry?.1)?);
+    }
+    Ok(tokens)
+}
+
+/// Milliseconds since 1970, for records and commands.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `, did you mean "x"?` for a mistyped name, or nothing if none is near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let score = |candidate: &str| strsim::jaro_winkler(&name.to_ascii_lowercase(), candidate);
+    let best = known.into_iter().map(|candidate| (score(candidate), candidate)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match best {
+        Some((score, candidate)) if score > 0.7 => format!(", did you mean {candidate:?}?"),
+        _ => String::new(),
+    }
+}

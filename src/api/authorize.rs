@@ -1,0 +1,55 @@
+//! Does this caller's credential reach this endpoint? Key pairs reach everything, tokens what their scopes say.
+
+use super::refusal::Refusal;
+use super::route::Endpoint;
+use crate::auth::request::Caller;
+
+/// Checks the scope of the endpoint (R-TOKEN-6).
+///
+/// # Errors
+/// 403 that names the missing scope.
+pub fn authorize(caller: &Caller, endpoint: Endpoint) -> Result<(), Refusal> {
+    let scope = endpoint.scope();
+    if caller.scopes().allows(scope) { Ok(()) } else { Err(Refusal::missing_scope(scope)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::app::{App, AppSerial, AppSettings, Scope, Scopes};
+    use crate::auth::request::Credential;
+
+    fn caller(credential: Credential) -> Caller {
+        let app = App {
+            serial: AppSerial(1),
+            id: "1".into(),
+            name: "".into(),
+            enabled: true,
+            keys: Vec::new(),
+            settings: AppSettings::default(),
+        };
+        Caller { app: Arc::new(app), credential }
+    }
+
+    /// R-TOKEN-6: key pairs and tokens without scopes reach both endpoints, others only what they name; the 403 names
+    /// the scope.
+    #[test]
+    fn scopes_limit_tokens_only() {
+        let token = |scopes: &str| {
+            let scopes = Scopes::parse(scopes).expect("known names");
+            caller(Credential::Token("tok_1".into(), scopes))
+        };
+        for full in [caller(Credential::Signature(0)), caller(Credential::KeyAndSecret(0)), token("")] {
+            assert_eq!(authorize(&full, Endpoint::Events), Ok(()));
+            assert_eq!(authorize(&full, Endpoint::BatchEvents), Ok(()));
+        }
+        assert_eq!(authorize(&token("events:publish"), Endpoint::Events), Ok(()));
+        assert_eq!(authorize(&token("events:batch"), Endpoint::BatchEvents), Ok(()));
+        let refusal = authorize(&token("events:publish,channels:read"), Endpoint::BatchEvents).expect_err("no batch");
+        assert_eq!((refusal.status, &*refusal.message), (403, "This token lacks the scope events:batch."));
+        let refusal = authorize(&token("events:batch"), Endpoint::Events).expect_err("batch only");
+        assert_eq!(refusal, Refusal::missing_scope(Scope::EventsPublish));
+    }
+}

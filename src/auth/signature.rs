@@ -1,0 +1,782 @@
+//! Pusher query signatures (P-SIGN-1 to P-SIGN-5, threat T4).
+//!
+//! What must hold: everything that the request means is signed. So each reserved parameter stands once and in its
+//! plain form, the body is bound by `body_md5`, and nothing is read from a parameter that the signature left out.
+
+use std::borrow::Cow;
+
+use md5::{Digest, Md5};
+use ring::hmac;
+use smallvec::SmallVec;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::decode_signature;
+use crate::app::App;
+use crate::limits::{SIGNATURE_WINDOW_S, SIGNED_PARAMETERS_MAX};
+use crate::moment::Moment;
+
+/// Why a signed request was refused; always 401. No text quotes a signature, a secret or a parameter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum SignatureRefusal {
+    /// A reserved parameter is absent.
+    #[error("The query parameter {0} is missing.")]
+    Missing(&'static str),
+    /// A reserved parameter stands twice, or as an array.
+    #[error("The query parameter {0} must stand exactly once, not as an array.")]
+    Repeated(&'static str),
+    /// More parameters than are ever signed in earnest.
+    #[error("A signed query has at most {SIGNED_PARAMETERS_MAX} parameters.")]
+    TooManyParameters,
+    /// `auth_key` is no active key of the app of the path.
+    #[error("The auth_key is not an active key of this app.")]
+    UnknownKey,
+    /// `auth_version` is not 1.0.
+    #[error("The auth_version must be 1.0.")]
+    Version,
+    /// `auth_timestamp` is no number.
+    #[error("The auth_timestamp must be a whole number of seconds since 1970.")]
+    TimestampMalformed,
+    /// `auth_timestamp` is too far from the server's clock (P-STAT-7).
+    #[error(
+        "Timestamp expired: Given timestamp ({}) not within {SIGNATURE_WINDOW_S}s of server time ({})",
+        Rfc3339Second(*given_s),
+        Rfc3339Second(*server_s)
+    )]
+    TimestampExpired {
+        /// What the request says, in seconds since 1970.
+        given_s: u64,
+        /// The server's clock, in seconds since 1970.
+        server_s: u64,
+    },
+    /// `auth_signature` is no such digest.
+    #[error("The auth_signature must be 64 lower-case hex digits.")]
+    SignatureMalformed,
+    /// No candidate of P-SIGN-5 has this signature.
+    #[error(
+        "Invalid signature: auth_signature must be the HMAC-SHA256 hex digest, under the secret of auth_key, of \
+         METHOD, PATH and the sorted query without auth_signature, each on a line of its own."
+    )]
+    SignatureMismatch,
+    /// The body is not what was signed.
+    #[error("The body_md5 is not the MD5 hex digest of the body.")]
+    BodyMd5Mismatch,
+}
+
+/// What a signature covers, as requested.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed<'a> {
+    /// Method.
+    pub method: &'a str,
+    /// Path, percent-encoding kept, without the query.
+    pub path: &'a str,
+    /// What follows the first `?`.
+    pub query: &'a str,
+    /// Body.
+    pub body: &'a [u8],
+}
+
+/// True when the query carries a signature or a part of one, so that it must pass (R-AUTH-4).
+pub fn is_signed(query: &str) -> bool {
+    parameters(query).any(|parameter| match Reserved::of(&parameter.name(Values::Decoded)) {
+        Some((Reserved::Key | Reserved::Timestamp | Reserved::Version | Reserved::Signature, _)) => true,
+        Some((Reserved::BodyMd5, _)) | None => false,
+    })
+}
+
+/// Verifies the query signature of a request to this app; gives the index of the key in `app.keys`.
+/// `prefix` is the configured path prefix or `""`.
+///
+/// # Errors
+/// [`SignatureRefusal`]. The body is hashed last: only who holds the secret can make the server hash a large one.
+pub fn verify_signature(app: &App, signed: &Signed<'_>, prefix: &str, now: Moment) -> Result<usize, SignatureRefusal> {
+    let query = SignedQuery::decode(signed.query)?;
+    if query.body_md5.is_none() && !signed.body.is_empty() {
+        return Err(SignatureRefusal::Missing(Reserved::BodyMd5.name()));
+    }
+    let (index, pair) = app.active_key(&query.key).ok_or(SignatureRefusal::UnknownKey)?;
+    if *query.version != *b"1.0" {
+        return Err(SignatureRefusal::Version);
+    }
+    let given_s = decode_seconds(&query.timestamp).ok_or(SignatureRefusal::TimestampMalformed)?;
+    let server_s = now.unix_s();
+    if given_s.abs_diff(server_s) > SIGNATURE_WINDOW_S {
+        return Err(SignatureRefusal::TimestampExpired { given_s, server_s });
+    }
+    if !any_candidate_verifies(&pair.hmac, signed, &query, prefix) {
+        return Err(SignatureRefusal::SignatureMismatch);
+    }
+    match &query.body_md5 {
+        Some(digest) if !is_md5_of(digest, signed.body) => Err(SignatureRefusal::BodyMd5Mismatch),
+        Some(_) | None => Ok(index),
+    }
+}
+
+/// The query of a signed request.
+struct SignedQuery<'a> {
+    key: Cow<'a, [u8]>,
+    timestamp: Cow<'a, [u8]>,
+    version: Cow<'a, [u8]>,
+    body_md5: Option<Cow<'a, [u8]>>,
+    signature: [u8; 32],
+    /// All parameters but `auth_signature`, in order.
+    covered: SmallVec<[Parameter<'a>; PARAMETERS_INLINE]>,
+}
+
+impl<'a> SignedQuery<'a> {
+    fn decode(query: &'a str) -> Result<Self, SignatureRefusal> {
+        let mut reserved = [const { None::<Cow<'a, [u8]>> }; Reserved::ALL.len()];
+        let mut covered = SmallVec::new();
+        for (count, parameter) in parameters(query).enumerate() {
+            if count == SIGNED_PARAMETERS_MAX {
+                return Err(SignatureRefusal::TooManyParameters);
+            }
+            let found = Reserved::of(&parameter.name(Values::Decoded));
+            if let Some((which, form)) = found {
+                let value = parameter.value(Values::Decoded);
+                let before = reserved[which as usize].replace(value);
+                if before.is_some() || form == NameForm::Array {
+                    return Err(SignatureRefusal::Repeated(which.name()));
+                }
+            }
+            if !matches!(found, Some((Reserved::Signature, _))) {
+                covered.push(parameter);
+            }
+        }
+        let [key, timestamp, version, signature, body_md5] = reserved;
+        let required =
+            |value: Option<Cow<'a, [u8]>>, which: Reserved| value.ok_or(SignatureRefusal::Missing(which.name()));
+        let signature = required(signature, Reserved::Signature)?;
+        Ok(Self {
+            key: required(key, Reserved::Key)?,
+            timestamp: required(timestamp, Reserved::Timestamp)?,
+            version: required(version, Reserved::Version)?,
+            body_md5,
+            signature: decode_signature(&signature).ok_or(SignatureRefusal::SignatureMalformed)?,
+            covered,
+        })
+    }
+}
+
+/// Parameters that the signature itself consists of. The numbers are their places in [`SignedQuery::decode`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reserved {
+    Key = 0,
+    Timestamp = 1,
+    Version = 2,
+    Signature = 3,
+    BodyMd5 = 4,
+}
+
+impl Reserved {
+    const ALL: [Self; 5] = [Self::Key, Self::Timestamp, Self::Version, Self::Signature, Self::BodyMd5];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Key => "auth_key",
+            Self::Timestamp => "auth_timestamp",
+            Self::Version => "auth_version",
+            Self::Signature => "auth_signature",
+            Self::BodyMd5 => "body_md5",
+        }
+    }
+
+    /// The reserved parameter of this decoded, lower-cased name. The array form counts as well: `body_md5[]=x` signs
+    /// like `body_md5=x` (P-SIGN-5), and must not let a signed digest go unread.
+    fn of(name: &[u8]) -> Option<(Self, NameForm)> {
+        let (base, form) = array_base(name).map_or((name, NameForm::Plain), |base| (base, NameForm::Array));
+        let which = Self::ALL.into_iter().find(|which| which.name().as_bytes() == base)?;
+        Some((which, form))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum NameForm {
+    Plain,
+    Array,
+}
+
+/// How names and values are read before they are signed (P-SIGN-4, P-SIGN-5).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Values {
+    /// Percent-decoded, `+` kept.
+    Decoded,
+    /// As sent.
+    Raw,
+    /// Percent-decoded, `+` read as a space.
+    PlusAsSpace,
+}
+
+/// Whether `k[0]=a&k[1]=b` and `k[]=a&k[]=b` are signed so or as `k=a,b` (P-SDK-20).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pairs {
+    AsSent,
+    Collapsed,
+}
+
+/// One `name=value` of a query, as sent.
+#[derive(Clone, Copy, Debug)]
+struct Parameter<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+impl<'a> Parameter<'a> {
+    /// Lower-cased in any reading (P-SIGN-2).
+    fn name(&self, values: Values) -> Cow<'a, [u8]> {
+        let mut name = read(self.name, values);
+        if name.iter().any(u8::is_ascii_uppercase) {
+            name.to_mut().make_ascii_lowercase();
+        }
+        name
+    }
+
+    fn value(&self, values: Values) -> Cow<'a, [u8]> {
+        read(self.value, values)
+    }
+}
+
+/// Splits at `&` only and each pair at its first `=` (P-SIGN-4). Empty pairs are no parameters.
+fn parameters(query: &str) -> impl Iterator<Item = Parameter<'_>> {
+    query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        Parameter { name: &pair[..end], value: pair.get(end + 1..).unwrap_or_default() }
+    })
+}
+
+/// Tries the readings of P-SIGN-5 in order, the one that SDKs sign first. A reading that gives the same text as one
+/// before it is left out, so a plain query with a wrong signature costs one HMAC.
+fn any_candidate_verifies(key: &hmac::Key, signed: &Signed<'_>, query: &SignedQuery<'_>, prefix: &str) -> bool {
+    let paths = candidate_paths(signed.path, prefix);
+    let has_any = |byte: u8| memchr::memchr(byte, signed.query.as_bytes()).is_some();
+    let readings = [(Values::Decoded, true), (Values::Raw, has_any(b'%')), (Values::PlusAsSpace, has_any(b'+'))];
+    let has_arrays = query.covered.iter().any(|one| array_base(&one.name(Values::Decoded)).is_some());
+    let pairings = [(Pairs::AsSent, true), (Pairs::Collapsed, has_arrays)];
+    let mut text = SmallVec::<[u8; SIGNED_BYTES_INLINE]>::new();
+    for (values, _) in readings.into_iter().filter(|(_, differs)| *differs) {
+        for (pairs, _) in pairings.into_iter().filter(|(_, differs)| *differs) {
+            let sorted = sorted_pairs(&query.covered, values, pairs);
+            for path in &paths {
+                text.clear();
+                text.extend(signed.method.bytes().map(|byte| byte.to_ascii_uppercase()));
+                text.push(b'\n');
+                text.extend_from_slice(path);
+                text.push(b'\n');
+                append_pairs(&mut text, &sorted);
+                if hmac::verify(key, &text, &query.signature).is_ok() {
+                    return true;
+                }
+            }
+        }
+    }
+    false
+}
+
+type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+fn sorted_pairs<'a>(
+    parameters: &[Parameter<'a>],
+    values: Values,
+    pairs: Pairs,
+) -> SmallVec<[Pair<'a>; PARAMETERS_INLINE]> {
+    let mut sorted = SmallVec::<[Pair<'a>; PARAMETERS_INLINE]>::new();
+    // Where the arrays collapsed so far stand in `sorted`.
+    let mut arrays = SmallVec::<[usize; PARAMETERS_INLINE]>::new();
+    for parameter in parameters {
+        let (name, value) = (parameter.name(values), parameter.value(values));
+        let base = match pairs {
+            Pairs::AsSent => None,
+            Pairs::Collapsed => array_base(&name),
+        };
+        let Some(base) = base else {
+            sorted.push((name, value));
+            continue;
+        };
+        if let Some(index) = arrays.iter().copied().find(|index| *sorted[*index].0 == *base) {
+            let joined = sorted[index].1.to_mut();
+            joined.push(b',');
+            joined.extend_from_slice(&value);
+        } else {
+            arrays.push(sorted.len());
+            let base_bytes = base.len();
+            sorted.push((shortened(name, base_bytes), value));
+        }
+    }
+    // Stable: parameters of one name stay in the order sent.
+    sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
+    sorted
+}
+
+fn append_pairs(text: &mut SmallVec<[u8; SIGNED_BYTES_INLINE]>, pairs: &[Pair<'_>]) {
+    for (index, (name, value)) in pairs.iter().enumerate() {
+        if index > 0 {
+            text.push(b'&');
+        }
+        text.extend_from_slice(name);
+        text.push(b'=');
+        text.extend_from_slice(value);
+    }
+}
+
+/// The paths that may have been signed: as requested, percent-decoded, and without `/api/v1` and the configured
+/// prefix (P-SIGN-5). Each once, so that together with the readings there are 18 candidates at most.
+fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 3]> {
+    let mut paths: SmallVec<[Cow<'a, [u8]>; 3]> = SmallVec::new();
+    paths.push(Cow::Borrowed(path.as_bytes()));
+    if path.contains('%') {
+        paths.push(read(path.as_bytes(), Values::Decoded));
+    }
+    let unprefixed = path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    let shortest = unprefixed.strip_prefix("/api/v1").filter(|rest| rest.starts_with('/')).unwrap_or(unprefixed);
+    for shorter in [shortest, unprefixed] {
+        if paths.len() < 3 && paths.iter().all(|known| **known != *shorter.as_bytes()) {
+            paths.push(Cow::Borrowed(shorter.as_bytes()));
+        }
+    }
+    paths
+}
+
+/// The name without `[]` or `[123]` at its end, brackets percent-encoded or not; `None` for a plain name.
+fn array_base(name: &[u8]) -> Option<&[u8]> {
+    let strip = |name: &'_ [u8], bracket: u8, encoded: [&[u8]; 2]| -> Option<usize> {
+        if name.last() == Some(&bracket) {
+            return Some(name.len() - 1);
+        }
+        encoded.iter().any(|form| name.ends_with(form)).then(|| name.len() - 3)
+    };
+    let open_end = strip(name, b']', [b"%5d", b"%5D"])?;
+    let digits = name[..open_end].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let base_end = strip(&name[..open_end - digits], b'[', [b"%5b", b"%5B"])?;
+    (base_end > 0).then(|| &name[..base_end])
+}
+
+fn shortened(name: Cow<'_, [u8]>, bytes: usize) -> Cow<'_, [u8]> {
+    match name {
+        Cow::Borrowed(name) => Cow::Borrowed(&name[..bytes]),
+        Cow::Owned(mut name) => {
+            name.truncate(bytes);
+            Cow::Owned(name)
+        }
+    }
+}
+
+/// Reads a name, value or path. An incomplete percent escape stands for itself.
+fn read(raw: &[u8], values: Values) -> Cow<'_, [u8]> {
+    let changes = |byte: u8| match values {
+        Values::Decoded => byte == b'%',
+        Values::Raw => false,
+        Values::PlusAsSpace => byte == b'%' || byte == b'+',
+    };
+    if !raw.iter().copied().any(changes) {
+        return Cow::Borrowed(raw);
+    }
+    let mut out = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match (*byte, tail) {
+            (b'%', [high, low, after @ ..]) if changes(b'%') && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                out.push(hex_value(*high) << 4 | hex_value(*low));
+                rest = after;
+            }
+            (b'+', _) if changes(b'+') => out.push(b' '),
+            (byte, _) => out.push(byte),
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn hex_value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit - b'A' + 10,
+    }
+}
+
+fn decode_seconds(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok()?;
+    // `parse` would take a sign.
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// Not in constant time: the expected digest covers the request's own body and is no secret.
+fn is_md5_of(digest: &[u8], body: &[u8]) -> bool {
+    let mut given = [0_u8; 16];
+    const_hex::decode_to_slice(digest, &mut given).is_ok() && Md5::digest(body)[..] == given
+}
+
+/// Seconds since 1970 as `2013-09-29T08:46:33Z`; what lies beyond the year 9999 as the number itself.
+struct Rfc3339Second(u64);
+
+impl std::fmt::Display for Rfc3339Second {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = i64::try_from(self.0)
+            .ok()
+            .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+            .and_then(|date| date.format(&Rfc3339).ok());
+        match text {
+            Some(text) => f.write_str(&text),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Parameters held without allocating: those of a publish, and some of the caller's.
+const PARAMETERS_INLINE: usize = 12;
+/// A text to sign up to this length is put together on the stack.
+const SIGNED_BYTES_INLINE: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use ::hmac::{Hmac, KeyInit, Mac};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::app::{AppKey, AppSerial, AppSettings};
+
+    const KEY: &str = "278d425bdf160c739803";
+    const SECRET: &str = "7ad3773142a6692b25b8";
+    const SENT_S: u64 = 1_353_088_179;
+    const BODY: &str = r#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+    const BODY_MD5: &str = "ec365a775a4cd0599faeb73354201b6f";
+    const EMPTY_MD5: &str = "d41d8cd98f00b204e9800998ecf8427e";
+
+    fn app() -> App {
+        App {
+            serial: AppSerial(1),
+            id: "3".into(),
+            name: "".into(),
+            enabled: true,
+            keys: vec![AppKey::new("older", "older-secret"), AppKey::new(KEY, SECRET)],
+            settings: AppSettings::default(),
+        }
+    }
+
+    /// Independent signer over a text that the test wrote out itself.
+    fn sign(text: &str) -> String {
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
+        mac.update(text.as_bytes());
+        hex::encode(mac.finalize().into_bytes())
+    }
+
+    fn verify_at(now_s: u64, prefix: &str, method: &str, target: &str, body: &str) -> Result<usize, SignatureRefusal> {
+        let (path, query) = target.split_once('?').expect("a query");
+        let signed = Signed { method, path, query, body: body.as_bytes() };
+        let now = Moment { monotonic_ms: 5, unix_ms: now_s * 1_000 };
+        verify_signature(&app(), &signed, prefix, now)
+    }
+
+    fn verify(method: &str, target: &str, body: &str) -> Result<usize, SignatureRefusal> {
+        verify_at(SENT_S, "", method, target, body)
+    }
+
+    /// The parameters that every signed request has, in the order that signing sorts them.
+    fn auth() -> String {
+        format!("auth_key={KEY}&auth_timestamp={SENT_S}&auth_version=1.0")
+    }
+
+    /// The vector's request with the parameters of `auth` and its signature.
+    fn post() -> String {
+        let query = format!("{}&body_md5={BODY_MD5}", auth());
+        let signature = sign(&format!("POST\n/apps/3/events\n{query}"));
+        format!("/apps/3/events?{query}&auth_signature={signature}")
+    }
+
+    /// P-SIGN-6, P-SIGN-1, P-SIGN-2: the published vector; the key is the app's second.
+    #[test]
+    fn published_vector() {
+        let signature = "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
+        let target = format!("/apps/3/events?{}&body_md5={BODY_MD5}&auth_signature={signature}", auth());
+        assert_eq!(target, post());
+        assert_eq!(verify("POST", &target, BODY), Ok(1));
+    }
+
+    /// R-BASE-2: the published vector under `/api/v1`; P-SIGN-5: the same request signed over the shorter path.
+    #[test]
+    fn published_vector_under_the_second_base() {
+        let signature = "66402df180a48cf5b53bfcfd895640573bba96697327e3c40969b2a98e83306f";
+        let target = format!("/api/v1/apps/3/channels?{}&auth_signature={signature}", auth());
+        assert_eq!(verify("GET", &target, ""), Ok(1));
+        let shorter = sign(&format!("GET\n/apps/3/channels\n{}", auth()));
+        let target = format!("/api/v1/apps/3/channels?{}&auth_signature={shorter}", auth());
+        assert_eq!(verify("GET", &target, ""), Ok(1));
+        let target = format!("/apps/3/channels?{}&auth_signature={signature}", auth());
+        assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::SignatureMismatch), "never a longer path");
+    }
+
+    /// Path and query as sent, without the parameters of [`auth`] => path and text as signed.
+    const READINGS: &str = "\
+/apps/3/channels?info=user_count&filter_by_prefix=p- => /apps/3/channels?filter_by_prefix=p-&info=user_count
+/apps/3/channels?Info=A&FILTER=b => /apps/3/channels?filter=b&info=A
+/apps/3/channels?info=user_count%2Ccache => /apps/3/channels?info=user_count,cache
+/apps/3/channels?info=user_count%2Ccache => /apps/3/channels?info=user_count%2Ccache
+/apps/3/channels?b=x+y%2B => /apps/3/channels?b=x+y+
+/apps/3/channels?b=x+y => /apps/3/channels?b=x y
+/apps/3/channels?b=x;c=1 => /apps/3/channels?b=x;c=1
+/apps/3/channels?b=x=1&c&&d= => /apps/3/channels?b=x=1&c=&d=
+/apps/3/channels?b=%zz%4 => /apps/3/channels?b=%zz%4
+/apps/3/channels?b=%C3%A9 => /apps/3/channels?b=\u{e9}
+/apps/3/channels?k[0]=a&k[1]=b => /apps/3/channels?k=a,b
+/apps/3/channels?k[0]=a&k[1]=b => /apps/3/channels?k[0]=a&k[1]=b
+/apps/3/channels?k[]=a&z=1&k[]=b => /apps/3/channels?k=a,b&z=1
+/apps/3/channels?k[]=b&k[]=a => /apps/3/channels?k[]=b&k[]=a
+/apps/3/channels?k%5B0%5D=a&k%5B1%5D=b%20c => /apps/3/channels?k=a,b c
+/apps/3/channels?k%5B0%5D=a&k%5B1%5D=b%20c => /apps/3/channels?k%5b0%5d=a&k%5b1%5d=b%20c
+/apps/3/channels?k[0]=a&k[1]=b%20c => /apps/3/channels?k=a,b%20c
+/apps/3/channels?k%5B0%5D=a&k%5B1%5D=b+c => /apps/3/channels?k=a,b c
+/apps/3/channels/private-%40x?c=1 => /apps/3/channels/private-@x?c=1
+/apps/3/channels/private-%40x?c=%41 => /apps/3/channels/private-@x?c=%41
+/apps/3/channels/private-%40x?c=1 => /apps/3/channels/private-%40x?c=1
+/api/v1/apps/3/channels?k[]=a+b&k[]=c => /apps/3/channels?k=a b,c
+/pre/apps/3/channels?c=1 => /pre/apps/3/channels?c=1
+/pre/apps/3/channels?c=1 => /apps/3/channels?c=1
+/pre/api/v1/apps/3/channels?c=1 => /apps/3/channels?c=1
+/pre/api/v1/apps/3/channels?c=1 => /api/v1/apps/3/channels?c=1";
+
+    /// P-SIGN-2, P-SIGN-4, P-SIGN-5, P-SDK-19, P-SDK-20: what a client sent and what it signed, for every reading of
+    /// values, pairs and paths and for products of them. The texts signed are written out by hand.
+    #[test]
+    fn readings_that_sdks_sign() {
+        for row in READINGS.lines() {
+            let (sent, signed) = row.split_once(" => ").expect("sent => signed");
+            let (path, sent) = sent.split_once('?').expect("a query");
+            let (signed_path, signed) = signed.split_once('?').expect("a query");
+            let signature = sign(&format!("GET\n{signed_path}\n{}&{signed}", auth()));
+            let target = format!("{path}?{sent}&auth_signature={signature}&{}", auth());
+            assert_eq!(verify_at(SENT_S, "/pre", "GET", &target, ""), Ok(1), "{row}");
+        }
+    }
+
+    /// P-SIGN-5: no more than 18 candidates, whatever is in path and query.
+    #[test]
+    fn candidates_are_bounded() {
+        for path in ["/pre/api/v1/apps/3/%41", "/api/v1/apps/3/%41", "/pre/apps/3", "/", "/pre", "/api/v1"] {
+            let paths = candidate_paths(path, "/pre");
+            assert!((1..=3).contains(&paths.len()), "{path}");
+            assert_eq!(*paths[0], *path.as_bytes());
+        }
+    }
+
+    /// P-SIGN-1, threat T4: accepted up to 600 s off in either direction, refused beyond, with the sentence of P-STAT-7.
+    #[test]
+    fn window_of_the_timestamp() {
+        for now_s in [SENT_S - 600, SENT_S - 599, SENT_S, SENT_S + 599, SENT_S + 600] {
+            assert_eq!(verify_at(now_s, "", "POST", &post(), BODY), Ok(1), "{now_s}");
+        }
+        for now_s in [0, SENT_S - 601, SENT_S + 601, 4 * SENT_S] {
+            let refusal = SignatureRefusal::TimestampExpired { given_s: SENT_S, server_s: now_s };
+            assert_eq!(verify_at(now_s, "", "POST", &post(), BODY), Err(refusal), "{now_s}");
+        }
+        let refusal = SignatureRefusal::TimestampExpired { given_s: 1_380_444_393, server_s: 1_380_445_000 };
+        assert_eq!(
+            refusal.to_string(),
+            "Timestamp expired: Given timestamp (2013-09-29T08:46:33Z) not within 600s of server time (2013-09-29T08:56:40Z)"
+        );
+    }
+
+    /// P-SIGN-1: a timestamp is whole seconds and nothing else; far ones get a sentence too.
+    #[test]
+    fn malformed_timestamps() {
+        for text in ["", "-1", "+1353088179", "1353088179.0", "1353088179 ", "0x50", "18446744073709551616", "soon"] {
+            let query = format!("auth_key={KEY}&auth_timestamp={text}&auth_version=1.0");
+            let target =
+                format!("/apps/3/channels?{query}&auth_signature={}", sign(&format!("GET\n/apps/3/channels\n{query}")));
+            assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::TimestampMalformed), "{text:?}");
+        }
+        let refusal = SignatureRefusal::TimestampExpired { given_s: u64::MAX, server_s: 0 };
+        assert!(refusal.to_string().contains("(18446744073709551615)"), "{refusal}");
+        assert!(refusal.to_string().contains("(1970-01-01T00:00:00Z)"), "{refusal}");
+    }
+
+    /// Threat T4: altered body, method, path, altered, added, removed, renamed and duplicated parameters.
+    #[test]
+    fn alterations_are_refused() {
+        let sent = post();
+        assert_eq!(verify("POST", &sent, &BODY.replace("foo", "bar")), Err(SignatureRefusal::BodyMd5Mismatch));
+        assert_eq!(verify("POST", &sent, ""), Err(SignatureRefusal::BodyMd5Mismatch));
+        for method in ["GET", "PUT", "DELETE"] {
+            assert_eq!(verify(method, &sent, BODY), Err(SignatureRefusal::SignatureMismatch), "{method}");
+        }
+        let altered = [
+            sent.replace("/events", "/batch_events"),
+            sent.replace("/apps/3", "/apps/4"),
+            sent.replace("/apps/3", "//apps/3"),
+            sent.replace("auth_version", "extra=1&auth_version"),
+            sent.replace("1353088179", "1353088180"),
+            sent.replace(KEY, "older"),
+            format!("{sent}&socket_id=1.2"),
+            format!("{sent}&"),
+        ];
+        for (index, target) in altered.iter().enumerate() {
+            let expected = if index == 7 { Ok(1) } else { Err(SignatureRefusal::SignatureMismatch) };
+            assert_eq!(verify("POST", target, BODY), expected, "{target}");
+        }
+        let renamed = sent.replace("body_md5", "body_md6");
+        assert_eq!(verify("POST", &renamed, BODY), Err(SignatureRefusal::Missing("body_md5")));
+        let version = sent.replace("=1.0", "=1.1");
+        assert_eq!(verify("POST", &version, BODY), Err(SignatureRefusal::Version));
+        let foreign = sent.replace(KEY, "unknown");
+        assert_eq!(verify("POST", &foreign, BODY), Err(SignatureRefusal::UnknownKey));
+    }
+
+    /// Threat T4: each reserved parameter stands exactly once, in any spelling that reads the same, even when its
+    /// copy has the same value and even when the whole was signed so.
+    #[test]
+    fn repeated_and_missing_reserved_parameters() {
+        let sent = post();
+        let (path, query) = sent.split_once('?').expect("a query");
+        for which in Reserved::ALL {
+            let name = which.name();
+            let pair = query.split('&').find(|pair| pair.starts_with(name)).expect("all five are there");
+            let (_, value) = pair.split_once('=').expect("a value");
+            let without: Vec<&str> = query.split('&').filter(|other| *other != pair).collect();
+            let target = format!("{path}?{}", without.join("&"));
+            assert_eq!(verify("POST", &target, BODY), Err(SignatureRefusal::Missing(name)));
+            let spellings = [
+                name.to_owned(),
+                name.to_uppercase(),
+                name.replace('_', "%5F"),
+                format!("{name}[]"),
+                format!("{name}[0]"),
+                format!("{name}%5b%5D"),
+            ];
+            for copy in spellings {
+                let target = format!("{sent}&{copy}={value}");
+                assert_eq!(verify("POST", &target, BODY), Err(SignatureRefusal::Repeated(name)), "{copy}");
+            }
+        }
+        let twice = format!("auth_key={KEY}&auth_timestamp={SENT_S}&auth_version=1.0&auth_version=1.0");
+        let target =
+            format!("/apps/3/channels?{twice}&auth_signature={}", sign(&format!("GET\n/apps/3/channels\n{twice}")));
+        assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::Repeated("auth_version")));
+    }
+
+    /// Threat T4: a signed `body_md5` cannot be hidden from its check by writing it as an array, which P-SIGN-5 would
+    /// sign the same way.
+    #[test]
+    fn body_md5_cannot_hide_in_an_array() {
+        let target = post().replace("body_md5=", "body_md5[]=");
+        assert_eq!(verify("POST", &target, ""), Err(SignatureRefusal::Repeated("body_md5")));
+    }
+
+    /// P-SDK-18: the MD5 of nothing is accepted on a request without a body, and so is its absence; a wrong one is not.
+    #[test]
+    fn body_md5_without_a_body() {
+        for (extra, expected) in [
+            (String::new(), Ok(1)),
+            (format!("&body_md5={EMPTY_MD5}"), Ok(1)),
+            (format!("&body_md5={BODY_MD5}"), Err(SignatureRefusal::BodyMd5Mismatch)),
+            ("&body_md5=".to_owned(), Err(SignatureRefusal::BodyMd5Mismatch)),
+        ] {
+            let query = format!("{}{extra}", auth());
+            let target =
+                format!("/apps/3/channels?{query}&auth_signature={}", sign(&format!("GET\n/apps/3/channels\n{query}")));
+            assert_eq!(verify("GET", &target, ""), expected, "{extra}");
+        }
+    }
+
+    /// Threats T1 and T4: every bit flip and every other form of the right signature is refused.
+    #[test]
+    fn forged_signatures_are_refused() {
+        let sent = post();
+        let (rest, signature) = sent.rsplit_once('=').expect("it ends with the signature");
+        let tag = hex::decode(signature).expect("hex");
+        for bit in 0..256 {
+            let mut forged = tag.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            let target = format!("{rest}={}", hex::encode(forged));
+            assert_eq!(verify("POST", &target, BODY), Err(SignatureRefusal::SignatureMismatch), "bit {bit}");
+        }
+        for form in ["", &signature[..63], &signature.to_uppercase(), &format!("{signature}0"), "g".repeat(64).as_str()]
+        {
+            let target = format!("{rest}={form}");
+            assert_eq!(verify("POST", &target, BODY), Err(SignatureRefusal::SignatureMalformed), "{form:?}");
+        }
+    }
+
+    /// P-SIGN-5: many parameters are refused before any of them is sorted or hashed.
+    #[test]
+    fn parameters_are_bounded() {
+        let sign_with = |count: usize| {
+            let extra: String = (0..count).map(|_| "&z=1").collect();
+            let query = format!("{}{extra}", auth());
+            format!("/apps/3/channels?{query}&auth_signature={}", sign(&format!("GET\n/apps/3/channels\n{query}")))
+        };
+        assert_eq!(verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 4), ""), Ok(1));
+        assert_eq!(verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 3), ""), Err(SignatureRefusal::TooManyParameters));
+    }
+
+    /// R-AUTH-4: any part of a signature makes the request a signed one, in any spelling; other parameters do not.
+    #[test]
+    fn signed_requests_are_recognized() {
+        for query in ["auth_key=a", "x=1&auth_signature=", "AUTH_KEY=a", "auth%5fversion=1.0", "auth_timestamp[]=1"] {
+            assert!(is_signed(query), "{query}");
+        }
+        for query in ["", "body_md5=a", "auth=1", "auth[private-a]=k:h", "key=auth_key", "auth_keys=1"] {
+            assert!(!is_signed(query), "{query}");
+        }
+    }
+
+    /// R-AUTH-7: no refusal quotes what the request said, except the timestamp.
+    #[test]
+    fn refusals_quote_nothing_secret() {
+        let sent = post();
+        let (_, signature) = sent.rsplit_once('=').expect("it ends with the signature");
+        for (method, target) in
+            [("GET", sent.clone()), ("POST", sent.replace(KEY, "unknown")), ("POST", format!("{sent}&auth_key=1"))]
+        {
+            let text = verify(method, &target, BODY).expect_err("altered").to_string();
+            assert!(!text.contains(signature) && !text.contains(SECRET) && !text.contains("unknown"), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// P-SIGN-2, P-SDK-19: agreement with an independent signer as the SDKs have it: lower-cased names sorted by
+        /// bytes, values unescaped; sent percent-encoded, raw or shuffled.
+        #[test]
+        fn agrees_with_an_independent_signer(
+            extras in proptest::collection::btree_map("[a-z][a-z_]{0,8}", "[ -~\u{e9}\u{20ac}]{0,20}", 0..6),
+            body in "[ -~]{0,40}",
+            rotation in 0_usize..8,
+        ) {
+            let mut parameters: Vec<(String, String)> = extras
+                .into_iter()
+                .filter(|(name, _)| Reserved::of(name.as_bytes()).is_none())
+                .collect();
+            parameters.push(("auth_key".into(), KEY.into()));
+            parameters.push(("auth_timestamp".into(), SENT_S.to_string()));
+            parameters.push(("auth_version".into(), "1.0".into()));
+            if !body.is_empty() {
+                parameters.push(("body_md5".into(), hex::encode(Md5::digest(body.as_bytes()))));
+            }
+            parameters.sort();
+            let signed: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let signature = sign(&format!("POST\n/apps/3/events\n{}", signed.join("&")));
+            parameters.push(("auth_signature".into(), signature));
+            let turn = rotation % parameters.len();
+            parameters.rotate_left(turn);
+            let escape = |text: &str| -> String {
+                text.bytes()
+                    .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+                    .collect()
+            };
+            let sent: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
+            let target = format!("/apps/3/events?{}", sent.join("&"));
+            prop_assert_eq!(verify("POST", &target, &body), Ok(1));
+        }
+
+        /// Threat T4: no query makes verification panic or pass.
+        #[test]
+        fn any_query_gets_an_answer(noise in "[a-z0-9%&=+;\\[\\],]{0,80}", path in "/[a-z%0-9/]{0,30}") {
+            let query = format!("{}&auth_signature={}&{noise}", auth(), "0".repeat(64));
+            let target = format!("{path}?{query}");
+            prop_assert!(verify_at(SENT_S, "/pre", "GET", &target, "").is_err());
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `relay app ...`: apps in the store.
+
+use std::fmt::Write;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{CommandError, StoreArguments, note, time};
+use crate::store::record::{AppRecord, KeyRecord};
+use crate::store::{Missing, NewApp, setting};
+
+/// Shows secrets or not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Secrets {
+    Hidden,
+    Shown,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AppCommand {
+    /// Make an app and print its key and secret.
+    Create {
+        /// Name for people.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// Its id [default: 9 random digits]. SDKs that insist on digits need digits.
+        #[arg(long)]
+        id: Option<String>,
+        /// Its key [default: 20 random hex digits].
+        #[arg(long)]
+        key: Option<String>,
+        /// Its secret [default: 40 random characters]. Other users of this machine may see the command line.
+        #[arg(long)]
+        secret: Option<String>,
+        /// Settings, as `app set` takes them.
+        #[arg(value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// List all apps; secrets are not shown.
+    List {
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Show one app.
+    Show {
+        /// Its id.
+        id: String,
+        /// Show the secrets of its keys too.
+        #[arg(long)]
+        secrets: bool,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Change settings of an app: all of them or, if one is refused, none.
+    Set {
+        /// Its id.
+        id: String,
+        /// Such as client_events=true; `relay app show ID` lists all.
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Add a new key and secret; the old ones work until they are removed.
+    Rotate {
+        /// Its id.
+        id: String,
+        /// Instead remove all keys but the newest.
+        #[arg(long)]
+        remove_old: bool,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Remove one key and its secret.
+    RemoveKey {
+        /// Id of the app.
+        id: String,
+        /// The key.
+        key: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Refuse everything for this app, connections at once.
+    Disable {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Undo `disable`.
+    Enable {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Remove an app with its keys and tokens.
+    Delete {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+}
+
+pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
+    match command {
+        AppCommand::Create { name, id, key, secret, settings, store } => {
+            create(NewApp { id, key, secret, name, ..NewApp::default() }, &settings, &store)
+        }
+        AppCommand::List { store } => {
+            let apps = store.open(Missing::Refuse)?.apps()?;
+            let json = apps.iter().map(summary_json).collect();
+            store.answer(&json, &list_text(&apps))
+        }
+        AppCommand::Show { id, secrets, store } => {
+            let app = store.open(Missing::Refuse)?.app(&id)?;
+            let secrets = if secrets { Secrets::Shown } else { Secrets::Hidden };
+            store.answer(&app_json(&app, secrets), &app_text(&app, secrets))
+        }
+        AppCommand::Set { id, settings, store } => set(&id, &settings, &store),
+        AppCommand::Rotate { id, remove_old: false, store } => {
+            let (_, pair) = store.open(Missing::Refuse)?.rotate_app(&id)?;
+            note("The old keys work on until `relay app rotate --remove-old` or `relay app remove-key`.");
+            store.answer(&pair_json(&id, &pair), &pair_text(&id, &pair))
+        }
+        AppCommand::Rotate { id, remove_old: true, store } => {
+            let (app, removed) = store.open(Missing::Refuse)?.remove_old_keys(&id)?;
+            let mut json = summary_json(&app);
+            json["removed"] = json!(removed);
+            let text = match removed.as_slice() {
+                [] => format!("app {id} has no old keys\n"),
+                keys => format!("app {id}: removed {}\n", keys.join(" ")),
+            };
+            store.answer(&json, &text)
+        }
+        AppCommand::RemoveKey { id, key, store } => {
+            let app = store.open(Missing::Refuse)?.remove_key(&id, &key)?;
+            store.answer(&summary_json(&app), &format!("app {id}: removed {key}\n"))
+        }
+        AppCommand::Disable { id, store } => switch(&id, false, &store),
+        AppCommand::Enable { id, store } => switch(&id, true, &store),
+        AppCommand::Delete { id, store } => {
+            let app = store.open(Missing::Refuse)?.delete_app(&id)?;
+            store.answer(&json!({ "id": app.id, "deleted": true }), &format!("app {id} is deleted\n"))
+        }
+    }
+}
+
+fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
+    // The settings are read on a stand-in first, so that a bad one makes no app.
+    let mut blank = AppRecord {
+        serial: 0,
+        id: String::new(),
+        name: new.name.clone(),
+        enabled: true,
+        created_at_ms: 0,
+        keys: Vec::new(),
+        settings: new.settings,
+    };
+    for (name, value) in pairs(settings)? {
+        setting::apply(&mut blank, name, value)?;
+    }
+    (new.settings, new.name) = (blank.settings, blank.name);
+    let app = store.open(Missing::CreateInDirectory)?.create_app(new)?;
+    let pair = &app.keys[0];
+    let mut json = app_json(&app, Secrets::Hidden);
+    json["key"] = json!(pair.key);
+    json["secret"] = json!(pair.secret);
+    store.answer(&json, &pair_text(&app.id, pair))
+}
+
+fn set(id: &str, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
+    let pairs = pairs(settings)?;
+    let app = store
+        .open(Missing::Refuse)?
+        .change_app(id, |app| pairs.iter().try_for_each(|(name, value)| setting::apply(app, name, value)))?;
+    store.answer(&app_json(&app, Secrets::Hidden), &app_text(&app, Secrets::Hidden))
+}
+
+fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), CommandError> {
+    let app = store.open(Missing::Refuse)?.change_app(id, |app| {
+        app.enabled = enabled;
+        Ok(())
+    })?;
+    let state = if enabled { "enabled" } else { "disabled" };
+    store.answer(&summary_json(&app), &format!("app {id} is {state}\n"))
+}
+
+fn pairs(settings: &[String]) -> Result<Vec<(&str, &str)>, CommandError> {
+    let pair = |text: &'_ String| format!("{text:?} is not KEY=VALUE: write for example client_events=true");
+    settings.iter().map(|text| text.split_once('=').ok_or_else(|| CommandError::Usage(pair(text)))).collect()
+}
+
+fn summary_json(app: &AppRecord) -> Value {
+    json!({
+        "id": app.id,
+        "name": app.name,
+        "enabled": app.enabled,
+        "keys": app.keys.iter().map(|pair| &pair.key).collect::<Vec<_>>(),
+        "created_at": time::rfc3339(app.created_at_ms),
+    })
+}
+
+fn app_json(app: &AppRecord, secrets: Secrets) -> Value {
+    let mut json = summary_json(app);
+    json["keys"] = app.keys.iter().map(|pair| key_json(pair, secrets)).collect();
+    let settings = setting::list(app).into_iter().filter(|(name, _)| *name != "name");
+    json["settings"] = settings.map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into();
+    json
+}
+
+fn key_json(pair: &KeyRecord, secrets: Secrets) -> Value {
+    let mut json = json!({ "key": pair.key, "created_at": time::rfc3339(pair.created_at_ms) });
+    if secrets == Secrets::Shown {
+        json["secret"] = json!(pair.secret);
+    }
+    json
+}
+
+fn pair_json(id: &str, pair: &KeyRecord) -> Value {
+    let mut json = key_json(pair, Secrets::Shown);
+    json["id"] = json!(id);
+    json
+}
+
+fn pair_text(id: &str, pair: &KeyRecord) -> String {
+    format!("id      {id}\nkey     {}\nsecret  {}\n", pair.key, pair.secret)
+}
+
+fn list_text(apps: &[AppRecord]) -> String {
+    let mut text = format!("{:<20} {:<8} {:<20} {}\n", "ID", "STATE", "KEY", "NAME");
+    for app in apps {
+        let state = if app.enabled { "enabled" } else { "disabled" };
+        let key = app.keys.last().map_or("", |pair| &pair.key);
+        writeln!(text, "{:<20} {state:<8} {key:<20} {}", app.id, app.name).expect("a string takes text");
+    }
+    text
+}
+
+fn app_text(app: &AppRecord, secrets: Secrets) -> String {
+    let mut text = format!(
+        "id       {}\nstate    {}\ncreated  {}\n",
+        app.id,
+        if app.enabled { "enabled" } else { "disabled" },
+        time::rfc3339(app.created_at_ms)
+    );
+    for pair in &app.keys {
+        let secret = if secrets == Secrets::Shown { &pair.secret } else { "(secret: --secrets)" };
+        writeln!(text, "key      {} {secret}", pair.key).expect("a string takes text");
+    }
+    for (name, value) in setting::list(app) {
+        let takes = setting::SETTINGS.iter().find(|(known, _)| *known == name).map_or("", |(_, takes)| *takes);
+        writeln!(text, "{name}={value}  # {takes}").expect("a string takes text");
+    }
+    text
+}

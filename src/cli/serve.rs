@@ -1,0 +1,236 @@
+//! `relay serve`: configuration, store, the apps that must exist, then the server.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::dev::{self, DevApp, dev_banner};
+use super::{CommandError, logging, note, print};
+use crate::config::{ConfigError, ConfiguredApp, Mode, ServeConfig, Settings};
+use crate::server::{self, Listening};
+use crate::store::record::SettingsRecord;
+use crate::store::{NewApp, Store, StoreError, Upserted};
+
+/// Flags. What is not given is looked up in `RELAY_*` (as `RELAY_LISTEN`), then relay.toml, then has its default.
+#[derive(Args, Debug)]
+pub(super) struct ServeArguments {
+    /// For trying things out: 127.0.0.1:6001, data in ./.relay, app 1 / app-key / app-secret.
+    #[arg(long)]
+    dev: bool,
+    /// Read this relay.toml [default: RELAY_CONFIG, ./relay.toml, /etc/relay/relay.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port for WebSockets and the HTTP API [default: 0.0.0.0:6001].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Address and port for health [default: 127.0.0.1:9601].
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_listen: Option<String>,
+    /// Data directory [default: /var/lib/relay].
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Threads that serve [default: one per core].
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+    /// Driver: auto, uring or epoll [default: auto].
+    #[arg(long, value_name = "DRIVER")]
+    io: Option<String>,
+    /// Proxies whose X-Forwarded-For and PROXY protocol v2 are believed [default: none].
+    #[arg(long, value_name = "CIDR,CIDR")]
+    trusted_proxies: Option<String>,
+    /// Answer under this path too, such as /relay.
+    #[arg(long, value_name = "PATH")]
+    path_prefix: Option<String>,
+    /// Seconds of silence after which clients ping [default: 120].
+    #[arg(long, value_name = "SECONDS")]
+    activity_timeout: Option<String>,
+    /// Refuse clients that do not name a supported protocol version.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
+    strict_protocol: Option<String>,
+    /// Which channel names are valid: default, strict or permissive [default: default].
+    #[arg(long, value_name = "RULES")]
+    channel_names: Option<String>,
+    /// Time over which connections are closed at shutdown [default: 10000; 0 with --dev].
+    #[arg(long, value_name = "MS")]
+    drain_ms: Option<String>,
+    /// Connections at once [default: what descriptors and memory allow].
+    #[arg(long, value_name = "N")]
+    max_connections: Option<String>,
+    /// Level or directives of logs, such as info,relay=debug [default: info].
+    #[arg(long, value_name = "FILTER", alias = "log-level")]
+    log: Option<String>,
+}
+
+impl ServeArguments {
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        let flags = [
+            ("listen", &self.listen),
+            ("metrics_listen", &self.metrics_listen),
+            ("data", &self.data),
+            ("shards", &self.shards),
+            ("io", &self.io),
+            ("trusted_proxies", &self.trusted_proxies),
+            ("path_prefix", &self.path_prefix),
+            ("activity_timeout", &self.activity_timeout),
+            ("strict_protocol", &self.strict_protocol),
+            ("channel_names", &self.channel_names),
+            ("drain_ms", &self.drain_ms),
+            ("max_connections", &self.max_connections),
+            ("log", &self.log),
+        ];
+        let given = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+        Settings::gather(given, self.config.clone(), std::env::vars_os())
+    }
+
+    fn mode(&self) -> Mode {
+        if self.dev { Mode::Dev } else { Mode::Production }
+    }
+}
+
+/// Checks as much as can be checked without touching data or network.
+pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandError> {
+    let settings = arguments.settings()?;
+    let config = ServeConfig::new(&settings, arguments.mode())?;
+    let app = ConfiguredApp::new(&settings)?;
+    logging::filter(&settings)?;
+    for warning in &settings.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    let mut text = String::new();
+    let file = settings.file.as_ref().map_or_else(|| "none".into(), |file| file.display().to_string());
+    let app = app.map_or_else(|| "none".into(), |app| format!("{} with key {}", app.id, app.key));
+    writeln!(text, "ok: listen {}, health {}", config.listen, config.metrics_listen).expect("a string takes text");
+    writeln!(text, "    data {}, {} shards, file {file}", config.data.display(), config.shards)
+        .expect("a string takes text");
+    writeln!(text, "    app from the configuration: {app}").expect("a string takes text");
+    print(&text)
+}
+
+/// Serves until drained.
+pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
+    let settings = arguments.settings()?;
+    let config = ServeConfig::new(&settings, arguments.mode())?;
+    let configured = ConfiguredApp::new(&settings)?;
+    logging::start(logging::filter(&settings)?);
+    if let Some(file) = &settings.file {
+        tracing::info!(file = %file.display(), "read the config file");
+    }
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let store = Store::open_to_serve(&config.data)?;
+    if let Some(app) = &configured {
+        ensure_configured(&store, app)?;
+    }
+    let dev = match arguments.mode() {
+        Mode::Dev => Some(dev::prepare(&store)?),
+        Mode::Production => {
+            create_first(&store)?;
+            None
+        }
+    };
+    refuse_known_secrets(&store, &config)?;
+    server::run(&config, store, |listening| announce(listening, dev.as_ref()))?;
+    Ok(())
+}
+
+/// The app of the environment exists from here on, with this key pair (conventions of `RELAY_APP_*`).
+fn ensure_configured(store: &Store, app: &ConfiguredApp) -> Result<(), StoreError> {
+    match store.upsert_app(&app.id, &app.key, app.secret.expose(), SettingsRecord::default())? {
+        Upserted::Created => tracing::info!(app = app.id, "made the app of the configuration"),
+        Upserted::Changed => tracing::info!(app = app.id, "gave the app the key pair of the configuration"),
+        Upserted::Same => {}
+    }
+    if !store.app(&app.id)?.enabled {
+        tracing::warn!(app = app.id, "the app of the configuration is disabled: `relay app enable` it to serve it");
+    }
+    Ok(())
+}
+
+/// A server without any app would be of no use: the first start makes one and shows it, once.
+fn create_first(store: &Store) -> Result<(), StoreError> {
+    let name = "first app".into();
+    let Some(app) = store.create_first_app(NewApp { name, ..NewApp::default() })? else {
+        return Ok(());
+    };
+    let pair = &app.keys[0];
+    // Straight to standard error, not through the log: secrets never stand in log records (R-AUTH-7).
+    note(&format!(
+        "There was no app yet, so one was made; its secret is shown this once (later: relay app show {} --secrets).\n\
+         RELAY_APP_ID={}\nRELAY_APP_KEY={}\nRELAY_APP_SECRET={}",
+        app.id, app.id, pair.key, pair.secret
+    ));
+    Ok(())
+}
+
+/// Secrets that stand in documents: Relay's own, and those of other servers' examples.
+const KNOWN_SECRETS: [&str; 4] = [dev::SECRET, "demo-secret", "secret", "7ad3773142a6692b25b8"];
+
+fn refuse_known_secrets(store: &Store, config: &ServeConfig) -> Result<(), CommandError> {
+    if config.listen.ip().is_loopback() {
+        return Ok(());
+    }
+    for app in store.apps()?.iter().filter(|app| app.enabled) {
+        if let Some(pair) = app.keys.iter().find(|pair| KNOWN_SECRETS.contains(&pair.secret.as_str())) {
+            let text = format!(
+                "the secret of app {id}, key {key}, is a well-known one and {listen} can be reached by others: \
+                 give it a new pair (`relay app rotate {id}`, then `relay app remove-key {id} {key}`), \
+                 or listen on 127.0.0.1",
+                id = app.id,
+                key = pair.key,
+                listen = config.listen,
+            );
+            return Err(CommandError::Config(ConfigError(text)));
+        }
+    }
+    Ok(())
+}
+
+/// The one line of standard output, and with `--dev` what to do next.
+fn announce(listening: &Listening, dev: Option<&DevApp>) {
+    let mut text = line(listening) + "\n";
+    if let Some(app) = dev {
+        text += &dev_banner(listening.public, app);
+    }
+    if let Err(error) = print(&text) {
+        tracing::warn!(%error, "nobody reads standard output");
+    }
+    tracing::info!(
+        public = %listening.public,
+        driver = listening.driver,
+        reason = listening.driver_reason,
+        shards = listening.shards,
+        "listening"
+    );
+}
+
+fn line(listening: &Listening) -> String {
+    let Listening { public, metrics, driver, shards, .. } = listening;
+    let health = metrics.map_or_else(|| "no health port".into(), |address| format!("health on {address}"));
+    let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
+    format!("relay {} listening on {public} ({driver}, {shards}, {health})", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The line that scripts wait for has the ports that were bound and the driver that won.
+    #[test]
+    fn the_line_names_ports_and_driver() {
+        let mut listening = Listening {
+            public: "127.0.0.1:6001".parse().expect("address"),
+            metrics: Some("127.0.0.1:9601".parse().expect("address")),
+            driver: "io_uring",
+            driver_reason: String::new(),
+            shards: 2,
+        };
+        assert_eq!(
+            line(&listening),
+            "relay 0.1.0 listening on 127.0.0.1:6001 (io_uring, 2 shards, health on 127.0.0.1:9601)"
+        );
+        (listening.metrics, listening.shards) = (None, 1);
+        assert!(line(&listening).ends_with("(io_uring, 1 shard, no health port)"));
+    }
+}

@@ -1,0 +1,217 @@
+//! What `relay serve` was told, after flags, `RELAY_*` environment, `relay.toml` and defaults were weighed
+//! (in this order). Everything here is checked: nobody downstream parses a setting again.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::app::Secret;
+use crate::channel::name::NameRules;
+use crate::limits;
+use crate::shard::ShardOptions;
+use crate::store::record::{check_id, check_key, check_secret};
+
+mod environment;
+mod file;
+mod setting;
+
+pub use setting::{ConfigError, SETTINGS, Setting, Settings, Source};
+
+/// Which driver moves the bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum IoChoice {
+    /// io_uring where the kernel allows it, else epoll; the choice is told at start.
+    #[default]
+    Auto,
+    /// io_uring, or the start fails.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// What becomes of a metrics port that is taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MetricsPort {
+    /// The start fails.
+    Required,
+    /// A warning, and the server goes on without it (`--dev`).
+    Optional,
+}
+
+/// Whether the server is for trying things out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// For real.
+    Production,
+    /// `--dev`: loopback only, a known app, data in `./.relay`.
+    Dev,
+}
+
+/// All that the server assembly needs to know.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Public port: WebSockets and the HTTP API. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Health and metrics port. Port 0 takes a free one.
+    pub metrics_listen: SocketAddr,
+    /// What to do if the metrics port is taken.
+    pub metrics_port: MetricsPort,
+    /// Data directory.
+    pub data: PathBuf,
+    /// Shards, 1 to [`limits::SHARDS_MAX`]; one thread each.
+    pub shards: u16,
+    /// Driver.
+    pub io: IoChoice,
+    /// Connections of the whole process at once; `None`: what descriptors and memory allow.
+    pub connections_max: Option<u32>,
+    /// Options that every shard gets.
+    pub shard: ShardOptions,
+}
+
+/// The app of `RELAY_APP_ID`, `RELAY_APP_KEY` and `RELAY_APP_SECRET`.
+#[derive(Clone, Debug)]
+pub struct ConfiguredApp {
+    /// Its id.
+    pub id: String,
+    /// Its key.
+    pub key: String,
+    /// Its secret.
+    pub secret: Secret,
+}
+
+/// Where data is when nobody says otherwise.
+pub const DATA_DEFAULT: &str = "/var/lib/relay";
+/// Where data is with `--dev` when nobody says otherwise.
+pub const DATA_DEV_DEFAULT: &str = "./.relay";
+
+const LISTEN_PORT: u16 = 6001;
+const METRICS_PORT: u16 = 9601;
+
+impl ServeConfig {
+    /// Checks all settings that concern the server.
+    pub fn new(settings: &Settings, mode: Mode) -> Result<Self, ConfigError> {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let (address, data, drain_ms, metrics_port) = match mode {
+            Mode::Production => {
+                let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                (any, DATA_DEFAULT, limits::DRAIN_MS, MetricsPort::Required)
+            }
+            Mode::Dev => (loopback, DATA_DEV_DEFAULT, 0, MetricsPort::Optional),
+        };
+        let listen = settings.parse("listen", address_and_port)?;
+        let listen = listen.unwrap_or(SocketAddr::new(address, LISTEN_PORT));
+        if mode == Mode::Dev && !listen.ip().is_loopback() {
+            let text = format!(
+                "{} is {listen}, but --dev has a well-known secret and serves this machine only: use an address \
+                 such as 127.0.0.1:{LISTEN_PORT}, or leave out --dev",
+                settings.origin("listen")
+            );
+            return Err(ConfigError(text));
+        }
+        let metrics_listen = settings.parse("metrics_listen", address_and_port)?;
+        Ok(Self {
+            listen,
+            metrics_listen: metrics_listen.unwrap_or(SocketAddr::new(loopback, METRICS_PORT)),
+            metrics_port,
+            data: settings.text("data").map_or_else(|| data.into(), PathBuf::from),
+            shards: settings.parse("shards", shards)?.unwrap_or_else(shards_default),
+            io: settings.parse("io", io)?.unwrap_or_default(),
+            connections_max: settings.parse("max_connections", |text| within(text, 1, 10_000_000))?,
+            shard: ShardOptions {
+                path_prefix: settings.parse("path_prefix", path_prefix)?.unwrap_or_default(),
+                activity_timeout_s: settings
+                    .parse("activity_timeout", |text| within(text, 1, 3_600))?
+                    .unwrap_or(limits::ACTIVITY_TIMEOUT_S),
+                strict_protocol: settings.parse("strict_protocol", switch)?.unwrap_or(false),
+                channel_names: settings.parse("channel_names", channel_names)?.unwrap_or_default(),
+                trusted_proxies: settings.parse("trusted_proxies", networks)?.unwrap_or_default(),
+                drain_ms: settings.parse("drain_ms", |text| within(text, 0, 600_000))?.unwrap_or(drain_ms),
+            },
+        })
+    }
+}
+
+impl ConfiguredApp {
+    /// The app of the settings, if they name one. One or two of the three are a mistake.
+    pub fn new(settings: &Settings) -> Result<Option<Self>, ConfigError> {
+        let names = ["app_id", "app_key", "app_secret"];
+        let [Some(id), Some(key), Some(secret)] = names.map(|name| settings.text(name)) else {
+            let missing: Vec<_> = names.into_iter().filter(|name| settings.text(name).is_none()).collect();
+            let Some(given) = names.into_iter().find(|name| settings.text(name).is_some()) else {
+                return Ok(None);
+            };
+            let text = format!(
+                "{} is set but {} not: an app needs RELAY_APP_ID, RELAY_APP_KEY and RELAY_APP_SECRET, all three or none",
+                settings.origin(given),
+                missing.join(" and ") + if missing.len() == 1 { " is" } else { " are" },
+            );
+            return Err(ConfigError(text));
+        };
+        let checks = [("app_id", check_id(id)), ("app_key", check_key(key)), ("app_secret", check_secret(secret))];
+        for (name, check) in checks {
+            check.map_err(|error| ConfigError(format!("{}: {error}", settings.origin(name))))?;
+        }
+        Ok(Some(Self { id: id.into(), key: key.into(), secret: Secret::new(secret) }))
+    }
+}
+
+fn shards_default() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores.min(limits::SHARDS_MAX)).expect("SHARDS_MAX fits")
+}
+
+/// `localhost:6001` is taken for the IPv4 address: a name is not looked up.
+fn address_and_port(text: &str) -> Option<SocketAddr> {
+    text.replacen("localhost:", "127.0.0.1:", 1).parse().ok()
+}
+
+fn within<T: std::str::FromStr + PartialOrd>(text: &str, least: T, most: T) -> Option<T> {
+    text.parse().ok().filter(|number| (least..=most).contains(number))
+}
+
+fn shards(text: &str) -> Option<u16> {
+    within(text, 1, limits::SHARDS_MAX as u16)
+}
+
+fn io(text: &str) -> Option<IoChoice> {
+    match text {
+        "auto" => Some(IoChoice::Auto),
+        "uring" | "io_uring" => Some(IoChoice::Uring),
+        "epoll" => Some(IoChoice::Epoll),
+        _ => None,
+    }
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text {
+        "true" | "on" | "yes" | "1" => Some(true),
+        "false" | "off" | "no" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn channel_names(text: &str) -> Option<NameRules> {
+    match text {
+        "default" => Some(NameRules::Default),
+        "strict" => Some(NameRules::Strict),
+        "permissive" => Some(NameRules::Permissive),
+        _ => None,
+    }
+}
+
+/// `""` or `/x` or `/x/y`, never ending in `/` (P-CONN-2).
+fn path_prefix(text: &str) -> Option<String> {
+    let segment = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
+    };
+    let valid = text.strip_prefix('/').is_some_and(|rest| rest.len() < 200 && rest.split('/').all(segment));
+    (text.is_empty() || valid).then(|| text.into())
+}
+
+/// Addresses or networks, joined by commas.
+fn networks(text: &str) -> Option<Vec<IpNet>> {
+    let parse =
+        |part: &str| part.parse().ok().or_else(|| part.parse().ok().map(|address: IpAddr| IpNet::from(address)));
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect()
+}

@@ -1,0 +1,322 @@
+//! What connections owe, without copies.
+//!
+//! A frame is encoded once and held once; an outbox holds frame ids. At flush, connections that owe the same sequence
+//! of frames share one buffer, joined once and remembered until the turn ends. Reference counts are plain integers of
+//! this shard: the atomic count of [`Bytes`] moves once per frame, not once per subscriber.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::NONE;
+use crate::limits;
+
+/// A frame held for sending.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FrameId(u32);
+
+/// Frame ids that stand in the outbox itself; further ones wait in a pooled queue.
+const FRAMES_INLINE: usize = 3;
+
+/// Distinct sequences remembered within a turn.
+const SEQUENCES_REMEMBERED_MAX: usize = 8;
+
+/// What one connection owes: 32 bytes of its hot line.
+#[derive(Debug)]
+pub struct Outbox {
+    /// The oldest queued frames.
+    inline: [u32; FRAMES_INLINE],
+    /// Index of the queue of further frames, or `NONE`.
+    queue: u32,
+    /// Bytes not yet taken by the kernel: the rest of the buffer and all queued frames.
+    unsent_bytes: u32,
+    /// Index of the buffer being sent, or `NONE`.
+    buffer: u32,
+    /// Bytes of the buffer that the kernel took.
+    taken_bytes: u32,
+    /// How many of `inline` are in use.
+    inline_used: u8,
+    /// The rest of the buffer is lent to the driver.
+    lent: bool,
+}
+
+impl Outbox {
+    /// Owes nothing.
+    pub const EMPTY: Self = Self {
+        inline: [NONE; FRAMES_INLINE],
+        queue: NONE,
+        unsent_bytes: 0,
+        buffer: NONE,
+        taken_bytes: 0,
+        inline_used: 0,
+        lent: false,
+    };
+
+    /// Bytes not yet taken by the kernel.
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes as usize
+    }
+    /// True while the driver sends from it.
+    pub fn is_lent(&self) -> bool {
+        self.lent
+    }
+}
+
+#[derive(Debug)]
+struct Frame {
+    bytes: Bytes,
+    references: u32,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    bytes: Bytes,
+    references: u32,
+}
+
+/// A sequence of frames and the buffer that holds them joined; keeps a reference to each until the turn ends.
+#[derive(Debug)]
+struct Remembered {
+    sequence: SmallVec<[u32; 8]>,
+    buffer: u32,
+}
+
+/// The frames, buffers and queues of one shard.
+#[derive(Debug, Default)]
+pub struct Frames {
+    frames: Slab<Frame>,
+    buffers: Slab<Buffer>,
+    queues: Slab<VecDeque<u32>>,
+    remembered: Vec<Remembered>,
+    held_bytes: usize,
+}
+
+impl Frames {
+    /// Holds a frame with one reference, the caller's, given back with [`Frames::release`].
+    pub fn hold(&mut self, bytes: Bytes) -> FrameId {
+        self.held_bytes += bytes.len();
+        FrameId(self.frames.insert(Frame { bytes, references: 1 }) as u32)
+    }
+
+    /// Gives back the caller's reference.
+    pub fn release(&mut self, frame: FrameId) {
+        self.release_frame(frame.0, 1);
+    }
+
+    /// Adds the references of `count` outboxes at once.
+    pub fn retain(&mut self, frame: FrameId, count: u32) {
+        self.frames[frame.0 as usize].references += count;
+    }
+
+    /// Length of a frame in bytes.
+    pub fn frame_bytes(&self, frame: FrameId) -> usize {
+        self.frames[frame.0 as usize].bytes.len()
+    }
+
+    /// Queues a frame whose reference the caller has added with [`Frames::retain`].
+    pub fn push(&mut self, outbox: &mut Outbox, frame: FrameId, frame_bytes: usize) {
+        outbox.unsent_bytes += frame_bytes as u32;
+        let used = usize::from(outbox.inline_used);
+        if used < FRAMES_INLINE && outbox.queue == NONE {
+            outbox.inline[used] = frame.0;
+            outbox.inline_used += 1;
+            return;
+        }
+        if outbox.queue == NONE {
+            outbox.queue = self.queues.insert(VecDeque::new()) as u32;
+        }
+        self.queues[outbox.queue as usize].push_back(frame.0);
+    }
+
+    /// Lends the next bytes of an outbox that is not lent; `None` when it owes nothing.
+    pub fn lend(&mut self, outbox: &mut Outbox) -> Option<&[u8]> {
+        debug_assert!(!outbox.lent, "one send per connection at a time");
+        if outbox.buffer == NONE {
+            self.next_buffer(outbox)?;
+        }
+        outbox.lent = true;
+        Some(self.lent(outbox))
+    }
+
+    /// What is lent; empty when nothing is.
+    pub fn lent(&self, outbox: &Outbox) -> &[u8] {
+        if !outbox.lent {
+            return &[];
+        }
+        let bytes = &self.buffers[outbox.buffer as usize].bytes;
+        let start = outbox.taken_bytes as usize;
+        let end = bytes.len().min(start + limits::SEND_BYTES_MAX);
+        &bytes[start..end]
+    }
+
+    /// The kernel took `count` bytes of what was lent.
+    pub fn take_sent(&mut self, outbox: &mut Outbox, count: usize) {
+        assert!(outbox.lent && outbox.buffer != NONE, "a driver reports only sends that it was lent");
+        outbox.lent = false;
+        outbox.taken_bytes += count as u32;
+        outbox.unsent_bytes -= count as u32;
+        let length = self.buffers[outbox.buffer as usize].bytes.len();
+        assert!(outbox.taken_bytes as usize <= length, "a driver reports at most what it was lent");
+        if outbox.taken_bytes as usize == length {
+            self.release_buffer(outbox.buffer);
+            outbox.buffer = NONE;
+            outbox.taken_bytes = 0;
+        }
+    }
+
+    /// Drops what the peer has not begun to receive. A buffer that was begun goes on, so that no frame is torn.
+    pub fn drop_queued(&mut self, outbox: &mut Outbox) {
+        while let Some(frame) = self.pop(outbox) {
+            outbox.unsent_bytes -= self.frames[frame as usize].bytes.len() as u32;
+            self.release_frame(frame, 1);
+        }
+        if outbox.buffer != NONE && outbox.taken_bytes == 0 && !outbox.lent {
+            outbox.unsent_bytes = 0;
+            self.release_buffer(outbox.buffer);
+            outbox.buffer = NONE;
+        }
+    }
+
+    /// Forgets everything: the connection is gone.
+    pub fn clear(&mut self, outbox: &mut Outbox) {
+        outbox.lent = false;
+        while let Some(frame) = self.pop(outbox) {
+            self.release_frame(frame, 1);
+        }
+        if outbox.buffer != NONE {
+            self.release_buffer(outbox.buffer);
+        }
+        *outbox = Outbox::EMPTY;
+    }
+
+    /// The turn is over: sequences are forgotten.
+    pub fn end_turn(&mut self) {
+        while let Some(last) = self.remembered.pop() {
+            self.forget(last);
+        }
+    }
+
+    /// Bytes held in frames and buffers.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Frames and buffers held.
+    pub fn held(&self) -> usize {
+        self.frames.len() + self.buffers.len() + self.queues.len()
+    }
+
+    /// Takes frames up to one send's bytes out of the queue and makes or finds their buffer.
+    fn next_buffer(&mut self, outbox: &mut Outbox) -> Option<()> {
+        let mut sequence: SmallVec<[u32; 8]> = SmallVec::new();
+        let mut bytes = 0;
+        let mut shared = true;
+        while let Some(frame) = self.peek(outbox) {
+            let entry = &self.frames[frame as usize];
+            if !sequence.is_empty() && bytes + entry.bytes.len() > limits::SEND_BYTES_MAX {
+                break;
+            }
+            bytes += entry.bytes.len();
+            shared &= entry.references > 1;
+            sequence.push(frame);
+            self.pop(outbox);
+        }
+        if sequence.is_empty() {
+            return None;
+        }
+        if shared && let Some(found) = self.remembered.iter().rev().find(|known| known.sequence == sequence) {
+            outbox.buffer = found.buffer;
+            self.buffers[found.buffer as usize].references += 1;
+            for frame in sequence {
+                self.release_frame(frame, 1);
+            }
+            return Some(());
+        }
+        let joined = self.join(&sequence, bytes);
+        self.held_bytes += joined.len();
+        outbox.buffer = self.buffers.insert(Buffer { bytes: joined, references: 1 }) as u32;
+        if shared {
+            self.remember(sequence, outbox.buffer);
+        } else {
+            for frame in sequence {
+                self.release_frame(frame, 1);
+            }
+        }
+        Some(())
+    }
+
+    fn join(&self, sequence: &[u32], bytes: usize) -> Bytes {
+        if let [only] = sequence {
+            return self.frames[*only as usize].bytes.clone();
+        }
+        let mut joined = Vec::with_capacity(bytes);
+        for frame in sequence {
+            joined.extend_from_slice(&self.frames[*frame as usize].bytes);
+        }
+        Bytes::from(joined)
+    }
+
+    /// Keeps the outbox's frame references and one of the buffer until the turn ends.
+    fn remember(&mut self, sequence: SmallVec<[u32; 8]>, buffer: u32) {
+        if self.remembered.len() == SEQUENCES_REMEMBERED_MAX {
+            let oldest = self.remembered.remove(0);
+            self.forget(oldest);
+        }
+        self.buffers[buffer as usize].references += 1;
+        self.remembered.push(Remembered { sequence, buffer });
+    }
+
+    fn forget(&mut self, remembered: Remembered) {
+        for frame in remembered.sequence {
+            self.release_frame(frame, 1);
+        }
+        self.release_buffer(remembered.buffer);
+    }
+
+    fn peek(&self, outbox: &Outbox) -> Option<u32> {
+        (outbox.inline_used > 0).then(|| outbox.inline[0])
+    }
+
+    /// Takes the oldest queued frame out and moves the next one of the queue up; the queue goes when it is empty.
+    fn pop(&mut self, outbox: &mut Outbox) -> Option<u32> {
+        if outbox.inline_used == 0 {
+            return None;
+        }
+        let frame = outbox.inline[0];
+        outbox.inline.copy_within(1.., 0);
+        outbox.inline_used -= 1;
+        if outbox.queue != NONE {
+            let queue = &mut self.queues[outbox.queue as usize];
+            let next = queue.pop_front().expect("an outbox gives its queue back when it is empty");
+            outbox.inline[usize::from(outbox.inline_used)] = next;
+            outbox.inline_used += 1;
+            if queue.is_empty() {
+                self.queues.remove(outbox.queue as usize);
+                outbox.queue = NONE;
+            }
+        }
+        Some(frame)
+    }
+
+    fn release_frame(&mut self, frame: u32, count: u32) {
+        let entry = &mut self.frames[frame as usize];
+        entry.references -= count;
+        if entry.references == 0 {
+            self.held_bytes -= entry.bytes.len();
+            self.frames.remove(frame as usize);
+        }
+    }
+
+    fn release_buffer(&mut self, buffer: u32) {
+        let entry = &mut self.buffers[buffer as usize];
+        entry.references -= 1;
+        if entry.references == 0 {
+            self.held_bytes -= entry.bytes.len();
+            self.buffers.remove(buffer as usize);
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Outbox>() == 32, "half of the hot line");

@@ -1,0 +1,96 @@
+//! Client events (P-CEV rules): from one subscriber to all others, through the channel's owner.
+
+use super::Shard;
+use super::deliver::text_frame;
+use super::mail::{Anywhere, Body, PublishItem};
+use crate::app::App;
+use crate::channel::name::ChannelKind;
+use crate::limits;
+use crate::protocol::server_event;
+
+/// A client event, as received.
+pub(super) struct ClientEvent<'a> {
+    pub(super) event: &'a str,
+    pub(super) channel: Option<&'a str>,
+    pub(super) data_literal: &'a str,
+    pub(super) data_bytes: usize,
+}
+
+/// One client event is earned in this time (P-LIM-9).
+const INTERVAL_MS: u32 = 1_000 / limits::CLIENT_EVENTS_PER_SECOND;
+/// A full burst is earned in this time.
+const BURST_MS: u32 = INTERVAL_MS * limits::CLIENT_EVENTS_PER_SECOND;
+
+impl Shard {
+    /// Accepts or refuses a client event; a refusal is `pusher:error` without close, the event is dropped (P-CEV-4).
+    pub(super) fn handle_client_event(&mut self, slot: u32, app: &App, message: &ClientEvent<'_>) {
+        if let Err((code, reason)) = self.publish_client_event(slot, app, message) {
+            self.send_error(slot, code, &reason);
+        }
+    }
+
+    fn publish_client_event(
+        &mut self,
+        slot: u32,
+        app: &App,
+        message: &ClientEvent<'_>,
+    ) -> Result<(), (Option<u16>, String)> {
+        if !app.settings.client_events {
+            return Err((None, FLAG_OFF.to_owned()));
+        }
+        let name = message.channel.ok_or_else(|| (None, "A client event needs a channel".to_owned()))?;
+        let key = self.channel_key(app.serial, name);
+        let index = self.find_channel(&key);
+        let subscribed = index.filter(|&index| self.channels[index as usize].subscribers.contains(slot));
+        let Some(index) = subscribed else {
+            let quoted = crate::protocol::quote(name);
+            return Err((None, format!("Client events need a subscription to the channel {quoted}")));
+        };
+        let kind = self.channels[index as usize].kind;
+        match kind {
+            ChannelKind::Private | ChannelKind::PrivateEncrypted | ChannelKind::Presence => {}
+            ChannelKind::Public | ChannelKind::ServerToUser => {
+                return Err((None, "Client events are for private and presence channels only".to_owned()));
+            }
+        }
+        if message.event.len() > limits::EVENT_NAME_BYTES_MAX || message.event.chars().any(char::is_control) {
+            let bytes_max = limits::EVENT_NAME_BYTES_MAX;
+            let reason = format!("Event names have at most {bytes_max} bytes and no control characters");
+            return Err((Some(4301), reason));
+        }
+        let data_bytes_max = app.settings.max_event_data_bytes;
+        if message.data_bytes > data_bytes_max as usize {
+            return Err((Some(4301), format!("Event data has at most {data_bytes_max} bytes")));
+        }
+        if !self.take_client_event(slot) {
+            let rate = limits::CLIENT_EVENTS_PER_SECOND;
+            return Err((Some(4301), format!("A connection may send {rate} client events per second")));
+        }
+        let user_id = if kind == ChannelKind::Presence { self.member_id(slot, index) } else { None };
+        let frame = text_frame(&mut self.scratch, |out| {
+            server_event::encode_channel_event(out, message.event, name, message.data_literal, user_id.as_deref());
+        });
+        let owner = self.channels[index as usize].owner;
+        let exclude = Some(Anywhere { shard: self.config.index, connection: self.key(slot) });
+        let item = PublishItem { channel: key, frame, exclude, number: 0 };
+        self.send_paid(owner, Body::Publish { request: None, counts: false, items: vec![item] })
+            .map_err(|_| (None, "The server is overloaded, the event was not sent".to_owned()))
+    }
+
+    /// Takes one event from the connection's bucket: ten per second, ten at once (P-LIM-9).
+    fn take_client_event(&mut self, slot: u32) -> bool {
+        let now = self.now.monotonic_ms as u32;
+        let due = &mut self.hot[slot as usize].client_event_due_ms;
+        // The bucket is empty when the next event is due more than a burst less one interval from now. A due time in
+        // the past, also one that the clock has wrapped around, is a full bucket.
+        let ahead = due.wrapping_sub(now);
+        let ahead = if ahead > BURST_MS { 0 } else { ahead };
+        if ahead > BURST_MS - INTERVAL_MS {
+            return false;
+        }
+        *due = now.wrapping_add(ahead).wrapping_add(INTERVAL_MS);
+        true
+    }
+}
+
+const FLAG_OFF: &str = "To send client events, you must enable this feature in the Settings page of your dashboard.";

@@ -1,0 +1,118 @@
+//! Fan-out within a shard: one frame into the outboxes of a channel's local subscribers, and frames to one connection.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::mail::{Anywhere, ChannelKey};
+use super::{Output, Shard};
+use crate::connection::outbox::FrameId;
+use crate::connection::{Flags, Phase};
+use crate::limits;
+use crate::wire::websocket::{self, Opcode};
+
+/// One text frame around what `encode` appends.
+pub(super) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    scratch.clear();
+    encode(scratch);
+    let mut frame = Vec::with_capacity(scratch.len() + websocket::SERVER_HEADER_BYTES_MAX);
+    websocket::encode_frame(&mut frame, Opcode::Text, scratch);
+    Bytes::from(frame)
+}
+
+impl Shard {
+    /// Queues one event to all local subscribers of its channel but `exclude`.
+    ///
+    /// Per subscriber: its hot line and one entry of the dirty list; no allocation, no atomic, no copy.
+    pub(super) fn deliver(&mut self, channel: &ChannelKey, frame: Bytes, exclude: Option<Anywhere>) {
+        let Some(index) = self.find_channel(channel) else { return };
+        let excluded = exclude.filter(|exclude| exclude.shard == self.config.index).map(|exclude| exclude.connection);
+        let frame_bytes = frame.len();
+        let frame = self.frames.hold(frame);
+        let mut queued = 0;
+        let mut too_slow: SmallVec<[u32; 8]> = SmallVec::new();
+        let (hot, frames, dirty) = (&mut self.hot, &mut self.frames, &mut self.dirty);
+        self.channels[index as usize].subscribers.for_each(|slot| {
+            let line = &mut hot[slot as usize];
+            if excluded.is_some_and(|excluded| excluded.slot == slot && excluded.generation == line.generation) {
+                return;
+            }
+            if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX {
+                too_slow.push(slot);
+                return;
+            }
+            frames.push(&mut line.outbox, frame, frame_bytes);
+            queued += 1;
+            if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {
+                dirty.push(slot);
+            }
+        });
+        self.frames.retain(frame, queued);
+        self.frames.release(frame);
+        self.stats.deliveries += u64::from(queued);
+        for slot in too_slow {
+            self.close_slow(slot);
+        }
+    }
+
+    /// Queues a text frame to one connection.
+    pub(super) fn send_text(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        let frame = text_frame(&mut self.scratch, encode);
+        self.queue(slot, frame);
+    }
+
+    /// Queues bytes to one connection. One that owes too much and is the cause of it itself is not read from for a
+    /// while; one that is over the hard bound is closed (P-CLOSE-5).
+    pub(super) fn queue(&mut self, slot: u32, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        let frame = self.frames.hold(bytes);
+        self.queue_shared(slot, frame);
+        self.frames.release(frame);
+    }
+
+    /// Queues a held frame to one connection.
+    pub(super) fn queue_shared(&mut self, slot: u32, frame: FrameId) {
+        let line = &mut self.hot[slot as usize];
+        if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX && line.phase == Phase::Open {
+            self.close_slow(slot);
+            return;
+        }
+        let frame_bytes = self.frames.frame_bytes(frame);
+        self.frames.retain(frame, 1);
+        self.frames.push(&mut line.outbox, frame, frame_bytes);
+        if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {
+            self.dirty.push(slot);
+        }
+        if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_SOFT {
+            self.pause(slot);
+        }
+    }
+
+    /// Stops reading from a connection that is owed too much.
+    pub(super) fn pause(&mut self, slot: u32) {
+        let connection = self.key(slot);
+        if self.hot[slot as usize].flags.raise(Flags::PAUSED) {
+            self.outputs.push_back(Output::Pause { connection });
+        }
+    }
+
+    /// The next slot of the dirty list that owes bytes; ends the turn when there is none.
+    pub(super) fn next_to_flush(&mut self) -> Option<u32> {
+        while let Some(&slot) = self.dirty.get(self.flushed) {
+            self.flushed += 1;
+            let line = &mut self.hot[slot as usize];
+            if !line.flags.contains(Flags::DIRTY) {
+                continue;
+            }
+            line.flags.remove(Flags::DIRTY);
+            if line.outbox.unsent_bytes() > 0 && !line.outbox.is_lent() && line.phase != Phase::Ended {
+                return Some(slot);
+            }
+        }
+        self.dirty.clear();
+        self.flushed = 0;
+        self.frames.end_turn();
+        None
+    }
+}

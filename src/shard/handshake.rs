@@ -1,0 +1,225 @@
+//! Opening a WebSocket (P-CONN rules): the upgrade is answered first, then the connection is told that it is
+//! established, or why it is refused (P-CONN-8).
+
+use super::Shard;
+use super::mail::Body;
+use super::request::After;
+use crate::app::{App, AppSerial};
+use crate::auth::handshake::accept_value;
+use crate::connection::{ConnectionKey, Flags, Phase, Proxy};
+use crate::protocol::close::CloseReason;
+use crate::protocol::server_event;
+use crate::wire::http::{Request, UpgradeError, decode_upgrade, encode_response, encode_upgrade};
+
+/// What follows the 101 answer.
+enum Verdict {
+    Refused(CloseReason),
+    /// A connection of this app, if its quota allows.
+    App {
+        app: AppSerial,
+        connections_max: u32,
+    },
+    #[cfg(feature = "conformance")]
+    Echo,
+}
+
+impl Shard {
+    /// Answers a request to upgrade; `key` is the app key, `None` on a path that is not `/app/{key}`.
+    pub(super) fn handle_upgrade(&mut self, slot: u32, key: Option<&str>, request: &Request<'_>) -> After {
+        let client_key = match decode_upgrade(request) {
+            Ok(client_key) => client_key,
+            Err(error) => {
+                self.refuse_upgrade(slot, error);
+                return After::Next;
+            }
+        };
+        let verdict = self.judge(slot, key, request);
+        let mut answer = Vec::new();
+        encode_upgrade(&mut answer, &accept_value(client_key), subprotocol(request));
+        self.queue(slot, answer.into());
+        self.hot[slot as usize].phase = Phase::Admitting;
+        match verdict {
+            Verdict::Refused(reason) => self.close_websocket(slot, &reason),
+            Verdict::App { app, connections_max } => {
+                self.hot[slot as usize].app = app.0;
+                let (counter, connection) = (self.counter_of(app), self.key(slot));
+                self.send(counter, Body::Admit { app, connection, connections_max });
+            }
+            #[cfg(feature = "conformance")]
+            Verdict::Echo => {
+                self.hot[slot as usize].phase = Phase::Open;
+                self.hot[slot as usize].flags.insert(Flags::ECHO);
+                self.stats.websockets += 1;
+            }
+        }
+        After::Upgraded
+    }
+
+    /// The connection is a WebSocket now; `held_back` came with the request. While it is being admitted it is not read.
+    pub(super) fn start_websocket(&mut self, slot: u32, mut held_back: Vec<u8>) {
+        self.cold_mut(slot).http = None;
+        match self.hot[slot as usize].phase {
+            Phase::Admitting => {
+                self.cold_mut(slot).held_back = held_back;
+                self.handle_own_mail();
+                if self.hot[slot as usize].phase == Phase::Admitting {
+                    self.pause(slot);
+                }
+            }
+            Phase::Open | Phase::Closing => self.receive_websocket(slot, &mut held_back),
+            Phase::Free | Phase::Http | Phase::Lingering | Phase::Ended => {}
+        }
+        if self.hot[slot as usize].phase != Phase::Free {
+            self.drop_cold_if_empty(slot);
+        }
+    }
+
+    /// The app's counter has answered (P-CLOSE-2).
+    pub(super) fn handle_admitted(&mut self, app: AppSerial, connection: ConnectionKey, admitted: bool) {
+        let slot = connection.slot;
+        if !self.is_live(connection) || self.hot[slot as usize].phase != Phase::Admitting {
+            if admitted {
+                let counter = self.counter_of(app);
+                self.send(counter, Body::Departed { app });
+            }
+            return;
+        }
+        if !admitted {
+            let soft = self.directory.app(app).is_some_and(|app| app.settings.connection_limit_soft);
+            let reason = if soft { CloseReason::OverCapacity } else { CloseReason::OverQuota };
+            return self.close_websocket(slot, &reason);
+        }
+        self.hot[slot as usize].flags.insert(Flags::COUNTED);
+        if self.drain.is_some() {
+            return self.close_websocket(slot, &CloseReason::Draining);
+        }
+        let socket_id = self.socket_id(connection);
+        let activity_timeout_s = self.config.options.activity_timeout_s;
+        self.hot[slot as usize].phase = Phase::Open;
+        self.stats.websockets += 1;
+        self.send_text(slot, |out| server_event::encode_connection_established(out, socket_id, activity_timeout_s));
+        self.resume_reading(slot);
+        let mut held_back = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.held_back)).unwrap_or_default();
+        self.drop_cold_if_empty(slot);
+        if !held_back.is_empty() {
+            self.receive_websocket(slot, &mut held_back);
+        }
+    }
+
+    fn judge(&mut self, slot: u32, key: Option<&str>, request: &Request<'_>) -> Verdict {
+        #[cfg(feature = "conformance")]
+        if request.path == "/conformance/echo" {
+            return Verdict::Echo;
+        }
+        if self.drain.is_some() {
+            return Verdict::Refused(CloseReason::Draining);
+        }
+        if self.http(slot).refuse {
+            return Verdict::Refused(CloseReason::OverCapacity);
+        }
+        let Some(key) = key else { return Verdict::Refused(CloseReason::PathNotFound) };
+        let Some(app) = self.directory.app_by_key(key) else {
+            return Verdict::Refused(CloseReason::UnknownApp(crate::protocol::quote(key).to_owned()));
+        };
+        let secure = self.came_through_tls(slot, request);
+        let app = self.directory.app(app.serial).expect("a snapshot finds its apps by serial");
+        match check(app, request, secure, self.config.options.strict_protocol) {
+            Ok(()) => Verdict::App { app: app.serial, connections_max: app.settings.max_connections },
+            Err(reason) => Verdict::Refused(reason),
+        }
+    }
+
+    /// True when a trusted proxy says that it ended TLS.
+    fn came_through_tls(&self, slot: u32, request: &Request<'_>) -> bool {
+        let http = self.cold(slot).and_then(|cold| cold.http.as_ref());
+        let trusted = http.is_some_and(|http| matches!(http.proxy, Proxy::Trusted));
+        trusted && request.headers.first("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
+    }
+
+    fn refuse_upgrade(&mut self, slot: u32, error: UpgradeError) {
+        let mut answer = Vec::new();
+        match error {
+            UpgradeError::BadRequest(what) => {
+                encode_response(&mut answer, 400, TEXT, "", format!("{what}\n").as_bytes(), false);
+            }
+            UpgradeError::Version => {
+                let body = b"Sec-WebSocket-Version must be 13\n";
+                encode_response(&mut answer, 426, TEXT, "Sec-WebSocket-Version: 13\r\n", body, false);
+            }
+        }
+        self.answer_last(slot, answer);
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What of the app and of the query refuses a connection, in the order of the close codes' gravity.
+fn check(app: &App, request: &Request<'_>, secure: bool, strict: bool) -> Result<(), CloseReason> {
+    if !app.enabled {
+        return Err(CloseReason::AppDisabled);
+    }
+    if app.settings.tls_only && !secure {
+        return Err(CloseReason::TlsOnly);
+    }
+    if !origin_allowed(app, request) {
+        return Err(CloseReason::OriginNotAllowed);
+    }
+    check_protocol(request.query.unwrap_or_default(), strict)
+}
+
+/// P-CONN-3 and P-CONN-5.
+fn check_protocol(query: &str, strict: bool) -> Result<(), CloseReason> {
+    let value = |name: &str| {
+        query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
+    };
+    match value("protocol") {
+        None if strict => return Err(CloseReason::NoProtocolVersion),
+        None => {}
+        Some(text) => match text.parse::<i64>() {
+            Ok(4..=7) => {}
+            Ok(_) => return Err(CloseReason::UnsupportedProtocolVersion),
+            Err(_) => return Err(CloseReason::InvalidVersionString),
+        },
+    }
+    let well_formed = |version: &str| {
+        !version.is_empty()
+            && version.split('.').all(|part| part.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
+    };
+    if strict && !value("version").is_none_or(well_formed) {
+        return Err(CloseReason::InvalidVersionString);
+    }
+    Ok(())
+}
+
+/// P-CONN-8, threat T21: an origin must be one of the app's hosts; clients outside browsers send none.
+fn origin_allowed(app: &App, request: &Request<'_>) -> bool {
+    let allowed = &app.settings.allowed_origins;
+    let Some(origin) = request.headers.first("origin") else { return true };
+    if allowed.is_empty() {
+        return true;
+    }
+    let Ok(origin) = std::str::from_utf8(origin) else { return false };
+    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    allowed
+        .iter()
+        .any(|allowed| [origin, authority, host].iter().any(|candidate| candidate.eq_ignore_ascii_case(allowed)))
+}
+
+/// P-CONN-6, P-SDK-11: the first offered `pusher-channels-protocol-N`.
+fn subprotocol<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let offers = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol"));
+    offers
+        .filter_map(|(_, value)| std::str::from_utf8(value).ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .find(|offer| {
+            let version = offer.strip_prefix("pusher-channels-protocol-");
+            version.is_some_and(|version| {
+                (1..=2).contains(&version.len()) && version.bytes().all(|byte| byte.is_ascii_digit())
+            })
+        })
+}

@@ -1,0 +1,68 @@
+//! What a WebSocket client says, dispatched (section 3 of the Pusher protocol).
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::client_event::ClientEvent;
+use super::subscribe::Subscribe;
+use crate::app::{App, AppSerial};
+use crate::limits;
+use crate::protocol::client_message::{ClientMessage, decode_client_message};
+use crate::protocol::close::CloseReason;
+use crate::protocol::server_event;
+
+impl Shard {
+    /// One whole text message of an open connection.
+    pub(super) fn handle_text(&mut self, slot: u32, text: &str) {
+        let Ok(message) = decode_client_message(text) else {
+            return self.handle_invalid(slot, "Invalid JSON");
+        };
+        match message {
+            ClientMessage::Subscribe { channel, auth, channel_data } => {
+                let message = Subscribe {
+                    channel: channel.as_deref(),
+                    auth: auth.as_deref(),
+                    channel_data: channel_data.as_deref(),
+                };
+                if let Some(app) = self.app_of(slot) {
+                    self.subscribe(slot, &app, &message);
+                }
+            }
+            ClientMessage::Unsubscribe { channel } => {
+                let app = AppSerial(self.hot[slot as usize].app);
+                self.unsubscribe(slot, app, channel.as_deref());
+            }
+            ClientMessage::Ping => self.queue_shared(slot, self.pong),
+            ClientMessage::Pong => {}
+            ClientMessage::ClientEvent { event, channel, data, data_bytes } => {
+                let message =
+                    ClientEvent { event: &event, channel: channel.as_deref(), data_literal: &data, data_bytes };
+                if let Some(app) = self.app_of(slot) {
+                    self.handle_client_event(slot, &app, &message);
+                }
+            }
+            ClientMessage::Unknown => self.handle_invalid(slot, "Unknown event"),
+        }
+    }
+
+    /// P-IN-3 and P-IN-4: an error, and with the last one allowed the end.
+    fn handle_invalid(&mut self, slot: u32, reason: &str) {
+        let cold = self.cold_mut(slot);
+        cold.invalid_messages += 1;
+        if cold.invalid_messages >= limits::INVALID_MESSAGES_MAX {
+            self.close_websocket(slot, &CloseReason::TooManyInvalidMessages);
+        } else {
+            self.send_error(slot, None, reason);
+        }
+    }
+
+    /// P-OUT-11.
+    pub(super) fn send_error(&mut self, slot: u32, code: Option<u16>, message: &str) {
+        self.send_text(slot, |out| server_event::encode_error(out, code, message));
+    }
+
+    /// The connection's app as the store has it now; `None` when it was deleted and the connection is about to go.
+    fn app_of(&self, slot: u32) -> Option<Arc<App>> {
+        self.directory.app(AppSerial(self.hot[slot as usize].app)).cloned()
+    }
+}

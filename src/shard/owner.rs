@@ -1,0 +1,201 @@
+//! What a channel's owner does: it orders events, knows which shards have subscribers, and holds the presence roster.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::deliver::text_frame;
+use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
+use super::{Shard, ShardIndex};
+use crate::api::answer::Counts;
+use crate::channel::presence::{Joined, Left, Roster};
+use crate::protocol::server_event;
+
+/// State of a channel with its owner; exists while anyone is subscribed.
+pub(super) struct OwnedChannel {
+    key: ChannelKey,
+    interests: SmallVec<[Interest; 2]>,
+    roster: Option<Box<Roster>>,
+}
+
+/// A shard with subscribers.
+struct Interest {
+    shard: ShardIndex,
+    /// Subscribed connections there.
+    count: u32,
+    /// An event could not be sent there; nothing is until its subscribers are closed.
+    gap: bool,
+}
+
+impl Shard {
+    /// A shard's number of subscribers changed (public and private channels).
+    pub(super) fn own_subscribers(&mut self, from: ShardIndex, channel: ChannelKey, count: u32) {
+        if count > 0 {
+            let index = self.owned_index(&channel);
+            self.owned[index].interest(from).count = count;
+        } else if let Some(index) = self.find_owned(&channel) {
+            self.owned[index].interest(from).count = 0;
+            self.forget_if_unused(index);
+        }
+        self.send(from, Body::Recorded { channel });
+    }
+
+    /// A connection wants to join a presence channel (P-PRES-2).
+    pub(super) fn own_join(
+        &mut self,
+        joiner: Anywhere,
+        channel: ChannelKey,
+        ticket: u32,
+        user_id: Arc<str>,
+        user_info: Option<Arc<str>>,
+        members_max: u32,
+    ) {
+        let index = self.owned_index(&channel);
+        let owned = &mut self.owned[index];
+        let roster = owned.roster.get_or_insert_with(|| Box::new(Roster::new(&self.config.boot_secret)));
+        let joined = roster.join(&user_id, user_info.as_ref(), members_max);
+        if joined == Joined::Full {
+            self.forget_if_unused(index);
+            self.send(joiner.shard, Body::Joined { channel, ticket, user_id, roster: None });
+            return;
+        }
+        let scratch = &mut self.scratch;
+        let frame = roster.encoded(|roster| {
+            let members = roster.members().map(|member| (&*member.user_id, member.user_info.as_deref()));
+            text_frame(scratch, |out| server_event::encode_presence_succeeded(out, &channel.name, members))
+        });
+        owned.interest(joiner.shard).count += 1;
+        let answer = Body::Joined { channel: channel.clone(), ticket, user_id: user_id.clone(), roster: Some(frame) };
+        self.send(joiner.shard, answer);
+        if joined == Joined::First {
+            let added = text_frame(&mut self.scratch, |out| {
+                server_event::encode_member_added(out, &channel.name, &user_id, user_info.as_deref());
+            });
+            self.fan_out(index, added, Some(joiner));
+        }
+    }
+
+    /// One connection of a member left.
+    pub(super) fn own_leave(&mut self, from: ShardIndex, channel: &ChannelKey, user_id: &str) {
+        let index = self.find_owned(channel).expect("a channel with members has state");
+        let owned = &mut self.owned[index];
+        owned.interest(from).count -= 1;
+        let roster = owned.roster.as_mut().expect("a channel with members has a roster");
+        if roster.leave(user_id) == Left::Last {
+            let removed = text_frame(&mut self.scratch, |out| {
+                server_event::encode_member_removed(out, &channel.name, user_id);
+            });
+            self.fan_out(index, removed, None);
+        }
+        self.forget_if_unused(index);
+    }
+
+    /// Events of one request: ordered, sent on, and answered.
+    pub(super) fn own_publish(
+        &mut self,
+        from: ShardIndex,
+        request: Option<PendingId>,
+        counts: bool,
+        items: Vec<PublishItem>,
+    ) {
+        let mut counted = Vec::new();
+        for item in items {
+            self.stats.events += 1;
+            let index = self.find_owned(&item.channel);
+            if counts {
+                counted.push((
+                    item.number,
+                    index.map_or(Counts { user_count: Some(0), subscription_count: Some(0) }, |index| {
+                        self.owned[index].counts()
+                    }),
+                ));
+            }
+            if let Some(index) = index {
+                self.fan_out(index, item.frame, item.exclude);
+            }
+        }
+        if let Some(request) = request {
+            self.send(from, Body::Accepted { request, counts: counted });
+        }
+    }
+
+    /// Sends one event to every shard with subscribers. A shard without credit has its subscribers of this channel
+    /// closed instead, so that nobody misses an event without seeing it.
+    fn fan_out(&mut self, index: usize, frame: Bytes, exclude: Option<Anywhere>) {
+        for at in 0..self.owned[index].interests.len() {
+            let owned = &self.owned[index];
+            let interest = &owned.interests[at];
+            if interest.count == 0 || interest.gap {
+                continue;
+            }
+            let (to, channel) = (interest.shard, owned.key.clone());
+            let body = Body::Deliver { channel, frame: frame.clone(), exclude };
+            if self.send_paid(to, body).is_err() {
+                let owned = &mut self.owned[index];
+                owned.interests[at].gap = true;
+                let channel = owned.key.clone();
+                self.send(to, Body::Gap { channel });
+            }
+        }
+    }
+
+    /// The subscribers that a gap concerned are closed: events flow again.
+    pub(super) fn own_gap_closed(&mut self, from: ShardIndex, channel: &ChannelKey) {
+        if let Some(index) = self.find_owned(channel) {
+            self.owned[index].interest(from).gap = false;
+            self.forget_if_unused(index);
+        }
+    }
+
+    fn find_owned(&self, channel: &ChannelKey) -> Option<usize> {
+        let found = self.owned_by_name.find(channel.hash, |&at| self.owned[at as usize].key.is(channel));
+        found.map(|&at| at as usize)
+    }
+
+    /// The channel's state, made when there is none.
+    fn owned_index(&mut self, channel: &ChannelKey) -> usize {
+        if let Some(index) = self.find_owned(channel) {
+            return index;
+        }
+        let index = self.owned.insert(OwnedChannel { key: channel.clone(), interests: SmallVec::new(), roster: None });
+        let owned = &self.owned;
+        self.owned_by_name.insert_unique(channel.hash, index as u32, |&at| owned[at as usize].key.hash);
+        index
+    }
+
+    fn forget_if_unused(&mut self, index: usize) {
+        let owned = &mut self.owned[index];
+        owned.interests.retain(|interest| interest.count > 0 || interest.gap);
+        if owned.interests.is_empty() {
+            let hash = owned.key.hash;
+            let entry = self.owned_by_name.find_entry(hash, |&at| at as usize == index);
+            entry.expect("every owned channel is found by its name").remove();
+            self.owned.remove(index);
+        }
+    }
+}
+
+impl OwnedChannel {
+    fn interest(&mut self, shard: ShardIndex) -> &mut Interest {
+        let at = self.interests.iter().position(|interest| interest.shard == shard).unwrap_or_else(|| {
+            self.interests.push(Interest { shard, count: 0, gap: false });
+            self.interests.len() - 1
+        });
+        &mut self.interests[at]
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            subscription_count: Some(self.interests.iter().map(|interest| interest.count).sum()),
+            user_count: Some(self.roster.as_ref().map_or(0, |roster| roster.count())),
+        }
+    }
+}
+
+impl ChannelKey {
+    /// True when both name the same channel.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.app == other.app && self.name == other.name
+    }
+}

@@ -1,0 +1,112 @@
+//! Mail out and in: the two classes, the credit, and the dispatch to who handles it.
+
+use super::mail::{Body, ChannelKey};
+use super::{Mail, Output, Shard, ShardIndex};
+use crate::app::AppSerial;
+use crate::limits;
+
+/// Credit is given back in portions of at least this, so that little of it is ever under way.
+const CREDIT_PORTION_BYTES: usize = limits::EVENT_MAIL_BYTES_MAX / 8;
+
+impl Shard {
+    /// Sends control mail; mail to itself is handled before the input is done, after what was sent before.
+    pub(super) fn send(&mut self, to: ShardIndex, body: Body) {
+        debug_assert_eq!(body.cost(), 0, "event mail needs credit");
+        self.send_unpaid(to, body);
+    }
+
+    /// Sends event mail if its cost is at hand; gives it back otherwise.
+    pub(super) fn send_paid(&mut self, to: ShardIndex, body: Body) -> Result<(), Body> {
+        if to != self.config.index {
+            let cost = body.cost();
+            let credit = &mut self.credit[usize::from(to)];
+            if *credit < cost {
+                return Err(body);
+            }
+            *credit -= cost;
+        }
+        self.send_unpaid(to, body);
+        Ok(())
+    }
+
+    /// True when mail of this cost may be sent now.
+    pub(super) fn can_pay(&self, to: ShardIndex, cost: usize) -> bool {
+        to == self.config.index || self.credit[usize::from(to)] >= cost.min(limits::EVENT_MAIL_BYTES_MAX / 2)
+    }
+
+    fn send_unpaid(&mut self, to: ShardIndex, body: Body) {
+        if to == self.config.index {
+            self.own_mail.push_back(body);
+        } else {
+            self.outputs.push_back(Output::Mail { to, mail: Mail(body) });
+        }
+    }
+
+    pub(super) fn handle_own_mail(&mut self) {
+        while let Some(body) = self.own_mail.pop_front() {
+            self.dispatch(self.config.index, body);
+        }
+    }
+
+    pub(super) fn handle_mail(&mut self, from: ShardIndex, body: Body) {
+        self.credit_owed[usize::from(from)] += body.cost();
+        self.dispatch(from, body);
+        self.return_credit(from);
+    }
+
+    /// Gives credit back once a portion has come together and the shard has memory for more.
+    fn return_credit(&mut self, to: ShardIndex) {
+        let owed = self.credit_owed[usize::from(to)];
+        if owed >= CREDIT_PORTION_BYTES && !self.is_out_of_memory() {
+            self.credit_owed[usize::from(to)] = 0;
+            self.send(to, Body::Credit { bytes: owed });
+        }
+    }
+
+    /// Gives back what was kept while the shard was out of memory.
+    pub(super) fn return_all_credit(&mut self) {
+        for to in 0..self.config.shards {
+            self.return_credit(to);
+        }
+    }
+
+    /// True when frames and joined buffers fill the shard's bound: publishes get 503 (P-STAT-8).
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        self.frames.held_bytes() > limits::SHARD_SEND_BYTES_MAX
+    }
+
+    /// The shard that orders a channel's events.
+    pub(super) fn owner_of(&self, channel: &ChannelKey) -> ShardIndex {
+        (channel.hash >> 32).checked_rem(u64::from(self.config.shards)).expect("there is at least one shard")
+            as ShardIndex
+    }
+
+    /// The shard that counts an app's connections.
+    pub(super) fn counter_of(&self, app: AppSerial) -> ShardIndex {
+        (app.0 % u32::from(self.config.shards)) as ShardIndex
+    }
+
+    fn dispatch(&mut self, from: ShardIndex, body: Body) {
+        match body {
+            Body::Subscribers { channel, count } => self.own_subscribers(from, channel, count),
+            Body::Recorded { channel } => self.handle_recorded(&channel),
+            Body::Join { channel, connection, ticket, user_id, user_info, members_max } => {
+                let joiner = super::Anywhere { shard: from, connection };
+                self.own_join(joiner, channel, ticket, user_id, user_info, members_max);
+            }
+            Body::Joined { channel, ticket, user_id, roster } => self.handle_joined(&channel, ticket, user_id, roster),
+            Body::Leave { channel, user_id } => self.own_leave(from, &channel, &user_id),
+            Body::Publish { request, counts, items } => self.own_publish(from, request, counts, items),
+            Body::Accepted { request, counts } => self.handle_accepted_publish(request, counts),
+            Body::Deliver { channel, frame, exclude } => self.deliver(&channel, frame, exclude),
+            Body::Gap { channel } => self.handle_gap(from, channel),
+            Body::GapClosed { channel } => self.own_gap_closed(from, &channel),
+            Body::Admit { app, connection, connections_max } => {
+                self.count_admission(from, app, connection, connections_max);
+            }
+            Body::Admitted { app, connection, admitted } => self.handle_admitted(app, connection, admitted),
+            Body::Departed { app } => self.count_departure(app),
+            Body::Credit { bytes } => self.credit[usize::from(from)] += bytes,
+        }
+    }
+}

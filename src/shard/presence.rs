@@ -1,0 +1,119 @@
+//! Joining and leaving presence channels (P-PRES rules): the joiner's side. The roster is its owner's.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::mail::{Body, ChannelKey};
+use super::subscribe::Waiting;
+use crate::app::App;
+use crate::channel::name::ChannelKind;
+use crate::channel::presence::{ChannelDataError, decode_channel_data};
+use crate::limits;
+
+impl Shard {
+    /// A verified presence subscribe: `channel_data` says who joins (P-PRES-1).
+    pub(super) fn join_presence(&mut self, slot: u32, app: &App, channel: ChannelKey, channel_data: Option<&str>) {
+        let member = match decode_channel_data(channel_data.unwrap_or_default()) {
+            Ok(member) => member,
+            Err(error) => return self.refuse_member(slot, &channel.name, error),
+        };
+        let index = self.channel_index(&channel, ChannelKind::Presence);
+        self.join_ticket = self.join_ticket.wrapping_add(1);
+        let (connection, ticket) = (self.key(slot), self.join_ticket);
+        let user_id: Arc<str> = member.user_id.into();
+        self.add_subscription(slot, index);
+        self.cold_mut(slot).members.push((index, user_id.clone()));
+        let entry = &mut self.channels[index as usize];
+        entry.waiting.push(Waiting { connection, ticket });
+        let join = Body::Join {
+            channel,
+            connection,
+            ticket,
+            user_id,
+            user_info: member.user_info.map(Into::into),
+            members_max: app.settings.max_presence_members,
+        };
+        let owner = entry.owner;
+        self.send(owner, join);
+    }
+
+    /// The owner's answer to a join.
+    pub(super) fn handle_joined(
+        &mut self,
+        channel: &ChannelKey,
+        ticket: u32,
+        user_id: Arc<str>,
+        roster: Option<bytes::Bytes>,
+    ) {
+        let index = self.find_channel(channel);
+        let waiting = index.and_then(|index| {
+            let waiting = &mut self.channels[index as usize].waiting;
+            let at = waiting.iter().position(|waiting| waiting.ticket == ticket)?;
+            Some((index, waiting.remove(at)))
+        });
+        match (waiting, roster) {
+            (Some((index, waiting)), Some(roster)) => {
+                let slot = waiting.connection.slot;
+                self.channels[index as usize].subscribers.insert(slot);
+                self.stats.subscriptions += 1;
+                self.queue(slot, roster);
+            }
+            (Some((index, waiting)), None) => {
+                let slot = waiting.connection.slot;
+                self.remove_member(slot, index);
+                self.remove_subscription(slot, index);
+                self.forget_channel_if_unused(index);
+                let reason = format!("Presence channel {} has as many members as it may have", channel.name);
+                self.refuse_subscription(slot, &channel.name, None, "LimitReached", &reason, 4100);
+            }
+            // The connection went or changed its mind while the join was under way.
+            (None, Some(_)) => {
+                let owner = self.owner_of(channel);
+                self.send(owner, Body::Leave { channel: channel.clone(), user_id });
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// The presence side of a leave. A join that is still under way is undone when its answer comes.
+    pub(super) fn leave_presence(&mut self, slot: u32, index: u32, was_subscribed: bool) {
+        let user_id = self.remove_member(slot, index);
+        if was_subscribed {
+            let entry = &self.channels[index as usize];
+            let (owner, channel) = (entry.owner, entry.key.clone());
+            self.send(owner, Body::Leave { channel, user_id });
+        }
+    }
+
+    /// The user as which a connection is a member of a channel.
+    pub(super) fn member_id(&self, slot: u32, index: u32) -> Option<Arc<str>> {
+        let members = &self.cold(slot)?.members;
+        members.iter().find(|(channel, _)| *channel == index).map(|(_, user_id)| user_id.clone())
+    }
+
+    fn remove_member(&mut self, slot: u32, index: u32) -> Arc<str> {
+        let members = &mut self.cold_mut(slot).members;
+        let at = members.iter().position(|(channel, _)| *channel == index);
+        let (_, user_id) = members.swap_remove(at.expect("whoever joins a presence channel has a user id"));
+        self.drop_cold_if_empty(slot);
+        user_id
+    }
+
+    fn refuse_member(&mut self, slot: u32, channel: &str, error: ChannelDataError) {
+        let (code, kind, status) = match error {
+            ChannelDataError::TooLong | ChannelDataError::UserIdTooLong => (None, "LimitReached", 4301),
+            ChannelDataError::NoObject | ChannelDataError::NoUserId => (Some(4009), "AuthError", 401),
+        };
+        let reason = match error {
+            ChannelDataError::TooLong => {
+                format!("channel_data is longer than {} bytes", limits::CHANNEL_DATA_BYTES_MAX)
+            }
+            ChannelDataError::UserIdTooLong => {
+                format!("user_id must have 1 to {} bytes and no control characters", limits::USER_ID_BYTES_MAX)
+            }
+            ChannelDataError::NoObject => "channel_data must be a string that holds a JSON object".to_owned(),
+            ChannelDataError::NoUserId => "channel_data must have a user_id: a string or a number".to_owned(),
+        };
+        self.refuse_subscription(slot, channel, code, kind, &reason, status);
+    }
+}

@@ -1,0 +1,108 @@
+//! Publishing over HTTP: encoded once, sent to the owner of each channel, answered when all have accepted (P-HTTP-17).
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::deliver::text_frame;
+use super::mail::{Body, PendingId, PublishItem, publish_cost};
+use super::{Shard, ShardIndex};
+use crate::api::answer::{AnswerShape, Counts};
+use crate::api::events::Publish;
+use crate::api::refusal::Refusal;
+use crate::app::App;
+use crate::connection::ConnectionKey;
+use crate::protocol::server_event;
+use crate::wire::http::Request;
+
+/// A request that owners have yet to accept.
+pub(super) struct PendingPublish {
+    nonce: u32,
+    connection: ConnectionKey,
+    ticket: u32,
+    /// Owners that have not answered.
+    awaited: usize,
+    shape: AnswerShape,
+    /// By item number, when the answer tells counts.
+    counts: Vec<Counts>,
+}
+
+impl Shard {
+    /// Publishes all of a request or nothing of it.
+    pub(super) fn publish(
+        &mut self,
+        slot: u32,
+        request: &Request<'_>,
+        app: &Arc<App>,
+        publish: &Publish<'_>,
+    ) -> Result<(), Refusal> {
+        if self.is_out_of_memory() {
+            return Err(overloaded());
+        }
+        let mail = self.group_by_owner(app, publish);
+        if !mail.iter().all(|(owner, items)| self.can_pay(*owner, publish_cost(items))) {
+            return Err(overloaded());
+        }
+        let shape = AnswerShape::of(publish);
+        let counts = !shape.needs_no_counts();
+        let count = if counts { mail.iter().map(|(_, items)| items.len()).sum() } else { 0 };
+        self.pending_nonce = self.pending_nonce.wrapping_add(1);
+        let pending = PendingPublish {
+            nonce: self.pending_nonce,
+            connection: self.key(slot),
+            ticket: self.take_ticket(slot, request),
+            awaited: mail.len(),
+            shape,
+            counts: vec![Counts::default(); count],
+        };
+        let request = PendingId { index: self.pending.insert(pending) as u32, nonce: self.pending_nonce };
+        for (owner, items) in mail {
+            let sent = self.send_paid(owner, Body::Publish { request: Some(request), counts, items });
+            assert!(sent.is_ok(), "the credit was checked for every owner");
+        }
+        Ok(())
+    }
+
+    /// One mail per owner, its items in the order of the request; every event is encoded here, once per channel.
+    fn group_by_owner(&mut self, app: &App, publish: &Publish<'_>) -> SmallVec<[(ShardIndex, Vec<PublishItem>); 4]> {
+        let mut mail: SmallVec<[(ShardIndex, Vec<PublishItem>); 4]> = SmallVec::new();
+        let mut number = 0;
+        for event in &publish.events {
+            let exclude = event.exclude.and_then(|id| self.connection_of(id));
+            for name in &event.channels {
+                let channel = self.channel_key(app.serial, name);
+                let frame = text_frame(&mut self.scratch, |out| {
+                    server_event::encode_channel_event(out, &event.name, name, &event.data_literal, None);
+                });
+                let owner = self.owner_of(&channel);
+                let item = PublishItem { channel, frame, exclude, number };
+                number += 1;
+                match mail.iter_mut().find(|(to, _)| *to == owner) {
+                    Some((_, items)) => items.push(item),
+                    None => mail.push((owner, vec![item])),
+                }
+            }
+        }
+        mail
+    }
+
+    /// An owner has accepted its part; with the last one the request is answered.
+    pub(super) fn handle_accepted_publish(&mut self, request: PendingId, counts: Vec<(u32, Counts)>) {
+        let pending = self.pending.get_mut(request.index as usize).filter(|pending| pending.nonce == request.nonce);
+        let pending = pending.expect("owners answer each request once");
+        for (number, count) in counts {
+            pending.counts[number as usize] = count;
+        }
+        pending.awaited -= 1;
+        if pending.awaited == 0 {
+            let PendingPublish { connection, ticket, shape, counts, .. } = self.pending.remove(request.index as usize);
+            let mut body = Vec::new();
+            shape.encode(&mut body, &counts);
+            self.finish_publish(connection, ticket, &body);
+        }
+    }
+}
+
+fn overloaded() -> Refusal {
+    Refusal::unavailable("The server is overloaded, nothing was published: try again.", 1)
+}

@@ -1,0 +1,212 @@
+//! Bytes in: each phase of a connection reads them with its own decoder, and each whole request or message is handled
+//! where it lies.
+
+use super::Shard;
+use super::request::After;
+use super::sweep::Deadline;
+use crate::app::AppSerial;
+use crate::connection::{ConnectionKey, Flags, Http, Phase, Proxy};
+use crate::limits;
+use crate::wire::http::{DecodedRequest, Progress, RequestLimits};
+use crate::wire::proxy::{ProxyHeader, decode_proxy_header};
+use crate::wire::websocket::{self, Decoded, Message, Opcode};
+
+const REQUEST_LIMITS: RequestLimits = RequestLimits {
+    head_bytes_max: limits::HTTP_HEAD_BYTES_MAX,
+    headers_max: limits::HTTP_HEADERS_MAX,
+    query_bytes_max: limits::HTTP_QUERY_BYTES_MAX,
+    body_bytes_max: limits::HTTP_BODY_BYTES_MAX,
+};
+
+impl Shard {
+    pub(super) fn handle_received(&mut self, connection: ConnectionKey, bytes: &mut [u8]) {
+        if !self.is_live(connection) {
+            return;
+        }
+        let slot = connection.slot;
+        self.heard[slot as usize] = self.tenths();
+        let line = &mut self.hot[slot as usize];
+        line.flags.remove(Flags::AWAITING_PONG);
+        match line.phase {
+            Phase::Http => self.receive_http(slot, bytes),
+            Phase::Admitting => self.cold_mut(slot).held_back.extend_from_slice(bytes),
+            Phase::Open | Phase::Closing => self.receive_websocket(slot, bytes),
+            Phase::Free | Phase::Lingering | Phase::Ended => {}
+        }
+        if self.is_live(connection) {
+            self.settle(slot);
+        }
+    }
+
+    fn receive_http(&mut self, slot: u32, bytes: &[u8]) {
+        if self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
+            return;
+        }
+        let mut after_header = Vec::new();
+        let Some(mut rest) = self.take_proxy_header(slot, bytes, &mut after_header) else { return };
+        let mut decoder = std::mem::take(&mut self.http(slot).decoder);
+        while !rest.is_empty() && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
+            if self.http(slot).answers.len() >= limits::HTTP_PIPELINE_MAX {
+                self.http(slot).held_back.extend_from_slice(rest);
+                self.pause(slot);
+                break;
+            }
+            let DecodedRequest { consumed, progress } = match decoder.decode(rest, &REQUEST_LIMITS) {
+                Ok(decoded) => decoded,
+                Err(error) => {
+                    self.answer_framing_error(slot, error);
+                    return;
+                }
+            };
+            match progress {
+                Progress::Partial => {}
+                Progress::ExpectsContinue => self.answer_continue(slot),
+                Progress::Request(request) => match self.handle_request(slot, &request) {
+                    After::Next => self.handle_own_mail(),
+                    After::Upgraded => {
+                        let held_back = rest[consumed..].to_vec();
+                        self.start_websocket(slot, held_back);
+                        return;
+                    }
+                },
+            }
+            rest = &rest[consumed..];
+            if self.hot[slot as usize].phase != Phase::Http {
+                return;
+            }
+        }
+        let partial = !decoder.is_idle();
+        self.http(slot).decoder = decoder;
+        self.set_request_deadline(slot, partial);
+    }
+
+    /// A request must be whole within a total deadline, from its first byte (threat T14).
+    fn set_request_deadline(&mut self, slot: u32, partial: bool) {
+        let (connection, deadline_ms) = (self.key(slot), self.now.monotonic_ms + limits::REQUEST_WITHIN_MS);
+        let http = self.http(slot);
+        let awaits_header = matches!(&http.proxy, Proxy::Awaited(bytes) if !bytes.is_empty());
+        if !partial && !awaits_header {
+            http.deadline_ms = 0;
+        } else if http.deadline_ms == 0 {
+            http.deadline_ms = deadline_ms;
+            self.deadlines.push(Deadline::Request, deadline_ms, connection);
+        }
+    }
+
+    /// Reads what a trusted proxy may put before the first request; gives the bytes after it.
+    fn take_proxy_header<'a>(&mut self, slot: u32, bytes: &'a [u8], whole: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        let http = self.http(slot);
+        let Proxy::Awaited(held) = &mut http.proxy else { return Some(bytes) };
+        held.extend_from_slice(bytes);
+        match decode_proxy_header(held) {
+            Ok(ProxyHeader::Partial) => None,
+            Ok(ProxyHeader::Absent) => {
+                *whole = std::mem::take(held);
+                http.proxy = Proxy::Trusted;
+                Some(whole)
+            }
+            Ok(ProxyHeader::Present { consumed, source }) => {
+                *whole = held.split_off(consumed);
+                http.proxy = Proxy::Trusted;
+                if let Some(source) = source {
+                    http.client = source.ip().to_canonical();
+                }
+                Some(whole)
+            }
+            Err(_) => {
+                self.end(slot, false);
+                None
+            }
+        }
+    }
+
+    pub(super) fn receive_websocket(&mut self, slot: u32, bytes: &mut [u8]) {
+        let mut decoder = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.decoder)).unwrap_or_default();
+        let message_bytes_max = self.message_bytes_max(slot);
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.hot[slot as usize].phase {
+                Phase::Open => {}
+                Phase::Closing if !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) => {}
+                _ => return,
+            }
+            match decoder.decode(&mut bytes[at..], message_bytes_max) {
+                Ok(Decoded { consumed, message }) => {
+                    at += consumed;
+                    if let Some(message) = message {
+                        self.handle_message(slot, message);
+                    }
+                }
+                Err(error) => return self.fail_websocket(slot, error.close_code(), error.reason()),
+            }
+        }
+        if decoder.is_idle() {
+            if let Some(cold) = self.cold_of(slot) {
+                cold.message_deadline_ms = 0;
+                self.drop_cold_if_empty(slot);
+            }
+            return;
+        }
+        let (connection, deadline_ms) = (self.key(slot), self.now.monotonic_ms + limits::MESSAGE_WITHIN_MS);
+        let cold = self.cold_mut(slot);
+        cold.decoder = decoder;
+        if cold.message_deadline_ms == 0 {
+            cold.message_deadline_ms = deadline_ms;
+            self.deadlines.push(Deadline::Message, deadline_ms, connection);
+        }
+    }
+
+    fn handle_message(&mut self, slot: u32, message: Message<'_>) {
+        let open = self.hot[slot as usize].phase == Phase::Open;
+        let echo = self.hot[slot as usize].flags.contains(Flags::ECHO);
+        match message {
+            Message::Close(code, _) => self.handle_close(slot, code),
+            _ if !open => {}
+            Message::Ping(payload) => self.send_frame(slot, Opcode::Pong, payload),
+            Message::Pong(_) => {}
+            Message::Text(text) if echo => self.send_frame(slot, Opcode::Text, text.as_bytes()),
+            Message::Binary(payload) if echo => self.send_frame(slot, Opcode::Binary, payload),
+            Message::Text(text) => {
+                self.handle_text(slot, text);
+                self.handle_own_mail();
+            }
+            Message::Binary(_) => self.fail_websocket(slot, 1003, "Binary messages are not supported"),
+        }
+    }
+
+    /// The peer's Close: answered with the same code unless it answers ours.
+    fn handle_close(&mut self, slot: u32, code: Option<u16>) {
+        let line = &mut self.hot[slot as usize];
+        line.flags.insert(Flags::PEER_CLOSED);
+        if line.phase == Phase::Open {
+            self.retire(slot);
+            self.hot[slot as usize].phase = Phase::Closing;
+            let payload = code.map(u16::to_be_bytes);
+            self.send_frame(slot, Opcode::Close, payload.as_ref().map_or(&[], |code| code.as_slice()));
+            let connection = self.key(slot);
+            self.deadlines.push(Deadline::CloseAnswer, self.now.monotonic_ms + limits::CLOSE_WITHIN_MS, connection);
+        }
+    }
+
+    fn send_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+        let mut frame = Vec::with_capacity(payload.len() + websocket::SERVER_HEADER_BYTES_MAX);
+        websocket::encode_frame(&mut frame, opcode, payload);
+        self.queue(slot, frame.into());
+    }
+
+    /// P-IN-5: twice the app's data limit and 4 KiB.
+    fn message_bytes_max(&self, slot: u32) -> usize {
+        let line = &self.hot[slot as usize];
+        if line.flags.contains(Flags::ECHO) {
+            return limits::ECHO_MESSAGE_BYTES_MAX;
+        }
+        let app = self.directory.app(AppSerial(line.app));
+        app.map_or(limits::MESSAGE_BYTES_MAX, |app| limits::message_bytes_max(app.settings.max_event_data_bytes))
+    }
+
+    /// The HTTP part of a connection that speaks HTTP.
+    pub(super) fn http(&mut self, slot: u32) -> &mut Http {
+        let cold = self.cold_of(slot).expect("an HTTP connection has a cold part");
+        cold.http.as_mut().expect("an HTTP connection has its HTTP part")
+    }
+}

@@ -1,0 +1,275 @@
+//! One HTTP request: routed, authenticated, carried out, answered. Answers leave in the order of the requests.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use super::{Output, Shard};
+use crate::api::authorize::authorize;
+use crate::api::batch_events::decode_batch_events;
+use crate::api::events::{PublishRules, decode_events};
+use crate::api::refusal::Refusal;
+use crate::api::route::{Endpoint, Route, route};
+use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
+use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
+use crate::limits;
+use crate::protocol::dialect::Dialect;
+use crate::wire::http::{HttpError, Request, encode_response, is_upgrade};
+
+/// What follows a request on its connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum After {
+    /// Another request.
+    Next,
+    /// WebSocket frames.
+    Upgraded,
+}
+
+/// A response before it is encoded.
+pub(super) struct Response<'a> {
+    pub(super) status: u16,
+    pub(super) content_type: &'a str,
+    pub(super) extra: &'a str,
+    pub(super) body: &'a [u8],
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+impl Shard {
+    pub(super) fn handle_request(&mut self, slot: u32, request: &Request<'_>) -> After {
+        let prefix = self.config.options.path_prefix.clone();
+        let route = route(request.method, request.path, &prefix);
+        if is_upgrade(request) && !self.http(slot).metrics {
+            let key = match &route {
+                Route::WebSocket { key } => Some(&**key),
+                _ => None,
+            };
+            return self.handle_upgrade(slot, key, request);
+        }
+        match route {
+            Route::Up => self.answer_text(slot, request, 200, "OK\n"),
+            Route::UpApp(id) => {
+                let up = self.directory.app_by_id(id).is_some_and(|app| app.enabled);
+                let (status, body) = if up { (200, "OK\n") } else { (404, "No such app, or it is disabled\n") };
+                self.answer_text(slot, request, status, body);
+            }
+            Route::Ready if self.drain.is_some() => self.answer_text(slot, request, 503, "Draining\n"),
+            Route::Ready => self.answer_text(slot, request, 200, "OK\n"),
+            Route::Api { dialect, app_id, endpoint } if !self.http(slot).metrics => {
+                if let Err(refusal) = self.call(slot, request, app_id, endpoint) {
+                    self.answer_refusal(slot, request, dialect, &refusal);
+                }
+            }
+            Route::WebSocket { .. } if !self.http(slot).metrics => {
+                let body = b"This path is for WebSockets\n";
+                let extra = "Upgrade: websocket\r\n";
+                self.answer(slot, request, &Response { status: 426, content_type: TEXT, extra, body });
+            }
+            Route::Fallback { preflight } => {
+                let status = if preflight { 204 } else { 404 };
+                let body: &[u8] = if preflight { b"" } else { b"Only WebSockets are served\n" };
+                self.answer(slot, request, &Response { status, content_type: TEXT, extra: FALLBACK_CORS, body });
+            }
+            Route::MethodNotAllowed(dialect, allow) => {
+                let (content_type, body) = dialect.error_body(405, &format!("Use {allow}"));
+                let extra = format!("Allow: {allow}\r\n");
+                self.answer(slot, request, &Response { status: 405, content_type, extra: &extra, body: &body });
+            }
+            Route::NotFound(dialect) => self.answer_not_found(slot, request, dialect),
+            Route::Api { dialect, .. } => self.answer_not_found(slot, request, dialect),
+            Route::WebSocket { .. } => self.answer_not_found(slot, request, Dialect::Pusher),
+        }
+        After::Next
+    }
+
+    /// An endpoint of the API: who calls, may it, what does it ask, and do it.
+    fn call(&mut self, slot: u32, request: &Request<'_>, app_id: &str, endpoint: Endpoint) -> Result<(), Refusal> {
+        let prefix = &self.config.options.path_prefix;
+        let caller = match verify_request(&self.directory, app_id, request, prefix, self.now) {
+            Ok(caller) => caller,
+            Err(refusal) => return Err(self.count_failure(slot, request, refusal)),
+        };
+        authorize(&caller, endpoint)?;
+        self.report_token_use(&caller);
+        let rules = PublishRules { settings: &caller.app.settings, names: self.config.options.channel_names };
+        let publish = match endpoint {
+            Endpoint::Events => decode_events(request.body, &rules)?,
+            Endpoint::BatchEvents => decode_batch_events(request.body, &rules)?,
+        };
+        self.publish(slot, request, &caller.app, &publish)
+    }
+
+    /// Failed credentials count to the caller's address; above the bound 401 becomes 429 (threat T6).
+    fn count_failure(&mut self, slot: u32, request: &Request<'_>, refusal: RequestRefusal) -> Refusal {
+        let unauthorized = matches!(refusal, RequestRefusal::Unauthorized(_));
+        let client = self.client_address(slot, request);
+        if unauthorized && self.failures.count(self.now, client) {
+            return Refusal::too_many_failures();
+        }
+        refusal.into()
+    }
+
+    /// The address of the client: behind trusted proxies the last one of `X-Forwarded-For` that is none of them.
+    fn client_address(&self, slot: u32, request: &Request<'_>) -> IpAddr {
+        let http = self.cold(slot).and_then(|cold| cold.http.as_ref()).expect("a request comes over HTTP");
+        let trusted =
+            |address: &IpAddr| self.config.options.trusted_proxies.iter().any(|network| network.contains(address));
+        if !matches!(http.proxy, Proxy::Trusted) || !trusted(&http.client) {
+            return http.client;
+        }
+        let forwarded = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for"));
+        let mut client = http.client;
+        let hops: Vec<&[u8]> = forwarded.flat_map(|(_, value)| value.split(|byte| *byte == b',')).collect();
+        for hop in hops.into_iter().rev() {
+            let address = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
+            let Some(address) = address else { break };
+            client = address.to_canonical();
+            if !trusted(&client) {
+                break;
+            }
+        }
+        client
+    }
+
+    /// R-TOKEN-4, at most once a minute for the token used last.
+    fn report_token_use(&mut self, caller: &Caller) {
+        let Credential::Token(token, _) = &caller.credential else { return };
+        let minute = self.now.unix_ms / 60_000;
+        if self.token_reported.as_ref().is_some_and(|(last, at)| last == token && *at == minute) {
+            return;
+        }
+        self.token_reported = Some((token.clone(), minute));
+        self.outputs.push_back(Output::TokenUsed { token: token.clone(), at: self.now });
+    }
+
+    fn answer_text(&mut self, slot: u32, request: &Request<'_>, status: u16, body: &str) {
+        self.answer(slot, request, &Response { status, content_type: TEXT, extra: "", body: body.as_bytes() });
+    }
+
+    fn answer_not_found(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect) {
+        let (content_type, body) = dialect.error_body(404, "Nothing is served at this path");
+        self.answer(slot, request, &Response { status: 404, content_type, extra: "", body: &body });
+    }
+
+    fn answer_refusal(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, refusal: &Refusal) {
+        let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
+        let extra = refusal.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+        self.answer(slot, request, &Response { status: refusal.status, content_type, extra: &extra, body: &body });
+    }
+
+    /// Answers a request now.
+    fn answer(&mut self, slot: u32, request: &Request<'_>, response: &Response<'_>) {
+        let ticket = self.take_ticket(slot, request);
+        let mut answer = encode(response, self.keeps_alive(request));
+        if request.method == "HEAD" {
+            answer.truncate(answer.len() - response.body.len());
+        }
+        self.finish_answer(self.key(slot), ticket, answer.into());
+    }
+
+    /// A place in the order of the connection's answers. A request that does not keep the connection is its last.
+    pub(super) fn take_ticket(&mut self, slot: u32, request: &Request<'_>) -> u32 {
+        let keep_alive = self.keeps_alive(request);
+        if !keep_alive {
+            self.hot[slot as usize].flags.insert(Flags::LAST_ANSWER);
+        }
+        let http = self.http(slot);
+        http.answers.push_back(Answer::Waiting { keep_alive });
+        http.first_ticket.wrapping_add(http.answers.len() as u32 - 1)
+    }
+
+    /// Fills the place of an answer in the order, and sends what is ready.
+    pub(super) fn finish_answer(&mut self, connection: ConnectionKey, ticket: u32, answer: Bytes) {
+        let slot = connection.slot;
+        if !self.is_live(connection) || self.hot[slot as usize].phase != Phase::Http {
+            return;
+        }
+        let http = self.http(slot);
+        let at = ticket.wrapping_sub(http.first_ticket) as usize;
+        http.answers[at] = Answer::Ready(answer);
+        while let Some(answer) = self.http(slot).take_ready() {
+            self.queue(slot, answer);
+        }
+    }
+
+    /// The answer to a publish that all owners have accepted.
+    pub(super) fn finish_publish(&mut self, connection: ConnectionKey, ticket: u32, body: &[u8]) {
+        if !self.is_live(connection) || self.hot[connection.slot as usize].phase != Phase::Http {
+            return;
+        }
+        let http = self.http(connection.slot);
+        let at = ticket.wrapping_sub(http.first_ticket) as usize;
+        let keep_alive = matches!(http.answers[at], Answer::Waiting { keep_alive: true });
+        let answer = encode(&Response { status: 200, content_type: JSON, extra: "", body }, keep_alive);
+        self.finish_answer(connection, ticket, answer.into());
+        self.resume_if_due(connection.slot);
+        self.settle(connection.slot);
+    }
+
+    /// A request that could not be read: answered, and the connection closed (P-HTTP-16).
+    pub(super) fn answer_framing_error(&mut self, slot: u32, error: HttpError) {
+        let mut answer = Vec::new();
+        let body = format!("{}\n", error.message());
+        encode_response(&mut answer, error.status(), TEXT, "", body.as_bytes(), false);
+        self.answer_last(slot, answer);
+    }
+
+    /// A request that did not become whole in time (threat T14).
+    pub(super) fn answer_too_late(&mut self, slot: u32) {
+        let mut answer = Vec::new();
+        let body = format!("A request must be whole within {} ms\n", limits::REQUEST_WITHIN_MS);
+        encode_response(&mut answer, 408, TEXT, "", body.as_bytes(), false);
+        self.answer_last(slot, answer);
+        self.settle(slot);
+    }
+
+    /// Queues the last answer of a connection, after those that other requests still wait for.
+    pub(super) fn answer_last(&mut self, slot: u32, answer: Vec<u8>) {
+        self.hot[slot as usize].flags.insert(Flags::LAST_ANSWER);
+        let http = self.http(slot);
+        http.deadline_ms = 0;
+        http.answers.push_back(Answer::Waiting { keep_alive: false });
+        let ticket = http.first_ticket.wrapping_add(http.answers.len() as u32 - 1);
+        self.finish_answer(self.key(slot), ticket, answer.into());
+    }
+
+    /// `100 Continue`, unless earlier answers are owed: then the client goes on after its own waiting time.
+    pub(super) fn answer_continue(&mut self, slot: u32) {
+        if self.http(slot).is_answered() {
+            self.queue(slot, Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
+        }
+    }
+
+    /// While draining, connections are not kept.
+    fn keeps_alive(&self, request: &Request<'_>) -> bool {
+        request.keep_alive && self.drain.is_none()
+    }
+}
+
+impl Http {
+    /// Takes the oldest answer if it is ready.
+    fn take_ready(&mut self) -> Option<Bytes> {
+        match self.answers.front()? {
+            Answer::Waiting { .. } => None,
+            Answer::Ready(answer) => {
+                let answer = answer.clone();
+                self.answers.pop_front();
+                self.first_ticket = self.first_ticket.wrapping_add(1);
+                Some(answer)
+            }
+        }
+    }
+}
+
+fn encode(response: &Response<'_>, keep_alive: bool) -> Vec<u8> {
+    let mut answer = Vec::with_capacity(192 + response.body.len());
+    let Response { status, content_type, extra, body } = response;
+    encode_response(&mut answer, *status, content_type, extra, body, keep_alive);
+    answer
+}
+
+/// P-FALL-1.
+const FALLBACK_CORS: &str = "Access-Control-Allow-Origin: *\r\n\
+                             Access-Control-Allow-Methods: POST, GET\r\n\
+                             Access-Control-Allow-Headers: Content-Type\r\n";

@@ -1,0 +1,278 @@
+//! Apps in the store: made, read, changed, their keys rotated, removed.
+
+use heed::{RoTxn, RwTxn};
+
+use super::environment::Tables;
+use super::error::{Fault, StoreError};
+use super::record::{self, AppRecord, KeyRecord, SettingsRecord, check_id, check_key, check_name, check_secret};
+use super::{META_NEXT_SERIAL, Store, all_apps, all_tokens, meta, raise_version, random, unix_ms};
+use crate::limits;
+
+/// An app to be made; what is `None` is drawn at random.
+#[derive(Clone, Debug, Default)]
+pub struct NewApp {
+    /// Its public id.
+    pub id: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
+    /// Its secret.
+    pub secret: Option<String>,
+    /// A name for people.
+    pub name: String,
+    /// Its settings.
+    pub settings: SettingsRecord,
+}
+
+/// What [`Store::upsert_app`] did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Upserted {
+    /// The app is new.
+    Created,
+    /// The app had another secret or lacked the key.
+    Changed,
+    /// All was as wished; nothing was written.
+    Same,
+}
+
+impl Store {
+    /// All apps, oldest first.
+    pub fn apps(&self) -> Result<Vec<AppRecord>, StoreError> {
+        self.environment().read(|transaction, tables| all_apps(transaction, tables))
+    }
+
+    /// The app with this id.
+    pub fn app(&self, id: &str) -> Result<AppRecord, StoreError> {
+        self.environment().read(|transaction, tables| app_by_id(transaction, tables, id))
+    }
+
+    /// Makes an app with one key pair.
+    pub fn create_app(&self, new: NewApp) -> Result<AppRecord, StoreError> {
+        self.environment().write(|transaction, tables| {
+            let app = insert(transaction, tables, new)?;
+            raise_version(transaction, tables)?;
+            Ok(app)
+        })
+    }
+
+    /// Makes an app only if there is none at all: the first start.
+    pub fn create_first_app(&self, new: NewApp) -> Result<Option<AppRecord>, StoreError> {
+        self.environment().write(|transaction, tables| {
+            if !tables.apps.is_empty(transaction)? {
+                return Ok(None);
+            }
+            let app = insert(transaction, tables, new)?;
+            raise_version(transaction, tables)?;
+            Ok(Some(app))
+        })
+    }
+
+    /// Sees to it that the app `id` exists and has this key pair. An app that exists keeps its settings, its other
+    /// keys and whether it is enabled; `settings` are for a new one.
+    pub fn upsert_app(
+        &self,
+        id: &str,
+        key: &str,
+        secret: &str,
+        settings: SettingsRecord,
+    ) -> Result<Upserted, StoreError> {
+        let wished = |app: &AppRecord| app.keys.iter().any(|pair| pair.key == key && pair.secret == secret);
+        if self.app(id).is_ok_and(|app| wished(&app)) {
+            return Ok(Upserted::Same);
+        }
+        self.environment().write(|transaction, tables| {
+            let done = match app_by_id(transaction, tables, id) {
+                Ok(mut app) => {
+                    match app.keys.iter_mut().find(|pair| pair.key == key) {
+                        Some(pair) => {
+                            check_secret(secret)?;
+                            pair.secret = secret.into();
+                        }
+                        None => add_key(transaction, tables, &mut app, key.into(), secret.into())?,
+                    }
+                    put(transaction, tables, &app)?;
+                    Upserted::Changed
+                }
+                Err(Fault::Store(StoreError::UnknownApp(_))) => {
+                    let (id, key, secret) = (Some(id.into()), Some(key.into()), Some(secret.into()));
+                    insert(transaction, tables, NewApp { id, key, secret, name: String::new(), settings })?;
+                    Upserted::Created
+                }
+                Err(fault) => return Err(fault),
+            };
+            raise_version(transaction, tables)?;
+            Ok(done)
+        })
+    }
+
+    /// Changes name, settings or `enabled` of an app. Its id, serial and keys stay as they are.
+    pub fn change_app(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut AppRecord) -> Result<(), StoreError>,
+    ) -> Result<AppRecord, StoreError> {
+        self.environment().write(|transaction, tables| {
+            let before = app_by_id(transaction, tables, id)?;
+            let mut app = before.clone();
+            change(&mut app)?;
+            (app.serial, app.id, app.keys) = (before.serial, before.id.clone(), before.keys.clone());
+            if app != before {
+                put(transaction, tables, &app)?;
+                raise_version(transaction, tables)?;
+            }
+            Ok(app)
+        })
+    }
+
+    /// Adds a new random key pair to an app; the old ones go on working until they are removed.
+    pub fn rotate_app(&self, id: &str) -> Result<(AppRecord, KeyRecord), StoreError> {
+        self.environment().write(|transaction, tables| {
+            let mut app = app_by_id(transaction, tables, id)?;
+            let key = unused(transaction, tables.keys, random::app_key)?;
+            add_key(transaction, tables, &mut app, key, random::app_secret())?;
+            put(transaction, tables, &app)?;
+            raise_version(transaction, tables)?;
+            let pair = app.keys.last().cloned().ok_or_else(|| no_keys(&app))?;
+            Ok((app, pair))
+        })
+    }
+
+    /// Removes all key pairs of an app but the newest; gives the keys that were removed.
+    pub fn remove_old_keys(&self, id: &str) -> Result<(AppRecord, Vec<String>), StoreError> {
+        self.environment().write(|transaction, tables| {
+            let mut app = app_by_id(transaction, tables, id)?;
+            let newest = app.keys.pop().ok_or_else(|| no_keys(&app))?;
+            let removed: Vec<String> = app.keys.drain(..).map(|pair| pair.key).collect();
+            app.keys.push(newest);
+            if !removed.is_empty() {
+                for key in &removed {
+                    tables.keys.delete(transaction, key.as_bytes())?;
+                }
+                put(transaction, tables, &app)?;
+                raise_version(transaction, tables)?;
+            }
+            Ok((app, removed))
+        })
+    }
+
+    /// Removes one key pair of an app; the last one stays.
+    pub fn remove_key(&self, id: &str, key: &str) -> Result<AppRecord, StoreError> {
+        self.environment().write(|transaction, tables| {
+            let mut app = app_by_id(transaction, tables, id)?;
+            if !app.keys.iter().any(|pair| pair.key == key) {
+                return Err(StoreError::UnknownKey { app: id.into(), key: key.into() }.into());
+            }
+            if app.keys.len() == 1 {
+                return Err(StoreError::LastKey(key.into()).into());
+            }
+            app.keys.retain(|pair| pair.key != key);
+            tables.keys.delete(transaction, key.as_bytes())?;
+            put(transaction, tables, &app)?;
+            raise_version(transaction, tables)?;
+            Ok(app)
+        })
+    }
+
+    /// Removes an app with its keys and tokens. Its serial is never given again.
+    pub fn delete_app(&self, id: &str) -> Result<AppRecord, StoreError> {
+        self.environment().write(|transaction, tables| {
+            let app = app_by_id(transaction, tables, id)?;
+            for token in all_tokens(transaction, tables)?.iter().filter(|token| token.app == app.serial) {
+                super::tokens::remove(transaction, tables, token)?;
+            }
+            for pair in &app.keys {
+                tables.keys.delete(transaction, pair.key.as_bytes())?;
+            }
+            tables.app_ids.delete(transaction, app.id.as_bytes())?;
+            tables.apps.delete(transaction, &app.serial.to_be_bytes())?;
+            raise_version(transaction, tables)?;
+            Ok(app)
+        })
+    }
+}
+
+/// The app with this id, or [`StoreError::UnknownApp`].
+pub(super) fn app_by_id(transaction: &RoTxn<'_>, tables: &Tables, id: &str) -> Result<AppRecord, Fault> {
+    // LMDB refuses keys that are empty or too long instead of not finding them.
+    let unknown = || Fault::Store(StoreError::UnknownApp(id.into()));
+    check_id(id).map_err(|_| unknown())?;
+    let serial = tables.app_ids.get(transaction, id.as_bytes())?.ok_or_else(unknown)?;
+    let damaged = || Fault::Record(format!("app {id} is listed but has no record"));
+    record::decode("an app", tables.apps.get(transaction, serial)?.ok_or_else(damaged)?)
+}
+
+fn insert(transaction: &mut RwTxn<'_>, tables: &Tables, new: NewApp) -> Result<AppRecord, Fault> {
+    let id = match new.id {
+        Some(id) => id,
+        None => unused(transaction, tables.app_ids, random::app_id)?,
+    };
+    let key = match new.key {
+        Some(key) => key,
+        None => unused(transaction, tables.keys, random::app_key)?,
+    };
+    let secret = new.secret.unwrap_or_else(random::app_secret);
+    check_id(&id)?;
+    check_name(&new.name)?;
+    if tables.app_ids.get(transaction, id.as_bytes())?.is_some() {
+        return Err(StoreError::AppExists(id).into());
+    }
+    let serial = meta(transaction, tables, META_NEXT_SERIAL)?.max(1);
+    tables.meta.put(transaction, META_NEXT_SERIAL, &(serial + 1).to_be_bytes())?;
+    let serial = u32::try_from(serial).map_err(|_| StoreError::Invalid("all serials are used up".into()))?;
+    let mut app = AppRecord {
+        serial,
+        id,
+        name: new.name,
+        enabled: true,
+        created_at_ms: unix_ms(),
+        keys: Vec::new(),
+        settings: new.settings,
+    };
+    add_key(transaction, tables, &mut app, key, secret)?;
+    tables.app_ids.put(transaction, app.id.as_bytes(), &serial.to_be_bytes())?;
+    put(transaction, tables, &app)?;
+    Ok(app)
+}
+
+/// Adds a checked pair to the record and the key to the table that keeps keys unique.
+fn add_key(
+    transaction: &mut RwTxn<'_>,
+    tables: &Tables,
+    app: &mut AppRecord,
+    key: String,
+    secret: String,
+) -> Result<(), Fault> {
+    check_key(&key)?;
+    check_secret(&secret)?;
+    if tables.keys.get(transaction, key.as_bytes())?.is_some() {
+        return Err(StoreError::KeyTaken(key).into());
+    }
+    if app.keys.len() >= limits::APP_KEYS_MAX {
+        return Err(StoreError::TooManyKeys(app.id.clone()).into());
+    }
+    tables.keys.put(transaction, key.as_bytes(), &app.serial.to_be_bytes())?;
+    app.keys.push(KeyRecord { key, secret, created_at_ms: unix_ms() });
+    Ok(())
+}
+
+fn put(transaction: &mut RwTxn<'_>, tables: &Tables, app: &AppRecord) -> Result<(), Fault> {
+    tables.apps.put(transaction, &app.serial.to_be_bytes(), &record::encode(app))?;
+    Ok(())
+}
+
+/// Draws until the table does not have it.
+fn unused(
+    transaction: &RoTxn<'_>,
+    table: super::environment::Table,
+    draw: impl Fn() -> String,
+) -> Result<String, Fault> {
+    loop {
+        let candidate = draw();
+        if table.get(transaction, candidate.as_bytes())?.is_none() {
+            return Ok(candidate);
+        }
+    }
+}
+
+fn no_keys(app: &AppRecord) -> Fault {
+    Fault::Record(format!("app {} has no key", app.id))
+}

@@ -1,0 +1,213 @@
+//! What can go wrong with the store: each error reads as one line that names cause and fix.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use heed::MdbError;
+
+use crate::limits;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such directory and the caller may not make one.
+    #[error("there is no data directory at {0}: name the right one with --data, or let `relay serve --data {0}` make it", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory exists but nothing was ever stored in it.
+    #[error("{0} holds no store (no data.mdb): name the right directory with --data, or let `relay serve` or `relay app create` make one there", path.display())]
+    Empty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something else has the directory's name.
+    #[error("{0} is not a directory: name another one with --data", path.display())]
+    NotADirectory {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The directory could not be made.
+    #[error("cannot make the data directory {0}: {source}; make it yourself, owned by this user with mode 0700, or name another with --data", path.display())]
+    Unmakeable {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A file or the directory belongs to another user.
+    #[error("{0} belongs to user {owner} but this process runs as user {user}: run as that user, or `chown {user} {0}`", path.display())]
+    WrongOwner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// This process's effective user.
+        user: u32,
+    },
+    /// Others could read secrets or replace the store (threat T23).
+    #[error("{0} is open to other users (mode {mode:04o}) and holds secrets: `chmod {fix} {0}`", path.display())]
+    Exposed {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// What they should be, in octal digits.
+        fix: &'static str,
+    },
+    /// A file of the store is a symlink or no plain file (threat T23).
+    #[error("{0} is not a plain file (a symlink perhaps): the store does not follow links; put the file itself there", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another server serves from this directory.
+    #[error("the data directory {0} is in use by another `relay serve` (pid {pid}): stop that one, or name another directory with --data", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who holds the lock, `unknown` if it did not say.
+        pid: String,
+    },
+    /// The file is damaged or no store at all.
+    #[error("the store {0} is damaged or not a store of relay ({detail}): put back a backup, or move the file away to start empty", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
+    /// A newer Relay wrote it.
+    #[error("the store {0} has schema {found}, this relay knows schema {known}: use the newer relay that wrote it", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Schema of the file.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// No room, on the disk or in the map. Nothing was changed.
+    #[error("no room to write the store {0} ({detail}); nothing was changed: make room and try again", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Which room is missing.
+        detail: String,
+    },
+    /// The kernel does not let us write.
+    #[error("cannot write the store in {0}: {source}; check the owner and mode of the directory and that the file system is not read-only", path.display())]
+    Unwritable {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A failing disk, or anything else of the kernel.
+    #[error("the store {0} failed: {source}", path.display())]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What was reported.
+        source: io::Error,
+    },
+    /// No app has this id.
+    #[error("there is no app with id {0}: `relay app list` shows all")]
+    UnknownApp(String),
+    /// No token has this id.
+    #[error("there is no token with id {0}: `relay token list` shows all")]
+    UnknownToken(String),
+    /// The app has no such key.
+    #[error("app {app} has no key {key}: `relay app show {app}` shows its keys")]
+    UnknownKey {
+        /// The app's id.
+        app: String,
+        /// The key.
+        key: String,
+    },
+    /// An app has this id already.
+    #[error("an app with id {0} exists already: choose another --id, or change it with `relay app set {0}`")]
+    AppExists(String),
+    /// A key is unique in the store: it alone names the app when a client connects.
+    #[error("the key {0} belongs to an app already: keys are unique, choose another")]
+    KeyTaken(String),
+    /// An app keeps at least one key pair.
+    #[error("{0} is the only key of its app: `relay app rotate` first, or `relay app disable`")]
+    LastKey(String),
+    /// An app has at most [`limits::APP_KEYS_MAX`] pairs.
+    #[error("app {0} has {max} key pairs, the most allowed: `relay app rotate {0} --remove-old` first", max = limits::APP_KEYS_MAX)]
+    TooManyKeys(String),
+    /// A value that a record cannot hold; the text names the expectation.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What a transaction's body may fail with: LMDB's own error becomes a [`StoreError`] where the path is known.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Heed(heed::Error),
+    Store(StoreError),
+    Record(String),
+}
+
+impl From<heed::Error> for Fault {
+    fn from(error: heed::Error) -> Self {
+        Self::Heed(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Fault {
+    /// The error that the caller sees. `file` is the data file.
+    pub(super) fn at(self, file: &Path) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Record(detail) => StoreError::Corrupt { path: file.into(), detail },
+            Self::Heed(error) => lmdb_error(error, file),
+        }
+    }
+}
+
+fn lmdb_error(error: heed::Error, file: &Path) -> StoreError {
+    let path = file.to_path_buf();
+    let detail = error.to_string();
+    match error {
+        heed::Error::Io(source) => io_error(source, file),
+        heed::Error::Mdb(MdbError::MapFull) => {
+            StoreError::Full { path, detail: format!("the store is limited to {} MiB", limits::STORE_BYTES_MAX >> 20) }
+        }
+        heed::Error::Mdb(
+            MdbError::Invalid
+            | MdbError::VersionMismatch
+            | MdbError::Corrupted
+            | MdbError::PageNotFound
+            | MdbError::Incompatible
+            | MdbError::PageFull
+            | MdbError::CursorFull
+            | MdbError::NotFound,
+        )
+        | heed::Error::Decoding(_) => StoreError::Corrupt { path, detail },
+        heed::Error::Mdb(_) | heed::Error::Encoding(_) | heed::Error::EnvAlreadyOpened => {
+            StoreError::Failed { path, source: io::Error::other(detail) }
+        }
+    }
+}
+
+/// Sorts what the kernel said about a file of the store.
+pub(super) fn io_error(source: io::Error, file: &Path) -> StoreError {
+    use io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let path = file.to_path_buf();
+    // The open list of kinds makes a wildcard the only way here.
+    #[allow(clippy::wildcard_enum_match_arm)]
+    match source.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full { path, detail: source.to_string() },
+        PermissionDenied | ReadOnlyFilesystem => StoreError::Unwritable { path, source },
+        _ => StoreError::Failed { path, source },
+    }
+}

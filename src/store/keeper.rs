@@ -1,0 +1,236 @@
+//! The thread between the running shards and the store: it writes `last_used_at` and notices changes.
+//!
+//! Shards never touch the store. They push token uses into a bounded queue, which the keeper drains and merges; it
+//! polls the store's version and hands out a new [`Directory`] when another process, or this one, changed something.
+//! A store that fails while the server runs is told and tried again: delivery goes on with the last snapshot.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::{Store, StoreError};
+use crate::app::{Directory, TokenId};
+use crate::limits;
+
+/// Handle of the thread. Dropping it writes what is owed and ends the thread.
+pub struct Keeper {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    uses: ArrayQueue<(TokenId, u64)>,
+    dropped: AtomicU64,
+    stopping: AtomicBool,
+}
+
+impl Keeper {
+    /// Starts the thread. `on_change` is called from it with a snapshot at once, so that no change since the shards
+    /// began is missed, and with a new one at most [`limits::STORE_POLL_MS`] and the time of one commit after an app
+    /// or a token was changed.
+    pub fn spawn(store: Store, on_change: Box<dyn Fn(Arc<Directory>) + Send>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            uses: ArrayQueue::new(limits::TOKEN_USES_WAITING_MAX),
+            dropped: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        });
+        let run = Run { store, shared: Arc::clone(&shared), on_change, version: None, uses: Uses::default() };
+        let thread = thread::Builder::new().name("relay-keeper".into()).spawn(move || run.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Notes that a token was used (R-TOKEN-4), at `unix_ms`. Never blocks and takes no lock; it wakes the thread,
+    /// which costs a system call, only when the queue is half full.
+    pub fn token_used(&self, token: TokenId, unix_ms: u64) {
+        let uses = &self.shared.uses;
+        if uses.push((token, unix_ms)).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        if uses.len() > uses.capacity() / 2 {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the keeper of the store ended by a panic");
+        }
+    }
+}
+
+/// What the thread owns.
+struct Run {
+    store: Store,
+    shared: Arc<Shared>,
+    on_change: Box<dyn Fn(Arc<Directory>) + Send>,
+    version: Option<u64>,
+    uses: Uses,
+}
+
+impl Run {
+    fn run(mut self) {
+        let begin = Instant::now();
+        let mut failing = Failing::default();
+        loop {
+            let stopping = self.shared.stopping.load(Ordering::Acquire);
+            while let Some((token, unix_ms)) = self.shared.uses.pop() {
+                self.uses.note(token, unix_ms);
+            }
+            let now_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+            failing.tell("reading changes", self.notice_change());
+            if let Some(due) = self.uses.take_due(now_ms, stopping) {
+                let written = self.store.record_token_uses(due.iter().map(|(token, at)| (token, *at)));
+                if written.is_err() {
+                    self.uses.put_back(due);
+                }
+                failing.tell("writing last_used_at", written);
+            }
+            let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                tracing::warn!(dropped, "token uses came faster than they could be noted");
+            }
+            if stopping {
+                return;
+            }
+            thread::park_timeout(Duration::from_millis(limits::STORE_POLL_MS));
+        }
+    }
+
+    fn notice_change(&mut self) -> Result<(), StoreError> {
+        if Some(self.store.version()?) != self.version {
+            let directory = self.store.directory()?;
+            self.version = Some(directory.version());
+            (self.on_change)(Arc::new(directory));
+        }
+        Ok(())
+    }
+}
+
+/// Tells a failure when it begins and when it is over, not at every try.
+#[derive(Default)]
+struct Failing {
+    what: Vec<&'static str>,
+}
+
+impl Failing {
+    fn tell(&mut self, what: &'static str, result: Result<(), StoreError>) {
+        let before = self.what.contains(&what);
+        match result {
+            Ok(()) if before => {
+                self.what.retain(|failing| *failing != what);
+                tracing::info!("the store works again: {what}");
+            }
+            Ok(()) => {}
+            Err(error) if !before => {
+                self.what.push(what);
+                tracing::error!(%error, "the store fails {what}; serving goes on and it is tried again");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Uses that are not written yet, and when each token was last written. Pure: time is an argument.
+#[derive(Default)]
+struct Uses {
+    /// Latest use of a token that is not written, unix ms.
+    waiting: HashMap<TokenId, u64>,
+    /// When a token was written, on the keeper's clock in ms; forgotten after [`limits::TOKEN_USE_WRITE_MS`].
+    written: HashMap<TokenId, u64>,
+    committed_ms: Option<u64>,
+}
+
+impl Uses {
+    fn note(&mut self, token: TokenId, unix_ms: u64) {
+        let latest = self.waiting.entry(token).or_insert(unix_ms);
+        *latest = (*latest).max(unix_ms);
+    }
+
+    /// What to commit now, if anything: at most one commit in [`limits::TOKEN_USES_COMMIT_MS`] unless `last`, and no
+    /// token that was written within [`limits::TOKEN_USE_WRITE_MS`]; these wait on.
+    fn take_due(&mut self, now_ms: u64, last: bool) -> Option<Vec<(TokenId, u64)>> {
+        let early = self.committed_ms.is_some_and(|at| now_ms - at < limits::TOKEN_USES_COMMIT_MS);
+        if self.waiting.is_empty() || (early && !last) {
+            return None;
+        }
+        self.written.retain(|_, at| now_ms - *at < limits::TOKEN_USE_WRITE_MS);
+        let due: Vec<_> = self.waiting.extract_if(|token, _| !self.written.contains_key(token)).collect();
+        if due.is_empty() {
+            return None;
+        }
+        self.committed_ms = Some(now_ms);
+        self.written.extend(due.iter().map(|(token, _)| (token.clone(), now_ms)));
+        Some(due)
+    }
+
+    /// The commit failed: they wait for the next one.
+    fn put_back(&mut self, due: Vec<(TokenId, u64)>) {
+        for (token, unix_ms) in due {
+            self.written.remove(&token);
+            self.note(token, unix_ms);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(uses: &mut Uses, now_ms: u64, last: bool) -> Vec<(String, u64)> {
+        let mut due: Vec<_> =
+            uses.take_due(now_ms, last).unwrap_or_default().into_iter().map(|(id, at)| (id.into(), at)).collect();
+        due.sort();
+        due
+    }
+
+    /// R-TOKEN-4: a token is written at most once a minute, all tokens with at most one commit in 30 s, and the
+    /// latest use is never lost meanwhile. Time is moved by hand.
+    #[test]
+    fn writes_are_merged_and_spaced() {
+        let mut uses = Uses::default();
+        assert_eq!(due(&mut uses, 0, false), []);
+        uses.note("a".into(), 1_000);
+        uses.note("a".into(), 1_002);
+        uses.note("a".into(), 1_001);
+        assert_eq!(due(&mut uses, 10, false), [("a".into(), 1_002)]);
+        uses.note("a".into(), 2_000);
+        uses.note("b".into(), 2_001);
+        assert_eq!(due(&mut uses, 30_009, false), []);
+        assert_eq!(due(&mut uses, 30_010, false), [("b".into(), 2_001)]);
+        uses.note("a".into(), 2_500);
+        assert_eq!(due(&mut uses, 60_009, false), []);
+        assert_eq!(due(&mut uses, 60_010, false), [("a".into(), 2_500)]);
+        uses.note("c".into(), 3_000);
+        assert_eq!(due(&mut uses, 60_011, true), [("c".into(), 3_000)]);
+        assert!(uses.waiting.is_empty());
+    }
+
+    /// A failed commit loses nothing and is tried again with the next one, not at once.
+    #[test]
+    fn a_failed_commit_waits() {
+        let mut uses = Uses::default();
+        uses.note("a".into(), 5);
+        let taken = uses.take_due(0, false).expect("due");
+        uses.put_back(taken);
+        uses.note("a".into(), 4);
+        assert_eq!(due(&mut uses, 29_999, false), []);
+        assert_eq!(due(&mut uses, 30_000, false), [("a".into(), 5)]);
+    }
+}

@@ -1,0 +1,198 @@
+//! What the store keeps of an app and of a token, as JSON values: read once per change, never on a hot path.
+//! Fields may be added with a default; anything else raises [`SCHEMA`].
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Fault, StoreError};
+use super::scope;
+use crate::app::{App, AppKey, AppSerial, AppSettings, Token};
+use crate::limits;
+
+/// Layout of the tables and records. A store with a higher one is refused.
+pub(super) const SCHEMA: u32 = 1;
+
+/// An app in the store.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AppRecord {
+    /// Its number: given once, never again.
+    pub serial: u32,
+    /// Its public id.
+    pub id: String,
+    /// A name for people.
+    pub name: String,
+    /// A disabled app refuses everything.
+    pub enabled: bool,
+    /// When it was made, unix ms.
+    pub created_at_ms: u64,
+    /// Active key pairs, oldest first; at least one.
+    pub keys: Vec<KeyRecord>,
+    /// What an operator may change.
+    #[serde(default)]
+    pub settings: SettingsRecord,
+}
+
+/// A key pair. The secret is kept as it is: signatures need it (R-AUTH-6).
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
+pub struct KeyRecord {
+    /// The public key, unique in the store.
+    pub key: String,
+    /// Its secret; `Debug` does not print it.
+    pub secret: String,
+    /// When it was made, unix ms.
+    pub created_at_ms: u64,
+}
+
+impl fmt::Debug for KeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRecord({}, [secret])", self.key)
+    }
+}
+
+/// [`AppSettings`] as stored; a missing field has its default.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct SettingsRecord {
+    /// Client events are accepted (P-CEV-1).
+    pub client_events: bool,
+    /// Plain sockets are refused with 4000 (P-CLOSE-4).
+    pub tls_only: bool,
+    /// WebSocket connections at once; 0 is no quota (P-CLOSE-2).
+    pub max_connections: u32,
+    /// Over quota is 4100 instead of 4004 (P-CLOSE-2).
+    pub connection_limit_soft: bool,
+    /// Longest decoded event data in bytes (P-LIM-3).
+    pub max_event_data_bytes: u32,
+    /// Users in one presence channel (P-LIM-7).
+    pub max_presence_members: u32,
+    /// Hosts whose pages may connect; empty allows all (P-CONN-8).
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for SettingsRecord {
+    fn default() -> Self {
+        Self {
+            client_events: false,
+            tls_only: false,
+            max_connections: 0,
+            connection_limit_soft: false,
+            max_event_data_bytes: limits::EVENT_DATA_BYTES_MAX as u32,
+            max_presence_members: limits::PRESENCE_MEMBERS_MAX as u32,
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+/// A token in the store; the token itself is nowhere (R-TOKEN-2, R-TOKEN-5).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TokenRecord {
+    /// Its public id, `tok_...`.
+    pub id: String,
+    /// SHA-256 of the whole token, in hex.
+    pub hash: String,
+    /// Serial of its app.
+    pub app: u32,
+    /// A name for people.
+    pub name: String,
+    /// Scopes by name; none is full access (R-TOKEN-6).
+    pub scopes: Vec<String>,
+    /// When it was made, unix ms.
+    pub created_at_ms: u64,
+    /// When it ends, unix ms.
+    pub expires_at_ms: Option<u64>,
+    /// When it was last used with success, unix ms; up to a minute behind (R-TOKEN-4).
+    pub last_used_at_ms: Option<u64>,
+    /// When it was revoked, unix ms.
+    pub revoked_at_ms: Option<u64>,
+}
+
+impl AppRecord {
+    /// As the shards see it.
+    pub(super) fn to_app(&self) -> App {
+        let settings = &self.settings;
+        App {
+            serial: AppSerial(self.serial),
+            id: self.id.as_str().into(),
+            name: self.name.as_str().into(),
+            enabled: self.enabled,
+            keys: self.keys.iter().map(|pair| AppKey::new(&pair.key, &pair.secret)).collect(),
+            settings: AppSettings {
+                client_events: settings.client_events,
+                tls_only: settings.tls_only,
+                max_connections: settings.max_connections,
+                connection_limit_soft: settings.connection_limit_soft,
+                max_event_data_bytes: settings.max_event_data_bytes,
+                max_presence_members: settings.max_presence_members,
+                allowed_origins: settings.allowed_origins.iter().map(|origin| origin.as_str().into()).collect(),
+            },
+        }
+    }
+}
+
+impl TokenRecord {
+    /// As the shards see it.
+    pub(super) fn to_token(&self) -> Result<Token, Fault> {
+        let damaged = |what: &str| Fault::Record(format!("token {} has a bad {what}", self.id));
+        let mut hash = [0; 32];
+        const_hex::decode_to_slice(&self.hash, &mut hash).map_err(|_| damaged("hash"))?;
+        Ok(Token {
+            id: self.id.as_str().into(),
+            hash,
+            app: AppSerial(self.app),
+            scopes: scope::parse_all(&self.scopes).map_err(|_| damaged("scope"))?,
+            expires_at_ms: self.expires_at_ms,
+            revoked: self.revoked_at_ms.is_some(),
+        })
+    }
+}
+
+pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(record).expect("records have string keys and no failing serializers")
+}
+
+pub(super) fn decode<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, Fault> {
+    serde_json::from_slice(bytes).map_err(|error| Fault::Record(format!("{what} does not read: {error}")))
+}
+
+fn invalid(text: String) -> Result<(), StoreError> {
+    Err(StoreError::Invalid(text))
+}
+
+/// App ids stand in URL paths.
+pub fn check_id(id: &str) -> Result<(), StoreError> {
+    let max = limits::APP_ID_BYTES_MAX;
+    let fits = (1..=max).contains(&id.len());
+    if fits && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return Ok(());
+    }
+    invalid(format!("the app id {id:?} must be 1 to {max} of A-Z a-z 0-9 - _ . (all digits suits every SDK)"))
+}
+
+/// Keys stand in URL paths and before the colon of `auth` strings.
+pub fn check_key(key: &str) -> Result<(), StoreError> {
+    let max = limits::APP_KEY_BYTES_MAX;
+    let fits = (1..=max).contains(&key.len());
+    if fits && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)) {
+        return Ok(());
+    }
+    invalid(format!("the app key {key:?} must be 1 to {max} of A-Z a-z 0-9 - _ . ~"))
+}
+
+/// Secrets travel in a header; the message does not repeat them.
+pub fn check_secret(secret: &str) -> Result<(), StoreError> {
+    let max = limits::APP_SECRET_BYTES_MAX;
+    if (1..=max).contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    invalid(format!("the app secret must be 1 to {max} visible ASCII characters without spaces"))
+}
+
+/// Names are for people; control characters would forge log lines (threat T27).
+pub fn check_name(name: &str) -> Result<(), StoreError> {
+    let max = limits::NAME_BYTES_MAX;
+    if name.len() <= max && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    invalid(format!("the name must be at most {max} bytes without control characters"))
+}

@@ -1,0 +1,182 @@
+//! Requests out of a stream of bytes.
+
+use super::chunked::ChunkedDecoder;
+use super::head::{Framing, Head, HeadScan};
+use super::{HttpError, Request, RequestLimits};
+
+/// What one call of [`RequestDecoder::decode`] gave.
+#[derive(Debug)]
+pub struct DecodedRequest<'a> {
+    /// Bytes of the input that are done with. Nothing beyond the end of a request is ever consumed with it.
+    pub consumed: usize,
+    /// What became known.
+    pub progress: Progress<'a>,
+}
+
+/// State of the request at hand.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// Give more input; all of it was consumed.
+    Partial,
+    /// The head is whole and asks for `100 Continue` before the body; told once per request, and not when the body
+    /// came with it. All input was consumed.
+    ExpectsContinue,
+    /// A whole request.
+    Request(Request<'a>),
+}
+
+/// Reads requests out of a stream. Parses a head once per arrival of its end, not once per byte (threat T14).
+///
+/// Between requests it owns no memory, save that of a request that it lent from its buffer: that is given back by the
+/// next call of `decode`, by `release` or by dropping it.
+#[derive(Debug, Default)]
+pub struct RequestDecoder {
+    held: Option<Box<Held>>,
+}
+
+/// Lives inline in every connection.
+const _: () = assert!(size_of::<RequestDecoder>() == 8);
+
+/// What is kept of a request that did not lie whole in one input.
+#[derive(Debug, Default)]
+struct Held {
+    /// The head, then the decoded body, as far as they have arrived.
+    buffer: Vec<u8>,
+    phase: Phase,
+    /// Whether `ExpectsContinue` is still to be told.
+    expects_continue: bool,
+}
+
+/// How far a held request has come.
+#[derive(Debug)]
+enum Phase {
+    /// The head is incomplete.
+    Head(HeadScan),
+    /// The body ends at this length of the buffer.
+    Length { head_bytes: usize, end: usize },
+    /// The body is chunked.
+    Chunked { head_bytes: usize, decoder: ChunkedDecoder },
+    /// The request was lent.
+    Spent,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Head(HeadScan::default())
+    }
+}
+
+impl RequestDecoder {
+    /// Takes input. A request that lies whole in `input` is lent from it without a copy (chunked bodies excepted).
+    ///
+    /// # Errors
+    /// The first breach; the decoder must not be used after it.
+    pub fn decode<'a>(&'a mut self, input: &'a [u8], limits: &RequestLimits) -> Result<DecodedRequest<'a>, HttpError> {
+        self.release();
+        if self.held.is_none() {
+            if let Some(whole) = lend_whole(input, limits)? {
+                return Ok(whole);
+            }
+            if input.is_empty() {
+                return Ok(DecodedRequest { consumed: 0, progress: Progress::Partial });
+            }
+        }
+        let held = self.held.get_or_insert_default();
+        let mut consumed = 0;
+        let Some(head_bytes) = held.take(input, &mut consumed, limits)? else {
+            let tell = std::mem::take(&mut held.expects_continue);
+            let progress = if tell { Progress::ExpectsContinue } else { Progress::Partial };
+            return Ok(DecodedRequest { consumed, progress });
+        };
+        held.phase = Phase::Spent;
+        let (head, body) = held.buffer.split_at(head_bytes);
+        let request = Head::parse(head, limits)?.into_request(body);
+        Ok(DecodedRequest { consumed, progress: Progress::Request(request) })
+    }
+
+    /// True when nothing of a request is held, so that the decoder may be dropped.
+    pub fn is_idle(&self) -> bool {
+        self.held.as_ref().is_none_or(|held| matches!(held.phase, Phase::Spent))
+    }
+
+    /// Gives back the memory of what the last call of `decode` lent. Nothing that is still incomplete is lost.
+    pub fn release(&mut self) {
+        if self.is_idle() {
+            self.held = None;
+        }
+    }
+
+    /// Bytes of memory kept for a request.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.buffer.capacity())
+    }
+}
+
+/// The request, if it lies whole in the input and needs no decoding.
+fn lend_whole<'a>(input: &'a [u8], limits: &RequestLimits) -> Result<Option<DecodedRequest<'a>>, HttpError> {
+    let window = &input[..input.len().min(limits.head_bytes_max)];
+    let Some(head_bytes) = HeadScan::default().find_end(window)? else {
+        return Ok(None);
+    };
+    let (head, rest) = input.split_at(head_bytes);
+    let head = Head::parse(head, limits)?;
+    match head.framing {
+        Framing::Length(length) => Ok(rest.get(..length).map(|body| DecodedRequest {
+            consumed: head_bytes + length,
+            progress: Progress::Request(head.into_request(body)),
+        })),
+        Framing::Chunked => Ok(None),
+    }
+}
+
+impl Held {
+    /// Takes what the request needs of the input. Gives the length of the head once the request is whole.
+    fn take(&mut self, input: &[u8], consumed: &mut usize, limits: &RequestLimits) -> Result<Option<usize>, HttpError> {
+        if let Phase::Head(scan) = self.phase {
+            *consumed += self.take_head(scan, input, limits)?;
+        }
+        let rest = &input[*consumed..];
+        match &mut self.phase {
+            Phase::Head(_) | Phase::Spent => Ok(None),
+            Phase::Length { head_bytes, end } => {
+                let arrived = &rest[..rest.len().min(*end - self.buffer.len())];
+                // Doubled like any vector, but never beyond the declared end.
+                let needed = self.buffer.len() + arrived.len();
+                if needed > self.buffer.capacity() {
+                    let doubled = needed.max(2 * self.buffer.capacity()).min(*end);
+                    self.buffer.reserve_exact(doubled - self.buffer.len());
+                }
+                self.buffer.extend_from_slice(arrived);
+                *consumed += arrived.len();
+                Ok((self.buffer.len() == *end).then_some(*head_bytes))
+            }
+            Phase::Chunked { head_bytes, decoder } => {
+                *consumed += decoder.decode(rest, &mut self.buffer, *head_bytes, limits)?;
+                Ok(decoder.is_done().then_some(*head_bytes))
+            }
+        }
+    }
+
+    /// Takes what the head needs of the input, and once it is whole learns what follows it.
+    fn take_head(&mut self, mut scan: HeadScan, input: &[u8], limits: &RequestLimits) -> Result<usize, HttpError> {
+        let known = self.buffer.len();
+        let window = &input[..input.len().min(limits.head_bytes_max.saturating_sub(known))];
+        self.buffer.extend_from_slice(window);
+        let Some(head_bytes) = scan.find_end(&self.buffer)? else {
+            if self.buffer.len() == limits.head_bytes_max {
+                return Err(HttpError::HeadTooLarge);
+            }
+            self.phase = Phase::Head(scan);
+            return Ok(window.len());
+        };
+        self.buffer.truncate(head_bytes);
+        let head = Head::parse(&self.buffer, limits)?;
+        self.expects_continue = head.expects_continue;
+        self.phase = match head.framing {
+            Framing::Length(length) => Phase::Length { head_bytes, end: head_bytes + length },
+            Framing::Chunked => Phase::Chunked { head_bytes, decoder: ChunkedDecoder::new() },
+        };
+        Ok(head_bytes - known)
+    }
+}

@@ -1,0 +1,197 @@
+//! HTTP/1.1 requests and responses, strict against request smuggling.
+//!
+//! What two readers of one stream could understand differently is refused (threat T25): both or several of
+//! Content-Length and Transfer-Encoding, folded headers, bare line feeds, anything but plain numbers for lengths.
+//! A declared length is held against its limit before a byte of the body is kept.
+
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_QUERY_BYTES_MAX};
+
+mod chunked;
+mod decoder;
+mod head;
+mod response;
+mod upgrade;
+
+pub use decoder::{DecodedRequest, Progress, RequestDecoder};
+pub use response::{encode_response, encode_response_head};
+pub use upgrade::{UpgradeError, decode_upgrade, encode_upgrade, is_upgrade};
+
+/// Bounds of one request, in bytes and counts.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// Request line and headers with their line ends.
+    pub head_bytes_max: usize,
+    /// Headers; above [`HTTP_HEADERS_MAX`] it counts as that.
+    pub headers_max: usize,
+    /// Query of the target.
+    pub query_bytes_max: usize,
+    /// Body after chunked decoding.
+    pub body_bytes_max: usize,
+}
+
+impl Default for RequestLimits {
+    /// P-LIM-11.
+    fn default() -> Self {
+        Self {
+            head_bytes_max: HTTP_HEAD_BYTES_MAX,
+            headers_max: HTTP_HEADERS_MAX,
+            query_bytes_max: HTTP_QUERY_BYTES_MAX,
+            body_bytes_max: HTTP_BODY_BYTES_MAX,
+        }
+    }
+}
+
+/// Why a request was refused. After any of these the connection is answered and closed (P-HTTP-16): where the next
+/// request would begin is not known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HttpError {
+    /// Not HTTP/1.x syntax, a smuggling pattern, a control character: 400.
+    BadRequest(&'static str),
+    /// Query above the limit: 400.
+    QueryTooLong,
+    /// Body above the limit, told from Content-Length before buffering: 413.
+    BodyTooLarge,
+    /// Head above the limit in bytes or headers: 431.
+    HeadTooLarge,
+    /// A transfer coding other than `chunked`: 501.
+    UnknownTransferCoding,
+    /// HTTP/2 or later preface: 505.
+    Version,
+}
+
+impl HttpError {
+    /// The status that answers it.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest(_) | Self::QueryTooLong => 400,
+            Self::BodyTooLarge => 413,
+            Self::HeadTooLarge => 431,
+            Self::UnknownTransferCoding => 501,
+            Self::Version => 505,
+        }
+    }
+
+    /// One sentence that names the limit or the expectation.
+    pub fn message(self) -> String {
+        match self {
+            Self::BadRequest(reason) => format!("Bad request: {reason}."),
+            Self::QueryTooLong => {
+                format!("The query exceeds the allowed maximum ({HTTP_QUERY_BYTES_MAX} bytes).")
+            }
+            Self::BodyTooLarge => {
+                format!("The body exceeds the allowed maximum ({HTTP_BODY_BYTES_MAX} bytes).")
+            }
+            Self::HeadTooLarge => {
+                format!(
+                    "The head exceeds the allowed maximum ({HTTP_HEAD_BYTES_MAX} bytes and {HTTP_HEADERS_MAX} headers)."
+                )
+            }
+            Self::UnknownTransferCoding => "The only transfer coding understood is chunked.".into(),
+            Self::Version => "The versions understood are HTTP/1.1 and HTTP/1.0.".into(),
+        }
+    }
+}
+
+/// Versions that are understood.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Version {
+    /// HTTP/1.0: no chunked bodies, no upgrade, kept open only when asked for.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// A whole request, lent from the input or from the decoder's buffer.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Upper-case as sent; methods are case-sensitive.
+    pub method: &'a str,
+    /// Path as requested, percent-encoding kept, without the query. An absolute-form target is reduced to its path.
+    /// It begins with `/`, but for `OPTIONS *`.
+    pub path: &'a str,
+    /// What follows the first `?`, without it.
+    pub query: Option<&'a str>,
+    /// Version of the request line.
+    pub version: Version,
+    /// Headers in order; names as sent.
+    pub headers: Headers<'a>,
+    /// Body after chunked decoding.
+    pub body: &'a [u8],
+    /// Whether the connection may carry another request (version and `Connection`).
+    pub keep_alive: bool,
+}
+
+/// Headers of one request: their checked text, looked through line by line, since few are ever asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<'a> {
+    /// Lines `name:value\r\n`, each with a token before its first colon.
+    lines: &'a [u8],
+}
+
+impl<'a> Headers<'a> {
+    /// The first value under this name, compared without case.
+    pub fn first(&self, name: &str) -> Option<&'a [u8]> {
+        self.all(name).next()
+    }
+
+    /// The only value under this name.
+    ///
+    /// # Errors
+    /// `BadRequest` when it stands more than once.
+    pub fn only(&self, name: &str) -> Result<Option<&'a [u8]>, HttpError> {
+        let mut values = self.all(name);
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(HttpError::BadRequest("a header that may stand once stands several times"));
+        }
+        Ok(first)
+    }
+
+    /// True when one of the comma-separated values of this header is the token, without case.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.all(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .any(|value| trim(value).eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// All headers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        lines(self.lines).filter_map(|line| {
+            let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+            Some((std::str::from_utf8(name).ok()?, trim(value.get(1..)?)))
+        })
+    }
+
+    /// The values under one name, in order.
+    fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        lines(self.lines).filter_map(move |line| {
+            let (candidate, rest) = line.split_at_checked(name.len())?;
+            let value = rest.strip_prefix(b":")?;
+            candidate.eq_ignore_ascii_case(name.as_bytes()).then(|| trim(value))
+        })
+    }
+}
+
+/// Lines without their line feeds, up to the first empty one.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (line, after) = rest.split_at_checked(memchr::memchr(b'\n', rest)?)?;
+        rest = after.get(1..)?;
+        (line != b"\r").then_some(line)
+    })
+}
+
+/// Without the optional whitespace around a value, and without the carriage return of its line.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t' | b'\r'] = value {
+        value = rest;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests;

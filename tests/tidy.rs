@@ -1,0 +1,395 @@
+//! Holds the shape of the code: floors, sizes, where `unsafe` may stand, purity of the core, and that every cited
+//! rule and threat is specified.
+//!
+//! Method: the sources are read as text (`tree`). Each check is a function from sources to findings, and beside each
+//! stands a test that gives it a bad sample, so that a check which can no longer fail is noticed.
+
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tree::Source;
+
+/// Longest file, test items not counted.
+const FILE_LINES_MAX: usize = 600;
+/// Longest function, from `fn` to its closing brace.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// The only files that may say `unsafe`, each with its reason.
+const UNSAFE_FILES: &[(&str, &str)] = &[
+    ("src/driver/sys.rs", "memory and descriptors that the kernel works on"),
+    ("src/store/environment.rs", "the one call that opens LMDB, unsafe through its memory map"),
+];
+
+/// The last floor that must be pure; effects begin above it.
+const LAST_PURE_MODULE: &str = "shard";
+
+/// Paths whose use is an effect, and why the core has no need of them.
+const EFFECTS: &[(&str, &str)] = &[
+    ("std::time::Instant", "time is an argument, see `moment`"),
+    ("std::time::SystemTime", "time is an argument, see `moment`"),
+    ("std::fs", "files belong to `store`"),
+    ("std::net::Tcp", "sockets belong to `driver`"),
+    ("std::net::Udp", "sockets belong to `driver`"),
+    ("std::os", "descriptors belong to `driver`"),
+    ("std::env", "the environment is read by `config`"),
+    ("std::process", "processes belong to `server`"),
+    ("std::thread", "a shard is one thread's value"),
+    ("std::sync::Mutex", "a shard shares nothing"),
+    ("std::sync::RwLock", "a shard shares nothing"),
+    ("std::sync::Condvar", "a shard shares nothing"),
+    ("std::sync::atomic", "a shard shares nothing"),
+    ("std::sync::mpsc", "mail is an output"),
+    ("ring::rand", "randomness is an argument"),
+    ("rand", "randomness is an argument"),
+    ("getrandom", "randomness is an argument"),
+    ("rustix", "the kernel belongs to `driver`"),
+    ("libc", "the kernel belongs to `driver`"),
+    ("io_uring", "the kernel belongs to `driver`"),
+    ("heed", "LMDB belongs to `store`"),
+    ("crossbeam_queue", "mail is an output"),
+    ("arc_swap", "a new directory is an input"),
+];
+
+/// Effects that need no path, because `use` can bring their name into scope from anywhere.
+const EFFECT_NAMES: &[&str] = &[
+    "Instant",
+    "SystemTime",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "UnixStream",
+    "SystemRandom",
+    "OsRng",
+    "thread_local",
+    "Mutex",
+    "RwLock",
+    "Condvar",
+];
+
+fn library() -> Vec<Source> {
+    tree::sources("src", &[".rs"])
+}
+
+fn everything() -> Vec<Source> {
+    let mut all = library();
+    for folder in ["loadgen", "tests", "benches", "fuzz"] {
+        all.extend(tree::sources(folder, &[".rs", ".js", ".mjs", ".cjs", ".ts", ".py", ".sh"]));
+    }
+    all
+}
+
+#[track_caller]
+fn assert_clean(findings: &[String]) {
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Floors
+
+/// Top-level modules with their floor, as `lib.rs` shows them: one floor per `// Floor` comment.
+fn floors(lib: &str) -> BTreeMap<String, usize> {
+    let mut floors = BTreeMap::new();
+    let mut floor = 0;
+    for line in lib.lines() {
+        if line.starts_with("// Floor") {
+            floor += 1;
+        }
+        let declared = line.trim_start_matches("pub ").strip_prefix("mod ");
+        if let Some(name) = declared.and_then(|rest| rest.strip_suffix(';')) {
+            floors.insert(name.to_owned(), floor);
+        }
+    }
+    floors
+}
+
+/// Names of the modules from the crate's root to a file: `src/wire/http.rs` is `wire`, `http`.
+fn module_of(path: &str) -> Vec<&str> {
+    let inner = path.strip_prefix("src/").unwrap_or(path).trim_end_matches(".rs");
+    inner.split('/').filter(|name| *name != "mod").collect()
+}
+
+/// `super::x` and `relay::x` as seen from the crate's root.
+fn absolute(path: &str, module: &[&str]) -> Option<String> {
+    if let Some(rest) = path.strip_prefix("crate::") {
+        return Some(rest.to_owned());
+    }
+    let supers = path.split("::").take_while(|name| *name == "super").count();
+    if supers == 0 || supers > module.len() {
+        return None;
+    }
+    let outer = module[..module.len() - supers].iter().copied();
+    Some(outer.chain(path.split("::").skip(supers)).collect::<Vec<_>>().join("::"))
+}
+
+fn check_floors(lib: &str, sources: &[Source]) -> Vec<String> {
+    let floors = floors(lib);
+    let mut findings = Vec::new();
+    for source in sources {
+        let module = module_of(&source.path);
+        if matches!(module[0], "lib" | "main") {
+            continue;
+        }
+        let Some(&own) = floors.get(module[0]) else {
+            findings.push(format!("{}: `{}` has no floor in lib.rs", source.path, module[0]));
+            continue;
+        };
+        for (line, path) in tree::paths(&source.shipped_code()) {
+            let Some(target) = absolute(&path, &module) else {
+                continue;
+            };
+            let target = target.split("::").next().unwrap_or_default();
+            if target == module[0] {
+                continue;
+            }
+            if let Some(&floor) = floors.get(target).filter(|&&floor| floor >= own) {
+                let (source, module) = (&source.path, module[0]);
+                findings
+                    .push(format!("{source}:{line}: `{module}` (floor {own}) must not use `{target}` (floor {floor})"));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn modules_import_only_from_floors_below() {
+    assert_clean(&check_floors(&tree::source("src/lib.rs").text, &library()));
+}
+
+/// Goal: an import upwards or sideways is found however it is written, and an import downwards is not.
+#[test]
+fn the_floor_check_can_fail() {
+    let lib = "// Floor 0\npub mod limits;\n// Floor 1\npub mod app;\npub mod wire;\n// Floor 2\npub mod shard;\n";
+    let findings = |path, text| check_floors(lib, &[Source::sample(path, text)]).len();
+    assert_eq!(findings("src/wire/http.rs", "use crate::limits::X;"), 0);
+    assert_eq!(findings("src/wire/http.rs", "use crate::wire::json; use super::json;"), 0);
+    assert_eq!(findings("src/wire/http.rs", "use crate::shard::Shard;"), 1);
+    assert_eq!(findings("src/wire/http.rs", "use crate::{limits, shard::{Shard, Input}};"), 2);
+    assert_eq!(findings("src/wire/http.rs", "fn f() { crate::app::g() }"), 1);
+    assert_eq!(findings("src/wire/http.rs", "use super::super::shard;"), 1);
+    assert_eq!(findings("src/wire.rs", "use super::shard::Shard;"), 1);
+    assert_eq!(findings("src/wire/http.rs", "// use crate::shard::Shard;"), 0);
+    assert_eq!(findings("src/wire/http.rs", "#[cfg(test)]\nmod tests { use crate::shard::Shard; }"), 0);
+    assert_eq!(findings("src/helper.rs", ""), 1);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Sizes
+
+fn check_sizes(sources: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for source in sources {
+        let shipped = source.shipped_code();
+        let tests: usize = source.test_lines().iter().map(|(first, last)| last - first + 1).sum();
+        let lines = source.text.lines().count().saturating_sub(tests);
+        if lines > FILE_LINES_MAX {
+            findings.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", source.path));
+        }
+        for function in tree::functions(&shipped) {
+            let lines = function.last_line - function.first_line + 1;
+            if lines > FUNCTION_LINES_MAX {
+                findings.push(format!(
+                    "{}:{}: `{}` has {lines} lines, at most {FUNCTION_LINES_MAX}",
+                    source.path, function.first_line, function.name
+                ));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn files_and_functions_stay_small() {
+    let mut sources = library();
+    sources.extend(tree::sources("loadgen", &[".rs"]));
+    assert_clean(&check_sizes(&sources));
+}
+
+/// Goal: one line too many is found, test code is not counted, and braces in text do not mislead the count.
+#[test]
+fn the_size_check_can_fail() {
+    let findings = |text: &str| check_sizes(&[Source::sample("src/wire/a.rs", text)]).len();
+    let function = |lines: usize| format!("fn f(a: [u8; 2]) {{\n{}}}\n", "    g(\"}\", '}');\n".repeat(lines - 2));
+    assert_eq!(findings(&function(FUNCTION_LINES_MAX)), 0);
+    assert_eq!(findings(&function(FUNCTION_LINES_MAX + 1)), 1);
+    assert_eq!(findings(&"// line\n".repeat(FILE_LINES_MAX)), 0);
+    assert_eq!(findings(&"// line\n".repeat(FILE_LINES_MAX + 1)), 1);
+    let long = function(FUNCTION_LINES_MAX + 1) + &"// line\n\n".repeat(FILE_LINES_MAX);
+    let tests = format!("#[cfg(test)]\nmod tests {{\n{long}}}\n");
+    assert_eq!(findings(&("// line\n".repeat(FILE_LINES_MAX - 10) + &tests)), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Unsafe
+
+fn check_unsafe(allowed: &[(&str, &str)], sources: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for source in sources.iter().filter(|source| source.path.ends_with(".rs")) {
+        if allowed.iter().any(|(path, _)| *path == source.path) {
+            continue;
+        }
+        let code = source.code();
+        if let Some((at, _)) = tree::words(&code).find(|(_, word)| *word == "unsafe") {
+            findings.push(format!("{}:{}: `unsafe` stands here", source.path, tree::line_of(&code, at)));
+        }
+    }
+    findings
+}
+
+#[test]
+fn unsafe_stands_only_where_listed() {
+    assert_clean(&check_unsafe(UNSAFE_FILES, &everything()));
+}
+
+/// Goal: `unsafe` in code is found, in a listed file, a comment, a string or a longer word it is not.
+#[test]
+fn the_unsafe_check_can_fail() {
+    let findings = |path, text| check_unsafe(&[("src/sys.rs", "reason")], &[Source::sample(path, text)]).len();
+    assert_eq!(findings("src/wire/a.rs", "fn f() { unsafe { g() } }"), 1);
+    assert_eq!(findings("src/wire/a.rs", "unsafe impl Send for A {}"), 1);
+    assert_eq!(findings("src/sys.rs", "fn f() { unsafe { g() } }"), 0);
+    assert_eq!(findings("src/wire/a.rs", "// unsafe\nconst A: &str = \"unsafe\"; #![deny(unsafe_code)]"), 0);
+    assert_eq!(findings("src/wire/a.rs", "const A: &str = r#\"unsafe \" \"#; const B: char = '\"'; /* unsafe */"), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Purity
+
+fn check_purity(lib: &str, sources: &[Source]) -> Vec<String> {
+    let floors = floors(lib);
+    let last = floors.get(LAST_PURE_MODULE).copied().expect("lib.rs names the last pure module");
+    let mut findings = Vec::new();
+    for source in sources {
+        let module = module_of(&source.path)[0];
+        if floors.get(module).is_none_or(|&floor| floor > last) {
+            continue;
+        }
+        let code = source.shipped_code();
+        for (line, path) in tree::paths(&code) {
+            let effect = EFFECTS.iter().find(|(effect, _)| is_within(&path, effect));
+            if let Some((_, reason)) = effect {
+                findings.push(format!("{}:{line}: `{path}` in a pure floor: {reason}", source.path));
+            }
+        }
+        for (at, word) in tree::words(&code) {
+            if EFFECT_NAMES.contains(&word) {
+                let line = tree::line_of(&code, at);
+                findings.push(format!("{}:{line}: `{word}` in a pure floor", source.path));
+            }
+        }
+    }
+    findings
+}
+
+/// True for the effect itself and what it contains; `std::net::Tcp` contains `std::net::TcpStream`.
+fn is_within(path: &str, effect: &str) -> bool {
+    let Some(rest) = path.strip_prefix(effect) else {
+        return false;
+    };
+    rest.is_empty() || rest.starts_with("::") || effect.ends_with("Tcp") || effect.ends_with("Udp")
+}
+
+#[test]
+fn the_core_has_no_effects() {
+    assert_clean(&check_purity(&tree::source("src/lib.rs").text, &library()));
+}
+
+/// Goal: an effect is found however it is imported; addresses are values, and test code and drivers may have effects.
+#[test]
+fn the_purity_check_can_fail() {
+    let lib = "// Floor 0\npub mod wire;\n// Floor 1\npub mod shard;\n// Floor 2\npub mod driver;\n";
+    let findings = |path, text| check_purity(lib, &[Source::sample(path, text)]).len();
+    assert_eq!(findings("src/shard/mod.rs", "use std::net::{IpAddr, SocketAddr}; use std::time::Duration;"), 0);
+    assert_ne!(findings("src/shard/mod.rs", "use std::{fs, time::{Duration, Instant}};"), 0);
+    assert_ne!(findings("src/shard/mod.rs", "fn f() { std::thread::spawn(g); }"), 0);
+    assert_ne!(findings("src/shard/mod.rs", "use std::net; fn f() { net::TcpStream::connect(a); }"), 0);
+    assert_ne!(findings("src/wire/a.rs", "use ring::rand::SystemRandom;"), 0);
+    assert_ne!(findings("src/wire/a.rs", "fn f() -> u8 { rand::random() }"), 0);
+    assert_ne!(findings("src/wire/a.rs", "use std::sync::{Arc, Mutex};"), 0);
+    assert_eq!(findings("src/wire/a.rs", "use std::sync::Arc; use ring::hmac; mod randomness {}"), 0);
+    assert_eq!(findings("src/driver/mod.rs", "use std::time::Instant;"), 0);
+    assert_eq!(findings("src/wire/a.rs", "#[cfg(test)]\nmod tests { use std::time::Instant; }"), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Citations
+
+fn check_rules(documents: &[Source], sources: &[Source]) -> Vec<String> {
+    let defined = tree::defined_rules(documents);
+    let mut known = BTreeSet::new();
+    let mut findings = Vec::new();
+    for id in &defined {
+        if !known.insert(id.as_str()) {
+            findings.push(format!("{id} is defined twice"));
+        }
+    }
+    for source in sources.iter().chain(documents) {
+        for (line, id) in tree::rule_ids(&source.text) {
+            if !known.contains(id.as_str()) {
+                findings.push(format!("{}:{line}: {id} is not in docs/protocol", source.path));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn cited_rules_are_specified() {
+    // The samples below cite rules that do not exist.
+    let sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
+    assert_clean(&check_rules(&tree::specification(), &sources));
+}
+
+fn is_checker(path: &str) -> bool {
+    matches!(path, "tests/tidy.rs" | "tests/coverage.rs") || path.starts_with("tests/tree/")
+}
+
+/// Goal: an unknown rule is found in code and in the documents themselves, and so is a rule defined twice.
+#[test]
+fn the_rule_check_can_fail() {
+    let document = |text| [Source::sample("docs/protocol/pusher.md", text)];
+    let rules = document("| P-IN-1 | text |\n### P-CONN-10 Title\nSee P-IN-1.\n");
+    let findings = |text| check_rules(&rules, &[Source::sample("tests/a.js", text)]).len();
+    assert_eq!(findings("// P-IN-1, P-CONN-10; HTTP-1, UP-IN-2"), 0);
+    assert_eq!(findings("// P-IN-2"), 1);
+    assert_eq!(findings("// (P-CONN-1)"), 1);
+    assert_eq!(check_rules(&document("| P-IN-1 | see P-IN-2 |"), &[]).len(), 1);
+    assert_eq!(check_rules(&document("| P-IN-1 | a |\n| P-IN-1 | b |"), &[]).len(), 1);
+}
+
+/// The threats and hazards of docs/security.md are cited as `threat T6` and `hazard U3`.
+fn check_threats(document: &str, sources: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for source in sources {
+        for (number, line) in source.text.lines().enumerate() {
+            for word in ["threat ", "hazard "] {
+                for (at, _) in line.match_indices(word) {
+                    let id: String = line[at + word.len()..].chars().take_while(char::is_ascii_alphanumeric).collect();
+                    let is_id =
+                        id.starts_with(['T', 'U']) && id.len() > 1 && id[1..].bytes().all(|b| b.is_ascii_digit());
+                    if is_id && !document.contains(&format!("| {id} |")) {
+                        let (path, line) = (&source.path, number + 1);
+                        findings.push(format!("{path}:{line}: {word}{id} is not in docs/security.md"));
+                    }
+                }
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn cited_threats_are_described() {
+    let sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
+    assert_clean(&check_threats(&tree::source("docs/security.md").text, &sources));
+}
+
+/// Goal: a threat that nobody described is found, and an ordinary sentence is not taken for a citation.
+#[test]
+fn the_threat_check_can_fail() {
+    let findings = |text| check_threats("| T6 | guessing |", &[Source::sample("src/a.rs", text)]).len();
+    assert_eq!(findings("// (threat T6), a threat Tokens face"), 0);
+    assert_eq!(findings("// threat T99"), 1);
+    assert_eq!(findings("// hazard U3"), 1);
+}
