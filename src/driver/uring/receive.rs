@@ -78,13 +78,19 @@ impl<C: Core> Driver<'_, C> {
             return;
         }
         let ring = &mut self.rings[usize::from(entry.ring)];
-        if ring.receives >= u32::from(self.options.buffers) {
+        if ring.receives >= u32::from(self.options.buffers) || !ring.starved.is_empty() {
             entry.set(Flag::Waiting);
             ring.starved.push_back(slot);
             self.figures.starved += 1;
             return;
         }
+        self.start_receive(slot);
+    }
+
+    fn start_receive(&mut self, slot: u32) {
         let connection = self.slots.current(slot).expect("a connection that is not closing has its slot");
+        let entry = &mut self.connections[slot as usize];
+        let ring = &mut self.rings[usize::from(entry.ring)];
         entry.begin(Operation::Receive);
         ring.receives += 1;
         ring.queue.receive(entry.file, token::of_connection(Operation::Receive, connection));
@@ -129,7 +135,7 @@ impl<C: Core> Driver<'_, C> {
                     break;
                 };
                 if self.connections[slot as usize].take(Flag::Waiting) {
-                    self.want_receive(slot);
+                    self.start_receive(slot);
                 }
             }
         }
