@@ -204,7 +204,12 @@ impl World {
 
     /// Slow readers that are owed bytes are closed within the stall bound and the reset that follows (P-CLOSE-5).
     fn outlast_stalled(&mut self) {
-        let stalled: Vec<usize> = self.sockets.iter().filter(|client| client.stalled && client.phase == Phase::Open).map(|client| client.wire).collect();
+        let stalled: Vec<usize> = self
+            .sockets
+            .iter()
+            .filter(|client| client.stalled && client.phase == Phase::Open)
+            .map(|client| client.wire)
+            .collect();
         let owed: Vec<usize> = stalled.into_iter().filter(|wire| self.system.is_sending_to(*wire)).collect();
         // A visit of the sweep may fall short of the bound by one round.
         self.jump(STALL_MS + STALL_MS / 2 + SLOW_RESET_MS, 100);
@@ -258,7 +263,8 @@ impl World {
             }
             assert!(self.apps[client.app].enabled, "client {number} of a disabled app is still open (P-CLOSE-4)");
         }
-        for (number, caller) in self.callers.iter().enumerate().filter(|(_, caller)| !caller.gone && !caller.may_vanish) {
+        for (number, caller) in self.callers.iter().enumerate().filter(|(_, caller)| !caller.gone && !caller.may_vanish)
+        {
             assert!(caller.owed.is_empty(), "caller {number} waits for {:?}", caller.owed);
             assert!(!caller.ended, "caller {number} asked for the end of its connection");
         }
@@ -269,9 +275,13 @@ impl World {
     fn check_stats(&self) {
         let stats = self.system.stats();
         let sum = |figure: fn(&ShardStats) -> u64| stats.iter().map(figure).sum::<u64>();
-        let waiting = self.sockets.iter().any(|client| client.phase == Phase::Greeting || client.broken && client.phase != Phase::Gone);
+        let waiting = self
+            .sockets
+            .iter()
+            .any(|client| client.phase == Phase::Greeting || client.broken && client.phase != Phase::Gone);
         if !waiting {
-            let open = self.sockets.iter().filter(|client| client.phase == Phase::Open && client.close_read.is_none()).count();
+            let open =
+                self.sockets.iter().filter(|client| client.phase == Phase::Open && client.close_read.is_none()).count();
             assert_eq!(sum(|stats| stats.websockets), open as u64, "open WebSockets: {stats:?}");
         }
         let live = self.model.sessions.iter().filter(|session| session.live);
@@ -297,7 +307,10 @@ impl World {
             self.publish_to(caller, app, vec![channel], !self.scenario.few_slots);
         }
         self.settle();
-        assert!(self.callers[caller].owed.is_empty() || self.callers[caller].gone || self.scenario.few_slots, "the counts were not told");
+        assert!(
+            self.callers[caller].owed.is_empty() || self.callers[caller].gone || self.scenario.few_slots,
+            "the counts were not told"
+        );
         self.wires[self.callers[caller].wire].client_finish();
         self.callers[caller].ended = true;
         self.callers[caller].may_vanish = true;
@@ -309,7 +322,8 @@ impl World {
         if self.draining {
             self.jump(12_000, 1_500);
             assert!(self.system.is_drained(), "the grace period is over and the process is not drained (P-CLOSE-1)");
-            let open = self.sockets.iter().filter(|client| client.phase == Phase::Open && client.close_read.is_none()).count();
+            let open =
+                self.sockets.iter().filter(|client| client.phase == Phase::Open && client.close_read.is_none()).count();
             assert_eq!(open, 0, "WebSockets outlast the drain (P-CLOSE-1)");
         }
         for number in self.present_sockets() {
@@ -326,7 +340,12 @@ impl World {
         self.check_rest();
         self.system.assert_empty();
         for (shard, stats) in self.system.stats().iter().enumerate() {
-            let expected = ShardStats { events: stats.events, deliveries: stats.deliveries, slow_closed: stats.slow_closed, ..ShardStats::default() };
+            let expected = ShardStats {
+                events: stats.events,
+                deliveries: stats.deliveries,
+                slow_closed: stats.slow_closed,
+                ..ShardStats::default()
+            };
             assert_eq!(*stats, expected, "shard {shard} has something left over");
         }
         let waits = self.system.next_timeout();
