@@ -35,7 +35,9 @@ impl World {
         match self.random.weighted(&[60, 8, 16, 3, 3, 3]) {
             0 => {
                 for _ in 0..self.random.between(1, 3) {
-                    self.publish(number, false);
+                    if self.callers[number].can_talk() {
+                        self.publish(number, false);
+                    }
                 }
             }
             1 => self.publish_batch(number),
@@ -128,7 +130,7 @@ impl World {
     }
 
     fn send_request(&mut self, number: usize, mut draft: Draft) {
-        draft.owed.last = self.random.one_in(24);
+        draft.owed.last = !draft.owed.at_rest && self.random.one_in(24);
         let bytes = self.encode(&draft);
         self.system.trace.note(|| format!("caller {number} asks {}, owed {:?}", draft.path, draft.owed));
         let caller = &mut self.callers[number];
@@ -240,12 +242,14 @@ impl World {
         let enabled = self.apps[app].enabled;
         draft.body = json!({"name": "never", "channel": "room", "data": "never"}).to_string().into_bytes();
         let refused = |status: u16| if enabled { vec![status] } else { vec![403] };
+        // Whether a disabled app or a bad proof is told first is open.
+        let unproven = if enabled { vec![401] } else { vec![401, 403] };
         match self.random.below(9) {
             0 => {
                 self.authenticate(&mut draft);
                 draft.body = draft.body.to_ascii_uppercase();
                 draft.headers.clear();
-                draft.owed.statuses = vec![401];
+                draft.owed.statuses = unproven.clone();
             }
             1 => {
                 draft.path = "/apps/999/events".to_owned();
@@ -254,7 +258,7 @@ impl World {
             }
             2 => {
                 draft.headers = format!("Authorization: Bearer rly_{}\r\n", "z".repeat(40));
-                draft.owed.statuses = vec![401];
+                draft.owed.statuses = unproven.clone();
             }
             3 => {
                 let token = self
@@ -265,7 +269,7 @@ impl World {
                     .text
                     .clone();
                 draft.headers = format!("Authorization: Bearer {token}\r\n");
-                draft.owed.statuses = vec![401];
+                draft.owed.statuses = unproven.clone();
             }
             4 => {
                 draft.body = b"{\"name\":".to_vec();
@@ -297,9 +301,10 @@ impl World {
                 draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
             }
         }
-        let refusals = draft.owed.statuses.clone();
-        draft.owed.statuses_in_flux.retain(|status| *status != 200);
-        draft.owed.statuses_in_flux.extend(refusals);
+        draft.owed.statuses_in_flux = match draft.owed.told {
+            Told::Text => Vec::new(),
+            Told::Nothing | Told::Counts(_) => vec![400, 401, 403, 413],
+        };
         draft.owed.token = None;
         self.send_request(number, draft);
     }

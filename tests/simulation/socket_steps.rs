@@ -45,8 +45,9 @@ impl World {
         let mut client = SocketClient::new(wire, app, self.random.next() as u32);
         client.must_close = must_close;
         client.may_close.extend(must_close);
-        if self.scenario.few_slots {
+        if self.scenario.few_slots || self.scenario.large_events {
             client.may_close.insert(4100);
+            client.may_vanish |= self.scenario.large_events;
         }
         if self.draining {
             client.may_close.insert(4200);
