@@ -1,0 +1,44 @@
+//! The black box harness: a real `relay` process, clients that share no code with it, and an independent signer.
+//!
+//! Nothing here imports the library under test. WebSockets are `tungstenite`'s, signatures are computed with `hmac`,
+//! `sha2` and `md-5`, and HTTP goes over a raw socket so that a test decides every byte of a request.
+
+#![allow(dead_code, unreachable_pub)]
+
+pub mod cli;
+pub mod http;
+pub mod rig;
+pub mod server;
+pub mod sign;
+pub mod socket;
+pub mod tools;
+pub mod wire;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for anything that must happen, before it calls it missing.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Polls until `done` gives a value, and fails with `what` when [`PATIENCE`] is over.
+pub fn eventually<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
+    eventually_within(what, PATIENCE, done)
+}
+
+/// Polls until `done` gives a value, and fails with `what` when `limit` is over.
+pub fn eventually_within<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A name that no other test of this process uses.
+pub fn unique(prefix: &str) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,22 @@
+//! Conformance over TCP: every rule of the protocol that the server meets, asked of a real process by a client that
+//! shares no code with it, on io_uring and on epoll.
+
+// A test reads the clock, starts processes and may fail at any line.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod channels;
+mod client_events;
+mod connection;
+mod http_rules;
+mod liveness;
+mod messages;
+mod presence;
+mod publish;
+mod request_auth;
+mod shards;
+mod stage;
+mod start;
+mod subscribe;

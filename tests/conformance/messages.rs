@@ -1,0 +1,162 @@
+//! What a client may say (section 3 of the Pusher protocol), and what bad input gets.
+
+use tungstenite::Message;
+
+use crate::common::socket::{Arrival, Socket};
+use crate::stage::on_each_driver;
+
+/// P-IN-1: member order is free and unknown members are ignored.
+#[test]
+fn member_order_is_free() {
+    on_each_driver(|server| {
+        let mut socket = Socket::open(server, server.app());
+        socket.send(
+            r#" {"x":[1,{"event":2}],"data":{"y":{},"channel":"c1","auth":""},"event":"pusher:subscribe","z":null} "#,
+        );
+        socket.expect_data("pusher_internal:subscription_succeeded", "c1", "{}");
+        socket.send("{\"event\":\"pusher:subscribe\",\r\n\t\"data\":{\"channel\":\"c2\"}}");
+        socket.expect_data("pusher_internal:subscription_succeeded", "c2", "{}");
+        // Escapes are part of JSON: this is channel c3.
+        socket.send(r#"{"event":"pusher:\u0073ubscribe","data":{"chann\u0065l":"\u00633"}}"#);
+        socket.expect_data("pusher_internal:subscription_succeeded", "c3", "{}");
+    });
+}
+
+/// P-IN-2: string `data` of a `pusher:` event that parses to an object counts as that object.
+#[test]
+fn data_may_be_a_string_that_holds_an_object() {
+    on_each_driver(|server| {
+        let mut socket = Socket::open(server, server.app());
+        socket.send(r#"{"event":"pusher:subscribe","data":"{\"auth\":\"\",\"channel\":\"c\"}"}"#);
+        socket.expect_data("pusher_internal:subscription_succeeded", "c", "{}");
+        let auth = socket.app.sign_private(&socket.socket_id, "private-c");
+        let inner = serde_json::json!({"auth": auth, "channel": "private-c"}).to_string();
+        socket.send_json(&serde_json::json!({"event": "pusher:subscribe", "data": inner}));
+        socket.expect_data("pusher_internal:subscription_succeeded", "private-c", "{}");
+    });
+}
+
+/// P-IN-3, P-SDK-4, P-OUT-11, threat T10: malformed JSON, and JSON without a string `event`, get one error of code
+/// null, byte for byte; the connection stays.
+#[test]
+fn malformed_messages_get_invalid_json() {
+    on_each_driver(|server| {
+        let mut socket = Socket::open(server, server.app());
+        let deep = "[".repeat(9 * 1024);
+        let nested = format!("{}1{}", r#"{"a":"#.repeat(40), "}".repeat(40));
+        for text in [
+            "",
+            " ",
+            "{",
+            "nonsense",
+            "[]",
+            "null",
+            "42",
+            "1e309",
+            r#""pusher:ping""#,
+            "{}",
+            r#"{"event":null}"#,
+            r#"{"event":7}"#,
+            r#"{"event":{}}"#,
+            r#"{"data":{}}"#,
+            r#"{"event":"pusher:ping"} trailing"#,
+            r#"{"event":"pusher:ping",}"#,
+            r#"{'event':'pusher:ping'}"#,
+            r#"{"event":"pusher:ping","data":{"a":NaN}}"#,
+            r#"{"event":"pusher:ping","data":01}"#,
+            "{\"event\":\"pusher:\nping\"}",
+            r#"{"event":"pusher:ping","data":"\ud800"}"#,
+            r#"{"event":"pusher:ping","event":"pusher:ping"}"#,
+            deep.as_str(),
+            nested.as_str(),
+        ] {
+            socket.send(text);
+            let answer = socket.next_text();
+            let expected = r#"{"event":"pusher:error","data":{"code":null,"message":"Invalid JSON"}}"#;
+            let shown: String = text.chars().take(60).collect();
+            assert_eq!(answer, expected, "to {shown:?}");
+        }
+        socket.expect_quiet();
+    });
+}
+
+/// P-IN-4, P-LIM-2: any other event gets an error of code null and no close; names of the server's own are no
+/// exception.
+#[test]
+fn unknown_events_get_an_error() {
+    on_each_driver(|server| {
+        let mut socket = Socket::open(server, server.app());
+        for event in
+            ["hello", "", "pusher:nonsense", "pusher_internal:subscription_succeeded", "pusher:error", "Client-x"]
+        {
+            socket.send_json(&serde_json::json!({"event": event, "channel": "c", "data": {}}));
+            socket.expect_error(None);
+        }
+        socket.expect_quiet();
+    });
+}
+
+/// P-IN-3, P-IN-4: the 100th malformed or unknown message closes with 4009, not the 99th.
+#[test]
+fn hundredth_bad_message_closes_with_4009() {
+    on_each_driver(|server| {
+        let mut socket = Socket::open(server, server.app());
+        for index in 1..100 {
+            socket.send(if index % 2 == 0 { "{" } else { r#"{"event":"nonsense"}"# });
+            socket.expect_error(None);
+        }
+        socket.expect_quiet();
+        socket.send("{");
+        loop {
+            match socket.next() {
+                Arrival::Text(text) => assert!(text.contains("pusher:error"), "{text}"),
+                Arrival::Close(code, _) => break assert_eq!(code, 4009),
+                other => panic!("Close 4009 was due, not {other:?}"),
+            }
+        }
+    });
+}
+
+/// P-IN-5, threat T7: a message of 24,575 and of 24,576 bytes is taken, one of 24,577 closes with 1009; whole or in fragments.
+#[test]
+fn message_size_limit() {
+    on_each_driver(|server| {
+        let ping_of = |bytes: usize| {
+            let frame = r#"{"event":"pusher:ping","pad":""}"#;
+            frame.replace("\"\"", &format!("\"{}\"", "x".repeat(bytes - frame.len())))
+        };
+        for bytes in [24_575, 24_576] {
+            let mut socket = Socket::open(server, server.app());
+            socket.send(&ping_of(bytes));
+            assert_eq!(socket.next_text(), r#"{"event":"pusher:pong","data":"{}"}"#);
+            send_in_two(&mut socket, &ping_of(bytes));
+            assert_eq!(socket.next_text(), r#"{"event":"pusher:pong","data":"{}"}"#);
+        }
+        let mut whole = Socket::open(server, server.app());
+        let _ = whole.try_send(&ping_of(24_577));
+        expect_too_big(&mut whole);
+        let mut parts = Socket::open(server, server.app());
+        send_in_two(&mut parts, &ping_of(24_577));
+        expect_too_big(&mut parts);
+    });
+}
+
+fn send_in_two(socket: &mut Socket, text: &str) {
+    use tungstenite::protocol::frame::Frame;
+    use tungstenite::protocol::frame::coding::{Data, OpCode};
+    let (first, second) = text.as_bytes().split_at(20_000);
+    let first = Frame::message(first.to_vec(), OpCode::Data(Data::Text), false);
+    let second = Frame::message(second.to_vec(), OpCode::Data(Data::Continue), true);
+    socket.send_message(Message::Frame(first));
+    socket.send_message(Message::Frame(second));
+}
+
+fn expect_too_big(socket: &mut Socket) {
+    loop {
+        match socket.next() {
+            Arrival::Text(text) => assert!(text.contains("pusher:error"), "{text}"),
+            Arrival::Close(code, _) => break assert_eq!(code, 1009),
+            other => panic!("Close 1009 was due, not {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The two servers that these tests share, and the apps on them.
+
+use crate::common::rig::{SharedServers, on_shared_servers};
+use crate::common::server::{Driver, ServerOptions, TestServer};
+
+/// Runs a scenario on the shared io_uring server and on the shared epoll server, two shards each.
+///
+/// Apps: `main` (client events on), `other` (another tenant, likewise), `plain` (all defaults), `quota` (two
+/// connections), `soft` (one, told 4100), `tls` (TLS only), `origin` (pages of example.com only), `small` (20 bytes of
+/// data, three members).
+pub(crate) fn on_each_driver(scenario: impl Fn(&'static TestServer)) {
+    on_shared_servers(&SHARED, scenario);
+}
+
+static SHARED: SharedServers = SharedServers::new(options);
+
+fn options(driver: Driver) -> ServerOptions {
+    ServerOptions::new(driver)
+        .app("other", &["client_events=true"])
+        .app("plain", &[])
+        .app("quota", &["max_connections=2"])
+        .app("soft", &["max_connections=1", "connection_limit_soft=true"])
+        .app("tls", &["tls_only=true"])
+        .app("origin", &["allowed_origins=example.com"])
+        .app("small", &["max_event_data_bytes=20", "max_presence_members=3"])
+}
