@@ -1,1 +1,267 @@
+//! JSON of a request body, taken apart without trusting it: text checked before any parser sees it, values kept as
+//! raw text, strings and `data` read from that (P-HTTP-12, threats T10 and T11).
+//!
+//! What must hold: a literal that is copied into a frame is valid JSON and decodes to valid Unicode, so that no
+//! publisher can break the frame of a subscriber.
 
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::refusal::Refusal;
+use crate::limits::JSON_DEPTH_MAX;
+use crate::wire::json::check_depth;
+
+/// The body as text that is safe to parse.
+///
+/// # Errors
+/// 400 for what is not UTF-8 or nests too deep.
+pub(super) fn decode_body(body: &[u8]) -> Result<&str, Refusal> {
+    let text = simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))?;
+    check_depth(body, JSON_DEPTH_MAX).map_err(|_| {
+        Refusal::bad_request(format!("The body nests arrays and objects deeper than {JSON_DEPTH_MAX}."))
+    })?;
+    Ok(text)
+}
+
+/// Reads an object. Known members that stand twice are errors, unknown ones are ignored (P-SDK-21).
+///
+/// # Errors
+/// 400 with the place of the first breach.
+pub(super) fn decode_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
+    // The derived readers of structs would take an array as well.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(Refusal::bad_request("Expected a JSON object."));
+    }
+    // The text of the error holds names of ours and a place, nothing of the input.
+    serde_json::from_str(text).map_err(|error| Refusal::bad_request(format!("Invalid JSON: {error}.")))
+}
+
+/// Hands over the elements of an array one by one; the first refusal ends it, so that no list is built beyond a limit.
+///
+/// # Errors
+/// That refusal, or 400 naming `member` when the value is no array.
+pub(super) fn for_each_element<'a>(
+    raw: &'a RawValue,
+    member: &str,
+    visit: impl FnMut(&'a RawValue) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    if !raw.get().starts_with('[') {
+        return Err(Refusal::bad_request(format!("The member {member} must be an array.")));
+    }
+    let mut refusal = None;
+    let elements = Elements { visit, refusal: &mut refusal };
+    let outcome = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(elements);
+    match (refusal, outcome) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Err(error)) => Err(Refusal::bad_request(format!("Invalid JSON: {error}."))),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+struct Elements<'r, F> {
+    visit: F,
+    refusal: &'r mut Option<Refusal>,
+}
+
+impl<'a, F: FnMut(&'a RawValue) -> Result<(), Refusal>> Visitor<'a> for Elements<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element()? {
+            if let Err(refusal) = (self.visit)(element) {
+                *self.refusal = Some(refusal);
+                return Err(A::Error::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a string member.
+///
+/// # Errors
+/// 400 naming `member` when the value is no string or has half a surrogate pair.
+pub(super) fn decode_string<'a>(raw: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
+    let literal = raw.get();
+    let Some(inner) = literal.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Err(Refusal::bad_request(format!("The member {member} must be a string.")));
+    };
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Ok(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(literal).map(Cow::Owned).map_err(|_| lone_surrogate(member))
+}
+
+/// `data` as a JSON string literal, quotes included: a string as it was sent, an object or array as the string of its
+/// raw text (P-HTTP-12).
+///
+/// # Errors
+/// 400 for other types and half surrogate pairs, 413 when the decoded string is longer than `bytes_max` (P-LIM-3).
+pub(super) fn decode_data_literal(raw: &RawValue, bytes_max: usize) -> Result<Cow<'_, str>, Refusal> {
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'"') => {
+            let bytes = decoded_bytes(text).ok_or_else(|| lone_surrogate("data"))?;
+            if bytes > bytes_max { Err(Refusal::data_too_large(bytes_max)) } else { Ok(Cow::Borrowed(text)) }
+        }
+        Some(b'{' | b'[') if text.len() > bytes_max => Err(Refusal::data_too_large(bytes_max)),
+        Some(b'{' | b'[') => Ok(Cow::Owned(encode_string(text))),
+        _ => Err(Refusal::bad_request("The member data must be a string, an object or an array.")),
+    }
+}
+
+fn encode_string(text: &str) -> String {
+    serde_json::to_string(text).expect("a string always has a JSON form")
+}
+
+fn lone_surrogate(member: &str) -> Refusal {
+    Refusal::bad_request(format!("The member {member} has half a surrogate pair, which is no Unicode text."))
+}
+
+/// Length in bytes of the string that a literal writes; `None` when it writes half a surrogate pair.
+///
+/// The literal has passed a JSON parser: quotes, escapes and hex digits are in order. Only escapes are looked at, so
+/// the usual literal costs one search for a byte.
+fn decoded_bytes(literal: &str) -> Option<usize> {
+    let mut rest = literal.as_bytes().get(1..literal.len() - 1)?;
+    let mut bytes = 0;
+    while let Some(plain) = memchr::memchr(b'\\', rest) {
+        bytes += plain;
+        let escape = rest.get(plain + 1..)?;
+        let (decoded, taken) = match escape.first()? {
+            b'u' => decoded_unicode_escape(escape)?,
+            _ => (1, 1),
+        };
+        bytes += decoded;
+        rest = escape.get(taken..)?;
+    }
+    Some(bytes + rest.len())
+}
+
+/// Bytes that `uXXXX` or `uXXXX\uXXXX` write and take.
+fn decoded_unicode_escape(escape: &[u8]) -> Option<(usize, usize)> {
+    let unit = code_unit(escape)?;
+    match unit {
+        0xD800..=0xDBFF => {
+            let second = escape.get(5..)?.strip_prefix(b"\\")?;
+            let paired = matches!(code_unit(second)?, 0xDC00..=0xDFFF);
+            paired.then_some((4, 11))
+        }
+        0xDC00..=0xDFFF => None,
+        _ => Some((char::from_u32(unit)?.len_utf8(), 5)),
+    }
+}
+
+/// The UTF-16 code unit of `uXXXX`.
+fn code_unit(escape: &[u8]) -> Option<u32> {
+    let digits = escape.strip_prefix(b"u")?.get(..4)?;
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn raw(json: &str) -> &RawValue {
+        serde_json::from_str(json).expect("valid JSON")
+    }
+
+    /// P-HTTP-12: a string literal is copied byte for byte, whatever its escapes.
+    #[test]
+    fn string_literals_are_copied() {
+        for literal in
+            [r#""""#, r#""plain""#, r#""\u0041\/\n\"\\""#, r#""\ud83d\ude00""#, "\"\u{1f600}\u{2028}\"", r#""\u0000""#]
+        {
+            let copied = decode_data_literal(raw(literal), 100).expect("valid");
+            assert!(matches!(copied, Cow::Borrowed(text) if text == literal), "{literal}");
+        }
+    }
+
+    /// P-HTTP-12: objects and arrays become the string of their raw text, whitespace kept.
+    #[test]
+    fn objects_become_strings_of_their_text() {
+        for json in [r#"{ "a" : "b\n" ,"c":1e309}"#, "[]", "[1,  [true]]", "{\n}"] {
+            let literal = decode_data_literal(raw(json), 100).expect("valid");
+            assert_eq!(serde_json::from_str::<String>(&literal).expect("a literal"), json);
+        }
+    }
+
+    /// P-HTTP-12: numbers, booleans and null are no data.
+    #[test]
+    fn other_types_are_refused() {
+        for json in ["1", "-1e309", "true", "false", "null"] {
+            let refusal = decode_data_literal(raw(json), 100).expect_err("no data");
+            assert_eq!((refusal.status, refusal.message.contains("data must be")), (400, true), "{json}");
+        }
+    }
+
+    /// P-LIM-3: the limit counts decoded bytes, of the raw text for objects; at the limit passes, one beyond is 413.
+    #[test]
+    fn limit_counts_decoded_bytes() {
+        let rows = [
+            (r#""abcd""#, 4),
+            (r#""\u0041\u00e9""#, 3),
+            (r#""\ud83d\ude00\n""#, 5),
+            ("\"\u{20ac}\\u20ac\"", 6),
+            (r#"{"a":"\n"}"#, 10),
+        ];
+        for (json, bytes) in rows {
+            assert!(decode_data_literal(raw(json), bytes).is_ok(), "{json}");
+            let refusal = decode_data_literal(raw(json), bytes - 1).expect_err("one too many");
+            assert_eq!(refusal, Refusal::data_too_large(bytes - 1), "{json}");
+        }
+    }
+
+    /// Threat T10: half surrogate pairs are refused wherever they stand, in data and in other strings.
+    #[test]
+    fn lone_surrogates_are_refused() {
+        for literal in [
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud800x""#,
+            r#""\ud800\n""#,
+            r#""\ud800\ud800""#,
+            r#""\udc00\ud800""#,
+            r#""a\uDBFF\u0041""#,
+        ] {
+            let refusal = decode_data_literal(raw(literal), 100).expect_err("no Unicode");
+            assert_eq!((refusal.status, refusal.message.contains("surrogate")), (400, true), "{literal}");
+            let refusal = decode_string(raw(literal), "name").expect_err("no Unicode");
+            assert_eq!((refusal.status, refusal.message.contains("name")), (400, true), "{literal}");
+        }
+    }
+
+    /// Strings without escapes are lent, others decoded; other types name the member.
+    #[test]
+    fn strings_are_lent_or_decoded() {
+        assert!(matches!(decode_string(raw(r#""abc""#), "name"), Ok(Cow::Borrowed("abc"))));
+        assert_eq!(decode_string(raw(r#""a\u0062c""#), "name").expect("valid"), "abc");
+        for json in ["1", "[]", "{}", "true"] {
+            assert!(decode_string(raw(json), "name").expect_err("no string").message.contains("name"));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// P-LIM-3, P-HTTP-12: length and verdict agree with what serde_json decodes, for any mix of escapes.
+        #[test]
+        fn length_agrees_with_serde_json(parts in proptest::collection::vec(
+            proptest::sample::select(vec!["a", "\u{e9}", "\u{1f600}", "\\n", "\\\\", "\\\"", "\\/", "\\u0000", "\\u00e9", "\\u20AC", "\\ud83d", "\\ude00", "u", "d"]),
+            0..12,
+        )) {
+            let literal = format!("\"{}\"", parts.concat());
+            let expected = serde_json::from_str::<String>(&literal).ok().map(|text| text.len());
+            prop_assert_eq!(decoded_bytes(&literal), expected);
+        }
+    }
+}

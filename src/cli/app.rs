@@ -107,24 +107,9 @@ pub(super) enum AppCommand {
 
 pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
     match command {
-        AppCommand::Create {
-            name,
-            id,
-            key,
-            secret,
-            settings,
-            store,
-        } => create(
-            NewApp {
-                id,
-                key,
-                secret,
-                name,
-                ..NewApp::default()
-            },
-            &settings,
-            &store,
-        ),
+        AppCommand::Create { name, id, key, secret, settings, store } => {
+            create(NewApp { id, key, secret, name, ..NewApp::default() }, &settings, &store)
+        }
         AppCommand::List { store } => {
             let apps = store.open(Missing::Refuse)?.apps()?;
             let json = apps.iter().map(summary_json).collect();
@@ -132,34 +117,16 @@ pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
         }
         AppCommand::Show { id, secrets, store } => {
             let app = store.open(Missing::Refuse)?.app(&id)?;
-            let secrets = if secrets {
-                Secrets::Shown
-            } else {
-                Secrets::Hidden
-            };
+            let secrets = if secrets { Secrets::Shown } else { Secrets::Hidden };
             store.answer(&app_json(&app, secrets), &app_text(&app, secrets))
         }
-        AppCommand::Set {
-            id,
-            settings,
-            store,
-        } => set(&id, &settings, &store),
-        AppCommand::Rotate {
-            id,
-            remove_old: false,
-            store,
-        } => {
+        AppCommand::Set { id, settings, store } => set(&id, &settings, &store),
+        AppCommand::Rotate { id, remove_old: false, store } => {
             let (_, pair) = store.open(Missing::Refuse)?.rotate_app(&id)?;
-            note(
-                "The old keys work on until `relay app rotate --remove-old` or `relay app remove-key`.",
-            );
+            note("The old keys work on until `relay app rotate --remove-old` or `relay app remove-key`.");
             store.answer(&pair_json(&id, &pair), &pair_text(&id, &pair))
         }
-        AppCommand::Rotate {
-            id,
-            remove_old: true,
-            store,
-        } => {
+        AppCommand::Rotate { id, remove_old: true, store } => {
             let (app, removed) = store.open(Missing::Refuse)?.remove_old_keys(&id)?;
             let mut json = summary_json(&app);
             json["removed"] = json!(removed);
@@ -177,19 +144,12 @@ pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
         AppCommand::Enable { id, store } => switch(&id, true, &store),
         AppCommand::Delete { id, store } => {
             let app = store.open(Missing::Refuse)?.delete_app(&id)?;
-            store.answer(
-                &json!({ "id": app.id, "deleted": true }),
-                &format!("app {id} is deleted\n"),
-            )
+            store.answer(&json!({ "id": app.id, "deleted": true }), &format!("app {id} is deleted\n"))
         }
     }
 }
 
-fn create(
-    mut new: NewApp,
-    settings: &[String],
-    store: &StoreArguments,
-) -> Result<(), CommandError> {
+fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
     // The settings are read on a stand-in first, so that a bad one makes no app.
     let mut blank = AppRecord {
         serial: 0,
@@ -214,15 +174,10 @@ fn create(
 
 fn set(id: &str, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
     let pairs = pairs(settings)?;
-    let app = store.open(Missing::Refuse)?.change_app(id, |app| {
-        pairs
-            .iter()
-            .try_for_each(|(name, value)| setting::apply(app, name, value))
-    })?;
-    store.answer(
-        &app_json(&app, Secrets::Hidden),
-        &app_text(&app, Secrets::Hidden),
-    )
+    let app = store
+        .open(Missing::Refuse)?
+        .change_app(id, |app| pairs.iter().try_for_each(|(name, value)| setting::apply(app, name, value)))?;
+    store.answer(&app_json(&app, Secrets::Hidden), &app_text(&app, Secrets::Hidden))
 }
 
 fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), CommandError> {
@@ -235,16 +190,8 @@ fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), Command
 }
 
 fn pairs(settings: &[String]) -> Result<Vec<(&str, &str)>, CommandError> {
-    let pair = |text: &'_ String| {
-        format!("{text:?} is not KEY=VALUE: write for example client_events=true")
-    };
-    settings
-        .iter()
-        .map(|text| {
-            text.split_once('=')
-                .ok_or_else(|| CommandError::Usage(pair(text)))
-        })
-        .collect()
+    let pair = |text: &'_ String| format!("{text:?} is not KEY=VALUE: write for example client_events=true");
+    settings.iter().map(|text| text.split_once('=').ok_or_else(|| CommandError::Usage(pair(text)))).collect()
 }
 
 fn summary_json(app: &AppRecord) -> Value {
@@ -259,18 +206,9 @@ fn summary_json(app: &AppRecord) -> Value {
 
 fn app_json(app: &AppRecord, secrets: Secrets) -> Value {
     let mut json = summary_json(app);
-    json["keys"] = app
-        .keys
-        .iter()
-        .map(|pair| key_json(pair, secrets))
-        .collect();
-    let settings = setting::list(app)
-        .into_iter()
-        .filter(|(name, _)| *name != "name");
-    json["settings"] = settings
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
+    json["keys"] = app.keys.iter().map(|pair| key_json(pair, secrets)).collect();
+    let settings = setting::list(app).into_iter().filter(|(name, _)| *name != "name");
+    json["settings"] = settings.map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into();
     json
 }
 
@@ -289,10 +227,7 @@ fn pair_json(id: &str, pair: &KeyRecord) -> Value {
 }
 
 fn pair_text(id: &str, pair: &KeyRecord) -> String {
-    format!(
-        "id      {id}\nkey     {}\nsecret  {}\n",
-        pair.key, pair.secret
-    )
+    format!("id      {id}\nkey     {}\nsecret  {}\n", pair.key, pair.secret)
 }
 
 fn list_text(apps: &[AppRecord]) -> String {
@@ -300,8 +235,7 @@ fn list_text(apps: &[AppRecord]) -> String {
     for app in apps {
         let state = if app.enabled { "enabled" } else { "disabled" };
         let key = app.keys.last().map_or("", |pair| &pair.key);
-        writeln!(text, "{:<20} {state:<8} {key:<20} {}", app.id, app.name)
-            .expect("a string takes text");
+        writeln!(text, "{:<20} {state:<8} {key:<20} {}", app.id, app.name).expect("a string takes text");
     }
     text
 }
@@ -314,18 +248,11 @@ fn app_text(app: &AppRecord, secrets: Secrets) -> String {
         time::rfc3339(app.created_at_ms)
     );
     for pair in &app.keys {
-        let secret = if secrets == Secrets::Shown {
-            &pair.secret
-        } else {
-            "(secret: --secrets)"
-        };
+        let secret = if secrets == Secrets::Shown { &pair.secret } else { "(secret: --secrets)" };
         writeln!(text, "key      {} {secret}", pair.key).expect("a string takes text");
     }
     for (name, value) in setting::list(app) {
-        let takes = setting::SETTINGS
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map_or("", |(_, takes)| *takes);
+        let takes = setting::SETTINGS.iter().find(|(known, _)| *known == name).map_or("", |(_, takes)| *takes);
         writeln!(text, "{name}={value}  # {takes}").expect("a string takes text");
     }
     text

@@ -28,28 +28,15 @@ pub struct DevApp {
 
 /// Sees to it that the app exists with client events on, and makes the token of this run.
 pub(super) fn prepare(store: &Store) -> Result<DevApp, StoreError> {
-    let settings = SettingsRecord {
-        client_events: true,
-        ..SettingsRecord::default()
-    };
+    let settings = SettingsRecord { client_events: true, ..SettingsRecord::default() };
     store.upsert_app(ID, KEY, SECRET, settings)?;
     store.change_app(ID, |app| {
         (app.enabled, app.settings.client_events) = (true, true);
         Ok(())
     })?;
-    let new = NewToken {
-        app: ID.into(),
-        name: TOKEN_NAME.into(),
-        scopes: Vec::new(),
-        expires_at_ms: None,
-    };
+    let new = NewToken { app: ID.into(), name: TOKEN_NAME.into(), scopes: Vec::new(), expires_at_ms: None };
     let token = store.replace_token(new)?.token;
-    Ok(DevApp {
-        id: ID.into(),
-        key: KEY.into(),
-        secret: SECRET.into(),
-        token,
-    })
+    Ok(DevApp { id: ID.into(), key: KEY.into(), secret: SECRET.into(), token })
 }
 
 /// The body that all three `curl` lines publish.
@@ -58,12 +45,7 @@ const BODY: &str = r#"{"name":"hello","channel":"my-channel","data":"{\"message\
 /// What `--dev` prints once it listens on `public`: the URL, a pusher-js snippet, and one `curl` for each way to
 /// authenticate, each on one line. The last signs when it is pasted, with `openssl`, in any POSIX shell.
 pub fn dev_banner(public: SocketAddr, app: &DevApp) -> String {
-    let DevApp {
-        id,
-        key,
-        secret,
-        token,
-    } = app;
+    let DevApp { id, key, secret, token } = app;
     let url = format!("http://{public}");
     let path = format!("/apps/{id}/events");
     let (host, port) = match public {
@@ -111,12 +93,7 @@ mod tests {
     use super::*;
 
     fn app() -> DevApp {
-        DevApp {
-            id: ID.into(),
-            key: KEY.into(),
-            secret: SECRET.into(),
-            token: "rly_x".into(),
-        }
+        DevApp { id: ID.into(), key: KEY.into(), secret: SECRET.into(), token: "rly_x".into() }
     }
 
     /// P-SIGN-1, P-SIGN-2: what the printed line computes when it is pasted into `sh` and `bash` is what an
@@ -126,33 +103,19 @@ mod tests {
         let line = sign_line(KEY, SECRET, "/apps/1/events");
         let mut shells = 0;
         for shell in ["sh", "dash", "bash"] {
-            let script =
-                format!(r#"{line}; printf '%s\n' "$B" "$Q" "$S"; printf %s "$B" | md5sum"#);
-            let Ok(output) = std::process::Command::new(shell)
-                .arg("-c")
-                .arg(script)
-                .output()
-            else {
+            let script = format!(r#"{line}; printf '%s\n' "$B" "$Q" "$S"; printf %s "$B" | md5sum"#);
+            let Ok(output) = std::process::Command::new(shell).arg("-c").arg(script).output() else {
                 continue;
             };
             shells += 1;
             let text = String::from_utf8(output.stdout).expect("text");
-            let [body, query, signature, md5] = text.lines().collect::<Vec<_>>()[..] else {
-                panic!("{shell}: {text}")
-            };
+            let [body, query, signature, md5] = text.lines().collect::<Vec<_>>()[..] else { panic!("{shell}: {text}") };
             assert_eq!(body, BODY);
             let md5 = md5.split(' ').next().expect("a digest");
-            assert!(
-                query.ends_with(&format!("&auth_version=1.0&body_md5={md5}")),
-                "{query}"
-            );
+            assert!(query.ends_with(&format!("&auth_version=1.0&body_md5={md5}")), "{query}");
             let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
             mac.update(format!("POST\n/apps/1/events\n{query}").as_bytes());
-            assert_eq!(
-                signature,
-                hex::encode(mac.finalize().into_bytes()),
-                "{shell}"
-            );
+            assert_eq!(signature, hex::encode(mac.finalize().into_bytes()), "{shell}");
         }
         assert!(shells >= 1, "no shell to show it with");
     }
@@ -161,21 +124,15 @@ mod tests {
     #[test]
     fn the_banner_has_one_line_per_method() {
         let banner = dev_banner("127.0.0.1:6001".parse().expect("address"), &app());
-        let lines: Vec<_> = banner
-            .lines()
-            .filter(|line| line.contains("curl"))
-            .collect();
+        let lines: Vec<_> = banner.lines().filter(|line| line.contains("curl")).collect();
         assert_eq!(lines.len(), 3, "{banner}");
         assert!(lines[0].starts_with("curl ") && lines[0].contains("X-Relay-Secret: app-secret"));
         assert!(lines[1].starts_with("curl ") && lines[1].contains("Bearer rly_x"));
         assert!(lines[2].starts_with("B='") && lines[2].contains("auth_signature=$S"));
-        assert!(banner.contains(
-            "wsHost: '127.0.0.1', wsPort: 6001, forceTLS: false, enabledTransports: ['ws', 'wss']"
-        ));
-        let banner = dev_banner("[::1]:7001".parse().expect("address"), &app());
         assert!(
-            banner.contains("http://[::1]:7001/apps/1/events")
-                && banner.contains("wsHost: '[::1]', wsPort: 7001")
+            banner.contains("wsHost: '127.0.0.1', wsPort: 6001, forceTLS: false, enabledTransports: ['ws', 'wss']")
         );
+        let banner = dev_banner("[::1]:7001".parse().expect("address"), &app());
+        assert!(banner.contains("http://[::1]:7001/apps/1/events") && banner.contains("wsHost: '[::1]', wsPort: 7001"));
     }
 }

@@ -11,23 +11,17 @@ pub(super) fn filter(settings: &Settings) -> Result<EnvFilter, ConfigError> {
     let directives = settings.text("log").unwrap_or("info");
     EnvFilter::try_new(directives).map_err(|error| {
         let origin = settings.origin("log");
-        ConfigError(format!(
-            "{origin} takes a level such as info, or directives such as info,relay=debug: {error}"
-        ))
+        ConfigError(format!("{origin} takes a level such as info, or directives such as info,relay=debug: {error}"))
     })
 }
 
 /// Starts logging for this process.
 pub(super) fn start(filter: EnvFilter) {
-    let base = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second start, in tests of one process, leaves the first in place.
     let _ = if io::stderr().is_terminal() {
         tracing::subscriber::set_global_default(base.with_target(false).finish())
     } else {
-        tracing::subscriber::set_global_default(
-            base.with_ansi(false).json().flatten_event(true).finish(),
-        )
+        tracing::subscriber::set_global_default(base.with_ansi(false).json().flatten_event(true).finish())
     };
 }

@@ -79,19 +79,12 @@ impl ServeArguments {
             ("max_connections", &self.max_connections),
             ("log", &self.log),
         ];
-        let given = flags
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.clone()?)))
-            .collect();
+        let given = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
         Settings::gather(given, self.config.clone(), std::env::vars_os())
     }
 
     fn mode(&self) -> Mode {
-        if self.dev {
-            Mode::Dev
-        } else {
-            Mode::Production
-        }
+        if self.dev { Mode::Dev } else { Mode::Production }
     }
 }
 
@@ -105,27 +98,11 @@ pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandErro
         note(&format!("warning: {warning}"));
     }
     let mut text = String::new();
-    let file = settings
-        .file
-        .as_ref()
-        .map_or_else(|| "none".into(), |file| file.display().to_string());
-    let app = app.map_or_else(
-        || "none".into(),
-        |app| format!("{} with key {}", app.id, app.key),
-    );
-    writeln!(
-        text,
-        "ok: listen {}, health {}",
-        config.listen, config.metrics_listen
-    )
-    .expect("a string takes text");
-    writeln!(
-        text,
-        "    data {}, {} shards, file {file}",
-        config.data.display(),
-        config.shards
-    )
-    .expect("a string takes text");
+    let file = settings.file.as_ref().map_or_else(|| "none".into(), |file| file.display().to_string());
+    let app = app.map_or_else(|| "none".into(), |app| format!("{} with key {}", app.id, app.key));
+    writeln!(text, "ok: listen {}, health {}", config.listen, config.metrics_listen).expect("a string takes text");
+    writeln!(text, "    data {}, {} shards, file {file}", config.data.display(), config.shards)
+        .expect("a string takes text");
     writeln!(text, "    app from the configuration: {app}").expect("a string takes text");
     print(&text)
 }
@@ -154,32 +131,19 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
         }
     };
     refuse_known_secrets(&store, &config)?;
-    server::run(&config, store, |listening| {
-        announce(listening, dev.as_ref())
-    })?;
+    server::run(&config, store, |listening| announce(listening, dev.as_ref()))?;
     Ok(())
 }
 
 /// The app of the environment exists from here on, with this key pair (conventions of `RELAY_APP_*`).
 fn ensure_configured(store: &Store, app: &ConfiguredApp) -> Result<(), StoreError> {
-    match store.upsert_app(
-        &app.id,
-        &app.key,
-        app.secret.expose(),
-        SettingsRecord::default(),
-    )? {
+    match store.upsert_app(&app.id, &app.key, app.secret.expose(), SettingsRecord::default())? {
         Upserted::Created => tracing::info!(app = app.id, "made the app of the configuration"),
-        Upserted::Changed => tracing::info!(
-            app = app.id,
-            "gave the app the key pair of the configuration"
-        ),
+        Upserted::Changed => tracing::info!(app = app.id, "gave the app the key pair of the configuration"),
         Upserted::Same => {}
     }
     if !store.app(&app.id)?.enabled {
-        tracing::warn!(
-            app = app.id,
-            "the app of the configuration is disabled: `relay app enable` it to serve it"
-        );
+        tracing::warn!(app = app.id, "the app of the configuration is disabled: `relay app enable` it to serve it");
     }
     Ok(())
 }
@@ -187,11 +151,7 @@ fn ensure_configured(store: &Store, app: &ConfiguredApp) -> Result<(), StoreErro
 /// A server without any app would be of no use: the first start makes one and shows it, once.
 fn create_first(store: &Store) -> Result<(), StoreError> {
     let name = "first app".into();
-    let Some(app) = store.create_first_app(NewApp {
-        name,
-        ..NewApp::default()
-    })?
-    else {
+    let Some(app) = store.create_first_app(NewApp { name, ..NewApp::default() })? else {
         return Ok(());
     };
     let pair = &app.keys[0];
@@ -212,11 +172,7 @@ fn refuse_known_secrets(store: &Store, config: &ServeConfig) -> Result<(), Comma
         return Ok(());
     }
     for app in store.apps()?.iter().filter(|app| app.enabled) {
-        if let Some(pair) = app
-            .keys
-            .iter()
-            .find(|pair| KNOWN_SECRETS.contains(&pair.secret.as_str()))
-        {
+        if let Some(pair) = app.keys.iter().find(|pair| KNOWN_SECRETS.contains(&pair.secret.as_str())) {
             let text = format!(
                 "the secret of app {id}, key {key}, is a well-known one and {listen} can be reached by others: \
                  give it a new pair (`relay app rotate {id}`, then `relay app remove-key {id} {key}`), \
@@ -250,26 +206,10 @@ fn announce(listening: &Listening, dev: Option<&DevApp>) {
 }
 
 fn line(listening: &Listening) -> String {
-    let Listening {
-        public,
-        metrics,
-        driver,
-        shards,
-        ..
-    } = listening;
-    let health = metrics.map_or_else(
-        || "no health port".into(),
-        |address| format!("health on {address}"),
-    );
-    let shards = if *shards == 1 {
-        "1 shard".into()
-    } else {
-        format!("{shards} shards")
-    };
-    format!(
-        "relay {} listening on {public} ({driver}, {shards}, {health})",
-        env!("CARGO_PKG_VERSION")
-    )
+    let Listening { public, metrics, driver, shards, .. } = listening;
+    let health = metrics.map_or_else(|| "no health port".into(), |address| format!("health on {address}"));
+    let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
+    format!("relay {} listening on {public} ({driver}, {shards}, {health})", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]

@@ -12,8 +12,7 @@ pub(super) fn rfc3339(unix_ms: u64) -> String {
 
 /// True if [`rfc3339`] can write it.
 pub(super) fn is_representable(unix_ms: u64) -> bool {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000)
-        .is_ok_and(|at| at.year() <= 9_999)
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000).is_ok_and(|at| at.year() <= 9_999)
 }
 
 /// Milliseconds since 1970 of an RFC 3339 time; 0 for times before.
@@ -34,9 +33,7 @@ pub(super) fn parse_duration_ms(text: &str) -> Option<u64> {
     };
     let number = &text[..text.len() - 1];
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    digits
-        .then(|| number.parse::<u64>().ok()?.checked_mul(unit_ms))
-        .flatten()
+    digits.then(|| number.parse::<u64>().ok()?.checked_mul(unit_ms)).flatten()
 }
 
 #[cfg(test)]
@@ -47,18 +44,9 @@ mod tests {
     #[test]
     fn times() {
         assert_eq!(rfc3339(1_353_088_179_000), "2012-11-16T17:49:39Z");
-        assert_eq!(
-            parse_rfc3339("2012-11-16T17:49:39Z"),
-            Some(1_353_088_179_000)
-        );
-        assert_eq!(
-            parse_rfc3339("2012-11-16T18:49:39.5+01:00"),
-            Some(1_353_088_179_500)
-        );
-        assert_eq!(
-            parse_rfc3339(&rfc3339(1_353_088_179_123)),
-            Some(1_353_088_179_123)
-        );
+        assert_eq!(parse_rfc3339("2012-11-16T17:49:39Z"), Some(1_353_088_179_000));
+        assert_eq!(parse_rfc3339("2012-11-16T18:49:39.5+01:00"), Some(1_353_088_179_500));
+        assert_eq!(parse_rfc3339(&rfc3339(1_353_088_179_123)), Some(1_353_088_179_123));
         assert_eq!(parse_rfc3339("2012-11-16"), None);
         assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59Z");
         assert!(!is_representable(u64::MAX));
@@ -67,28 +55,14 @@ mod tests {
     /// Units, and what is none.
     #[test]
     fn durations() {
-        let good = [
-            ("45s", 45_000),
-            ("90m", 5_400_000),
-            ("12h", 43_200_000),
-            ("30d", 2_592_000_000),
-            ("1w", 604_800_000),
-        ];
+        let good =
+            [("45s", 45_000), ("90m", 5_400_000), ("12h", 43_200_000), ("30d", 2_592_000_000), ("1w", 604_800_000)];
         for (text, expected) in good {
             assert_eq!(parse_duration_ms(text), Some(expected));
         }
-        for text in [
-            "",
-            "d",
-            "30",
-            "-1d",
-            "+1d",
-            "1.5h",
-            "30 d",
-            "99999999999999999999d",
-            "18446744073709551615w",
-            "3é",
-        ] {
+        for text in
+            ["", "d", "30", "-1d", "+1d", "1.5h", "30 d", "99999999999999999999d", "18446744073709551615w", "3é"]
+        {
             assert_eq!(parse_duration_ms(text), None, "{text}");
         }
     }

@@ -51,85 +51,50 @@ pub(super) enum TokenCommand {
 
 pub(super) fn run(command: TokenCommand) -> Result<(), CommandError> {
     match command {
-        TokenCommand::Create {
-            app,
-            name,
-            scopes,
-            expires_at,
-            expires_in,
-            store,
-        } => {
+        TokenCommand::Create { app, name, scopes, expires_at, expires_in, store } => {
             let expires_at_ms = expiry(expires_at.as_deref(), expires_in.as_deref(), unix_ms())?;
             let scopes = scopes.iter().map(|scope| scope.trim().to_owned()).collect();
-            let new = NewToken {
-                app: app.clone(),
-                name,
-                scopes,
-                expires_at_ms,
-            };
+            let new = NewToken { app: app.clone(), name, scopes, expires_at_ms };
             let created = store.open(Missing::Refuse)?.create_token(new)?;
             let mut json = token_json(&created.record, &app);
             json["token"] = json!(created.token);
             note("This is the only time that the token is shown.");
-            store.answer(
-                &json,
-                &format!("id     {}\ntoken  {}\n", created.record.id, created.token),
-            )
+            store.answer(&json, &format!("id     {}\ntoken  {}\n", created.record.id, created.token))
         }
         TokenCommand::List { app, store } => {
             let opened = store.open(Missing::Refuse)?;
             let (tokens, apps) = (opened.tokens(app.as_deref())?, app_ids(&opened)?);
             let app_id = |token: &TokenRecord| apps.get(&token.app).cloned().unwrap_or_default();
-            let json = tokens
-                .iter()
-                .map(|token| token_json(token, &app_id(token)))
-                .collect();
+            let json = tokens.iter().map(|token| token_json(token, &app_id(token))).collect();
             store.answer(&json, &list_text(&tokens, app_id))
         }
         TokenCommand::Revoke { id, store } => {
             let opened = store.open(Missing::Refuse)?;
             let token = opened.revoke_token(&id)?;
             let app = app_ids(&opened)?.remove(&token.app).unwrap_or_default();
-            store.answer(
-                &token_json(&token, &app),
-                &format!("token {id} is revoked\n"),
-            )
+            store.answer(&token_json(&token, &app), &format!("token {id} is revoked\n"))
         }
     }
 }
 
 fn app_ids(store: &Store) -> Result<HashMap<u32, String>, StoreError> {
-    Ok(store
-        .apps()?
-        .into_iter()
-        .map(|app| (app.serial, app.id))
-        .collect())
+    Ok(store.apps()?.into_iter().map(|app| (app.serial, app.id)).collect())
 }
 
-fn expiry(
-    at: Option<&str>,
-    within: Option<&str>,
-    now_ms: u64,
-) -> Result<Option<u64>, CommandError> {
+fn expiry(at: Option<&str>, within: Option<&str>, now_ms: u64) -> Result<Option<u64>, CommandError> {
     let end = match (at, within) {
         (None, None) => return Ok(None),
-        (Some(at), _) => time::parse_rfc3339(at).ok_or_else(|| {
-            format!("--expires-at takes a time such as 2027-01-31T00:00:00Z, not {at:?}")
-        }),
+        (Some(at), _) => time::parse_rfc3339(at)
+            .ok_or_else(|| format!("--expires-at takes a time such as 2027-01-31T00:00:00Z, not {at:?}")),
         (None, Some(within)) => {
             let end = time::parse_duration_ms(within).and_then(|length| now_ms.checked_add(length));
             let end = end.filter(|end| time::is_representable(*end));
-            end.ok_or_else(|| {
-                format!("--expires-in takes a time such as 30d, 12h, 90m or 45s, not {within:?}")
-            })
+            end.ok_or_else(|| format!("--expires-in takes a time such as 30d, 12h, 90m or 45s, not {within:?}"))
         }
     };
     let end = end.map_err(CommandError::Usage)?;
     if end <= now_ms {
-        return Err(CommandError::Usage(format!(
-            "the token would end at {}, which is past",
-            time::rfc3339(end)
-        )));
+        return Err(CommandError::Usage(format!("the token would end at {}, which is past", time::rfc3339(end))));
     }
     Ok(Some(end))
 }
@@ -158,12 +123,9 @@ fn list_text(tokens: &[TokenRecord], app_id: impl Fn(&TokenRecord) -> String) ->
             (None, true) => "expired",
             (None, false) => "active",
         };
-        let used = token
-            .last_used_at_ms
-            .map_or_else(|| "never".into(), time::rfc3339);
+        let used = token.last_used_at_ms.map_or_else(|| "never".into(), time::rfc3339);
         let (id, app, name) = (&token.id, app_id(token), &token.name);
-        writeln!(text, "{id:<20} {app:<12} {state:<9} {used:<24} {name}")
-            .expect("a string takes text");
+        writeln!(text, "{id:<20} {app:<12} {state:<9} {used:<24} {name}").expect("a string takes text");
     }
     text
 }
@@ -177,18 +139,12 @@ mod tests {
     fn ends() {
         let now = 1_700_000_000_000;
         assert_eq!(expiry(None, None, now).expect("none"), None);
-        assert_eq!(
-            expiry(None, Some("30d"), now).expect("30d"),
-            Some(now + 30 * 86_400_000)
-        );
+        assert_eq!(expiry(None, Some("30d"), now).expect("30d"), Some(now + 30 * 86_400_000));
         let at = expiry(Some("2027-01-31T01:00:00+01:00"), None, now).expect("at");
         assert_eq!(at, Some(1_801_353_600_000));
-        for (at, within) in [
-            (Some("2020-01-01T00:00:00Z"), None),
-            (Some("tomorrow"), None),
-            (None, Some("30")),
-            (None, Some("0s")),
-        ] {
+        for (at, within) in
+            [(Some("2020-01-01T00:00:00Z"), None), (Some("tomorrow"), None), (None, Some("30")), (None, Some("0s"))]
+        {
             let error = expiry(at, within, now).expect_err("refused");
             assert!(matches!(error, CommandError::Usage(_)), "{error}");
         }

@@ -21,9 +21,7 @@ pub(super) fn variable(name: &str) -> String {
 
 /// Reads the variables that are ours. Those that nobody knows are warnings: an operator's slip should be seen, but
 /// the environment is shared with others. An empty value is no value.
-pub(super) fn read(
-    environment: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<FromEnvironment, ConfigError> {
+pub(super) fn read(environment: impl Iterator<Item = (OsString, OsString)>) -> Result<FromEnvironment, ConfigError> {
     let mut found = FromEnvironment::default();
     for (variable, value) in environment {
         let Some(variable) = variable.to_str().filter(|name| name.starts_with("RELAY_")) else {
@@ -34,31 +32,20 @@ pub(super) fn read(
             continue;
         }
         let value = value.into_string();
-        let known = SETTINGS
-            .iter()
-            .find(|setting| self::variable(setting.name) == variable);
+        let known = SETTINGS.iter().find(|setting| self::variable(setting.name) == variable);
         match (known, value) {
-            (Some(setting), Ok(value)) if !value.is_empty() => {
-                found.values.push((setting.name, value))
-            }
+            (Some(setting), Ok(value)) if !value.is_empty() => found.values.push((setting.name, value)),
             (Some(_), Ok(_)) => {}
             (Some(_), Err(_)) => {
-                return Err(ConfigError(format!(
-                    "{variable} is not UTF-8: set it to plain text or unset it"
-                )));
+                return Err(ConfigError(format!("{variable} is not UTF-8: set it to plain text or unset it")));
             }
             (None, Ok(value)) if is_service_link(variable, &value) => {}
             (None, _) => {
-                let names: Vec<_> = SETTINGS
-                    .iter()
-                    .map(|setting| self::variable(setting.name).to_ascii_lowercase())
-                    .collect();
-                let nearest =
-                    nearest(variable, names.iter().map(String::as_str)).to_ascii_uppercase();
+                let names: Vec<_> =
+                    SETTINGS.iter().map(|setting| self::variable(setting.name).to_ascii_lowercase()).collect();
+                let nearest = nearest(variable, names.iter().map(String::as_str)).to_ascii_uppercase();
                 let nearest = nearest.replace(", DID YOU MEAN", ", did you mean");
-                found.warnings.push(format!(
-                    "the variable {variable} is not known and ignored{nearest}"
-                ));
+                found.warnings.push(format!("the variable {variable} is not known and ignored{nearest}"));
             }
         }
     }
@@ -72,8 +59,7 @@ fn is_service_link(variable: &str, value: &str) -> bool {
     variable.ends_with("_SERVICE_HOST")
         || variable.contains("_SERVICE_PORT")
         || (variable.contains("_PORT") && (link("tcp://") || link("udp://")))
-        || (variable.contains("_PORT_")
-            && (variable.contains("_TCP_") || variable.contains("_UDP_")))
+        || (variable.contains("_PORT_") && (variable.contains("_TCP_") || variable.contains("_UDP_")))
 }
 
 #[cfg(test)]
@@ -81,12 +67,7 @@ mod tests {
     use super::*;
 
     fn read_pairs(pairs: &[(&str, &str)]) -> FromEnvironment {
-        read(
-            pairs
-                .iter()
-                .map(|(name, value)| ((*name).into(), (*value).into())),
-        )
-        .expect("reads")
+        read(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()))).expect("reads")
     }
 
     /// Known variables are taken, others that begin alike are left alone, what a service link makes is no warning.

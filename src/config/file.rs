@@ -16,25 +16,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<(&'static str, String, usize)>, Co
             path.display()
         ))
     })?;
-    parse(&text)
-        .map_err(|(line, message)| ConfigError(format!("{}:{line}: {message}", path.display())))
+    parse(&text).map_err(|(line, message)| ConfigError(format!("{}:{line}: {message}", path.display())))
 }
 
 fn parse(text: &str) -> Result<Vec<(&'static str, String, usize)>, (usize, String)> {
-    let line_of = |at: usize| {
-        1 + text
-            .as_bytes()
-            .iter()
-            .take(at)
-            .filter(|byte| **byte == b'\n')
-            .count()
-    };
+    let line_of = |at: usize| 1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count();
     let table = DeTable::parse(text).map_err(|error| {
         let line = line_of(error.span().map_or(0, |span| span.start));
-        (
-            line,
-            format!("this is not TOML: {}", error.message().replace('\n', " ")),
-        )
+        (line, format!("this is not TOML: {}", error.message().replace('\n', " ")))
     })?;
     let mut settings = Vec::new();
     for (key, value) in table.get_ref() {
@@ -44,8 +33,7 @@ fn parse(text: &str) -> Result<Vec<(&'static str, String, usize)>, (usize, Strin
             let nearest = nearest(name, SETTINGS.iter().map(|setting| setting.name));
             return Err((line, format!("there is no setting {name:?}{nearest}")));
         };
-        let value = plain(value.get_ref())
-            .ok_or_else(|| (line, format!("{name} takes {}", setting.takes)))?;
+        let value = plain(value.get_ref()).ok_or_else(|| (line, format!("{name} takes {}", setting.takes)))?;
         settings.push((setting.name, value, line));
     }
     settings.sort_by_key(|(_, _, line)| *line);
@@ -88,21 +76,14 @@ mod tests {
     fn mistakes_name_the_line() {
         let cases = [
             ("\nlisen = \"x\"", 2, "did you mean \"listen\"?"),
-            (
-                "shards = 1\n[app]\nid = 1\n",
-                2,
-                "there is no setting \"app\"",
-            ),
+            ("shards = 1\n[app]\nid = 1\n", 2, "there is no setting \"app\""),
             ("shards = 1\nshards = 2\n", 2, "duplicate key"),
             ("listen = \n", 1, "not TOML"),
             ("listen = 1.5", 1, "listen takes an address"),
         ];
         for (text, line, part) in cases {
             let (found_line, message) = parse(text).expect_err(text);
-            assert!(
-                found_line == line && message.contains(part),
-                "{text:?}: {found_line}: {message}"
-            );
+            assert!(found_line == line && message.contains(part), "{text:?}: {found_line}: {message}");
         }
     }
 }

@@ -19,50 +19,27 @@ pub struct Setting {
 }
 
 const fn plain(name: &'static str, takes: &'static str) -> Setting {
-    Setting {
-        name,
-        takes,
-        secret: false,
-    }
+    Setting { name, takes, secret: false }
 }
 
 /// All settings of `relay serve`.
 pub const SETTINGS: [Setting; 16] = [
-    plain(
-        "listen",
-        "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001",
-    ),
-    plain(
-        "metrics_listen",
-        "an address and port such as 127.0.0.1:9601; port 0 takes a free one",
-    ),
+    plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
+    plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
     plain("data", "a directory"),
     plain("shards", "a number from 1 to 256"),
     plain("io", "auto, uring or epoll"),
-    plain(
-        "trusted_proxies",
-        "addresses or networks joined by commas, such as 10.0.0.0/8,192.168.1.7",
-    ),
-    plain(
-        "path_prefix",
-        "nothing, or a path such as /relay without a slash at its end",
-    ),
+    plain("trusted_proxies", "addresses or networks joined by commas, such as 10.0.0.0/8,192.168.1.7"),
+    plain("path_prefix", "nothing, or a path such as /relay without a slash at its end"),
     plain("activity_timeout", "seconds from 1 to 3600"),
     plain("strict_protocol", "true or false"),
     plain("channel_names", "default, strict or permissive"),
     plain("drain_ms", "milliseconds from 0 to 600000"),
     plain("max_connections", "a number from 1 to 10000000"),
-    plain(
-        "log",
-        "a level such as info, or directives such as info,relay=debug",
-    ),
+    plain("log", "a level such as info, or directives such as info,relay=debug"),
     plain("app_id", "the id of an app"),
     plain("app_key", "the key of an app"),
-    Setting {
-        name: "app_secret",
-        takes: "the secret of an app",
-        secret: true,
-    },
+    Setting { name: "app_secret", takes: "the secret of an app", secret: true },
 ];
 
 /// Where a value came from.
@@ -103,9 +80,7 @@ impl Settings {
         let from_environment = environment::read(environment)?;
         if let Some(path) = config.or(from_environment.config).or_else(default_file) {
             for (name, value, line) in file::read(&path)? {
-                settings
-                    .values
-                    .insert(name, (value, Source::File(path.clone(), line)));
+                settings.values.insert(name, (value, Source::File(path.clone(), line)));
             }
             settings.file = Some(path);
         }
@@ -146,21 +121,11 @@ impl Settings {
         if let Some(value) = parse(text) {
             return Ok(Some(value));
         }
-        let takes = SETTINGS
-            .iter()
-            .find(|setting| setting.name == name)
-            .map_or("", |setting| setting.takes);
-        Err(ConfigError(format!(
-            "{} takes {takes}, not {text:?}",
-            self.origin(name)
-        )))
+        let takes = SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.takes);
+        Err(ConfigError(format!("{} takes {takes}, not {text:?}", self.origin(name))))
     }
 }
 
 fn default_file() -> Option<PathBuf> {
-    ["relay.toml", "/etc/relay/relay.toml"]
-        .into_iter()
-        .map(Path::new)
-        .find(|path| path.exists())
-        .map(Into::into)
+    ["relay.toml", "/etc/relay/relay.toml"].into_iter().map(Path::new).find(|path| path.exists()).map(Into::into)
 }

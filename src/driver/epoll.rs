@@ -357,16 +357,12 @@ impl Epoll {
         }
     }
 
-    /// Carries out what the core asks until it asks for nothing more.
+    /// Sends and carries out what the core asks until it asks for nothing more.
+    ///
+    /// Flushes come first: what is to end may have its last bytes among them.
     fn drain(&mut self, turn: &mut Turn, core: &mut impl Core) {
         loop {
-            let mut idle = true;
-            while let Some(effect) = turn.poll_effect(core) {
-                idle = false;
-                self.handle_effect(effect);
-            }
             while let Some(Flush { connection, bytes }) = core.poll_flush() {
-                idle = false;
                 assert!(self.slots.is_current(connection), "no flush after Closed");
                 let socket = &mut self.sockets[connection.slot as usize];
                 let sent = match socket.writing {
@@ -376,7 +372,11 @@ impl Epoll {
                 };
                 self.handle_sent(turn.now(), core, connection, sent);
             }
-            // Only now: what was asked to end may have had its last bytes among the flushes.
+            let mut idle = true;
+            while let Some(effect) = turn.poll_effect(core) {
+                idle = false;
+                self.handle_effect(effect);
+            }
             for (connection, ending) in std::mem::take(&mut self.endings) {
                 idle = false;
                 self.handle_ending(turn.now(), core, connection, ending);

@@ -38,7 +38,6 @@ impl Shard {
         encode_upgrade(&mut answer, &accept_value(client_key), subprotocol(request));
         self.queue(slot, answer.into());
         self.hot[slot as usize].phase = Phase::Admitting;
-        self.pause(slot);
         match verdict {
             Verdict::Refused(reason) => self.close_websocket(slot, &reason),
             Verdict::App { app, connections_max } => {
@@ -51,17 +50,22 @@ impl Shard {
                 self.hot[slot as usize].phase = Phase::Open;
                 self.hot[slot as usize].flags.insert(Flags::ECHO);
                 self.stats.websockets += 1;
-                self.resume_reading(slot);
             }
         }
         After::Upgraded
     }
 
-    /// The connection is a WebSocket now; `held_back` came with the request.
+    /// The connection is a WebSocket now; `held_back` came with the request. While it is being admitted it is not read.
     pub(super) fn start_websocket(&mut self, slot: u32, mut held_back: Vec<u8>) {
         self.cold_mut(slot).http = None;
         match self.hot[slot as usize].phase {
-            Phase::Admitting => self.cold_mut(slot).held_back = held_back,
+            Phase::Admitting => {
+                self.cold_mut(slot).held_back = held_back;
+                self.handle_own_mail();
+                if self.hot[slot as usize].phase == Phase::Admitting {
+                    self.pause(slot);
+                }
+            }
             Phase::Open | Phase::Closing => self.receive_websocket(slot, &mut held_back),
             Phase::Free | Phase::Http | Phase::Lingering | Phase::Ended => {}
         }

@@ -417,3 +417,6 @@ impl Shard {
 const SLOT_BITS: u32 = 24;
 
 const _: () = assert!(limits::SHARDS_MAX <= 1 << (32 - SLOT_BITS));
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 
 use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
-use super::publish::Counts;
 use super::{Shard, ShardIndex};
+use crate::api::answer::Counts;
 use crate::channel::presence::{Joined, Left, Roster};
 use crate::protocol::server_event;
 
@@ -104,7 +104,12 @@ impl Shard {
             self.stats.events += 1;
             let index = self.find_owned(&item.channel);
             if counts {
-                counted.push((item.number, index.map(|index| self.owned[index].counts()).unwrap_or_default()));
+                counted.push((
+                    item.number,
+                    index.map_or(Counts { user_count: Some(0), subscription_count: Some(0) }, |index| {
+                        self.owned[index].counts()
+                    }),
+                ));
             }
             if let Some(index) = index {
                 self.fan_out(index, item.frame, item.exclude);
@@ -182,8 +187,8 @@ impl OwnedChannel {
 
     fn counts(&self) -> Counts {
         Counts {
-            subscription_count: self.interests.iter().map(|interest| interest.count).sum(),
-            user_count: self.roster.as_ref().map_or(0, |roster| roster.count()),
+            subscription_count: Some(self.interests.iter().map(|interest| interest.count).sum()),
+            user_count: Some(self.roster.as_ref().map_or(0, |roster| roster.count())),
         }
     }
 }

@@ -7,22 +7,13 @@ use smallvec::SmallVec;
 use super::deliver::text_frame;
 use super::mail::{Body, PendingId, PublishItem, publish_cost};
 use super::{Shard, ShardIndex};
-use crate::api::answer::AnswerShape;
+use crate::api::answer::{AnswerShape, Counts};
 use crate::api::events::Publish;
 use crate::api::refusal::Refusal;
 use crate::app::App;
 use crate::connection::ConnectionKey;
 use crate::protocol::server_event;
 use crate::wire::http::Request;
-
-/// What an owner knows of a channel's audience.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    /// Connections.
-    pub(super) subscription_count: u32,
-    /// Users, on presence channels.
-    pub(super) user_count: u32,
-}
 
 /// A request that owners have yet to accept.
 pub(super) struct PendingPublish {
@@ -53,7 +44,7 @@ impl Shard {
             return Err(overloaded());
         }
         let shape = AnswerShape::of(publish);
-        let counts = shape.tells_counts();
+        let counts = !shape.needs_no_counts();
         let count = if counts { mail.iter().map(|(_, items)| items.len()).sum() } else { 0 };
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let pending = PendingPublish {
@@ -105,7 +96,8 @@ impl Shard {
         pending.awaited -= 1;
         if pending.awaited == 0 {
             let PendingPublish { connection, ticket, shape, counts, .. } = self.pending.remove(request.index as usize);
-            let body = shape.encode(counts.iter().map(|count| (count.user_count, count.subscription_count)));
+            let mut body = Vec::new();
+            shape.encode(&mut body, &counts);
             self.finish_publish(connection, ticket, &body);
         }
     }

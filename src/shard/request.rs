@@ -12,6 +12,7 @@ use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, Route, route};
 use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
 use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
+use crate::limits;
 use crate::protocol::dialect::Dialect;
 use crate::wire::http::{HttpError, Request, encode_response, is_upgrade};
 
@@ -40,10 +41,7 @@ impl Shard {
         let prefix = self.config.options.path_prefix.clone();
         let route = route(request.method, request.path, &prefix);
         if is_upgrade(request) && !self.http(slot).metrics {
-            let key = match &route {
-                Route::WebSocket { key } => Some(&**key),
-                _ => None,
-            };
+            let key = if let Route::WebSocket { key } = &route { Some(&**key) } else { None };
             return self.handle_upgrade(slot, key, request);
         }
         match route {
@@ -212,6 +210,15 @@ impl Shard {
         let body = format!("{}\n", error.message());
         encode_response(&mut answer, error.status(), TEXT, "", body.as_bytes(), false);
         self.answer_last(slot, answer);
+    }
+
+    /// A request that did not become whole in time (threat T14).
+    pub(super) fn answer_too_late(&mut self, slot: u32) {
+        let mut answer = Vec::new();
+        let body = format!("A request must be whole within {} ms\n", limits::REQUEST_WITHIN_MS);
+        encode_response(&mut answer, 408, TEXT, "", body.as_bytes(), false);
+        self.answer_last(slot, answer);
+        self.settle(slot);
     }
 
     /// Queues the last answer of a connection, after those that other requests still wait for.

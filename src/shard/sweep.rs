@@ -100,10 +100,10 @@ impl Shard {
         let line = &self.hot[slot as usize];
         match (kind, line.phase) {
             (Deadline::Request, Phase::Http) if self.http(slot).deadline_ms == at_ms => {
-                if self.http(slot).is_answered() && self.hot[slot as usize].outbox.unsent_bytes() == 0 {
-                    self.answer_timeout(slot);
+                if self.http(slot).decoder.is_idle() {
+                    self.end(slot, false);
                 } else {
-                    self.end(slot, true);
+                    self.answer_too_late(slot);
                 }
             }
             (Deadline::Message, Phase::Open | Phase::Closing) => {
@@ -116,11 +116,6 @@ impl Shard {
             (Deadline::Request | Deadline::Message | Deadline::Linger, _)
             | (Deadline::CloseAnswer | Deadline::SlowReset, _) => {}
         }
-    }
-
-    fn answer_timeout(&mut self, slot: u32) {
-        // Nobody asked anything whole: there is nothing to answer (threat T14).
-        self.end(slot, false);
     }
 
     fn sweep(&mut self) {

@@ -10,9 +10,7 @@ pub(super) fn parse_all(names: &[String]) -> Result<Scopes, StoreError> {
         let scope = Scope::from_name(name).ok_or_else(|| {
             let nearest = super::nearest(name, Scope::ALL.map(Scope::name));
             let known = Scopes::every();
-            StoreError::Invalid(format!(
-                "there is no scope {name:?}{nearest}; known are {known}"
-            ))
+            StoreError::Invalid(format!("there is no scope {name:?}{nearest}; known are {known}"))
         })?;
         scopes = scopes.with(scope);
     }

@@ -105,6 +105,12 @@ impl RequestDecoder {
             self.held = None;
         }
     }
+
+    /// Bytes of memory kept for a request.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.buffer.capacity())
+    }
 }
 
 /// The request, if it lies whole in the input and needs no decoding.
@@ -172,77 +178,5 @@ impl Held {
             Framing::Chunked => Phase::Chunked { head_bytes, decoder: ChunkedDecoder::new() },
         };
         Ok(head_bytes - known)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A request without its borrow.
-    #[derive(Debug, Eq, PartialEq)]
-    struct Owned {
-        method: String,
-        path: String,
-        query: Option<String>,
-        headers: Vec<(String, Vec<u8>)>,
-        body: Vec<u8>,
-        keep_alive: bool,
-    }
-
-    fn own(request: &Request<'_>) -> Owned {
-        Owned {
-            method: request.method.into(),
-            path: request.path.into(),
-            query: request.query.map(Into::into),
-            headers: request.headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
-            body: request.body.into(),
-            keep_alive: request.keep_alive,
-        }
-    }
-
-    /// Feeds the pieces one after the other; the requests before the error, if any, and the error.
-    fn decode_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Owned>, Option<HttpError>) {
-        let limits = RequestLimits::default();
-        let mut decoder = RequestDecoder::default();
-        let mut requests = Vec::new();
-        for mut piece in pieces {
-            while !piece.is_empty() {
-                let decoded = match decoder.decode(piece, &limits) {
-                    Ok(decoded) => decoded,
-                    Err(error) => return (requests, Some(error)),
-                };
-                match &decoded.progress {
-                    Progress::Request(request) => requests.push(own(request)),
-                    Progress::Partial | Progress::ExpectsContinue => {
-                        assert_eq!(decoded.consumed, piece.len())
-                    }
-                }
-                let consumed = decoded.consumed;
-                piece = &piece[consumed..];
-            }
-        }
-        (requests, None)
-    }
-
-    /// P-HTTP-16: pipelined requests come out one by one, split anywhere in two.
-    #[test]
-    fn pipelined_requests_split_in_two() {
-        let stream = b"POST /apps/1/events?auth_key=k HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
-            \r\nPOST http://a/b HTTP/1.1\r\nhost:a:80\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0A\r\n0123456789\r\n0\r\nT: v\r\n\r\n\
-            GET / HTTP/1.0\r\n\r\n";
-        let (whole, error) = decode_pieces([&stream[..]]);
-        assert_eq!(error, None);
-        let bodies: Vec<_> = whole.iter().map(|request| request.body.as_slice()).collect();
-        assert_eq!(bodies, [&b"hello"[..], b"abc0123456789", b""]);
-        assert_eq!(
-            whole.iter().map(|request| request.path.as_str()).collect::<Vec<_>>(),
-            ["/apps/1/events", "/b", "/"]
-        );
-        assert_eq!(whole.iter().map(|request| request.keep_alive).collect::<Vec<_>>(), [true, true, false]);
-        for at in 0..stream.len() {
-            let (first, second) = stream.split_at(at);
-            assert_eq!(decode_pieces([first, second]), (decode_pieces([&stream[..]]).0, None), "split at {at}");
-        }
     }
 }

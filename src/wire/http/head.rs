@@ -138,11 +138,14 @@ fn syntax_error(error: httparse::Error, bytes: &[u8]) -> HttpError {
     }
 }
 
-/// True when the request line ends in a well-formed version that is not ours, as the HTTP/2 preface does.
+/// True for a request line of three parts whose version is well-formed, but not ours, as in the preface of HTTP/2.
 fn names_another_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    let mut parts = line.split(|byte| *byte == b' ').skip(2);
+    let is_version = parts.next().is_some_and(|version| {
+        matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    });
+    is_version && parts.next().is_none()
 }
 
 /// Path and query of an origin-form or absolute-form target (RFC 9112 section 3.2).

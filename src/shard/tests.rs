@@ -1,0 +1,209 @@
+//! A few shards in one thread with an orderly network: whole requests in, whole answers out. Disorder is the business of
+//! `tests/simulation`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::app::{App, AppKey, AppSettings};
+
+/// Shards, their mail, and what each connection has received.
+pub(super) struct Process {
+    pub(super) shards: Vec<Shard>,
+    pub(super) now: Moment,
+    received: BTreeMap<(usize, u32), Vec<u8>>,
+    closed: Vec<(usize, u32, bool)>,
+    slots: u32,
+}
+
+fn directory() -> Arc<Directory> {
+    let settings = AppSettings { client_events: true, ..AppSettings::default() };
+    let app = App {
+        serial: AppSerial(1),
+        id: "1".into(),
+        name: "test".into(),
+        enabled: true,
+        keys: vec![AppKey::new("app-key", "app-secret")],
+        settings,
+    };
+    Arc::new(Directory::new(1, vec![app], Vec::new()))
+}
+
+impl Process {
+    pub(super) fn new(shards: ShardIndex) -> Self {
+        let options = ShardOptions {
+            path_prefix: String::new(),
+            activity_timeout_s: limits::ACTIVITY_TIMEOUT_S,
+            strict_protocol: false,
+            channel_names: NameRules::Default,
+            trusted_proxies: Vec::new(),
+            drain_ms: limits::DRAIN_MS,
+        };
+        let config = |index| ShardConfig {
+            index,
+            shards,
+            slots: 1_024,
+            boot_secret: [7; 16],
+            directory: directory(),
+            options: options.clone(),
+        };
+        Self {
+            shards: (0..shards).map(|index| Shard::new(config(index))).collect(),
+            now: Moment { monotonic_ms: 1_000, unix_ms: 1_800_000_000_000 },
+            received: BTreeMap::new(),
+            closed: Vec::new(),
+            slots: 0,
+        }
+    }
+
+    /// Feeds one input and lets everything come to rest.
+    pub(super) fn feed(&mut self, shard: usize, input: Input<'_>) {
+        self.shards[shard].handle_input(self.now, input);
+        loop {
+            let mut quiet = true;
+            for from in 0..self.shards.len() {
+                while let Some(output) = self.shards[from].poll_output() {
+                    quiet = false;
+                    match output {
+                        Output::Mail { to, mail } => {
+                            let input = Input::Mail { from: from as ShardIndex, mail };
+                            self.shards[usize::from(to)].handle_input(self.now, input);
+                        }
+                        Output::Close { connection, reset } => {
+                            self.closed.push((from, connection.slot, reset));
+                            self.shards[from].handle_input(self.now, Input::Closed { connection });
+                        }
+                        Output::ShutdownWrite { .. }
+                        | Output::Pause { .. }
+                        | Output::Resume { .. }
+                        | Output::TokenUsed { .. } => {}
+                    }
+                }
+                while let Some(flush) = self.shards[from].poll_flush() {
+                    quiet = false;
+                    let (connection, bytes) = (flush.connection, flush.bytes.to_vec());
+                    self.received.entry((from, connection.slot)).or_default().extend_from_slice(&bytes);
+                    let input = Input::Sent { connection, bytes: bytes.len() };
+                    self.shards[from].handle_input(self.now, input);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn accept(&mut self, shard: usize) -> ConnectionKey {
+        let connection = ConnectionKey { slot: self.slots, generation: 1 };
+        self.slots += 1;
+        let peer = "127.0.0.1:5000".parse().expect("an address");
+        self.feed(shard, Input::Accepted { connection, peer, listener: Listener::Public, refuse: false });
+        connection
+    }
+
+    pub(super) fn receive(&mut self, shard: usize, connection: ConnectionKey, bytes: &[u8]) {
+        self.feed(shard, Input::Received { connection, bytes: &mut bytes.to_vec() });
+    }
+
+    /// What came since the last call, as text: frames and answers one after the other.
+    pub(super) fn take(&mut self, shard: usize, connection: ConnectionKey) -> String {
+        let bytes = self.received.remove(&(shard, connection.slot)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub(super) fn open(&mut self, shard: usize) -> ConnectionKey {
+        let connection = self.accept(shard);
+        let request =
+            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        self.receive(shard, connection, request);
+        let opened = self.take(shard, connection);
+        assert!(opened.starts_with("HTTP/1.1 101") && opened.contains("pusher:connection_established"), "{opened}");
+        connection
+    }
+
+    pub(super) fn say(&mut self, shard: usize, connection: ConnectionKey, text: &str) {
+        let mut frame = vec![0x81];
+        match text.len() {
+            length @ ..=125 => frame.push(0x80 | length as u8),
+            length => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(text.as_bytes());
+        self.receive(shard, connection, &frame);
+    }
+
+    pub(super) fn subscribe(&mut self, shard: usize, connection: ConnectionKey, channel: &str) {
+        self.say(shard, connection, &format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#));
+        let answer = self.take(shard, connection);
+        assert!(answer.contains("subscription_succeeded"), "{answer}");
+    }
+
+    pub(super) fn publish(&mut self, shard: usize, connection: ConnectionKey, body: &str) -> String {
+        let request = format!(
+            "POST /apps/1/events HTTP/1.1\r\nHost: h\r\nX-Relay-Key: app-key\r\nX-Relay-Secret: app-secret\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.receive(shard, connection, request.as_bytes());
+        self.take(shard, connection)
+    }
+
+    /// Ends every connection and checks that nothing is left over.
+    pub(super) fn finish(mut self) {
+        let live: Vec<(usize, ConnectionKey)> = (0..self.shards.len())
+            .flat_map(|shard| {
+                let lines = self.shards[shard].hot.iter().enumerate();
+                let live = lines.filter(|(_, line)| line.phase != crate::connection::Phase::Free);
+                let keys = live.map(|(slot, line)| ConnectionKey { slot: slot as u32, generation: line.generation });
+                keys.map(|key| (shard, key)).collect::<Vec<_>>()
+            })
+            .collect();
+        for (shard, connection) in live {
+            self.feed(shard, Input::Closed { connection });
+        }
+        for shard in &self.shards {
+            let stats = shard.stats();
+            let left = [stats.connections, stats.websockets, stats.subscriptions, stats.channels, stats.owned_channels];
+            assert_eq!(left, [0; 5]);
+            assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
+            assert!(shard.app_connections.is_empty());
+        }
+    }
+}
+
+/// P-SUB-5, P-HTTP-1: a publish through any shard reaches the subscribers of every shard once.
+#[test]
+fn publishes_reach_all_shards() {
+    for shards in [1, 2, 5] {
+        let mut process = Process::new(shards);
+        let count = usize::from(shards);
+        let subscribers: Vec<ConnectionKey> = (0..count).map(|shard| process.open(shard)).collect();
+        for (shard, connection) in subscribers.iter().enumerate() {
+            process.subscribe(shard, *connection, "news");
+        }
+        for shard in 0..count {
+            let publisher = process.accept(shard);
+            let answer = process.publish(shard, publisher, r#"{"name":"e","channel":"news","data":"{\"a\":1}"}"#);
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n{}"), "{answer}");
+            for (at, connection) in subscribers.iter().enumerate() {
+                let got = process.take(at, *connection);
+                assert_eq!(got.matches(r#"{"event":"e","channel":"news","data":"{\"a\":1}"}"#).count(), 1, "{got}");
+            }
+        }
+        process.finish();
+    }
+}
+
+/// P-LIM-9: ten client events at once, then one per tenth of a second.
+#[test]
+fn client_events_are_limited() {
+    let mut process = Process::new(1);
+    let connection = process.open(0);
+    process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+    assert!(process.take(0, connection).contains("need a subscription"));
+    process.finish();
+}

@@ -1,0 +1,116 @@
+//! The apps and tokens of a run, as facts of the test and as the directory that the shards are given.
+
+use std::sync::Arc;
+
+use relay::app::{App, AppKey, AppSerial, AppSettings, Directory, Scopes, Token};
+
+use crate::client::sign::sha256;
+use crate::random::Random;
+
+/// What the test knows of an app.
+#[derive(Clone, Debug)]
+pub(crate) struct AppFacts {
+    /// Its id in paths.
+    pub(crate) id: String,
+    /// Key pairs.
+    pub(crate) keys: Vec<(String, String)>,
+    /// Client events are on.
+    pub(crate) client_events: bool,
+    /// Users of a presence channel.
+    pub(crate) members_max: u32,
+    /// Bytes of event data.
+    pub(crate) data_bytes_max: u32,
+    /// False while disabled.
+    pub(crate) enabled: bool,
+    /// Channels that are used.
+    pub(crate) channels: Vec<String>,
+}
+
+/// What the test knows of a token.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenFacts {
+    /// The token itself.
+    pub(crate) text: String,
+    /// Its public id.
+    pub(crate) id: String,
+    /// Its app.
+    pub(crate) app: usize,
+    /// True once revoked.
+    pub(crate) revoked: bool,
+    /// True if it ended long ago.
+    pub(crate) expired: bool,
+}
+
+/// Two apps: one with client events, one without, with two key pairs and with few members per channel.
+pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
+    (0..2)
+        .map(|number| {
+            let mut channels = Vec::new();
+            for prefix in ["", "private-", "presence-", "private-encrypted-", "", "presence-"] {
+                channels.push(format!("{prefix}room-{}", random.below(10_000)));
+            }
+            channels.truncate(random.between(3, 6));
+            let pairs = if number == 0 { 1 } else { 2 };
+            AppFacts {
+                id: format!("{}", number + 1),
+                keys: (0..pairs).map(|pair| (format!("key-{number}-{pair}"), format!("secret-{number}-{pair}"))).collect(),
+                client_events: number == 0,
+                members_max: if number == 0 { 100 } else { 2 },
+                data_bytes_max,
+                enabled: true,
+                channels,
+            }
+        })
+        .collect()
+}
+
+/// Tokens: one that is good and will be revoked in some runs, one for the other app, one that has expired.
+pub(crate) fn tokens() -> Vec<TokenFacts> {
+    [(0, false), (0, false), (1, false), (0, true)]
+        .into_iter()
+        .enumerate()
+        .map(|(number, (app, expired))| TokenFacts {
+            text: format!("rly_{}", char::from(b'a' + number as u8).to_string().repeat(40)),
+            id: format!("tok_{number}"),
+            app,
+            revoked: false,
+            expired,
+        })
+        .collect()
+}
+
+/// The directory that shows these facts.
+pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) -> Arc<Directory> {
+    let apps = apps
+        .iter()
+        .enumerate()
+        .map(|(number, app)| App {
+            serial: AppSerial(number as u32 + 1),
+            id: app.id.as_str().into(),
+            name: "simulated".into(),
+            enabled: app.enabled,
+            keys: app.keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+            settings: AppSettings {
+                client_events: app.client_events,
+                tls_only: false,
+                max_connections: 0,
+                connection_limit_soft: false,
+                max_event_data_bytes: app.data_bytes_max,
+                max_presence_members: app.members_max,
+                allowed_origins: Vec::new(),
+            },
+        })
+        .collect();
+    let tokens = tokens
+        .iter()
+        .map(|token| Token {
+            id: token.id.as_str().into(),
+            hash: sha256(&token.text),
+            app: AppSerial(token.app as u32 + 1),
+            scopes: Scopes::default(),
+            expires_at_ms: token.expired.then_some(1_000),
+            revoked: token.revoked,
+        })
+        .collect();
+    Arc::new(Directory::new(version, apps, tokens))
+}

@@ -1,0 +1,95 @@
+//! An HTTP client: pipelines requests and matches the answers to them in order.
+
+use std::collections::VecDeque;
+
+use super::responses::ResponseReader;
+use crate::reference::{Group, Tick};
+
+/// How errors read (R-ERR-1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ErrorStyle {
+    /// Text and a newline.
+    Text,
+    /// JSON with `error` and `message`.
+    Json,
+    /// Not of the API: not checked.
+    Any,
+}
+
+/// What a 200 tells.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Told {
+    /// `{}` (P-HTTP-1, P-HTTP-2).
+    Nothing,
+    /// Counts of these channels, each with what holds at rest: subscriptions and, on presence channels, users.
+    /// `None` while the run moves.
+    Counts(Vec<String>),
+    /// Some text.
+    Text,
+}
+
+/// A request whose answer is owed.
+#[derive(Clone, Debug)]
+pub(crate) struct Owed {
+    /// Statuses that are right.
+    pub(crate) statuses: Vec<u16>,
+    /// Statuses that are also right if the store changed around the request.
+    pub(crate) statuses_in_flux: Vec<u16>,
+    /// Events that it publishes.
+    pub(crate) groups: Vec<Group>,
+    /// When its first byte was sent.
+    pub(crate) started: Tick,
+    /// The app.
+    pub(crate) app: usize,
+    /// The answer has no body (HEAD).
+    pub(crate) no_body: bool,
+    /// How an error reads.
+    pub(crate) error_style: ErrorStyle,
+    /// What a 200 tells.
+    pub(crate) told: Told,
+    /// The server closes after the answer.
+    pub(crate) last: bool,
+    /// Counts must be exactly the model's.
+    pub(crate) at_rest: bool,
+    /// The token that was used.
+    pub(crate) token: Option<String>,
+}
+
+/// An HTTP client.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// Its wire.
+    pub(crate) wire: usize,
+    /// Requests whose answers are owed, oldest first.
+    pub(crate) owed: VecDeque<Owed>,
+    /// Nothing more may be sent.
+    pub(crate) ended: bool,
+    /// The end of the stream was read, or the client tore the connection down.
+    pub(crate) gone: bool,
+    /// The server may end the connection with answers owed.
+    pub(crate) may_vanish: bool,
+    /// The client does not read for now.
+    pub(crate) stalled: bool,
+    /// Answers.
+    pub(crate) responses: ResponseReader,
+}
+
+impl Caller {
+    /// A client on a new connection.
+    pub(crate) fn new(wire: usize) -> Self {
+        Self {
+            wire,
+            owed: VecDeque::new(),
+            ended: false,
+            gone: false,
+            may_vanish: false,
+            stalled: false,
+            responses: ResponseReader::default(),
+        }
+    }
+
+    /// True while requests may be sent.
+    pub(crate) fn can_talk(&self) -> bool {
+        !self.ended && !self.gone
+    }
+}

@@ -1,0 +1,48 @@
+//! Faults that the driver makes on purpose, against its contract, so that the checks are seen to catch them.
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FaultKind {
+    /// One mail between shards is lost.
+    DropMail,
+    /// Two mails of one pair change places.
+    SwapMail,
+    /// The bytes of one send go out twice.
+    DoubleSend,
+    /// One received byte is lost.
+    LoseBytes,
+    /// One `Closed` is never told.
+    ForgetClosed,
+}
+
+/// At most one fault of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    kind: Option<FaultKind>,
+    after: usize,
+}
+
+impl Fault {
+    /// A driver that keeps to the contract.
+    pub(crate) fn none() -> Self {
+        Self { kind: None, after: 0 }
+    }
+
+    /// The fault strikes at the occasion with this number, counted from 0.
+    pub(crate) fn new(kind: FaultKind, after: usize) -> Self {
+        Self { kind: Some(kind), after }
+    }
+
+    /// Asked at each occasion; true once.
+    pub(crate) fn strikes(&mut self, kind: FaultKind) -> bool {
+        if self.kind != Some(kind) {
+            return false;
+        }
+        if self.after > 0 {
+            self.after -= 1;
+            return false;
+        }
+        self.kind = None;
+        true
+    }
+}

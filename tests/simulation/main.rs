@@ -1,0 +1,25 @@
+//! Simulation: the shards of a process in one thread under a seeded scheduler, checked against a naive model.
+//!
+//! `RELAY_SIM_SEED=123 cargo test --test simulation` repeats one seed exactly, `RELAY_SIM_TRACE=1` prints its steps,
+//! `RELAY_SIM_SEEDS=100000` runs more of them.
+//!
+//! - `system` drives the shards and uses every freedom of the driver's contract; `network` is TCP.
+//! - `client` speaks both protocols with codecs of its own; `socket_steps` and `caller_steps` are what clients do.
+//! - `reference` is the model, `assertions` what must hold when all is at rest, `scheduler` who moves next.
+//! - `fault` breaks the contract on purpose, so that the checks are seen to catch it.
+
+mod apps;
+mod assertions;
+mod caller_steps;
+mod client;
+mod fault;
+mod network;
+mod random;
+mod reference;
+mod regressions;
+mod runner;
+mod scheduler;
+mod socket_steps;
+mod system;
+mod trace;
+mod world;

@@ -1,0 +1,150 @@
+//! TCP as the simulation knows it: one [`Wire`] per connection, two byte streams, a bounded send buffer on the
+//! server's side, orderly ends and resets.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// How one direction of a wire stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    /// More may come.
+    Open,
+    /// FIN follows the bytes in flight.
+    Finished,
+    /// RST: nothing more is to be had.
+    Reset,
+}
+
+/// One TCP connection between a client and the server.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    /// The client's address.
+    pub(crate) peer: SocketAddr,
+    up: VecDeque<u8>,
+    up_end: End,
+    down: VecDeque<u8>,
+    down_end: End,
+    send_buffer_bytes: usize,
+    server_gone: bool,
+}
+
+impl Wire {
+    /// A connection of which the server's kernel buffers `send_buffer_bytes` unread bytes at most.
+    pub(crate) fn new(peer: SocketAddr, send_buffer_bytes: usize) -> Self {
+        Self {
+            peer,
+            up: VecDeque::new(),
+            up_end: End::Open,
+            down: VecDeque::new(),
+            down_end: End::Open,
+            send_buffer_bytes,
+            server_gone: false,
+        }
+    }
+
+    // The client's end.
+
+    /// Sends bytes; after an end of the client's direction they are lost, as is anything sent to a server that
+    /// has closed, which answers with a reset.
+    pub(crate) fn client_write(&mut self, bytes: &[u8]) {
+        if self.server_gone {
+            self.down_end = End::Reset;
+        } else if self.up_end == End::Open {
+            self.up.extend(bytes);
+        }
+    }
+
+    /// Ends the client's direction in order.
+    pub(crate) fn client_finish(&mut self) {
+        if self.up_end == End::Open {
+            self.up_end = End::Finished;
+        }
+    }
+
+    /// Tears the connection down; what the server has not read is lost or not, as chance wants it.
+    pub(crate) fn client_reset(&mut self, lose_unread: bool) {
+        if lose_unread {
+            self.up.clear();
+        }
+        self.up_end = End::Reset;
+        self.down.clear();
+        self.down_end = End::Reset;
+    }
+
+    /// True once the client has ended or torn down its direction.
+    pub(crate) fn client_ended(&self) -> bool {
+        self.up_end != End::Open
+    }
+
+    /// Bytes that the client can read now.
+    pub(crate) fn client_readable(&self) -> usize {
+        self.down.len()
+    }
+
+    /// Reads up to `bytes_max` bytes.
+    pub(crate) fn client_read(&mut self, bytes_max: usize) -> Vec<u8> {
+        let count = bytes_max.min(self.down.len());
+        self.down.drain(..count).collect()
+    }
+
+    /// How the server's direction stands for the client; `Open` while bytes are left to read.
+    pub(crate) fn client_sees(&self) -> End {
+        if self.down.is_empty() { self.down_end } else { End::Open }
+    }
+
+    // The server's end.
+
+    /// Bytes that the server can read now.
+    pub(crate) fn server_readable(&self) -> usize {
+        self.up.len()
+    }
+
+    /// Reads up to `bytes_max` bytes.
+    pub(crate) fn server_read(&mut self, bytes_max: usize) -> Vec<u8> {
+        let count = bytes_max.min(self.up.len());
+        self.up.drain(..count).collect()
+    }
+
+    /// How the client's direction stands for the server; `Open` while bytes are left to read.
+    pub(crate) fn server_sees(&self) -> End {
+        match self.up_end {
+            End::Finished if !self.up.is_empty() => End::Open,
+            End::Open | End::Finished | End::Reset => self.up_end,
+        }
+    }
+
+    /// Bytes that the kernel would take now.
+    pub(crate) fn server_space(&self) -> usize {
+        self.send_buffer_bytes.saturating_sub(self.down.len())
+    }
+
+    /// Puts bytes into the send buffer; the caller keeps to `server_space`.
+    pub(crate) fn server_write(&mut self, bytes: &[u8]) {
+        if self.up_end != End::Reset {
+            self.down.extend(bytes);
+        }
+    }
+
+    /// Ends the server's direction in order.
+    pub(crate) fn server_finish(&mut self) {
+        if self.down_end == End::Open {
+            self.down_end = End::Finished;
+        }
+    }
+
+    /// Closes the server's socket. As in a kernel, closing over unread input sends a reset, which may overtake what
+    /// the client has not read yet: `lose_unread` says whether it does.
+    pub(crate) fn server_close(&mut self, reset: bool, lose_unread: bool) {
+        self.server_gone = true;
+        let unread_input = !self.up.is_empty();
+        self.up.clear();
+        if reset || unread_input {
+            if reset || lose_unread {
+                self.down.clear();
+            }
+            self.down_end = End::Reset;
+        } else {
+            self.server_finish();
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The naive model: what was published, who was subscribed when, and what each of them got, kept as plain lists.
+//! It knows nothing of shards, owners or mail; `assertions` compares the lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// Number of a step of the run; a total order of everything that clients did and saw.
+pub(crate) type Tick = u64;
+
+/// Names one event, on one or several channels.
+pub(crate) type Group = usize;
+
+/// What became of a publish.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// No answer yet.
+    Open,
+    /// Accepted; the answer was read at this tick.
+    Accepted(Tick),
+    /// Refused, or never sent whole: nobody may get it.
+    Refused,
+    /// The answer was lost with its connection: either is right, but alike for all.
+    Unknown,
+}
+
+/// How an event came in.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Origin {
+    /// Over HTTP, by the caller with this number.
+    Caller(usize),
+    /// A client event of the WebSocket with this number.
+    Client(usize),
+}
+
+/// One event on its way to one or several channels.
+#[derive(Debug)]
+pub(crate) struct Publish {
+    /// The app.
+    pub(crate) app: usize,
+    /// Its channels.
+    pub(crate) channels: Vec<String>,
+    /// Event name.
+    pub(crate) name: String,
+    /// `data` as every subscriber must read it.
+    pub(crate) data: String,
+    /// Top-level `user_id` (P-OUT-6).
+    pub(crate) user_id: Option<String>,
+    /// The WebSocket that must not get it.
+    pub(crate) excluded: Option<usize>,
+    /// Where it came from.
+    pub(crate) origin: Origin,
+    /// When its first byte was sent.
+    pub(crate) started: Tick,
+    /// What became of it.
+    pub(crate) outcome: Outcome,
+}
+
+/// One subscription of one WebSocket, from `subscription_succeeded` on.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The WebSocket.
+    pub(crate) client: usize,
+    /// Its app.
+    pub(crate) app: usize,
+    /// The channel.
+    pub(crate) channel: String,
+    /// When succeeded was read.
+    pub(crate) from: Tick,
+    /// False once the client unsubscribed, closed or was closed.
+    pub(crate) live: bool,
+    /// Events in the order read.
+    pub(crate) received: Vec<Group>,
+    /// The user on presence channels.
+    pub(crate) user: Option<String>,
+    /// The members as this subscriber sees them, with their `user_info`.
+    pub(crate) roster: BTreeMap<String, Value>,
+    /// Users that came or went since the last rest.
+    pub(crate) changed: BTreeSet<String>,
+}
+
+/// All that is known of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    /// Events, by group.
+    pub(crate) publishes: Vec<Publish>,
+    /// Subscriptions, in the order of their succeeded.
+    pub(crate) sessions: Vec<Session>,
+    /// `user_info` that connections gave for a user of a channel.
+    pub(crate) offers: BTreeMap<(usize, String, String), Vec<Value>>,
+    /// Users of presence channels that had a live connection at the last rest: app, channel, user, sessions.
+    pub(crate) pinned: BTreeMap<(usize, String, String), Vec<usize>>,
+}
+
+/// What a subscriber read as one channel event.
+#[derive(Debug)]
+pub(crate) struct Received<'a> {
+    /// Event name.
+    pub(crate) name: &'a str,
+    /// `data`.
+    pub(crate) data: &'a str,
+    /// Top-level `user_id`.
+    pub(crate) user_id: Option<&'a str>,
+}
+
+impl Model {
+    /// The group of the next publish, which its `data` must name.
+    pub(crate) fn next_group(&self) -> Group {
+        self.publishes.len()
+    }
+
+    /// Text of `data` for a group, padded to at least this many bytes.
+    pub(crate) fn data_of(group: Group, bytes_min: usize) -> String {
+        let mut data = format!("group {group} ");
+        while data.len() < bytes_min {
+            data.push((b'a' + (data.len() % 26) as u8) as char);
+        }
+        data
+    }
+
+    /// Notes what became of publishes that had no answer yet.
+    pub(crate) fn answer(&mut self, groups: &[Group], outcome: Outcome) {
+        for group in groups {
+            let publish = &mut self.publishes[*group];
+            assert_eq!(publish.outcome, Outcome::Open, "group {group} is answered twice");
+            publish.outcome = outcome;
+        }
+    }
+
+    /// A subscriber read an event.
+    pub(crate) fn receive(&mut self, session: usize, event: &Received<'_>) {
+        let state = &mut self.sessions[session];
+        let group: Group = event
+            .data
+            .strip_prefix("group ")
+            .and_then(|rest| rest.split(' ').next())
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_else(|| panic!("client {} got an event that nobody published: {event:?}", state.client));
+        let publish = self.publishes.get(group).expect("only what was published has a group");
+        let client = state.client;
+        let channel = &state.channel;
+        assert_eq!(publish.app, state.app, "group {group} crossed apps to client {client}");
+        assert!(publish.channels.contains(channel), "group {group} came on {channel} to client {client}");
+        assert_eq!(event.name, publish.name, "name of group {group} (P-OUT-5)");
+        assert_eq!(event.data, publish.data, "data of group {group} (P-OUT-5)");
+        assert_eq!(event.user_id, publish.user_id.as_deref(), "user_id of group {group} (P-OUT-6)");
+        assert_ne!(publish.excluded, Some(client), "group {group} came to the excluded client {client} (P-HTTP-13, P-CEV-2)");
+        assert_ne!(publish.outcome, Outcome::Refused, "group {group} was refused and still delivered to client {client} (P-STAT-8)");
+        assert!(!state.received.contains(&group), "group {group} came twice on {channel} to client {client}");
+        state.received.push(group);
+    }
+
+    /// A subscriber read `member_added`.
+    pub(crate) fn member_added(&mut self, session: usize, user: &str, info: &Value) {
+        let state = &mut self.sessions[session];
+        let before = state.roster.insert(user.to_owned(), info.clone());
+        assert!(before.is_none(), "client {} is told twice that {user} joined {} (P-PRES-2)", state.client, state.channel);
+        state.changed.insert(user.to_owned());
+        self.check_offer(session, user, info);
+    }
+
+    /// A subscriber read `member_removed`.
+    pub(crate) fn member_removed(&mut self, session: usize, user: &str) {
+        let state = &mut self.sessions[session];
+        let before = state.roster.remove(user);
+        assert!(before.is_some(), "client {} is told that {user} left {} where it was not (P-PRES-2)", state.client, state.channel);
+        state.changed.insert(user.to_owned());
+    }
+
+    /// `user_info` that is shown was given by some connection of that user.
+    pub(crate) fn check_offer(&self, session: usize, user: &str, info: &Value) {
+        let state = &self.sessions[session];
+        let offers = self.offers.get(&(state.app, state.channel.clone(), user.to_owned()));
+        assert!(
+            offers.is_some_and(|offers| offers.contains(info)),
+            "client {} sees {user} in {} with {info}, which nobody gave",
+            state.client,
+            state.channel
+        );
+    }
+}

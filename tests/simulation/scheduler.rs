@@ -1,0 +1,326 @@
+//! Who moves next: chaos in phases, each followed by a rest at which everything is checked, and the end of a run.
+
+use relay::limits::{SLOW_RESET_MS, STALL_MS};
+use relay::shard::ShardStats;
+
+use crate::client::socket::{Phase, StepKind};
+use crate::fault::Fault;
+use crate::system::Pace;
+use crate::trace::Trace;
+use crate::world::World;
+
+/// Time that one phase of chaos may take, in ms: less than any deadline of a client that goes on.
+const PHASE_MS_MAX: u64 = 1_500;
+/// Rounds after which a run that does not come to rest never will.
+const ROUNDS_MAX: usize = 20_000;
+
+/// Runs a seed to its end. Panics where something does not hold; gives the digest of all that happened.
+pub(crate) fn run(seed: u64, fault: Fault, trace: Trace) -> u64 {
+    let mut world = World::new(seed, fault, trace);
+    world.run();
+    world.system.trace.digest()
+}
+
+impl World {
+    fn run(&mut self) {
+        let scenario = self.scenario.clone();
+        self.system.trace.note(|| format!("{scenario:?}"));
+        for _ in 0..self.random.between(1, scenario.sockets_max) {
+            self.connect_socket();
+        }
+        for phase in 0..scenario.phases {
+            self.phase_ms = 0;
+            if scenario.drains && phase + 1 == scenario.phases {
+                self.start_drain();
+            }
+            for _ in 0..scenario.steps {
+                self.step();
+            }
+            self.rest();
+        }
+        self.finish();
+    }
+
+    /// One step of chaos.
+    fn step(&mut self) {
+        self.tick += 1;
+        match self.random.weighted(&[46, 24, 24, 4, 2]) {
+            0 => {
+                let shard = self.random.below(self.system.shards());
+                self.system.turn(shard, &mut self.wires, &mut self.random, Pace::Chaos);
+            }
+            1 => self.read_someone(),
+            2 => self.act(),
+            3 => {
+                let ms = self.random.below(40) as u64;
+                if self.phase_ms + ms <= PHASE_MS_MAX {
+                    self.pass_time(ms);
+                }
+            }
+            _ => self.system.toggle_lane(&mut self.random),
+        }
+        self.note_store();
+    }
+
+    /// Notes when every shard has learnt of the store's newest state.
+    fn note_store(&mut self) {
+        if self.stable_since <= self.changed_at && !self.system.directory_is_spreading() {
+            self.stable_since = self.tick;
+        }
+    }
+
+    fn read_someone(&mut self) {
+        let bytes_max = match self.random.below(4) {
+            0 => 1,
+            1 => self.random.between(1, 100),
+            _ => usize::MAX,
+        };
+        let clients = self.sockets.len() + self.callers.len();
+        if clients == 0 {
+            return;
+        }
+        for _ in 0..4 {
+            let number = self.random.below(clients);
+            let read = match number.checked_sub(self.sockets.len()) {
+                None => self.read_socket(number, bytes_max),
+                Some(caller) => self.read_caller(caller, bytes_max),
+            };
+            if read {
+                return;
+            }
+        }
+    }
+
+    /// A client, or the operator, does something.
+    fn act(&mut self) {
+        match self.random.weighted(&[60, 24, 8, 6, 2]) {
+            0 => {
+                let talking = self.talking_sockets();
+                if !talking.is_empty() {
+                    let number = *self.random.pick(&talking);
+                    self.step_socket(number);
+                }
+            }
+            1 => {
+                let talking = self.talking_callers();
+                if !talking.is_empty() {
+                    let number = *self.random.pick(&talking);
+                    self.step_caller(number);
+                }
+            }
+            2 if self.present_sockets().len() < self.scenario.sockets_max => self.connect_socket(),
+            3 if self.talking_callers().len() < 3 => {
+                self.connect_caller();
+            }
+            4 if self.scenario.store_changes => self.change_something(),
+            _ => {}
+        }
+    }
+
+    /// An app is disabled or enabled, a token revoked, or nothing but the version changes.
+    fn change_something(&mut self) {
+        let app = self.random.below(self.apps.len());
+        match self.random.below(3) {
+            0 => {
+                self.apps[app].enabled = !self.apps[app].enabled;
+                for client in self.sockets.iter_mut().filter(|client| client.app == app) {
+                    client.may_close.insert(4003);
+                }
+            }
+            1 => self.tokens[0].revoked = true,
+            _ => {}
+        }
+        self.change_store();
+    }
+
+    fn start_drain(&mut self) {
+        self.draining = true;
+        self.system.drain_all();
+        for client in &mut self.sockets {
+            client.may_close.insert(4200);
+        }
+    }
+
+    /// Everything that can happen without the clock happens.
+    fn settle(&mut self) {
+        self.system.release_lanes();
+        for _ in 0..ROUNDS_MAX {
+            self.tick += 1;
+            let mut moved = false;
+            for shard in 0..self.system.shards() {
+                moved |= self.system.turn(shard, &mut self.wires, &mut self.random, Pace::Settle);
+            }
+            for number in 0..self.sockets.len() {
+                moved |= self.read_socket(number, usize::MAX);
+            }
+            for number in 0..self.callers.len() {
+                moved |= self.read_caller(number, usize::MAX);
+            }
+            if !moved {
+                self.note_store();
+                return;
+            }
+        }
+        panic!("the run does not come to rest");
+    }
+
+    /// Time passes in hops, at each of which all comes to rest.
+    fn jump(&mut self, ms: u64, hop_ms_max: usize) {
+        let end = self.system.now.monotonic_ms + ms;
+        while self.system.now.monotonic_ms < end {
+            let hop = self.random.between(1, hop_ms_max) as u64;
+            let left = end - self.system.now.monotonic_ms;
+            self.pass_time(hop.min(left));
+            self.settle();
+        }
+    }
+
+    /// The run comes to rest: slow readers are dealt with or read on, time may pass, and all is checked.
+    fn rest(&mut self) {
+        self.settle();
+        if self.random.one_in(6) {
+            self.outlast_stalled();
+        }
+        for client in &mut self.sockets {
+            client.stalled = false;
+        }
+        for caller in &mut self.callers {
+            caller.stalled = false;
+        }
+        self.settle();
+        // What a directory or a close asks of a timer is done within this.
+        self.jump(3_500, 1_200);
+        self.check_rest();
+        self.ask_counts();
+        self.check_rest();
+        match self.random.below(24) {
+            0 => self.outlast_vanished(),
+            1 => self.jump(70_000, 7_000),
+            2 => self.step_wall_clock(),
+            _ => {}
+        }
+    }
+
+    /// Slow readers that are owed bytes are closed within the stall bound and the reset that follows (P-CLOSE-5).
+    fn outlast_stalled(&mut self) {
+        let stalled: Vec<usize> = self.sockets.iter().filter(|client| client.stalled && client.phase == Phase::Open).map(|client| client.wire).collect();
+        let owed: Vec<usize> = stalled.into_iter().filter(|wire| self.system.is_sending_to(*wire)).collect();
+        self.jump(STALL_MS + SLOW_RESET_MS + 1_000, 900);
+        for wire in owed {
+            assert!(!self.system.holds(wire), "wire {wire} is owed bytes, reads nothing and is still open (P-CLOSE-5)");
+        }
+    }
+
+    /// Clients that vanish without a word are found out (P-LIVE-4); the others answer pings and stay.
+    fn outlast_vanished(&mut self) {
+        let talking = self.talking_sockets();
+        let vanished: Vec<usize> = talking.into_iter().filter(|_| self.random.one_in(3)).collect();
+        for number in &vanished {
+            self.sockets[*number].vanished = true;
+            self.forget_socket(*number);
+        }
+        self.jump(200_000, 7_000);
+        for number in vanished {
+            let wire = self.sockets[number].wire;
+            assert!(!self.system.holds(wire), "client {number} vanished 200 s ago and is still held (P-LIVE-4)");
+        }
+    }
+
+    /// The wall clock steps; nothing that counts time may care.
+    fn step_wall_clock(&mut self) {
+        let step = self.random.between(0, 2_000_000_000) as u64;
+        let now = &mut self.system.now;
+        now.unix_ms = if self.random.one_in(2) { now.unix_ms + step } else { now.unix_ms - step };
+    }
+
+    /// All that must hold at rest.
+    fn check_rest(&mut self) {
+        let sockets = &self.sockets;
+        self.model.check_at_rest(|client| !sockets[client].stalled && !sockets[client].vanished);
+        for (number, client) in self.sockets.iter().enumerate() {
+            if let Some(code) = client.must_close.filter(|_| !client.may_vanish && client.phase != Phase::Gone) {
+                assert_eq!(client.close_read, Some(code), "client {number} must have been closed");
+            }
+            if !client.can_talk() {
+                continue;
+            }
+            assert_eq!(client.pongs, client.operations.len() as u64, "client {number} waits for an answer");
+            assert!(client.complaints.is_empty(), "nothing called for {:?} to client {number}", client.complaints);
+            assert!(client.must_close.is_none(), "client {number} must have been closed with {:?}", client.must_close);
+            for (channel, steps) in &client.channels {
+                let waits = matches!(steps.last().map(|step| &step.kind), Some(StepKind::Joining { .. }));
+                assert!(!waits, "client {number} waits for its subscription to {channel}");
+            }
+            assert!(self.apps[client.app].enabled, "client {number} of a disabled app is still open (P-CLOSE-4)");
+        }
+        for (number, caller) in self.callers.iter().enumerate().filter(|(_, caller)| !caller.gone && !caller.may_vanish) {
+            assert!(caller.owed.is_empty(), "caller {number} waits for {:?}", caller.owed);
+            assert!(!caller.ended, "caller {number} asked for the end of its connection");
+        }
+        self.check_stats();
+    }
+
+    /// What the shards count is what the model counts.
+    fn check_stats(&self) {
+        let stats = self.system.stats();
+        let sum = |figure: fn(&ShardStats) -> u64| stats.iter().map(figure).sum::<u64>();
+        let waiting = self.sockets.iter().any(|client| client.phase == Phase::Greeting || client.broken && client.phase != Phase::Gone);
+        if !waiting {
+            let open = self.sockets.iter().filter(|client| client.phase == Phase::Open && client.close_read.is_none()).count();
+            assert_eq!(sum(|stats| stats.websockets), open as u64, "open WebSockets: {stats:?}");
+        }
+        let live = self.model.sessions.iter().filter(|session| session.live);
+        assert_eq!(sum(|stats| stats.subscriptions), live.clone().count() as u64, "subscriptions: {stats:?}");
+        let mut channels: Vec<(usize, &str)> = live.map(|session| (session.app, session.channel.as_str())).collect();
+        channels.sort_unstable();
+        channels.dedup();
+        assert_eq!(sum(|stats| stats.owned_channels), channels.len() as u64, "owned channels: {stats:?}");
+        assert_eq!(sum(|stats| stats.frames), 0, "frames are held while nobody is owed any: {stats:?}");
+        assert_eq!(sum(|stats| stats.send_bytes), 0, "bytes are held while nobody is owed any: {stats:?}");
+    }
+
+    /// Asks for the counts of every channel, and so publishes to it, while nothing else moves (P-HTTP-11).
+    fn ask_counts(&mut self) {
+        self.tick += 1;
+        let caller = self.connect_caller();
+        for app in 0..self.apps.len() {
+            let channel = self.random.pick(&self.apps[app].channels).clone();
+            self.publish_to(caller, app, vec![channel], true);
+        }
+        self.settle();
+        assert!(self.callers[caller].owed.is_empty() || self.callers[caller].gone || self.scenario.few_slots, "the counts were not told");
+        self.wires[self.callers[caller].wire].client_finish();
+        self.callers[caller].ended = true;
+        self.callers[caller].may_vanish = true;
+        self.settle();
+    }
+
+    /// All clients go; nothing may be left over.
+    fn finish(&mut self) {
+        if self.draining {
+            self.jump(12_000, 1_500);
+            assert!(self.system.is_drained(), "the grace period is over and the process is not drained (P-CLOSE-1)");
+            let open = self.sockets.iter().filter(|client| client.phase == Phase::Open && client.close_read.is_none()).count();
+            assert_eq!(open, 0, "WebSockets outlast the drain (P-CLOSE-1)");
+        }
+        for number in self.present_sockets() {
+            self.leave(number);
+        }
+        for number in 0..self.callers.len() {
+            if !self.callers[number].gone {
+                self.wires[self.callers[number].wire].client_reset(false);
+                self.forget_caller(number);
+            }
+        }
+        self.settle();
+        self.jump(5_000, 1_500);
+        self.check_rest();
+        self.system.assert_empty();
+        for (shard, stats) in self.system.stats().iter().enumerate() {
+            let expected = ShardStats { events: stats.events, deliveries: stats.deliveries, slow_closed: stats.slow_closed, ..ShardStats::default() };
+            assert_eq!(*stats, expected, "shard {shard} has something left over");
+        }
+        let waits = self.system.next_timeout();
+        self.system.trace.note(|| format!("at the end the next timeout is {waits:?}"));
+    }
+}

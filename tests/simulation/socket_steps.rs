@@ -1,0 +1,325 @@
+//! What WebSocket clients do: connect, subscribe and leave, send client events, behave well or badly.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use relay::shard::Listener;
+use serde_json::{Value, json};
+
+use crate::client::frames::{BINARY, CONTINUATION, PING, TEXT, encode_raw};
+use crate::client::sign::hmac_hex;
+use crate::client::socket::{ChannelStep, Complaint, Operation, Phase, SocketClient, StepKind};
+use crate::network::Wire;
+use crate::reference::{Model, Origin, Outcome, Publish};
+use crate::world::World;
+
+impl World {
+    /// A new wire to the listener of some shard.
+    pub(crate) fn connect(&mut self) -> usize {
+        let number = self.wires.len();
+        let [_, _, high, low] = (number as u32).to_be_bytes();
+        let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 1, high, low)), 40_000);
+        let send_buffer_bytes = *self.random.pick(&[300, 4_096, 65_536, 1 << 20]);
+        self.wires.push(Wire::new(peer, send_buffer_bytes));
+        let shard = self.random.below(self.system.shards());
+        self.system.connect(shard, number, Listener::Public);
+        number
+    }
+
+    /// A WebSocket client connects, to a good address or not.
+    pub(crate) fn connect_socket(&mut self) {
+        let app = self.random.weighted(&[3, 1]);
+        let pair = self.random.below(self.apps[app].keys.len());
+        let mut path = format!("/app/{}?protocol=7&client=js&version=8.6.0&flash=false", self.apps[app].keys[pair].0);
+        let mut must_close = None;
+        if self.scenario.bad_input && self.random.one_in(12) {
+            let (bad, code) = *self.random.pick(&[
+                ("/app/nobody?protocol=7", 4001),
+                ("/elsewhere?protocol=7", 4005),
+                ("/app/key-0-0?protocol=seven", 4006),
+                ("/app/key-0-0?protocol=3", 4007),
+            ]);
+            path = bad.to_owned();
+            must_close = Some(code);
+        }
+        let wire = self.connect();
+        let mut client = SocketClient::new(wire, app, self.random.next() as u32);
+        client.must_close = must_close;
+        client.may_close.extend(must_close);
+        if self.scenario.few_slots {
+            client.may_close.insert(4100);
+        }
+        if self.draining {
+            client.may_close.insert(4200);
+        }
+        if self.scenario.store_changes {
+            client.may_close.insert(4003);
+        }
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        self.wires[wire].client_write(request.as_bytes());
+        self.sockets.push(client);
+    }
+
+    /// One step of a client that is connected.
+    pub(crate) fn step_socket(&mut self, number: usize) {
+        match self.random.weighted(&[34, 14, 24, 6, 6, 4, 4, 4]) {
+            0 => self.subscribe(number),
+            1 => self.unsubscribe(number),
+            2 => self.send_client_event(number),
+            3 => self.send_plain(number),
+            4 => self.subscribe_badly(number),
+            5 => self.leave(number),
+            6 => {
+                let client = &mut self.sockets[number];
+                client.stalled = !client.stalled;
+                client.may_close.insert(4100);
+                client.may_vanish = true;
+            }
+            _ if self.scenario.bad_input => self.misbehave(number),
+            _ => {}
+        }
+    }
+
+    /// Text as one frame, or in fragments with a ping between them.
+    fn frames_of(&mut self, number: usize, text: &str) -> Vec<u8> {
+        let client = &mut self.sockets[number];
+        let bytes = text.as_bytes();
+        if bytes.len() < 4 || !self.random.one_in(8) {
+            return client.frame(TEXT, bytes);
+        }
+        let cut = self.random.between(1, bytes.len() - 1);
+        let mut frames = encode_raw(TEXT, &bytes[..cut], client.next_mask());
+        if self.random.one_in(2) {
+            frames.extend(client.frame(PING, b"between"));
+        }
+        frames.extend(client.frame(CONTINUATION, &bytes[cut..]));
+        frames
+    }
+
+    fn send_message(&mut self, number: usize, message: &Value, operation: Operation) -> u64 {
+        let frames = self.frames_of(number, &message.to_string());
+        self.send_frames(number, &frames, operation)
+    }
+
+    fn send_frames(&mut self, number: usize, frames: &[u8], operation: Operation) -> u64 {
+        let client = &mut self.sockets[number];
+        self.system.trace.note(|| format!("client {number} sends operation {} {operation:?}", client.operations.len() + 1));
+        client.send(&mut self.wires[client.wire], frames, operation)
+    }
+
+    fn channel_of(&mut self, app: usize) -> String {
+        self.random.pick(&self.apps[app].channels).clone()
+    }
+
+    /// `channel_data` of some user, its id as the roster shows it, and its `user_info`.
+    fn channel_data(&mut self, number: usize) -> (String, String, Value) {
+        let user = self.random.below(4);
+        let info = match self.random.below(3) {
+            0 => Value::Null,
+            _ => json!({"name": format!("client {number}"), "quote": "\"\\ü"}),
+        };
+        let id = if user == 0 { json!(7) } else { json!(format!("user-{user}")) };
+        let mut data = json!({ "user_id": id });
+        if !info.is_null() {
+            data["user_info"] = info.clone();
+        }
+        let shown = if user == 0 { "7".to_owned() } else { format!("user-{user}") };
+        (data.to_string(), shown, info)
+    }
+
+    fn subscribe(&mut self, number: usize) {
+        let app = self.sockets[number].app;
+        let channel = self.channel_of(app);
+        let socket_id = self.sockets[number].socket_id.clone().expect("an open client has one");
+        let (key, secret) = self.random.pick(&self.apps[app].keys).clone();
+        let mut data = json!({ "channel": channel });
+        let mut user = None;
+        if channel.starts_with("presence-") {
+            let (channel_data, shown, info) = self.channel_data(number);
+            data["auth"] = json!(format!("{key}:{}", hmac_hex(&secret, &format!("{socket_id}:{channel}:{channel_data}"))));
+            data["channel_data"] = json!(channel_data);
+            self.model.offers.entry((app, channel.clone(), shown.clone())).or_default().push(info);
+            user = Some(shown);
+        } else if channel.starts_with("private-") {
+            data["auth"] = json!(format!("{key}:{}", hmac_hex(&secret, &format!("{socket_id}:{channel}"))));
+        }
+        let message = json!({"event": "pusher:subscribe", "data": data});
+        let client = &self.sockets[number];
+        if client.wants(&channel) {
+            // Whether a channel with few members is still joined is not known while the answer is owed.
+            if self.apps[app].members_max < 100 && !client.is_subscribed(&channel) {
+                return;
+            }
+            let expected = Complaint::Error(None, format!("Existing subscription to channel {channel}"));
+            self.send_message(number, &message, Operation::Refused(vec![expected]));
+            return;
+        }
+        let operation = self.send_message(number, &message, Operation::Subscribe);
+        let steps = self.sockets[number].channels.entry(channel).or_default();
+        steps.push(ChannelStep { operation, kind: StepKind::Joining { user } });
+    }
+
+    fn unsubscribe(&mut self, number: usize) {
+        let channel = self.channel_of(self.sockets[number].app);
+        let message = json!({"event": "pusher:unsubscribe", "data": {"channel": channel}});
+        let wanted = self.sockets[number].wants(&channel);
+        let operation = self.send_message(number, &message, Operation::Unsubscribe);
+        if !wanted {
+            return;
+        }
+        let client = &mut self.sockets[number];
+        let steps = client.channels.get_mut(&channel).expect("a wanted channel has steps");
+        if let Some(ChannelStep { kind: StepKind::Joined(session), .. }) = steps.last() {
+            self.model.sessions[*session].live = false;
+        }
+        steps.push(ChannelStep { operation, kind: StepKind::Left });
+    }
+
+    fn send_client_event(&mut self, number: usize) {
+        let app = self.sockets[number].app;
+        let channel = self.channel_of(app);
+        let group = self.model.next_group();
+        let data = Model::data_of(group, self.random.below(64));
+        let name = "client-moved".to_owned();
+        let message = json!({"event": name, "channel": channel, "data": data});
+        let subscribed = self.sockets[number].is_subscribed(&channel);
+        let protected = channel.starts_with("private-") || channel.starts_with("presence-");
+        if !self.apps[app].client_events {
+            let expected = Complaint::Error(None, "To send client events, you must enable".to_owned());
+            self.send_message(number, &message, Operation::Refused(vec![expected]));
+            return;
+        }
+        if !protected || !self.sockets[number].channels.contains_key(&channel) {
+            self.send_message(number, &message, Operation::Refused(vec![Complaint::Error(None, String::new())]));
+            return;
+        }
+        if !subscribed {
+            return;
+        }
+        let user_id = match self.sockets[number].last_step(&channel) {
+            Some(StepKind::Joined(session)) => self.model.sessions[*session].user.clone(),
+            Some(StepKind::Joining { .. } | StepKind::Refused | StepKind::Left) | None => None,
+        };
+        let now = self.system.now.monotonic_ms;
+        let client = &mut self.sockets[number];
+        let recent = client.event_times.iter().filter(|(_, answered, _)| answered + 1_100 > now).count();
+        let must_pass = recent + client.event_sent.len() < 10;
+        client.event_sent.push((group as u64, now));
+        self.model.publishes.push(Publish {
+            app,
+            channels: vec![channel],
+            name,
+            data,
+            user_id,
+            excluded: Some(number),
+            origin: Origin::Client(number),
+            started: self.tick,
+            outcome: Outcome::Open,
+        });
+        self.send_message(number, &message, Operation::ClientEvent { group, must_pass });
+    }
+
+    /// A ping, a burst of them, or a message whose form is unusual but right.
+    fn send_plain(&mut self, number: usize) {
+        for _ in 0..self.random.between(1, 4) {
+            self.send_message(number, &json!({"event": "pusher:pong", "data": {}}), Operation::Ping);
+        }
+        let frame = self.sockets[number].frame(PING, b"are you there");
+        self.send_frames(number, &frame, Operation::Ping);
+    }
+
+    /// A subscribe that is refused (P-FAIL).
+    fn subscribe_badly(&mut self, number: usize) {
+        let app = self.sockets[number].app;
+        let key = self.apps[app].keys[0].0.clone();
+        let name = format!("private-closed-{}", self.random.below(10));
+        let auth_error = Complaint::SubscriptionError(name.clone(), "AuthError".to_owned(), 401);
+        let (data, expected) = match self.random.below(5) {
+            0 => {
+                let signature = hmac_hex("another secret", &name);
+                let error = Complaint::Error(Some(4009), "Invalid signature: Expected HMAC SHA256 hex digest of ".to_owned());
+                (json!({"channel": name, "auth": format!("{key}:{signature}")}), vec![error, auth_error])
+            }
+            1 => {
+                let error = Complaint::Error(Some(4009), "Invalid key in subscription auth data: 'nobody:".to_owned());
+                (json!({"channel": name, "auth": format!("nobody:{}", "0".repeat(64))}), vec![error, auth_error])
+            }
+            2 => {
+                let error = Complaint::Error(Some(4009), format!("Auth info required to subscribe to {name}"));
+                (json!({"channel": name, "auth": ""}), vec![Complaint::AuthRequired(name.clone()), error, auth_error])
+            }
+            3 => {
+                let refused = Complaint::SubscriptionError("not a name".to_owned(), "InvalidChannel".to_owned(), 400);
+                (json!({"channel": "not a name"}), vec![Complaint::Error(None, String::new()), refused])
+            }
+            _ => (json!({"channel": 7}), vec![Complaint::Error(None, String::new())]),
+        };
+        self.send_message(number, &json!({"event": "pusher:subscribe", "data": data}), Operation::Refused(expected));
+    }
+
+    /// A client goes: in order, by half, or torn down.
+    pub(crate) fn leave(&mut self, number: usize) {
+        let client = &mut self.sockets[number];
+        let wire = &mut self.wires[client.wire];
+        self.system.trace.note(|| format!("client {number} leaves"));
+        match self.random.below(3) {
+            0 if client.can_talk() => {
+                client.send_close(wire, 1000);
+                self.leave_sessions(number);
+            }
+            1 => {
+                wire.client_finish();
+                client.may_vanish = true;
+                client.broken = true;
+                self.leave_sessions(number);
+            }
+            _ => {
+                wire.client_reset(self.random.one_in(2));
+                self.forget_socket(number);
+            }
+        }
+    }
+
+    /// Something that the rules answer with an error or a close.
+    fn misbehave(&mut self, number: usize) {
+        let mask = self.sockets[number].next_mask();
+        let (bytes, code) = match self.random.below(12) {
+            0 => return self.send_invalid(number, "{\"event\":", "Invalid JSON"),
+            1 => return self.send_invalid(number, &"[".repeat(9_000), "Invalid JSON"),
+            2 => return self.send_invalid(number, "{\"event\":\"no such thing\"}", ""),
+            3 => return self.send_invalid(number, "{\"data\":{}}", "Invalid JSON"),
+            4 => (encode_raw(0x80 | BINARY, b"bytes", mask), 1003),
+            5 => (encode_raw(0xc0 | TEXT, b"{}", mask), 1002),
+            6 => (encode_raw(0x83, b"{}", mask), 1002),
+            7 => (vec![0x81, 0x02, b'{', b'}'], 1002),
+            8 => (encode_raw(0x80 | TEXT, &[0xff, 0xfe], mask), 1007),
+            9 => (encode_raw(0x80 | CONTINUATION, b"{}", mask), 1002),
+            10 => (vec![0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4], 1009),
+            _ => (encode_raw(PING, b"a ping in fragments", mask), 1002),
+        };
+        let client = &mut self.sockets[number];
+        self.system.trace.note(|| format!("client {number} breaks the rules, {code} is due"));
+        client.may_close.insert(code);
+        client.must_close = Some(code);
+        client.broken = true;
+        self.wires[client.wire].client_write(&bytes);
+        self.leave_sessions(number);
+    }
+
+    fn send_invalid(&mut self, number: usize, text: &str, reason: &str) {
+        let frames = self.frames_of(number, text);
+        self.send_frames(number, &frames, Operation::Refused(vec![Complaint::Error(None, reason.to_owned())]));
+    }
+
+    /// Clients that can be asked to do something.
+    pub(crate) fn talking_sockets(&self) -> Vec<usize> {
+        (0..self.sockets.len()).filter(|number| self.sockets[*number].can_talk()).collect()
+    }
+
+    /// Clients that are not gone.
+    pub(crate) fn present_sockets(&self) -> Vec<usize> {
+        (0..self.sockets.len()).filter(|number| self.sockets[*number].phase != Phase::Gone).collect()
+    }
+}
