@@ -87,7 +87,7 @@ impl DriverKind {
 /// What makes the loop impossible; a driver that the kernel refuses is found by its probe before.
 pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     match kind {
-        DriverKind::Uring => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        DriverKind::Uring => uring::run(setup, core),
         DriverKind::Epoll => epoll::run(setup, core),
     }
 }
