@@ -19,7 +19,7 @@ use crate::config::{IoChoice, MetricsPort, ServeConfig};
 use crate::driver::capacity::{self, Capacity};
 use crate::driver::clock::Clock;
 use crate::driver::control::Control;
-use crate::driver::listener::{self, BindError, BoundListener};
+use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::{self, DriverKind, ShardSetup, uring};
 use crate::limits::{DRAIN_OVERTIME_MS, MAILBOX_SLOTS};
@@ -34,7 +34,7 @@ pub struct Listening {
     pub public: SocketAddr,
     /// Health port; `None` if it was taken and could be done without.
     pub metrics: Option<SocketAddr>,
-    /// `uring` or `epoll`.
+    /// `io_uring` or `epoll`.
     pub driver: &'static str,
     /// Why this driver, one sentence.
     pub driver_reason: String,
@@ -82,22 +82,55 @@ pub enum ServeError {
     },
 }
 
+/// What a start needs of the system, had before anything is written or told: most starts that fail, fail here.
+pub struct Prepared {
+    kind: DriverKind,
+    driver_reason: String,
+    capacity: Capacity,
+    public: Bound,
+    metrics: Result<Bound, BindError>,
+}
+
+/// Chooses the driver, finds room for connections and binds the ports. Peers that connect from now on wait.
+///
+/// # Errors
+/// A port, a driver or descriptors that cannot be had.
+pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
+    let public = listener::bind(config.listen, usize::from(config.shards))?;
+    let metrics = match (listener::bind(config.metrics_listen, 1), config.metrics_port) {
+        (Err(error), MetricsPort::Required) => return Err(error.into()),
+        (bound, MetricsPort::Required | MetricsPort::Optional) => bound,
+    };
+    let (kind, driver_reason) = choose_driver(config.io)?;
+    let capacity = capacity_of(kind, config)?;
+    Ok(Prepared { kind, driver_reason, capacity, public, metrics })
+}
+
 /// Serves until drained (P-CLOSE-1). `on_listening` is called once, when connections are accepted and all loops run.
 ///
 /// # Errors
 /// Whatever prevents the start, before `on_listening` is called; or a loop that failed later.
-pub fn run(config: &ServeConfig, store: Store, on_listening: impl FnOnce(&Listening)) -> Result<(), ServeError> {
+pub fn run(
+    config: &ServeConfig,
+    prepared: Prepared,
+    store: Store,
+    on_listening: impl FnOnce(&Listening),
+) -> Result<(), ServeError> {
     let (events, inbox) = mpsc::channel();
-    // First, so that a signal during the start is not the end without a drain.
     let signals = SignalThread::start(events.clone())?;
-    let (kind, driver_reason) = choose_driver(config.io)?;
-    tracing::info!(driver = kind.name(), reason = driver_reason, "chose the driver");
-    let capacity = capacity_of(kind, config)?;
-    let mut bound = listener::bind(config.listen, usize::from(config.shards))?;
-    let metrics = bind_metrics(config)?;
+    let Prepared { kind, driver_reason, capacity, mut public, metrics } = prepared;
+    if let Err(error) = &metrics {
+        tracing::warn!(%error, "going on without the metrics port");
+    }
+    let metrics = metrics.ok();
+    match (config.io, kind) {
+        (IoChoice::Auto, DriverKind::Epoll) => tracing::warn!(reason = driver_reason, "chose epoll"),
+        _ => tracing::info!(reason = driver_reason, "chose {}", kind.name()),
+    }
+    tracing::info!(connections_per_shard = capacity.slots, "room for connections");
     let listening = Listening {
-        public: bound.address,
-        metrics: metrics.as_ref().map(|(address, _)| *address),
+        public: public.address,
+        metrics: metrics.as_ref().map(|bound| bound.address),
         driver: kind.name(),
         driver_reason,
         shards: config.shards,
@@ -118,10 +151,12 @@ pub fn run(config: &ServeConfig, store: Store, on_listening: impl FnOnce(&Listen
         clock: Clock::start(),
         events,
     };
-    let mut metrics = metrics.map(|(_, socket)| BoundListener { kind: Listener::Metrics, socket });
-    let threads = (0..config.shards).zip(bound.sockets.drain(..)).map(|(index, socket)| {
+    // Shard 0 serves health and metrics beside its share of the public port.
+    let mut metrics = metrics.into_iter().flat_map(|bound| bound.sockets);
+    let threads = (0..config.shards).zip(public.sockets.drain(..)).map(|(index, socket)| {
         let public = BoundListener { kind: Listener::Public, socket };
-        shared.spawn(config, index, std::iter::once(public).chain(metrics.take()).collect())
+        let metrics = metrics.next().map(|socket| BoundListener { kind: Listener::Metrics, socket });
+        shared.spawn(config, index, std::iter::once(public).chain(metrics).collect())
     });
     let threads = threads.collect::<Result<Vec<_>, _>>();
     if threads.is_err() {
@@ -273,10 +308,7 @@ fn choose_driver(choice: IoChoice) -> Result<(DriverKind, String), ServeError> {
         },
         IoChoice::Auto => match uring::probe() {
             Ok(()) => Ok((DriverKind::Uring, "a test connection over io_uring worked".to_owned())),
-            Err(cause) => {
-                tracing::warn!(cause, "io_uring cannot be used here: serving on epoll");
-                Ok((DriverKind::Epoll, format!("io_uring cannot be used here: {cause}")))
-            }
+            Err(cause) => Ok((DriverKind::Epoll, format!("io_uring cannot be used here: {cause}"))),
         },
     }
 }
@@ -291,20 +323,7 @@ fn capacity_of(kind: DriverKind, config: &ServeConfig) -> Result<Capacity, Serve
         DriverKind::Epoll if by_memory.slots < by_descriptors.slots => by_memory,
         DriverKind::Epoll => by_descriptors,
     };
-    let capacity = config.connections_max.map_or(possible, |connections| possible.limited(connections, config.shards));
-    tracing::info!(slots_per_shard = capacity.slots, descriptors = limit, "room for connections");
-    Ok(capacity)
-}
-
-fn bind_metrics(config: &ServeConfig) -> Result<Option<(SocketAddr, std::os::fd::OwnedFd)>, ServeError> {
-    match (listener::bind(config.metrics_listen, 1), config.metrics_port) {
-        (Ok(mut bound), _) => Ok(bound.sockets.pop().map(|socket| (bound.address, socket))),
-        (Err(error), MetricsPort::Required) => Err(error.into()),
-        (Err(error), MetricsPort::Optional) => {
-            tracing::warn!(%error, "going on without the metrics port");
-            Ok(None)
-        }
-    }
+    Ok(config.connections_max.map_or(possible, |connections| possible.limited(connections, config.shards)))
 }
 
 fn mailboxes(shards: u16) -> Result<Arc<[Mailbox<Mail>]>, ServeError> {
