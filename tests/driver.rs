@@ -1,10 +1,12 @@
-//! Goal: both drivers keep their side of the contract in `relay::shard`. Method: real sockets and threads around a small core that echoes, the same scenarios for each driver.
+//! Goal: both drivers keep their side of the contract in `relay::shard`. Method: real sockets and threads around a
+//! small core that echoes, the same scenarios for each driver.
 //!
 //! The core checks the driver's side of the contract in `relay::shard` as it goes: `Accepted` and `Closed` once per key,
 //! nothing in between for a key that is not open, lent bytes neither lost nor doubled. A breach panics on the shard's
 //! thread and fails the test when that is joined.
 
 mod echo;
+mod mail;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -278,6 +280,12 @@ fn descriptor_exhaustion_is_survived(kind: DriverKind) {
     }
 }
 
+/// R-PUB-6: real shards, three of them, whose mailboxes hold four mails: every subscriber gets every event of every publisher
+/// once and in the order of its publisher, whatever had to wait for room.
+fn mail_through_small_mailboxes_keeps_its_order(kind: DriverKind) {
+    mail::exchange(kind);
+}
+
 /// Where io_uring is forbidden its half shows nothing, and says so.
 fn uring_works() -> bool {
     let probed = relay::driver::uring::probe();
@@ -315,6 +323,7 @@ scenarios![
     reset_is_a_reset,
     timeouts_are_fed,
     drain_ends_all_loops,
+    mail_through_small_mailboxes_keeps_its_order,
     descriptor_exhaustion_is_survived,
 ];
 

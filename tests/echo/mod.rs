@@ -74,13 +74,25 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Shards of echo cores.
     pub(crate) fn start(kind: DriverKind, options: Options) -> Self {
+        let shared = Arc::new(Shared::default());
+        let counts = Arc::clone(&shared);
+        Self::start_cores(kind, options, shared, move |_| Echo::new(options, Arc::clone(&counts)))
+    }
+
+    /// Shards of any cores, made on their threads; mailboxes hold four mails.
+    pub(crate) fn start_cores<C: Core>(
+        kind: DriverKind,
+        options: Options,
+        shared: Arc<Shared>,
+        make: impl Fn(ShardIndex) -> C + Clone + Send + 'static,
+    ) -> Self {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let bound =
             listener::bind_with(loopback, usize::from(options.shards), options.send_buffer_bytes).expect("a free port");
         let mailboxes: Arc<[Mailbox<Mail>]> = (0..options.shards).map(|_| Mailbox::new(4).expect("eventfd")).collect();
         let control = Arc::new(Control::new(Arc::clone(&mailboxes)));
-        let shared = Arc::new(Shared::default());
         let clock = Clock::start();
         let threads = (0..).zip(bound.sockets).map(|(index, socket)| {
             let setup = ShardSetup {
@@ -93,9 +105,9 @@ impl Server {
                 refusal_slots: options.refusal_slots,
                 token_used: Box::new(|_, _| {}),
             };
-            let shared = Arc::clone(&shared);
+            let make = make.clone();
             std::thread::spawn(move || {
-                let mut core = Echo::new(options, shared);
+                let mut core = make(index);
                 relay::driver::run(kind, setup, &mut core).expect("the loop runs");
             })
         });
