@@ -77,11 +77,8 @@ fn short_sends_lose_nothing(kind: DriverKind) {
         assert!(received == bytes, "{} bytes of {}", received.len(), bytes.len());
     });
     let counts = server.counts();
-    match kind {
-        DriverKind::Epoll => assert!(counts.short_sends > 10, "{counts:?}"),
-        // The kernel goes on by itself (MSG_WAITALL) and reports the whole.
-        DriverKind::Uring => {}
-    }
+    // A ring's send goes on until all was taken, so its sends are slow instead of short.
+    assert!(counts.short_sends > 10 || kind == DriverKind::Uring, "{counts:?}");
     assert!(counts.pauses > 0 && counts.pauses == counts.resumes, "{counts:?}");
 }
 
@@ -107,7 +104,7 @@ fn pause_holds_bytes_back(kind: DriverKind) {
         assert!(sent < bytes.len(), "64 MiB went into a paused connection");
     }
     let counts = server.counts();
-    assert_eq!(counts.pauses, counts.resumes + 1, "{counts:?}");
+    assert_eq!(counts.pauses, counts.resumes + 1, "it is paused now, maybe not for the first time");
     assert!(counts.queued_most <= PAUSE_ABOVE + 2 * 64 * 1024, "{counts:?}");
     client.set_nonblocking(false).expect("socket");
     let mut answer = vec![0; sent];
@@ -243,10 +240,11 @@ fn drain_ends_all_loops(kind: DriverKind) {
 }
 
 /// T15: with no descriptor left the listener rests instead of spinning, peers wait, and when descriptors come free they are
-/// served. On io_uring nobody has to wait: connections are not in the process's table. The server is a process of its own,
-/// as the limit is one of processes.
-fn descriptor_exhaustion_is_survived(kind: DriverKind) {
-    let child = echo::Child::start(kind, 64);
+/// served. On io_uring connections are not in the process's table (`tests/rings.rs`). The server is a process of its own, as
+/// the limit is one of processes.
+#[test]
+fn epoll_survives_descriptor_exhaustion() {
+    let child = echo::Child::start(DriverKind::Epoll, 64);
     let mut clients: Vec<TcpStream> = (0..120).map(|_| connect(child.address)).collect();
     for client in &mut clients {
         client.write_all(b"hello").expect("open or in the backlog");
@@ -261,10 +259,7 @@ fn descriptor_exhaustion_is_survived(kind: DriverKind) {
             Err(_) => break,
         }
     }
-    match kind {
-        DriverKind::Epoll => assert!((20..64).contains(&served), "{served} served"),
-        DriverKind::Uring => assert_eq!(served, clients.len()),
-    }
+    assert!((20..64).contains(&served), "{served} served");
     let before = child.cpu_ms();
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(600) {
@@ -290,7 +285,7 @@ fn mail_through_small_mailboxes_keeps_its_order(kind: DriverKind) {
 fn uring_works() -> bool {
     let probed = relay::driver::uring::probe();
     if let Err(cause) = &probed {
-        eprintln!("not shown on io_uring: {cause}");
+        eprintln!("skipped: io_uring: {cause}");
     }
     probed.is_ok()
 }
@@ -324,10 +319,9 @@ scenarios![
     timeouts_are_fed,
     drain_ends_all_loops,
     mail_through_small_mailboxes_keeps_its_order,
-    descriptor_exhaustion_is_survived,
 ];
 
-/// Not a test of its own: the server process of `descriptor_exhaustion_is_survived`.
+/// Not a test of its own: the server process of `epoll_survives_descriptor_exhaustion`.
 #[test]
 #[ignore = "started by another test as its child"]
 fn child_server() {
