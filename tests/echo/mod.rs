@@ -162,6 +162,8 @@ struct Echo {
     dirty: VecDeque<ConnectionKey>,
     tick_at_ms: Option<u64>,
     draining: bool,
+    /// The connection that `!hold` paused until `!release`.
+    held: Option<ConnectionKey>,
 }
 
 struct Connection {
@@ -188,6 +190,7 @@ impl Echo {
             dirty: VecDeque::new(),
             tick_at_ms: None,
             draining: false,
+            held: None,
         }
     }
 
@@ -257,6 +260,15 @@ impl Echo {
         match bytes {
             _ if silent => {}
             b"!close" => self.answer(key, b"bye", Some(Output::Close { connection: key, reset: false })),
+            b"!hold" => {
+                self.held = Some(key);
+                self.outputs.push_back(Output::Pause { connection: key });
+                self.answer(key, b"go", None);
+            }
+            b"!release" => {
+                let held = self.held.take().expect("a connection is held");
+                self.answer(held, b"bye", Some(Output::Close { connection: held, reset: false }));
+            }
             b"!reset" => self.answer(key, b"", Some(Output::Close { connection: key, reset: true })),
             b"!shutdown" => self.answer(key, &long_answer(), Some(Output::ShutdownWrite { connection: key })),
             _ => self.answer(key, bytes, None),
