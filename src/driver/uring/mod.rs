@@ -12,7 +12,7 @@
 //! then received into a buffer that the ring provides, and go on being received while the socket says that it holds
 //! more, up to a budget per turn. A receive never waits: it has ended when the submission returns.
 //!
-//! # Invariants (hazards U1 to U18 in `docs/reliability.md`)
+//! # Invariants (hazards U1 to U18 in `docs/security.md`)
 //! - A slot is given back and `Closed` fed only when every operation of the connection has reported its end (U1, U3, U13).
 //! - A completion names slot and generation; a stale one is counted and dropped (U2).
 //! - At most one operation of each kind per connection (U10).
@@ -33,10 +33,11 @@ use crate::connection::ConnectionKey;
 use crate::shard::Input;
 
 mod accept;
+mod address;
 mod ending;
 mod probe;
 mod receive;
-mod ring;
+pub(in crate::driver) mod ring;
 mod table;
 mod token;
 
@@ -253,7 +254,12 @@ impl<'a, C: Core> Driver<'a, C> {
             Operation::Send => self.sent(connection, completion.result),
             // A FIN that cannot be sent: the peer is gone, and the poll tells so.
             Operation::Shutdown => {}
-            _ => unreachable!("only a closing connection has {operation:?} under way"),
+            Operation::Linger | Operation::CancelPoll | Operation::CancelSend => {
+                unreachable!("only a closing connection has {operation:?} under way")
+            }
+            Operation::Close | Operation::Accept | Operation::Cancel | Operation::Mail | Operation::Wake => {
+                unreachable!("{operation:?} was dealt with before")
+            }
         }
     }
 
@@ -323,7 +329,7 @@ impl<'a, C: Core> Driver<'a, C> {
     }
 
     /// U7 and U9, checked each turn while debugging.
-    fn check_accounts(&mut self) {
+    fn check_accounts(&self) {
         if !cfg!(debug_assertions) {
             return;
         }

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 
 use rustix::fd::AsFd;
 
+use super::address::parse_address;
 use super::ring::{Options, Ring};
 use crate::driver::sys::Completion;
 
@@ -43,7 +44,7 @@ fn round_trip(mut ring: Ring) -> Result<(), String> {
 
     ring.queue.accept(listener.as_fd(), 0, Step::Accept as u64);
     let file = u32::try_from(finish(&mut ring, Step::Accept)?.result).expect("not negative");
-    let peer = ring.queue.peer(0);
+    let peer = parse_address(&ring.queue.peer(0));
     if peer != Some(client.local_addr().map_err(network)?) {
         return Err(format!("accept told a wrong peer {peer:?}"));
     }

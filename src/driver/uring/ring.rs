@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::driver::sys::{Queue, QueueSizes, QueueStep};
+use crate::driver::sys::Queue;
 use crate::limits::READ_BYTES_PER_TURN;
 
 /// Sizes of a driver. The defaults are for service; tests make them small to meet the ends of things.
@@ -48,6 +48,37 @@ impl Default for Options {
             completions_per_turn: 8192,
         }
     }
+}
+
+/// Sizes of one ring.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::driver) struct QueueSizes {
+    /// Submission entries, a power of two; the completion queue is given separately.
+    pub(in crate::driver) submissions: u32,
+    /// Completion entries, a power of two, at least 4 times the submissions.
+    pub(in crate::driver) completions: u32,
+    /// Direct descriptors.
+    pub(in crate::driver) files: u32,
+    /// Receive buffers, a power of two.
+    pub(in crate::driver) buffers: u16,
+    /// Bytes of each.
+    pub(in crate::driver) buffer_bytes: u32,
+    /// Accepts that may be in flight: each has a sockaddr of its own.
+    pub(in crate::driver) accepts: u16,
+    /// Eventfds that may be read at once.
+    pub(in crate::driver) wakes: u16,
+    /// Operations pushed before they are submitted.
+    pub(in crate::driver) slice: u32,
+}
+
+/// At which step the making of a ring failed: it decides the advice that goes with the error.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::driver) enum QueueStep {
+    Setup,
+    Files,
+    Buffers,
+    Restrictions,
+    Enable,
 }
 
 /// A ring with the state that it needs beside the queue.
