@@ -83,6 +83,9 @@ impl Flags {
     /// It was closed as a slow reader: reset it at the deadline.
     pub const RESET: Self = Self(1 << 10);
 
+    /// Our Close frame is queued: no frame may follow it (RFC 6455 section 5.5.1).
+    pub const CLOSE_QUEUED: Self = Self(1 << 11);
+
     /// Sets a flag.
     pub fn insert(&mut self, flag: Self) {
         self.0 |= flag.0;

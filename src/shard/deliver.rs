@@ -74,6 +74,10 @@ impl Shard {
     /// Queues a held frame to one connection.
     pub(super) fn queue_shared(&mut self, slot: u32, frame: FrameId) {
         let line = &mut self.hot[slot as usize];
+        // An answer of several frames may have met the hard bound with an earlier one.
+        if line.flags.contains(Flags::CLOSE_QUEUED) {
+            return;
+        }
         if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX && line.phase == Phase::Open {
             self.close_slow(slot);
             return;

@@ -198,6 +198,7 @@ impl Shard {
         let mut frame = Vec::new();
         websocket::encode_close(&mut frame, code, reason);
         self.queue(slot, frame.into());
+        self.hot[slot as usize].flags.insert(Flags::CLOSE_QUEUED);
     }
 
     /// Takes the connection out of everything that others see: channels, rosters, counts.

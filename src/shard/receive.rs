@@ -191,6 +191,7 @@ impl Shard {
             self.hot[slot as usize].phase = Phase::Closing;
             let payload = code.map(u16::to_be_bytes);
             self.send_frame(slot, Opcode::Close, payload.as_ref().map_or(&[], |code| code.as_slice()));
+            self.hot[slot as usize].flags.insert(Flags::CLOSE_QUEUED);
             let connection = self.key(slot);
             self.deadlines.push(Deadline::CloseAnswer, self.now.monotonic_ms + limits::CLOSE_WITHIN_MS, connection);
         }

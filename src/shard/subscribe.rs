@@ -126,9 +126,12 @@ impl Shard {
                 server_event::encode_subscription_succeeded(out, &name);
             });
             let frame = self.frames.hold(frame);
-            for Waiting { connection, .. } in joined {
+            // All are subscribers before the first is told: to tell one may close it, and then the others must count.
+            for Waiting { connection, .. } in &joined {
                 self.channels[index as usize].subscribers.insert(connection.slot);
                 self.stats.subscriptions += 1;
+            }
+            for Waiting { connection, .. } in joined {
                 self.queue_shared(connection.slot, frame);
             }
             self.frames.release(frame);

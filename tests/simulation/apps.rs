@@ -20,8 +20,14 @@ pub(crate) struct AppFacts {
     pub(crate) members_max: u32,
     /// Bytes of event data.
     pub(crate) data_bytes_max: u32,
+    /// WebSockets at once; 0 is no quota.
+    pub(crate) connections_max: u32,
+    /// Over quota is 4100 instead of 4004.
+    pub(crate) soft_quota: bool,
     /// False while disabled.
     pub(crate) enabled: bool,
+    /// True once deleted.
+    pub(crate) deleted: bool,
     /// Channels that are used.
     pub(crate) channels: Vec<String>,
 }
@@ -59,7 +65,10 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                 client_events: number == 0,
                 members_max: if number == 0 { 100 } else { 2 },
                 data_bytes_max,
+                connections_max: 0,
+                soft_quota: false,
                 enabled: true,
+                deleted: false,
                 channels,
             }
         })
@@ -83,9 +92,11 @@ pub(crate) fn tokens() -> Vec<TokenFacts> {
 
 /// The directory that shows these facts.
 pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) -> Arc<Directory> {
+    let apps_deleted: Vec<bool> = apps.iter().map(|app| app.deleted).collect();
     let apps = apps
         .iter()
         .enumerate()
+        .filter(|(_, app)| !app.deleted)
         .map(|(number, app)| App {
             serial: AppSerial(number as u32 + 1),
             id: app.id.as_str().into(),
@@ -95,8 +106,8 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
             settings: AppSettings {
                 client_events: app.client_events,
                 tls_only: false,
-                max_connections: 0,
-                connection_limit_soft: false,
+                max_connections: app.connections_max,
+                connection_limit_soft: app.soft_quota,
                 max_event_data_bytes: app.data_bytes_max,
                 max_presence_members: app.members_max,
                 allowed_origins: Vec::new(),
@@ -105,6 +116,7 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
         .collect();
     let tokens = tokens
         .iter()
+        .filter(|token| !apps_deleted[token.app])
         .map(|token| Token {
             id: token.id.as_str().into(),
             hash: sha256(&token.text),

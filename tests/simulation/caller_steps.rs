@@ -32,7 +32,7 @@ impl World {
 
     /// One step of an HTTP client.
     pub(crate) fn step_caller(&mut self, number: usize) {
-        match self.random.weighted(&[60, 8, 16, 3, 3, 3]) {
+        match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2]) {
             0 => {
                 for _ in 0..self.random.between(1, 3) {
                     if self.callers[number].can_talk() {
@@ -44,6 +44,8 @@ impl World {
             2 => self.ask_in_vain(number),
             3 => self.break_off(number),
             4 if self.scenario.bad_input => self.break_http(number),
+            5 if self.scenario.bad_input => self.dangle(number),
+            6 => self.burst(number),
             _ => {
                 let caller = &mut self.callers[number];
                 caller.stalled = !caller.stalled;
@@ -62,8 +64,12 @@ impl World {
             headers: String::new(),
             body: Vec::new(),
             owed: Owed {
-                statuses: if self.apps[app].enabled { vec![200] } else { vec![403] },
-                statuses_in_flux: vec![200, 401, 403],
+                statuses: match (self.apps[app].deleted, self.apps[app].enabled) {
+                    (true, _) => vec![404],
+                    (false, false) => vec![403],
+                    (false, true) => vec![200],
+                },
+                statuses_in_flux: vec![200, 401, 403, 404],
                 groups: Vec::new(),
                 started: self.tick,
                 app,
@@ -94,7 +100,7 @@ impl World {
                 let token = &self.tokens[*self.random.pick(&tokens)];
                 draft.headers.push_str(&format!("Authorization: Bearer {}\r\n", token.text));
                 draft.owed.token = Some(token.id.clone());
-                if token.revoked {
+                if token.revoked && !self.apps[app].deleted {
                     draft.owed.statuses = if self.apps[app].enabled { vec![401] } else { vec![401, 403] };
                 }
             }
@@ -163,6 +169,7 @@ impl World {
     ) -> (Group, Value) {
         let group = self.model.next_group();
         let padding = match (self.scenario.large_events, self.random.below(8)) {
+            (true, 0..4) if self.scenario.flood => self.random.between(500_000, 780_000),
             (true, 0..4) => self.random.between(50_000, 250_000),
             (false, 0) => self.random.between(200, 9_000),
             (true | false, _) => 0,
@@ -223,7 +230,8 @@ impl World {
         let app = self.random.weighted(&[3, 1]);
         let mut draft = self.draft("/batch_events", app);
         let mut batch = Vec::new();
-        for _ in 0..self.random.between(1, 5) {
+        let events = if self.scenario.large_events { 1 } else { self.random.between(1, 5) };
+        for _ in 0..events {
             let channel = self.random.pick(&self.apps[app].channels).clone();
             let (group, mut event) = self.new_publish(number, app, vec![channel.clone()], None);
             event["channel"] = json!(channel);
@@ -243,7 +251,11 @@ impl World {
         draft.body = json!({"name": "never", "channel": "room", "data": "never"}).to_string().into_bytes();
         let refused = |status: u16| if enabled { vec![status] } else { vec![403] };
         // Whether a disabled app or a bad proof is told first is open.
-        let unproven = if enabled { vec![401] } else { vec![401, 403] };
+        let unproven = match (self.apps[app].deleted, enabled) {
+            (true, _) => vec![404],
+            (false, true) => vec![401],
+            (false, false) => vec![401, 403],
+        };
         match self.random.below(9) {
             0 => {
                 self.authenticate(&mut draft);
@@ -288,7 +300,8 @@ impl World {
                 draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
             }
             7 => {
-                draft.method = "GET";
+                draft.method = if self.random.one_in(3) { "HEAD" } else { "GET" };
+                draft.owed.no_body = draft.method == "HEAD";
                 draft.path = "/up".to_owned();
                 draft.body.clear();
                 draft.owed.statuses = vec![200];
@@ -303,10 +316,42 @@ impl World {
         }
         draft.owed.statuses_in_flux = match draft.owed.told {
             Told::Text => Vec::new(),
-            Told::Nothing | Told::Counts(_) => vec![400, 401, 403, 413],
+            Told::Nothing | Told::Counts(_) => vec![400, 401, 403, 404, 413],
         };
         draft.owed.token = None;
         self.send_request(number, draft);
+    }
+
+    /// More requests at once than may be owed; long answers where the scenario has them.
+    fn burst(&mut self, number: usize) {
+        for _ in 0..self.random.between(64, 100) {
+            if !self.callers[number].can_talk() {
+                return;
+            }
+            if !self.scenario.long_answers {
+                self.publish(number, false);
+                continue;
+            }
+            let mut channels: Vec<String> = (0..90).map(|channel| format!("{}{channel:0>190}", "n")).collect();
+            channels.push(self.random.pick(&self.apps[0].channels).clone());
+            self.publish_to(number, 0, channels, false);
+        }
+    }
+
+    /// A request that stays half: its connection is closed in time (threat T14).
+    fn dangle(&mut self, number: usize) {
+        let caller = &mut self.callers[number];
+        self.wires[caller.wire]
+            .client_write(b"POST /apps/1/events HTTP/1.1\r\nHost: relay\r\nContent-Length: 10\r\n\r\nabc");
+        caller.ended = true;
+        caller.may_vanish = true;
+        caller.dangling_since_ms = Some(self.system.now.monotonic_ms);
+        let mut draft = self.draft("/events", 0);
+        draft.owed.statuses = vec![408];
+        draft.owed.statuses_in_flux = Vec::new();
+        draft.owed.error_style = ErrorStyle::Any;
+        draft.owed.last = true;
+        self.callers[number].owed.push_back(draft.owed);
     }
 
     /// A request that never becomes whole.

@@ -4,12 +4,14 @@
 //! `RELAY_SIM_SEEDS=100000` runs more of them.
 //!
 //! - `system` drives the shards and uses every freedom of the driver's contract; `network` is TCP.
-//! - `client` speaks both protocols with codecs of its own; `socket_steps` and `caller_steps` are what clients do.
+//! - `client` speaks both protocols with codecs of its own; `socket_steps` and `caller_steps` are what clients do,
+//!   `socket_reads` and `caller_reads` what they make of the answers.
 //! - `reference` is the model, `assertions` what must hold when all is at rest, `scheduler` who moves next.
 //! - `fault` breaks the contract on purpose, so that the checks are seen to catch it.
 
 mod apps;
 mod assertions;
+mod caller_reads;
 mod caller_steps;
 mod client;
 mod fault;
@@ -19,6 +21,7 @@ mod reference;
 mod regressions;
 mod runner;
 mod scheduler;
+mod socket_reads;
 mod socket_steps;
 mod system;
 mod trace;

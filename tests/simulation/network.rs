@@ -71,16 +71,6 @@ impl Wire {
         self.down_end = End::Reset;
     }
 
-    /// True once the client has ended or torn down its direction.
-    pub(crate) fn client_ended(&self) -> bool {
-        self.up_end != End::Open
-    }
-
-    /// Bytes that the client can read now.
-    pub(crate) fn client_readable(&self) -> usize {
-        self.down.len()
-    }
-
     /// Reads up to `bytes_max` bytes.
     pub(crate) fn client_read(&mut self, bytes_max: usize) -> Vec<u8> {
         let count = bytes_max.min(self.down.len());

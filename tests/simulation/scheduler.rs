@@ -1,8 +1,9 @@
 //! Who moves next: chaos in phases, each followed by a rest at which everything is checked, and the end of a run.
 
-use relay::limits::{SLOW_RESET_MS, STALL_MS};
+use relay::limits::{REQUEST_WITHIN_MS, SLOW_RESET_MS, STALL_MS};
 use relay::shard::ShardStats;
 
+use crate::client::caller::Caller;
 use crate::client::socket::{Phase, StepKind};
 use crate::fault::Fault;
 use crate::reference::Tick;
@@ -33,6 +34,9 @@ impl World {
             self.phase_ms = 0;
             if scenario.drains && phase + 1 == scenario.phases {
                 self.start_drain();
+            }
+            if scenario.flood {
+                self.system.hold_lanes(&mut self.random);
             }
             for _ in 0..scenario.steps {
                 self.step();
@@ -121,14 +125,20 @@ impl World {
     /// An app is disabled or enabled, a token revoked, or nothing but the version changes.
     fn change_something(&mut self) {
         let app = self.random.below(self.apps.len());
-        match self.random.below(3) {
-            0 => {
+        match self.random.below(8) {
+            0..3 => {
                 self.apps[app].enabled = !self.apps[app].enabled;
                 for client in self.sockets.iter_mut().filter(|client| client.app == app) {
                     client.may_close.insert(4003);
                 }
             }
-            1 => self.tokens[0].revoked = true,
+            3..6 => self.tokens[0].revoked = true,
+            6 => {
+                self.apps[1].deleted = true;
+                for client in self.sockets.iter_mut().filter(|client| client.app == 1) {
+                    client.may_close.insert(4003);
+                }
+            }
             _ => {}
         }
         self.change_store();
@@ -194,6 +204,7 @@ impl World {
         self.check_rest();
         self.ask_counts();
         self.check_rest();
+        self.check_quota();
         match self.random.below(48) {
             0 => self.outlast_vanished(),
             1..=2 => self.jump(70_000, 7_000),
@@ -240,6 +251,25 @@ impl World {
         now.unix_ms = if self.random.one_in(2) { now.unix_ms + step } else { now.unix_ms - step };
     }
 
+    /// The quota is kept, and a place that became free can be taken (P-CLOSE-2).
+    fn check_quota(&mut self) {
+        let max = self.apps[0].connections_max as usize;
+        let open = self.sockets.iter().filter(|client| client.app == 0 && client.can_talk()).count();
+        assert!(max == 0 || open <= max, "{open} connections of an app that may have {max} (P-CLOSE-2)");
+        if max == 0 || open == max || self.scenario.few_slots || self.draining || !self.apps[0].enabled {
+            return;
+        }
+        self.tick += 1;
+        let newcomer = self.sockets.len();
+        self.connect_socket_of(0, "/app/key-0-0?protocol=7");
+        self.settle();
+        assert_eq!(
+            self.sockets[newcomer].phase,
+            Phase::Open,
+            "{open} of {max} connections are open and one more is refused"
+        );
+    }
+
     /// All that must hold at rest.
     fn check_rest(&mut self) {
         let sockets = &self.sockets;
@@ -261,12 +291,19 @@ impl World {
                 let waits = matches!(steps.last().map(|step| &step.kind), Some(StepKind::Joining { .. }));
                 assert!(!waits, "client {number} waits for its subscription to {channel}");
             }
-            assert!(self.apps[client.app].enabled, "client {number} of a disabled app is still open (P-CLOSE-4)");
+            assert!(client.pings.is_empty(), "client {number} waits for {} pongs", client.pings.len());
+            let app = &self.apps[client.app];
+            assert!(app.enabled && !app.deleted, "client {number} of a disabled app is still open (P-CLOSE-4)");
         }
-        for (number, caller) in self.callers.iter().enumerate().filter(|(_, caller)| !caller.gone && !caller.may_vanish)
-        {
-            assert!(caller.owed.is_empty(), "caller {number} waits for {:?}", caller.owed);
-            assert!(!caller.ended, "caller {number} asked for the end of its connection");
+        let present = |caller: &&Caller| !caller.gone && !caller.may_vanish && self.system.holds(caller.wire);
+        for caller in self.callers.iter().filter(present) {
+            assert!(caller.owed.is_empty(), "a caller waits for {:?}", caller.owed);
+            assert!(!caller.ended, "a caller asked for the end of its connection");
+        }
+        let now = self.system.now.monotonic_ms;
+        for caller in &self.callers {
+            let overdue = caller.dangling_since_ms.is_some_and(|since| since + REQUEST_WITHIN_MS + 2_000 < now);
+            assert!(!overdue || !self.system.holds(caller.wire), "half a request is waited for too long (threat T14)");
         }
         self.check_stats();
     }
@@ -344,6 +381,7 @@ impl World {
                 events: stats.events,
                 deliveries: stats.deliveries,
                 slow_closed: stats.slow_closed,
+                gap_closed: stats.gap_closed,
                 ..ShardStats::default()
             };
             assert_eq!(*stats, expected, "shard {shard} has something left over");

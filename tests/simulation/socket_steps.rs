@@ -17,9 +17,17 @@ impl World {
     pub(crate) fn connect(&mut self) -> usize {
         let number = self.wires.len();
         let [_, _, high, low] = (number as u32).to_be_bytes();
-        let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 1, high, low)), 40_000);
-        let send_buffer_bytes = *self.random.pick(&[300, 4_096, 65_536, 1 << 20]);
-        self.wires.push(Wire::new(peer, send_buffer_bytes));
+        let proxied = self.random.one_in(8);
+        let network = if proxied { 2 } else { 1 };
+        let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, network, high, low)), 40_000);
+        let smallest = if self.scenario.large_events || self.scenario.long_answers { 16_384 } else { 300 };
+        let send_buffer_bytes = smallest.max(*self.random.pick(&[300, 4_096, 65_536, 1 << 20]));
+        let mut wire = Wire::new(peer, send_buffer_bytes);
+        if proxied && self.random.one_in(2) {
+            wire.client_write(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
+            wire.client_write(&[10, 0, high, low, 10, 0, 0, 1, 0x9c, 0x40, 0x17, 0x71]);
+        }
+        self.wires.push(wire);
         let shard = self.random.below(self.system.shards());
         self.system.connect(shard, number, Listener::Public);
         number
@@ -41,19 +49,31 @@ impl World {
             path = bad.to_owned();
             must_close = Some(code);
         }
-        let wire = self.connect();
-        let mut client = SocketClient::new(wire, app, self.random.next() as u32);
+        self.connect_socket_of(app, &path);
+        let client = self.sockets.last_mut().expect("it was just made");
         client.must_close = must_close;
         client.may_close.extend(must_close);
+    }
+
+    /// A WebSocket client connects to this path.
+    pub(crate) fn connect_socket_of(&mut self, app: usize, path: &str) {
+        let wire = self.connect();
+        let mut client = SocketClient::new(wire, app, self.random.next() as u32);
         if self.scenario.few_slots || self.scenario.large_events {
             client.may_close.insert(4100);
             client.may_vanish |= self.scenario.large_events;
+        }
+        if self.scenario.quota && app == 0 {
+            client.may_close.insert(if self.apps[0].soft_quota { 4100 } else { 4004 });
+        }
+        if self.scenario.flood {
+            client.may_close.insert(4200);
         }
         if self.draining {
             client.may_close.insert(4200);
         }
         if self.scenario.store_changes {
-            client.may_close.insert(4003);
+            client.may_close.extend([4001, 4003]);
         }
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -93,7 +113,7 @@ impl World {
         let cut = self.random.between(1, bytes.len() - 1);
         let mut frames = encode_raw(TEXT, &bytes[..cut], client.next_mask());
         if self.random.one_in(2) {
-            frames.extend(client.frame(PING, b"between"));
+            frames.extend(client.ping(b"between"));
         }
         frames.extend(client.frame(CONTINUATION, &bytes[cut..]));
         frames
@@ -230,8 +250,11 @@ impl World {
         for _ in 0..self.random.between(1, 4) {
             self.send_message(number, &json!({"event": "pusher:pong", "data": {}}), Operation::Ping);
         }
-        let frame = self.sockets[number].frame(PING, b"are you there");
-        self.send_frames(number, &frame, Operation::Ping);
+        // What a client asks for and does not read stops its own reading, not more.
+        let pings = if self.scenario.long_answers { 3_000 } else { 1 };
+        let client = &mut self.sockets[number];
+        let frames: Vec<u8> = (0..pings).flat_map(|ping| client.ping(format!("{ping:0>110}").as_bytes())).collect();
+        self.send_frames(number, &frames, Operation::Ping);
     }
 
     /// A subscribe that is refused (P-FAIL).

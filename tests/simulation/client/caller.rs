@@ -70,6 +70,8 @@ pub(crate) struct Caller {
     pub(crate) may_vanish: bool,
     /// The client does not read for now.
     pub(crate) stalled: bool,
+    /// Since when half a request is on its way, on the monotonic clock in ms.
+    pub(crate) dangling_since_ms: Option<u64>,
     /// Answers.
     pub(crate) responses: ResponseReader,
 }
@@ -84,6 +86,7 @@ impl Caller {
             gone: false,
             may_vanish: false,
             stalled: false,
+            dangling_since_ms: None,
             responses: ResponseReader::default(),
         }
     }

@@ -1,11 +1,11 @@
 //! A WebSocket client. Every message that it sends is followed by `pusher:ping`, so that the pongs tell how far the
 //! server has come: what is answered at once stands between two pongs, and what comes later is told apart by them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::Value;
 
-use super::frames::{CLOSE, FrameReader, TEXT, encode};
+use super::frames::{CLOSE, FrameReader, PING, TEXT, encode};
 use super::responses::ResponseReader;
 use crate::network::Wire;
 use crate::reference::Group;
@@ -124,6 +124,8 @@ pub(crate) struct SocketClient {
     pub(crate) close_sent: Option<u16>,
     /// Nothing that the client sends from here on is a message.
     pub(crate) broken: bool,
+    /// Payloads of pings that were sent and whose pongs are owed.
+    pub(crate) pings: VecDeque<Vec<u8>>,
     /// The client does not read for now.
     pub(crate) stalled: bool,
     /// The client neither reads nor answers any more.
@@ -158,6 +160,7 @@ impl SocketClient {
             close_read: None,
             close_sent: None,
             broken: false,
+            pings: VecDeque::new(),
             stalled: false,
             vanished: false,
             event_times: Vec::new(),
@@ -177,6 +180,12 @@ impl SocketClient {
     /// One frame.
     pub(crate) fn frame(&mut self, opcode: u8, payload: &[u8]) -> Vec<u8> {
         encode(opcode, payload, self.next_mask())
+    }
+
+    /// A ping whose pong is owed.
+    pub(crate) fn ping(&mut self, payload: &[u8]) -> Vec<u8> {
+        self.pings.push_back(payload.to_vec());
+        self.frame(PING, payload)
     }
 
     /// True while messages may be sent.

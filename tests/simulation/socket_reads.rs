@@ -1,0 +1,322 @@
+//! What WebSocket clients make of what they read: every frame is checked against what its client asked for.
+
+use serde_json::Value;
+
+use crate::client::frames::{CLOSE, PING, PONG, TEXT};
+use crate::client::responses::Response;
+use crate::client::socket::{Complaint, Operation, Phase, StepKind, decode_roster};
+use crate::network::End;
+use crate::reference::{Outcome, Received, Session};
+use crate::world::World;
+
+impl World {
+    /// A WebSocket client reads up to `bytes_max` bytes. False when there was nothing to see.
+    pub(crate) fn read_socket(&mut self, number: usize, bytes_max: usize) -> bool {
+        let client = &mut self.sockets[number];
+        if client.phase == Phase::Gone || client.stalled || client.vanished {
+            return false;
+        }
+        let wire = &mut self.wires[client.wire];
+        let end = wire.client_sees();
+        let bytes = wire.client_read(bytes_max);
+        if bytes.is_empty() {
+            if end == End::Open {
+                return false;
+            }
+            self.end_socket(number, end);
+            return true;
+        }
+        self.system.trace.mix_bytes(&bytes);
+        self.system.trace.note(|| format!("client {number} reads {}", bytes.escape_ascii()));
+        if client.phase == Phase::Upgrading {
+            client.responses.push(&bytes);
+            let Some(response) = client.responses.next(false) else { return true };
+            self.finish_upgrade(number, &response);
+        } else {
+            client.frames.push(&bytes);
+        }
+        while self.sockets[number].phase != Phase::Gone {
+            let Some(frame) = self.sockets[number].frames.next() else { break };
+            self.handle_frame(number, frame.opcode, &frame.payload);
+        }
+        true
+    }
+
+    /// The answer to the upgrade: refusals too complete it (P-CONN-8).
+    fn finish_upgrade(&mut self, number: usize, response: &Response) {
+        let client = &mut self.sockets[number];
+        assert_eq!(response.status, 101, "the upgrade of client {number}: {response:?}");
+        let accept = tungstenite::handshake::derive_accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(response.header("sec-websocket-accept"), Some(accept.as_str()), "RFC 6455 section 4.2.2");
+        client.phase = Phase::Greeting;
+        let rest = client.responses.take_rest();
+        client.frames.push(&rest);
+    }
+
+    fn handle_frame(&mut self, number: usize, opcode: u8, payload: &[u8]) {
+        let client = &mut self.sockets[number];
+        assert!(client.close_read.is_none(), "a frame after Close (RFC 6455 section 5.5.1) for client {number}");
+        match opcode {
+            TEXT => {
+                let text = std::str::from_utf8(payload).expect("text frames are UTF-8");
+                self.handle_text(number, text);
+            }
+            PING => {
+                let pong = client.frame(PONG, payload);
+                self.wires[self.sockets[number].wire].client_write(&pong);
+            }
+            PONG => {
+                let owed = client.pings.pop_front();
+                assert_eq!(owed.as_deref(), Some(payload), "the pong of client {number} (RFC 6455 section 5.5.3)");
+            }
+            CLOSE => self.handle_close(number, payload),
+            other => unreachable!("the reader lets no opcode {other} pass"),
+        }
+    }
+
+    fn handle_close(&mut self, number: usize, payload: &[u8]) {
+        let client = &mut self.sockets[number];
+        let code = match payload {
+            [] => 1005,
+            [high, low, reason @ ..] => {
+                assert!(std::str::from_utf8(reason).is_ok(), "a close reason is UTF-8");
+                u16::from_be_bytes([*high, *low])
+            }
+            [_] => panic!("half a close code for client {number}"),
+        };
+        assert!(
+            client.may_close.contains(&code),
+            "client {number} was closed with {code}, only {:?} was due",
+            client.may_close
+        );
+        if (4_000..4_300).contains(&code) {
+            assert_eq!(
+                client.last_error,
+                Some(u64::from(code)),
+                "Close {code} without its pusher:error before (P-SDK-13)"
+            );
+        }
+        assert!(code < 4_300, "close code {code} (P-SDK-14)");
+        client.close_read = Some(code);
+        if client.close_sent.is_none() && !client.broken {
+            client.send_close(&mut self.wires[client.wire], code);
+        }
+        self.leave_sessions(number);
+    }
+
+    /// The stream of a WebSocket client ended.
+    fn end_socket(&mut self, number: usize, end: End) {
+        let client = &mut self.sockets[number];
+        let excused =
+            client.may_vanish || client.close_read.is_some() || (end == End::Reset && client.close_sent.is_some());
+        assert!(excused, "client {number} was cut off ({end:?}) without a Close frame");
+        assert!(client.may_vanish || client.frames.pending() == 0, "client {number} was cut off within a frame");
+        self.system.trace.note(|| format!("client {number} sees {end:?}"));
+        self.wires[self.sockets[number].wire].client_finish();
+        self.forget_socket(number);
+    }
+
+    /// A WebSocket client is gone: what it was owed is owed no more.
+    pub(crate) fn forget_socket(&mut self, number: usize) {
+        self.leave_sessions(number);
+        let client = &mut self.sockets[number];
+        client.phase = Phase::Gone;
+        let unanswered: Vec<usize> = client.operations[client.pongs as usize..]
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::ClientEvent { group, .. } => Some(*group),
+                Operation::Ping | Operation::Subscribe | Operation::Unsubscribe | Operation::Refused(_) => None,
+            })
+            .collect();
+        for group in unanswered {
+            if self.model.publishes[group].outcome == Outcome::Open {
+                self.model.answer(&[group], Outcome::Unknown);
+            }
+        }
+    }
+
+    /// The subscriptions of a client end.
+    pub(crate) fn leave_sessions(&mut self, number: usize) {
+        for session in self.sockets[number].sessions() {
+            self.model.sessions[session].live = false;
+        }
+    }
+
+    fn handle_text(&mut self, number: usize, text: &str) {
+        let frame: Value =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("client {number} got {text:?}: {error}"));
+        let event = frame["event"].as_str().unwrap_or_else(|| panic!("a frame without event: {text}"));
+        let client = &mut self.sockets[number];
+        client.last_error = None;
+        if client.phase == Phase::Greeting {
+            return self.handle_greeting(number, event, &frame);
+        }
+        match event {
+            "pusher:pong" => self.handle_pong(number),
+            "pusher:error" => {
+                let data = &frame["data"];
+                assert!(
+                    data.is_object() && data.get("code").is_some(),
+                    "an error has code and message (P-SDK-4): {text}"
+                );
+                client.last_error = data["code"].as_u64();
+                let message = data["message"].as_str().expect("an error has a message").to_owned();
+                client.complaints.push(Complaint::Error(data["code"].as_u64(), message));
+                self.drop_closing_complaint(number);
+            }
+            "pusher:subscription_error" => self.handle_subscription_error(number, &frame),
+            "auth_required" => {
+                let channel = frame["channel"].as_str().expect("auth_required names its channel").to_owned();
+                client.complaints.push(Complaint::AuthRequired(channel));
+            }
+            "pusher_internal:subscription_succeeded" => self.handle_succeeded(number, &frame),
+            _ => self.handle_channel_event(number, event, &frame),
+        }
+    }
+
+    /// An error that goes before a Close that may come (P-SDK-13) is no refusal of a message.
+    fn drop_closing_complaint(&mut self, number: usize) {
+        let client = &mut self.sockets[number];
+        if let Some(Complaint::Error(Some(code), _)) = client.complaints.last()
+            && client.may_close.contains(&(*code as u16))
+            && *code != 4009
+        {
+            client.complaints.pop();
+        }
+    }
+
+    /// P-SDK-1: established or an error comes first.
+    fn handle_greeting(&mut self, number: usize, event: &str, frame: &Value) {
+        let client = &mut self.sockets[number];
+        match event {
+            "pusher:connection_established" => {
+                let data = frame["data"].as_str().expect("data is a string (P-SDK-3)");
+                let data: Value = serde_json::from_str(data).expect("data holds JSON");
+                assert_eq!(data["activity_timeout"].as_u64(), Some(120), "P-SDK-2");
+                let socket_id = data["socket_id"].as_str().expect("a socket id").to_owned();
+                client.socket_id = Some(socket_id.clone());
+                client.phase = Phase::Open;
+                let (high, low) = socket_id.split_once('.').expect("two numbers (P-SDK-23)");
+                assert!(
+                    high.parse::<u64>().is_ok_and(|high| high >= 1) && low.parse::<u64>().is_ok(),
+                    "P-CONN-10: {socket_id}"
+                );
+                let twins = self.sockets.iter().filter(|other| other.socket_id.as_ref() == Some(&socket_id)).count();
+                assert_eq!(twins, 1, "socket id {socket_id} was given twice (P-CONN-10)");
+            }
+            "pusher:error" => {
+                let code = frame["data"]["code"].as_u64().expect("a numeric code before established (P-SDK-5)");
+                client.last_error = Some(code);
+            }
+            other => panic!("the first message of client {number} is {other} (P-SDK-1)"),
+        }
+    }
+
+    fn handle_pong(&mut self, number: usize) {
+        let now = self.system.now.monotonic_ms;
+        let client = &mut self.sockets[number];
+        let passed = client.settle_operation();
+        let operation = client.operations[client.pongs as usize].clone();
+        client.pongs += 1;
+        if let Operation::ClientEvent { group, .. } = operation {
+            let (_, sent) = client.event_sent.remove(0);
+            client.event_times.push((sent, now, passed));
+            let outcome = if passed { Outcome::Accepted(self.tick) } else { Outcome::Refused };
+            check_rate(&client.event_times);
+            self.model.answer(&[group], outcome);
+        }
+    }
+
+    fn handle_subscription_error(&mut self, number: usize, frame: &Value) {
+        let app = &self.apps[self.sockets[number].app];
+        let client = &mut self.sockets[number];
+        let channel = frame["channel"].as_str().expect("it names its channel (P-FAIL-2)").to_owned();
+        let data = &frame["data"];
+        let kind = data["type"].as_str().expect("it has a type (P-FAIL-2)").to_owned();
+        let status = data["status"].as_u64().expect("it has a status (P-FAIL-2)");
+        if (kind.as_str(), status) == ("LimitReached", 4_100) && channel.starts_with("presence-") {
+            assert!(app.members_max < 100, "{channel} cannot be full");
+            let error = client.complaints.pop();
+            assert!(
+                matches!(error, Some(Complaint::Error(None, _))),
+                "pusher:error goes before (P-FAIL-4), not {error:?}"
+            );
+            let step =
+                client.joining_step(&channel).unwrap_or_else(|| panic!("client {number} did not ask for {channel}"));
+            step.kind = StepKind::Refused;
+            return;
+        }
+        client.complaints.push(Complaint::SubscriptionError(channel, kind, status));
+    }
+
+    fn handle_succeeded(&mut self, number: usize, frame: &Value) {
+        let client = &mut self.sockets[number];
+        let channel = frame["channel"].as_str().expect("succeeded names its channel (P-OUT-1)").to_owned();
+        let data = frame["data"].as_str().expect("data is a string (P-SDK-6)");
+        let session = self.model.sessions.len();
+        let step = client.joining_step(&channel).unwrap_or_else(|| panic!("client {number} did not ask for {channel}"));
+        let StepKind::Joining { user } = std::mem::replace(&mut step.kind, StepKind::Joined(session)) else {
+            unreachable!("only a joining step is found");
+        };
+        let roster = if user.is_some() {
+            decode_roster(data)
+        } else {
+            assert_eq!(data, "{}", "P-SDK-6");
+            std::collections::BTreeMap::new()
+        };
+        if let Some(user) = &user {
+            assert!(roster.contains_key(user), "the joiner {user} is in its own roster (P-OUT-2)");
+        }
+        let live = client.is_subscribed(&channel) && client.close_read.is_none();
+        let app = client.app;
+        self.model.sessions.push(Session {
+            client: number,
+            app,
+            channel,
+            from: self.tick,
+            live,
+            received: Vec::new(),
+            user,
+            roster: roster.clone(),
+            changed: std::collections::BTreeSet::new(),
+        });
+        for (user, info) in &roster {
+            self.model.check_offer(session, user, info);
+        }
+    }
+
+    fn handle_channel_event(&mut self, number: usize, event: &str, frame: &Value) {
+        let channel = frame["channel"].as_str().unwrap_or_else(|| panic!("client {number} got {frame}"));
+        let session = self.sockets[number]
+            .session_of(channel)
+            .unwrap_or_else(|| panic!("client {number} is not subscribed to {channel} and got {frame}"));
+        let data = frame["data"].as_str().unwrap_or_else(|| panic!("data is a string (P-SDK-8): {frame}"));
+        match event {
+            "pusher_internal:member_added" => {
+                let member: Value = serde_json::from_str(data).expect("a member is JSON");
+                let user = member["user_id"].as_str().expect("user_id is a string (P-SDK-9)");
+                self.model.member_added(session, user, &member["user_info"]);
+            }
+            "pusher_internal:member_removed" => {
+                let member: Value = serde_json::from_str(data).expect("a member is JSON");
+                let user = member["user_id"].as_str().expect("user_id is a string (P-SDK-9)");
+                self.model.member_removed(session, user);
+            }
+            name => {
+                assert!(!name.starts_with("pusher"), "client {number} got {frame}");
+                self.model.receive(session, &Received { name, data, user_id: frame["user_id"].as_str() });
+            }
+        }
+    }
+}
+
+/// P-LIM-9: in no span of time more events passed than ten and ten per second.
+fn check_rate(times: &[(u64, u64, bool)]) {
+    let Some((_, end, _)) = times.last() else { return };
+    let mut passed = 0;
+    for (sent, _, accepted) in times.iter().rev() {
+        passed += u64::from(*accepted);
+        let span_ms = end - sent;
+        assert!(passed <= 10 + span_ms / 100 + 1, "{passed} client events passed within {span_ms} ms (P-LIM-9)");
+    }
+}
