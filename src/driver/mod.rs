@@ -72,10 +72,10 @@ pub enum DriverKind {
 }
 
 impl DriverKind {
-    /// Its name in the log, in metrics and on the command line.
+    /// Its name in the log, in metrics and in the line at start.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Uring => "uring",
+            Self::Uring => "io_uring",
             Self::Epoll => "epoll",
         }
     }
@@ -87,7 +87,7 @@ impl DriverKind {
 /// What makes the loop impossible; a driver that the kernel refuses is found by its probe before.
 pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     match kind {
-        DriverKind::Uring => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        DriverKind::Uring => uring::run(setup, core),
         DriverKind::Epoll => epoll::run(setup, core),
     }
 }

@@ -331,8 +331,11 @@ impl Queue {
     /// Takes completions until none waits or `limit` have been taken.
     pub(super) fn gather(&mut self, limit: usize) {
         self.submit();
-        // One enter runs 20 pieces of deferred work, or as many as are waited for (since 6.13).
-        while self.completions.len() < limit && self.ring.submission().taskrun() && self.failure.is_none() {
+        // One enter runs 20 pieces of deferred work, or as many as are waited for (since 6.13). The flag may outlive
+        // the work that it tells of: it is set after the work was queued, maybe after that was done.
+        let mut taken = usize::MAX;
+        while self.completions.len() < limit && self.completions.len() != taken && self.ring.submission().taskrun() {
+            taken = self.completions.len();
             self.enter(GATHERED_AT_ONCE, Some(Timespec::new()));
         }
     }
@@ -398,14 +401,6 @@ impl Queue {
         !self.completions.is_empty()
     }
 
-    /// Whether completions wait here, or in the kernel for the next enter.
-    pub(super) fn has_completions(&mut self) -> bool {
-        !self.completions.is_empty() || !self.ring.completion().is_empty() || {
-            let submissions = self.ring.submission();
-            submissions.taskrun() || submissions.cq_overflow()
-        }
-    }
-
     /// Lets go of memory that a burst of completions took.
     pub(super) fn shrink(&mut self) {
         if self.completions.is_empty() && self.completions.capacity() > COMPLETIONS_KEPT {
@@ -433,8 +428,8 @@ impl Queue {
         self.eventfd.as_ref().expect("open until drop").as_raw_fd()
     }
 
-    /// Switches the eventfd on before a sleep and off after it. After switching it on, look at
-    /// [`Queue::has_completions`] once more: the fence makes that look see what came without a signal.
+    /// Switches the eventfd on before a sleep and off after it. Work that came before it was on has not been told of:
+    /// gather after switching it on.
     pub(super) fn announce(&mut self, on: bool) {
         let completion = self.ring.completion();
         if on {

@@ -409,7 +409,7 @@ impl Child {
         };
         let kind = match std::env::var("CHILD_DRIVER").as_deref() {
             Ok("epoll") => DriverKind::Epoll,
-            Ok("uring") => DriverKind::Uring,
+            Ok("io_uring") => DriverKind::Uring,
             other => panic!("no such driver: {other:?}"),
         };
         let limit = Some(descriptors.parse().expect("a number"));

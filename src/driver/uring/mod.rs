@@ -19,7 +19,6 @@
 //! - Every buffer that a completion hands over goes back to the ring before the next receive (U6, U7).
 //! - An accept is started only where a slot and a direct descriptor are free for it (U9).
 
-use std::collections::VecDeque;
 use std::io;
 
 use self::ring::Ring;
@@ -101,8 +100,6 @@ struct Driver<'a, C> {
     options: Options,
     /// Receives put off to the next turn: their connections have used up their budget.
     over_budget: Vec<u32>,
-    /// Receives put off until buffers are free, in the order in which they are served, with their rings.
-    starved: VecDeque<u32>,
     /// Connections whose FIN may be due.
     fin_due: Vec<u32>,
     accepting: accept::Accepting,
@@ -114,6 +111,7 @@ impl<'a, C: Core> Driver<'a, C> {
     fn new(mut setup: ShardSetup, core: &'a mut C, options: Options) -> io::Result<Self> {
         let slots = setup.slots.min(token::SLOTS_MAX);
         let mut first = Ring::open(&options, slots).map_err(|refusal| refusal.into_error())?;
+        first.queue.announce(false);
         let turn = Turn::new(&mut setup);
         for listener in &setup.listeners {
             // A nonblocking listener would answer EAGAIN where an accept is to wait.
@@ -131,7 +129,6 @@ impl<'a, C: Core> Driver<'a, C> {
             connections: Vec::with_capacity(slots as usize),
             options,
             over_budget: Vec::new(),
-            starved: VecDeque::new(),
             fin_due: Vec::new(),
             turn_number: 0,
             figures: Figures::default(),
@@ -169,14 +166,12 @@ impl<'a, C: Core> Driver<'a, C> {
     fn wait(&mut self) {
         let mut wait = self.turn.sleep(self.core);
         for further in self.rings.iter_mut().skip(1) {
-            further.queue.submit();
             further.queue.announce(true);
+            further.queue.gather(usize::MAX);
         }
-        let busy = !self.over_budget.is_empty()
-            || !self.starved.is_empty()
-            || self.rings.iter_mut().skip(1).any(|ring| ring.queue.has_completions())
-            || self.rings[0].queue.has_taken();
-        if busy {
+        let taken = self.rings.iter().any(|ring| ring.queue.has_taken());
+        let starved = self.rings.iter().any(|ring| !ring.starved.is_empty());
+        if taken || starved || !self.over_budget.is_empty() {
             wait = Wait::No;
         }
         match self.accepting.limit(wait, self.turn.now()) {

@@ -1,5 +1,6 @@
 //! One ring of a shard: its queue, its direct descriptors, its seats for accepts; and how it is made.
 
+use std::collections::VecDeque;
 use std::io;
 
 use rustix::process::{Resource, getrlimit};
@@ -39,7 +40,7 @@ impl Default for Options {
             completions: 8192,
             files_max: u32::MAX,
             rings_max: 64,
-            buffers: 1024,
+            buffers: 256,
             buffer_bytes: 2048,
             accepts: 16,
             slice: 128,
@@ -58,6 +59,8 @@ pub(super) struct Ring {
     pub(super) files_used: u32,
     /// Receives under way.
     pub(super) receives: u32,
+    /// Connections whose receive is put off until buffers are free, in the order in which they are served.
+    pub(super) starved: VecDeque<u32>,
     seats: Vec<Seat>,
     /// Seats taken.
     accepts: u32,
@@ -89,7 +92,7 @@ impl Ring {
         };
         let queue = Queue::open(sizes).map_err(|(step, error)| Refusal { step, error })?;
         let seats = vec![Seat::Free; usize::from(seats)];
-        Ok(Self { queue, files, files_used: 0, receives: 0, seats, accepts: 0 })
+        Ok(Self { queue, files, files_used: 0, receives: 0, starved: VecDeque::new(), seats, accepts: 0 })
     }
 
     /// Whether all direct descriptors are held by connections or spoken for by accepts.
