@@ -406,7 +406,10 @@ fn decode_seconds(digits: &[u8]) -> Option<u64> {
 /// Not in constant time: the expected digest covers the request's own body and is no secret.
 fn is_md5_of(digest: &[u8], body: &[u8]) -> bool {
     let mut given = [0_u8; 16];
-    const_hex::decode_to_slice(digest, &mut given).is_ok() && Md5::digest(body)[..] == given
+    // The decoder would skip a leading `0x`, so the length is not left to it.
+    digest.len() == 2 * given.len()
+        && const_hex::decode_to_slice(digest, &mut given).is_ok()
+        && Md5::digest(body)[..] == given
 }
 
 /// Seconds since 1970 as `2013-09-29T08:46:33Z`; what lies beyond the year 9999 as the number itself.
