@@ -73,7 +73,8 @@ fn broken_framing_closes_with_1002() {
 #[test]
 fn binary_closes_with_1003() {
     unharmed_by(8 * MIB, |server| {
-        for bytes in [frame(FIN | BINARY, b"x"), frame(FIN | BINARY, b""), frame(BINARY, b"x")] {
+        let fragments = [frame(BINARY, b"x"), frame(FIN, b"y")].concat();
+        for bytes in [frame(FIN | BINARY, b"x"), frame(FIN | BINARY, b""), fragments] {
             closes_with(server, "binary", &bytes, 1003);
         }
     });
