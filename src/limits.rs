@@ -136,6 +136,9 @@ pub const TOKEN_USE_WRITE_MS: u64 = 60_000;
 /// Token uses that may wait for the keeper; further ones are dropped, a later use of the token makes up for it.
 pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
 
+/// A drain that takes this much longer than it may is cut off, in ms.
+pub const DRAIN_OVERTIME_MS: u64 = 5_000;
+
 /// Events that a driver feeds before it drains outputs and flushes.
 pub const EVENTS_PER_TURN: usize = 512;
 /// Bytes that one connection may bring in per turn; the rest waits its turn behind the others.

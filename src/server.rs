@@ -1,9 +1,31 @@
 //! Assembly: listeners, drivers, the keeper of the store, signals.
+//!
+//! One thread per shard; the calling thread waits for what they and the operator say. Shards end together: each serves the
+//! others until the last one has drained (P-CLOSE-1). A shard that panics ends the process, as a server with a dead
+//! shard would go on accepting connections that nobody serves.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crate::config::ServeConfig;
-use crate::store::Store;
+use ring::rand::{SecureRandom, SystemRandom};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{IoChoice, MetricsPort, ServeConfig};
+use crate::driver::capacity::{self, Capacity};
+use crate::driver::clock::Clock;
+use crate::driver::control::Control;
+use crate::driver::listener::{self, BindError, Bound, BoundListener};
+use crate::driver::mailbox::Mailbox;
+use crate::driver::{self, DriverKind, ShardSetup, uring};
+use crate::limits::{DRAIN_OVERTIME_MS, MAILBOX_SLOTS};
+use crate::shard::{Listener, Mail, Shard, ShardConfig, ShardIndex};
+use crate::store::keeper::Keeper;
+use crate::store::{Store, StoreError};
 
 /// What is served, once it is: the ports that were really bound and the driver that won.
 #[derive(Clone, Debug)]
@@ -23,12 +45,367 @@ pub struct Listening {
 /// Why serving could not start or had to end; each reads as one line with cause and fix.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A listener, thread or ring could not be made.
-    #[error("{0}")]
-    Start(String),
+    /// A port could not be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// `--io uring` where io_uring cannot be used.
+    #[error("--io uring was asked for and cannot be served: {0}")]
+    Uring(String),
+    /// The first snapshot of apps could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too few descriptors for anybody to connect.
+    #[error(
+        "{limit} descriptors are too few for {shards} shards; raise the limit (ulimit -n, LimitNOFILE=) or run fewer shards"
+    )]
+    Descriptors {
+        /// The limit.
+        limit: u64,
+        /// The shards.
+        shards: u16,
+    },
+    /// A thread, an eventfd or randomness could not be had.
+    #[error("cannot {doing}: {cause}")]
+    Start {
+        /// What was done.
+        doing: &'static str,
+        /// What the system said.
+        cause: String,
+    },
+    /// A running loop failed.
+    #[error("shard {shard} ended: {cause}")]
+    Shard {
+        /// Which.
+        shard: ShardIndex,
+        /// What the system said.
+        cause: String,
+    },
 }
 
-/// Serves until drained (P-CLOSE-1). `on_listening` is called once, when connections are accepted.
-pub fn run(_config: &ServeConfig, _store: Store, _on_listening: impl FnOnce(&Listening)) -> Result<(), ServeError> {
-    todo!()
+/// What a start needs of the system, had before anything is written or told: most starts that fail, fail here.
+pub struct Prepared {
+    kind: DriverKind,
+    driver_reason: String,
+    capacity: Capacity,
+    public: Bound,
+    metrics: Result<Bound, BindError>,
+}
+
+/// Chooses the driver, finds room for connections and binds the ports. Peers that connect from now on wait.
+///
+/// # Errors
+/// A port, a driver or descriptors that cannot be had.
+pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
+    let public = listener::bind(config.listen, usize::from(config.shards))?;
+    let metrics = match (listener::bind(config.metrics_listen, 1), config.metrics_port) {
+        (Err(error), MetricsPort::Required) => return Err(error.into()),
+        (bound, MetricsPort::Required | MetricsPort::Optional) => bound,
+    };
+    let (kind, driver_reason) = choose_driver(config.io)?;
+    let capacity = capacity_of(kind, config)?;
+    Ok(Prepared { kind, driver_reason, capacity, public, metrics })
+}
+
+/// Serves until drained (P-CLOSE-1). `on_listening` is called once, when connections are accepted and all loops run.
+///
+/// # Errors
+/// Whatever prevents the start, before `on_listening` is called; or a loop that failed later.
+pub fn run(
+    config: &ServeConfig,
+    prepared: Prepared,
+    store: Store,
+    on_listening: impl FnOnce(&Listening),
+) -> Result<(), ServeError> {
+    let (events, inbox) = mpsc::channel();
+    let signals = SignalThread::start(events.clone())?;
+    let Prepared { kind, driver_reason, capacity, mut public, metrics } = prepared;
+    if let Err(error) = &metrics {
+        tracing::warn!(%error, "going on without the metrics port");
+    }
+    let metrics = metrics.ok();
+    match (config.io, kind) {
+        (IoChoice::Auto, DriverKind::Epoll) => tracing::warn!(reason = driver_reason, "chose epoll"),
+        _ => tracing::info!(reason = driver_reason, "chose {}", kind.name()),
+    }
+    tracing::info!(connections_per_shard = capacity.slots, "room for connections");
+    let listening = Listening {
+        public: public.address,
+        metrics: metrics.as_ref().map(|bound| bound.address),
+        driver: kind.name(),
+        driver_reason,
+        shards: config.shards,
+    };
+
+    let mailboxes = mailboxes(config.shards)?;
+    let started = events.clone();
+    let report = Box::new(move || drop(started.send(Event::ShardStarted)));
+    let control = Arc::new(Control::with_started(Arc::clone(&mailboxes), report));
+    let shared = Shared {
+        kind,
+        capacity,
+        boot_secret: boot_secret()?,
+        directory: Arc::new(store.directory()?),
+        keeper: Arc::new(keeper(store, &control)?),
+        mailboxes,
+        control: Arc::clone(&control),
+        clock: Clock::start(),
+        events,
+    };
+    // Shard 0 serves health and metrics beside its share of the public port.
+    let mut metrics = metrics.into_iter().flat_map(|bound| bound.sockets);
+    let threads = (0..config.shards).zip(public.sockets.drain(..)).map(|(index, socket)| {
+        let public = BoundListener { kind: Listener::Public, socket };
+        let metrics = metrics.next().map(|socket| BoundListener { kind: Listener::Metrics, socket });
+        shared.spawn(config, index, std::iter::once(public).chain(metrics).collect())
+    });
+    let threads = threads.collect::<Result<Vec<_>, _>>();
+    if threads.is_err() {
+        control.stop();
+    }
+    // From here on only threads send events, so the inbox ends with them.
+    drop(shared);
+    let threads = threads?;
+    let ended = attend(&inbox, &control, config, threads.len(), || on_listening(&listening));
+    for thread in threads {
+        thread.join().expect("a panic on it would have ended the process");
+    }
+    drop(signals);
+    ended
+}
+
+/// What all shard threads are made from.
+struct Shared {
+    kind: DriverKind,
+    capacity: Capacity,
+    boot_secret: [u8; 16],
+    directory: Arc<crate::app::Directory>,
+    keeper: Arc<Keeper>,
+    mailboxes: Arc<[Mailbox<Mail>]>,
+    control: Arc<Control>,
+    clock: Clock,
+    events: Sender<Event>,
+}
+
+/// What the server waits for.
+enum Event {
+    /// SIGTERM or SIGINT.
+    Signal(i32),
+    /// A loop runs.
+    ShardStarted,
+    /// A loop returned.
+    ShardEnded(ShardIndex, std::io::Result<()>),
+}
+
+impl Shared {
+    fn spawn(
+        &self,
+        config: &ServeConfig,
+        index: ShardIndex,
+        listeners: Vec<BoundListener>,
+    ) -> Result<JoinHandle<()>, ServeError> {
+        let keeper = Arc::clone(&self.keeper);
+        let setup = ShardSetup {
+            index,
+            listeners,
+            mailboxes: Arc::clone(&self.mailboxes),
+            control: Arc::clone(&self.control),
+            clock: self.clock,
+            slots: self.capacity.slots,
+            refusal_slots: self.capacity.refusal_slots,
+            token_used: Box::new(move |token, at| keeper.token_used(token, at.unix_ms)),
+        };
+        let shard = ShardConfig {
+            index,
+            shards: config.shards,
+            slots: self.capacity.slots,
+            boot_secret: self.boot_secret,
+            directory: Arc::clone(&self.directory),
+            options: config.shard.clone(),
+        };
+        let kind = self.kind;
+        let shards = config.shards;
+        let events = self.events.clone();
+        let run = move || {
+            let _abort = AbortOnPanic { shard: index };
+            pin(index, shards);
+            // Made here, so that its memory is near its core.
+            let mut core = Shard::new(shard);
+            let ended = driver::run(kind, setup, &mut core);
+            // The server hears of the end when all of this shard is gone, its hold on the keeper included.
+            drop(core);
+            let _ = events.send(Event::ShardEnded(index, ended));
+        };
+        std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(run)
+            .map_err(|error| start("start a thread", error))
+    }
+}
+
+/// Waits for signals and shards until all shards have ended.
+fn attend(
+    inbox: &Receiver<Event>,
+    control: &Control,
+    config: &ServeConfig,
+    shards: usize,
+    on_listening: impl FnOnce(),
+) -> Result<(), ServeError> {
+    let mut on_listening = Some(on_listening);
+    let (mut starting, mut running) = (shards, shards);
+    let mut deadline: Option<Instant> = None;
+    let mut failure = Ok(());
+    while running > 0 {
+        match receive(inbox, deadline) {
+            Ok(Event::ShardStarted) => {
+                starting -= 1;
+                if starting == 0 {
+                    on_listening.take().expect("each shard starts once")();
+                }
+            }
+            Ok(Event::Signal(signal)) if deadline.is_some() => {
+                tracing::warn!("a second signal: exiting at once");
+                #[allow(clippy::disallowed_methods, reason = "at once is what the second signal asks for")]
+                std::process::exit(128 + signal);
+            }
+            Ok(Event::Signal(_)) => {
+                let drain = Duration::from_millis(config.shard.drain_ms);
+                tracing::info!("draining for at most {drain:?}; a second signal exits at once");
+                deadline = Some(Instant::now() + drain + Duration::from_millis(DRAIN_OVERTIME_MS));
+                control.drain();
+            }
+            Ok(Event::ShardEnded(shard, ended)) => {
+                running -= 1;
+                if let Err(error) = ended {
+                    failure = Err(ServeError::Shard { shard, cause: error.to_string() });
+                    control.stop();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!("the drain took too long: stopping");
+                deadline = Some(Instant::now() + Duration::from_secs(3_600));
+                control.stop();
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    failure
+}
+
+fn receive(inbox: &Receiver<Event>, deadline: Option<Instant>) -> Result<Event, RecvTimeoutError> {
+    match deadline {
+        Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    }
+}
+
+/// The driver and why, one sentence.
+fn choose_driver(choice: IoChoice) -> Result<(DriverKind, String), ServeError> {
+    match choice {
+        IoChoice::Epoll => Ok((DriverKind::Epoll, "--io epoll was asked for".to_owned())),
+        IoChoice::Uring => match uring::probe() {
+            Ok(()) => Ok((DriverKind::Uring, "--io uring was asked for and a test connection worked".to_owned())),
+            Err(cause) => Err(ServeError::Uring(cause)),
+        },
+        IoChoice::Auto => match uring::probe() {
+            Ok(()) => Ok((DriverKind::Uring, "a test connection over io_uring worked".to_owned())),
+            Err(cause) => Ok((DriverKind::Epoll, format!("io_uring cannot be used here: {cause}"))),
+        },
+    }
+}
+
+fn capacity_of(kind: DriverKind, config: &ServeConfig) -> Result<Capacity, ServeError> {
+    let limit = capacity::raise_descriptor_limit();
+    let by_descriptors = Capacity::from_descriptors(limit, config.shards)
+        .ok_or(ServeError::Descriptors { limit, shards: config.shards })?;
+    let by_memory = Capacity::from_memory(capacity::memory_bytes(), config.shards);
+    let possible = match kind {
+        DriverKind::Uring => by_memory,
+        DriverKind::Epoll if by_memory.slots < by_descriptors.slots => by_memory,
+        DriverKind::Epoll => by_descriptors,
+    };
+    Ok(config.connections_max.map_or(possible, |connections| possible.limited(connections, config.shards)))
+}
+
+fn mailboxes(shards: u16) -> Result<Arc<[Mailbox<Mail>]>, ServeError> {
+    let mailboxes = (0..shards).map(|_| Mailbox::new(MAILBOX_SLOTS)).collect::<Result<Vec<_>, _>>();
+    mailboxes.map(Arc::from).map_err(|error| start("make an eventfd", error))
+}
+
+fn keeper(store: Store, control: &Arc<Control>) -> Result<Keeper, ServeError> {
+    let control = Arc::clone(control);
+    let on_change = Box::new(move |directory| control.publish_directory(directory));
+    Keeper::spawn(store, on_change).map_err(|error| start("start a thread", error))
+}
+
+fn boot_secret() -> Result<[u8; 16], ServeError> {
+    let mut secret = [0; 16];
+    SystemRandom::new().fill(&mut secret).map_err(|_| start("draw randomness", "the system gave none"))?;
+    Ok(secret)
+}
+
+fn start(doing: &'static str, cause: impl ToString) -> ServeError {
+    ServeError::Start { doing, cause: cause.to_string() }
+}
+
+/// Pins the calling thread to one of the processors that the process may use, round robin. With fewer shards than
+/// processors the kernel places them better than we could: two servers of one shard each would share a processor.
+fn pin(index: ShardIndex, shards: u16) {
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return;
+    };
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect();
+    if processors.is_empty() || usize::from(shards) < processors.len() {
+        return;
+    }
+    let mut one = CpuSet::new();
+    one.set(processors[usize::from(index) % processors.len()]);
+    if let Err(error) = sched_setaffinity(None, &one) {
+        tracing::debug!(%error, "shard {index} is not pinned");
+    }
+}
+
+/// Ends the process when dropped by a panic, whose message the hook has printed by then.
+struct AbortOnPanic {
+    shard: ShardIndex,
+}
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("relay: shard {} panicked, which is a bug in Relay; the process ends", self.shard);
+            std::process::abort();
+        }
+    }
+}
+
+/// The thread that turns signals into events; ends when dropped.
+struct SignalThread {
+    handle: signal_hook::iterator::Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SignalThread {
+    fn start(events: Sender<Event>) -> Result<Self, ServeError> {
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| start("wait for signals", error))?;
+        let handle = signals.handle();
+        let run = move || {
+            for signal in signals.forever() {
+                if events.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("signals".into()).spawn(run);
+        Ok(Self { handle, thread: Some(thread.map_err(|error| start("start a thread", error))?) })
+    }
+}
+
+impl Drop for SignalThread {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say; a panic of it was printed by the hook.
+            let _ = thread.join();
+        }
+    }
 }

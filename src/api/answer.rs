@@ -116,3 +116,96 @@ fn encode_counts(out: &mut Vec<u8>, info: Info, counts: Counts) {
     }
     out.push(b'}');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::batch_events::decode_batch_events;
+    use crate::api::events::{PublishRules, decode_events};
+    use crate::app::AppSettings;
+    use crate::channel::name::NameRules;
+
+    /// The answer to a body, with 7 users and 9 subscriptions on every channel.
+    fn answer(body: &str) -> String {
+        let settings = AppSettings::default();
+        let rules = PublishRules { settings: &settings, names: NameRules::Permissive };
+        let publish = if body.contains("\"batch\"") {
+            decode_batch_events(body.as_bytes(), &rules)
+        } else {
+            decode_events(body.as_bytes(), &rules)
+        };
+        let shape = AnswerShape::of(&publish.expect("a valid publish"));
+        let counts = Counts { user_count: Some(7), subscription_count: Some(9) };
+        encoded(&shape, &vec![counts; shape.entries().len()])
+    }
+
+    fn encoded(shape: &AnswerShape, counts: &[Counts]) -> String {
+        let mut out = Vec::new();
+        shape.encode(&mut out, counts);
+        let text = String::from_utf8(out).expect("UTF-8");
+        let parsed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert!(parsed.is_object(), "P-SDK-15: {text}");
+        text
+    }
+
+    /// P-HTTP-1, P-SDK-15: without info `{}`; with it one entry per unique channel, in the order of the request.
+    #[test]
+    fn answers_to_events() {
+        let with = |rest: &str| answer(&format!(r#"{{"name":"e","data":"",{rest}}}"#));
+        assert_eq!(with(r#""channels":["a","b"]"#), "{}");
+        assert_eq!(
+            with(r#""channels":["b","presence-a","b"],"info":"user_count,subscription_count""#),
+            r#"{"channels":{"b":{"subscription_count":9},"presence-a":{"user_count":7,"subscription_count":9}}}"#
+        );
+        assert_eq!(
+            with(r#""channel":"presence-a","info":"user_count""#),
+            r#"{"channels":{"presence-a":{"user_count":7}}}"#
+        );
+    }
+
+    /// P-HTTP-11: what does not apply or is unknown is left out, the entry stays.
+    #[test]
+    fn counts_that_do_not_apply_are_left_out() {
+        let with = |rest: &str| answer(&format!(r#"{{"name":"e","data":"","channel":{rest}}}"#));
+        assert_eq!(with(r#""private-a","info":"user_count""#), r#"{"channels":{"private-a":{}}}"#);
+        assert_eq!(with(r#""a","info":"nonsense""#), r#"{"channels":{"a":{}}}"#);
+        assert_eq!(with(r#""my-presence-a","info":"user_count""#), r#"{"channels":{"my-presence-a":{}}}"#);
+    }
+
+    /// P-CHAN-2: under permissive rules a name may need escaping in the answer.
+    #[test]
+    fn channel_names_are_escaped() {
+        let text = answer(r#"{"name":"e","data":"","channel":"a\"\\b","info":""}"#);
+        assert_eq!(text, r#"{"channels":{"a\"\\b":{}}}"#);
+    }
+
+    /// P-HTTP-2: without any info `{}`; with some one entry per event, `{}` where none was asked, same channels apart.
+    #[test]
+    fn answers_to_batches() {
+        let event = |channel: &str, info: &str| format!(r#"{{"name":"e","data":"","channel":"{channel}"{info}}}"#);
+        let batch = |events: &[String]| answer(&format!(r#"{{"batch":[{}]}}"#, events.join(",")));
+        assert_eq!(batch(&[event("a", ""), event("b", "")]), "{}");
+        let subscriptions = r#","info":"subscription_count""#;
+        let users = r#","info":"user_count""#;
+        assert_eq!(
+            batch(&[event("a", ""), event("a", subscriptions), event("presence-a", users), event("b", users)]),
+            r#"{"batch":[{},{"subscription_count":9},{"user_count":7},{}]}"#
+        );
+    }
+
+    /// P-HTTP-1, P-HTTP-2: counts that never came are left out; entries stay aligned.
+    #[test]
+    fn missing_counts_leave_empty_entries() {
+        let info = Info { user_count: true, subscription_count: true };
+        let entries = vec![AnswerEntry::new("presence-a", info), AnswerEntry::new("b", info)];
+        let counts = [Counts { user_count: None, subscription_count: Some(0) }];
+        let shape = AnswerShape::Channels(entries.clone());
+        assert_eq!(encoded(&shape, &counts), r#"{"channels":{"presence-a":{"subscription_count":0},"b":{}}}"#);
+        assert_eq!(encoded(&AnswerShape::Batch(entries), &[]), r#"{"batch":[{},{}]}"#);
+        assert!(!shape.needs_no_counts());
+        assert!(AnswerShape::Empty.needs_no_counts() && AnswerShape::Empty.entries().is_empty());
+        let none =
+            AnswerShape::Channels(vec![AnswerEntry::new("a", Info { user_count: true, subscription_count: false })]);
+        assert!(none.needs_no_counts(), "user_count does not apply");
+    }
+}

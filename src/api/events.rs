@@ -215,3 +215,315 @@ fn decode_info(raw: &RawValue) -> Result<Info, Refusal> {
 
 /// Names that only the server itself may give its events (P-LIM-2).
 const RESERVED_PREFIXES: [&str; 2] = ["pusher:", "pusher_internal:"];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decode_under<'a>(body: &'a str, settings: &AppSettings, names: NameRules) -> Result<Publish<'a>, Refusal> {
+        decode_events(body.as_bytes(), &PublishRules { settings, names })
+    }
+
+    fn decode(body: &str) -> Result<Publish<'_>, Refusal> {
+        decode_under(body, &AppSettings::default(), NameRules::Default)
+    }
+
+    fn only_event(body: &str) -> PublishEvent<'_> {
+        let publish = decode(body).expect(body);
+        assert!(!publish.batch);
+        let [event] = <[PublishEvent<'_>; 1]>::try_from(publish.events).expect("exactly one event");
+        event
+    }
+
+    /// The refusal of a body; its message must hold `part`.
+    fn refused(body: &str, status: u16, part: &str) {
+        let refusal = decode(body).expect_err(body);
+        assert_eq!((refusal.status, refusal.retry_after_s), (status, None), "{body}");
+        assert!(refusal.message.contains(part), "{body}: {}", refusal.message);
+        assert!(!refusal.message.contains('\n'), "{body}: {}", refusal.message);
+    }
+
+    /// P-HTTP-1, P-SDK-21, R-PUB-1: the whole request as SDKs send it; unknown members are ignored, nothing is copied.
+    #[test]
+    fn whole_request() {
+        let event = only_event(
+            r#" {"info":"subscription_count, user_count,unknown","name":"my-event","data":"{\"a\":1}","x":[{}],"x":1,
+                "channels":["a","presence-b"],"socket_id":"123.456","idempotency_key":"k"} "#,
+        );
+        assert!(matches!(event.name, Cow::Borrowed("my-event")));
+        assert!(matches!(event.data_literal, Cow::Borrowed(r#""{\"a\":1}""#)));
+        assert!(matches!(event.channels[..], [Cow::Borrowed("a"), Cow::Borrowed("presence-b")]));
+        assert_eq!(event.exclude, SocketId::parse("123.456"));
+        assert_eq!(event.info, Some(Info { user_count: true, subscription_count: true }));
+    }
+
+    /// P-HTTP-13, P-SDK-21: `channel` in place of `channels`; null and absent optional members are the same.
+    #[test]
+    fn single_channel_and_null_members() {
+        for body in [
+            r#"{"name":"e","data":{},"channel":"a"}"#,
+            r#"{"name":"e","data":{},"channel":"a","channels":null,"socket_id":null,"info":null}"#,
+            r#"{"name":"e","data":{},"channels":["a"],"channel":null}"#,
+            r#"{"n\u0061me":"e","data":{},"channel":"\u0061"}"#,
+        ] {
+            let event = only_event(body);
+            assert_eq!((&*event.name, &*event.data_literal), ("e", r#""{}""#));
+            assert_eq!((event.channels, event.exclude, event.info), (vec![Cow::Borrowed("a")], None, None));
+        }
+    }
+
+    /// P-HTTP-12: strings pass as sent, objects and arrays as their raw text, other types are 400.
+    #[test]
+    fn data_of_every_type() {
+        let body = |data: &str| format!(r#"{{"name":"e","channel":"a","data":{data}}}"#);
+        assert_eq!(only_event(&body(r#""\u0041 \/""#)).data_literal, r#""\u0041 \/""#);
+        assert_eq!(only_event(&body(r#"{ "a" : [1] }"#)).data_literal, r#""{ \"a\" : [1] }""#);
+        assert_eq!(only_event(&body("[]")).data_literal, r#""[]""#);
+        for data in ["1", "1e309", "true", "false", "null"] {
+            refused(&body(data), 400, "data");
+        }
+        refused(r#"{"name":"e","channel":"a"}"#, 400, "data is missing");
+    }
+
+    /// P-LIM-3, P-STAT-7, R-LIM-2: the app's limit counts decoded bytes; beyond it 413 with the hosted service's words.
+    #[test]
+    fn data_limit_is_the_apps() {
+        let body = |data: &str| format!(r#"{{"name":"e","channel":"a","data":"{data}"}}"#);
+        assert!(decode(&body(&"x".repeat(10_240))).is_ok());
+        assert!(decode(&body(&r"\u00e9".repeat(5_120))).is_ok(), "escapes count decoded");
+        let message = "The data content of this event exceeds the allowed maximum (10240 bytes).";
+        for data in ["x".repeat(10_241), r"\n".repeat(10_241), r"\u20ac".repeat(3_414)] {
+            assert_eq!(decode(&body(&data)).expect_err("too long"), Refusal::too_large(message));
+        }
+        let settings = AppSettings { max_event_data_bytes: 3, ..AppSettings::default() };
+        assert!(decode_under(&body("abc"), &settings, NameRules::Default).is_ok());
+        let refusal = decode_under(&body("abcd"), &settings, NameRules::Default).expect_err("too long");
+        assert!(refusal.message.contains("(3 bytes)"), "{}", refusal.message);
+    }
+
+    /// P-LIM-1, P-LIM-2, P-HTTP-13: event names; Laravel's and client events pass, reserved ones do not.
+    #[test]
+    fn event_names() {
+        let body = |name: &str| format!(r#"{{"name":"{name}","channel":"a","data":""}}"#);
+        for name in [
+            r"App\\Events\\Foo",
+            "client-typing",
+            "pusher",
+            "Pusher:x",
+            "x pusher:",
+            "\u{20ac}",
+            "a b",
+            &"n".repeat(200),
+        ] {
+            assert!(decode(&body(name)).is_ok(), "{name}");
+        }
+        for name in ["", &"n".repeat(201), &"\u{20ac}".repeat(67)] {
+            refused(&body(name), 400, "1 to 200 bytes");
+        }
+        for name in [r"a\nb", r"\u0000", r"\u007f", "\u{85}"] {
+            refused(&body(name), 400, "control characters");
+        }
+        for name in ["pusher:x", "pusher:", "pusher_internal:member_added", r"push\u0065r:x"] {
+            refused(&body(name), 400, "reserved");
+        }
+        refused(r#"{"channel":"a","data":""}"#, 400, "name is missing");
+        refused(r#"{"name":null,"channel":"a","data":""}"#, 400, "name is missing");
+        refused(r#"{"name":5,"channel":"a","data":""}"#, 400, "name must be a string");
+    }
+
+    fn with_channels(channels: &str) -> String {
+        format!(r#"{{"name":"e","data":"","channels":{channels}}}"#)
+    }
+
+    fn many_channels(count: usize) -> String {
+        let names: Vec<String> = (0..count).map(|number| format!("\"c-{number}\"")).collect();
+        names.join(",")
+    }
+
+    /// P-LIM-4: 100 channels pass, 101 do not; duplicates count once and the order of first mention is kept.
+    #[test]
+    fn channels_count_once() {
+        let body = with_channels(r#"["b","a","\u0062","c","a"]"#);
+        assert_eq!(only_event(&body).channels, ["b", "a", "c"]);
+        let all = many_channels(100);
+        let body = with_channels(&format!("[{all},{all}]"));
+        let expected: Vec<String> = (0..100).map(|number| format!("c-{number}")).collect();
+        assert_eq!(only_event(&body).channels, expected);
+        refused(&with_channels(&format!("[{}]", many_channels(101))), 400, "at most 100 channels");
+        let body = with_channels(&format!("[{}\"a\"]", "\"a\",".repeat(200_000)));
+        assert_eq!(only_event(&body).channels, ["a"]);
+    }
+
+    /// P-HTTP-13: no channel, both members, or a wrong type.
+    #[test]
+    fn channels_of_the_wrong_shape() {
+        refused(r#"{"name":"e","data":""}"#, 400, "channels is missing");
+        refused(r#"{"name":"e","data":"","channels":null}"#, 400, "channels is missing");
+        refused(r#"{"name":"e","data":"","channel":"a","channels":["b"]}"#, 400, "not both");
+        refused(r#"{"name":"e","data":"","channel":"a","channels":[]}"#, 400, "not both");
+        refused(&with_channels("[]"), 400, "empty");
+        refused(&with_channels("\"a\""), 400, "channels must be an array");
+        refused(&with_channels(r#"{"0":"a"}"#), 400, "channels must be an array");
+        refused(&with_channels("[1]"), 400, "channels must be a string");
+        refused(&with_channels(r#"["a",null]"#), 400, "channels must be a string");
+        refused(r#"{"name":"e","data":"","channel":["a"]}"#, 400, "channel must be a string");
+    }
+
+    /// P-CHAN-2: names under each rule; the refusal names what is allowed and quotes the name on one line, cut.
+    #[test]
+    fn channel_names() {
+        let quoted = |name: &str| with_channels(&serde_json::to_string(&[name]).expect("JSON"));
+        for name in ["private-a", "#server-to-user-1", "a;b,c=@.:_-", &"c".repeat(200)] {
+            assert!(decode(&quoted(name)).is_ok(), "{name}");
+        }
+        refused(&quoted(""), 400, "1 to 200 bytes");
+        refused(&quoted(&"c".repeat(201)), 400, "at most 200 bytes");
+        refused(&quoted("a b"), 400, "\"a b\" is invalid");
+        refused(&quoted("a\r\nX: y"), 400, r"a\r\nX: y");
+        refused(&quoted("#a"), 400, "#server-to-user-<id>");
+        let settings = AppSettings::default();
+        let refusal = decode_under(&quoted("a:b"), &settings, NameRules::Strict).map(|_| ());
+        assert!(refusal.expect_err("no colon").message.ends_with("- _ = @ , . ;."));
+        let body = quoted("a/b");
+        assert!(decode_under(&body, &settings, NameRules::Permissive).is_ok());
+        let body = quoted("a b");
+        let refusal = decode_under(&body, &settings, NameRules::Permissive).expect_err("whitespace");
+        assert!(refusal.message.contains("whitespace"), "{}", refusal.message);
+    }
+
+    /// P-HTTP-13, P-SDK-23: a malformed socket_id is 400; one that no connection can have is ignored.
+    #[test]
+    fn socket_ids() {
+        let body = |id: &str| format!(r#"{{"name":"e","data":"","channel":"a","socket_id":{id}}}"#);
+        assert_eq!(only_event(&body("\"1.2\"")).exclude, SocketId::parse("1.2"));
+        let huge = format!("\"{}.1\"", "9".repeat(30));
+        assert_eq!(only_event(&body(&huge)).exclude, None);
+        for id in [
+            "\"\"",
+            "\".\"",
+            "\"1\"",
+            "\"1.\"",
+            "\".1\"",
+            "\"1.2.3\"",
+            "\"-1.2\"",
+            "\"1.2 \"",
+            "\"1.2\\n\"",
+            "\"a.b\"",
+            "\"\u{661}.1\"",
+        ] {
+            refused(&body(id), 400, "123.456");
+        }
+        refused(&body("1.2"), 400, "socket_id must be a string");
+    }
+
+    /// P-HTTP-11, P-SDK-21: `info` is a comma list; unknown names alone still ask for an answer with entries.
+    #[test]
+    fn info_lists() {
+        let info = |info: &str| only_event(&format!(r#"{{"name":"e","data":"","channel":"a","info":{info}}}"#)).info;
+        assert_eq!(info("\"user_count\""), Some(Info { user_count: true, subscription_count: false }));
+        assert_eq!(
+            info("\"subscription_count,subscription_count\""),
+            Some(Info { user_count: false, subscription_count: true })
+        );
+        assert_eq!(info("\"cache,User_Count\""), Some(Info::default()));
+        assert_eq!(info("\"\""), Some(Info::default()));
+        refused(r#"{"name":"e","data":"","channel":"a","info":["user_count"]}"#, 400, "info must be a string");
+    }
+
+    /// Threat T10: a known member that stands twice is 400, also when one of the two is escaped or both are alike.
+    #[test]
+    fn duplicate_members_are_refused() {
+        let body = r#"{"name":"e","data":"d","channel":"a","socket_id":"1.2","info":"cache"}"#;
+        assert!(decode(body).is_ok());
+        for (member, value) in [
+            ("name", "\"e\""),
+            ("data", "\"d\""),
+            ("channel", "\"a\""),
+            ("socket_id", "\"1.2\""),
+            ("info", "\"cache\""),
+        ] {
+            for copy in [
+                member.to_owned(),
+                format!("{}\\u{:04x}", &member[..member.len() - 1], member.as_bytes()[member.len() - 1]),
+            ] {
+                let twice = format!(r#"{},"{copy}":{value}}}"#, &body[..body.len() - 1]);
+                refused(&twice, 400, &format!("duplicate field `{member}`"));
+            }
+        }
+    }
+
+    /// Threat T10: what is no JSON object, or only looks like one, is 400.
+    #[test]
+    fn malformed_bodies_are_refused() {
+        let good = r#"{"name":"e","data":"d","channel":"a"}"#;
+        for body in ["", " ", "null", "1", "\"x\"", "[]", r#"["e","d","a"]"#, "\u{feff}{}"] {
+            refused(body, 400, "JSON object");
+        }
+        for length in 1..good.len() {
+            refused(&good[..length], 400, "Invalid JSON");
+        }
+        for tail in ["}", ",", "x", "{}", "\0"] {
+            refused(&format!("{good}{tail}"), 400, "Invalid JSON");
+        }
+        for body in [
+            r#"{name:"e"}"#,
+            r#"{'name':"e"}"#,
+            r#"{"name":"e",}"#,
+            "{\"name\":\"a\nb\"}",
+            r#"{"name":"\x"}"#,
+            r#"{"data":01}"#,
+            r#"{"data":NaN}"#,
+            r#"{"a":"\u12"}"#,
+            "{1:2}",
+        ] {
+            refused(body, 400, "Invalid JSON");
+        }
+    }
+
+    /// Threats T10 and T11: deep nesting ends before any parser recurses, and bytes that are no UTF-8 before any looks.
+    #[test]
+    fn bombs_are_refused() {
+        let nested =
+            |depth: usize| format!(r#"{{"name":"e","channel":"a","data":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert!(decode(&nested(31)).is_ok());
+        refused(&nested(32), 400, "deeper than 32");
+        for bomb in ["[".repeat(1_000_000), r#"{"a":"#.repeat(100_000), nested(300_000)] {
+            refused(&bomb, 400, "deeper than 32");
+        }
+        refused(r#"{"name":"e","channel":"a","data":"\ud800"}"#, 400, "surrogate");
+        refused(r#"{"name":"\udc00","channel":"a","data":""}"#, 400, "surrogate");
+        for bytes in [&b"{\"data\":\"\xff\"}"[..], b"\xc0\xaf", b"{\"data\":\"\xed\xa0\x80\"}"] {
+            let settings = AppSettings::default();
+            let rules = PublishRules { settings: &settings, names: NameRules::Default };
+            assert_eq!(decode_events(bytes, &rules).expect_err("no UTF-8").message, "The body must be valid UTF-8.");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// P-HTTP-12, P-HTTP-14: for any name and data the literal decodes to what an independent reader of the same
+        /// body sees.
+        #[test]
+        fn literal_agrees_with_serde_json(data in "(?s).{0,60}", escaped in any::<bool>()) {
+            let literal = serde_json::to_string(&data).expect("JSON");
+            let literal = if escaped { literal.replace('a', r"\u0061") } else { literal };
+            let body = format!(r#"{{"name":"e","channel":"a","data":{literal}}}"#);
+            let oracle: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            let event = only_event(&body);
+            let seen: String = serde_json::from_str(&event.data_literal).expect("a literal");
+            prop_assert_eq!(Some(seen.as_str()), oracle["data"].as_str());
+        }
+
+        /// Threat T10: no bytes make decoding panic, and what passes is a sound event.
+        #[test]
+        fn any_body_gets_an_answer(body in r#"[{}\[\]":,\\a-e01 ]{0,40}"#, noise in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = decode(&body).map(|_| ());
+            let settings = AppSettings::default();
+            let rules = PublishRules { settings: &settings, names: NameRules::Default };
+            prop_assert!(decode_events(&noise, &rules).is_err());
+        }
+    }
+}

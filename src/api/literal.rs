@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::refusal::Refusal;
 use crate::limits::JSON_DEPTH_MAX;
-use crate::wire::json::check_depth;
+use crate::wire::json::check_text_depth;
 
 /// The body as text that is safe to parse.
 ///
@@ -20,7 +20,7 @@ use crate::wire::json::check_depth;
 /// 400 for what is not UTF-8 or nests too deep.
 pub(super) fn decode_body(body: &[u8]) -> Result<&str, Refusal> {
     let text = simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))?;
-    check_depth(body, JSON_DEPTH_MAX).map_err(|_| {
+    check_text_depth(text, JSON_DEPTH_MAX).map_err(|_| {
         Refusal::bad_request(format!("The body nests arrays and objects deeper than {JSON_DEPTH_MAX}."))
     })?;
     Ok(text)

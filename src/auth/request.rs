@@ -139,3 +139,282 @@ fn verify_key_and_secret(app: &App, key: Option<&[u8]>, secret: Option<&[u8]>) -
 fn unauthorized(message: &str) -> RequestRefusal {
     RequestRefusal::Unauthorized(message.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use ::hmac::{Hmac, KeyInit, Mac};
+
+    use super::*;
+    use crate::app::{AppKey, AppSerial, AppSettings, Scope, Token};
+    use crate::wire::http::{Progress, RequestDecoder, RequestLimits};
+
+    const NOW: Moment = Moment { monotonic_ms: 1, unix_ms: 1_353_088_179_000 };
+    const BODY: &str = r#"{"name":"foo","channels":["project-3"],"data":"d"}"#;
+
+    fn app(serial: u32, id: &str, enabled: bool, keys: &[(&str, &str)]) -> App {
+        App {
+            serial: AppSerial(serial),
+            id: id.into(),
+            name: "".into(),
+            enabled,
+            keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+            settings: AppSettings::default(),
+        }
+    }
+
+    /// The token of the tests: `rly_` and 40 times the letter.
+    fn token(letter: char) -> String {
+        format!("rly_{}", letter.to_string().repeat(40))
+    }
+
+    fn stored(letter: char, app: u32, expires_at_ms: Option<u64>, revoked: bool) -> Token {
+        let scopes = Scopes::default().with(Scope::EventsPublish);
+        let hash = token_hash(&token(letter));
+        Token { id: format!("tok_{letter}").into(), hash, app: AppSerial(app), scopes, expires_at_ms, revoked }
+    }
+
+    /// App 3 with two key pairs, app 4 with one, app 5 disabled. Tokens of app 3: a good, e expired, r revoked,
+    /// s ends in a second; of app 4: f.
+    fn directory() -> Directory {
+        let apps = vec![
+            app(3, "3", true, &[("key-old", "secret-old"), ("key-3", "secret-3")]),
+            app(4, "4", true, &[("key-4", "secret-4")]),
+            app(5, "5", false, &[("key-5", "secret-5")]),
+        ];
+        let tokens = vec![
+            stored('a', 3, None, false),
+            stored('e', 3, Some(NOW.unix_ms), false),
+            stored('r', 3, None, true),
+            stored('s', 3, Some(NOW.unix_ms + 1_000), false),
+            stored('f', 4, None, false),
+        ];
+        Directory::new(1, apps, tokens)
+    }
+
+    /// Sends a request for app 3 through the real decoder.
+    fn verify(target: &str, headers: &[&str], body: &str) -> Result<Caller, RequestRefusal> {
+        verify_for("3", target, headers, body, NOW)
+    }
+
+    fn verify_for(
+        app_id: &str,
+        target: &str,
+        headers: &[&str],
+        body: &str,
+        now: Moment,
+    ) -> Result<Caller, RequestRefusal> {
+        let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let bytes = format!("POST {target} HTTP/1.1\r\nHost: h\r\n{lines}Content-Length: {}\r\n\r\n{body}", body.len());
+        let limits =
+            RequestLimits { head_bytes_max: 16_384, headers_max: 64, query_bytes_max: 8_192, body_bytes_max: 1 << 20 };
+        let mut decoder = RequestDecoder::default();
+        let decoded = decoder.decode(bytes.as_bytes(), &limits).expect("a sound request");
+        let Progress::Request(request) = decoded.progress else { panic!("a whole request: {bytes}") };
+        verify_request(&directory(), app_id, &request, "", now)
+    }
+
+    /// Independent signer, as the SDKs do it.
+    fn signed(path: &str, key: &str, secret: &str, body: &str) -> String {
+        let md5 = if body.is_empty() {
+            String::new()
+        } else {
+            format!("&body_md5={}", hex::encode(<md5::Md5 as md5::Digest>::digest(body)))
+        };
+        let query = format!("auth_key={key}&auth_timestamp={}&auth_version=1.0{md5}", NOW.unix_s());
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
+        mac.update(format!("POST\n{path}\n{query}").as_bytes());
+        format!("{path}?{query}&auth_signature={}", hex::encode(mac.finalize().into_bytes()))
+    }
+
+    const PATH: &str = "/apps/3/events";
+
+    fn credential(outcome: Result<Caller, RequestRefusal>) -> Credential {
+        let caller = outcome.expect("accepted");
+        assert_eq!(&*caller.app.id, "3");
+        caller.credential
+    }
+
+    fn sentence(outcome: Result<Caller, RequestRefusal>) -> String {
+        match outcome {
+            Err(RequestRefusal::Unauthorized(message)) => message,
+            other => panic!("expected 401, got {other:?}"),
+        }
+    }
+
+    /// R-AUTH-1, R-AUTH-2, R-AUTH-3, R-BASE-1: each of the three methods on both bases, every active key pair.
+    #[test]
+    fn three_ways_on_both_bases() {
+        for path in [PATH, "/api/v1/apps/3/events"] {
+            assert_eq!(
+                credential(verify(&signed(path, "key-3", "secret-3", BODY), &[], BODY)),
+                Credential::Signature(1)
+            );
+            assert_eq!(
+                credential(verify(&signed(path, "key-old", "secret-old", ""), &[], "")),
+                Credential::Signature(0)
+            );
+            let headers = ["X-Relay-Key: key-3", "x-relay-secret: secret-3"];
+            assert_eq!(credential(verify(path, &headers, BODY)), Credential::KeyAndSecret(1));
+            let bearer = format!("Authorization: Bearer {}", token('a'));
+            let outcome = credential(verify(path, &[&bearer], BODY));
+            assert_eq!(outcome, Credential::Token("tok_a".into(), Scopes::FULL.with(Scope::EventsPublish)));
+        }
+        let bearer = format!("authorization: bearer   {}", token('a'));
+        assert!(matches!(credential(verify(PATH, &[&bearer], BODY)), Credential::Token(..)));
+    }
+
+    /// R-TOKEN-6: key pairs have full access, a token what its scopes say.
+    #[test]
+    fn scopes_come_from_the_credential() {
+        let bearer = format!("Authorization: Bearer {}", token('a'));
+        let scopes = verify(PATH, &[&bearer], BODY).expect("accepted").scopes();
+        assert!(scopes.allows(Scope::EventsPublish) && !scopes.allows(Scope::EventsBatch));
+        let headers = ["X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
+        assert!(verify(PATH, &headers, BODY).expect("accepted").scopes().is_full());
+        assert!(verify(&signed(PATH, "key-3", "secret-3", BODY), &[], BODY).expect("accepted").scopes().is_full());
+    }
+
+    /// P-STAT-4, P-STAT-3, R-AUTH-5: an unknown app is 404 and a disabled one 403, before any credential is looked at.
+    #[test]
+    fn app_is_checked_before_credentials() {
+        for headers in [vec![], vec!["X-Relay-Key: key-5", "X-Relay-Secret: secret-5"], vec!["Authorization: Bearer x"]]
+        {
+            let outcome = verify_for("17", "/apps/17/events", &headers, BODY, NOW);
+            assert!(matches!(outcome, Err(RequestRefusal::UnknownApp(_))), "{outcome:?}");
+            let outcome = verify_for("5", "/apps/5/events", &headers, BODY, NOW);
+            assert!(matches!(outcome, Err(RequestRefusal::AppDisabled)), "{outcome:?}");
+        }
+    }
+
+    /// R-AUTH-5, threat T3: a good credential of another app is 401 in all three ways.
+    #[test]
+    fn credentials_of_another_app_are_refused() {
+        sentence(verify(&signed(PATH, "key-4", "secret-4", BODY), &[], BODY));
+        sentence(verify(PATH, &["X-Relay-Key: key-4", "X-Relay-Secret: secret-4"], BODY));
+        let bearer = format!("Authorization: Bearer {}", token('f'));
+        sentence(verify(PATH, &[&bearer], BODY));
+        let outcome = verify_for("4", "/apps/4/events", &[&bearer], BODY, NOW);
+        assert_eq!(&*outcome.expect("its own app").app.id, "4");
+    }
+
+    /// R-TOKEN-3, threats T5 and T6: expired, revoked, foreign and unknown tokens read exactly the same; a token ends
+    /// with the millisecond of its expiry.
+    #[test]
+    fn ended_and_unknown_tokens_read_the_same() {
+        let texts: Vec<String> = ['e', 'r', 'f', 'x']
+            .into_iter()
+            .map(|letter| sentence(verify(PATH, &[&format!("Authorization: Bearer {}", token(letter))], BODY)))
+            .collect();
+        assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+        let bearer = format!("Authorization: Bearer {}", token('s'));
+        let later = |ms: u64| Moment { unix_ms: NOW.unix_ms + ms, ..NOW };
+        assert!(verify_for("3", PATH, &[&bearer], BODY, later(999)).is_ok());
+        assert_eq!(sentence(verify_for("3", PATH, &[&bearer], BODY, later(1_000))), texts[0]);
+    }
+
+    /// R-TOKEN-1: a Bearer value that is no token is 401 and never falls through to other credentials.
+    #[test]
+    fn malformed_bearer_values_are_refused() {
+        let good = token('a');
+        for value in [
+            "Bearer",
+            "Bearer ",
+            "Bearer x",
+            "Bearer RLY_a",
+            &format!("Bearer {good}x"),
+            &format!("Bearer {}", &good[4..]),
+            &format!("Bearer {good} {good}"),
+        ] {
+            let headers = [&*format!("Authorization: {value}"), "X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
+            let text = sentence(verify(PATH, &headers, BODY));
+            assert!(text.contains("rly_ and 40 characters"), "{value}: {text}");
+        }
+        let twice = format!("Authorization: Bearer {good}");
+        let text = sentence(verify(PATH, &[&twice, &twice], BODY));
+        assert!(text.contains("exactly once"), "{text}");
+    }
+
+    /// R-AUTH-1, threat T5: wrong pairs, mixed pairs, one header alone and repeated headers are 401.
+    #[test]
+    fn key_and_secret_must_be_a_pair() {
+        let pairs = [
+            ("key-3", "secret-old"),
+            ("key-old", "secret-3"),
+            ("key-3", "secret-"),
+            ("key-3", "secret-33"),
+            ("KEY-3", "secret-3"),
+            ("none", "secret-3"),
+            ("", ""),
+            ("key-3", ""),
+        ];
+        let texts: Vec<String> = pairs
+            .into_iter()
+            .map(|(key, secret)| {
+                sentence(verify(PATH, &[&format!("X-Relay-Key: {key}"), &format!("X-Relay-Secret: {secret}")], BODY))
+            })
+            .collect();
+        assert!(
+            texts.iter().all(|text| *text == texts[0]),
+            "an unknown key and a wrong secret read the same: {texts:?}"
+        );
+        assert!(sentence(verify(PATH, &["X-Relay-Key: key-3"], BODY)).contains("needs X-Relay-Secret"));
+        assert!(sentence(verify(PATH, &["X-Relay-Secret: secret-3"], BODY)).contains("needs X-Relay-Key"));
+        let repeated = ["X-Relay-Key: key-3", "X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
+        assert!(sentence(verify(PATH, &repeated, BODY)).contains("exactly once"));
+    }
+
+    /// R-AUTH-4: the first present of signature, token and headers decides; a good one behind a bad one does not help,
+    /// and a bad one behind a good one does not harm. An `Authorization` of another scheme is not ours.
+    #[test]
+    fn first_credential_present_decides() {
+        let good_signature = signed(PATH, "key-3", "secret-3", BODY);
+        let bad_signature = signed(PATH, "key-3", "wrong", BODY);
+        let good_bearer = format!("Authorization: Bearer {}", token('a'));
+        let bad_bearer = format!("Authorization: Bearer {}", token('x'));
+        let good_pair = ["X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
+        let bad_pair = ["X-Relay-Key: key-3", "X-Relay-Secret: wrong"];
+        let all = |bearer: &str, pair: [&str; 2]| [bearer.to_owned(), pair[0].to_owned(), pair[1].to_owned()];
+        let send =
+            |target: &str, headers: [String; 3]| verify(target, &headers.each_ref().map(|header| &**header), BODY);
+        assert!(matches!(credential(send(&good_signature, all(&bad_bearer, bad_pair))), Credential::Signature(1)));
+        sentence(send(&bad_signature, all(&good_bearer, good_pair)));
+        sentence(send(&format!("{PATH}?auth_key=key-3"), all(&good_bearer, good_pair)));
+        assert!(matches!(credential(send(PATH, all(&good_bearer, bad_pair))), Credential::Token(..)));
+        sentence(send(PATH, all(&bad_bearer, good_pair)));
+        assert!(matches!(
+            credential(send(PATH, all("Authorization: Basic eDp5", good_pair))),
+            Credential::KeyAndSecret(1)
+        ));
+        assert!(matches!(
+            credential(send(&format!("{PATH}?x=1"), all("Accept: */*", good_pair))),
+            Credential::KeyAndSecret(1)
+        ));
+    }
+
+    /// P-STAT-2: without any credential the answer names the three ways.
+    #[test]
+    fn missing_credentials_are_explained() {
+        let text = sentence(verify(PATH, &[], BODY));
+        for way in ["auth_signature", "Authorization: Bearer rly_", "X-Relay-Key", "X-Relay-Secret"] {
+            assert!(text.contains(way), "{text}");
+        }
+    }
+
+    /// R-AUTH-7, threat T27: no sentence quotes a secret, a token or a signature.
+    #[test]
+    fn refusals_quote_nothing_secret() {
+        let bad_signature = signed(PATH, "key-3", "wrong-secret", BODY);
+        let (_, signature) = bad_signature.rsplit_once('=').expect("it ends with the signature");
+        let bearer = format!("Authorization: Bearer {}", token('x'));
+        let texts = [
+            sentence(verify(&bad_signature, &[], BODY)),
+            sentence(verify(PATH, &[&bearer], BODY)),
+            sentence(verify(PATH, &["X-Relay-Key: key-3", "X-Relay-Secret: wrong-secret"], BODY)),
+        ];
+        for text in texts {
+            for secret in [signature, &token('x'), "wrong-secret", "secret-3"] {
+                assert!(!text.contains(secret), "{text}");
+            }
+        }
+    }
+}

@@ -737,8 +737,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
-        /// P-SIGN-2, P-SDK-19: agreement with an independent signer as the SDKs have it: lower-cased names sorted by
-        /// bytes, values unescaped; sent percent-encoded, raw or shuffled.
+        /// P-SIGN-2, P-SDK-19, R-AUTH-3: agreement with an independent signer as the SDKs have it: lower-cased names
+        /// sorted by bytes, values unescaped; sent percent-encoded, raw or shuffled.
         #[test]
         fn agrees_with_an_independent_signer(
             extras in proptest::collection::btree_map("[a-z][a-z_]{0,8}", "[ -~\u{e9}\u{20ac}]{0,20}", 0..6),

@@ -119,6 +119,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    let prepared = server::prepare(&config)?;
     let store = Store::open_to_serve(&config.data)?;
     if let Some(app) = &configured {
         ensure_configured(&store, app)?;
@@ -131,7 +132,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
         }
     };
     refuse_known_secrets(&store, &config)?;
-    server::run(&config, store, |listening| announce(listening, dev.as_ref()))?;
+    server::run(&config, prepared, store, |listening| announce(listening, dev.as_ref()))?;
     Ok(())
 }
 

@@ -8,8 +8,11 @@ use toml::de::{DeTable, DeValue};
 use super::setting::{ConfigError, SETTINGS};
 use crate::store::nearest;
 
-/// Settings of a file: name, value as text, line from 1.
-pub(super) fn read(path: &Path) -> Result<Vec<(&'static str, String, usize)>, ConfigError> {
+/// A setting of a file: name, value as text, line from 1.
+type Line = (&'static str, String, usize);
+
+/// The settings of a file.
+pub(super) fn read(path: &Path) -> Result<Vec<Line>, ConfigError> {
     let text = fs::read_to_string(path).map_err(|error| {
         ConfigError(format!(
             "cannot read the config file {}: {error}; name a readable one with --config",
@@ -19,7 +22,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<(&'static str, String, usize)>, Co
     parse(&text).map_err(|(line, message)| ConfigError(format!("{}:{line}: {message}", path.display())))
 }
 
-fn parse(text: &str) -> Result<Vec<(&'static str, String, usize)>, (usize, String)> {
+fn parse(text: &str) -> Result<Vec<Line>, (usize, String)> {
     let line_of = |at: usize| 1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count();
     let table = DeTable::parse(text).map_err(|error| {
         let line = line_of(error.span().map_or(0, |span| span.start));

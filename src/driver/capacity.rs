@@ -37,6 +37,22 @@ impl Capacity {
         (slots >= SLOTS_MIN).then(|| Self::of(slots))
     }
 
+    /// What memory carries for each of `shards` when connections cost no descriptor of the process (direct descriptors).
+    pub fn from_memory(memory_bytes: u64, shards: u16) -> Self {
+        let slots = memory_bytes / 4 * 3 / CONNECTION_BYTES / u64::from(shards.max(1));
+        Self::of(u32::try_from(slots).unwrap_or(CAPACITY_MAX).clamp(SLOTS_MIN, CAPACITY_MAX))
+    }
+
+    /// At most `connections_max` of all `shards` together, besides the slots kept back.
+    #[must_use]
+    pub fn limited(self, connections_max: u32, shards: u16) -> Self {
+        let slots = connections_max.div_ceil(u32::from(shards.max(1))).max(1);
+        if slots + self.refusal_slots >= self.slots {
+            return self;
+        }
+        Self { slots: slots + self.refusal_slots, refusal_slots: self.refusal_slots }
+    }
+
     /// This many slots, a sixteenth of them (at least one, at most `REFUSAL_SLOTS_MAX`) kept back.
     pub fn of(slots: u32) -> Self {
         Self { slots, refusal_slots: (slots / 16).clamp(1, REFUSAL_SLOTS_MAX) }
@@ -46,10 +62,30 @@ impl Capacity {
 /// A shard's epoll set or ring, eventfd and two listeners.
 const DESCRIPTORS_PER_SHARD: u64 = 4;
 const SLOTS_MIN: u32 = 16;
+/// What an idle connection costs, the kernel's part (about 4.2 KB) included, and a margin for what it does when not idle.
+const CONNECTION_BYTES: u64 = 8 * 1024;
+
+/// The memory of this machine in bytes; 1 GiB where the kernel does not tell.
+pub fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    total.map_or(1 << 30, |kilobytes: u64| kilobytes * 1024)
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// P-CLOSE-2: an operator's bound counts ordinary connections of all shards; a bound above what is possible changes nothing.
+    #[test]
+    fn operators_bound_is_kept() {
+        let possible = Capacity::of(10_000);
+        assert_eq!(possible.limited(100, 2), Capacity { slots: 50 + 32, refusal_slots: 32 });
+        assert_eq!(possible.limited(1, 2).slots, 1 + 32);
+        assert_eq!(possible.limited(1_000_000, 2), possible);
+        assert_eq!(Capacity::from_memory(8 << 30, 2).slots, 393_216);
+        assert!(memory_bytes() > 64 << 20);
+    }
 
     /// Threat T15: all shards together, their own descriptors and the reserve stay within the limit; too low a limit is
     /// refused instead of served with nothing.

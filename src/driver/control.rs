@@ -18,6 +18,7 @@ pub struct Control {
     directory_changes: AtomicU64,
     phase: AtomicU8,
     drained: AtomicU32,
+    on_started: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Where the process stands; it only moves forward.
@@ -34,12 +35,18 @@ pub enum Phase {
 impl Control {
     /// Nothing to tell yet.
     pub fn new(mailboxes: Arc<[Mailbox<Mail>]>) -> Self {
+        Self::with_started(mailboxes, Box::new(|| {}))
+    }
+
+    /// As [`Control::new`]; `on_started` is called once by each shard, on its thread, when its loop runs.
+    pub fn with_started(mailboxes: Arc<[Mailbox<Mail>]>, on_started: Box<dyn Fn() + Send + Sync>) -> Self {
         Self {
             mailboxes,
             directory: ArcSwapOption::empty(),
             directory_changes: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
             drained: AtomicU32::new(0),
+            on_started,
         }
     }
 
@@ -69,6 +76,11 @@ impl Control {
             1 => Phase::Draining,
             _ => Phase::Stopped,
         }
+    }
+
+    /// A shard's loop runs; called once by each.
+    pub fn report_started(&self) {
+        (self.on_started)();
     }
 
     /// A shard has drained; called once by each. Loops go on until the last one, since shards need each other's

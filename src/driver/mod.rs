@@ -72,10 +72,10 @@ pub enum DriverKind {
 }
 
 impl DriverKind {
-    /// Its name in the log, in metrics and on the command line.
+    /// Its name in the log, in metrics and in the line at start.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Uring => "uring",
+            Self::Uring => "io_uring",
             Self::Epoll => "epoll",
         }
     }

@@ -30,7 +30,15 @@ pub struct Turn {
     control: Arc<Control>,
     directory_seen: u64,
     drain: Drain,
+    started: Started,
     token_used: TokenSink,
+}
+
+/// Whether the server knows that this loop runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Started {
+    NotYet,
+    Reported,
 }
 
 /// How far this shard is with draining.
@@ -90,6 +98,7 @@ impl Turn {
             control: Arc::clone(&setup.control),
             directory_seen: 0,
             drain: Drain::NotAsked,
+            started: Started::NotYet,
             token_used: std::mem::replace(&mut setup.token_used, ignore),
         }
     }
@@ -149,6 +158,10 @@ impl Turn {
     /// Ends the turn: delivers mail, wakes its targets, tells the server when the core has drained.
     pub fn end(&mut self, core: &impl Core) -> Next {
         self.post.deliver();
+        if self.started == Started::NotYet {
+            self.started = Started::Reported;
+            self.control.report_started();
+        }
         if self.drain == Drain::Fed && core.is_drained() {
             self.drain = Drain::Reported;
             self.control.report_drained();

@@ -191,3 +191,254 @@ fn decode_client_data(data: Option<&RawValue>) -> Result<(Cow<'_, str>, usize), 
     let literal = String::from_utf8(literal).expect("a literal of a string is UTF-8");
     Ok((Cow::Owned(literal), raw.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn subscribe<'a>(
+        channel: Option<&'a str>,
+        auth: Option<&'a str>,
+        channel_data: Option<&'a str>,
+    ) -> ClientMessage<'a> {
+        let lend = |text: Option<&'a str>| text.map(Cow::Borrowed);
+        ClientMessage::Subscribe { channel: lend(channel), auth: lend(auth), channel_data: lend(channel_data) }
+    }
+
+    /// Section 3 of the protocol: the frames as the clients that it names send them.
+    #[test]
+    fn frames_of_real_clients() {
+        let channel_data = r#"{"user_id":10,"user_info":{"name":"Mr. \u00e9"}}"#;
+        let presence = json!({"auth": "k:ab", "channel_data": channel_data, "channel": "presence-c"});
+        for (text, expected) in [
+            (
+                r#"{"event":"pusher:subscribe","data":{"auth":"","channel":"c"}}"#.to_owned(),
+                subscribe(Some("c"), None, None),
+            ),
+            (r#"{"event":"pusher:subscribe","data":{"channel":"c"}}"#.to_owned(), subscribe(Some("c"), None, None)),
+            (
+                r#"{"event":"pusher:subscribe","data":{"auth":"k:ab","channel":"private-c"}}"#.to_owned(),
+                subscribe(Some("private-c"), Some("k:ab"), None),
+            ),
+            (
+                json!({"event": "pusher:subscribe", "data": presence}).to_string(),
+                subscribe(Some("presence-c"), Some("k:ab"), Some(channel_data)),
+            ),
+            (
+                r#"{"event":"pusher:unsubscribe","data":{"channel":"c"}}"#.to_owned(),
+                ClientMessage::Unsubscribe { channel: Some("c".into()) },
+            ),
+            (r#"{"event":"pusher:ping","data":{}}"#.to_owned(), ClientMessage::Ping),
+            (r#"{"event":"pusher:ping"}"#.to_owned(), ClientMessage::Ping),
+            (r#"{"event":"pusher:ping","data":""}"#.to_owned(), ClientMessage::Ping),
+            (r#"{"event":"pusher:pong","data":{}}"#.to_owned(), ClientMessage::Pong),
+        ] {
+            assert_eq!(decode_client_message(&text), Ok(expected), "{text}");
+        }
+    }
+
+    /// P-FAIL-3, P-FAIL-5: what is absent, null, empty or of another type.
+    #[test]
+    fn members_that_are_missing() {
+        for (data, expected) in [
+            (r#"{"channel":"c","auth":null,"channel_data":null}"#, subscribe(Some("c"), None, None)),
+            (r#"{"channel":"c","auth":7,"channel_data":{"user_id":1}}"#, subscribe(Some("c"), None, None)),
+            (r#"{"channel":"","channel_data":""}"#, subscribe(Some(""), None, Some(""))),
+            (r#"{"channel":7}"#, subscribe(None, None, None)),
+            (r#"{"channel":null}"#, subscribe(None, None, None)),
+            (r#"{"channel":["c"]}"#, subscribe(None, None, None)),
+            ("{}", subscribe(None, None, None)),
+            ("null", subscribe(None, None, None)),
+            ("[\"c\"]", subscribe(None, None, None)),
+            ("7", subscribe(None, None, None)),
+            (r#""""#, subscribe(None, None, None)),
+            (r#""c""#, subscribe(None, None, None)),
+        ] {
+            let text = format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#);
+            assert_eq!(decode_client_message(&text), Ok(expected), "{text}");
+        }
+        assert_eq!(decode_client_message(r#"{"event":"pusher:subscribe"}"#), Ok(subscribe(None, None, None)));
+    }
+
+    /// P-IN-1: member order is free, unknown members are ignored, whatever they hold (numbers beyond any type too).
+    #[test]
+    fn order_is_free_and_the_unknown_is_ignored() {
+        let text = concat!(
+            " {\"x\":[1e309,-0.0,1e-999,{\"event\":\"y\"}], \"x\":2,\n\"data\":{\"q\":99999999999999999999999999,",
+            "\"auth\":\"k:a\",\"channel\":\"c\"},\t\"user_id\":\"7\", \"event\" : \"pusher:subscribe\"}\r\n"
+        );
+        assert_eq!(decode_client_message(text), Ok(subscribe(Some("c"), Some("k:a"), None)));
+        let escaped = r#"{"\u0065vent":"pusher\u003asubscribe","data":{"chann\u0065l":"\u0063"}}"#;
+        assert_eq!(decode_client_message(escaped), Ok(subscribe(Some("c"), None, None)));
+    }
+
+    /// P-IN-2: `data` as a string that holds the object, as some clients send it.
+    #[test]
+    fn data_may_be_a_string_of_an_object() {
+        let data = json!({"channel": "presence-c", "auth": "k:a", "channel_data": r#"{"user_id":"é\"1"}"#}).to_string();
+        let text = json!({"event": "pusher:subscribe", "data": format!(" {data}\n")}).to_string();
+        let expected = subscribe(Some("presence-c"), Some("k:a"), Some(r#"{"user_id":"é\"1"}"#));
+        assert_eq!(decode_client_message(&text), Ok(expected));
+        let text = json!({"event": "pusher:unsubscribe", "data": r#"{"channel":"c"}"#}).to_string();
+        assert_eq!(decode_client_message(&text), Ok(ClientMessage::Unsubscribe { channel: Some("c".into()) }));
+        let deep = format!(r#"{{"channel":"c","x":{}{}}}"#, "[".repeat(32), "]".repeat(32));
+        let text = json!({"event": "pusher:subscribe", "data": deep}).to_string();
+        assert_eq!(decode_client_message(&text), Err(InvalidMessage));
+    }
+
+    /// P-IN-3, T10: no JSON, no object, no string `event`, too deep, a known member twice, a lone surrogate.
+    #[test]
+    fn invalid_messages() {
+        let nested =
+            |depth: usize| format!(r#"{{"event":"client-x","data":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert!(decode_client_message(&nested(31)).is_ok());
+        let deep =
+            [nested(32), "[".repeat(100_000), "{\"a\":".repeat(100_000), format!("{{\"event\":{}", "[".repeat(9_000))];
+        let cases = [
+            "",
+            " ",
+            "x",
+            "null",
+            "7",
+            "\"pusher:ping\"",
+            "[]",
+            "[\"pusher:ping\"]",
+            "[\"client-x\",\"c\",1]",
+            "{}",
+            "{",
+            r#"{"event":null}"#,
+            r#"{"event":7}"#,
+            r#"{"event":["pusher:ping"]}"#,
+            r#"{"data":{}}"#,
+            r#"{"event":"pusher:ping"}x"#,
+            r#"{"event":"pusher:ping"}{}"#,
+            r#"{"event":"pusher:ping",}"#,
+            r#"{"event":"pusher:ping" "data":{}}"#,
+            r#"{'event':'pusher:ping'}"#,
+            r#"{"event":"pusher:ping","data":01}"#,
+            r#"{"event":"pusher:ping","data":NaN}"#,
+            "{\"event\":\"pusher:ping\",\"data\":\"\n\"}",
+            r#"{"event":"pusher:ping","data":"\x"}"#,
+            r#"{"event":"pusher:ping","event":"pusher:pong"}"#,
+            r#"{"event":"pusher:ping","data":{},"data":{}}"#,
+            r#"{"event":"pusher:ping","\u0065vent":"pusher:ping"}"#,
+            r#"{"event":"client-x","channel":"a","channel":"b"}"#,
+            r#"{"event":"pusher:subscribe","data":{"channel":"a","channel":"b"}}"#,
+            r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":"","auth":"k:a"}}"#,
+            r#"{"event":"pusher:subscribe","data":"{\"channel\":\"a\",\"channel\":\"b\"}"}"#,
+            r#"{"event":"pusher:subscribe","data":"{"}"#,
+            r#"{"event":"\ud800"}"#,
+            r#"{"event":"client-\udc00x"}"#,
+            r#"{"event":"client-x","channel":"\ud800c"}"#,
+            r#"{"event":"client-x","channel":"c","data":"\ud800\u0041"}"#,
+            r#"{"event":"pusher:subscribe","data":{"channel":"\udfff"}}"#,
+            r#"{"event":"pusher:subscribe","data":{"channel":"c","channel_data":"\ud83d"}}"#,
+        ];
+        for text in cases.into_iter().map(str::to_owned).chain(deep) {
+            assert_eq!(decode_client_message(&text), Err(InvalidMessage), "{:.80}", text);
+        }
+    }
+
+    /// P-IN-4: events that are not a client's to send.
+    #[test]
+    fn other_events_are_unknown() {
+        for event in [
+            "",
+            "x",
+            "client",
+            "Client-x",
+            "pusher:signin2",
+            "pusher_internal:member_added",
+            "pusher:subscription_succeeded",
+        ] {
+            let text = json!({"event": event, "data": {}}).to_string();
+            assert_eq!(decode_client_message(&text), Ok(ClientMessage::Unknown), "{event}");
+        }
+    }
+
+    /// P-CEV-3: a string passes as its own literal, other JSON as the literal of its raw text, nothing as `"{}"`.
+    #[test]
+    fn data_of_client_events() {
+        for (data, literal, data_bytes) in [
+            (r#","data":"plain""#, r#""plain""#, 5),
+            (r#","data":"\u00e9\/\"\ud83d\ude00""#, r#""\u00e9\/\"\ud83d\ude00""#, 8),
+            (r#","data":"""#, r#""""#, 0),
+            (r#","data":  {"a": [1,2 ],"é":"\n"} "#, r#""{\"a\": [1,2 ],\"é\":\"\\n\"}""#, 23),
+            (r#","data":null"#, r#""null""#, 4),
+            (r#","data":1e309"#, r#""1e309""#, 5),
+            (r#","data":false"#, r#""false""#, 5),
+            ("", r#""{}""#, 2),
+        ] {
+            let text = format!(r#"{{"event":"client-x","channel":"private-c"{data}}}"#);
+            let expected = ClientMessage::ClientEvent {
+                event: "client-x".into(),
+                channel: Some("private-c".into()),
+                data: literal.into(),
+                data_bytes,
+            };
+            assert_eq!(decode_client_message(&text), Ok(expected), "{text}");
+        }
+        let Ok(ClientMessage::ClientEvent { channel: None, .. }) =
+            decode_client_message(r#"{"event":"client-x","channel":7}"#)
+        else {
+            panic!("no client event without a channel");
+        };
+    }
+
+    /// What needs no decoding is lent from the text: no allocation for a client event of plain strings.
+    #[test]
+    fn plain_text_is_lent() {
+        let text = r#"{"event":"client-x","channel":"private-c","data":"with \" an escape"}"#;
+        let Ok(ClientMessage::ClientEvent {
+            event: Cow::Borrowed(_),
+            channel: Some(Cow::Borrowed(_)),
+            data: Cow::Borrowed(_),
+            ..
+        }) = decode_client_message(text)
+        else {
+            panic!("something was copied");
+        };
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// P-CEV-3: whatever the data, its literal decodes to the string itself, or to text that parses to the same JSON.
+        #[test]
+        fn client_data_survives(text: String, number: i64, nested: bool) {
+            let data = if nested { json!({"t": text, "n": [number]}) } else { Value::from(text) };
+            let frame = json!({"event": "client-x", "channel": "private-c", "data": data}).to_string();
+            let Ok(ClientMessage::ClientEvent { data: literal, data_bytes, .. }) = decode_client_message(&frame) else {
+                return Err(TestCaseError::fail("no client event"));
+            };
+            let decoded: String = serde_json::from_str(&literal).expect("a literal");
+            prop_assert_eq!(decoded.len(), data_bytes);
+            let back = if nested { serde_json::from_str(&decoded).expect("JSON") } else { Value::from(decoded) };
+            prop_assert_eq!(back, data);
+        }
+
+        /// P-IN-3, T10: text spoilt at one character never panics; what passes is what serde_json takes for JSON.
+        #[test]
+        fn spoilt_text_does_no_harm(at in any::<prop::sample::Index>(), spoilt in any::<char>()) {
+            let text = r#"{"event":"pusher:subscribe","data":{"auth":"k:\u0061","channel":"private-c","channel_data":"{\"user_id\":1}"}}"#;
+            let mut characters: Vec<char> = text.chars().collect();
+            let at = at.index(characters.len());
+            characters[at] = spoilt;
+            let text: String = characters.into_iter().collect();
+            if decode_client_message(&text).is_ok() {
+                prop_assert!(serde_json::from_str::<Value>(&text).is_ok());
+            }
+        }
+
+        /// P-IN-3: random text never panics.
+        #[test]
+        fn random_text_does_no_harm(text in "[{}\\[\\]\",:a-z0-9\\\\ ]{0,60}") {
+            if decode_client_message(&text).is_ok() {
+                prop_assert!(serde_json::from_str::<Value>(&text).is_ok());
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::limits::QUOTED_BYTES_MAX;
+use super::quote;
 
 /// Why the server ends a connection; each has one code and one message.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -83,8 +83,7 @@ impl CloseReason {
 
 /// P-CONN-8.
 fn unknown_app(key: &str) -> String {
-    let key = &key[..key.floor_char_boundary(QUOTED_BYTES_MAX)];
-    format!("App key {key} not in this cluster. Did you forget to specify the cluster?")
+    format!("App key {} not in this cluster. Did you forget to specify the cluster?", quote(key))
 }
 
 #[cfg(test)]

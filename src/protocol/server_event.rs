@@ -187,3 +187,150 @@ fn encode_escape(out: &mut Vec<u8>, byte: u8) {
 
 /// Room for the members of a channel event without their values, and for their quotes.
 const MEMBERS_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SOCKET_ID: SocketId = SocketId { high: 123, low: 456 };
+
+    fn text(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        encode(&mut out);
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    /// P-CONN-9, P-SDK-2, P-SDK-3: the first frame, as the rule writes it.
+    #[test]
+    fn connection_established() {
+        assert_eq!(
+            text(|out| encode_connection_established(out, SOCKET_ID, 120)),
+            r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"123.456\",\"activity_timeout\":120}"}"#
+        );
+    }
+
+    /// P-LIVE-2: the pong, as the rule writes it.
+    #[test]
+    fn pong() {
+        assert_eq!(text(encode_pong), r#"{"event":"pusher:pong","data":"{}"}"#);
+    }
+
+    /// P-OUT-11, P-SDK-4, P-SDK-5, P-IN-3: `data` is an object; its code is a number or null.
+    #[test]
+    fn errors() {
+        assert_eq!(
+            text(|out| encode_error(out, Some(4009), "say \"why\"")),
+            r#"{"event":"pusher:error","data":{"code":4009,"message":"say \"why\""}}"#
+        );
+        assert_eq!(
+            text(|out| encode_error(out, None, "Invalid JSON")),
+            r#"{"event":"pusher:error","data":{"code":null,"message":"Invalid JSON"}}"#
+        );
+    }
+
+    /// P-OUT-1, P-SDK-6: a subscription that is no presence carries `"{}"`.
+    #[test]
+    fn subscription_succeeded() {
+        assert_eq!(
+            text(|out| encode_subscription_succeeded(out, "c")),
+            r#"{"event":"pusher_internal:subscription_succeeded","channel":"c","data":"{}"}"#
+        );
+    }
+
+    /// P-OUT-2, P-SDK-9, P-PRES-4: ids are strings and keys of `hash`; a member without `user_info` is null there.
+    #[test]
+    fn presence_succeeded() {
+        let members = [("1", Some(r#"{"n":"A \"b\""}"#)), ("6\"9", None)];
+        let frame = text(|out| encode_presence_succeeded(out, "presence-c", members.into_iter()));
+        assert_eq!(
+            frame,
+            r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-c","data":"{\"presence\":{\"count\":2,\"ids\":[\"1\",\"6\\\"9\"],\"hash\":{\"1\":{\"n\":\"A \\\"b\\\"\"},\"6\\\"9\":null}}}"}"#
+        );
+        let frame: Value = serde_json::from_str(&frame).expect("JSON");
+        let data: Value = serde_json::from_str(frame["data"].as_str().expect("a string")).expect("JSON");
+        let hash = json!({"1": {"n": "A \"b\""}, "6\"9": null});
+        assert_eq!(data, json!({"presence": {"count": 2, "ids": ["1", "6\"9"], "hash": hash}}));
+        let nobody = text(|out| encode_presence_succeeded(out, "presence-c", std::iter::empty()));
+        assert!(nobody.contains(r#"\"count\":0,\"ids\":[],\"hash\":{}"#));
+    }
+
+    /// P-OUT-3, P-OUT-4, P-PRES-4: members come and go; `user_info` is left out where there is none.
+    #[test]
+    fn members() {
+        assert_eq!(
+            text(|out| encode_member_added(out, "presence-c", "1", Some(r#"{"a":1}"#))),
+            r#"{"event":"pusher_internal:member_added","channel":"presence-c","data":"{\"user_id\":\"1\",\"user_info\":{\"a\":1}}"}"#
+        );
+        assert_eq!(
+            text(|out| encode_member_added(out, "presence-c", "1", None)),
+            r#"{"event":"pusher_internal:member_added","channel":"presence-c","data":"{\"user_id\":\"1\"}"}"#
+        );
+        assert_eq!(
+            text(|out| encode_member_removed(out, "presence-c", "1")),
+            r#"{"event":"pusher_internal:member_removed","channel":"presence-c","data":"{\"user_id\":\"1\"}"}"#
+        );
+    }
+
+    /// P-OUT-5, P-OUT-6, P-SDK-7, P-SDK-8: the literal is copied as it is; `user_id` comes last and only where given.
+    #[test]
+    fn channel_events() {
+        let literal = r#""\u00e9\/é""#;
+        assert_eq!(
+            text(|out| encode_channel_event(out, r"App\Events\Foo", "c", literal, None)),
+            r#"{"event":"App\\Events\\Foo","channel":"c","data":"\u00e9\/é"}"#
+        );
+        assert_eq!(
+            text(|out| encode_channel_event(out, "client-x", "presence-c", r#""""#, Some("1"))),
+            r#"{"event":"client-x","channel":"presence-c","data":"","user_id":"1"}"#
+        );
+    }
+
+    /// P-FAIL-2: the refusal of a subscription, `data` an object.
+    #[test]
+    fn subscription_error() {
+        assert_eq!(
+            text(|out| encode_subscription_error(out, "private-c", "AuthError", "no", 401)),
+            r#"{"event":"pusher:subscription_error","channel":"private-c","data":{"type":"AuthError","error":"no","status":401}}"#
+        );
+    }
+
+    /// R-AUTHREQ-1: as the rule writes it.
+    #[test]
+    fn auth_required() {
+        assert_eq!(
+            text(|out| encode_auth_required(out, "private-x", SOCKET_ID)),
+            r#"{"event":"auth_required","channel":"private-x","data":"{\"channel\":\"private-x\",\"socket_id\":\"123.456\"}"}"#
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// P-SDK-8: a literal is byte for byte what serde_json writes, at every length around the block size.
+        #[test]
+        fn literals_are_those_of_serde_json(text in "([ -~]{0,70}[\u{0}-\u{1f}\"\\\\\u{7f}é\u{2028}😀]{0,3}){0,3}") {
+            let mut out = Vec::new();
+            encode_json_string(&mut out, &text);
+            prop_assert_eq!(String::from_utf8(out).expect("UTF-8"), serde_json::to_string(&text).expect("a string"));
+        }
+
+        /// P-OUT-5, P-OUT-6: whatever names and data hold, a parser reads the frame back.
+        #[test]
+        fn channel_events_are_read_back(event: String, channel: String, data: String, user_id: Option<String>) {
+            let mut literal = Vec::new();
+            encode_json_string(&mut literal, &data);
+            let literal = String::from_utf8(literal).expect("UTF-8");
+            let mut out = Vec::new();
+            encode_channel_event(&mut out, &event, &channel, &literal, user_id.as_deref());
+            let frame: Value = serde_json::from_slice(&out).expect("JSON");
+            let mut expected = json!({"event": event, "channel": channel, "data": data});
+            if let Some(user_id) = user_id {
+                expected["user_id"] = user_id.into();
+            }
+            prop_assert_eq!(frame, expected);
+        }
+    }
+}

@@ -384,9 +384,9 @@ impl Shard {
         ShardStats {
             channels: self.channels.len() as u64,
             owned_channels: self.owned.len() as u64,
-            // The pong frame is always held.
+            // The pong frame is always held, for nobody in particular.
             frames: self.frames.held() as u64 - 1,
-            send_bytes: self.frames.held_bytes() as u64,
+            send_bytes: (self.frames.held_bytes() - self.frames.frame_bytes(self.pong)) as u64,
             ..self.stats
         }
     }

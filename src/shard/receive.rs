@@ -125,10 +125,8 @@ impl Shard {
         let message_bytes_max = self.message_bytes_max(slot);
         let mut at = 0;
         while at < bytes.len() {
-            match self.hot[slot as usize].phase {
-                Phase::Open => {}
-                Phase::Closing if !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) => {}
-                _ => return,
+            if !self.reads_messages(slot) {
+                return;
             }
             match decoder.decode(&mut bytes[at..], message_bytes_max) {
                 Ok(Decoded { consumed, message }) => {
@@ -153,6 +151,16 @@ impl Shard {
         if cold.message_deadline_ms == 0 {
             cold.message_deadline_ms = deadline_ms;
             self.deadlines.push(Deadline::Message, deadline_ms, connection);
+        }
+    }
+
+    /// An open connection is read; a closing one only for the peer's Close, unless it broke the protocol.
+    fn reads_messages(&self, slot: u32) -> bool {
+        let line = &self.hot[slot as usize];
+        match line.phase {
+            Phase::Open => true,
+            Phase::Closing => !line.flags.contains(Flags::LAST_ANSWER),
+            Phase::Free | Phase::Http | Phase::Admitting | Phase::Lingering | Phase::Ended => false,
         }
     }
 

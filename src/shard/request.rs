@@ -41,10 +41,7 @@ impl Shard {
         let prefix = self.config.options.path_prefix.clone();
         let route = route(request.method, request.path, &prefix);
         if is_upgrade(request) && !self.http(slot).metrics {
-            let key = match &route {
-                Route::WebSocket { key } => Some(&**key),
-                _ => None,
-            };
+            let key = if let Route::WebSocket { key } = &route { Some(&**key) } else { None };
             return self.handle_upgrade(slot, key, request);
         }
         match route {

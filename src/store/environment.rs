@@ -9,6 +9,7 @@ use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn,
 
 use super::error::{Fault, StoreError};
 use super::files::{self, DATA_FILE, Missing};
+use super::verify;
 use crate::limits;
 
 pub(super) type Table = Database<'static, Bytes, Bytes>;
@@ -49,7 +50,6 @@ pub(super) struct Environment {
 impl Environment {
     pub(super) fn open(directory: &Path, missing: Missing, map_bytes: usize) -> Result<Self, StoreError> {
         files::prepare(directory, missing)?;
-        files::fill_to_last_page(directory)?;
         let opened = open(directory, map_bytes)?;
         files::hand_to_owner(directory)?;
         let (directory, opened) = (directory.to_path_buf(), RwLock::new(Some(opened)));
@@ -112,23 +112,18 @@ impl Environment {
     fn error(&self, fault: Fault) -> StoreError {
         fault.at(&self.file())
     }
-
-    #[cfg(test)]
-    pub(super) fn last_page(&self) -> usize {
-        let opened = self.opened.read().unwrap();
-        opened.as_ref().unwrap().0.info().last_page_number
-    }
 }
 
 fn open(directory: &Path, map_bytes: usize) -> Result<(Env<WithoutTls>, Tables), StoreError> {
     let file = directory.join(DATA_FILE);
     let failed = |error: heed::Error| Fault::from(error).at(&file);
+    verify::verify(&file)?;
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_bytes).max_readers(limits::STORE_READERS_MAX).max_dbs(NAMES.len() as u32);
     // SAFETY: the map of the data file stays valid as long as nobody changes the file but LMDB itself. The file is
-    // 0600 in a directory that no other user can write (`files::prepare`), reaches to the last page that its meta
-    // pages name (`files::fill_to_last_page`), and Relay's processes change it through LMDB only, with its locks on:
-    // no flag such as NO_LOCK, NO_SYNC or WRITEMAP is set.
+    // 0600 in a directory that no other user can write (`files::prepare`), its pages are there and of the right form
+    // (`verify`), and Relay's processes change it through LMDB only, with its locks on: no flag such as NO_LOCK,
+    // NO_SYNC or WRITEMAP is set.
     #[allow(unsafe_code)]
     let env = unsafe { options.open(directory) }.map_err(failed)?;
     env.clear_stale_readers().map_err(failed)?;
@@ -150,7 +145,7 @@ fn existing_tables(env: &Env<WithoutTls>) -> Result<Option<Tables>, heed::Error>
                 None => return Ok(CommitOrAbort::Abort(())),
             }
         }
-        let tables: [_; 6] = tables.try_into().ok().expect("one table per name");
+        let tables: [_; 6] = tables.try_into().expect("one table per name");
         Ok::<_, heed::Error>(CommitOrAbort::Commit(tables))
     })?;
     Ok(opened.commit().map(Tables::new))
@@ -163,7 +158,7 @@ fn create_tables(env: &Env<WithoutTls>) -> Result<Tables, heed::Error> {
         for name in NAMES {
             tables.push(opener.create_database::<Bytes, Bytes>(transaction, Some(name))?);
         }
-        let tables: [_; 6] = tables.try_into().ok().expect("one table per name");
+        let tables: [_; 6] = tables.try_into().expect("one table per name");
         Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
     })?;
     Ok(Tables::new(created.commit().expect("never aborted above")))

@@ -88,12 +88,12 @@ pub enum StoreError {
         /// Ours.
         known: u32,
     },
-    /// No room, on the disk or in the map. Nothing was changed.
-    #[error("no room to write the store {0} ({detail}); nothing was changed: make room and try again", path.display())]
+    /// No room, on the disk or in the map, or a disk that takes no more. Nothing was changed.
+    #[error("cannot write the store {0} ({detail}); nothing was changed: make room or mend the disk, and try again", path.display())]
     Full {
         /// The file.
         path: PathBuf,
-        /// Which room is missing.
+        /// What is missing.
         detail: String,
     },
     /// The kernel does not let us write.
@@ -203,6 +203,11 @@ fn lmdb_error(error: heed::Error, file: &Path) -> StoreError {
 pub(super) fn io_error(source: io::Error, file: &Path) -> StoreError {
     use io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let path = file.to_path_buf();
+    // LMDB reads through its map, so this comes from writes only: it reports one that was cut short by a full disk so.
+    if source.raw_os_error() == Some(libc::EIO) {
+        let detail = "a write was cut short: the disk is full, at a limit, or failing".into();
+        return StoreError::Full { path, detail };
+    }
     // The open list of kinds makes a wildcard the only way here.
     #[allow(clippy::wildcard_enum_match_arm)]
     match source.kind() {

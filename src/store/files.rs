@@ -5,13 +5,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::FlockOperation;
 
 use super::error::{StoreError, io_error};
-use crate::limits;
 
 /// LMDB's data file.
 pub(super) const DATA_FILE: &str = "data.mdb";
@@ -99,57 +98,6 @@ fn make(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// A file that was cut short would kill the process with SIGBUS when LMDB's map reads beyond its end. Room to the
-/// last page that its meta pages name is given back as zeros, which LMDB reports as damage. A file of LMDB may also
-/// be this short by right, when its last pages are free; then the zeros are never read.
-pub(super) fn fill_to_last_page(directory: &Path) -> Result<(), StoreError> {
-    let path = directory.join(DATA_FILE);
-    let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io_error(error, &path)),
-    };
-    let length = file.metadata().map_err(|source| io_error(source, &path))?.len();
-    let Some(end) = last_page_end(&file) else {
-        return Ok(());
-    };
-    if end > limits::STORE_BYTES_MAX as u64 {
-        let detail = format!("it names pages up to byte {end}");
-        return Err(StoreError::Corrupt { path, detail });
-    }
-    if length < end {
-        // Never shrinks, so a writer in another process is not disturbed. Where it is not supported, nothing is lost.
-        let _ = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, end);
-    }
-    Ok(())
-}
-
-/// Where the last page that LMDB's two meta pages know of ends; `None` if they are not LMDB's (LMDB will say so).
-fn last_page_end(file: &File) -> Option<u64> {
-    let first = MetaPage::read(file, 0)?;
-    let page_bytes = u64::from(first.page_bytes);
-    let second = MetaPage::read(file, page_bytes)?;
-    first.last_page.max(second.last_page).checked_add(1)?.checked_mul(page_bytes)
-}
-
-/// The few fields of an LMDB meta page (format version 1) that tell how long its file should be.
-struct MetaPage {
-    page_bytes: u32,
-    last_page: u64,
-}
-
-impl MetaPage {
-    fn read(file: &File, at: u64) -> Option<Self> {
-        let mut page = [0_u8; 152];
-        file.read_exact_at(&mut page, at).ok()?;
-        let word = |at: usize| u32::from_ne_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
-        let last_page = u64::from_ne_bytes(page[136..144].try_into().expect("eight bytes"));
-        let page_bytes = word(40);
-        let known = word(16) == 0xBEEF_C0DE && page_bytes.is_power_of_two() && (512..=65_536).contains(&page_bytes);
-        known.then_some(Self { page_bytes, last_page })
-    }
-}
-
 /// Files that root made in another user's directory are given to that user, so that its server can open them.
 pub(super) fn hand_to_owner(directory: &Path) -> Result<(), StoreError> {
     if !rustix::process::geteuid().is_root() {
@@ -173,7 +121,14 @@ pub(super) fn hand_to_owner(directory: &Path) -> Result<(), StoreError> {
 /// Held by a serving process as long as it lives: the kernel drops it with the process, however it ends.
 #[derive(Debug)]
 pub(super) struct ServeLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for ServeLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that is between fork and exec at this moment.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl ServeLock {
@@ -204,6 +159,6 @@ impl ServeLock {
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }

@@ -26,6 +26,7 @@ pub mod record;
 mod scope;
 pub mod setting;
 mod tokens;
+mod verify;
 
 pub use apps::{NewApp, Upserted};
 pub use error::StoreError;

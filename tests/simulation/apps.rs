@@ -53,7 +53,9 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
             let pairs = if number == 0 { 1 } else { 2 };
             AppFacts {
                 id: format!("{}", number + 1),
-                keys: (0..pairs).map(|pair| (format!("key-{number}-{pair}"), format!("secret-{number}-{pair}"))).collect(),
+                keys: (0..pairs)
+                    .map(|pair| (format!("key-{number}-{pair}"), format!("secret-{number}-{pair}")))
+                    .collect(),
                 client_events: number == 0,
                 members_max: if number == 0 { 100 } else { 2 },
                 data_bytes_max,

@@ -83,7 +83,8 @@ impl Model {
     /// `second` has everything that `first` got between two events that both got, in the same order; a subscriber
     /// that is still there also has all that follows.
     fn check_pair(&self, first: &Session, second: &Session) {
-        let place: BTreeMap<Group, usize> = second.received.iter().enumerate().map(|(place, group)| (*group, place)).collect();
+        let place: BTreeMap<Group, usize> =
+            second.received.iter().enumerate().map(|(place, group)| (*group, place)).collect();
         let mut last_place = None;
         let mut missing: Option<Group> = None;
         for group in &first.received {
@@ -105,7 +106,9 @@ impl Model {
                     );
                     last_place = Some(*at);
                 }
-                None if last_place.is_some() && self.publishes[*group].excluded != Some(second.client) => missing = Some(*group),
+                None if last_place.is_some() && self.publishes[*group].excluded != Some(second.client) => {
+                    missing = Some(*group)
+                }
                 None => {}
             }
         }
@@ -127,14 +130,24 @@ impl Model {
             truth.entry((session.app, session.channel.clone())).or_default().insert(user.clone());
             pins.entry((session.app, session.channel.clone(), user.clone())).or_default().push(number);
         }
-        for session in self.sessions.iter().filter(|session| session.live && session.user.is_some() && reading(session.client)) {
+        for session in
+            self.sessions.iter().filter(|session| session.live && session.user.is_some() && reading(session.client))
+        {
             let members: BTreeSet<String> = session.roster.keys().cloned().collect();
             let expected = &truth[&(session.app, session.channel.clone())];
-            assert_eq!(&members, expected, "client {} sees other members of {} than there are (P-PRES-2)", session.client, session.channel);
+            assert_eq!(
+                &members, expected,
+                "client {} sees other members of {} than there are (P-PRES-2)",
+                session.client, session.channel
+            );
             for user in &session.changed {
                 let pinned = self.pinned.get(&(session.app, session.channel.clone(), user.clone()));
                 let stayed = pinned.is_some_and(|sessions| sessions.iter().any(|number| self.sessions[*number].live));
-                assert!(!stayed, "client {} was told that {user} came or went in {}, who was there all the time (P-PRES-2)", session.client, session.channel);
+                assert!(
+                    !stayed,
+                    "client {} was told that {user} came or went in {}, who was there all the time (P-PRES-2)",
+                    session.client, session.channel
+                );
             }
         }
         self.check_rosters_agree(reading);
@@ -147,7 +160,9 @@ impl Model {
     /// All members of a channel see the same `user_info` of each user (P-PRES-3).
     fn check_rosters_agree(&self, reading: &impl Fn(usize) -> bool) {
         let mut seen: BTreeMap<(usize, &str), &Session> = BTreeMap::new();
-        for session in self.sessions.iter().filter(|session| session.live && session.user.is_some() && reading(session.client)) {
+        for session in
+            self.sessions.iter().filter(|session| session.live && session.user.is_some() && reading(session.client))
+        {
             let first = seen.entry((session.app, &session.channel)).or_insert(session);
             assert_eq!(
                 first.roster, session.roster,
@@ -159,7 +174,8 @@ impl Model {
 
     /// Live subscriptions and distinct users of a channel.
     pub(crate) fn counts(&self, app: usize, channel: &str) -> (usize, usize) {
-        let live = self.sessions.iter().filter(|session| session.live && session.app == app && session.channel == channel);
+        let live =
+            self.sessions.iter().filter(|session| session.live && session.app == app && session.channel == channel);
         let users: BTreeSet<&String> = live.clone().filter_map(|session| session.user.as_ref()).collect();
         (live.count(), users.len())
     }

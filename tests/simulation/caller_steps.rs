@@ -35,7 +35,9 @@ impl World {
         match self.random.weighted(&[60, 8, 16, 3, 3, 3]) {
             0 => {
                 for _ in 0..self.random.between(1, 3) {
-                    self.publish(number, false);
+                    if self.callers[number].can_talk() {
+                        self.publish(number, false);
+                    }
                 }
             }
             1 => self.publish_batch(number),
@@ -80,10 +82,15 @@ impl World {
         let app = draft.owed.app;
         let (key, secret) = self.random.pick(&self.apps[app].keys).clone();
         match self.random.below(3) {
-            0 => draft.query = signed_query(draft.method, &draft.path, &draft.body, &key, &secret, self.system.now.unix_s()),
+            0 => {
+                draft.query =
+                    signed_query(draft.method, &draft.path, &draft.body, &key, &secret, self.system.now.unix_s())
+            }
             1 => draft.headers.push_str(&format!("X-Relay-Key: {key}\r\nX-Relay-Secret: {secret}\r\n")),
             _ => {
-                let tokens: Vec<usize> = (0..self.tokens.len()).filter(|token| self.tokens[*token].app == app && !self.tokens[*token].expired).collect();
+                let tokens: Vec<usize> = (0..self.tokens.len())
+                    .filter(|token| self.tokens[*token].app == app && !self.tokens[*token].expired)
+                    .collect();
                 let token = &self.tokens[*self.random.pick(&tokens)];
                 draft.headers.push_str(&format!("Authorization: Bearer {}\r\n", token.text));
                 draft.owed.token = Some(token.id.clone());
@@ -97,7 +104,8 @@ impl World {
     /// The bytes of a request, its body whole or in chunks.
     fn encode(&mut self, draft: &Draft) -> Vec<u8> {
         let query = if draft.query.is_empty() { String::new() } else { format!("?{}", draft.query) };
-        let mut bytes = format!("{} {}{query} HTTP/1.1\r\nHost: relay\r\n{}", draft.method, draft.path, draft.headers).into_bytes();
+        let mut bytes =
+            format!("{} {}{query} HTTP/1.1\r\nHost: relay\r\n{}", draft.method, draft.path, draft.headers).into_bytes();
         if draft.owed.last {
             bytes.extend_from_slice(b"Connection: close\r\n");
         }
@@ -122,7 +130,7 @@ impl World {
     }
 
     fn send_request(&mut self, number: usize, mut draft: Draft) {
-        draft.owed.last = self.random.one_in(24);
+        draft.owed.last = !draft.owed.at_rest && self.random.one_in(24);
         let bytes = self.encode(&draft);
         self.system.trace.note(|| format!("caller {number} asks {}, owed {:?}", draft.path, draft.owed));
         let caller = &mut self.callers[number];
@@ -136,8 +144,9 @@ impl World {
         if !self.random.one_in(4) {
             return None;
         }
-        let known: Vec<usize> =
-            (0..self.sockets.len()).filter(|number| self.sockets[*number].app == app && self.sockets[*number].socket_id.is_some()).collect();
+        let known: Vec<usize> = (0..self.sockets.len())
+            .filter(|number| self.sockets[*number].app == app && self.sockets[*number].socket_id.is_some())
+            .collect();
         if known.is_empty() {
             return None;
         }
@@ -145,7 +154,13 @@ impl World {
         self.sockets[number].socket_id.clone().map(|id| (number, id))
     }
 
-    fn new_publish(&mut self, number: usize, app: usize, channels: Vec<String>, excluded: Option<usize>) -> (Group, Value) {
+    fn new_publish(
+        &mut self,
+        number: usize,
+        app: usize,
+        channels: Vec<String>,
+        excluded: Option<usize>,
+    ) -> (Group, Value) {
         let group = self.model.next_group();
         let padding = match (self.scenario.large_events, self.random.below(8)) {
             (true, 0..4) => self.random.between(50_000, 250_000),
@@ -175,7 +190,8 @@ impl World {
     /// `POST /events` with one or several channels.
     pub(crate) fn publish(&mut self, number: usize, at_rest: bool) {
         let app = self.random.weighted(&[3, 1]);
-        let mut channels: Vec<String> = (0..self.random.between(1, 3)).map(|_| self.random.pick(&self.apps[app].channels).clone()).collect();
+        let mut channels: Vec<String> =
+            (0..self.random.between(1, 3)).map(|_| self.random.pick(&self.apps[app].channels).clone()).collect();
         channels.sort();
         channels.dedup();
         self.publish_to(number, app, channels, at_rest);
@@ -226,12 +242,14 @@ impl World {
         let enabled = self.apps[app].enabled;
         draft.body = json!({"name": "never", "channel": "room", "data": "never"}).to_string().into_bytes();
         let refused = |status: u16| if enabled { vec![status] } else { vec![403] };
+        // Whether a disabled app or a bad proof is told first is open.
+        let unproven = if enabled { vec![401] } else { vec![401, 403] };
         match self.random.below(9) {
             0 => {
                 self.authenticate(&mut draft);
                 draft.body = draft.body.to_ascii_uppercase();
                 draft.headers.clear();
-                draft.owed.statuses = vec![401];
+                draft.owed.statuses = unproven.clone();
             }
             1 => {
                 draft.path = "/apps/999/events".to_owned();
@@ -240,12 +258,18 @@ impl World {
             }
             2 => {
                 draft.headers = format!("Authorization: Bearer rly_{}\r\n", "z".repeat(40));
-                draft.owed.statuses = vec![401];
+                draft.owed.statuses = unproven.clone();
             }
             3 => {
-                let token = self.tokens.iter().find(|token| token.expired || token.app != app).expect("there is one").text.clone();
+                let token = self
+                    .tokens
+                    .iter()
+                    .find(|token| token.expired || token.app != app)
+                    .expect("there is one")
+                    .text
+                    .clone();
                 draft.headers = format!("Authorization: Bearer {token}\r\n");
-                draft.owed.statuses = vec![401];
+                draft.owed.statuses = unproven.clone();
             }
             4 => {
                 draft.body = b"{\"name\":".to_vec();
@@ -271,14 +295,16 @@ impl World {
                 draft.owed.told = Told::Text;
             }
             _ => {
-                draft.body = json!({"name": "never", "channels": ["room", "not a name"], "data": "x"}).to_string().into_bytes();
+                draft.body =
+                    json!({"name": "never", "channels": ["room", "not a name"], "data": "x"}).to_string().into_bytes();
                 self.authenticate(&mut draft);
                 draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
             }
         }
-        let refusals = draft.owed.statuses.clone();
-        draft.owed.statuses_in_flux.retain(|status| *status != 200);
-        draft.owed.statuses_in_flux.extend(refusals);
+        draft.owed.statuses_in_flux = match draft.owed.told {
+            Told::Text => Vec::new(),
+            Told::Nothing | Told::Counts(_) => vec![400, 401, 403, 413],
+        };
         draft.owed.token = None;
         self.send_request(number, draft);
     }

@@ -5,7 +5,7 @@
 pub(crate) enum FaultKind {
     /// One mail between shards is lost.
     DropMail,
-    /// Two mails of one pair change places.
+    /// Mails of one pair change places, from then on.
     SwapMail,
     /// The bytes of one send go out twice.
     DoubleSend,
@@ -15,7 +15,7 @@ pub(crate) enum FaultKind {
     ForgetClosed,
 }
 
-/// At most one fault of a run.
+/// The one fault of a run, if it has one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
     kind: Option<FaultKind>,
@@ -33,7 +33,7 @@ impl Fault {
         Self { kind: Some(kind), after }
     }
 
-    /// Asked at each occasion; true once.
+    /// Asked at each occasion; true once, and from then on for what one time seldom shows.
     pub(crate) fn strikes(&mut self, kind: FaultKind) -> bool {
         if self.kind != Some(kind) {
             return false;
@@ -42,7 +42,9 @@ impl Fault {
             self.after -= 1;
             return false;
         }
-        self.kind = None;
+        if kind != FaultKind::SwapMail {
+            self.kind = None;
+        }
         true
     }
 }

@@ -144,8 +144,16 @@ impl Model {
         assert_eq!(event.name, publish.name, "name of group {group} (P-OUT-5)");
         assert_eq!(event.data, publish.data, "data of group {group} (P-OUT-5)");
         assert_eq!(event.user_id, publish.user_id.as_deref(), "user_id of group {group} (P-OUT-6)");
-        assert_ne!(publish.excluded, Some(client), "group {group} came to the excluded client {client} (P-HTTP-13, P-CEV-2)");
-        assert_ne!(publish.outcome, Outcome::Refused, "group {group} was refused and still delivered to client {client} (P-STAT-8)");
+        assert_ne!(
+            publish.excluded,
+            Some(client),
+            "group {group} came to the excluded client {client} (P-HTTP-13, P-CEV-2)"
+        );
+        assert_ne!(
+            publish.outcome,
+            Outcome::Refused,
+            "group {group} was refused and still delivered to client {client} (P-STAT-8)"
+        );
         assert!(!state.received.contains(&group), "group {group} came twice on {channel} to client {client}");
         state.received.push(group);
     }
@@ -154,7 +162,12 @@ impl Model {
     pub(crate) fn member_added(&mut self, session: usize, user: &str, info: &Value) {
         let state = &mut self.sessions[session];
         let before = state.roster.insert(user.to_owned(), info.clone());
-        assert!(before.is_none(), "client {} is told twice that {user} joined {} (P-PRES-2)", state.client, state.channel);
+        assert!(
+            before.is_none(),
+            "client {} is told twice that {user} joined {} (P-PRES-2)",
+            state.client,
+            state.channel
+        );
         state.changed.insert(user.to_owned());
         self.check_offer(session, user, info);
     }
@@ -163,7 +176,12 @@ impl Model {
     pub(crate) fn member_removed(&mut self, session: usize, user: &str) {
         let state = &mut self.sessions[session];
         let before = state.roster.remove(user);
-        assert!(before.is_some(), "client {} is told that {user} left {} where it was not (P-PRES-2)", state.client, state.channel);
+        assert!(
+            before.is_some(),
+            "client {} is told that {user} left {} where it was not (P-PRES-2)",
+            state.client,
+            state.channel
+        );
         state.changed.insert(user.to_owned());
     }
 

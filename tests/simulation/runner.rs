@@ -13,13 +13,16 @@ const SEEDS: u64 = 2_000;
 
 /// A number in the environment.
 fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
 }
 
 /// What a panic said.
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "a panic without words".to_owned())
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 /// Goal: every seed holds what the model says, and what is left at the end is nothing. Method: as many threads as
@@ -54,7 +57,9 @@ fn every_seed_holds() {
     });
     let failures = failures.into_inner().expect("no thread panics here");
     for (seed, message) in &failures {
-        eprintln!("seed {seed}: {message}\n  repeat: RELAY_SIM_SEED={seed} cargo test --test simulation every_seed_holds");
+        eprintln!(
+            "seed {seed}: {message}\n  repeat: RELAY_SIM_SEED={seed} cargo test --test simulation every_seed_holds"
+        );
     }
     assert!(failures.is_empty(), "{} seeds failed", failures.len());
 }
@@ -71,7 +76,12 @@ fn a_seed_repeats_exactly() {
 
 /// How many of some seeds are caught when the driver makes this fault.
 fn caught(kind: FaultKind, seeds: u64) -> usize {
-    (0..seeds).filter(|seed| catch_unwind(AssertUnwindSafe(|| run(*seed, Fault::new(kind, (*seed % 9) as usize), Trace::new(false)))).is_err()).count()
+    (0..seeds)
+        .filter(|seed| {
+            catch_unwind(AssertUnwindSafe(|| run(*seed, Fault::new(kind, (*seed % 9) as usize), Trace::new(false))))
+                .is_err()
+        })
+        .count()
 }
 
 /// Goal: the checks can fail. Method: drivers that break their contract, each in one place, are caught in most seeds.

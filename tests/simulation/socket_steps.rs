@@ -45,8 +45,9 @@ impl World {
         let mut client = SocketClient::new(wire, app, self.random.next() as u32);
         client.must_close = must_close;
         client.may_close.extend(must_close);
-        if self.scenario.few_slots {
+        if self.scenario.few_slots || self.scenario.large_events {
             client.may_close.insert(4100);
+            client.may_vanish |= self.scenario.large_events;
         }
         if self.draining {
             client.may_close.insert(4200);
@@ -105,7 +106,9 @@ impl World {
 
     fn send_frames(&mut self, number: usize, frames: &[u8], operation: Operation) -> u64 {
         let client = &mut self.sockets[number];
-        self.system.trace.note(|| format!("client {number} sends operation {} {operation:?}", client.operations.len() + 1));
+        self.system
+            .trace
+            .note(|| format!("client {number} sends operation {} {operation:?}", client.operations.len() + 1));
         client.send(&mut self.wires[client.wire], frames, operation)
     }
 
@@ -138,7 +141,8 @@ impl World {
         let mut user = None;
         if channel.starts_with("presence-") {
             let (channel_data, shown, info) = self.channel_data(number);
-            data["auth"] = json!(format!("{key}:{}", hmac_hex(&secret, &format!("{socket_id}:{channel}:{channel_data}"))));
+            data["auth"] =
+                json!(format!("{key}:{}", hmac_hex(&secret, &format!("{socket_id}:{channel}:{channel_data}"))));
             data["channel_data"] = json!(channel_data);
             self.model.offers.entry((app, channel.clone(), shown.clone())).or_default().push(info);
             user = Some(shown);
@@ -239,7 +243,8 @@ impl World {
         let (data, expected) = match self.random.below(5) {
             0 => {
                 let signature = hmac_hex("another secret", &name);
-                let error = Complaint::Error(Some(4009), "Invalid signature: Expected HMAC SHA256 hex digest of ".to_owned());
+                let error =
+                    Complaint::Error(Some(4009), "Invalid signature: Expected HMAC SHA256 hex digest of ".to_owned());
                 (json!({"channel": name, "auth": format!("{key}:{signature}")}), vec![error, auth_error])
             }
             1 => {

@@ -131,7 +131,14 @@ pub(crate) struct System {
 
 impl System {
     /// Makes the shards.
-    pub(crate) fn new(options: SystemOptions, directory: &Arc<Directory>, boot_secret: [u8; 16], now: Moment, fault: Fault, trace: Trace) -> Self {
+    pub(crate) fn new(
+        options: SystemOptions,
+        directory: &Arc<Directory>,
+        boot_secret: [u8; 16],
+        now: Moment,
+        fault: Fault,
+        trace: Trace,
+    ) -> Self {
         let hosts = (0..options.shards)
             .map(|index| Host {
                 shard: Shard::new(ShardConfig {
@@ -305,7 +312,15 @@ impl System {
         ready
     }
 
-    fn feed(&mut self, index: usize, ready: Ready, wires: &mut [Wire], random: &mut Random, pace: Pace, closed: &mut Vec<ConnectionKey>) {
+    fn feed(
+        &mut self,
+        index: usize,
+        ready: Ready,
+        wires: &mut [Wire],
+        random: &mut Random,
+        pace: Pace,
+        closed: &mut Vec<ConnectionKey>,
+    ) {
         match ready {
             Ready::Accept => self.feed_accept(index, wires),
             Ready::Read(slot) => self.feed_read(index, slot, wires, random, pace),
@@ -439,7 +454,14 @@ impl System {
         }
     }
 
-    fn feed_closed(&mut self, index: usize, slot: u32, wires: &mut [Wire], random: &mut Random, closed: &mut Vec<ConnectionKey>) {
+    fn feed_closed(
+        &mut self,
+        index: usize,
+        slot: u32,
+        wires: &mut [Wire],
+        random: &mut Random,
+        closed: &mut Vec<ConnectionKey>,
+    ) {
         let connection = self.key(index, slot);
         let link = self.link(index, slot);
         let wire = link.wire;
@@ -527,7 +549,11 @@ impl System {
         assert!((1..=SEND_BYTES_MAX).contains(&flush.bytes.len()), "a send of {} bytes", flush.bytes.len());
         assert!(!link.finishing || !link.remainder.is_empty(), "a new send after ShutdownWrite for {connection:?}");
         let begun = link.remainder.len().min(flush.bytes.len()).min(1);
-        assert_eq!(flush.bytes[..begun], link.remainder[..begun], "a short send of {connection:?} does not go on where it ended");
+        assert_eq!(
+            flush.bytes[..begun],
+            link.remainder[..begun],
+            "a short send of {connection:?} does not go on where it ended"
+        );
         link.sending = Some(Sending { bytes: flush.bytes.to_vec(), taken: 0 });
         let bytes = flush.bytes.len();
         self.trace.mix(bytes as u64);

@@ -55,7 +55,10 @@ impl ResponseReader {
                 (name.to_ascii_lowercase(), value.trim().to_owned())
             })
             .collect();
-        let length = headers.iter().find(|(name, _)| name == "content-length").map(|(_, value)| value.parse::<usize>().expect("a length"));
+        let length = headers
+            .iter()
+            .find(|(name, _)| name == "content-length")
+            .map(|(_, value)| value.parse::<usize>().expect("a length"));
         let length = match status {
             100..=199 | 204 | 304 => 0,
             _ if no_body => 0,

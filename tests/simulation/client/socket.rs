@@ -181,7 +181,11 @@ impl SocketClient {
 
     /// True while messages may be sent.
     pub(crate) fn can_talk(&self) -> bool {
-        self.phase == Phase::Open && self.close_sent.is_none() && self.close_read.is_none() && !self.broken && !self.vanished
+        self.phase == Phase::Open
+            && self.close_sent.is_none()
+            && self.close_read.is_none()
+            && !self.broken
+            && !self.vanished
     }
 
     /// Sends frames of one message and the ping that tells when it was handled. Gives the operation's number.
@@ -292,12 +296,18 @@ fn matches(read: &[Complaint], expected: &[Complaint]) -> bool {
 pub(crate) fn decode_roster(data: &str) -> BTreeMap<String, Value> {
     let data: Value = serde_json::from_str(data).expect("data of succeeded is JSON");
     let presence = &data["presence"];
-    let ids: Vec<&str> = presence["ids"].as_array().expect("ids").iter().map(|id| id.as_str().expect("ids are strings (P-SDK-9)")).collect();
+    let ids: Vec<&str> = presence["ids"]
+        .as_array()
+        .expect("ids")
+        .iter()
+        .map(|id| id.as_str().expect("ids are strings (P-SDK-9)"))
+        .collect();
     let hash = presence["hash"].as_object().expect("hash");
     assert_eq!(presence["count"].as_u64(), Some(ids.len() as u64), "count of the roster (P-PRES-5)");
     assert_eq!(hash.len(), ids.len(), "ids and hash agree (P-SDK-9)");
     ids.iter()
-        .map(|id| ((*id).to_owned(), hash.get(*id).unwrap_or_else(|| panic!("{id} is no key of hash (P-SDK-9)")).clone()))
+        .map(|id| {
+            ((*id).to_owned(), hash.get(*id).unwrap_or_else(|| panic!("{id} is no key of hash (P-SDK-9)")).clone())
+        })
         .collect()
 }
-

@@ -1,0 +1,24 @@
+//! Publishing to simulated subscribers in memory: authentication, decoding, encoding, fan-out and flush, without sockets.
+
+#![allow(missing_docs)]
+
+#[path = "../tests/memory/mod.rs"]
+mod memory;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use memory::Memory;
+
+fn publish(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("publish");
+    for subscribers in [1, 1_000, 100_000] {
+        let mut memory = Memory::new(subscribers, 128);
+        group.throughput(Throughput::Elements(u64::from(subscribers)));
+        group.bench_function(BenchmarkId::new("subscribers", subscribers), |bencher| {
+            bencher.iter(|| assert_eq!(memory.publish().sends, subscribers as usize + 1));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, publish);
+criterion_main!(benches);
