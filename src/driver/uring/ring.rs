@@ -15,7 +15,8 @@ pub struct Options {
     pub submissions: u32,
     /// Completion queue entries, a power of two, at least 4 times as many. The kernel sizes its table of polls by it.
     pub completions: u32,
-    /// Direct descriptors of one ring at most; the limit on open files cuts it.
+    /// Direct descriptors of one ring at most; the limit on open files cuts it. The kernel allocates 8 bytes for each at
+    /// the start and allows 2^20.
     pub files_max: u32,
     /// Rings of one shard at most.
     pub rings_max: u16,
@@ -40,7 +41,7 @@ impl Default for Options {
         Self {
             submissions: 256,
             completions: 8192,
-            files_max: u32::MAX,
+            files_max: 1 << 17,
             rings_max: 64,
             buffers: 256,
             buffer_bytes: 2048,
