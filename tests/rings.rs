@@ -2,6 +2,8 @@
 //!
 //! The connecting side are processes of their own (this test again, as `client`), each below the same limit and with a
 //! source address of its own in 127.0.0.0/8, as one address has not ports enough.
+//!
+//! And no ring at all, where it is forbidden: what the probe says then.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -198,6 +200,31 @@ fn client() {
     }
     println!("exchanged");
     std::io::stdin().read_line(&mut line).expect("a pipe");
+}
+
+/// U14: under a filter that answers EPERM, as those of Docker and containerd do, the probe says cause and remedy in one
+/// line. The filter is laid on a process of its own.
+#[test]
+fn forbidden_io_uring_is_named() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/forbid_io_uring.py");
+    let probe = Command::new("python3")
+        .arg(script)
+        .arg(std::env::current_exe().expect("a test has a file"))
+        .args(["--exact", "probe", "--ignored", "--nocapture"])
+        .output()
+        .expect("python3 starts");
+    let said = String::from_utf8_lossy(&probe.stdout);
+    let line = said.lines().find(|line| line.contains("probe: ")).unwrap_or_else(|| panic!("{probe:?}"));
+    for part in ["seccomp", "EPERM", "io_uring_setup", "--io epoll"] {
+        assert!(line.contains(part), "{part:?} is missing in {line:?}");
+    }
+}
+
+/// Not a test of its own: the process whose io_uring is forbidden.
+#[test]
+#[ignore = "started by another test as its child"]
+fn probe() {
+    println!("probe: {:?}", uring::probe());
 }
 
 fn connect(source: Ipv4Addr, server: SocketAddr) -> TcpStream {

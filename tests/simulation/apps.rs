@@ -63,7 +63,7 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                     .map(|pair| (format!("key-{number}-{pair}"), format!("secret-{number}-{pair}")))
                     .collect(),
                 client_events: number == 0,
-                members_max: if number == 0 { 100 } else { 2 },
+                members_max: if number == 0 { 100 } else { random.between(1, 2) as u32 },
                 data_bytes_max,
                 connections_max: 0,
                 soft_quota: false,

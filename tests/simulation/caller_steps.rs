@@ -34,7 +34,8 @@ impl World {
     pub(crate) fn step_caller(&mut self, number: usize) {
         match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2]) {
             0 => {
-                for _ in 0..self.random.between(1, 3) {
+                let requests = if self.scenario.flood { 6 } else { self.random.between(1, 3) };
+                for _ in 0..requests {
                     if self.callers[number].can_talk() {
                         self.publish(number, false);
                     }

@@ -14,6 +14,7 @@ mod assertions;
 mod caller_reads;
 mod caller_steps;
 mod client;
+mod coverage;
 mod fault;
 mod network;
 mod random;

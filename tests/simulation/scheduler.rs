@@ -5,6 +5,7 @@ use relay::shard::ShardStats;
 
 use crate::client::caller::Caller;
 use crate::client::socket::{Phase, StepKind};
+use crate::coverage::{Coverage, Happening};
 use crate::fault::Fault;
 use crate::reference::Tick;
 use crate::system::Pace;
@@ -16,11 +17,11 @@ const PHASE_MS_MAX: u64 = 1_500;
 /// Rounds after which a run that does not come to rest never will.
 const ROUNDS_MAX: usize = 20_000;
 
-/// Runs a seed to its end. Panics where something does not hold; gives the digest of all that happened.
-pub(crate) fn run(seed: u64, fault: Fault, trace: Trace) -> u64 {
+/// Runs a seed to its end. Panics where something does not hold; gives the digest of all that happened, and its kinds.
+pub(crate) fn run(seed: u64, fault: Fault, trace: Trace) -> (u64, Coverage) {
     let mut world = World::new(seed, fault, trace);
     world.run();
-    world.system.trace.digest()
+    (world.system.trace.digest(), world.system.coverage)
 }
 
 impl World {
@@ -29,6 +30,9 @@ impl World {
         self.system.trace.note(|| format!("{scenario:?}"));
         for _ in 0..self.random.between(1, scenario.sockets_max) {
             self.connect_socket();
+        }
+        for _ in 0..self.random.between(0, 2) {
+            self.connect_caller();
         }
         for phase in 0..scenario.phases {
             self.phase_ms = 0;
@@ -49,7 +53,7 @@ impl World {
     /// One step of chaos.
     fn step(&mut self) {
         self.tick += 1;
-        match self.random.weighted(&[46, 24, 24, 4, 2]) {
+        match self.random.weighted(&[42, 22, 32, 4, 2]) {
             0 => {
                 let shard = self.random.below(self.system.shards());
                 self.system.turn(shard, &mut self.wires, &mut self.random, Pace::Chaos);
@@ -146,6 +150,7 @@ impl World {
 
     fn start_drain(&mut self) {
         self.draining = true;
+        self.system.coverage.note(Happening::Drained);
         self.system.drain_all();
         for client in &mut self.sockets {
             client.may_close.insert(4200);
@@ -205,7 +210,14 @@ impl World {
         self.ask_counts();
         self.check_rest();
         self.check_quota();
-        match self.random.below(48) {
+        let long = self.random.below(48);
+        if long <= 2 {
+            // Idle connections are closed in this time, perhaps while a next request is on its way.
+            for caller in &mut self.callers {
+                caller.may_vanish = true;
+            }
+        }
+        match long {
             0 => self.outlast_vanished(),
             1..=2 => self.jump(70_000, 7_000),
             3..=6 if !self.scenario.few_slots => self.step_wall_clock(),
@@ -308,6 +320,18 @@ impl World {
         self.check_stats();
     }
 
+    /// Closures that the shards tell apart by reason and clients do not.
+    fn note_closures(&mut self) {
+        for stats in self.system.stats() {
+            for _ in 0..stats.slow_closed {
+                self.system.coverage.note(Happening::SlowClosed);
+            }
+            for _ in 0..stats.gap_closed {
+                self.system.coverage.note(Happening::GapClosed);
+            }
+        }
+    }
+
     /// What the shards count is what the model counts.
     fn check_stats(&self) {
         let stats = self.system.stats();
@@ -386,6 +410,7 @@ impl World {
             };
             assert_eq!(*stats, expected, "shard {shard} has something left over");
         }
+        self.note_closures();
         let waits = self.system.next_timeout();
         self.system.trace.note(|| format!("at the end the next timeout is {waits:?}"));
     }

@@ -35,7 +35,7 @@ impl World {
 
     /// A WebSocket client connects, to a good address or not.
     pub(crate) fn connect_socket(&mut self) {
-        let app = self.random.weighted(&[3, 1]);
+        let app = self.random.weighted(&[2, 1]);
         let pair = self.random.below(self.apps[app].keys.len());
         let mut path = format!("/app/{}?protocol=7&client=js&version=8.6.0&flash=false", self.apps[app].keys[pair].0);
         let mut must_close = None;
@@ -88,7 +88,13 @@ impl World {
         match self.random.weighted(&[34, 14, 24, 6, 6, 4, 4, 4]) {
             0 => self.subscribe(number),
             1 => self.unsubscribe(number),
-            2 => self.send_client_event(number),
+            2 => {
+                let burst = if self.random.one_in(12) { 14 } else { 1 };
+                let channel = self.channel_for_event(number);
+                for _ in 0..burst {
+                    self.send_client_event(number, channel.clone());
+                }
+            }
             3 => self.send_plain(number),
             4 => self.subscribe_badly(number),
             5 => self.leave(number),
@@ -201,9 +207,20 @@ impl World {
         steps.push(ChannelStep { operation, kind: StepKind::Left });
     }
 
-    fn send_client_event(&mut self, number: usize) {
+    /// Some channel, mostly one on which client events pass.
+    fn channel_for_event(&mut self, number: usize) -> String {
+        let client = &self.sockets[number];
+        let protected = |channel: &&String| channel.starts_with("private-") || channel.starts_with("presence-");
+        let good: Vec<String> =
+            client.channels.keys().filter(protected).filter(|channel| client.is_subscribed(channel)).cloned().collect();
+        if good.is_empty() || self.random.one_in(6) {
+            return self.channel_of(self.sockets[number].app);
+        }
+        self.random.pick(&good).clone()
+    }
+
+    fn send_client_event(&mut self, number: usize, channel: String) {
         let app = self.sockets[number].app;
-        let channel = self.channel_of(app);
         let group = self.model.next_group();
         let data = Model::data_of(group, self.random.below(64));
         let name = "client-moved".to_owned();

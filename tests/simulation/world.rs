@@ -126,9 +126,9 @@ impl World {
                 drain_ms: *random.pick(&[0, 1_000, 10_000]),
             },
             send_style: *random.pick(&[SendStyle::Immediate, SendStyle::Deferred, SendStyle::Mixed]),
-            read_bytes_max: if scenario.flood || scenario.long_answers {
+            read_bytes_max: if scenario.flood {
                 1 << 20
-            } else if scenario.large_events {
+            } else if scenario.large_events || scenario.long_answers {
                 16_384
             } else {
                 *random.pick(&[64, 2_048, 16_384])

@@ -71,7 +71,7 @@ pub struct Figures {
 /// Runs a shard on this thread until all shards have stopped.
 ///
 /// # Errors
-/// When the ring cannot be made (see [`probe`], which tells beforehand) or breaks.
+/// When the ring cannot be made (see [`mod@probe`], which tells beforehand) or breaks.
 pub fn run(setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     let figures = run_with(setup, core, Options::default())?;
     tracing::debug!(?figures, "the io_uring loop ended");

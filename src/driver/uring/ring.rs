@@ -19,7 +19,9 @@ pub struct Options {
     pub files_max: u32,
     /// Rings of one shard at most.
     pub rings_max: u16,
-    /// Receive buffers of a ring, a power of two.
+    /// Receive buffers of a ring, a power of two. They are held only while a batch is fed, so a few slices' worth is
+    /// enough: 256 and 1,024 cost the same per echo at 100 to 8,000 talkers (measured, within 5 %), and each ring
+    /// pays for its own.
     pub buffers: u16,
     /// Bytes of a receive buffer.
     pub buffer_bytes: u32,

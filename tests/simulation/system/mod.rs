@@ -11,6 +11,7 @@ use relay::limits::SEND_BYTES_MAX;
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Mail, Output, Shard, ShardConfig, ShardIndex, ShardOptions, ShardStats};
 
+use crate::coverage::{Coverage, Happening};
 use crate::fault::Fault;
 use crate::network::{End, Wire};
 use crate::random::Random;
@@ -124,6 +125,8 @@ pub(crate) struct System {
     pub(crate) trace: Trace,
     /// Tokens reported as used.
     pub(crate) tokens_used: Vec<String>,
+    /// What happened, by kind.
+    pub(crate) coverage: Coverage,
     hosts: Vec<Host>,
     lanes: Vec<Lane>,
     options: SystemOptions,
@@ -159,7 +162,17 @@ impl System {
             })
             .collect();
         let lanes = (0..usize::from(options.shards).pow(2)).map(|_| Lane::default()).collect();
-        Self { now, trace, tokens_used: Vec::new(), hosts, lanes, options, fault, read_buffer: Vec::new() }
+        Self {
+            now,
+            trace,
+            tokens_used: Vec::new(),
+            coverage: Coverage::default(),
+            hosts,
+            lanes,
+            options,
+            fault,
+            read_buffer: Vec::new(),
+        }
     }
 
     /// How many shards.
@@ -374,12 +387,16 @@ impl System {
         self.trace.note(|| format!("shard {index}: output {output:?}"));
         match output {
             Output::Close { connection, reset } => {
+                if reset {
+                    self.coverage.note(Happening::Reset);
+                }
                 if let Some(link) = self.live(index, connection, closed) {
                     assert!(link.closing.is_none(), "Close twice for {connection:?}");
                     link.closing = Some(reset);
                 }
             }
             Output::ShutdownWrite { connection } => {
+                self.coverage.note(Happening::ShutWrite);
                 if let Some(link) = self.live(index, connection, closed) {
                     assert!(!link.finishing, "ShutdownWrite twice for {connection:?}");
                     link.finishing = true;
@@ -391,6 +408,7 @@ impl System {
                 }
             }
             Output::Pause { connection } => {
+                self.coverage.note(Happening::Paused);
                 if let Some(link) = self.live(index, connection, closed) {
                     link.straggler = !link.paused;
                     link.paused = true;
@@ -404,6 +422,7 @@ impl System {
             Output::Mail { to, mail } => {
                 let shards = self.hosts.len();
                 assert_ne!(usize::from(to), index, "mail to itself");
+                self.coverage.note(Happening::Mail);
                 self.lanes[index * shards + usize::from(to)].mails.push_back(mail);
                 self.trace.mix(u64::from(to));
             }
