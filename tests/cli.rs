@@ -1,7 +1,9 @@
 //! The command line as operators and scripts use it: what is printed where, exit codes, and what is refused.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -284,10 +286,11 @@ fn well_known_secrets_stay_on_loopback() {
     let app = [("RELAY_APP_ID", "1"), ("RELAY_APP_KEY", "app-key"), ("RELAY_APP_SECRET", "app-secret")];
     let arguments = ["serve", "--data", "data", "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0"];
     let output = run_with(&arguments, &app, place.path());
-    assert_eq!(output.status.code(), Some(2));
-    let told = stderr(&output);
-    let last = told.lines().last().expect("a line");
-    assert!(last.contains("well-known") && last.contains("relay app rotate 1"), "{told}");
+    assert_refused(&output, 2, &["RELAY_APP_SECRET", "well-known", "127.0.0.1"]);
+    assert!(!place.path().join("data").exists(), "nothing is stored");
+    json(&["app", "create", "--id", "1", "--secret", "app-secret"], place.path());
+    let output = run_with(&[&arguments[..2], &["."], &arguments[3..]].concat(), &[], place.path());
+    assert_refused(&output, 2, &["well-known", "relay app rotate 1"]);
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let output = run_with(&["serve", "--dev", "--listen", address], &[], place.path());
         assert_refused(&output, 2, &["--listen", "--dev", "127.0.0.1"]);
@@ -305,4 +308,157 @@ fn an_exposed_store_is_not_served() {
     let output = run(&["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"], data.path());
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("chmod 600"), "{}", stderr(&output));
+}
+
+/// A server on free ports; killed when dropped.
+struct Server {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// The line that says it listens.
+    line: String,
+    /// Address of the public port.
+    address: String,
+}
+
+impl Server {
+    fn start(arguments: &[&str], environment: &[(&str, &str)], directory: &Path) -> Self {
+        let errors = std::fs::File::create(directory.join("errors")).expect("file");
+        let ports = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--shards", "2", "--io", "epoll"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        command.arg("serve").args(arguments).args(ports).env_clear().envs(environment.iter().copied());
+        command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().expect("starts");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        let address = line.split(' ').nth(4).unwrap_or_default().to_owned();
+        Self { child, output, line, address }
+    }
+
+    fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("told");
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("text");
+        (self.child.wait().expect("ends"), rest)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `serve --dev` says where it listens in one line, then prints three lines that publish as they stand, in `sh` and in
+/// `bash`; a token of an earlier start is gone; nothing secret stands in the log (R-AUTH-7).
+#[test]
+fn what_dev_prints_works_as_pasted() {
+    let place = directory();
+    let mut tokens = Vec::new();
+    for start in 0..2 {
+        let mut server = Server::start(&["--dev"], &[], place.path());
+        let begin = format!("relay 0.1.0 listening on {} (epoll, 2 shards, health on 127.0.0.1:", server.address);
+        assert!(server.line.starts_with(&begin) && !server.address.ends_with(":0"), "{}", server.line);
+        let mut pasted = Vec::new();
+        while pasted.len() < 3 {
+            let mut line = String::new();
+            assert!(server.output.read_line(&mut line).expect("text") > 0, "the output ended after {pasted:?}");
+            if line.starts_with("curl ") || line.contains("; curl ") {
+                pasted.push(line);
+            }
+        }
+        for (shell, line) in ["sh", "bash"].into_iter().flat_map(|shell| pasted.iter().map(move |line| (shell, line))) {
+            let output = Command::new(shell).arg("-c").arg(line).output().expect("a shell");
+            assert_eq!(stdout(&output), "{}", "{shell}: {line}: {}", stderr(&output));
+        }
+        let at = pasted[1].find("rly_").expect("a token");
+        tokens.push(pasted[1][at..at + 44].to_owned());
+        let second = run_with(&["serve", "--dev", "--listen", "127.0.0.1:0"], &[], place.path());
+        assert_eq!(second.status.code(), Some(1));
+        assert!(stderr(&second).contains(&format!("pid {}", server.child.id())), "{}", stderr(&second));
+        if start == 1 {
+            let old = pasted[1].replace(&tokens[1], &tokens[0]);
+            let output = Command::new("sh").arg("-c").arg(old).output().expect("a shell");
+            assert!(!stdout(&output).starts_with("{}"), "the token of the first start is still good");
+        }
+        let (status, _) = server.terminate();
+        assert!(status.success(), "{status}");
+        let log = std::fs::read_to_string(place.path().join("errors")).expect("log");
+        assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{log}");
+        assert!(!log.contains("app-secret") && !log.contains(&tokens[start]), "{log}");
+    }
+    let data = place.path().join(".relay");
+    let used = json(&["token", "list"], &data);
+    assert_eq!(used.as_array().expect("list").len(), 1);
+    assert!(used[0]["last_used_at"].is_string(), "{used}");
+}
+
+/// The server obeys commands within 2 seconds: a revoked token, a disabled app, a new app (threat T5).
+#[test]
+fn a_running_server_obeys_commands() {
+    let place = directory();
+    let data = place.path().join("data");
+    let variables = [("RELAY_APP_ID", "1"), ("RELAY_APP_KEY", "k"), ("RELAY_APP_SECRET", "s3cret-s3cret")];
+    let server = Server::start(&["--data", "data", "--drain-ms", "0"], &variables, place.path());
+    assert_eq!(json(&["app", "list"], &data).as_array().expect("list").len(), 1, "no app beside the configured one");
+    let publish = |app: &str, headers: &[&str]| {
+        let url = format!("http://{}/apps/{app}/events", server.address);
+        let mut curl = Command::new("curl");
+        curl.args([
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            &url,
+            "-d",
+            r#"{"name":"e","channel":"c","data":"d"}"#,
+        ]);
+        curl.args(headers.iter().flat_map(|header| ["-H", header]));
+        stdout(&curl.output().expect("curl runs"))
+    };
+    let pair = ["X-Relay-Key: k", "X-Relay-Secret: s3cret-s3cret"];
+    let becomes = |app: &str, headers: &[&str], status: &str| {
+        let begin = Instant::now();
+        while publish(app, headers) != status {
+            assert!(begin.elapsed() < Duration::from_secs(2), "not {status} but {}", publish(app, headers));
+        }
+    };
+    assert_eq!(publish("1", &pair), "200");
+    let created = json(&["token", "create", "--app", "1"], &data);
+    let bearer = format!("Authorization: Bearer {}", created["token"].as_str().expect("token"));
+    becomes("1", &[&bearer], "200");
+    json(&["token", "revoke", created["id"].as_str().expect("id")], &data);
+    becomes("1", &[&bearer], "401");
+    json(&["app", "create", "--id", "2", "--key", "k2", "--secret", "s2"], &data);
+    becomes("2", &["X-Relay-Key: k2", "X-Relay-Secret: s2"], "200");
+    json(&["app", "disable", "1"], &data);
+    becomes("1", &pair, "403");
+    json(&["app", "enable", "1"], &data);
+    becomes("1", &pair, "200");
+    let (status, rest) = server.terminate();
+    assert!(status.success() && rest.is_empty(), "{status}: standard output had more than its one line: {rest}");
+}
+
+/// With no app anywhere the first start makes one and shows it once; the second start shows nothing.
+#[test]
+fn the_first_start_makes_an_app() {
+    let place = directory();
+    let told = |place: &Path| {
+        let server = Server::start(&["--data", "data", "--drain-ms", "0"], &[], place);
+        assert!(server.terminate().0.success());
+        std::fs::read_to_string(place.join("errors")).expect("log")
+    };
+    let first = told(place.path());
+    let value = |name: &str| {
+        let line = first.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.strip_prefix('=').unwrap_or_default().to_owned()
+    };
+    let (id, key, secret) = (value("RELAY_APP_ID"), value("RELAY_APP_KEY"), value("RELAY_APP_SECRET"));
+    assert!(id.len() == 9 && key.len() == 20 && secret.len() >= 20, "{first}");
+    let shown = json(&["app", "show", &id, "--secrets"], &place.path().join("data"));
+    assert_eq!((&shown["keys"][0]["key"], &shown["keys"][0]["secret"]), (&key.into(), &secret.as_str().into()));
+    assert!(!told(place.path()).contains(&secret));
 }

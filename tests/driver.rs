@@ -1,10 +1,12 @@
-//! Goal: both drivers keep their side of the contract in `relay::shard`. Method: real sockets and threads around a small core that echoes, the same scenarios for each driver.
+//! Goal: both drivers keep their side of the contract in `relay::shard`. Method: real sockets and threads around a
+//! small core that echoes, the same scenarios for each driver.
 //!
 //! The core checks the driver's side of the contract in `relay::shard` as it goes: `Accepted` and `Closed` once per key,
 //! nothing in between for a key that is not open, lent bytes neither lost nor doubled. A breach panics on the shard's
 //! thread and fails the test when that is joined.
 
 mod echo;
+mod mail;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -75,11 +77,8 @@ fn short_sends_lose_nothing(kind: DriverKind) {
         assert!(received == bytes, "{} bytes of {}", received.len(), bytes.len());
     });
     let counts = server.counts();
-    match kind {
-        DriverKind::Epoll => assert!(counts.short_sends > 10, "{counts:?}"),
-        // The kernel goes on by itself (MSG_WAITALL) and reports the whole.
-        DriverKind::Uring => {}
-    }
+    // A ring's send goes on until all was taken, so its sends are slow instead of short.
+    assert!(counts.short_sends > 10 || kind == DriverKind::Uring, "{counts:?}");
     assert!(counts.pauses > 0 && counts.pauses == counts.resumes, "{counts:?}");
 }
 
@@ -105,7 +104,7 @@ fn pause_holds_bytes_back(kind: DriverKind) {
         assert!(sent < bytes.len(), "64 MiB went into a paused connection");
     }
     let counts = server.counts();
-    assert_eq!(counts.pauses, counts.resumes + 1, "{counts:?}");
+    assert_eq!(counts.pauses, counts.resumes + 1, "it is paused now, maybe not for the first time");
     assert!(counts.queued_most <= PAUSE_ABOVE + 2 * 64 * 1024, "{counts:?}");
     client.set_nonblocking(false).expect("socket");
     let mut answer = vec![0; sent];
@@ -193,12 +192,27 @@ fn shutdown_write_goes_on_reading(kind: DriverKind) {
     server.wait_for("closed", |counts| counts.open == 0);
 }
 
-/// `Close` without `reset` still delivers what the kernel holds, also over bytes that were never read.
+/// `Close` without `reset` still delivers what the kernel holds.
 fn close_delivers_what_the_kernel_holds(kind: DriverKind) {
     let server = Server::start(kind, Options::default());
     let mut client = connect(server.address);
     client.write_all(b"!close").expect("open");
     server.wait_for("closed", |counts| counts.accepted == 1 && counts.open == 0);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("orderly end");
+    assert_eq!(answer, b"bye");
+}
+
+/// The same over bytes that came while the connection was paused and were never read: closing over them would reset it.
+fn close_over_unread_bytes_is_orderly(kind: DriverKind) {
+    let server = Server::start(kind, Options::default());
+    let mut client = connect(server.address);
+    client.write_all(b"!hold").expect("open");
+    let mut answer = [0; 2];
+    client.read_exact(&mut answer).expect("answered");
+    assert_eq!(&answer, b"go");
+    client.write_all(&pattern(100_000, 9)).expect("open");
+    connect(server.address).write_all(b"!release").expect("open");
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).expect("orderly end");
     assert_eq!(answer, b"bye");
@@ -241,10 +255,11 @@ fn drain_ends_all_loops(kind: DriverKind) {
 }
 
 /// T15: with no descriptor left the listener rests instead of spinning, peers wait, and when descriptors come free they are
-/// served. On io_uring nobody has to wait: connections are not in the process's table. The server is a process of its own,
-/// as the limit is one of processes.
-fn descriptor_exhaustion_is_survived(kind: DriverKind) {
-    let child = echo::Child::start(kind, 64);
+/// served. On io_uring connections are not in the process's table (`tests/rings.rs`). The server is a process of its own, as
+/// the limit is one of processes.
+#[test]
+fn epoll_survives_descriptor_exhaustion() {
+    let child = echo::Child::start(DriverKind::Epoll, 64);
     let mut clients: Vec<TcpStream> = (0..120).map(|_| connect(child.address)).collect();
     for client in &mut clients {
         client.write_all(b"hello").expect("open or in the backlog");
@@ -259,10 +274,7 @@ fn descriptor_exhaustion_is_survived(kind: DriverKind) {
             Err(_) => break,
         }
     }
-    match kind {
-        DriverKind::Epoll => assert!((20..64).contains(&served), "{served} served"),
-        DriverKind::Uring => assert_eq!(served, clients.len()),
-    }
+    assert!((20..64).contains(&served), "{served} served");
     let before = child.cpu_ms();
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(600) {
@@ -278,11 +290,17 @@ fn descriptor_exhaustion_is_survived(kind: DriverKind) {
     }
 }
 
+/// R-PUB-6: real shards, three of them, whose mailboxes hold four mails: every subscriber gets every event of every publisher
+/// once and in the order of its publisher, whatever had to wait for room.
+fn mail_through_small_mailboxes_keeps_its_order(kind: DriverKind) {
+    mail::exchange(kind);
+}
+
 /// Where io_uring is forbidden its half shows nothing, and says so.
 fn uring_works() -> bool {
     let probed = relay::driver::uring::probe();
     if let Err(cause) = &probed {
-        eprintln!("not shown on io_uring: {cause}");
+        eprintln!("skipped: io_uring: {cause}");
     }
     probed.is_ok()
 }
@@ -312,13 +330,14 @@ scenarios![
     fin_comes_after_the_bytes,
     shutdown_write_goes_on_reading,
     close_delivers_what_the_kernel_holds,
+    close_over_unread_bytes_is_orderly,
     reset_is_a_reset,
     timeouts_are_fed,
     drain_ends_all_loops,
-    descriptor_exhaustion_is_survived,
+    mail_through_small_mailboxes_keeps_its_order,
 ];
 
-/// Not a test of its own: the server process of `descriptor_exhaustion_is_survived`.
+/// Not a test of its own: the server process of `epoll_survives_descriptor_exhaustion`.
 #[test]
 #[ignore = "started by another test as its child"]
 fn child_server() {

@@ -19,6 +19,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/driver/sys.rs", "memory and descriptors that the kernel works on"),
     ("src/store/environment.rs", "the one call that opens LMDB, unsafe through its memory map"),
+    ("tests/allocations.rs", "an allocator that counts, to show that a delivery allocates nothing"),
 ];
 
 /// The last floor that must be pure; effects begin above it.
@@ -358,20 +359,21 @@ fn the_rule_check_can_fail() {
     assert_eq!(check_rules(&document("| P-IN-1 | a |\n| P-IN-1 | b |"), &[]).len(), 1);
 }
 
-/// The threats and hazards of docs/security.md are cited as `threat T6` and `hazard U3`.
+/// Comments cite the threats of docs/security.md and the hazards of docs/reliability.md by bare ids, `T6` and `U3`.
 fn check_threats(document: &str, sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
-    for source in sources {
+    for source in sources.iter().filter(|source| source.path.ends_with(".rs")) {
         for (number, line) in source.text.lines().enumerate() {
-            for word in ["threat ", "hazard "] {
-                for (at, _) in line.match_indices(word) {
-                    let id: String = line[at + word.len()..].chars().take_while(char::is_ascii_alphanumeric).collect();
-                    let is_id =
-                        id.starts_with(['T', 'U']) && id.len() > 1 && id[1..].bytes().all(|b| b.is_ascii_digit());
-                    if is_id && !document.contains(&format!("| {id} |")) {
-                        let (path, line) = (&source.path, number + 1);
-                        findings.push(format!("{path}:{line}: {word}{id} is not in docs/security.md"));
-                    }
+            let Some((_, comment)) = line.split_once("//") else { continue };
+            for (_, word) in tree::words(comment) {
+                let number_part = word.strip_prefix(['T', 'U']).unwrap_or_default();
+                let is_id = matches!(number_part.len(), 1..=2) && number_part.bytes().all(|b| b.is_ascii_digit());
+                if is_id && !document.contains(&format!("\n| {word} |")) {
+                    findings.push(format!(
+                        "{}:{}: {word} is in neither docs/security.md nor docs/reliability.md",
+                        source.path,
+                        number + 1
+                    ));
                 }
             }
         }
@@ -382,14 +384,48 @@ fn check_threats(document: &str, sources: &[Source]) -> Vec<String> {
 #[test]
 fn cited_threats_are_described() {
     let sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
-    assert_clean(&check_threats(&tree::source("docs/security.md").text, &sources));
+    let document = ["docs/security.md", "docs/reliability.md"].map(|path| tree::source(path).text).join("\n");
+    assert_clean(&check_threats(&document, &sources));
 }
 
-/// Goal: a threat that nobody described is found, and an ordinary sentence is not taken for a citation.
+/// Goal: a threat or hazard that nobody described is found; type parameters and plain words are no citations.
 #[test]
 fn the_threat_check_can_fail() {
-    let findings = |text| check_threats("| T6 | guessing |", &[Source::sample("src/a.rs", text)]).len();
-    assert_eq!(findings("// (threat T6), a threat Tokens face"), 0);
+    let findings = |text| check_threats("\n| T6 | guessing |", &[Source::sample("src/a.rs", text)]).len();
+    assert_eq!(findings("fn f<T9>() {} // (threats T6), a threat Tokens face, U+0000, UTF8, T100"), 0);
     assert_eq!(findings("// threat T99"), 1);
-    assert_eq!(findings("// hazard U3"), 1);
+    assert_eq!(findings("//! Hazards U3, U4."), 2);
+}
+
+/// Paths of the form `docs/name.md` in text must lead somewhere.
+fn check_document_paths(exists: impl Fn(&str) -> bool, sources: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for source in sources {
+        for (number, line) in source.text.lines().enumerate() {
+            for (at, _) in line.match_indices("docs/") {
+                let is_path = |c: &char| c.is_ascii_alphanumeric() || "/_-.".contains(*c);
+                let path: String = line[at..].chars().take_while(is_path).collect();
+                let path = path.trim_end_matches('.');
+                if path.ends_with(".md") && !exists(path) {
+                    findings.push(format!("{}:{}: {path} does not exist", source.path, number + 1));
+                }
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn cited_documents_exist() {
+    let mut sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
+    sources.extend(["README.md", "CONTRIBUTING.md", "clippy.toml", "deny.toml", "Cargo.toml"].map(tree::source));
+    assert_clean(&check_document_paths(|path| tree::root().join(path).is_file(), &sources));
+}
+
+/// Goal: a path that leads nowhere is found, and one at the end of a sentence is read without its full stop.
+#[test]
+fn the_document_check_can_fail() {
+    let findings = |text| check_document_paths(|path| path == "docs/a.md", &[Source::sample("src/a.rs", text)]).len();
+    assert_eq!(findings("// See docs/a.md. And `docs/protocol/`."), 0);
+    assert_eq!(findings("// See docs/b.md."), 1);
 }

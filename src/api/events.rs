@@ -10,7 +10,8 @@ use super::literal::{decode_body, decode_data_literal, decode_object, decode_str
 use super::refusal::Refusal;
 use crate::app::AppSettings;
 use crate::channel::name::{ChannelName, NameError, NameRules, NameSource};
-use crate::limits::{CHANNEL_NAME_BYTES_MAX, CHANNELS_PER_EVENT_MAX, EVENT_NAME_BYTES_MAX, QUOTED_BYTES_MAX};
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, CHANNELS_PER_EVENT_MAX, EVENT_NAME_BYTES_MAX};
+use crate::protocol::quote;
 use crate::protocol::socket_id::SocketId;
 
 /// Which counts the answer shall tell (`info`).
@@ -156,11 +157,10 @@ fn invalid_channel(name: &str, rules: NameRules) -> Refusal {
         NameRules::Strict => "letters, digits and - _ = @ , . ;",
         NameRules::Permissive => "anything but whitespace and control characters",
     };
-    let quoted = &name[..name.floor_char_boundary(QUOTED_BYTES_MAX)];
     // Escaped, so that the one-line answer stays one line.
     Refusal::bad_request(format!(
         "The channel name \"{}\" is invalid: it must have 1 to {CHANNEL_NAME_BYTES_MAX} bytes of {allowed}.",
-        quoted.escape_debug()
+        quote(name).escape_debug()
     ))
 }
 

@@ -1,4 +1,5 @@
-//! Method and path to a route, under `/apps/{id}` and `/api/v1/apps/{id}`, with and without the configured prefix (P-CONN-2, R-BASE-1).
+//! Method and path to a route, under `/apps/{id}` and `/api/v1/apps/{id}`, with and without the configured prefix
+//! (P-CONN-2, R-BASE-1).
 
 use std::borrow::Cow;
 

@@ -12,10 +12,28 @@ pub mod token;
 ///
 /// The hex text comes from the peer and the tag is not secret, so only what is compared with it needs constant time.
 fn decode_signature(hex: &[u8]) -> Option<[u8; 32]> {
-    if hex.iter().any(u8::is_ascii_uppercase) {
+    let mut tag = [0; 32];
+    // The decoder would skip a leading `0x`, so the length is not left to it.
+    if hex.len() != 2 * tag.len() || hex.iter().any(u8::is_ascii_uppercase) {
         return None;
     }
-    let mut tag = [0; 32];
     const_hex::decode_to_slice(hex, &mut tag).ok()?;
     Some(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threat T1: a tag has one spelling; a prefix, another case, another length or a sign is none of it.
+    #[test]
+    fn a_tag_has_one_spelling() {
+        let digits = "0a".repeat(32);
+        assert_eq!(decode_signature(digits.as_bytes()), Some([0x0A; 32]));
+        for other in
+            [format!("0x{digits}"), format!("0x{}", &digits[2..]), digits.to_uppercase(), format!("{digits}0a")]
+        {
+            assert_eq!(decode_signature(other.as_bytes()), None, "{other}");
+        }
+    }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::signature::{Signed, is_signed, verify_signature};
-use super::token::{is_well_formed, token_hash};
+use super::token::{TOKEN_PREFIX, is_well_formed, token_hash};
 use crate::app::{App, Directory, Scopes, TokenId};
 use crate::moment::Moment;
 use crate::wire::http::{HttpError, Request};
@@ -53,7 +53,8 @@ pub enum RequestRefusal {
     AppDisabled,
 }
 
-/// Verifies the caller of a request for `/apps/{app_id}`. `path` is as requested (R-BASE-2); `prefix` is the configured path prefix or `""`.
+/// Verifies the caller of a request for `/apps/{app_id}`; the signature covers the path as requested (R-BASE-2).
+/// `prefix` is the configured path prefix or `""`.
 ///
 /// # Errors
 /// [`RequestRefusal`]; only `Unauthorized` counts as a failed credential.
@@ -85,14 +86,17 @@ pub fn verify_request(
     Ok(Caller { app: Arc::clone(app), credential })
 }
 
-/// The credentials of `Authorization: Bearer`. Other schemes, as a proxy before the server may demand, are not ours.
+/// The token of `Authorization: Bearer rly_...`. Other schemes and other Bearer values are not ours (R-TOKEN-1): a proxy
+/// before the server may ask for them.
 fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a [u8]>, RequestRefusal> {
     let Some(value) = only_header(request, "Authorization")? else {
         return Ok(None);
     };
     let scheme_end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, token) = value.split_at(scheme_end);
-    Ok(scheme.eq_ignore_ascii_case(b"Bearer").then(|| token.trim_ascii()))
+    let token = token.trim_ascii();
+    let is_ours = scheme.eq_ignore_ascii_case(b"Bearer") && token.starts_with(TOKEN_PREFIX.as_bytes());
+    Ok(is_ours.then_some(token))
 }
 
 fn only_header<'a>(request: &Request<'a>, name: &'static str) -> Result<Option<&'a [u8]>, RequestRefusal> {
@@ -104,7 +108,7 @@ fn only_header<'a>(request: &Request<'a>, name: &'static str) -> Result<Option<&
 
 fn verify_token(directory: &Directory, app: &App, token: &[u8], now: Moment) -> Result<Credential, RequestRefusal> {
     let token = std::str::from_utf8(token).ok().filter(|token| is_well_formed(token)).ok_or_else(|| {
-        unauthorized("The Bearer value is not a token: expected rly_ and 40 characters of A-Z, a-z and 0-9.")
+        unauthorized("The Bearer value is not a whole token: expected rly_ and 40 characters of A-Z, a-z and 0-9.")
     })?;
     // One text for unknown, expired, revoked and foreign tokens: no oracle.
     directory
@@ -312,22 +316,23 @@ mod tests {
         assert_eq!(sentence(verify_for("3", PATH, &[&bearer], BODY, later(1_000))), texts[0]);
     }
 
-    /// R-TOKEN-1: a Bearer value that is no token is 401 and never falls through to other credentials.
+    /// R-TOKEN-1, R-AUTH-4: a Bearer value that starts like a token and is none is 401 and never falls through to other
+    /// credentials; one without `rly_` is not ours and needs another credential.
     #[test]
     fn malformed_bearer_values_are_refused() {
         let good = token('a');
-        for value in [
-            "Bearer",
-            "Bearer ",
-            "Bearer x",
-            "Bearer RLY_a",
-            &format!("Bearer {good}x"),
-            &format!("Bearer {}", &good[4..]),
-            &format!("Bearer {good} {good}"),
-        ] {
-            let headers = [&*format!("Authorization: {value}"), "X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
+        for value in ["rly_", "rly_short", &format!("{good}x"), &format!("{good} {good}"), &format!("{good},")] {
+            let headers =
+                [&*format!("Authorization: Bearer {value}"), "X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
             let text = sentence(verify(PATH, &headers, BODY));
             assert!(text.contains("rly_ and 40 characters"), "{value}: {text}");
+        }
+        for value in ["", "x", "RLY_a", &good[4..]] {
+            let bearer = format!("Authorization: Bearer {value}");
+            let text = sentence(verify(PATH, &[&bearer], BODY));
+            assert!(text.starts_with("No credential was given"), "{value}: {text}");
+            let headers = [&*bearer, "X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
+            assert_eq!(credential(verify(PATH, &headers, BODY)), Credential::KeyAndSecret(1), "{value}");
         }
         let twice = format!("Authorization: Bearer {good}");
         let text = sentence(verify(PATH, &[&twice, &twice], BODY));

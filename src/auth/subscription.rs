@@ -8,12 +8,13 @@ use smallvec::SmallVec;
 
 use super::decode_signature;
 use crate::app::App;
-use crate::limits::QUOTED_BYTES_MAX;
+use crate::protocol::quote;
 
 /// Why a signature was refused, with the message for the client (P-FAIL-1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SubscriptionRefusal {
-    /// No `:` in it, or the part before the last `:` is no active key of this app: `Invalid key in subscription auth data: '<auth>'`.
+    /// No `:` in it, or the part before the last `:` is no active key of this app:
+    /// `Invalid key in subscription auth data: '<auth>'`.
     InvalidKey,
     /// `Invalid signature: Expected HMAC SHA256 hex digest of <socket_id>:<channel>[:<channel_data>], but got <sig>`.
     InvalidSignature,
@@ -47,16 +48,16 @@ pub fn refusal_message(
 ) -> String {
     match refusal {
         SubscriptionRefusal::InvalidKey => {
-            format!("Invalid key in subscription auth data: '{}'", cut(auth))
+            format!("Invalid key in subscription auth data: '{}'", quote(auth))
         }
         SubscriptionRefusal::InvalidSignature => {
             let signature = auth.rsplit_once(':').map_or(auth, |(_, signature)| signature);
-            let (separator, channel_data) = channel_data.map_or(("", ""), |data| (":", cut(data)));
+            let (separator, channel_data) = channel_data.map_or(("", ""), |data| (":", quote(data)));
             format!(
                 "Invalid signature: Expected HMAC SHA256 hex digest of {}:{}{separator}{channel_data}, but got {}",
-                cut(socket_id),
-                cut(channel),
-                cut(signature),
+                quote(socket_id),
+                quote(channel),
+                quote(signature),
             )
         }
     }
@@ -76,10 +77,6 @@ fn string_to_sign(socket_id: &str, channel: &str, channel_data: Option<&str>) ->
         signed.extend_from_slice(data.as_bytes());
     }
     signed
-}
-
-fn cut(quoted: &str) -> &str {
-    &quoted[..quoted.floor_char_boundary(QUOTED_BYTES_MAX)]
 }
 
 #[cfg(test)]
@@ -239,7 +236,7 @@ mod tests {
 
     /// P-FAIL-1: quoted input is cut to 200 bytes, never inside a character.
     #[test]
-    fn quoted_input_is_cut() {
+    fn quoted_input_is_quote() {
         let long = "\u{20ac}".repeat(100);
         let refusal = SubscriptionRefusal::InvalidSignature;
         let message = refusal_message(&refusal, SOCKET, &long, Some(&long), &format!("{KEY}:{long}"));

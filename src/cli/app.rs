@@ -16,7 +16,7 @@ enum Secrets {
     Shown,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub(super) enum AppCommand {
     /// Make an app and print its key and secret.
     Create {

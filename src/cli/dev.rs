@@ -64,7 +64,7 @@ pub fn dev_banner(public: SocketAddr, app: &DevApp) -> String {
     const pusher = new Pusher('{key}', {{cluster: 'mt1', wsHost: '{host}', wsPort: {port}, forceTLS: false, enabledTransports: ['ws', 'wss']}});
     pusher.subscribe('my-channel').bind('hello', (data) => console.log(data));
 
-  Publish with key and secret, with a token, or signed as Pusher's servers do:
+  Publish with key and secret, with a token (it ends with the next start), or signed as Pusher's servers do:
 
 curl -sS {url}{path} -H 'X-Relay-Key: {key}' -H 'X-Relay-Secret: {secret}' {json} -d '{BODY}'
 

@@ -22,14 +22,14 @@ mod token;
 pub use dev::{DevApp, dev_banner};
 
 /// A self-hosted realtime relay that speaks the Pusher Channels protocol.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "relay", version, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Serve WebSockets and the HTTP API.
     #[command(alias = "start")]
@@ -110,9 +110,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version go to standard output, mistakes to standard error; a closed pipe is not ours to report.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+            return refuse(&error);
         }
     };
     let done = match arguments.command {
@@ -129,6 +127,29 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+/// Help and version go to standard output as they are; a mistake is one line on standard error.
+fn refuse(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
+        // A closed pipe is not ours to report.
+        let _ = error.print();
+        return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+    }
+    note(&format!("relay: {}", one_line(&error.render().to_string())));
+    ExitCode::from(2)
+}
+
+/// What is wrong and how to mend it, out of clap's several paragraphs.
+fn one_line(text: &str) -> String {
+    let wrong: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let mut line = wrong.join(" ").trim_start_matches("error: ").to_owned();
+    for tip in text.lines().filter_map(|line| line.trim_start().strip_prefix("tip: ")) {
+        line.push_str("; ");
+        line.push_str(tip);
+    }
+    line
 }
 
 /// Writes what was asked for to standard output.

@@ -1,6 +1,7 @@
 //! `relay serve`: configuration, store, the apps that must exist, then the server.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -92,7 +93,7 @@ impl ServeArguments {
 pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandError> {
     let settings = arguments.settings()?;
     let config = ServeConfig::new(&settings, arguments.mode())?;
-    let app = ConfiguredApp::new(&settings)?;
+    let app = configured_app(&settings, &config)?;
     logging::filter(&settings)?;
     for warning in &settings.warnings {
         note(&format!("warning: {warning}"));
@@ -111,7 +112,7 @@ pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandErro
 pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
     let settings = arguments.settings()?;
     let config = ServeConfig::new(&settings, arguments.mode())?;
-    let configured = ConfiguredApp::new(&settings)?;
+    let configured = configured_app(&settings, &config)?;
     logging::start(logging::filter(&settings)?);
     if let Some(file) = &settings.file {
         tracing::info!(file = %file.display(), "read the config file");
@@ -131,7 +132,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
             None
         }
     };
-    refuse_known_secrets(&store, &config)?;
+    refuse_known_secrets(&store, config.listen)?;
     server::run(&config, prepared, store, |listening| announce(listening, dev.as_ref()))?;
     Ok(())
 }
@@ -168,19 +169,32 @@ fn create_first(store: &Store) -> Result<(), StoreError> {
 /// Secrets that stand in documents: Relay's own, and those of other servers' examples.
 const KNOWN_SECRETS: [&str; 4] = [dev::SECRET, "demo-secret", "secret", "7ad3773142a6692b25b8"];
 
-fn refuse_known_secrets(store: &Store, config: &ServeConfig) -> Result<(), CommandError> {
-    if config.listen.ip().is_loopback() {
-        return Ok(());
+fn is_known(secret: &str, listen: SocketAddr) -> bool {
+    !listen.ip().is_loopback() && KNOWN_SECRETS.contains(&secret)
+}
+
+/// The app of the configuration, refused with a well-known secret before anything is stored.
+fn configured_app(settings: &Settings, config: &ServeConfig) -> Result<Option<ConfiguredApp>, ConfigError> {
+    let app = ConfiguredApp::new(settings)?;
+    if app.as_ref().is_some_and(|app| is_known(app.secret.expose(), config.listen)) {
+        return Err(ConfigError(format!(
+            "{} is a well-known secret and {} can be reached by others: set a secret of your own, or listen on 127.0.0.1",
+            settings.origin("app_secret"),
+            config.listen
+        )));
     }
+    Ok(app)
+}
+
+fn refuse_known_secrets(store: &Store, listen: SocketAddr) -> Result<(), CommandError> {
     for app in store.apps()?.iter().filter(|app| app.enabled) {
-        if let Some(pair) = app.keys.iter().find(|pair| KNOWN_SECRETS.contains(&pair.secret.as_str())) {
+        if let Some(pair) = app.keys.iter().find(|pair| is_known(&pair.secret, listen)) {
             let text = format!(
                 "the secret of app {id}, key {key}, is a well-known one and {listen} can be reached by others: \
                  give it a new pair (`relay app rotate {id}`, then `relay app remove-key {id} {key}`), \
                  or listen on 127.0.0.1",
                 id = app.id,
                 key = pair.key,
-                listen = config.listen,
             );
             return Err(CommandError::Config(ConfigError(text)));
         }
@@ -208,6 +222,7 @@ fn announce(listening: &Listening, dev: Option<&DevApp>) {
 
 fn line(listening: &Listening) -> String {
     let Listening { public, metrics, driver, shards, .. } = listening;
+    let driver = if *driver == "uring" { "io_uring" } else { driver };
     let health = metrics.map_or_else(|| "no health port".into(), |address| format!("health on {address}"));
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
     format!("relay {} listening on {public} ({driver}, {shards}, {health})", env!("CARGO_PKG_VERSION"))
@@ -223,7 +238,7 @@ mod tests {
         let mut listening = Listening {
             public: "127.0.0.1:6001".parse().expect("address"),
             metrics: Some("127.0.0.1:9601".parse().expect("address")),
-            driver: "io_uring",
+            driver: "uring",
             driver_reason: String::new(),
             shards: 2,
         };

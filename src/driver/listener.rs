@@ -10,6 +10,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::sys;
@@ -125,13 +126,11 @@ fn socket(address: SocketAddr, send_buffer_bytes: usize) -> io::Result<OwnedFd> 
 }
 
 fn explain(source: &io::Error) -> String {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => "the port is in use by another server; stop it or choose another port".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            format!("{source}; ports below 1024 need CAP_NET_BIND_SERVICE")
-        }
-        _ => source.to_string(),
+    match source.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::ADDRINUSE) => "the port is in use by another server; stop it or choose another port".to_owned(),
+        Some(Errno::ADDRNOTAVAIL) => "this machine does not have that address; choose another".to_owned(),
+        Some(Errno::ACCESS) => format!("{source}; ports below 1024 need CAP_NET_BIND_SERVICE"),
+        Some(_) | None => source.to_string(),
     }
 }
 

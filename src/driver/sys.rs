@@ -12,7 +12,6 @@ use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -21,6 +20,8 @@ use std::time::Duration;
 use io_uring::register::Restriction;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+
+use super::uring::ring::{QueueSizes, QueueStep};
 
 /// Sets `TCP_NOTSENT_LOWAT`: the kernel takes no more once this many bytes of a socket have not been sent yet.
 ///
@@ -40,37 +41,6 @@ pub fn set_tcp_notsent_lowat(socket: impl AsFd, bytes: u32) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Sizes of one ring.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct QueueSizes {
-    /// Submission entries, a power of two; the completion queue is given separately.
-    pub(super) submissions: u32,
-    /// Completion entries, a power of two, at least 4 times the submissions.
-    pub(super) completions: u32,
-    /// Direct descriptors.
-    pub(super) files: u32,
-    /// Receive buffers, a power of two.
-    pub(super) buffers: u16,
-    /// Bytes of each.
-    pub(super) buffer_bytes: u32,
-    /// Accepts that may be in flight: each has a sockaddr of its own.
-    pub(super) accepts: u16,
-    /// Eventfds that may be read at once.
-    pub(super) wakes: u16,
-    /// Operations pushed before they are submitted.
-    pub(super) slice: u32,
-}
-
-/// At which step the making of a ring failed: it decides the advice that goes with the error.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum QueueStep {
-    Setup,
-    Files,
-    Buffers,
-    Restrictions,
-    Enable,
 }
 
 /// One completion, copied out of the ring.
@@ -145,7 +115,7 @@ struct Seat {
 }
 
 /// `sizeof(struct sockaddr_in6)`.
-const ADDRESS_BYTES: usize = 28;
+pub(super) const ADDRESS_BYTES: usize = 28;
 const BUFFER_GROUP: u16 = 0;
 /// `IORING_CQE_F_BUFFER`.
 const COMPLETION_HAS_BUFFER: u32 = 1;
@@ -191,7 +161,6 @@ impl Queue {
         allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
         submitter.register_restrictions(&mut allowed).map_err(|error| (QueueStep::Restrictions, error))?;
         submitter.register_enable_rings().map_err(|error| (QueueStep::Enable, error))?;
-        drop(submitter);
         let seat = || UnsafeCell::new(Seat { address: [0; ADDRESS_BYTES], length: 0 });
         Ok(Self {
             ring,
@@ -227,11 +196,11 @@ impl Queue {
         self.push(entry, user_data);
     }
 
-    /// The peer's address that a completed accept left in its seat.
-    pub(super) fn peer(&self, seat: u16) -> Option<SocketAddr> {
+    /// The peer's `sockaddr_in` or `sockaddr_in6` that a completed accept left in its seat.
+    pub(super) fn peer(&self, seat: u16) -> [u8; ADDRESS_BYTES] {
         // SAFETY: called for an accept that has completed, so the kernel writes there no more; a copy is taken.
         let seat = unsafe { *self.memory.seats[usize::from(seat)].get() };
-        parse_address(&seat.address)
+        seat.address
     }
 
     /// Reports readiness of a direct descriptor until cancelled, edge by edge.
@@ -258,6 +227,15 @@ impl Queue {
             .buf_group(BUFFER_GROUP)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
+        self.push(entry, user_data);
+    }
+
+    /// Throws away what is there, never waiting.
+    pub(super) fn discard(&mut self, file: u32, user_data: u64) {
+        // With MSG_TRUNC TCP counts the bytes off its queue and copies none, so there is no buffer to point to.
+        let entry = opcode::Recv::new(Fixed(file), std::ptr::null_mut(), DISCARD_BYTES)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+            .build();
         self.push(entry, user_data);
     }
 
@@ -331,8 +309,11 @@ impl Queue {
     /// Takes completions until none waits or `limit` have been taken.
     pub(super) fn gather(&mut self, limit: usize) {
         self.submit();
-        // One enter runs 20 pieces of deferred work, or as many as are waited for (since 6.13).
-        while self.completions.len() < limit && self.ring.submission().taskrun() && self.failure.is_none() {
+        // One enter runs 20 pieces of deferred work, or as many as are waited for (since 6.13). The flag may outlive
+        // the work that it tells of: it is set after the work was queued, maybe after that was done.
+        let mut taken = usize::MAX;
+        while self.completions.len() < limit && self.completions.len() != taken && self.ring.submission().taskrun() {
+            taken = self.completions.len();
             self.enter(GATHERED_AT_ONCE, Some(Timespec::new()));
         }
     }
@@ -398,14 +379,6 @@ impl Queue {
         !self.completions.is_empty()
     }
 
-    /// Whether completions wait here, or in the kernel for the next enter.
-    pub(super) fn has_completions(&mut self) -> bool {
-        !self.completions.is_empty() || !self.ring.completion().is_empty() || {
-            let submissions = self.ring.submission();
-            submissions.taskrun() || submissions.cq_overflow()
-        }
-    }
-
     /// Lets go of memory that a burst of completions took.
     pub(super) fn shrink(&mut self) {
         if self.completions.is_empty() && self.completions.capacity() > COMPLETIONS_KEPT {
@@ -433,8 +406,8 @@ impl Queue {
         self.eventfd.as_ref().expect("open until drop").as_raw_fd()
     }
 
-    /// Switches the eventfd on before a sleep and off after it. After switching it on, look at
-    /// [`Queue::has_completions`] once more: the fence makes that look see what came without a signal.
+    /// Switches the eventfd on before a sleep and off after it. Work that came before it was on has not been told of:
+    /// gather after switching it on.
     pub(super) fn announce(&mut self, on: bool) {
         let completion = self.ring.completion();
         if on {
@@ -483,22 +456,31 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
-    /// Ends what is still in flight before the memory goes; the driver has normally done so.
-    fn drop(&mut self) {
+impl Queue {
+    /// Cancels what is still in flight and waits for its end, 1 s at most.
+    fn end_operations(&mut self) {
         if self.in_flight > 0 {
-            let patience = Timespec::new().nsec(200_000_000);
+            let patience = Timespec::from(Duration::from_millis(200));
             let _ = self.ring.submitter().register_sync_cancel(Some(patience), CancelBuilder::any());
         }
         for _ in 0..DROP_ENTERS {
             if self.in_flight == 0 {
                 return;
             }
-            self.enter(1, Some(Timespec::new().nsec(10_000_000)));
+            self.wait(Some(10));
         }
-        // A ring's descriptor may close before its last operation ends: rather leak than be written to.
-        let empty = Memory { buffers: BufferRing::new(1, 1), seats: Box::new([]), wakes: Box::new([]) };
-        std::mem::forget(std::mem::replace(&mut self.memory, empty));
+    }
+}
+
+impl Drop for Queue {
+    /// The loop has ended all operations, unless it panicked.
+    fn drop(&mut self) {
+        self.end_operations();
+        if self.in_flight > 0 {
+            // A ring's descriptor may close before its last operation ends: rather leak than be written to.
+            let empty = Memory { buffers: BufferRing::new(1, 1), seats: Box::new([]), wakes: Box::new([]) };
+            std::mem::forget(std::mem::replace(&mut self.memory, empty));
+        }
     }
 }
 
@@ -606,43 +588,70 @@ impl Drop for BufferRing {
 const PAGE_BYTES: usize = 4096;
 const COMPLETIONS_KEPT: usize = 4096;
 const GATHERED_AT_ONCE: u32 = 256;
+/// More than a receive buffer of the kernel holds.
+const DISCARD_BYTES: u32 = 1 << 30;
 const DROP_ENTERS: u32 = 100;
 
 /// Bytes to read or the peer's end; errors and hang-ups are always reported.
 const POLL_EVENTS: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
 
-fn parse_address(bytes: &[u8; ADDRESS_BYTES]) -> Option<SocketAddr> {
-    let family = i32::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
-    let port = u16::from_be_bytes([bytes[2], bytes[3]]);
-    match family {
-        libc::AF_INET => {
-            let address = Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7]);
-            Some(SocketAddr::new(IpAddr::V4(address), port))
-        }
-        libc::AF_INET6 => {
-            let address: [u8; 16] = bytes[8..24].try_into().expect("16 bytes");
-            let scope = u32::from_ne_bytes(bytes[24..28].try_into().expect("4 bytes"));
-            Some(SocketAddr::V6(std::net::SocketAddrV6::new(Ipv6Addr::from(address), port, 0, scope)))
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Addresses as the kernel writes them, by the layouts of `ip(7)` and `ipv6(7)`.
+    fn queue() -> Queue {
+        let sizes = QueueSizes {
+            submissions: 8,
+            completions: 32,
+            files: 4,
+            buffers: 4,
+            buffer_bytes: 64,
+            accepts: 1,
+            wakes: 1,
+            slice: 8,
+        };
+        Queue::open(sizes).expect("the kernel of the test machine has io_uring")
+    }
+
+    /// U15: a ring opens no files. Goal: an operation that is not on the list is refused, and the ring goes on.
     #[test]
-    fn addresses_are_parsed() {
-        let mut bytes = [0; ADDRESS_BYTES];
-        bytes[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
-        bytes[2..8].copy_from_slice(&[0x1f, 0x90, 127, 0, 0, 9]);
-        assert_eq!(parse_address(&bytes), Some("127.0.0.9:8080".parse().expect("an address")));
-        bytes[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
-        bytes[8..24].copy_from_slice(&Ipv6Addr::LOCALHOST.octets());
-        assert_eq!(parse_address(&bytes), Some("[::1]:8080".parse().expect("an address")));
-        bytes[..2].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
-        assert_eq!(parse_address(&bytes), None);
+    fn other_operations_are_refused() {
+        let mut queue = queue();
+        let path = c"/dev/null";
+        queue.push(opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build(), 7);
+        queue.push(opcode::Nop::new().build(), 8);
+        queue.cancel(99, 9);
+        queue.submit();
+        let results: Vec<(u64, i32)> = std::iter::from_fn(|| queue.pop()).map(|c| (c.user_data, c.result)).collect();
+        assert_eq!(results, [(7, -libc::EACCES), (8, -libc::EACCES), (9, -libc::ENOENT)]);
+    }
+
+    /// U1: a ring that is dropped with an operation under way ends it first.
+    #[test]
+    fn drop_ends_what_is_under_way() {
+        let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).expect("an eventfd");
+        let mut queue = queue();
+        queue.read_eventfd(eventfd.as_raw_fd(), 0, 1);
+        queue.submit();
+        assert_eq!(queue.in_flight(), 1);
+        queue.end_operations();
+        assert_eq!(queue.in_flight(), 0);
+        assert_eq!(queue.pop().map(|completion| completion.result), Some(-libc::ECANCELED));
+    }
+
+    /// U16: a ring does not leave its thread. Method: the two implementations clash for a type that is `Send`, so
+    /// that the name would be ambiguous and this would not compile.
+    #[test]
+    fn ring_stays_on_its_thread() {
+        trait Stays<Marker> {
+            fn stays() -> bool {
+                true
+            }
+        }
+        impl<T> Stays<()> for T {}
+        #[allow(dead_code, reason = "a marker")]
+        struct MayLeave;
+        impl<T: Send> Stays<MayLeave> for T {}
+        assert!(<Queue as Stays<_>>::stays());
     }
 }

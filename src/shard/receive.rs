@@ -7,7 +7,7 @@ use super::sweep::Deadline;
 use crate::app::AppSerial;
 use crate::connection::{ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
-use crate::wire::http::{DecodedRequest, Progress, RequestLimits};
+use crate::wire::http::{DecodedRequest, Progress, RequestDecoder, RequestLimits};
 use crate::wire::proxy::{ProxyHeader, decode_proxy_header};
 use crate::wire::websocket::{self, Decoded, Message, Opcode};
 
@@ -76,7 +76,7 @@ impl Shard {
             }
         }
         let partial = !decoder.is_idle();
-        self.http(slot).decoder = decoder;
+        self.http(slot).decoder = if partial { decoder } else { RequestDecoder::default() };
         self.set_request_deadline(slot, partial);
     }
 

@@ -215,11 +215,11 @@ impl Shard {
         match error {
             NameError::TooLong(bytes_max) => {
                 let reason = format!("Channel name {quoted} is longer than {bytes_max} bytes");
-                self.refuse_subscription(slot, quoted, None, "LimitReached", &reason, 4009);
+                self.refuse_subscription(slot, channel, None, "LimitReached", &reason, 4009);
             }
             NameError::Invalid => {
                 let reason = format!("Channel name {quoted} is empty or has a character that is not allowed");
-                self.refuse_subscription(slot, quoted, None, "InvalidChannel", &reason, 400);
+                self.refuse_subscription(slot, channel, None, "InvalidChannel", &reason, 400);
             }
         }
     }

@@ -169,6 +169,7 @@ impl Shard {
     pub(super) fn start_drain(&mut self) {
         if self.drain.is_none() {
             self.drain = Some(Drain { started_ms: self.now.monotonic_ms, next: 0, done: false });
+            self.handle_timeouts();
         }
     }
 

@@ -9,7 +9,7 @@ use super::{META_NEXT_SERIAL, Store, all_apps, all_tokens, meta, raise_version, 
 use crate::limits;
 
 /// An app to be made; what is `None` is drawn at random.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct NewApp {
     /// Its public id.
     pub id: Option<String>,

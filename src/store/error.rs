@@ -11,7 +11,7 @@ use crate::limits;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no such directory and the caller may not make one.
-    #[error("there is no data directory at {0}: name the right one with --data, or let `relay serve --data {0}` make it", path.display())]
+    #[error("there is no data directory at {0}: name the right one with --data, or make it (`mkdir -m 700 {0}`, or let `relay serve --data {0}` do it)", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,

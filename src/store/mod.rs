@@ -161,3 +161,42 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
         _ => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that a newer Relay wrote is refused, with both numbers, instead of read wrongly.
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::open(directory.path(), Missing::CreateInDirectory).expect("opens");
+        let write = |schema: u64| {
+            store.environment().write(|transaction, tables| {
+                tables.meta.put(transaction, META_SCHEMA, &schema.to_be_bytes()).map_err(Fault::from)
+            })
+        };
+        write(u64::from(SCHEMA) + 1).expect("written");
+        drop(store);
+        let error = Store::open(directory.path(), Missing::Refuse).expect_err("refused");
+        assert!(matches!(error, StoreError::Newer { found, known: SCHEMA, .. } if found == SCHEMA + 1), "{error}");
+    }
+
+    /// What mistyped names are answered with.
+    #[test]
+    fn nearest_names() {
+        let known = ["listen", "shards", "metrics_listen"];
+        assert_eq!(nearest("lisen", known), ", did you mean \"listen\"?");
+        assert_eq!(nearest("SHARD", known), ", did you mean \"shards\"?");
+        assert_eq!(nearest("zzz", known), "");
+    }
+
+    /// R-AUTH-7: records do not print their secrets.
+    #[test]
+    fn records_hide_secrets() {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::open(directory.path(), Missing::CreateInDirectory).expect("opens");
+        let app = store.create_app(NewApp { secret: Some("hunter2".into()), ..NewApp::default() }).expect("app");
+        assert!(!format!("{app:?}").contains("hunter2"));
+    }
+}

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::server::{Driver, ServerOptions, TestServer};
+use super::tools::say_skipped;
 
 /// The drivers that this machine can run. Where io_uring is forbidden or missing, the test says so and epoll alone runs.
 pub fn drivers() -> &'static [Driver] {
@@ -10,7 +11,7 @@ pub fn drivers() -> &'static [Driver] {
     DRIVERS.get_or_init(|| match io_uring::IoUring::new(2) {
         Ok(_) => vec![Driver::Uring, Driver::Epoll],
         Err(error) => {
-            eprintln!("skipped: io_uring is not available on this machine ({error}); epoll alone is tested");
+            say_skipped(&format!("io_uring is not available on this machine ({error}); epoll alone is tested"));
             vec![Driver::Epoll]
         }
     })
@@ -22,6 +23,19 @@ pub fn on_fresh_servers(options: impl Fn(Driver) -> ServerOptions, scenario: imp
         let _told = ToldOnPanic(driver);
         scenario(TestServer::start_with(options(driver)));
     }
+}
+
+/// Like [`on_fresh_servers`], all drivers at the same time: for scenarios that mostly wait.
+pub fn on_fresh_servers_at_once(options: impl Fn(Driver) -> ServerOptions, scenario: impl Fn(TestServer) + Sync) {
+    std::thread::scope(|scope| {
+        for &driver in drivers() {
+            let (options, scenario) = (options(driver), &scenario);
+            scope.spawn(move || {
+                let _told = ToldOnPanic(driver);
+                scenario(TestServer::start_with(options));
+            });
+        }
+    });
 }
 
 /// Runs a scenario once per driver on the servers that the whole test binary shares.

@@ -55,12 +55,21 @@ pub struct ServerOptions {
     pub apps: Vec<(&'static str, Vec<&'static str>)>,
     /// A store to serve instead of a fresh one.
     pub data: Option<PathBuf>,
+    /// The build to run.
+    pub binary: PathBuf,
 }
 
 impl ServerOptions {
     /// Two shards and one app, `main`, with client events on.
     pub fn new(driver: Driver) -> Self {
-        Self { driver, shards: 2, arguments: Vec::new(), apps: vec![("main", vec!["client_events=true"])], data: None }
+        Self {
+            driver,
+            shards: 2,
+            arguments: Vec::new(),
+            apps: vec![("main", vec!["client_events=true"])],
+            data: None,
+            binary: cli::binary().into(),
+        }
     }
 
     /// Adds arguments.
@@ -103,6 +112,12 @@ impl TestServer {
         Self::start_with(ServerOptions::new(driver))
     }
 
+    /// A server of another build.
+    #[track_caller]
+    pub fn start_binary(binary: &Path, options: ServerOptions) -> Self {
+        Self::start_with(ServerOptions { binary: binary.to_owned(), ..options })
+    }
+
     /// Makes the apps, starts the process and waits for its line.
     #[track_caller]
     pub fn start_with(options: ServerOptions) -> Self {
@@ -140,7 +155,7 @@ impl TestServer {
             }
         }
         arguments.extend(options.arguments.iter().map(String::as_str));
-        let mut process = RunningProcess::relay(&arguments);
+        let mut process = RunningProcess::of(&options.binary, &arguments);
         let line = process.listening_line();
         let told = format!("({}, {} shard", options.driver.word(), options.shards);
         assert!(line.contains(&told), "{told:?} in {line:?}");
@@ -248,8 +263,13 @@ pub struct RunningProcess {
 impl RunningProcess {
     /// `relay` with these arguments.
     pub fn relay(arguments: &[&str]) -> Self {
+        Self::of(Path::new(&cli::binary()), arguments)
+    }
+
+    /// A build of `relay` with these arguments.
+    pub fn of(binary: &Path, arguments: &[&str]) -> Self {
         let mut command = cli::command("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(cli::binary()).args(arguments);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary).args(arguments);
         Self::spawn(command)
     }
 
@@ -287,7 +307,11 @@ impl RunningProcess {
             match self.line(PATIENCE) {
                 Some(line) if line.contains(" listening on ") => return line,
                 Some(_) => {}
-                None => panic!("no line says where it listens; stdout {:?}; stderr:\n{}", self.seen, self.log()),
+                None => {
+                    self.kill();
+                    std::thread::sleep(std::time::Duration::from_millis(100)); // For the reader of standard error.
+                    panic!("no line says where it listens; stdout {:?}; stderr:\n{}", self.seen, self.log())
+                }
             }
         }
     }

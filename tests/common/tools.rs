@@ -1,8 +1,14 @@
 //! Outside tools that a test installs once under `target/` and finds again in the next run.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+
+use super::cli;
+use super::server::{RunningProcess, TestServer};
+use super::sign::App;
 
 /// The build directory that holds the caches.
 pub fn target_directory() -> PathBuf {
@@ -81,4 +87,110 @@ pub fn python() -> PathBuf {
         run(&mut pip);
     });
     directory.join("env/bin/python")
+}
+
+/// A script of `tests/sdk`, about to run.
+pub struct Script {
+    command: Command,
+}
+
+impl Script {
+    /// A Node script, run beside the pinned packages.
+    pub fn node(name: &str) -> Self {
+        let directory = node_project();
+        let mut command = mortal("node");
+        command.arg(directory.join(name)).current_dir(directory);
+        Self { command }
+    }
+
+    /// A Python script, run by this interpreter.
+    pub fn python(interpreter: &Path, name: &str) -> Self {
+        let mut command = mortal(interpreter.to_str().expect("a UTF-8 path"));
+        command.env("PYTHONDONTWRITEBYTECODE", "1").arg(sdk_sources().join(name));
+        Self { command }
+    }
+
+    /// Adds arguments.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Tells it the server and the app.
+    pub fn app(mut self, server: &TestServer, app: &App) -> Self {
+        self.command
+            .env("RELAY_HOST", server.address.ip().to_string())
+            .env("RELAY_PORT", server.address.port().to_string())
+            .env("RELAY_APP_ID", &app.id)
+            .env("RELAY_KEY", &app.key)
+            .env("RELAY_SECRET", &app.secret);
+        self
+    }
+
+    /// Starts it.
+    pub fn start(self) -> RunningScript {
+        RunningScript { process: RunningProcess::spawn(self.command) }
+    }
+
+    /// Runs it to its end, which must be good.
+    #[track_caller]
+    pub fn run(self) {
+        self.start().finish();
+    }
+}
+
+/// A script that runs.
+pub struct RunningScript {
+    process: RunningProcess,
+}
+
+impl RunningScript {
+    /// The next line that it prints.
+    #[track_caller]
+    pub fn next_line(&mut self) -> String {
+        let line = self.process.line(SCRIPT_PATIENCE);
+        line.unwrap_or_else(|| panic!("a line was due from the script, which says:\n{}", self.process.log()))
+    }
+
+    /// The next line, which must be this one.
+    #[track_caller]
+    pub fn expect_line(&mut self, wanted: &str) {
+        let line = self.next_line();
+        assert_eq!(line, wanted, "{}", self.process.log());
+    }
+
+    /// What follows `start` in the next line.
+    #[track_caller]
+    pub fn line_after(&mut self, start: &str) -> String {
+        let line = self.next_line();
+        line.strip_prefix(start).unwrap_or_else(|| panic!("{start:?}, not {line:?}\n{}", self.process.log())).to_owned()
+    }
+
+    /// Waits for its `ok` and its end.
+    #[track_caller]
+    pub fn finish(mut self) {
+        self.expect_line("ok");
+        self.end();
+    }
+
+    /// Waits for its end, which must be good.
+    #[track_caller]
+    pub fn end(mut self) {
+        let status = self.process.wait(SCRIPT_PATIENCE);
+        assert!(status.success(), "{status}\n{}", self.process.log());
+    }
+}
+
+const SCRIPT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A command that ends with this process.
+fn mortal(program: &str) -> Command {
+    let mut command = cli::command("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
+}
+
+/// Says so where a test could not be run: on standard error itself, which the test harness does not swallow.
+pub fn say_skipped(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }

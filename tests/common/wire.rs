@@ -80,14 +80,9 @@ impl RawSocket {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.write_all(upgrade_request(target).as_bytes()).expect("the request goes out");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a response head");
-            head.push(byte[0]);
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-        Self { stream }
+        let mut socket = Self { stream };
+        socket.read_head();
+        socket
     }
 
     /// A stream that was upgraded before.
@@ -103,6 +98,18 @@ impl RawSocket {
         let text = String::from_utf8(frame.payload).expect("UTF-8");
         assert!(text.contains("pusher:connection_established"), "{text}");
         socket
+    }
+
+    /// Reads the response of the handshake, which must be 101.
+    #[track_caller]
+    pub fn read_head(&mut self) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("a response head");
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
     }
 
     /// Sends bytes; an error is given back, for the server may have refused already.

@@ -114,9 +114,7 @@ fn server_to_user_channels_are_refused_to_others() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
         subscribe_unsigned(&mut socket, "#server-to-user-7");
-        socket.expect_error(Some(4009));
-        let frame = socket.expect_event("pusher:subscription_error");
-        assert_eq!(frame["data"]["type"], "AuthError", "{frame}");
+        expect_auth_refusal(&mut socket, "#server-to-user-7");
         server.publish(server.app(), "#server-to-user-7", "e", "x");
         socket.expect_quiet();
     });

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::rig::drivers;
+use crate::common::rig::on_fresh_servers_at_once;
 use crate::common::server::{ServerOptions, TestServer};
 use crate::common::socket::{Arrival, Socket};
 use crate::stage::on_each_driver;
@@ -41,18 +41,13 @@ fn pusher_pong_has_no_answer() {
 /// drivers wait at the same time. Upper bounds leave room for the clock hand that sweeps all slots in 10 s.
 #[test]
 fn silent_sockets_are_pinged_then_closed() {
-    std::thread::scope(|scope| {
-        for &driver in drivers() {
-            scope.spawn(move || {
-                let options = ServerOptions::new(driver).with(&["--activity-timeout", "1"]);
-                let server = TestServer::start_with(options);
-                std::thread::scope(|scope| {
-                    scope.spawn(|| silence(&server));
-                    scope.spawn(|| answers(&server));
-                    scope.spawn(|| speaks(&server));
-                });
-            });
-        }
+    let options = |driver| ServerOptions::new(driver).with(&["--activity-timeout", "1"]);
+    on_fresh_servers_at_once(options, |server| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| silence(&server));
+            scope.spawn(|| answers(&server));
+            scope.spawn(|| speaks(&server));
+        });
     });
 }
 

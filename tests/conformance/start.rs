@@ -53,10 +53,10 @@ fn dev_curls_work_as_pasted() {
     let mut server = serve(&["--dev"]);
     let address = addresses(&server.process.listening_line()).0;
     let mut lines = Vec::new();
-    while lines.iter().filter(|line: &&String| line.trim_start().starts_with("curl ")).count() < 3 {
+    while lines.iter().filter(|line: &&String| line.contains("curl -")).count() < 3 {
         lines.push(server.process.line(PATIENCE).unwrap_or_else(|| panic!("three curls in {lines:?}")));
     }
-    let curls: Vec<&String> = lines.iter().filter(|line| line.trim_start().starts_with("curl ")).collect();
+    let curls: Vec<&String> = lines.iter().filter(|line| line.contains("curl -")).collect();
     let text = lines.join("\n");
     for word in ["app-key", "wsHost", "enabledTransports", "X-Relay-Key", "Bearer rly_", "auth_signature"] {
         assert!(text.contains(word), "{word} in\n{text}");
@@ -158,6 +158,7 @@ fn bad_starts_are_refused_in_one_line() {
     let line = refused_with_data(&file, &[]);
     assert!(line.contains("file"), "{line:?}");
     let broken = directory.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
     cli::create_app(&broken, &[]);
     for entry in std::fs::read_dir(&broken).unwrap().flatten() {
         std::fs::write(entry.path(), [0x5A; 8192]).unwrap();
@@ -329,8 +330,8 @@ fn slow_reader_is_closed_and_harms_nobody() {
 }
 
 fn channel_of(curl: &str) -> String {
-    let rest = curl.split("\"channel").nth(1).unwrap_or_else(|| panic!("a channel in {curl}"));
-    rest.split('"').nth(2).unwrap_or_else(|| panic!("a channel in {curl}")).to_owned()
+    let rest = curl.split("\"channel\":\"").nth(1).unwrap_or_else(|| panic!("a channel in {curl}"));
+    rest.split('"').next().expect("a part before the quote").to_owned()
 }
 
 /// A process with a data directory that lives as long.

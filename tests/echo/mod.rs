@@ -74,13 +74,25 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Shards of echo cores.
     pub(crate) fn start(kind: DriverKind, options: Options) -> Self {
+        let shared = Arc::new(Shared::default());
+        let counts = Arc::clone(&shared);
+        Self::start_cores(kind, options, shared, move |_| Echo::new(options, Arc::clone(&counts)))
+    }
+
+    /// Shards of any cores, made on their threads; mailboxes hold four mails.
+    pub(crate) fn start_cores<C: Core>(
+        kind: DriverKind,
+        options: Options,
+        shared: Arc<Shared>,
+        make: impl Fn(ShardIndex) -> C + Clone + Send + 'static,
+    ) -> Self {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let bound =
             listener::bind_with(loopback, usize::from(options.shards), options.send_buffer_bytes).expect("a free port");
         let mailboxes: Arc<[Mailbox<Mail>]> = (0..options.shards).map(|_| Mailbox::new(4).expect("eventfd")).collect();
         let control = Arc::new(Control::new(Arc::clone(&mailboxes)));
-        let shared = Arc::new(Shared::default());
         let clock = Clock::start();
         let threads = (0..).zip(bound.sockets).map(|(index, socket)| {
             let setup = ShardSetup {
@@ -93,9 +105,9 @@ impl Server {
                 refusal_slots: options.refusal_slots,
                 token_used: Box::new(|_, _| {}),
             };
-            let shared = Arc::clone(&shared);
+            let make = make.clone();
             std::thread::spawn(move || {
-                let mut core = Echo::new(options, shared);
+                let mut core = make(index);
                 relay::driver::run(kind, setup, &mut core).expect("the loop runs");
             })
         });
@@ -150,6 +162,8 @@ struct Echo {
     dirty: VecDeque<ConnectionKey>,
     tick_at_ms: Option<u64>,
     draining: bool,
+    /// The connection that `!hold` paused until `!release`.
+    held: Option<ConnectionKey>,
 }
 
 struct Connection {
@@ -176,6 +190,7 @@ impl Echo {
             dirty: VecDeque::new(),
             tick_at_ms: None,
             draining: false,
+            held: None,
         }
     }
 
@@ -245,6 +260,15 @@ impl Echo {
         match bytes {
             _ if silent => {}
             b"!close" => self.answer(key, b"bye", Some(Output::Close { connection: key, reset: false })),
+            b"!hold" => {
+                self.held = Some(key);
+                self.outputs.push_back(Output::Pause { connection: key });
+                self.answer(key, b"go", None);
+            }
+            b"!release" => {
+                let held = self.held.take().expect("a connection is held");
+                self.answer(held, b"bye", Some(Output::Close { connection: held, reset: false }));
+            }
             b"!reset" => self.answer(key, b"", Some(Output::Close { connection: key, reset: true })),
             b"!shutdown" => self.answer(key, &long_answer(), Some(Output::ShutdownWrite { connection: key })),
             _ => self.answer(key, bytes, None),

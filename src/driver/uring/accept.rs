@@ -10,7 +10,7 @@ use rustix::fd::AsFd;
 use super::ring::{Ring, Seat};
 use super::table::Connection;
 use super::token::{self, Operation};
-use super::{Driver, Wait};
+use super::{Driver, Wait, address};
 use crate::driver::{Core, listener};
 use crate::limits::ACCEPT_REST_MS;
 use crate::moment::Moment;
@@ -136,7 +136,7 @@ impl<C: Core> Driver<'_, C> {
             return self.accept_failed(-result);
         };
         self.rings[ring].files_used += 1;
-        let peer = self.rings[ring].queue.peer(seat).expect("listeners are of TCP");
+        let peer = address::parse_address(&self.rings[ring].queue.peer(seat)).expect("listeners are of TCP");
         let taken = self.slots.take().expect("no accept is started without a free slot");
         let connection = taken.connection();
         let entry = Connection::new(u8::try_from(ring).expect("rings are few"), file);

@@ -12,14 +12,13 @@
 //! then received into a buffer that the ring provides, and go on being received while the socket says that it holds
 //! more, up to a budget per turn. A receive never waits: it has ended when the submission returns.
 //!
-//! # Invariants (hazards U1 to U18 in `docs/reliability.md`)
+//! # Invariants (hazards U1 to U18 in `docs/security.md`)
 //! - A slot is given back and `Closed` fed only when every operation of the connection has reported its end (U1, U3, U13).
 //! - A completion names slot and generation; a stale one is counted and dropped (U2).
 //! - At most one operation of each kind per connection (U10).
 //! - Every buffer that a completion hands over goes back to the ring before the next receive (U6, U7).
 //! - An accept is started only where a slot and a direct descriptor are free for it (U9).
 
-use std::collections::VecDeque;
 use std::io;
 
 use self::ring::Ring;
@@ -34,10 +33,11 @@ use crate::connection::ConnectionKey;
 use crate::shard::Input;
 
 mod accept;
+mod address;
 mod ending;
 mod probe;
 mod receive;
-mod ring;
+pub(in crate::driver) mod ring;
 mod table;
 mod token;
 
@@ -71,7 +71,7 @@ pub struct Figures {
 /// Runs a shard on this thread until all shards have stopped.
 ///
 /// # Errors
-/// When the ring cannot be made (see [`probe`], which tells beforehand) or breaks.
+/// When the ring cannot be made (see [`mod@probe`], which tells beforehand) or breaks.
 pub fn run(setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     let figures = run_with(setup, core, Options::default())?;
     tracing::debug!(?figures, "the io_uring loop ended");
@@ -101,8 +101,6 @@ struct Driver<'a, C> {
     options: Options,
     /// Receives put off to the next turn: their connections have used up their budget.
     over_budget: Vec<u32>,
-    /// Receives put off until buffers are free, in the order in which they are served, with their rings.
-    starved: VecDeque<u32>,
     /// Connections whose FIN may be due.
     fin_due: Vec<u32>,
     accepting: accept::Accepting,
@@ -114,6 +112,7 @@ impl<'a, C: Core> Driver<'a, C> {
     fn new(mut setup: ShardSetup, core: &'a mut C, options: Options) -> io::Result<Self> {
         let slots = setup.slots.min(token::SLOTS_MAX);
         let mut first = Ring::open(&options, slots).map_err(|refusal| refusal.into_error())?;
+        first.queue.announce(false);
         let turn = Turn::new(&mut setup);
         for listener in &setup.listeners {
             // A nonblocking listener would answer EAGAIN where an accept is to wait.
@@ -131,7 +130,6 @@ impl<'a, C: Core> Driver<'a, C> {
             connections: Vec::with_capacity(slots as usize),
             options,
             over_budget: Vec::new(),
-            starved: VecDeque::new(),
             fin_due: Vec::new(),
             turn_number: 0,
             figures: Figures::default(),
@@ -169,14 +167,12 @@ impl<'a, C: Core> Driver<'a, C> {
     fn wait(&mut self) {
         let mut wait = self.turn.sleep(self.core);
         for further in self.rings.iter_mut().skip(1) {
-            further.queue.submit();
             further.queue.announce(true);
+            further.queue.gather(usize::MAX);
         }
-        let busy = !self.over_budget.is_empty()
-            || !self.starved.is_empty()
-            || self.rings.iter_mut().skip(1).any(|ring| ring.queue.has_completions())
-            || self.rings[0].queue.has_taken();
-        if busy {
+        let taken = self.rings.iter().any(|ring| ring.queue.has_taken());
+        let starved = self.rings.iter().any(|ring| !ring.starved.is_empty());
+        if taken || starved || !self.over_budget.is_empty() {
             wait = Wait::No;
         }
         match self.accepting.limit(wait, self.turn.now()) {
@@ -258,7 +254,12 @@ impl<'a, C: Core> Driver<'a, C> {
             Operation::Send => self.sent(connection, completion.result),
             // A FIN that cannot be sent: the peer is gone, and the poll tells so.
             Operation::Shutdown => {}
-            _ => unreachable!("only a closing connection has {operation:?} under way"),
+            Operation::Linger | Operation::CancelPoll | Operation::CancelSend => {
+                unreachable!("only a closing connection has {operation:?} under way")
+            }
+            Operation::Close | Operation::Accept | Operation::Cancel | Operation::Mail | Operation::Wake => {
+                unreachable!("{operation:?} was dealt with before")
+            }
         }
     }
 
@@ -328,7 +329,7 @@ impl<'a, C: Core> Driver<'a, C> {
     }
 
     /// U7 and U9, checked each turn while debugging.
-    fn check_accounts(&mut self) {
+    fn check_accounts(&self) {
         if !cfg!(debug_assertions) {
             return;
         }

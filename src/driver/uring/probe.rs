@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 
 use rustix::fd::AsFd;
 
+use super::address::parse_address;
 use super::ring::{Options, Ring};
 use crate::driver::sys::Completion;
 
@@ -17,9 +18,7 @@ pub fn probe() -> Result<(), String> {
     let options =
         Options { submissions: 16, completions: 64, files_max: 4, buffers: 8, accepts: 1, ..Options::default() };
     let ring = Ring::open(&options, 4).map_err(|refusal| refusal.to_string())?;
-    round_trip(ring).map_err(|failure| {
-        format!("io_uring does not work here: {failure}; Linux 6.1 or newer is needed, or --io epoll")
-    })
+    round_trip(ring).map_err(|failure| format!("io_uring does not work here: {failure}"))
 }
 
 /// The operations of the round trip, as user data.
@@ -43,7 +42,7 @@ fn round_trip(mut ring: Ring) -> Result<(), String> {
 
     ring.queue.accept(listener.as_fd(), 0, Step::Accept as u64);
     let file = u32::try_from(finish(&mut ring, Step::Accept)?.result).expect("not negative");
-    let peer = ring.queue.peer(0);
+    let peer = parse_address(&ring.queue.peer(0));
     if peer != Some(client.local_addr().map_err(network)?) {
         return Err(format!("accept told a wrong peer {peer:?}"));
     }
@@ -90,7 +89,7 @@ fn finish(ring: &mut Ring, step: Step) -> Result<Completion, String> {
     let completion = complete(ring, step)?;
     if completion.result < 0 {
         let error = std::io::Error::from_raw_os_error(-completion.result);
-        return Err(format!("step {step:?} failed: {error}"));
+        return Err(format!("step {step:?} failed: {error}; Linux 6.1 or newer is needed, or --io epoll"));
     }
     Ok(completion)
 }

@@ -78,13 +78,19 @@ impl<C: Core> Driver<'_, C> {
             return;
         }
         let ring = &mut self.rings[usize::from(entry.ring)];
-        if ring.receives >= u32::from(self.options.buffers) {
+        if ring.receives >= u32::from(self.options.buffers) || !ring.starved.is_empty() {
             entry.set(Flag::Waiting);
-            self.starved.push_back(slot);
+            ring.starved.push_back(slot);
             self.figures.starved += 1;
             return;
         }
+        self.start_receive(slot);
+    }
+
+    fn start_receive(&mut self, slot: u32) {
         let connection = self.slots.current(slot).expect("a connection that is not closing has its slot");
+        let entry = &mut self.connections[slot as usize];
+        let ring = &mut self.rings[usize::from(entry.ring)];
         entry.begin(Operation::Receive);
         ring.receives += 1;
         ring.queue.receive(entry.file, token::of_connection(Operation::Receive, connection));
@@ -114,21 +120,23 @@ impl<C: Core> Driver<'_, C> {
             }
             (result, _) if result == -libc::ENOBUFS => {
                 entry.set(Flag::Waiting);
-                self.starved.push_back(connection.slot);
+                self.rings[usize::from(entry.ring)].starved.push_back(connection.slot);
                 self.figures.starved += 1;
             }
             _ => self.end(connection, false),
         }
     }
 
-    /// Serves those that found no buffer, now that all have been given back (U6).
+    /// Serves those that found no buffer, as many as there are buffers again, the longest waiting first (U6).
     pub(super) fn feed_starved(&mut self) {
-        for _ in 0..self.starved.len() {
-            let Some(slot) = self.starved.pop_front() else {
-                return;
-            };
-            if self.connections[slot as usize].take(Flag::Waiting) {
-                self.want_receive(slot);
+        for ring in 0..self.rings.len() {
+            while self.rings[ring].receives < u32::from(self.options.buffers) {
+                let Some(slot) = self.rings[ring].starved.pop_front() else {
+                    break;
+                };
+                if self.connections[slot as usize].take(Flag::Waiting) {
+                    self.start_receive(slot);
+                }
             }
         }
     }

@@ -111,7 +111,7 @@ impl TestCore {
                 self.peer(connection).closing = true;
                 self.outputs.push_back(Output::Close { connection, reset: true });
             }
-            _ => {}
+            Manner::Blast(_) | Manner::BlastAndClose(_) | Manner::Reset => {}
         }
     }
 

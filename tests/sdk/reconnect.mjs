@@ -1,0 +1,32 @@
+// Stock pusher-js through two restarts of the server: it comes back by itself, subscribes everything again with fresh
+// signatures, and gets what is published from then on once and in order. P-SUB-4, P-CLOSE-1.
+// Prints `ready` when the server may be restarted, `ok` at the end.
+
+import assert from 'node:assert/strict';
+import { authServer, collect, connect, connected, main, once, server, subscribed } from './rig.mjs';
+
+// pusher-js tries again after 1 s (at once after 4200), and if that fails only when its attempt times out, 15 s later.
+const RECONNECT_MS = 40_000;
+const NAMES = ['news', 'private-orders', 'presence-room'];
+
+main(async () => {
+  const endpoint = await authServer('/pusher/auth');
+  const clients = ['1', '2', '3', '4'].map((user) => connect(endpoint, user));
+  let ids = await Promise.all(clients.map(connected));
+  const channels = await Promise.all(clients.map((client) => Promise.all(NAMES.map((name) => subscribed(client, name)))));
+  for (let round = 0; round < 2; round += 1) {
+    const last = `end-${round}`;
+    const back = channels.flat().map((channel) => once(channel, 'pusher:subscription_succeeded', RECONNECT_MS));
+    console.log('ready');
+    await Promise.all(back);
+    const fresh = await Promise.all(clients.map(connected));
+    for (const id of fresh) assert.ok(!ids.includes(id), 'a socket id came back');
+    ids = fresh;
+    const got = channels.flat().map((channel) => collect(channel, last));
+    for (let index = 0; index < 20; index += 1) await server.trigger(NAMES, 'tick', { round, index });
+    await server.trigger(NAMES, last, {});
+    const wanted = Array.from({ length: 20 }, (_, index) => ['tick', { round, index }]);
+    for (const collector of got) assert.deepEqual(await collector.ended(), wanted);
+    assert.equal(channels[0][2].members.count, clients.length);
+  }
+});
