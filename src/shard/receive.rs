@@ -42,6 +42,12 @@ impl Shard {
         if self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
             return;
         }
+        // A read that was under way when reading paused: it comes after what is held back.
+        let held_back = &mut self.http(slot).held_back;
+        if !held_back.is_empty() {
+            held_back.extend_from_slice(bytes);
+            return;
+        }
         let mut after_header = Vec::new();
         let Some(mut rest) = self.take_proxy_header(slot, bytes, &mut after_header) else { return };
         let mut decoder = std::mem::take(&mut self.http(slot).decoder);

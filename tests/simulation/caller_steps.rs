@@ -34,8 +34,7 @@ impl World {
     pub(crate) fn step_caller(&mut self, number: usize) {
         match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2]) {
             0 => {
-                let requests = if self.scenario.flood { 6 } else { self.random.between(1, 3) };
-                for _ in 0..requests {
+                for _ in 0..self.random.between(1, 3) {
                     if self.callers[number].can_talk() {
                         self.publish(number, false);
                     }
@@ -137,7 +136,7 @@ impl World {
     }
 
     fn send_request(&mut self, number: usize, mut draft: Draft) {
-        draft.owed.last = !draft.owed.at_rest && self.random.one_in(24);
+        draft.owed.last = !draft.owed.at_rest && !self.scenario.flood && self.random.one_in(24);
         let bytes = self.encode(&draft);
         self.system.trace.note(|| format!("caller {number} asks {}, owed {:?}", draft.path, draft.owed));
         let caller = &mut self.callers[number];
@@ -168,13 +167,23 @@ impl World {
         channels: Vec<String>,
         excluded: Option<usize>,
     ) -> (Group, Value) {
-        let group = self.model.next_group();
         let padding = match (self.scenario.large_events, self.random.below(8)) {
-            (true, 0..4) if self.scenario.flood => self.random.between(500_000, 780_000),
-            (true, 0..4) => self.random.between(50_000, 250_000),
+            (true, 0..4) if !self.scenario.flood => self.random.between(50_000, 250_000),
             (false, 0) => self.random.between(200, 9_000),
             (true | false, _) => 0,
         };
+        self.new_padded(number, app, channels, excluded, padding)
+    }
+
+    fn new_padded(
+        &mut self,
+        number: usize,
+        app: usize,
+        channels: Vec<String>,
+        excluded: Option<usize>,
+        padding: usize,
+    ) -> (Group, Value) {
+        let group = self.model.next_group();
         let data = Model::data_of(group, padding);
         let name = format!("event \"{}\" é", group % 7);
         let mut event = json!({"name": name, "data": data});
@@ -207,8 +216,26 @@ impl World {
 
     /// `POST /events` to these channels; at rest it asks for counts, which are then known.
     pub(crate) fn publish_to(&mut self, number: usize, app: usize, channels: Vec<String>, at_rest: bool) {
-        let excluded = self.excluded(app);
-        let (group, mut event) = self.new_publish(number, app, channels.clone(), excluded.map(|(number, _)| number));
+        let excluded = self.excluded(app).map(|(number, _)| number);
+        let (group, event) = self.new_publish(number, app, channels.clone(), excluded);
+        self.send_publish(number, app, channels, group, event, at_rest);
+    }
+
+    /// `POST /events` with at least this many bytes of data.
+    pub(crate) fn publish_padded(&mut self, number: usize, app: usize, channels: Vec<String>, bytes: usize) {
+        let (group, event) = self.new_padded(number, app, channels.clone(), None, bytes);
+        self.send_publish(number, app, channels, group, event, false);
+    }
+
+    fn send_publish(
+        &mut self,
+        number: usize,
+        app: usize,
+        channels: Vec<String>,
+        group: Group,
+        mut event: Value,
+        at_rest: bool,
+    ) {
         let mut draft = self.draft("/events", app);
         if channels.len() == 1 && self.random.one_in(2) {
             event["channel"] = json!(channels[0]);

@@ -45,7 +45,7 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     fn draw(random: &mut Random) -> Self {
-        let flood = random.one_in(50);
+        let flood = random.one_in(80);
         Self {
             large_events: flood || random.one_in(24),
             flood,

@@ -37,6 +37,8 @@ pub(crate) enum Pace {
     Chaos,
     /// All there is, so that the run comes to rest.
     Settle,
+    /// One input at a time, mail last, so that readers keep up.
+    Gentle,
 }
 
 /// What the system is made of.
@@ -215,10 +217,11 @@ impl System {
         self.lanes[lane].held = !self.lanes[lane].held;
     }
 
-    /// Delays the mail of about half of all pairs of shards.
-    pub(crate) fn hold_lanes(&mut self, random: &mut Random) {
-        for lane in &mut self.lanes {
-            lane.held = random.one_in(2);
+    /// Delays all mail to one shard.
+    pub(crate) fn hold_lanes_to(&mut self, shard: usize) {
+        let shards = self.shards();
+        for from in 0..shards {
+            self.lanes[from * shards + shard].held = true;
         }
     }
 
@@ -266,12 +269,16 @@ impl System {
         let inputs_max = match pace {
             Pace::Chaos => random.between(1, 6),
             Pace::Settle => random.between(4, 64),
+            Pace::Gentle => 1,
         };
         let mut closed = Vec::new();
         let mut timeout_fed = false;
         let mut fed = 0;
         while fed < inputs_max {
-            let ready = self.ready(index, wires);
+            let mut ready = self.ready(index, wires);
+            if pace == Pace::Gentle && ready.iter().any(|ready| !matches!(ready, Ready::Mail(_))) {
+                ready.retain(|ready| !matches!(ready, Ready::Mail(_)));
+            }
             if ready.is_empty() {
                 break;
             }
