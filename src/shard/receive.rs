@@ -204,7 +204,7 @@ impl Shard {
     }
 
     fn send_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
-        let mut frame = Vec::with_capacity(payload.len() + websocket::SERVER_HEADER_BYTES_MAX);
+        let mut frame = Vec::new();
         websocket::encode_frame(&mut frame, opcode, payload);
         self.queue(slot, frame.into());
     }
