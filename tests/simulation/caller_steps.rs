@@ -289,7 +289,7 @@ impl World {
                 self.authenticate(&mut draft);
                 draft.body = draft.body.to_ascii_uppercase();
                 draft.headers.clear();
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             1 => {
                 draft.path = "/apps/999/events".to_owned();
@@ -298,7 +298,7 @@ impl World {
             }
             2 => {
                 draft.headers = format!("Authorization: Bearer rly_{}\r\n", "z".repeat(40));
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             3 => {
                 let token = self
@@ -309,7 +309,7 @@ impl World {
                     .text
                     .clone();
                 draft.headers = format!("Authorization: Bearer {token}\r\n");
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             4 => {
                 draft.body = b"{\"name\":".to_vec();
