@@ -277,7 +277,6 @@ impl World {
         let mut draft = self.draft("/events", app);
         let enabled = self.apps[app].enabled;
         draft.body = json!({"name": "never", "channel": "room", "data": "never"}).to_string().into_bytes();
-        let refused = |status: u16| if enabled { vec![status] } else { vec![403] };
         // Whether a disabled app or a bad proof is told first is open.
         let unproven = match (self.apps[app].deleted, enabled) {
             (true, _) => vec![404],
@@ -289,7 +288,7 @@ impl World {
                 self.authenticate(&mut draft);
                 draft.body = draft.body.to_ascii_uppercase();
                 draft.headers.clear();
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             1 => {
                 draft.path = "/apps/999/events".to_owned();
@@ -298,7 +297,7 @@ impl World {
             }
             2 => {
                 draft.headers = format!("Authorization: Bearer rly_{}\r\n", "z".repeat(40));
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             3 => {
                 let token = self
@@ -309,25 +308,9 @@ impl World {
                     .text
                     .clone();
                 draft.headers = format!("Authorization: Bearer {token}\r\n");
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             4 => {
-                draft.body = b"{\"name\":".to_vec();
-                self.authenticate(&mut draft);
-                draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
-            }
-            5 => {
-                let data = "x".repeat(self.apps[app].data_bytes_max as usize + 1);
-                draft.body = json!({"name": "never", "channel": "room", "data": data}).to_string().into_bytes();
-                self.authenticate(&mut draft);
-                draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(413));
-            }
-            6 => {
-                draft.body = json!({"name": "pusher:never", "channel": "room", "data": "x"}).to_string().into_bytes();
-                self.authenticate(&mut draft);
-                draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
-            }
-            7 => {
                 draft.method = if self.random.one_in(3) { "HEAD" } else { "GET" };
                 draft.owed.no_body = draft.method == "HEAD";
                 draft.path = "/up".to_owned();
@@ -335,12 +318,7 @@ impl World {
                 draft.owed.statuses = vec![200];
                 draft.owed.told = Told::Text;
             }
-            _ => {
-                draft.body =
-                    json!({"name": "never", "channels": ["room", "not a name"], "data": "x"}).to_string().into_bytes();
-                self.authenticate(&mut draft);
-                draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
-            }
+            _ => self.ask_wrongly(&mut draft),
         }
         draft.owed.statuses_in_flux = match draft.owed.told {
             Told::Text => Vec::new(),
@@ -348,6 +326,24 @@ impl World {
         };
         draft.owed.token = None;
         self.send_request(number, draft);
+    }
+
+    /// The body of a request that is proven and against the rules.
+    fn ask_wrongly(&mut self, draft: &mut Draft) {
+        let too_long = "x".repeat(self.apps[draft.owed.app].data_bytes_max as usize + 1);
+        let (body, status) = match self.random.below(4) {
+            0 => ("{\"name\":".to_owned(), 400),
+            1 => (json!({"name": "never", "channel": "room", "data": too_long}).to_string(), 413),
+            2 => (json!({"name": "pusher:never", "channel": "room", "data": "x"}).to_string(), 400),
+            _ => (json!({"name": "never", "channels": ["room", "not a name"], "data": "x"}).to_string(), 400),
+        };
+        draft.body = body.into_bytes();
+        self.authenticate(draft);
+        for allowed in &mut draft.owed.statuses {
+            if *allowed == 200 {
+                *allowed = status;
+            }
+        }
     }
 
     /// More requests at once than may be owed; long answers where the scenario has them.
@@ -428,13 +424,4 @@ impl World {
         caller.ended = true;
         caller.owed.push_back(draft.owed);
     }
-}
-
-/// What authentication allows, with the refusal in place of success.
-fn in_place_of_200(allowed: &[u16], refused: &[u16]) -> Vec<u16> {
-    let mut statuses: Vec<u16> = allowed.iter().copied().filter(|status| *status != 200).collect();
-    if statuses.is_empty() {
-        statuses.extend(refused);
-    }
-    statuses
 }

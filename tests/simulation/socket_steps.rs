@@ -298,7 +298,7 @@ impl World {
             }
             2 => {
                 let error = Complaint::Error(Some(4009), format!("Auth info required to subscribe to {name}"));
-                (json!({"channel": name, "auth": ""}), vec![Complaint::AuthRequired(name.clone()), error, auth_error])
+                (json!({"channel": name, "auth": ""}), vec![Complaint::AuthRequired(name), error, auth_error])
             }
             3 => {
                 let refused = Complaint::SubscriptionError("not a name".to_owned(), "InvalidChannel".to_owned(), 400);

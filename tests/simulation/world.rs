@@ -160,6 +160,11 @@ impl World {
         }
     }
 
+    /// True when the events of this run may be more than may be under way between shards.
+    pub(crate) fn may_overload(&self) -> bool {
+        self.scenario.flood || self.scenario.large_events || self.scenario.long_answers
+    }
+
     /// Time passes, on both clocks alike.
     pub(crate) fn pass_time(&mut self, ms: u64) {
         self.system.now.monotonic_ms += ms;

@@ -295,7 +295,7 @@ impl System {
         if fed == 0 {
             return false;
         }
-        self.drain(index, wires, random, &mut closed);
+        self.drain(index, wires, random, &closed);
         if timeout_fed && fed == 1 {
             let timeout = self.hosts[index].shard.poll_timeout();
             assert!(
@@ -342,7 +342,7 @@ impl System {
     }
 
     /// Drains outputs and sends until both give `None`.
-    fn drain(&mut self, index: usize, wires: &mut [Wire], random: &mut Random, closed: &mut Vec<ConnectionKey>) {
+    fn drain(&mut self, index: usize, wires: &mut [Wire], random: &mut Random, closed: &[ConnectionKey]) {
         for _ in 0..100_000 {
             let mut moved = false;
             while let Some(output) = self.hosts[index].shard.poll_output() {
