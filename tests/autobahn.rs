@@ -64,12 +64,13 @@ fn autobahn_cases_pass() {
 
 fn judge(agent: &str, cases: &BTreeMap<String, Value>) {
     assert_eq!(cases.len(), CASES_COUNT, "{agent}: cases that were run");
-    let mut bad = Vec::new();
-    let mut non_strict = Vec::new();
+    let (mut good, mut informational) = (0, 0);
+    let (mut bad, mut non_strict) = (Vec::new(), Vec::new());
     for (case, result) in cases {
         let (behavior, close) = (result["behavior"].as_str().unwrap(), result["behaviorClose"].as_str().unwrap());
         match behavior {
-            "OK" | "INFORMATIONAL" => {}
+            "OK" => good += 1,
+            "INFORMATIONAL" => informational += 1,
             "NON-STRICT" => non_strict.push(case),
             _ => bad.push(format!("{case}: {behavior}")),
         }
@@ -77,6 +78,11 @@ fn judge(agent: &str, cases: &BTreeMap<String, Value>) {
             bad.push(format!("{case}: close {close}"));
         }
     }
+    println!(
+        "{agent}: {good} OK, {informational} INFORMATIONAL, {} NON-STRICT, {} FAILED",
+        non_strict.len(),
+        bad.len()
+    );
     assert!(bad.is_empty(), "{agent}: {bad:#?}");
     assert!(non_strict.len() <= NON_STRICT_MAX, "{agent}: not strict in {non_strict:?}");
 }
