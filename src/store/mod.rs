@@ -33,6 +33,14 @@ pub use error::StoreError;
 pub use files::Missing;
 pub use tokens::{CreatedToken, NewToken};
 
+/// Checks owner and modes of a data directory and its files as opening does, and changes nothing.
+///
+/// # Errors
+/// What opening would refuse; [`StoreError::Missing`] and [`StoreError::Empty`] where there is no store yet.
+pub fn check_directory(directory: &Path) -> Result<(), StoreError> {
+    files::prepare(directory, Missing::Refuse)
+}
+
 /// The open store. Clones share it; LMDB is open once per process and directory.
 #[derive(Clone)]
 pub struct Store {
