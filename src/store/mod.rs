@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_newer_schema_is_refused() {
         let directory = tempfile::tempdir().expect("directory");
-        let store = Store::open(directory.path(), Missing::CreateInDirectory).expect("opens");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
         let write = |schema: u64| {
             store.environment().write(|transaction, tables| {
                 tables.meta.put(transaction, META_SCHEMA, &schema.to_be_bytes()).map_err(Fault::from)
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn records_hide_secrets() {
         let directory = tempfile::tempdir().expect("directory");
-        let store = Store::open(directory.path(), Missing::CreateInDirectory).expect("opens");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
         let app = store.create_app(NewApp { secret: Some("hunter2".into()), ..NewApp::default() }).expect("app");
         assert!(!format!("{app:?}").contains("hunter2"));
     }
