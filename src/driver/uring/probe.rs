@@ -21,6 +21,17 @@ pub fn probe() -> Result<(), String> {
     round_trip(ring).map_err(|failure| format!("io_uring does not work here: {failure}"))
 }
 
+/// Makes a ring for every shard, of the shards' own size and all at once, and gives them back: where the limit on locked
+/// memory is too low for them, it is told before anything is served (U5).
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_rings(shards: u16) -> Result<(), String> {
+    let options = Options::default();
+    let rings: Result<Vec<Ring>, _> = (0..shards).map(|_| Ring::open(&options, super::token::SLOTS_MAX)).collect();
+    rings.map(drop).map_err(|refusal| refusal.to_string())
+}
+
 /// The operations of the round trip, as user data.
 #[derive(Clone, Copy, Debug)]
 enum Step {

@@ -129,6 +129,20 @@ impl Ring {
         Ok(Self { queue, files, files_used: 0, receives: 0, starved: VecDeque::new(), seats, accepts: 0 })
     }
 
+    /// As [`Ring::open`]; where memory lacks, waits a while for that of the probe's rings, which the kernel gives back
+    /// a little after they are closed.
+    pub(super) fn open_patiently(options: &Options, slots: u32) -> Result<Self, Refusal> {
+        for _ in 0..MEMORY_TRIES {
+            match Self::open(options, slots) {
+                Err(refusal) if refusal.error.kind() == io::ErrorKind::OutOfMemory => {
+                    std::thread::sleep(std::time::Duration::from_millis(MEMORY_TRY_MS));
+                }
+                opened => return opened,
+            }
+        }
+        Self::open(options, slots)
+    }
+
     /// Whether all direct descriptors are held by connections or spoken for by accepts.
     pub(super) fn is_full(&self) -> bool {
         self.files_used + self.accepts >= self.files
@@ -218,3 +232,7 @@ fn memory_locked_max() -> String {
         None => "unlimited".to_owned(),
     }
 }
+
+/// How often and after how long a ring is tried again for want of memory, 2 s in all.
+const MEMORY_TRIES: u32 = 100;
+const MEMORY_TRY_MS: u64 = 20;
