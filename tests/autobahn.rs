@@ -143,18 +143,15 @@ fn install(python: &Path) -> PathBuf {
     })
 }
 
-/// The server with the echo endpoint. Built in a directory of its own: the tests run the binary in the usual one.
+/// The server with the echo endpoint, built where the tests are, with their dependencies.
 fn conformance_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("RELAY_CONFORMANCE_BINARY") {
         return path.into();
     }
-    if cfg!(feature = "conformance") {
-        return env!("CARGO_BIN_EXE_relay").into();
-    }
-    let target = target_directory().join("conformance");
+    let target = target_directory();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--locked", "--bin", "relay"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--locked", "--example", "conformance"]);
     cargo.args(["--features", "conformance", "--target-dir"]).arg(&target);
     run(&mut cargo);
-    target.join("debug/relay")
+    target.join("debug/examples/conformance")
 }
