@@ -81,6 +81,8 @@ pub const DRAIN_MS: u64 = 10_000;
 
 /// One send covers at most this, so that its completion is progress.
 pub const SEND_BYTES_MAX: usize = 64 * 1024;
+/// Sends of one turn; what is owed beyond it follows in the next, so that a large fan-out holds nobody else up (U17).
+pub const SENDS_PER_TURN: u32 = 1_024;
 /// Unsent bytes of one connection that are counted as slow (soft bound).
 pub const OUTBOX_BYTES_SOFT: usize = 256 * 1024;
 /// Unsent bytes of one connection beyond which it is closed (P-CLOSE-5).

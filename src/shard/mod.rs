@@ -251,6 +251,8 @@ pub struct Shard {
     dirty: Vec<u32>,
     /// How far `poll_flush` has come in `dirty`.
     flushed: usize,
+    /// Sends that this turn may still start.
+    sends_left: u32,
     /// The answer to every `pusher:ping`, encoded once.
     pong: FrameId,
 
@@ -303,6 +305,7 @@ impl Shard {
             frames,
             dirty: Vec::new(),
             flushed: 0,
+            sends_left: limits::SENDS_PER_TURN,
             pong,
             channels: Slab::new(),
             channels_by_name: HashTable::new(),
@@ -349,7 +352,8 @@ impl Shard {
         self.outputs.pop_front()
     }
 
-    /// Takes the next connection that owes bytes and has no send under way.
+    /// Takes the next connection that owes bytes and has no send under way. After `limits::SENDS_PER_TURN` of them it
+    /// gives `None`, and `poll_timeout` is due at once: the rest follows in the next turn, after everybody else's input.
     pub fn poll_flush(&mut self) -> Option<Flush<'_>> {
         let slot = self.next_to_flush()?;
         let line = &mut self.hot[slot as usize];

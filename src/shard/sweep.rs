@@ -73,10 +73,12 @@ impl Shard {
         let sweep = (self.stats.connections > 0).then_some(self.deadlines.sweep_due_ms);
         let drain = self.drain.as_ref().filter(|drain| !drain.done);
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
-        [deadline, sweep, drain].into_iter().flatten().min()
+        let rest = (self.sends_left == 0).then_some(self.now.monotonic_ms);
+        [deadline, sweep, drain, rest].into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
+        self.sends_left = limits::SENDS_PER_TURN;
         let now = self.now.monotonic_ms;
         for kind in DEADLINES {
             while let Some(&(at, connection)) = self.deadlines.queues[kind as usize].front() {

@@ -226,3 +226,26 @@ fn stalls_are_measured_in_time() {
     let stalled_ms = process.now.monotonic_ms - started_ms;
     assert!((limits::STALL_MS..=limits::STALL_MS * 3 / 2 + 100).contains(&stalled_ms), "closed after {stalled_ms} ms");
 }
+
+/// U17: a fan-out larger than a turn's sends lets input in between, and reaches everybody once.
+#[test]
+fn large_fan_outs_take_several_turns() {
+    let mut process = Process::new(1);
+    let count = limits::SENDS_PER_TURN as usize * 2 + 100;
+    let subscribers: Vec<ConnectionKey> = (0..count).map(|_| process.open(0)).collect();
+    for connection in &subscribers {
+        process.subscribe(0, *connection, "news");
+    }
+    let publisher = process.accept(0);
+    process.publish(0, publisher, r#"{"name":"e","channel":"news","data":"1"}"#);
+    let mut turns = 1;
+    while process.shards[0].poll_timeout().is_some_and(|at| at <= process.now.monotonic_ms) {
+        process.feed(0, Input::Timeout);
+        turns += 1;
+    }
+    assert_eq!(turns, 3, "two full turns and the rest");
+    for connection in &subscribers {
+        assert_eq!(process.take(0, *connection).matches(r#""event":"e""#).count(), 1);
+    }
+    process.finish();
+}

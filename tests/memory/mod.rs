@@ -84,7 +84,13 @@ impl Memory {
             while let Some(output) = self.shard.poll_output() {
                 assert!(!matches!(output, Output::Close { .. } | Output::Mail { .. }), "{output:?}");
             }
-            let Some(flush) = self.shard.poll_flush() else { return moved };
+            let Some(flush) = self.shard.poll_flush() else {
+                if self.shard.poll_timeout().is_some_and(|at| at <= self.now.monotonic_ms) {
+                    self.shard.handle_input(self.now, Input::Timeout);
+                    continue;
+                }
+                return moved;
+            };
             let (connection, bytes) = (flush.connection, flush.bytes.len());
             moved.sends += 1;
             moved.bytes += bytes;
