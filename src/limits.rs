@@ -99,6 +99,11 @@ pub const MAIL_COST_BYTES: usize = 256;
 /// Slots of one shard's mailbox. What does not fit waits with its sender, in order.
 pub const MAILBOX_SLOTS: usize = 16 * 1024;
 
+/// Places of its channel table that a shard looks at for one page of a list of channels, and so in one turn.
+pub const LIST_PAGE_CHANNELS: usize = 2 * 1024;
+/// Bytes of lists of channels that one shard gathers at the same time; beyond it 503 (P-STAT-8).
+pub const GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Failed credentials of one address in a minute before 429 (threat T6).
 pub const AUTH_FAILURES_PER_MINUTE: u32 = 100;
 /// Addresses whose failures one shard remembers.

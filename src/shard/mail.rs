@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ShardIndex;
+use super::gather::{Question, Reply};
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
@@ -34,7 +35,7 @@ pub(super) struct Anywhere {
     pub(super) connection: ConnectionKey,
 }
 
-/// Names one publish request that awaits its owners.
+/// Names one request that awaits other shards.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct PendingId {
     pub(super) index: u32,
@@ -75,6 +76,11 @@ pub(super) enum Body {
     Publish { request: Option<PendingId>, counts: bool, items: Vec<PublishItem> },
     /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17).
     Accepted { request: PendingId, counts: Vec<(u32, Counts)> },
+    /// To the shard that knows: a question over HTTP. At most one per request is under way to each shard, and requests
+    /// are bounded per connection. Answered `Reply`.
+    Ask { request: PendingId, question: Question },
+    /// To the shard that asked.
+    Reply { request: PendingId, reply: Reply },
     /// To a shard with subscribers: one event. Costs credit.
     Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<Anywhere> },
     /// To a shard with subscribers: an event could not be sent for want of credit; its subscribers of the channel are
@@ -105,6 +111,8 @@ impl Body {
             | Self::Joined { .. }
             | Self::Leave { .. }
             | Self::Accepted { .. }
+            | Self::Ask { .. }
+            | Self::Reply { .. }
             | Self::Gap { .. }
             | Self::GapClosed { .. }
             | Self::Admit { .. }

@@ -20,6 +20,7 @@
 
 mod client_event;
 mod deliver;
+mod gather;
 mod handshake;
 mod lifecycle;
 mod mail;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use crate::api::info::InfoRules;
 use crate::app::{AppSerial, Directory, TokenId};
 use crate::auth::failures::AuthFailures;
 use crate::channel::name::NameRules;
@@ -50,6 +52,7 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 
+use gather::{AskedPage, Gather};
 pub use mail::Mail;
 use mail::{Anywhere, Body};
 use owner::OwnedChannel;
@@ -92,6 +95,22 @@ pub struct ShardOptions {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Drain is spread over this (P-CLOSE-1), in ms.
     pub drain_ms: u64,
+    /// `strict_pusher_info` (P-HTTP-11).
+    pub info_rules: InfoRules,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self {
+            path_prefix: String::new(),
+            activity_timeout_s: limits::ACTIVITY_TIMEOUT_S,
+            strict_protocol: false,
+            channel_names: NameRules::Default,
+            trusted_proxies: Vec::new(),
+            drain_ms: limits::DRAIN_MS,
+            info_rules: InfoRules::Lenient,
+        }
+    }
 }
 
 /// Which listener a connection came from.
@@ -262,6 +281,11 @@ pub struct Shard {
     owned_by_name: HashTable<u32>,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
+    /// Questions that await other shards, and the bytes gathered for them so far.
+    gathers: Slab<Gather>,
+    gathered_bytes: usize,
+    /// Pages that other shards, or this one, await; one is made per turn.
+    asked_pages: VecDeque<AskedPage>,
     pending_nonce: u32,
     /// Running number of presence joins.
     join_ticket: u32,
@@ -309,6 +333,9 @@ impl Shard {
             owned: Slab::new(),
             owned_by_name: HashTable::new(),
             pending: Slab::new(),
+            gathers: Slab::new(),
+            gathered_bytes: 0,
+            asked_pages: VecDeque::new(),
             pending_nonce: 0,
             join_ticket: 0,
             app_connections: BTreeMap::new(),
@@ -338,7 +365,7 @@ impl Shard {
             Input::Closed { connection } => self.handle_closed(connection),
             Input::Mail { from, mail } => self.handle_mail(from, mail.0),
             Input::Directory(directory) => self.handle_directory(directory),
-            Input::Timeout => {}
+            Input::Timeout => self.make_page(),
             Input::Drain => self.start_drain(),
         }
         self.handle_own_mail();

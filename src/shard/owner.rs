@@ -102,16 +102,10 @@ impl Shard {
         let mut counted = Vec::new();
         for item in items {
             self.stats.events += 1;
-            let index = self.find_owned(&item.channel);
             if counts {
-                counted.push((
-                    item.number,
-                    index.map_or(Counts { user_count: Some(0), subscription_count: Some(0) }, |index| {
-                        self.owned[index].counts()
-                    }),
-                ));
+                counted.push((item.number, self.counts_of(&item.channel)));
             }
-            if let Some(index) = index {
+            if let Some(index) = self.find_owned(&item.channel) {
                 self.fan_out(index, item.frame, item.exclude);
             }
         }
@@ -146,6 +140,17 @@ impl Shard {
             self.owned[index].interest(from).gap = false;
             self.forget_if_unused(index);
         }
+    }
+
+    /// Counts of a channel; zero when nobody is there.
+    pub(super) fn counts_of(&self, channel: &ChannelKey) -> Counts {
+        let index = self.find_owned(channel);
+        index.map_or(Counts { user_count: Some(0), subscription_count: Some(0) }, |index| self.owned[index].counts())
+    }
+
+    /// The roster of a presence channel that somebody is in.
+    pub(super) fn roster_of(&self, channel: &ChannelKey) -> Option<&Roster> {
+        self.owned[self.find_owned(channel)?].roster.as_deref()
     }
 
     fn find_owned(&self, channel: &ChannelKey) -> Option<usize> {
@@ -185,7 +190,11 @@ impl OwnedChannel {
         &mut self.interests[at]
     }
 
-    fn counts(&self) -> Counts {
+    pub(super) fn key(&self) -> &ChannelKey {
+        &self.key
+    }
+
+    pub(super) fn counts(&self) -> Counts {
         Counts {
             subscription_count: Some(self.interests.iter().map(|interest| interest.count).sum()),
             user_count: Some(self.roster.as_ref().map_or(0, |roster| roster.count())),

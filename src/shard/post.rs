@@ -98,6 +98,8 @@ impl Shard {
             Body::Leave { channel, user_id } => self.own_leave(from, &channel, &user_id),
             Body::Publish { request, counts, items } => self.own_publish(from, request, counts, items),
             Body::Accepted { request, counts } => self.handle_accepted_publish(request, counts),
+            Body::Ask { request, question } => self.handle_question(from, request, question),
+            Body::Reply { request, reply } => self.handle_reply(from, request, reply),
             Body::Deliver { channel, frame, exclude } => self.deliver(&channel, frame, exclude),
             Body::Gap { channel } => self.handle_gap(from, channel),
             Body::GapClosed { channel } => self.own_gap_closed(from, &channel),

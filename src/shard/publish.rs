@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::deliver::text_frame;
 use super::mail::{Body, PendingId, PublishItem, publish_cost};
+use super::request::{JSON, Response};
 use super::{Shard, ShardIndex};
 use crate::api::answer::{AnswerShape, Counts};
 use crate::api::events::Publish;
@@ -98,7 +99,8 @@ impl Shard {
             let PendingPublish { connection, ticket, shape, counts, .. } = self.pending.remove(request.index as usize);
             let mut body = Vec::new();
             shape.encode(&mut body, &counts);
-            self.finish_publish(connection, ticket, &body);
+            let response = Response { status: shape.status(), content_type: JSON, extra: "", body: &body };
+            self.finish_request(connection, ticket, &response);
         }
     }
 }

@@ -72,7 +72,8 @@ impl Shard {
         let sweep = (self.stats.connections > 0).then_some(self.deadlines.sweep_due_ms);
         let drain = self.drain.as_ref().filter(|drain| !drain.done);
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
-        [deadline, sweep, drain].into_iter().flatten().min()
+        let page = (!self.asked_pages.is_empty()).then_some(self.now.monotonic_ms);
+        [deadline, sweep, drain, page].into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {

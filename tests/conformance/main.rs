@@ -15,6 +15,7 @@ mod liveness;
 mod messages;
 mod presence;
 mod publish;
+mod queries;
 mod request_auth;
 mod shards;
 mod stage;
