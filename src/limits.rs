@@ -42,6 +42,15 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Input of a peer quoted in an error message is cut to this (P-FAIL-1).
 pub const QUOTED_BYTES_MAX: usize = 200;
 
+/// How long the event of a cache channel is kept by default, in s (P-LIM-10).
+pub const CACHE_TTL_S: u32 = 1_800;
+/// Longest time that an operator may set for it, in s: a week.
+pub const CACHE_TTL_SETTING_S_MAX: u32 = 7 * 24 * 3_600;
+/// Cached events of one app by default, in bytes; each shard manages an equal part (threat T28).
+pub const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a cached event costs of that beyond its frame and the name of its channel, in bytes.
+pub const CACHED_EVENT_BYTES: usize = 320;
+
 /// Deepest nesting of JSON that any parser is given (threat T10).
 pub const JSON_DEPTH_MAX: usize = 32;
 

@@ -2,10 +2,19 @@
 
 use super::answer::{Counts, append_counts};
 use super::events::check_channel;
-use super::info::{Info, InfoRules};
+use super::info::{Info, InfoRules, attributes};
 use super::query::Query;
 use super::refusal::Refusal;
-use crate::channel::name::NameRules;
+use crate::channel::name::{Modifiers, NameRules};
+
+/// What to tell of one channel.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ChannelInfo {
+    /// Counts.
+    pub counts: Info,
+    /// The cached event, on cache channels only (P-HTTP-11).
+    pub cache: bool,
+}
 
 /// Checks the channel of the path and decodes the query: what to tell of the channel, as far as it applies.
 ///
@@ -16,19 +25,35 @@ pub fn decode_channel_query(
     query: Query<'_>,
     names: NameRules,
     rules: InfoRules,
-) -> Result<Info, Refusal> {
+) -> Result<ChannelInfo, Refusal> {
     check_channel(channel, names)?;
-    Ok(Info::of_query(query)?.check(channel, rules)?.applying_to(channel))
+    let asks_cache = query.values("info")?.iter().any(|list| attributes(list).any(|attribute| attribute == "cache"));
+    let has_cache = Modifiers::of(channel).cache;
+    if asks_cache && !has_cache && rules == InfoRules::Strict {
+        return Err(Refusal::bad_request("The attribute cache applies to cache channels only."));
+    }
+    let counts = Info::of_query(query)?.check(channel, rules)?.applying_to(channel);
+    Ok(ChannelInfo { counts, cache: asks_cache && has_cache })
 }
 
-/// Appends the answer; `occupied` always stands in it, also when nobody is there.
-pub fn encode_channel(out: &mut Vec<u8>, info: Info, counts: Counts) {
+/// Appends the answer; `occupied` always stands in it, also when nobody is there. `cached` is the literal of the cached
+/// event's `data` and the seconds left to it; without one `cache` is null.
+pub fn encode_channel(out: &mut Vec<u8>, info: ChannelInfo, counts: Counts, cached: Option<(&[u8], u64)>) {
     encode_occupied(out, counts);
-    let mut members = Vec::new();
-    append_counts(&mut members, info, counts);
-    if !members.is_empty() {
+    if !info.counts.is_empty() {
         out.push(b',');
-        out.extend_from_slice(&members);
+        append_counts(out, info.counts, counts);
+    }
+    match cached {
+        _ if !info.cache => {}
+        None => out.extend_from_slice(br#","cache":null"#),
+        Some((literal, ttl_s)) => {
+            out.extend_from_slice(br#","cache":{"data":"#);
+            out.extend_from_slice(literal);
+            out.extend_from_slice(br#","ttl":"#);
+            out.extend_from_slice(itoa::Buffer::new().format(ttl_s).as_bytes());
+            out.push(b'}');
+        }
     }
     out.push(b'}');
 }
@@ -56,13 +81,17 @@ mod tests {
 
     use super::*;
 
-    fn info(channel: &str, query: &str, rules: InfoRules) -> Result<Info, Refusal> {
+    fn info(channel: &str, query: &str, rules: InfoRules) -> Result<ChannelInfo, Refusal> {
         decode_channel_query(channel, Query::new(Some(query)), NameRules::Default, rules)
     }
 
     fn answer(channel: &str, query: &str, counts: Counts) -> Value {
+        with_cached(channel, query, counts, None)
+    }
+
+    fn with_cached(channel: &str, query: &str, counts: Counts, cached: Option<(&[u8], u64)>) -> Value {
         let mut out = Vec::new();
-        encode_channel(&mut out, info(channel, query, InfoRules::Lenient).expect(query), counts);
+        encode_channel(&mut out, info(channel, query, InfoRules::Lenient).expect(query), counts, cached);
         serde_json::from_slice(&out).expect("JSON")
     }
 
@@ -82,6 +111,21 @@ mod tests {
             answer("presence-a", "info=subscription_count,user_count", NONE),
             json!({"occupied": false, "user_count": 0, "subscription_count": 0})
         );
+    }
+
+    /// P-HTTP-4, P-HTTP-11: the cached data with the seconds left to it, null on a miss, nothing off cache channels.
+    #[test]
+    fn cached_data() {
+        let cached = Some((&br#""{\"a\":1}""#[..], 60));
+        assert_eq!(
+            with_cached("private-cache-a", "info=subscription_count,cache", SOME, cached),
+            json!({"occupied": true, "subscription_count": 3, "cache": {"data": "{\"a\":1}", "ttl": 60}})
+        );
+        assert_eq!(answer("cache-a", "info[]=cache", NONE), json!({"occupied": false, "cache": null}));
+        assert_eq!(with_cached("cache-a", "", SOME, cached), json!({"occupied": true}));
+        assert_eq!(with_cached("x-cache-a", "info=cache", SOME, cached), json!({"occupied": true}));
+        assert_eq!(info("a", "info=cache", InfoRules::Strict).map_err(|refusal| refusal.status), Err(400));
+        assert!(info("presence-cache-a", "info=cache,user_count", InfoRules::Strict).is_ok());
     }
 
     /// P-CHAN-2, P-HTTP-11: invalid names, and strictly what does not apply, are 400.

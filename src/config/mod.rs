@@ -128,6 +128,9 @@ impl ServeConfig {
                 channel_names: settings.parse("channel_names", channel_names)?.unwrap_or_default(),
                 trusted_proxies: settings.parse("trusted_proxies", networks)?.unwrap_or_default(),
                 drain_ms: settings.parse("drain_ms", |text| within(text, 0, 600_000))?.unwrap_or(drain_ms),
+                cache_ttl_s: settings
+                    .parse("cache_ttl", |text| within(text, 1, limits::CACHE_TTL_SETTING_S_MAX))?
+                    .unwrap_or(limits::CACHE_TTL_S),
                 info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
             },
         })

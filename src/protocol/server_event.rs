@@ -50,6 +50,11 @@ pub fn encode_subscription_succeeded(out: &mut Vec<u8>, channel: &str) {
     encode_channel_event(out, "pusher_internal:subscription_succeeded", channel, r#""{}""#, None);
 }
 
+/// P-OUT-7.
+pub fn encode_cache_miss(out: &mut Vec<u8>, channel: &str) {
+    encode_channel_event(out, "pusher:cache_miss", channel, r#""{}""#, None);
+}
+
 /// P-OUT-2. Members in join order: user id and `user_info` as raw JSON text.
 pub fn encode_presence_succeeded<'a>(
     out: &mut Vec<u8>,

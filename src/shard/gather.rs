@@ -15,11 +15,10 @@ use super::mail::{Body, ChannelKey, PendingId};
 use super::request::{JSON, Response};
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
-use crate::api::channel::{encode_channel, encode_channel_stats};
+use crate::api::channel::{ChannelInfo, encode_channel, encode_channel_stats};
 use crate::api::channel_users::{UserFields, encode_channel_users};
 use crate::api::channels::{ChannelList, ChannelsQuery};
 use crate::api::connections::encode_connections;
-use crate::api::info::Info;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
 use crate::connection::{ConnectionKey, Phase};
@@ -55,7 +54,7 @@ pub(super) enum Question {
     /// The next page of the channels of an app whose names begin with `prefix`, from this index of the owner's table.
     Channels { app: AppSerial, prefix: Arc<str>, from: u32 },
     /// One channel.
-    Channel { channel: ChannelKey, info: Info },
+    Channel { channel: ChannelKey, info: ChannelInfo },
     /// One channel, in the deprecated shape.
     Stats { channel: ChannelKey },
     /// The users of a presence channel.
@@ -157,7 +156,10 @@ impl Shard {
                 self.asked_pages.push_back(AskedPage { from, request, app, prefix, index });
                 return;
             }
-            Question::Channel { channel, info } => encode_channel(&mut body, info, self.counts_of(&channel)),
+            Question::Channel { channel, info } => {
+                let cached = self.cached(&channel).and_then(|cached| cached.data(self.now.monotonic_ms));
+                encode_channel(&mut body, info, self.counts_of(&channel), cached);
+            }
             Question::Stats { channel } => encode_channel_stats(&mut body, self.counts_of(&channel)),
             Question::Users { channel, fields } => {
                 let roster = self.roster_of(&channel);

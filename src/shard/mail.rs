@@ -49,16 +49,19 @@ pub(super) struct PublishItem {
     pub(super) channel: ChannelKey,
     pub(super) frame: Bytes,
     pub(super) exclude: Option<Anywhere>,
+    /// Length of its `data` literal if it is to be cached: published over HTTP, to a cache channel (P-CACHE-1).
+    pub(super) cache: Option<u32>,
     /// Number of the item in its request.
     pub(super) number: u32,
 }
 
 #[derive(Debug)]
 pub(super) enum Body {
-    /// To the owner: this shard now has `count` subscribers (also those who wait for the answer). Answered `Recorded`.
-    Subscribers { channel: ChannelKey, count: u32 },
-    /// To the subscribers' shard: the count is recorded; events follow from here on (P-SUB-5).
-    Recorded { channel: ChannelKey },
+    /// To the owner: this shard now has `count` subscribers, of whom `joiners` wait for the answer. Answered `Recorded`.
+    Subscribers { channel: ChannelKey, count: u32, joiners: u32 },
+    /// To the subscribers' shard: the count is recorded; events follow from here on (P-SUB-5). On a cache channel with
+    /// the last event before them (P-CACHE-2).
+    Recorded { channel: ChannelKey, cached: Option<Bytes> },
     /// To the owner: a connection wants to join a presence channel. Answered `Joined`.
     Join {
         channel: ChannelKey,
@@ -69,7 +72,7 @@ pub(super) enum Body {
         members_max: u32,
     },
     /// To the joiner's shard: the encoded roster, or `None` when the channel is full (P-LIM-7).
-    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Option<Bytes> },
+    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Option<Bytes>, cached: Option<Bytes> },
     /// To the owner: one connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// To the owners: events of one request (or a client event, without `request`). Costs credit.

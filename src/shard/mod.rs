@@ -18,6 +18,7 @@
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
 
+mod cache;
 mod client_event;
 mod deliver;
 mod gather;
@@ -52,6 +53,7 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 
+use cache::Caches;
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
 use mail::{Anywhere, Body};
@@ -97,6 +99,8 @@ pub struct ShardOptions {
     pub drain_ms: u64,
     /// `strict_pusher_info` (P-HTTP-11).
     pub info_rules: InfoRules,
+    /// How long the event of a cache channel is kept (P-CACHE-1), in s.
+    pub cache_ttl_s: u32,
 }
 
 impl Default for ShardOptions {
@@ -109,6 +113,7 @@ impl Default for ShardOptions {
             trusted_proxies: Vec::new(),
             drain_ms: limits::DRAIN_MS,
             info_rules: InfoRules::Lenient,
+            cache_ttl_s: limits::CACHE_TTL_S,
         }
     }
 }
@@ -238,6 +243,10 @@ pub struct ShardStats {
     pub channels: u64,
     /// Channels that this shard owns state for.
     pub owned_channels: u64,
+    /// Events of cache channels kept as owner, and what they cost of their apps' budgets.
+    pub cached_events: u64,
+    /// In bytes.
+    pub cached_bytes: u64,
     /// Events accepted as owner.
     pub events: u64,
     /// Frames queued to connections.
@@ -279,6 +288,8 @@ pub struct Shard {
     /// Channels whose owner this shard is, and their index by name.
     owned: Slab<OwnedChannel>,
     owned_by_name: HashTable<u32>,
+    /// Events kept for cache channels that this shard owns.
+    caches: Caches,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
     /// Questions that await other shards, and the bytes gathered for them so far.
@@ -332,6 +343,7 @@ impl Shard {
             channels_by_name: HashTable::new(),
             owned: Slab::new(),
             owned_by_name: HashTable::new(),
+            caches: Caches::default(),
             pending: Slab::new(),
             gathers: Slab::new(),
             gathered_bytes: 0,
@@ -411,6 +423,8 @@ impl Shard {
         ShardStats {
             channels: self.channels.len() as u64,
             owned_channels: self.owned.len() as u64,
+            cached_events: self.caches.events() as u64,
+            cached_bytes: self.caches.bytes() as u64,
             // The pong frame is always held, for nobody in particular.
             frames: self.frames.held() as u64 - 1,
             send_bytes: (self.frames.held_bytes() - self.frames.frame_bytes(self.pong)) as u64,

@@ -73,7 +73,7 @@ impl Shard {
         let drain = self.drain.as_ref().filter(|drain| !drain.done);
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
         let page = (!self.asked_pages.is_empty()).then_some(self.now.monotonic_ms);
-        [deadline, sweep, drain, page].into_iter().flatten().min()
+        [deadline, sweep, drain, page, self.caches.due_ms()].into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
@@ -94,6 +94,7 @@ impl Shard {
             self.sweep();
             self.return_all_credit();
         }
+        self.expire_cached();
         self.continue_drain();
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 
+mod cache;
 mod queries;
 use crate::app::{App, AppKey, AppSettings};
 
@@ -18,8 +19,7 @@ pub(super) struct Process {
     slots: u32,
 }
 
-fn directory() -> Arc<Directory> {
-    let settings = AppSettings { client_events: true, ..AppSettings::default() };
+pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
     let app = App {
         serial: AppSerial(1),
         id: "1".into(),
@@ -33,13 +33,19 @@ fn directory() -> Arc<Directory> {
 
 impl Process {
     pub(super) fn new(shards: ShardIndex) -> Self {
+        Self::with_settings(shards, AppSettings { client_events: true, ..AppSettings::default() })
+    }
+
+    /// With other settings of the one app.
+    pub(super) fn with_settings(shards: ShardIndex, settings: AppSettings) -> Self {
+        let directory = directory(settings);
         let options = ShardOptions::default();
         let config = |index| ShardConfig {
             index,
             shards,
             slots: 1_024,
             boot_secret: [7; 16],
-            directory: directory(),
+            directory: directory.clone(),
             options: options.clone(),
         };
         Self {
@@ -85,6 +91,15 @@ impl Process {
             if quiet && !self.feed_due_timeouts() {
                 return;
             }
+        }
+    }
+
+    /// Lets time pass on both clocks, and what is due then happen.
+    pub(super) fn pass_time(&mut self, ms: u64) {
+        self.now.monotonic_ms += ms;
+        self.now.unix_ms += ms;
+        for shard in 0..self.shards.len() {
+            self.feed(shard, Input::Timeout);
         }
     }
 
@@ -179,10 +194,12 @@ impl Process {
         for (shard, connection) in live {
             self.feed(shard, Input::Closed { connection });
         }
+        // Cached events outlive their subscribers, but not their time.
+        self.pass_time(1_000 * u64::from(limits::CACHE_TTL_S));
         for shard in &self.shards {
             let stats = shard.stats();
             let left = [stats.connections, stats.websockets, stats.subscriptions, stats.channels, stats.owned_channels];
-            assert_eq!(left, [0; 5]);
+            assert_eq!((left, stats.cached_events, stats.cached_bytes), ([0; 5], 0, 0));
             assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
             assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
             assert!(shard.app_connections.is_empty());

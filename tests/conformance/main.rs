@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cache;
 mod channels;
 mod client_events;
 mod connection;
