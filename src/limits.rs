@@ -42,6 +42,11 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Input of a peer quoted in an error message is cut to this (P-FAIL-1).
 pub const QUOTED_BYTES_MAX: usize = 200;
 
+/// Subscribers up to which `subscription_count` is told on each change (P-COUNT-1).
+pub const COUNT_AT_ONCE_MAX: u32 = 100;
+/// Above that, at most once in this time, in ms (P-COUNT-1).
+pub const COUNT_INTERVAL_MS: u64 = 5_000;
+
 /// How long the event of a cache channel is kept by default, in s (P-LIM-10).
 pub const CACHE_TTL_S: u32 = 1_800;
 /// Longest time that an operator may set for it, in s: a week.

@@ -20,6 +20,7 @@
 
 mod cache;
 mod client_event;
+mod count;
 mod deliver;
 mod gather;
 mod handshake;
@@ -56,7 +57,7 @@ use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 use cache::Caches;
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
-use mail::{Anywhere, Body};
+use mail::{Anywhere, Body, ChannelKey};
 use owner::OwnedChannel;
 use publish::PendingPublish;
 use subscribe::LocalChannel;
@@ -290,6 +291,8 @@ pub struct Shard {
     owned_by_name: HashTable<u32>,
     /// Events kept for cache channels that this shard owns.
     caches: Caches,
+    /// Large channels that are not told their count before a time, in the order of these times.
+    counts_due: VecDeque<(u64, ChannelKey)>,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
     /// Questions that await other shards, and the bytes gathered for them so far.
@@ -344,6 +347,7 @@ impl Shard {
             owned: Slab::new(),
             owned_by_name: HashTable::new(),
             caches: Caches::default(),
+            counts_due: VecDeque::new(),
             pending: Slab::new(),
             gathers: Slab::new(),
             gathered_bytes: 0,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::count::Told;
 use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
 use super::{Shard, ShardIndex};
@@ -28,6 +29,8 @@ pub(super) struct More {
     pub(super) roster: Option<Roster>,
     /// The last event, on cache channels.
     pub(super) cached: Option<CachedEvent>,
+    /// How many they are, where the app wants it told.
+    pub(super) told: Option<Told>,
 }
 
 /// A shard with subscribers.
@@ -43,15 +46,19 @@ impl Shard {
     /// A shard's number of subscribers changed (public and private channels). `joiners` of them wait for the answer:
     /// they learn with it what is cached.
     pub(super) fn own_subscribers(&mut self, from: ShardIndex, channel: ChannelKey, count: u32, joiners: u32) {
+        let mut before = 0;
         if count > 0 {
             let index = self.owned_index(&channel);
-            self.owned[index].interest(from).count = count;
+            before = std::mem::replace(&mut self.owned[index].interest(from).count, count);
         } else if let Some(index) = self.find_owned(&channel) {
-            self.owned[index].interest(from).count = 0;
+            before = std::mem::take(&mut self.owned[index].interest(from).count);
             self.forget_if_unused(index);
         }
         let cached = if joiners > 0 { self.cached_frame(&channel) } else { None };
-        self.send(from, Body::Recorded { channel, cached });
+        self.send(from, Body::Recorded { channel: channel.clone(), cached });
+        if joiners > 0 || before != count {
+            self.tell_count(&channel);
+        }
     }
 
     /// A connection wants to join a presence channel (P-PRES-2).
@@ -193,7 +200,7 @@ impl Shard {
             return;
         }
         if let Some(more) = &mut owned.more {
-            more.roster = None;
+            (more.roster, more.told) = (None, None);
         }
         if owned.cached().is_none() {
             let hash = owned.key.hash;
@@ -213,6 +220,15 @@ impl OwnedChannel {
         &mut self.interests[at]
     }
 
+    pub(super) fn subscriber_count(&self) -> u32 {
+        self.interests.iter().map(|interest| interest.count).sum()
+    }
+
+    /// The shards with subscribers who miss nothing so far.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = ShardIndex> {
+        self.interests.iter().filter(|interest| interest.count > 0 && !interest.gap).map(|interest| interest.shard)
+    }
+
     /// What only some channels have, made when there is none.
     pub(super) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
@@ -226,6 +242,10 @@ impl OwnedChannel {
         self.more.as_ref()?.cached.as_ref()
     }
 
+    pub(super) fn told(&self) -> Option<&Told> {
+        self.more.as_ref()?.told.as_ref()
+    }
+
     pub(super) fn take_cached(&mut self) -> Option<CachedEvent> {
         self.more.as_mut()?.cached.take()
     }
@@ -236,7 +256,7 @@ impl OwnedChannel {
 
     pub(super) fn counts(&self) -> Counts {
         Counts {
-            subscription_count: Some(self.interests.iter().map(|interest| interest.count).sum()),
+            subscription_count: Some(self.subscriber_count()),
             user_count: Some(self.roster().map_or(0, Roster::count)),
         }
     }

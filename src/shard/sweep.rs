@@ -73,7 +73,8 @@ impl Shard {
         let drain = self.drain.as_ref().filter(|drain| !drain.done);
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
         let page = (!self.asked_pages.is_empty()).then_some(self.now.monotonic_ms);
-        [deadline, sweep, drain, page, self.caches.due_ms()].into_iter().flatten().min()
+        let count = self.counts_due.front().map(|(at, _)| *at);
+        [deadline, sweep, drain, page, self.caches.due_ms(), count].into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
@@ -95,6 +96,7 @@ impl Shard {
             self.return_all_credit();
         }
         self.expire_cached();
+        self.tell_counts_due();
         self.continue_drain();
     }
 

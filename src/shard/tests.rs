@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::*;
 
 mod cache;
+mod count;
 mod queries;
 use crate::app::{App, AppKey, AppSettings};
 

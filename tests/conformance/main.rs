@@ -11,6 +11,7 @@ mod cache;
 mod channels;
 mod client_events;
 mod connection;
+mod counts;
 mod http_rules;
 mod liveness;
 mod messages;
