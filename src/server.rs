@@ -107,7 +107,7 @@ pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
         MetricsPort::Required => Ok(bind_patiently(config.metrics_listen, 1)?),
         MetricsPort::Optional => listener::bind(config.metrics_listen, 1),
     };
-    let (kind, driver_reason) = choose_driver(config.io)?;
+    let (kind, driver_reason) = choose_driver(config.io, config.shards)?;
     let capacity = capacity_of(kind, config)?;
     Ok(Prepared { kind, driver_reason, capacity, public, metrics })
 }
@@ -319,14 +319,15 @@ fn receive(inbox: &Receiver<Event>, deadline: Option<Instant>) -> Result<Event, 
 }
 
 /// The driver and why, one sentence.
-fn choose_driver(choice: IoChoice) -> Result<(DriverKind, String), ServeError> {
+fn choose_driver(choice: IoChoice, shards: u16) -> Result<(DriverKind, String), ServeError> {
+    let probe = || uring::probe().and_then(|()| uring::probe_rings(shards));
     match choice {
         IoChoice::Epoll => Ok((DriverKind::Epoll, "--io epoll was asked for".to_owned())),
-        IoChoice::Uring => match uring::probe() {
+        IoChoice::Uring => match probe() {
             Ok(()) => Ok((DriverKind::Uring, "--io uring was asked for and a test connection worked".to_owned())),
             Err(cause) => Err(ServeError::Uring(cause)),
         },
-        IoChoice::Auto => match uring::probe() {
+        IoChoice::Auto => match probe() {
             Ok(()) => Ok((DriverKind::Uring, "a test connection over io_uring worked".to_owned())),
             Err(cause) => Ok((DriverKind::Epoll, format!("io_uring cannot be used here: {cause}"))),
         },

@@ -9,7 +9,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::rig::on_fresh_servers;
+use common::rig::{on_fresh_servers, on_fresh_servers_at_once};
 use common::server::{Driver, ServerOptions, TestServer};
 use common::tools::{Script, node_project, python};
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn laravel_echo() {
 /// subscriptions.
 #[test]
 fn pusher_js_reconnects() {
-    on_fresh_servers(options, |server| {
+    on_fresh_servers_at_once(options, |server| {
         let mut script = Script::node("reconnect.mjs").app(&server, server.app()).start();
         let address = server.address.to_string();
         let same_port = ["--listen", address.as_str()];

@@ -19,6 +19,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/driver/sys.rs", "memory and descriptors that the kernel works on"),
     ("src/store/environment.rs", "the one call that opens LMDB, unsafe through its memory map"),
+    ("loadgen/src/sys.rs", "an io_uring that sends, beside which the server is measured"),
     ("tests/allocations.rs", "an allocator that counts, to show that a delivery allocates nothing"),
 ];
 

@@ -1,2 +1,39 @@
-//! Load generator.
-fn main() {}
+//! `relay-loadgen`: a load generator for servers of the Pusher Channels protocol.
+//!
+//! One coordinator (this process) gives orders to worker processes, each one thread with its own epoll set, and sums
+//! up what they report. Nothing of the server's code is used: protocol and signatures are written anew.
+
+use std::process::ExitCode;
+
+mod answer;
+mod arguments;
+mod client;
+mod clock;
+mod crowd;
+mod environment;
+mod fleet;
+mod floor_sender;
+mod frame;
+mod histogram;
+mod ledger;
+mod messages;
+mod outcome;
+mod poll;
+mod preflight;
+mod process;
+mod progress;
+mod publisher;
+mod recorder;
+mod report;
+mod scenario;
+mod schedule;
+mod stamp;
+mod sys;
+mod target;
+mod times;
+mod window;
+mod worker;
+
+fn main() -> ExitCode {
+    arguments::run()
+}

@@ -60,7 +60,7 @@ impl Capacity {
 }
 
 /// A shard's epoll set or ring, eventfd and two listeners.
-const DESCRIPTORS_PER_SHARD: u64 = 4;
+pub const DESCRIPTORS_PER_SHARD: u64 = 4;
 const SLOTS_MIN: u32 = 16;
 /// What an idle connection costs, the kernel's part (about 4.2 KB) included, and a margin for what it does when not idle.
 const CONNECTION_BYTES: u64 = 8 * 1024;

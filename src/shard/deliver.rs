@@ -14,7 +14,7 @@ use crate::wire::websocket::{self, Opcode};
 pub(super) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     scratch.clear();
     encode(scratch);
-    let mut frame = Vec::with_capacity(scratch.len() + websocket::SERVER_HEADER_BYTES_MAX);
+    let mut frame = Vec::new();
     websocket::encode_frame(&mut frame, Opcode::Text, scratch);
     Bytes::from(frame)
 }

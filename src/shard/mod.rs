@@ -381,11 +381,9 @@ impl Shard {
             Input::Closed { connection } => self.handle_closed(connection),
             Input::Mail { from, mail } => self.handle_mail(from, mail.0),
             Input::Directory(directory) => self.handle_directory(directory),
-            Input::Timeout => self.make_page(),
+            Input::Timeout => self.handle_timeouts(),
             Input::Drain => self.start_drain(),
         }
-        self.handle_own_mail();
-        self.handle_timeouts();
         self.handle_own_mail();
     }
 

@@ -42,6 +42,12 @@ impl Shard {
         if self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
             return;
         }
+        // A read that was under way when reading paused: it comes after what is held back.
+        let held_back = &mut self.http(slot).held_back;
+        if !held_back.is_empty() {
+            held_back.extend_from_slice(bytes);
+            return;
+        }
         let mut after_header = Vec::new();
         let Some(mut rest) = self.take_proxy_header(slot, bytes, &mut after_header) else { return };
         let mut decoder = std::mem::take(&mut self.http(slot).decoder);
@@ -198,7 +204,7 @@ impl Shard {
     }
 
     fn send_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
-        let mut frame = Vec::with_capacity(payload.len() + websocket::SERVER_HEADER_BYTES_MAX);
+        let mut frame = Vec::new();
         websocket::encode_frame(&mut frame, opcode, payload);
         self.queue(slot, frame.into());
     }

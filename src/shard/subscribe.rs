@@ -86,8 +86,7 @@ impl Shard {
     /// `pusher:unsubscribe`: no answer, ignored when not subscribed (P-SUB-3).
     pub(super) fn unsubscribe(&mut self, slot: u32, app: AppSerial, channel: Option<&str>) {
         let Some(text) = channel else { return };
-        let key = self.channel_key(app, text);
-        let Some(index) = self.find_channel(&key) else { return };
+        let Some(index) = self.find_channel_named(app, text) else { return };
         if self.remove_subscription(slot, index) {
             self.leave(slot, index);
         }
@@ -272,6 +271,15 @@ impl Shard {
 
     pub(super) fn find_channel(&self, key: &ChannelKey) -> Option<u32> {
         self.channels_by_name.find(key.hash, |&at| self.channels[at as usize].key.is(key)).copied()
+    }
+
+    /// As [`Shard::find_channel`], by a name that may be anything.
+    pub(super) fn find_channel_named(&self, app: AppSerial, name: &str) -> Option<u32> {
+        let is = |&at: &u32| {
+            let key = &self.channels[at as usize].key;
+            key.app == app && &*key.name == name
+        };
+        self.channels_by_name.find(self.channel_hash(app, name), is).copied()
     }
 
     pub(super) fn channel_index(&mut self, key: &ChannelKey, kind: ChannelKind) -> u32 {

@@ -46,7 +46,8 @@ const _: () =
 pub(super) struct Deadlines {
     queues: [VecDeque<(u64, ConnectionKey)>; DEADLINES.len()],
     sweep_due_ms: u64,
-    sweep_next: usize,
+    /// Which part of the slots the next step visits.
+    sweep_step: usize,
 }
 
 impl Deadlines {
@@ -91,10 +92,15 @@ impl Shard {
             }
         }
         if now >= self.deadlines.sweep_due_ms {
-            self.deadlines.sweep_due_ms = now + SWEEP_INTERVAL_MS;
-            self.sweep();
+            // A turn that came late makes up for the steps that it missed, at most one round of all slots.
+            let steps = 1 + (now - self.deadlines.sweep_due_ms) / SWEEP_INTERVAL_MS;
+            for _ in 0..steps.min(SWEEP_STEPS as u64) {
+                self.sweep();
+            }
+            self.deadlines.sweep_due_ms += steps * SWEEP_INTERVAL_MS;
             self.return_all_credit();
         }
+        self.make_page();
         self.expire_cached();
         self.tell_counts_due();
         self.continue_drain();
@@ -122,16 +128,11 @@ impl Shard {
         }
     }
 
+    /// Visits the next fiftieth of the slots, so that each is visited once in five seconds however few there are.
     fn sweep(&mut self) {
-        let slots = self.hot.len();
-        let step = slots.div_ceil(SWEEP_STEPS);
-        for _ in 0..step {
-            if self.deadlines.sweep_next >= slots {
-                self.deadlines.sweep_next = 0;
-                break;
-            }
-            let slot = self.deadlines.sweep_next;
-            self.deadlines.sweep_next += 1;
+        let (slots, step) = (self.hot.len(), self.deadlines.sweep_step);
+        self.deadlines.sweep_step = (step + 1) % SWEEP_STEPS;
+        for slot in slots * step / SWEEP_STEPS..slots * (step + 1) / SWEEP_STEPS {
             self.visit(slot as u32);
         }
     }
@@ -173,6 +174,7 @@ impl Shard {
     pub(super) fn start_drain(&mut self) {
         if self.drain.is_none() {
             self.drain = Some(Drain { started_ms: self.now.monotonic_ms, next: 0, done: false });
+            self.handle_timeouts();
         }
     }
 

@@ -257,3 +257,22 @@ fn client_events_are_limited() {
     assert!(process.take(0, connection).contains("need a subscription"));
     process.finish();
 }
+
+/// P-CLOSE-5: a reader that takes nothing is closed after ten seconds and not before, also when it is the only one.
+#[test]
+fn stalls_are_measured_in_time() {
+    let mut process = Process::new(1);
+    let connection = process.open(0);
+    let started_ms = process.now.monotonic_ms;
+    let now = process.now;
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    process.shards[0].handle_input(now, Input::Received { connection, bytes: &mut ping.clone() });
+    assert_eq!(process.shards[0].poll_flush().map(|flush| flush.bytes.to_vec()), Some(vec![0x8a, 0]));
+    while process.shards[0].stats().slow_closed == 0 {
+        process.now.monotonic_ms += 100;
+        process.shards[0].handle_input(process.now, Input::Timeout);
+        assert!(process.now.monotonic_ms < started_ms + 60_000, "it is never closed");
+    }
+    let stalled_ms = process.now.monotonic_ms - started_ms;
+    assert!((limits::STALL_MS..=limits::STALL_MS * 3 / 2 + 100).contains(&stalled_ms), "closed after {stalled_ms} ms");
+}

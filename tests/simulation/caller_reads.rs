@@ -67,7 +67,7 @@ impl World {
         let stable = self.store_is_stable_since(owed.started);
         let right =
             owed.statuses.contains(&response.status) || (!stable && owed.statuses_in_flux.contains(&response.status));
-        let overloaded = response.status == 503 && (self.scenario.flood || self.scenario.long_answers);
+        let overloaded = response.status == 503 && self.may_overload();
         assert!(
             right || overloaded,
             "caller {number} got {} {}, owed was {owed:?}, store stable: {stable}",

@@ -15,6 +15,7 @@ mod caller_reads;
 mod caller_steps;
 mod client;
 mod coverage;
+mod drain;
 mod fault;
 mod network;
 mod random;

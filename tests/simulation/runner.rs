@@ -88,6 +88,7 @@ fn every_seed_holds() {
                     match catch_unwind(|| run(seed, Fault::none(), Trace::new(false))) {
                         Ok((_, seen)) => coverage.lock().expect("no thread panics here").add(&seen),
                         Err(panic) => {
+                            eprintln!("seed {seed} failed: {}", message_of(&*panic));
                             stop.store(variable("RELAY_SIM_ALL").is_none(), Ordering::Relaxed);
                             failures.lock().expect("no thread panics here").push((seed, message_of(&*panic)));
                         }

@@ -15,6 +15,12 @@ use crate::world::World;
 impl World {
     /// A new wire to the listener of some shard.
     pub(crate) fn connect(&mut self) -> usize {
+        let shard = self.random.below(self.system.shards());
+        self.connect_to(shard)
+    }
+
+    /// A new wire to the listener of this shard.
+    pub(crate) fn connect_to(&mut self, shard: usize) -> usize {
         let number = self.wires.len();
         let [_, _, high, low] = (number as u32).to_be_bytes();
         let proxied = self.random.one_in(8);
@@ -22,13 +28,12 @@ impl World {
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, network, high, low)), 40_000);
         let smallest = if self.scenario.large_events || self.scenario.long_answers { 16_384 } else { 300 };
         let send_buffer_bytes = smallest.max(*self.random.pick(&[300, 4_096, 65_536, 1 << 20]));
-        let mut wire = Wire::new(peer, send_buffer_bytes);
+        let mut wire = Wire::new(peer, shard, send_buffer_bytes);
         if proxied && self.random.one_in(2) {
             wire.client_write(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
             wire.client_write(&[10, 0, high, low, 10, 0, 0, 1, 0x9c, 0x40, 0x17, 0x71]);
         }
         self.wires.push(wire);
-        let shard = self.random.below(self.system.shards());
         self.system.connect(shard, number, Listener::Public);
         number
     }
@@ -293,7 +298,7 @@ impl World {
             }
             2 => {
                 let error = Complaint::Error(Some(4009), format!("Auth info required to subscribe to {name}"));
-                (json!({"channel": name, "auth": ""}), vec![Complaint::AuthRequired(name.clone()), error, auth_error])
+                (json!({"channel": name, "auth": ""}), vec![Complaint::AuthRequired(name), error, auth_error])
             }
             3 => {
                 let refused = Complaint::SubscriptionError("not a name".to_owned(), "InvalidChannel".to_owned(), 400);

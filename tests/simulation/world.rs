@@ -44,7 +44,7 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     fn draw(random: &mut Random) -> Self {
-        let flood = random.one_in(50);
+        let flood = random.one_in(80);
         Self {
             large_events: flood || random.one_in(24),
             flood,
@@ -154,6 +154,11 @@ impl World {
             draining: false,
             phase_ms: 0,
         }
+    }
+
+    /// True when the events of this run may be more than may be under way between shards.
+    pub(crate) fn may_overload(&self) -> bool {
+        self.scenario.flood || self.scenario.large_events || self.scenario.long_answers
     }
 
     /// Time passes, on both clocks alike.

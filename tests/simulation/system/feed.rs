@@ -96,7 +96,7 @@ impl System {
                 2 => random.between(17, 512),
                 _ => self.options.read_bytes_max,
             },
-            Pace::Settle => random.between(self.options.read_bytes_max / 2, self.options.read_bytes_max),
+            Pace::Settle | Pace::Gentle => random.between(self.options.read_bytes_max / 2, self.options.read_bytes_max),
         };
         let link = self.link(index, slot);
         link.straggler = false;
@@ -132,7 +132,7 @@ impl System {
         let room = wire.server_space().min(sending.bytes.len());
         sending.taken = match pace {
             Pace::Chaos if random.one_in(4) => random.between(1, room),
-            Pace::Chaos | Pace::Settle => room,
+            Pace::Chaos | Pace::Settle | Pace::Gentle => room,
         };
         wire.server_write(&sending.bytes[..sending.taken]);
         if doubled {

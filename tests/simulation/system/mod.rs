@@ -37,6 +37,8 @@ pub(crate) enum Pace {
     Chaos,
     /// All there is, so that the run comes to rest.
     Settle,
+    /// One input at a time, mail last, so that readers keep up.
+    Gentle,
 }
 
 /// What the system is made of.
@@ -215,10 +217,11 @@ impl System {
         self.lanes[lane].held = !self.lanes[lane].held;
     }
 
-    /// Delays the mail of about half of all pairs of shards.
-    pub(crate) fn hold_lanes(&mut self, random: &mut Random) {
-        for lane in &mut self.lanes {
-            lane.held = random.one_in(2);
+    /// Delays all mail to one shard.
+    pub(crate) fn hold_lanes_to(&mut self, shard: usize) {
+        let shards = self.shards();
+        for from in 0..shards {
+            self.lanes[from * shards + shard].held = true;
         }
     }
 
@@ -266,12 +269,16 @@ impl System {
         let inputs_max = match pace {
             Pace::Chaos => random.between(1, 6),
             Pace::Settle => random.between(4, 64),
+            Pace::Gentle => 1,
         };
         let mut closed = Vec::new();
         let mut timeout_fed = false;
         let mut fed = 0;
         while fed < inputs_max {
-            let ready = self.ready(index, wires);
+            let mut ready = self.ready(index, wires);
+            if pace == Pace::Gentle && ready.iter().any(|ready| !matches!(ready, Ready::Mail(_))) {
+                ready.retain(|ready| !matches!(ready, Ready::Mail(_)));
+            }
             if ready.is_empty() {
                 break;
             }
@@ -288,7 +295,7 @@ impl System {
         if fed == 0 {
             return false;
         }
-        self.drain(index, wires, random, &mut closed);
+        self.drain(index, wires, random, &closed);
         if timeout_fed && fed == 1 {
             let timeout = self.hosts[index].shard.poll_timeout();
             assert!(
@@ -335,7 +342,7 @@ impl System {
     }
 
     /// Drains outputs and sends until both give `None`.
-    fn drain(&mut self, index: usize, wires: &mut [Wire], random: &mut Random, closed: &mut Vec<ConnectionKey>) {
+    fn drain(&mut self, index: usize, wires: &mut [Wire], random: &mut Random, closed: &[ConnectionKey]) {
         for _ in 0..100_000 {
             let mut moved = false;
             while let Some(output) = self.hosts[index].shard.poll_output() {

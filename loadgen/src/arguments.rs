@@ -1,0 +1,98 @@
+//! The command line: which scenario, with which fields, and what becomes of its report.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::outcome::{Failure, Verdict};
+use crate::report::Report;
+use crate::scenario::Common;
+use crate::scenario::fan_out::FanOut;
+use crate::scenario::floor::Floor;
+use crate::scenario::idle::Idle;
+use crate::{environment, floor_sender, worker};
+
+/// Load generator for Relay and every other server of the Pusher Channels protocol.
+#[derive(Parser)]
+#[command(name = "relay-loadgen", version, disable_help_subcommand = true, args_override_self = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    FanOut(Box<FanOut>),
+    Idle(Box<Idle>),
+    Floor(Box<Floor>),
+    #[command(hide = true)]
+    Worker,
+    #[command(hide = true)]
+    FloorSender,
+}
+
+/// Runs the command of this process's arguments.
+pub(crate) fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    environment::raise_descriptors();
+    let mut report = Report::default();
+    let (common, result) = match &arguments.command {
+        Command::Worker => return role(worker::run()),
+        Command::FloorSender => return role(floor_sender::run()),
+        Command::FanOut(fan_out) => {
+            report.begin("fan-out", fan_out);
+            (&fan_out.common, fan_out.run(&mut report))
+        }
+        Command::Idle(idle) => {
+            report.begin("idle", idle);
+            (&idle.common, idle.run(&mut report))
+        }
+        Command::Floor(floor) => {
+            report.begin("floor", floor);
+            (&floor.common, floor.run(&mut report))
+        }
+    };
+    finish(&mut report, common, result)
+}
+
+/// A process of the generator's own; what went wrong its coordinator has been told.
+fn role(result: std::io::Result<()>) -> ExitCode {
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints the report, also that of a run that was cut short.
+fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> ExitCode {
+    let failure = match result {
+        Ok(()) => None,
+        Err(Failure::Usage(text)) => {
+            note(&format!("relay-loadgen: {text}"));
+            return ExitCode::from(2);
+        }
+        Err(Failure::Run(text)) => {
+            report.problem(Verdict::Failed, text.clone());
+            Some(text)
+        }
+    };
+    let text = if common.json { format!("{:#}\n", report.json()) } else { report.text() };
+    // A closed pipe is not ours to report.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    if let Some(text) = failure {
+        note(&format!("relay-loadgen: {text}"));
+    }
+    report.verdict().exit_code()
+}
+
+fn note(line: &str) {
+    // If nobody can read it, there is nobody to tell.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen fan-out --subscribers 1000 --events-per-second 200 --duration-seconds 30
+  relay-loadgen fan-out --floor --rounds 5 --server-pid $(pidof relay)
+  relay-loadgen idle --connections 15000 --server-pid $(pidof relay)
+  relay-loadgen floor --subscribers 10000
+
+Exit codes: 0 passed, 1 failed, 2 asked for wrongly, 3 the generator was the bottleneck, 99 a --fail-if condition failed.";

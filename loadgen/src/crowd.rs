@@ -1,0 +1,506 @@
+//! The connections of one worker: opened by schedule or as fast as they are answered, read when they have something.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use crate::client::{Connection, Kept, Meaning, Phase, Upgrade, read_event, read_upgrade};
+use crate::clock::now_ns;
+use crate::frame::{self, Decoded};
+use crate::ledger::Arrived;
+use crate::messages::{ConnectOrder, Group, Measure};
+use crate::poll::Token;
+use crate::schedule::Schedule;
+use crate::stamp::Stamp;
+use crate::worker::Shared;
+
+/// All connections of a worker.
+pub(crate) struct Crowd {
+    slots: Vec<Option<Connection>>,
+    free: Vec<u32>,
+    generation: u16,
+    joining: VecDeque<(u32, u16)>,
+    joining_count: u64,
+    waves: Vec<Wave>,
+    buffer: Vec<u8>,
+    mask: u32,
+    /// Shared by reads that ended in the middle of a frame.
+    scratch: Vec<u8>,
+}
+
+/// Connections that are still to be opened.
+struct Wave {
+    order: ConnectOrder,
+    schedule: Schedule,
+}
+
+/// Why a connection is at its end; `None` in its place means that it goes on.
+type Ended = Option<String>;
+
+impl Crowd {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            generation: 0,
+            joining: VecDeque::new(),
+            joining_count: 0,
+            waves: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+            mask: 0x9e37_79b9,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Begins to open connections.
+    pub(crate) fn begin(&mut self, order: ConnectOrder) {
+        let schedule = Schedule::new(order.start_ns, order.interval_ns, order.count);
+        self.waves.push(Wave { order, schedule });
+    }
+
+    pub(crate) fn waves_running(&self) -> u64 {
+        self.waves.len() as u64
+    }
+
+    /// When there is something to do without an event.
+    pub(crate) fn next_ns(&self, shared: &Shared) -> Option<u64> {
+        let wave = self.waves.first().filter(|wave| self.joining_count < wave.order.in_flight_max);
+        let due = wave.and_then(|wave| wave.schedule.next_ns());
+        let front = self.joining.front().and_then(|key| self.alive(*key));
+        let timeout = front.map(|connection| connection.due_ns + shared.plan.join_timeout_ns);
+        [due, timeout].into_iter().flatten().min()
+    }
+
+    /// Opens what is due and gives up what takes too long.
+    pub(crate) fn run_schedule(&mut self, shared: &mut Shared) -> io::Result<()> {
+        self.expire(shared);
+        let mut budget = CONNECTS_PER_TURN;
+        while let Some(wave) = self.waves.first_mut() {
+            let Some(due_ns) = wave.schedule.next_ns() else {
+                self.waves.remove(0);
+                continue;
+            };
+            let now = now_ns();
+            if due_ns > now || self.joining_count >= wave.order.in_flight_max || budget == 0 {
+                return Ok(());
+            }
+            budget -= 1;
+            let number = wave.order.first + wave.schedule_done() * wave.order.stride;
+            let group = wave.order.group;
+            // Without a schedule, a connection is due when there is room for it.
+            let due_ns = if wave.order.interval_ns > 0.0 { due_ns } else { now };
+            wave.schedule.advance();
+            self.open(u32::try_from(number).unwrap_or(u32::MAX), group, due_ns, shared)?;
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, shared: &mut Shared) {
+        while let Some(&key) = self.joining.front() {
+            match self.alive(key) {
+                Some(connection) if connection.phase == Phase::Ready => {}
+                Some(connection) if connection.due_ns + shared.plan.join_timeout_ns > now_ns() => return,
+                Some(_) => self.end(key.0, "timed out before it was subscribed", shared),
+                None => {}
+            }
+            self.joining.pop_front();
+        }
+    }
+
+    fn alive(&self, (slot, generation): (u32, u16)) -> Option<&Connection> {
+        self.slots.get(slot as usize)?.as_ref().filter(|connection| connection.generation == generation)
+    }
+
+    fn open(&mut self, number: u32, group: Group, due_ns: u64, shared: &mut Shared) -> io::Result<()> {
+        shared.counters.attempted += 1;
+        let socket = match connect(shared.plan.target.address, number, group) {
+            Ok(socket) => socket,
+            // It is a fact about this machine, not about the server, so there is no sense in going on.
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)) => {
+                return Err(io::Error::other(format!("cannot open connection {number}: {error}{}", hint(error))));
+            }
+            Err(error) => {
+                shared.counters.failed += 1;
+                shared.reason(&format!("connect: {error}"));
+                return Ok(());
+            }
+        };
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("fewer slots than descriptors")
+        });
+        shared.ledger.forget(slot as usize);
+        let generation = self.generation;
+        shared.poll.add(&socket, Token::Connection(slot, generation), EDGES)?;
+        let phase = Phase::Connecting;
+        self.slots[slot as usize] = Some(Connection { socket, phase, group, generation, number, due_ns, kept: None });
+        shared.counters.open[group as usize] += 1;
+        self.joining.push_back((slot, generation));
+        self.joining_count += 1;
+        Ok(())
+    }
+
+    /// Handles what the epoll set says about a connection.
+    pub(crate) fn handle_event(&mut self, slot: u32, generation: u16, flags: EventFlags, shared: &mut Shared) {
+        let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if connection.generation != generation {
+            return;
+        }
+        let mut ended = None;
+        if connection.phase == Phase::Connecting {
+            match sockopt::socket_error(&connection.socket) {
+                Ok(Ok(())) if flags.contains(EventFlags::OUT) => {
+                    connection.phase = Phase::Upgrading;
+                    ended = send(connection, &shared.upgrade);
+                }
+                Ok(Ok(())) => {}
+                Ok(Err(error)) | Err(error) => ended = Some(format!("connect: {error}")),
+            }
+        } else if flags.contains(EventFlags::OUT) && connection.kept.is_some() {
+            ended = flush(connection);
+        }
+        if ended.is_none() && flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+            let stalled = connection.group == Group::Stalled && connection.phase == Phase::Ready;
+            ended = if stalled { stalled_event(flags) } else { self.read(slot, flags, shared) };
+        }
+        if let Some(reason) = ended {
+            self.end(slot, &reason, shared);
+        }
+    }
+
+    fn read(&mut self, slot: u32, flags: EventFlags, shared: &mut Shared) -> Ended {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        let mut ended = None;
+        for _ in 0..READS_PER_EVENT {
+            let Some(connection) = self.slots[slot as usize].as_ref() else { break };
+            match rustix::net::recv(&connection.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => ended = Some("closed by the server without a close frame".to_owned()),
+                Ok((_, length)) => {
+                    shared.counters.bytes_received += length as u64;
+                    ended = self.take_bytes(slot, &buffer[..length], now_ns(), shared);
+                    // Edges are reported once; but a short read has emptied the socket.
+                    if ended.is_none() && length < buffer.len() && !hung_up {
+                        break;
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => ended = Some(format!("ended: {error}")),
+            }
+            if ended.is_some() {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        ended
+    }
+
+    fn take_bytes(&mut self, slot: u32, bytes: &[u8], now: u64, shared: &mut Shared) -> Ended {
+        let connection = self.slots[slot as usize].as_mut()?;
+        let incoming = connection.kept.as_mut().map(|kept| std::mem::take(&mut kept.incoming)).unwrap_or_default();
+        if incoming.is_empty() {
+            return self.take_stream(slot, bytes, now, shared);
+        }
+        let mut whole = std::mem::take(&mut self.scratch);
+        whole.clear();
+        whole.extend_from_slice(&incoming);
+        whole.extend_from_slice(bytes);
+        let ended = self.take_stream(slot, &whole, now, shared);
+        self.scratch = whole;
+        ended
+    }
+
+    fn take_stream(&mut self, slot: u32, mut bytes: &[u8], now: u64, shared: &mut Shared) -> Ended {
+        let connection = self.slots[slot as usize].as_mut()?;
+        if connection.phase == Phase::Upgrading {
+            match read_upgrade(bytes) {
+                Upgrade::Done(length) => {
+                    connection.phase = Phase::Greeting;
+                    bytes = &bytes[length..];
+                }
+                Upgrade::Partial => {}
+                Upgrade::Refused(line) => return Some(format!("upgrade refused: {line}")),
+            }
+        }
+        while connection.phase != Phase::Upgrading && !bytes.is_empty() {
+            let ended = match frame::decode(bytes) {
+                Decoded::Partial => break,
+                Decoded::Invalid(reason) => Some(reason.to_owned()),
+                Decoded::Frame { opcode, payload, consumed } => {
+                    bytes = &bytes[consumed..];
+                    take_frame(connection, slot, opcode, payload, now, &mut self.mask, &mut self.joining_count, shared)
+                }
+            };
+            if ended.is_some() {
+                return ended;
+            }
+        }
+        if !bytes.is_empty() {
+            connection.kept().incoming = bytes.to_vec();
+        } else if connection.kept.is_some() {
+            connection.tidy();
+        }
+        None
+    }
+
+    /// Ends a connection and counts why.
+    fn end(&mut self, slot: u32, reason: &str, shared: &mut Shared) {
+        let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+        let group = connection.group as usize;
+        shared.counters.open[group] -= 1;
+        if connection.phase == Phase::Ready {
+            shared.counters.subscribed[group] -= 1;
+            shared.counters.lost[group] += 1;
+        } else {
+            self.joining_count -= 1;
+            shared.counters.failed += 1;
+        }
+        shared.reason(reason);
+        self.free.push(slot);
+    }
+
+    /// Resets every connection of a group; these are not counted as lost. Gives back their numbers.
+    pub(crate) fn drop_group(&mut self, group: Group, shared: &mut Shared) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        for slot in 0..self.slots.len() {
+            let Some(connection) = self.slots[slot].take_if(|connection| connection.group == group) else { continue };
+            shared.counters.open[group as usize] -= 1;
+            if connection.phase == Phase::Ready {
+                shared.counters.subscribed[group as usize] -= 1;
+            } else {
+                self.joining_count -= 1;
+            }
+            numbers.push(connection.number);
+            self.free.push(u32::try_from(slot).expect("it was a u32"));
+        }
+        numbers
+    }
+}
+
+impl Wave {
+    fn schedule_done(&self) -> u64 {
+        self.schedule.done()
+    }
+}
+
+/// What a frame makes a connection do.
+#[expect(clippy::too_many_arguments, reason = "parts of the crowd that are borrowed one by one")]
+fn take_frame(
+    connection: &mut Connection,
+    slot: u32,
+    opcode: u8,
+    payload: &[u8],
+    now: u64,
+    mask: &mut u32,
+    joining_count: &mut u64,
+    shared: &mut Shared,
+) -> Ended {
+    match opcode {
+        frame::TEXT if connection.phase == Phase::Ready => take_event(connection, slot, payload, now, mask, shared),
+        frame::TEXT => {
+            let (was, ended) = (connection.phase, take_greeting(connection, payload, mask, shared));
+            if ended.is_none() && was != Phase::Ready && connection.phase == Phase::Ready {
+                *joining_count -= 1;
+                let measure = if connection.group == Group::Arrivals { Measure::Arrival } else { Measure::Join };
+                shared.recorder.record(measure, connection.due_ns, now);
+                shared.counters.joined += 1;
+                shared.counters.subscribed[connection.group as usize] += 1;
+                if connection.group == Group::Stalled {
+                    let token = Token::Connection(slot, connection.generation);
+                    let deaf = EventFlags::RDHUP | EventFlags::ET;
+                    return shared.poll.modify(&connection.socket, token, deaf).err().map(|error| error.to_string());
+                }
+            }
+            ended
+        }
+        frame::PING => say(connection, frame::PONG, payload, mask),
+        frame::CLOSE => {
+            let code = payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
+            Some(format!("closed by the server with {code}"))
+        }
+        frame::PONG => None,
+        _ => Some("binary frame".into()),
+    }
+}
+
+/// An event before the connection is subscribed.
+fn take_greeting(connection: &mut Connection, payload: &[u8], mask: &mut u32, shared: &mut Shared) -> Ended {
+    match (read_event(payload), connection.phase) {
+        (Meaning::Established { socket_id }, Phase::Greeting) => {
+            connection.phase = Phase::Subscribing;
+            let number = connection.number;
+            let message = shared.subscribe_message(number, &socket_id, connection.due_ns);
+            if shared.keeps_socket_id(number) {
+                connection.kept().socket_id = socket_id;
+            }
+            say(connection, frame::TEXT, message.as_bytes(), mask)
+        }
+        (Meaning::Subscribed, Phase::Subscribing) => {
+            connection.phase = Phase::Ready;
+            None
+        }
+        (Meaning::Error(text), _) => Some(text),
+        _ => None,
+    }
+}
+
+/// An event after the connection is subscribed: a published one as a rule.
+fn take_event(
+    connection: &mut Connection,
+    slot: u32,
+    payload: &[u8],
+    now: u64,
+    mask: &mut u32,
+    shared: &mut Shared,
+) -> Ended {
+    let channel = shared.channel_of(connection.number);
+    match shared.ledger.check(slot as usize, channel, payload) {
+        Arrived::InOrder(stamp) => shared.delivered(stamp, now),
+        Arrived::Late(stamp) => {
+            shared.counters.disordered += 1;
+            shared.delivered(stamp, now);
+        }
+        Arrived::Duplicate => shared.counters.duplicates += 1,
+        Arrived::WrongChannel => shared.counters.wrong_channel += 1,
+        Arrived::Damaged => shared.counters.damaged += 1,
+        Arrived::Foreign => shared.counters.foreign += 1,
+        Arrived::Other => return take_other(connection, payload, now, mask, shared),
+    }
+    None
+}
+
+#[cold]
+fn take_other(connection: &mut Connection, payload: &[u8], now: u64, mask: &mut u32, shared: &mut Shared) -> Ended {
+    match read_event(payload) {
+        Meaning::Error(text) => shared.reason(&text),
+        Meaning::Ping => return say(connection, frame::TEXT, PONG_EVENT, mask),
+        Meaning::MemberAdded(data) => {
+            let at = data.find("lg1.").unwrap_or(data.len());
+            if let Some(stamp) = Stamp::read(&data.as_bytes()[at..]).filter(|stamp| stamp.run == shared.plan.run) {
+                shared.delivered(stamp, now);
+            }
+        }
+        Meaning::Subscribed | Meaning::Established { .. } | Meaning::Other => {}
+    }
+    None
+}
+
+/// Sends one frame.
+fn say(connection: &mut Connection, opcode: u8, payload: &[u8], mask: &mut u32) -> Ended {
+    // Marsaglia's xorshift: a mask must differ from frame to frame, it need not be secret here.
+    *mask ^= *mask << 13;
+    *mask ^= *mask >> 17;
+    *mask ^= *mask << 5;
+    let mut bytes = Vec::with_capacity(payload.len() + 14);
+    frame::encode(opcode, payload, mask.to_be_bytes(), &mut bytes);
+    send(connection, &bytes)
+}
+
+fn send(connection: &mut Connection, bytes: &[u8]) -> Ended {
+    if let Some(kept) = connection.kept.as_mut().filter(|kept| !kept.outgoing.is_empty()) {
+        kept.outgoing.extend_from_slice(bytes);
+        return None;
+    }
+    match rustix::net::send(&connection.socket, bytes, SEND) {
+        Ok(length) if length == bytes.len() => None,
+        Ok(length) => {
+            connection.kept().outgoing.extend_from_slice(&bytes[length..]);
+            None
+        }
+        Err(Errno::AGAIN) => {
+            connection.kept().outgoing.extend_from_slice(bytes);
+            None
+        }
+        Err(error) => Some(format!("send: {error}")),
+    }
+}
+
+fn flush(connection: &mut Connection) -> Ended {
+    let Kept { outgoing, .. } = &mut **connection.kept.as_mut()?;
+    while !outgoing.is_empty() {
+        match rustix::net::send(&connection.socket, outgoing, SEND) {
+            Ok(length) => drop(outgoing.drain(..length)),
+            Err(Errno::AGAIN) => return None,
+            Err(error) => return Some(format!("send: {error}")),
+        }
+    }
+    connection.tidy();
+    None
+}
+
+fn stalled_event(flags: EventFlags) -> Ended {
+    flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR).then(|| "stalled reader was closed".into())
+}
+
+/// A socket on its way to the server. On loopback every [`CONNECTIONS_PER_SOURCE`] connections have a source address
+/// of their own: the ports of one address end at some 28,000.
+fn connect(address: SocketAddr, number: u32, group: Group) -> Result<rustix::fd::OwnedFd, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket =
+        rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    // A reset leaves nothing behind, neither ports in TIME_WAIT nor half a minute of teardown.
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if group == Group::Stalled {
+        sockopt::set_socket_recv_buffer_size(&socket, STALLED_RECEIVE_BYTES)?;
+    }
+    if let IpAddr::V4(ip) = address.ip()
+        && ip.is_loopback()
+    {
+        rustix::net::bind(&socket, &SocketAddr::from((source(number), 0)))?;
+    }
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// Source address of the connection with this number.
+fn source(number: u32) -> Ipv4Addr {
+    let source = number / CONNECTIONS_PER_SOURCE;
+    let last = u8::try_from(source % 254 + 1).expect("at most 254");
+    let [.., third] = (source / 254).to_be_bytes();
+    // 127.1.0.1 and up: 127.0.0.1 stays free for the rest of the machine.
+    Ipv4Addr::new(127, 1, third, last)
+}
+
+fn hint(error: Errno) -> &'static str {
+    match error {
+        Errno::MFILE => " (more --workers, or a higher `ulimit -n`)",
+        Errno::NFILE => " (fs.file-max is reached)",
+        Errno::ADDRNOTAVAIL => " (no free port towards this server: widen net.ipv4.ip_local_port_range)",
+        _ => " (the kernel has no memory for more sockets: see net.ipv4.tcp_mem)",
+    }
+}
+
+const EDGES: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+const SEND: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+const READ_BYTES: usize = 64 * 1024;
+/// Bounds how long one busy connection keeps the others waiting.
+const READS_PER_EVENT: usize = 1024;
+const CONNECTS_PER_TURN: u32 = 32;
+const CONNECTIONS_PER_SOURCE: u32 = 4_000;
+const STALLED_RECEIVE_BYTES: usize = 4_096;
+const PONG_EVENT: &[u8] = br#"{"event":"pusher:pong","data":{}}"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a million connections have source addresses in 127.0.0.0/8, at most 4,000 each.
+    #[test]
+    fn sources_are_loopback() {
+        let last = source(999_999);
+        assert_eq!(source(0), Ipv4Addr::new(127, 1, 0, 1));
+        assert_eq!(source(CONNECTIONS_PER_SOURCE - 1), source(0));
+        assert_ne!(source(CONNECTIONS_PER_SOURCE), source(0));
+        assert!(last.is_loopback());
+    }
+}

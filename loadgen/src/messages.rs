@@ -1,0 +1,206 @@
+//! What the coordinator and its worker processes say to each other: one JSON value per line, orders down the worker's
+//! standard input, reports up its standard output.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::target::Target;
+
+/// What every worker must know before anything else.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Plan {
+    pub(crate) target: Target,
+    /// Tells this run's events from others.
+    pub(crate) run: u32,
+    pub(crate) worker: u32,
+    /// Connection `i` of the run subscribes channel `i mod channels.len()`.
+    pub(crate) channels: Vec<String>,
+    /// Publishers of all workers together; 0 when no order is checked.
+    pub(crate) publishers: u32,
+    /// Requests that a publisher may have unanswered.
+    pub(crate) pipeline: usize,
+    /// Bytes of each event's `data`.
+    pub(crate) payload_bytes: usize,
+    /// A connection that is not subscribed after this long has failed.
+    pub(crate) join_timeout_ns: u64,
+}
+
+/// What a worker is to do.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "order", rename_all = "kebab-case")]
+pub(crate) enum Order {
+    Begin(Box<Plan>),
+    Connect(ConnectOrder),
+    Publish(PublishOrder),
+    /// Client events by connections of the first group.
+    Say(SayOrder),
+    /// Presence members leave and join again.
+    Churn(ChurnOrder),
+    /// Reset every connection of a group; with `reconnect_ns` they come back, spread over that time.
+    Drop {
+        group: Group,
+        reconnect_ns: Option<u64>,
+    },
+    /// Count latencies only of what is intended from this moment on.
+    MeasureFrom {
+        at_ns: u64,
+    },
+}
+
+/// Connections of one kind within a run.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Group {
+    /// Subscribers, whose join time is [`Measure::Join`].
+    Crowd,
+    /// Those that arrive while something else happens: [`Measure::Arrival`].
+    Arrivals,
+    /// They subscribe and never read again.
+    Stalled,
+}
+
+/// All groups, in the order of their indices.
+pub(crate) const GROUPS: usize = 3;
+
+/// Open connections, spread evenly over time.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ConnectOrder {
+    pub(crate) group: Group,
+    /// Number of the first one in the whole run; the channel follows from it.
+    pub(crate) first: u64,
+    /// Distance between the numbers of this worker's connections.
+    pub(crate) stride: u64,
+    pub(crate) count: u64,
+    pub(crate) start_ns: u64,
+    /// Time between two of this worker's connections; 0 means as fast as they are answered.
+    pub(crate) interval_ns: f64,
+    /// Handshakes under way at one time.
+    pub(crate) in_flight_max: u64,
+}
+
+/// Publish over HTTP by the clock.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct PublishOrder {
+    /// The publishers that this worker plays.
+    pub(crate) publishers: Vec<u32>,
+    /// First tick of publisher 0; publisher `p` ticks `p / publishers` of an interval later.
+    pub(crate) start_ns: u64,
+    /// Time between two ticks of one publisher; 0 means closed loop: the pipeline is kept full until `end_ns`.
+    pub(crate) interval_ns: f64,
+    pub(crate) end_ns: u64,
+    /// Ticks of each publisher.
+    pub(crate) ticks: u64,
+    /// Events that are due at each tick.
+    pub(crate) messages_per_tick: u32,
+}
+
+/// Client events by the clock.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct SayOrder {
+    /// Connections with these numbers speak; each is also the publisher of that number.
+    pub(crate) speakers: Vec<u32>,
+    pub(crate) start_ns: u64,
+    pub(crate) interval_ns: f64,
+    pub(crate) ticks: u64,
+}
+
+/// Members that leave and join.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ChurnOrder {
+    pub(crate) start_ns: u64,
+    /// Time between two changes in this worker.
+    pub(crate) interval_ns: f64,
+    pub(crate) changes: u64,
+}
+
+/// What is measured as a time.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Measure {
+    /// From the intended send time of an event to its arrival at one subscriber.
+    Delivery,
+    /// From the intended start of a connection to its confirmed subscription.
+    Join,
+    /// The same of [`Group::Arrivals`].
+    Arrival,
+    /// From the intended send time of a request to its answer.
+    Answer,
+    /// From the intended send time to the moment when the generator came to it.
+    Lag,
+}
+
+/// All measures, in the order of their indices.
+pub(crate) const MEASURES: [Measure; 5] =
+    [Measure::Delivery, Measure::Join, Measure::Arrival, Measure::Answer, Measure::Lag];
+
+/// Running totals of a worker since it began.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Counters {
+    /// Connections that are open now and subscribed now, by group.
+    pub(crate) open: [u64; GROUPS],
+    pub(crate) subscribed: [u64; GROUPS],
+    /// Connections begun, subscribed and failed before that, ever.
+    pub(crate) attempted: u64,
+    pub(crate) joined: u64,
+    pub(crate) failed: u64,
+    /// Subscribed connections that the server ended, by group.
+    pub(crate) lost: [u64; GROUPS],
+    /// Why connections failed or ended.
+    pub(crate) reasons: BTreeMap<String, u64>,
+    /// Events that arrived once, in the right channel.
+    pub(crate) delivered: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) duplicates: u64,
+    /// Events that came after a later one.
+    pub(crate) disordered: u64,
+    pub(crate) wrong_channel: u64,
+    /// Frames that are not what was published.
+    pub(crate) damaged: u64,
+    /// Events of other runs on the same channel.
+    pub(crate) foreign: u64,
+    /// Requests or client events begun, accepted and refused or unanswered.
+    pub(crate) sent: u64,
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+    /// Accepted events by channel.
+    pub(crate) accepted_by_channel: Vec<u64>,
+    /// Schedules that are not at their end.
+    pub(crate) schedules_running: u64,
+    /// Members that joined again, as the one who joined saw it.
+    pub(crate) changes: u64,
+}
+
+/// What a worker says.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "report", rename_all = "kebab-case")]
+pub(crate) enum Report {
+    /// Several times a second.
+    Progress(Box<Progress>),
+    /// It cannot go on.
+    Broken { message: String },
+}
+
+/// A worker's state.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Progress {
+    /// Orders taken so far: totals of an older state can be told from those after an order.
+    pub(crate) orders: u64,
+    pub(crate) at_ns: u64,
+    pub(crate) counters: Counters,
+    /// Times since the last progress.
+    pub(crate) intervals: Vec<Interval>,
+    /// CPU of this worker's only thread, and how long it waited for a core, since it began.
+    pub(crate) cpu_ns: u64,
+    pub(crate) wait_ns: u64,
+}
+
+/// Times of one measure during one second.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Interval {
+    pub(crate) measure: Measure,
+    /// Second of the monotonic clock.
+    pub(crate) second: u64,
+    /// HdrHistogram V2, deflated, in hexadecimal; values are nanoseconds.
+    pub(crate) histogram: String,
+}

@@ -1,0 +1,56 @@
+//! How a run can end, and the exit code that says so.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why a run could not be done or completed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was asked for wrongly: exit code 2.
+    Usage(String),
+    /// It could not be carried out: exit code 1.
+    Run(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Run(text) => formatter.write_str(text),
+        }
+    }
+}
+
+/// What the exit code says about a run that was begun.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Verdict {
+    /// Done, everything arrived.
+    Passed,
+    /// A threshold of `--fail-if` does not hold.
+    Threshold,
+    /// The generator was the bottleneck, so that the figures say little about the server.
+    Invalid,
+    /// Events were lost, doubled, out of order or in the wrong channel, or the server went away.
+    Failed,
+}
+
+impl Verdict {
+    /// 0, 99, 3 and 1.
+    pub(crate) fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Passed => ExitCode::SUCCESS,
+            Self::Threshold => ExitCode::from(99),
+            Self::Invalid => ExitCode::from(3),
+            Self::Failed => ExitCode::from(1),
+        }
+    }
+
+    /// As it stands in the JSON report.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Threshold => "threshold",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What people see while a run lasts: a bar with live rates, only on a terminal.
+
+use std::cell::Cell;
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::clock::{SECOND_NS, now_ns};
+use crate::fleet::Totals;
+
+/// A bar for one phase of a run.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    counts: Counts,
+    begin: u64,
+    last: Cell<(u64, u64)>,
+}
+
+/// What the bar counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Counts {
+    Joins,
+    Deliveries,
+    Answers,
+    Changes,
+}
+
+impl Counts {
+    fn of(self, totals: &Totals) -> u64 {
+        match self {
+            Self::Joins => totals.counters.joined,
+            Self::Deliveries => totals.counters.delivered,
+            Self::Answers => totals.counters.accepted,
+            Self::Changes => totals.counters.changes,
+        }
+    }
+}
+
+impl Bar {
+    /// A bar up to `length` more than is counted in `totals`.
+    pub(crate) fn new(label: &str, length: u64, counts: Counts, totals: &Totals) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{prefix:>12} {bar:32} {human_pos}/{human_len} {msg} {elapsed}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_prefix(label.to_owned());
+        let begin = counts.of(totals);
+        Self { bar, counts, begin, last: Cell::new((now_ns(), begin)) }
+    }
+
+    pub(crate) fn show(&self, totals: &Totals) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        let (now, count) = (now_ns(), self.counts.of(totals));
+        self.bar.set_position(count.saturating_sub(self.begin));
+        let (then, before) = self.last.get();
+        if now - then > SECOND_NS / 2 {
+            let rate = count.saturating_sub(before) as f64 * SECOND_NS as f64 / (now - then) as f64;
+            self.bar.set_message(format!("{rate:.0}/s"));
+            self.last.set((now, count));
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

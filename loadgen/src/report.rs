@@ -1,0 +1,182 @@
+//! What a run found: figures in the order in which they were found, times, and what is wrong. Also of a run that was cut
+//! short.
+
+use serde_json::{Map, Value, json};
+
+use crate::environment;
+use crate::histogram;
+use crate::messages::{Counters, MEASURES, Measure};
+use crate::outcome::Verdict;
+use crate::times::Times;
+
+/// Everything about a run.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) scenario: String,
+    /// What was asked for.
+    pub(crate) settings: Value,
+    pub(crate) figures: Vec<Figure>,
+    pub(crate) times: Times,
+    /// Why the verdict is not "passed".
+    problems: Vec<(Verdict, String)>,
+    /// What a reader should know.
+    pub(crate) notes: Vec<String>,
+    pub(crate) reasons: std::collections::BTreeMap<String, u64>,
+}
+
+/// One number.
+pub(crate) struct Figure {
+    /// With dashes, the unit at its end where it has one: also its name in `--fail-if` and in JSON.
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+}
+
+impl Report {
+    /// Sets what is being run.
+    pub(crate) fn begin(&mut self, scenario: &str, settings: &impl serde::Serialize) {
+        self.scenario = scenario.to_owned();
+        self.settings = serde_json::to_value(settings).unwrap_or(Value::Null);
+    }
+
+    /// Adds a figure.
+    pub(crate) fn figure(&mut self, name: &str, value: f64, unit: &'static str) {
+        self.figures.push(Figure { name: name.to_owned(), value, unit });
+    }
+
+    /// Adds a count.
+    pub(crate) fn count(&mut self, name: &str, value: u64) {
+        self.figure(name, value as f64, "");
+    }
+
+    /// Adds why the run is not as it should be.
+    pub(crate) fn problem(&mut self, verdict: Verdict, text: impl Into<String>) {
+        self.problems.push((verdict, text.into()));
+    }
+
+    /// The worst of all problems.
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.problems.iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::Passed)
+    }
+
+    /// Adds what was counted about deliveries, and what is wrong with them.
+    pub(crate) fn deliveries(&mut self, before: &Counters, after: &Counters, expected: u64) {
+        let delivered = after.delivered - before.delivered;
+        let loss = expected.saturating_sub(delivered);
+        self.count("delivered", delivered);
+        self.count("expected", expected);
+        self.count("loss", loss);
+        let wrong = [
+            ("duplicates", after.duplicates - before.duplicates),
+            ("disordered", after.disordered - before.disordered),
+            ("wrong-channel", after.wrong_channel - before.wrong_channel),
+            ("damaged", after.damaged - before.damaged),
+        ];
+        if loss > 0 {
+            self.problem(Verdict::Failed, format!("{loss} of {expected} deliveries are missing"));
+        }
+        for (name, count) in wrong {
+            self.count(name, count);
+            if count > 0 {
+                self.problem(Verdict::Failed, format!("{count} deliveries are {name}"));
+            }
+        }
+        if after.foreign > before.foreign {
+            let count = after.foreign - before.foreign;
+            self.notes.push(format!("{count} events of another run came over the same channel"));
+        }
+    }
+
+    /// The whole report as JSON.
+    pub(crate) fn json(&self) -> Value {
+        let figures: Map<String, Value> =
+            self.figures.iter().map(|figure| (figure.name.clone(), json!(figure.value))).collect();
+        let mut times = Map::new();
+        for measure in MEASURES {
+            if let Some(total) = self.times.total(measure) {
+                times.insert(name(measure).to_owned(), histogram::json(total));
+            }
+        }
+        json!({
+            "scenario": self.scenario,
+            "verdict": self.verdict().name(),
+            "problems": self.problems.iter().map(|(verdict, text)| json!({"kind": verdict.name(), "text": text})).collect::<Vec<_>>(),
+            "notes": self.notes,
+            "settings": self.settings,
+            "figures": figures,
+            "times-ms": times,
+            "reasons": self.reasons,
+            "environment": environment::json(),
+        })
+    }
+
+    /// The whole report for people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("{}\n", self.scenario);
+        for figure in &self.figures {
+            text.push_str(&format!("  {:<36} {:>16} {}\n", figure.name, number(figure.value), figure.unit));
+        }
+        for measure in MEASURES {
+            if let Some(total) = self.times.total(measure) {
+                text.push_str(&format!("\n{} ({} times, ms)\n", title(measure), total.len()));
+                text.push_str(&histogram::text(total));
+            }
+        }
+        if !self.reasons.is_empty() {
+            text.push_str("\nwhy connections and requests failed or ended\n");
+            for (reason, count) in &self.reasons {
+                text.push_str(&format!("  {count:>10}  {reason}\n"));
+            }
+        }
+        for note in &self.notes {
+            text.push_str(&format!("\nnote: {note}"));
+        }
+        text.push_str(&format!("\n{}\n", self.verdict().name()));
+        for (verdict, problem) in &self.problems {
+            text.push_str(&format!("  {}: {problem}\n", verdict.name()));
+        }
+        text
+    }
+}
+
+/// Name of a measure in JSON and thresholds.
+pub(crate) fn name(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Delivery => "delivery",
+        Measure::Join => "join",
+        Measure::Arrival => "arrival",
+        Measure::Answer => "answer",
+        Measure::Lag => "lag",
+    }
+}
+
+/// What a measure means.
+pub(crate) fn title(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Delivery => "delivery: from the intended send time to arrival",
+        Measure::Join => "join: from the intended start of a connection to its subscription",
+        Measure::Arrival => "arrival: the same, of connections that came meanwhile",
+        Measure::Answer => "answer: from the intended send time of a request to its answer",
+        Measure::Lag => "lag: how late the generator itself came to what was due",
+    }
+}
+
+/// A number with as many digits as say something.
+pub(crate) fn number(value: f64) -> String {
+    if value.fract() == 0.0 || value.abs() >= 100_000.0 {
+        let digits = format!("{:.0}", value.abs());
+        let mut grouped = String::new();
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at) % 3 == 0 {
+                grouped.push(',');
+            }
+            grouped.push(digit);
+        }
+        return if value < 0.0 { format!("-{grouped}") } else { grouped };
+    }
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.1}"),
+        middle if middle >= 1.0 => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
+    }
+}

@@ -1,0 +1,231 @@
+//! `floor`: the least that this kernel can do. N connected sockets, the same bytes to each, by a bare send(2) loop and
+//! by batched io_uring, with nothing of a server around it; received and checked by the same clients that measure a
+//! server. The sender is a process of its own on one core, whose CPU is counted.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Common, Needs, Rhythm, WaveOfConnections};
+use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns};
+use crate::fleet::{Fleet, own_command};
+use crate::floor_sender::{Cost, Go, Said, Setup};
+use crate::histogram::milliseconds;
+use crate::messages::{Group, Measure};
+use crate::outcome::{Failure, Verdict};
+use crate::preflight::Proof;
+use crate::progress::{Bar, Counts};
+use crate::report::Report;
+use crate::target::Target;
+
+pub(crate) use crate::floor_sender::Mode;
+
+/// The kernel's own cost of the same deliveries, without a server.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct Floor {
+    /// Sockets that receive.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    subscribers: u64,
+    /// Events per second; 0 means without a pause.
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    events_per_second: f64,
+    /// Seconds with each way of sending.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    duration_seconds: f64,
+    /// Bytes of each event's data, as in fan-out.
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    payload_bytes: usize,
+    /// Events that are sent together.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    messages_per_tick: u32,
+    /// Core of the sender.
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    floor_core: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) common: Common,
+}
+
+impl Floor {
+    /// Runs it.
+    pub(crate) fn run(&self, report: &mut Report) -> Result<(), Failure> {
+        if self.subscribers == 0 || self.messages_per_tick == 0 {
+            return Err(Failure::Usage("--subscribers and --messages-per-tick must be at least 1".into()));
+        }
+        let needs = Needs {
+            connections: self.subscribers,
+            channels: vec!["loadgen-fan-out".into()],
+            publishers: 1,
+            pipeline: 1,
+            payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
+            proof: Proof::KeyOnly,
+        };
+        let mut side = FloorSide::start(&self.common, &needs, self.floor_core)?;
+        let rhythm = Rhythm {
+            publishers: 1,
+            events_per_second: self.events_per_second,
+            messages_per_tick: self.messages_per_tick,
+            seconds: self.duration_seconds,
+        };
+        side.round(Rhythm { seconds: self.duration_seconds.min(1.0), ..rhythm }, Mode::Send)?;
+        side.fleet.times.clear();
+        let before = side.fleet.totals().counters;
+        let mut deliveries = 0;
+        for (name, mode) in [("send", Mode::Send), ("uring", Mode::Uring)] {
+            let cost = match side.round(rhythm, mode) {
+                Err(error) if mode == Mode::Uring => {
+                    report.notes.push(format!("no io_uring floor: {error}"));
+                    continue;
+                }
+                cost => cost?,
+            };
+            deliveries += cost.deliveries;
+            report.count(&format!("floor-{name}-sends"), cost.sends);
+            report.figure(&format!("floor-{name}-cpu-per-send-ns"), cost.per_send_ns(), "ns");
+            report.figure(&format!("floor-{name}-cpu-per-delivery-ns"), cost.per_delivery_ns(), "ns");
+            report.figure(&format!("floor-{name}-cpu-user-seconds"), cost.user_ns as f64 / 1e9, "s");
+            report.figure(&format!("floor-{name}-cpu-system-seconds"), cost.system_ns as f64 / 1e9, "s");
+            if cost.failed > 0 {
+                report.problem(Verdict::Failed, format!("{} sends failed", cost.failed));
+            }
+            report.times.merge(&side.fleet.times);
+            if let Some(p99) = side.take_p99_ms() {
+                report.figure(&format!("floor-{name}-p99-ms"), p99, "ms");
+            }
+        }
+        report.deliveries(&before, &side.fleet.totals().counters, deliveries);
+        Ok(())
+    }
+}
+
+/// The sender and the clients that it sends to.
+pub(crate) struct FloorSide {
+    pub(crate) fleet: Fleet,
+    sender: SenderProcess,
+    run: u32,
+}
+
+struct SenderProcess {
+    child: Child,
+    orders: Option<ChildStdin>,
+    said: Receiver<Said>,
+}
+
+impl FloorSide {
+    /// Starts the sender on its core and connects the clients.
+    pub(crate) fn start(common: &Common, needs: &Needs, core: usize) -> Result<Self, Failure> {
+        let setup = Setup {
+            core: Some(core),
+            connections: needs.connections,
+            channel: needs.channels[0].clone(),
+            payload_bytes: needs.payload_bytes,
+        };
+        let mut sender = SenderProcess::start()?;
+        sender.order(&setup)?;
+        let port = match sender.hear(Duration::from_secs(5))? {
+            Said::Listening { port } => port,
+            other => return Err(Failure::Run(format!("the floor's sender said {other:?}"))),
+        };
+        let target = Target::new(&format!("ws://127.0.0.1:{port}"), "1", "floor", "floor")?;
+        let mut fleet = common.start_without_check(needs, target)?;
+        let wave = WaveOfConnections {
+            label: "floor",
+            group: Group::Crowd,
+            first: 0,
+            count: needs.connections,
+            per_second: 0.0,
+        };
+        let mut report = Report::default();
+        common.connect(&mut fleet, &wave, &mut report)?;
+        if report.verdict() != Verdict::Passed {
+            return Err(Failure::Run("the floor's clients could not all connect".into()));
+        }
+        let run = fleet.run;
+        Ok(Self { fleet, sender, run })
+    }
+
+    /// Sends for a while and waits until everything has arrived.
+    pub(crate) fn round(&mut self, rhythm: Rhythm, mode: Mode) -> Result<Cost, Failure> {
+        let start_ns = now_ns() + 50 * MILLISECOND_NS;
+        let before = self.fleet.totals();
+        let whole = Rhythm { publishers: 1, ..rhythm };
+        self.sender.order(&Go {
+            mode,
+            run: self.run,
+            start_ns,
+            interval_ns: whole.interval_ns(),
+            end_ns: start_ns + (rhythm.seconds * SECOND_NS as f64) as u64,
+            ticks: whole.ticks(),
+            messages_per_tick: rhythm.messages_per_tick,
+        })?;
+        // The clients' reports must be taken meanwhile.
+        let bar = Bar::new("floor", 0, Counts::Deliveries, &before);
+        self.fleet.wait(Duration::from_secs_f64(rhythm.seconds), &bar, |_| false)?;
+        let cost = match self.sender.hear(Duration::from_secs(10))? {
+            Said::Sent(cost) => cost,
+            Said::Failed { message } => return Err(Failure::Run(message)),
+            Said::Listening { .. } => return Err(Failure::Run("the floor's sender is confused".into())),
+        };
+        let wanted = before.counters.delivered + cost.deliveries;
+        self.fleet.wait(Duration::from_secs(5), &bar, |totals| totals.counters.delivered >= wanted)?;
+        Ok(cost)
+    }
+
+    /// Gives the p99 of the latest round, and forgets its times.
+    pub(crate) fn take_p99_ms(&mut self) -> Option<f64> {
+        let p99 = self.fleet.times.total(Measure::Delivery).map(|total| milliseconds(total, 99.0));
+        self.fleet.times.clear();
+        p99
+    }
+}
+
+impl SenderProcess {
+    fn start() -> Result<Self, Failure> {
+        let mut child = own_command("floor-sender")?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| Failure::Run(format!("cannot start the floor's sender: {error}")))?;
+        let output = child.stdout.take().expect("it is piped");
+        let orders = child.stdin.take();
+        let (sender, said) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines() {
+                let Some(said) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { return };
+                if sender.send(said).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, orders, said })
+    }
+
+    fn order(&mut self, order: &impl Serialize) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(order).map_err(|error| Failure::Run(error.to_string()))?;
+        line.push(b'\n');
+        let written = self.orders.as_mut().map(|pipe| pipe.write_all(&line));
+        match written {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Failure::Run("the floor's sender has ended".into())),
+        }
+    }
+
+    fn hear(&self, bound: Duration) -> Result<Said, Failure> {
+        match self.said.recv_timeout(bound) {
+            Ok(Said::Failed { message }) => Err(Failure::Run(format!("the floor's sender: {message}"))),
+            Ok(said) => Ok(said),
+            Err(error) => Err(Failure::Run(format!("the floor's sender is silent: {error}"))),
+        }
+    }
+}
+
+impl Drop for SenderProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,139 @@
+//! `idle`: connections that are open, subscribed and silent, and what each costs the server in memory. At the end one
+//! event goes to all of them, to show that they are alive.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Common, Needs, Rhythm, WaveOfConnections, channel_names};
+use crate::messages::{Group, Measure};
+use crate::outcome::{Failure, Verdict};
+use crate::preflight::Proof;
+use crate::process::{self, Memory};
+use crate::progress::{Bar, Counts};
+use crate::report::Report;
+use crate::stamp::STAMP_BYTES;
+use crate::window::Window;
+
+/// Memory of idle subscribed connections.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct Idle {
+    /// Connections to hold.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    connections: u64,
+    /// Channel that all subscribe.
+    #[arg(long, value_name = "NAME", default_value = "loadgen-idle")]
+    channel: String,
+    /// Channels: connection i subscribes number i mod N.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    channels: usize,
+    /// Connections begun per second; 0 means as fast as they are answered.
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    connections_per_second: f64,
+    /// Seconds to hold them before memory is read.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    hold_seconds: f64,
+    /// Events published to all of them at the end, each verified everywhere.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    publish: u32,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) common: Common,
+}
+
+impl Idle {
+    /// Runs it.
+    pub(crate) fn run(&self, report: &mut Report) -> Result<(), Failure> {
+        let common = &self.common;
+        let server = common.server()?;
+        let needs = Needs {
+            connections: self.connections,
+            channels: channel_names(&self.channel, self.channels)?,
+            publishers: 1,
+            pipeline: 16,
+            payload_bytes: STAMP_BYTES,
+            proof: if self.publish > 0 { Proof::KeyAndSecret } else { Proof::KeyOnly },
+        };
+        let mut fleet = common.start(&needs, common.target()?)?;
+        let memory_before = server.and_then(process::Watched::memory);
+        let slab_before = process::kernel_slab_bytes();
+        let window = Window::open(&fleet, server);
+        let wave = WaveOfConnections {
+            label: "connect",
+            group: Group::Crowd,
+            first: 0,
+            count: self.connections,
+            per_second: self.connections_per_second,
+        };
+        let joined = common.connect(&mut fleet, &wave, report)?.counters.joined;
+        let used = window.close(&fleet);
+        report.count("connections", joined);
+        report.figure("joins-per-second", joined as f64 / used.seconds, "/s");
+        used.report_server(report, "join", joined);
+        std::mem::swap(&mut report.times, &mut fleet.times);
+
+        let bar = Bar::new("hold", self.connections, Counts::Joins, &fleet.totals());
+        fleet.wait(Duration::from_secs_f64(self.hold_seconds), &bar, |_| false)?;
+        let held = fleet.totals().counters;
+        let open = held.subscribed[Group::Crowd as usize];
+        report.count("still-subscribed-after-hold", open);
+        if open < joined {
+            report.problem(Verdict::Failed, format!("the server ended {} idle connections", joined - open));
+        }
+        let memory_after = server.and_then(process::Watched::memory);
+        if let Some((before, after)) = memory_before.zip(memory_after) {
+            report_memory(report, before, after, joined);
+        }
+        if let Some((before, after)) = slab_before.zip(process::kernel_slab_bytes()) {
+            let per = (after as f64 - before as f64) / joined as f64;
+            report.figure("kernel-slab-per-connection-both-ends-bytes", per, "B");
+        }
+        self.publish_to_all(&mut fleet, open, report)?;
+        report.reasons = fleet.totals().counters.reasons;
+        Ok(())
+    }
+
+    fn publish_to_all(&self, fleet: &mut crate::fleet::Fleet, open: u64, report: &mut Report) -> Result<(), Failure> {
+        if self.publish == 0 {
+            return Ok(());
+        }
+        let before = fleet.totals().counters;
+        // One event for each channel is one event for each connection.
+        let events = u64::from(self.publish) * self.channels as u64;
+        let expected = u64::from(self.publish) * open;
+        let rhythm =
+            Rhythm { publishers: 1, events_per_second: 10.0, messages_per_tick: 1, seconds: events as f64 / 10.0 };
+        let bar = Bar::new("publish", expected, Counts::Deliveries, &fleet.totals());
+        rhythm.begin(fleet)?;
+        let bound = Duration::from_secs_f64(rhythm.seconds + 30.0);
+        fleet.wait(bound, &bar, |totals| {
+            totals.counters.schedules_running == 0 && totals.counters.delivered - before.delivered >= expected
+        })?;
+        let after = fleet.totals().counters;
+        report.times.merge(&fleet.times);
+        report.deliveries(&before, &after, expected);
+        if let Some(total) = report.times.total(Measure::Delivery) {
+            let last = total.max() as f64 / 1e6;
+            report.figure("last-delivery-ms", last, "ms");
+        }
+        if after.refused > before.refused {
+            report.problem(Verdict::Failed, format!("{} publishes were refused", after.refused - before.refused));
+        }
+        Ok(())
+    }
+}
+
+fn report_memory(report: &mut Report, before: Memory, after: Memory, connections: u64) {
+    for (name, before, after) in [
+        ("resident", before.resident, after.resident),
+        ("anonymous", before.anonymous, after.anonymous),
+        ("shared", before.shared, after.shared),
+        ("private-dirty", before.private_dirty, after.private_dirty),
+    ] {
+        report.figure(&format!("server-{name}-before-bytes"), before as f64, "B");
+        report.figure(&format!("server-{name}-bytes"), after as f64, "B");
+        let per = (after as f64 - before as f64) / connections.max(1) as f64;
+        report.figure(&format!("server-{name}-per-connection-bytes"), per, "B");
+    }
+}
