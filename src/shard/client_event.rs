@@ -72,7 +72,7 @@ impl Shard {
         let channel = &self.channels[index as usize];
         let (owner, key) = (channel.owner, channel.key.clone());
         let exclude = Some(Anywhere { shard: self.config.index, connection: self.key(slot) });
-        let item = PublishItem { channel: key, frame, exclude, number: 0 };
+        let item = PublishItem { channel: key, frame, exclude, cache: None, number: 0 };
         self.send_paid(owner, Body::Publish { request: None, counts: false, items: vec![item] })
             .map_err(|_| (None, "The server is overloaded, the event was not sent".to_owned()))
     }

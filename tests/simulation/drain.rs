@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use relay::channel::name::NameRules;
 use relay::connection::ConnectionKey;
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
@@ -46,14 +45,7 @@ fn turn(shard: &mut Shard, now: Moment) -> usize {
 /// (P-CLOSE-1). Method: one shard, its timeouts fed when it asks for them, closes counted per second.
 #[test]
 fn many_connections_drain_evenly() {
-    let options = ShardOptions {
-        path_prefix: String::new(),
-        activity_timeout_s: 120,
-        strict_protocol: false,
-        channel_names: NameRules::Default,
-        trusted_proxies: Vec::new(),
-        drain_ms: DRAIN_MS,
-    };
+    let options = ShardOptions { drain_ms: DRAIN_MS, ..ShardOptions::default() };
     let directory = apps::directory(1, &apps::apps(&mut Random::new(1), 10_240), &apps::tokens());
     let mut shard =
         Shard::new(ShardConfig { index: 0, shards: 1, slots: CONNECTIONS, boot_secret: [3; 16], directory, options });

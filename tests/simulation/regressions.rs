@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 
-use relay::channel::name::NameRules;
 use relay::connection::ConnectionKey;
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardIndex, ShardOptions};
@@ -32,14 +31,7 @@ impl Bench {
     /// Shards of which the first has one connection.
     fn new(shards: ShardIndex) -> Self {
         let directory = apps::directory(1, &apps::apps(&mut Random::new(1), 10_240), &apps::tokens());
-        let options = ShardOptions {
-            path_prefix: String::new(),
-            activity_timeout_s: 120,
-            strict_protocol: false,
-            channel_names: NameRules::Default,
-            trusted_proxies: Vec::new(),
-            drain_ms: 0,
-        };
+        let options = ShardOptions { drain_ms: 0, ..ShardOptions::default() };
         let config = |index| ShardConfig {
             index,
             shards,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use relay::channel::name::NameRules;
 use relay::moment::Moment;
 use relay::shard::ShardOptions;
 
@@ -118,12 +117,9 @@ impl World {
             slots: if scenario.few_slots { 6 } else { 48 },
             slots_kept_back: if scenario.few_slots { 2 } else { 0 },
             options: ShardOptions {
-                path_prefix: String::new(),
-                activity_timeout_s: 120,
-                strict_protocol: false,
-                channel_names: NameRules::Default,
                 trusted_proxies: vec!["127.2.0.0/16".parse().expect("a network")],
                 drain_ms: *random.pick(&[0, 1_000, 10_000]),
+                ..ShardOptions::default()
             },
             send_style: *random.pick(&[SendStyle::Immediate, SendStyle::Deferred, SendStyle::Mixed]),
             read_bytes_max: if scenario.flood {
