@@ -8,9 +8,15 @@ use clap::{Parser, Subcommand};
 use crate::outcome::{Failure, Verdict};
 use crate::report::Report;
 use crate::scenario::Common;
+use crate::scenario::connection_storm::ConnectionStorm;
 use crate::scenario::fan_out::FanOut;
 use crate::scenario::floor::Floor;
 use crate::scenario::idle::Idle;
+use crate::scenario::many_to_many::ManyToMany;
+use crate::scenario::presence_churn::PresenceChurn;
+use crate::scenario::publish::Publish;
+use crate::scenario::reconnect_storm::ReconnectStorm;
+use crate::scenario::slow_readers::SlowReaders;
 use crate::{environment, floor_sender, worker};
 
 /// Load generator for Relay and every other server of the Pusher Channels protocol.
@@ -24,6 +30,12 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     FanOut(Box<FanOut>),
+    ManyToMany(Box<ManyToMany>),
+    Publish(Box<Publish>),
+    ConnectionStorm(Box<ConnectionStorm>),
+    ReconnectStorm(Box<ReconnectStorm>),
+    PresenceChurn(Box<PresenceChurn>),
+    SlowReaders(Box<SlowReaders>),
     Idle(Box<Idle>),
     Floor(Box<Floor>),
     #[command(hide = true)]
@@ -40,17 +52,41 @@ pub(crate) fn run() -> ExitCode {
     let (common, result) = match &arguments.command {
         Command::Worker => return role(worker::run()),
         Command::FloorSender => return role(floor_sender::run()),
-        Command::FanOut(fan_out) => {
-            report.begin("fan-out", fan_out);
-            (&fan_out.common, fan_out.run(&mut report))
+        Command::FanOut(scenario) => {
+            report.begin("fan-out", scenario);
+            (&scenario.common, scenario.run(&mut report))
         }
-        Command::Idle(idle) => {
-            report.begin("idle", idle);
-            (&idle.common, idle.run(&mut report))
+        Command::ManyToMany(scenario) => {
+            report.begin("many-to-many", scenario);
+            (&scenario.common, scenario.run(&mut report))
         }
-        Command::Floor(floor) => {
-            report.begin("floor", floor);
-            (&floor.common, floor.run(&mut report))
+        Command::Publish(scenario) => {
+            report.begin("publish", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::ConnectionStorm(scenario) => {
+            report.begin("connection-storm", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::ReconnectStorm(scenario) => {
+            report.begin("reconnect-storm", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::PresenceChurn(scenario) => {
+            report.begin("presence-churn", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::SlowReaders(scenario) => {
+            report.begin("slow-readers", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::Idle(scenario) => {
+            report.begin("idle", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::Floor(scenario) => {
+            report.begin("floor", scenario);
+            (&scenario.common, scenario.run(&mut report))
         }
     };
     finish(&mut report, common, result)

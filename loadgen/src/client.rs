@@ -92,6 +92,8 @@ pub(crate) enum Meaning {
     Subscribed,
     /// Someone else joined; the text is the whole `data`.
     MemberAdded(String),
+    /// Someone else left.
+    MemberRemoved(String),
     Error(String),
     Ping,
     /// Nothing to act on.
@@ -121,6 +123,7 @@ pub(crate) fn read_event(message: &[u8]) -> Meaning {
         },
         "pusher_internal:subscription_succeeded" => Meaning::Subscribed,
         "pusher_internal:member_added" => Meaning::MemberAdded(event.data.as_str().unwrap_or_default().to_owned()),
+        "pusher_internal:member_removed" => Meaning::MemberRemoved(event.data.as_str().unwrap_or_default().to_owned()),
         "pusher:error" | "pusher:subscription_error" => Meaning::Error(error_text(&data)),
         "pusher:ping" => Meaning::Ping,
         _ => Meaning::Other,

@@ -13,10 +13,10 @@ use crate::client::{Connection, Kept, Meaning, Phase, Upgrade, read_event, read_
 use crate::clock::now_ns;
 use crate::frame::{self, Decoded};
 use crate::ledger::Arrived;
-use crate::messages::{ConnectOrder, Group, Measure};
+use crate::messages::{Back, ConnectOrder, Group, Measure};
 use crate::poll::Token;
 use crate::schedule::Schedule;
-use crate::stamp::Stamp;
+use crate::stamp::{MARKER, Stamp};
 use crate::worker::Shared;
 
 /// All connections of a worker.
@@ -37,6 +37,15 @@ pub(crate) struct Crowd {
 struct Wave {
     order: ConnectOrder,
     schedule: Schedule,
+    /// Where they do not follow from the order: those that come back.
+    numbers: Option<Vec<u32>>,
+}
+
+/// Whether a connection could be spoken on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Spoke {
+    Sent,
+    Gone,
 }
 
 /// Why a connection is at its end; `None` in its place means that it goes on.
@@ -60,7 +69,23 @@ impl Crowd {
     /// Begins to open connections.
     pub(crate) fn begin(&mut self, order: ConnectOrder) {
         let schedule = Schedule::new(order.start_ns, order.interval_ns, order.count);
-        self.waves.push(Wave { order, schedule });
+        self.waves.push(Wave { order, schedule, numbers: None });
+    }
+
+    /// Begins to open connections with these numbers again.
+    pub(crate) fn begin_again(&mut self, group: Group, numbers: Vec<u32>, back: Back) {
+        let count = numbers.len() as u64;
+        let order = ConnectOrder {
+            group,
+            first: 0,
+            stride: 0,
+            count,
+            start_ns: now_ns(),
+            interval_ns: back.interval_ns,
+            in_flight_max: back.in_flight_max,
+        };
+        let schedule = Schedule::new(order.start_ns, order.interval_ns, count);
+        self.waves.push(Wave { order, schedule, numbers: Some(numbers) });
     }
 
     pub(crate) fn waves_running(&self) -> u64 {
@@ -69,8 +94,8 @@ impl Crowd {
 
     /// When there is something to do without an event.
     pub(crate) fn next_ns(&self, shared: &Shared) -> Option<u64> {
-        let wave = self.waves.first().filter(|wave| self.joining_count < wave.order.in_flight_max);
-        let due = wave.and_then(|wave| wave.schedule.next_ns());
+        let open = self.waves.iter().filter(|wave| self.joining_count < wave.order.in_flight_max);
+        let due = open.filter_map(|wave| wave.schedule.next_ns()).min();
         let front = self.joining.front().and_then(|key| self.alive(*key));
         let timeout = front.map(|connection| connection.due_ns + shared.plan.join_timeout_ns);
         [due, timeout].into_iter().flatten().min()
@@ -79,25 +104,34 @@ impl Crowd {
     /// Opens what is due and gives up what takes too long.
     pub(crate) fn run_schedule(&mut self, shared: &mut Shared) -> io::Result<()> {
         self.expire(shared);
-        let mut budget = CONNECTS_PER_TURN;
-        while let Some(wave) = self.waves.first_mut() {
-            let Some(due_ns) = wave.schedule.next_ns() else {
-                self.waves.remove(0);
-                continue;
-            };
-            let now = now_ns();
-            if due_ns > now || self.joining_count >= wave.order.in_flight_max || budget == 0 {
-                return Ok(());
+        self.waves.retain(|wave| wave.schedule.next_ns().is_some());
+        for wave in 0..self.waves.len() {
+            for _ in 0..CONNECTS_PER_TURN {
+                if !self.open_next(wave, shared)? {
+                    break;
+                }
             }
-            budget -= 1;
-            let number = wave.order.first + wave.schedule_done() * wave.order.stride;
-            let group = wave.order.group;
-            // Without a schedule, a connection is due when there is room for it.
-            let due_ns = if wave.order.interval_ns > 0.0 { due_ns } else { now };
-            wave.schedule.advance();
-            self.open(u32::try_from(number).unwrap_or(u32::MAX), group, due_ns, shared)?;
         }
         Ok(())
+    }
+
+    /// Opens the next connection of a wave if it is due and there is room for it.
+    fn open_next(&mut self, wave: usize, shared: &mut Shared) -> io::Result<bool> {
+        let wave = &mut self.waves[wave];
+        let now = now_ns();
+        let Some(due_ns) = wave.schedule.next_ns().filter(|due_ns| *due_ns <= now) else { return Ok(false) };
+        if self.joining_count >= wave.order.in_flight_max {
+            return Ok(false);
+        }
+        let done = wave.schedule.done();
+        let follows = u32::try_from(wave.order.first + done * wave.order.stride).unwrap_or(u32::MAX);
+        let listed = wave.numbers.as_ref().and_then(|numbers| numbers.get(usize::try_from(done).ok()?)).copied();
+        let group = wave.order.group;
+        // Without a schedule, a connection is due when there is room for it.
+        let due_ns = if wave.order.interval_ns > 0.0 { due_ns } else { now };
+        wave.schedule.advance();
+        self.open(listed.unwrap_or(follows), group, due_ns, shared)?;
+        Ok(true)
     }
 
     fn expire(&mut self, shared: &mut Shared) {
@@ -250,6 +284,56 @@ impl Crowd {
         None
     }
 
+    /// The slots of all subscribed connections of the crowd, with their numbers.
+    pub(crate) fn slots(&self) -> Vec<(u32, u32)> {
+        let subscribed = |(slot, connection): (usize, &Option<Connection>)| {
+            let connection = connection
+                .as_ref()
+                .filter(|connection| connection.group == Group::Crowd && connection.phase == Phase::Ready)?;
+            Some((connection.number, u32::try_from(slot).ok()?))
+        };
+        let mut slots: Vec<_> = self.slots.iter().enumerate().filter_map(subscribed).collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    /// Sends a text message on the connection in this slot, if it still has this number and is subscribed.
+    pub(crate) fn speak(&mut self, (number, slot): (u32, u32), text: &[u8], shared: &mut Shared) -> Spoke {
+        let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return Spoke::Gone };
+        if connection.number != number || connection.phase != Phase::Ready {
+            return Spoke::Gone;
+        }
+        match say(connection, frame::TEXT, text, &mut self.mask) {
+            None => Spoke::Sent,
+            Some(reason) => {
+                self.end(slot, &reason, shared);
+                Spoke::Gone
+            }
+        }
+    }
+
+    /// Makes a presence member leave and join again as somebody else.
+    pub(crate) fn change(&mut self, key: (u32, u32), sequence: u32, due_ns: u64, shared: &mut Shared) -> Spoke {
+        let (number, slot) = key;
+        let connection = self.slots.get(slot as usize).and_then(Option::as_ref);
+        let Some(kept) = connection.and_then(|connection| connection.kept.as_ref()) else { return Spoke::Gone };
+        let subscribe = shared.subscribe_message(number, sequence, &kept.socket_id, due_ns);
+        let channel = &shared.plan.channels[shared.channel_of(number)];
+        let leave = format!("{{\"event\":\"pusher:unsubscribe\",\"data\":{{\"channel\":\"{channel}\"}}}}");
+        for text in [leave, subscribe] {
+            if self.speak(key, text.as_bytes(), shared) == Spoke::Gone {
+                return Spoke::Gone;
+            }
+        }
+        let Some(connection) = self.slots[slot as usize].as_mut() else { return Spoke::Gone };
+        connection.phase = Phase::Subscribing;
+        connection.due_ns = due_ns;
+        shared.counters.subscribed[connection.group as usize] -= 1;
+        self.joining.push_back((slot, connection.generation));
+        self.joining_count += 1;
+        Spoke::Sent
+    }
+
     /// Ends a connection and counts why.
     fn end(&mut self, slot: u32, reason: &str, shared: &mut Shared) {
         let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
@@ -284,12 +368,6 @@ impl Crowd {
     }
 }
 
-impl Wave {
-    fn schedule_done(&self) -> u64 {
-        self.schedule.done()
-    }
-}
-
 /// What a frame makes a connection do.
 #[expect(clippy::too_many_arguments, reason = "parts of the crowd that are borrowed one by one")]
 fn take_frame(
@@ -310,7 +388,11 @@ fn take_frame(
                 *joining_count -= 1;
                 let measure = if connection.group == Group::Arrivals { Measure::Arrival } else { Measure::Join };
                 shared.recorder.record(measure, connection.due_ns, now);
-                shared.counters.joined += 1;
+                if shared.is_change(connection.due_ns) {
+                    shared.counters.changes += 1;
+                } else {
+                    shared.counters.joined += 1;
+                }
                 shared.counters.subscribed[connection.group as usize] += 1;
                 if connection.group == Group::Stalled {
                     let token = Token::Connection(slot, connection.generation);
@@ -336,7 +418,7 @@ fn take_greeting(connection: &mut Connection, payload: &[u8], mask: &mut u32, sh
         (Meaning::Established { socket_id }, Phase::Greeting) => {
             connection.phase = Phase::Subscribing;
             let number = connection.number;
-            let message = shared.subscribe_message(number, &socket_id, connection.due_ns);
+            let message = shared.subscribe_message(number, 0, &socket_id, connection.due_ns);
             if shared.keeps_socket_id(number) {
                 connection.kept().socket_id = socket_id;
             }
@@ -362,34 +444,49 @@ fn take_event(
 ) -> Ended {
     let channel = shared.channel_of(connection.number);
     match shared.ledger.check(slot as usize, channel, payload) {
-        Arrived::InOrder(stamp) => shared.delivered(stamp, now),
-        Arrived::Late(stamp) => {
-            shared.counters.disordered += 1;
-            shared.delivered(stamp, now);
+        Arrived::Other => take_other(connection, slot, payload, now, mask, shared),
+        arrived => {
+            shared.count(arrived, now);
+            None
         }
-        Arrived::Duplicate => shared.counters.duplicates += 1,
-        Arrived::WrongChannel => shared.counters.wrong_channel += 1,
-        Arrived::Damaged => shared.counters.damaged += 1,
-        Arrived::Foreign => shared.counters.foreign += 1,
-        Arrived::Other => return take_other(connection, payload, now, mask, shared),
+    }
+}
+
+#[cold]
+fn take_other(
+    connection: &mut Connection,
+    slot: u32,
+    payload: &[u8],
+    now: u64,
+    mask: &mut u32,
+    shared: &mut Shared,
+) -> Ended {
+    let watches = connection.number < shared.plan.watchers;
+    match read_event(payload) {
+        Meaning::Error(text) => shared.reason(&text),
+        Meaning::Ping => return say(connection, frame::TEXT, PONG_EVENT, mask),
+        Meaning::MemberAdded(data) if watches => {
+            let channel = shared.channel_of(connection.number);
+            if let Some(stamp) = stamp_of_member(&data) {
+                let arrived = shared.ledger.count(slot as usize, channel, stamp);
+                shared.count(arrived, now);
+            }
+        }
+        Meaning::MemberRemoved(data) if watches => {
+            let ours = stamp_of_member(&data).is_some_and(|stamp| stamp.run == shared.plan.run);
+            shared.counters.removals += u64::from(ours);
+        }
+        Meaning::MemberAdded(_) | Meaning::MemberRemoved(_) => {}
+        Meaning::Subscribed | Meaning::Established { .. } | Meaning::Other => {}
     }
     None
 }
 
-#[cold]
-fn take_other(connection: &mut Connection, payload: &[u8], now: u64, mask: &mut u32, shared: &mut Shared) -> Ended {
-    match read_event(payload) {
-        Meaning::Error(text) => shared.reason(&text),
-        Meaning::Ping => return say(connection, frame::TEXT, PONG_EVENT, mask),
-        Meaning::MemberAdded(data) => {
-            let at = data.find("lg1.").unwrap_or(data.len());
-            if let Some(stamp) = Stamp::read(&data.as_bytes()[at..]).filter(|stamp| stamp.run == shared.plan.run) {
-                shared.delivered(stamp, now);
-            }
-        }
-        Meaning::Subscribed | Meaning::Established { .. } | Meaning::Other => {}
-    }
-    None
+/// A presence member's id is a stamp.
+fn stamp_of_member(data: &str) -> Option<Stamp> {
+    let bytes = data.as_bytes();
+    let at = bytes.windows(MARKER.len()).position(|window| window == MARKER)?;
+    Stamp::read(&bytes[at..])
 }
 
 /// Sends one frame.

@@ -196,6 +196,7 @@ impl Counters {
             (&mut self.refused, other.refused),
             (&mut self.schedules_running, other.schedules_running),
             (&mut self.changes, other.changes),
+            (&mut self.removals, other.removals),
         ] {
             *sum += more;
         }

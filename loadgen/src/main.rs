@@ -27,6 +27,7 @@ mod recorder;
 mod report;
 mod scenario;
 mod schedule;
+mod speech;
 mod stamp;
 mod sys;
 mod target;

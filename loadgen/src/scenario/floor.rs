@@ -62,6 +62,7 @@ impl Floor {
             publishers: 1,
             pipeline: 1,
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
+            watchers: 0,
             proof: Proof::KeyOnly,
         };
         let mut side = FloorSide::start(&self.common, &needs, self.floor_core)?;

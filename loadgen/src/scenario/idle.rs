@@ -53,6 +53,7 @@ impl Idle {
             publishers: 1,
             pipeline: 16,
             payload_bytes: STAMP_BYTES,
+            watchers: 0,
             proof: if self.publish > 0 { Proof::KeyAndSecret } else { Proof::KeyOnly },
         };
         let mut fleet = common.start(&needs, common.target()?)?;

@@ -17,9 +17,16 @@ use crate::progress::{Bar, Counts};
 use crate::report::Report;
 use crate::target::Target;
 
+pub(crate) mod connection_storm;
 pub(crate) mod fan_out;
 pub(crate) mod floor;
 pub(crate) mod idle;
+pub(crate) mod many_to_many;
+pub(crate) mod presence_churn;
+pub(crate) mod publish;
+pub(crate) mod reconnect_storm;
+pub(crate) mod round;
+pub(crate) mod slow_readers;
 
 /// Options of every scenario.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -77,6 +84,8 @@ pub(crate) struct Needs {
     pub(crate) publishers: u32,
     pub(crate) pipeline: usize,
     pub(crate) payload_bytes: usize,
+    /// Members that only watch, in a presence channel.
+    pub(crate) watchers: u32,
     pub(crate) proof: Proof,
 }
 
@@ -112,6 +121,7 @@ impl Common {
             publishers: needs.publishers,
             pipeline: needs.pipeline.max(1),
             payload_bytes: needs.payload_bytes,
+            watchers: needs.watchers,
             join_timeout_ns: (self.connect_timeout_seconds * SECOND_NS as f64) as u64,
         };
         Fleet::start(&plan, workers)
@@ -227,6 +237,11 @@ impl Rhythm {
         ((self.seconds * SECOND_NS as f64 / self.interval_ns()) as u64).max(1)
     }
 
+    /// Events of all publishers together.
+    pub(crate) fn events(self) -> u64 {
+        self.ticks() * u64::from(self.messages_per_tick) * u64::from(self.publishers)
+    }
+
     /// Orders the workers to publish: publisher `p` is played by worker `p mod workers`. Begins a moment from now.
     pub(crate) fn begin(self, fleet: &mut Fleet) -> Result<u64, Failure> {
         let workers = u32::try_from(fleet.workers()).unwrap_or(1);
@@ -259,7 +274,7 @@ pub(crate) fn channel_names(base: &str, count: usize) -> Result<Vec<String>, Fai
     }
 }
 
-const LEAD_NS: u64 = 50 * MILLISECOND_NS;
+pub(crate) const LEAD_NS: u64 = 50 * MILLISECOND_NS;
 /// For standard streams, epoll, timer, publishers and what the server's library may open.
 const DESCRIPTORS_KEPT: u64 = 64;
 const WORKERS_MAX: usize = 512;
