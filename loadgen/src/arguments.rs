@@ -1,6 +1,7 @@
 //! The command line: which scenario, with which fields, and what becomes of its report.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -17,7 +18,7 @@ use crate::scenario::presence_churn::PresenceChurn;
 use crate::scenario::publish::Publish;
 use crate::scenario::reconnect_storm::ReconnectStorm;
 use crate::scenario::slow_readers::SlowReaders;
-use crate::{environment, floor_sender, worker};
+use crate::{environment, floor_sender, hdr, html, scenario_file, worker};
 
 /// Load generator for Relay and every other server of the Pusher Channels protocol.
 #[derive(Parser)]
@@ -38,6 +39,14 @@ enum Command {
     SlowReaders(Box<SlowReaders>),
     Idle(Box<Idle>),
     Floor(Box<Floor>),
+    /// Run what a scenario file (TOML) says; options after it override the file.
+    Run {
+        /// The file: `scenario = "fan-out"` and that scenario's options.
+        file: PathBuf,
+        /// Options of the scenario.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     #[command(hide = true)]
     Worker,
     #[command(hide = true)]
@@ -46,10 +55,26 @@ enum Command {
 
 /// Runs the command of this process's arguments.
 pub(crate) fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let command = match Arguments::parse().command {
+        Command::Run { file, options } => match scenario_file::arguments(&file) {
+            Ok(arguments) => {
+                let name = "relay-loadgen".to_owned();
+                Arguments::parse_from([vec![name], arguments, options].concat()).command
+            }
+            Err(error) => {
+                note(&format!("relay-loadgen: {error}"));
+                return ExitCode::from(2);
+            }
+        },
+        command => command,
+    };
     environment::raise_descriptors();
     let mut report = Report::default();
-    let (common, result) = match &arguments.command {
+    let (common, result) = match &command {
+        Command::Run { .. } => {
+            note("relay-loadgen: a scenario file cannot name another");
+            return ExitCode::from(2);
+        }
         Command::Worker => return role(worker::run()),
         Command::FloorSender => return role(floor_sender::run()),
         Command::FanOut(scenario) => {
@@ -110,6 +135,18 @@ fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> 
             Some(text)
         }
     };
+    if let Some(thresholds) = common.fail_if.as_ref().filter(|_| failure.is_none()) {
+        thresholds.check(report);
+    }
+    let files = [
+        common.hdr.as_ref().map(|path| (path, hdr::write(path, &report.times))),
+        common.html.as_ref().map(|path| (path, html::write(path, report))),
+    ];
+    for (path, written) in files.into_iter().flatten() {
+        if let Err(error) = written {
+            report.problem(Verdict::Failed, format!("cannot write {}: {error}", path.display()));
+        }
+    }
     let text = if common.json { format!("{:#}\n", report.json()) } else { report.text() };
     // A closed pipe is not ours to report.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());

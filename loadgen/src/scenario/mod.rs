@@ -16,6 +16,7 @@ use crate::process::Watched;
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
 use crate::target::Target;
+use crate::threshold::Thresholds;
 
 pub(crate) mod connection_storm;
 pub(crate) mod fan_out;
@@ -74,7 +75,7 @@ pub(crate) struct Common {
     pub(crate) html: Option<PathBuf>,
     /// End with code 99 unless all of these hold, e.g. 'p99<50ms,loss=0'.
     #[arg(long, value_name = "CONDITIONS", help_heading = "Report")]
-    pub(crate) fail_if: Option<String>,
+    pub(crate) fail_if: Option<Thresholds>,
 }
 
 /// What a scenario asks of the fleet.

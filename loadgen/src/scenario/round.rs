@@ -63,7 +63,9 @@ impl Audience {
 
     /// Adds what was published and what arrived, and what is wrong with it.
     pub(crate) fn report(self, before: &Counters, after: &Counters, report: &mut Report) {
-        report.count("subscribers", self.subscribers);
+        if self.subscribers > 0 {
+            report.count("subscribers", self.subscribers);
+        }
         report.count("published", after.accepted - before.accepted);
         report.count("refused", after.refused - before.refused);
         if after.refused > before.refused {
@@ -74,7 +76,9 @@ impl Audience {
         if lost > 0 {
             report.problem(Verdict::Failed, format!("the server ended {lost} subscribers"));
         }
-        report.deliveries(before, after, self.expected(before, after));
+        if self.subscribers > 0 {
+            report.deliveries(before, after, self.expected(before, after));
+        }
     }
 }
 
