@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) publishers: u32,
     /// Requests that a publisher may have unanswered.
     pub(crate) pipeline: usize,
+    /// Events that a closed loop may have on their way to subscribers; 0 means any number.
+    pub(crate) under_way_max: u64,
     /// Bytes of each event's `data`.
     pub(crate) payload_bytes: usize,
     /// Members with numbers below this watch a presence channel: what they see is counted.

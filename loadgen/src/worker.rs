@@ -172,7 +172,7 @@ impl Worker {
             }
             self.crowd.run_schedule(&mut self.shared)?;
             for publisher in &mut self.publishers {
-                if publisher.next_ns().is_some_and(|next| next <= now_ns()) {
+                if publisher.waits_for_deliveries() || publisher.next_ns().is_some_and(|next| next <= now_ns()) {
                     publisher.run_schedule(&mut self.shared);
                 }
             }
@@ -224,7 +224,7 @@ impl Worker {
                         self.publishers.push(Publisher::new(*id, slot, self.shared.plan.channels.len()));
                         self.publishers.len() - 1
                     });
-                    self.publishers[at].begin(&order, self.shared.plan.publishers);
+                    self.publishers[at].begin(&order, &self.shared);
                 }
             }
             Order::Say(order) => self.speeches.push(Speech::say(&order, &self.crowd)),

@@ -49,6 +49,7 @@ impl ConnectionStorm {
             channels: channel_names(&self.channel, self.channels)?,
             publishers: 1,
             pipeline: 1,
+            under_way_max: 0,
             payload_bytes: STAMP_BYTES,
             watchers: 0,
             proof: if signed { Proof::KeyAndSecret } else { Proof::KeyOnly },

@@ -43,6 +43,10 @@ pub(crate) struct FanOut {
     /// Requests that a publisher may have unanswered.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pipeline: usize,
+    /// Events that a closed loop may have on their way to subscribers, so that it saturates the server and does not
+    /// drown it; 0 means any number.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    events_under_way: u64,
     /// Seconds before the first round that are not counted.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     warmup_seconds: f64,
@@ -75,6 +79,7 @@ impl FanOut {
             channels: channel_names(&self.channel, self.channels)?,
             publishers: self.publishers,
             pipeline: self.pipeline.max(self.messages_per_tick as usize),
+            under_way_max: self.events_under_way,
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,

@@ -61,6 +61,7 @@ impl Floor {
             channels: vec!["loadgen-fan-out".into()],
             publishers: 1,
             pipeline: 1,
+            under_way_max: 0,
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyOnly,

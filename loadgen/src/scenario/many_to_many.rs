@@ -53,6 +53,7 @@ impl ManyToMany {
             channels: channel_names(&self.channel, self.channels)?,
             publishers: self.publishers,
             pipeline: 1,
+            under_way_max: 0,
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,

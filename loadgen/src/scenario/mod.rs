@@ -84,6 +84,8 @@ pub(crate) struct Needs {
     pub(crate) channels: Vec<String>,
     pub(crate) publishers: u32,
     pub(crate) pipeline: usize,
+    /// See [`Plan::under_way_max`].
+    pub(crate) under_way_max: u64,
     pub(crate) payload_bytes: usize,
     /// Members that only watch, in a presence channel.
     pub(crate) watchers: u32,
@@ -121,6 +123,7 @@ impl Common {
             channels: needs.channels.clone(),
             publishers: needs.publishers,
             pipeline: needs.pipeline.max(1),
+            under_way_max: needs.under_way_max,
             payload_bytes: needs.payload_bytes,
             watchers: needs.watchers,
             join_timeout_ns: (self.connect_timeout_seconds * SECOND_NS as f64) as u64,
@@ -171,7 +174,8 @@ impl Common {
             report.problem(Verdict::Failed, format!("only {joined} of {} connections were subscribed", wave.count));
         }
         if joined == 0 {
-            let why = totals.counters.reasons.iter().max_by_key(|(_, count)| **count);
+            let earlier = |reason: &String| before.counters.reasons.get(reason).copied().unwrap_or(0);
+            let why = totals.counters.reasons.iter().max_by_key(|(reason, count)| **count - earlier(reason));
             let why = why.map_or("no answer", |(reason, _)| reason);
             return Err(Failure::Run(format!("not one connection was subscribed: {why}")));
         }

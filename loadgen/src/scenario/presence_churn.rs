@@ -60,6 +60,7 @@ impl PresenceChurn {
             channels: channel_names(&self.channel, self.channels)?,
             publishers: u32::try_from(connections).unwrap_or(u32::MAX),
             pipeline: 1,
+            under_way_max: 0,
             payload_bytes: STAMP_BYTES,
             watchers: self.watchers,
             proof: Proof::KeyAndSecret,

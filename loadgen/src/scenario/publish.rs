@@ -52,6 +52,7 @@ impl Publish {
             channels: vec![self.channel.clone()],
             publishers: self.publishers,
             pipeline: self.pipeline,
+            under_way_max: 0,
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,

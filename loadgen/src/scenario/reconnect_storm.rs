@@ -55,6 +55,7 @@ impl ReconnectStorm {
             channels: vec![self.channel.clone()],
             publishers: 1,
             pipeline: 1,
+            under_way_max: 0,
             payload_bytes: STAMP_BYTES,
             watchers: 0,
             proof: Proof::KeyAndSecret,

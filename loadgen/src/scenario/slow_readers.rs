@@ -52,6 +52,7 @@ impl SlowReaders {
             channels: vec![self.channel.clone()],
             publishers: 1,
             pipeline: 16,
+            under_way_max: 0,
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,
