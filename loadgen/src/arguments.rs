@@ -55,19 +55,19 @@ enum Command {
 
 /// Runs the command of this process's arguments.
 pub(crate) fn run() -> ExitCode {
-    let command = match Arguments::parse().command {
-        Command::Run { file, options } => match scenario_file::arguments(&file) {
+    let mut command = Arguments::parse().command;
+    if let Command::Run { file, options } = &command {
+        match scenario_file::arguments(file) {
             Ok(arguments) => {
                 let name = "relay-loadgen".to_owned();
-                Arguments::parse_from([vec![name], arguments, options].concat()).command
+                command = Arguments::parse_from([vec![name], arguments, options.clone()].concat()).command;
             }
             Err(error) => {
                 note(&format!("relay-loadgen: {error}"));
                 return ExitCode::from(2);
             }
-        },
-        command => command,
-    };
+        }
+    }
     environment::raise_descriptors();
     let mut report = Report::default();
     let (common, result) = match &command {

@@ -112,9 +112,9 @@ pub(crate) fn read_event(message: &[u8]) -> Meaning {
     let Ok(event) = serde_json::from_slice::<Event>(message) else {
         return Meaning::Error("text that is not an event".into());
     };
-    let data = match &event.data {
-        serde_json::Value::String(text) => serde_json::from_str(text).unwrap_or(serde_json::Value::Null),
-        other => other.clone(),
+    let data = match event.data.as_str() {
+        Some(text) => serde_json::from_str(text).unwrap_or(serde_json::Value::Null),
+        None => event.data.clone(),
     };
     match event.event.as_str() {
         "pusher:connection_established" => match data["socket_id"].as_str() {

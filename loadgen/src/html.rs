@@ -162,7 +162,8 @@ mod tests {
     /// Goal: a report has both charts, loads nothing from elsewhere, and a server's words cannot become markup.
     #[test]
     fn a_page_is_self_contained() {
-        let mut report = Report { scenario: "fan-out".into(), ..Report::default() };
+        let mut report = Report::default();
+        report.begin("fan-out", &());
         let mut recorder = Recorder::new();
         for second in 1..4 {
             recorder.record(Measure::Delivery, 0, second * 1_000_000);

@@ -1,6 +1,6 @@
 //! A round: publishing for a while over HTTP, and waiting until everything has arrived or nothing arrives any more.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Rhythm;
 use crate::fleet::{Fleet, Totals};
@@ -52,10 +52,15 @@ impl Audience {
     /// Waits until all schedules are at their end and all that is expected has arrived, all subscribers are gone, or
     /// time is up.
     pub(crate) fn wait(self, fleet: &mut Fleet, before: &Counters, seconds: f64, bar: &Bar) -> Result<(), Failure> {
+        let mut last = (0, Instant::now());
         let is_over = |totals: &Totals| {
             let now = &totals.counters;
+            if now.delivered != last.0 {
+                last = (now.delivered, Instant::now());
+            }
+            let has_arrived = now.delivered - before.delivered >= self.expected(before, now);
             (self.subscribers > 0 && now.open[Group::Crowd as usize] == 0)
-                || (now.schedules_running == 0 && now.delivered - before.delivered >= self.expected(before, now))
+                || (now.schedules_running == 0 && (has_arrived || last.1.elapsed() > QUIET))
         };
         fleet.wait(Duration::from_secs_f64(seconds + DRAIN_SECONDS), bar, is_over)?;
         Ok(())
@@ -82,5 +87,7 @@ impl Audience {
     }
 }
 
+/// When nothing has arrived for so long after the last was published, the rest is lost.
+const QUIET: Duration = Duration::from_secs(3);
 /// How long events may be under way after the last was published.
 const DRAIN_SECONDS: f64 = 10.0;
