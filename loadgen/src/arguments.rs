@@ -1,6 +1,7 @@
 //! The command line: which scenario, with which fields, and what becomes of its report.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -8,10 +9,16 @@ use clap::{Parser, Subcommand};
 use crate::outcome::{Failure, Verdict};
 use crate::report::Report;
 use crate::scenario::Common;
+use crate::scenario::connection_storm::ConnectionStorm;
 use crate::scenario::fan_out::FanOut;
 use crate::scenario::floor::Floor;
 use crate::scenario::idle::Idle;
-use crate::{environment, floor_sender, worker};
+use crate::scenario::many_to_many::ManyToMany;
+use crate::scenario::presence_churn::PresenceChurn;
+use crate::scenario::publish::Publish;
+use crate::scenario::reconnect_storm::ReconnectStorm;
+use crate::scenario::slow_readers::SlowReaders;
+use crate::{environment, floor_sender, hdr, html, scenario_file, worker};
 
 /// Load generator for Relay and every other server of the Pusher Channels protocol.
 #[derive(Parser)]
@@ -24,8 +31,22 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     FanOut(Box<FanOut>),
+    ManyToMany(Box<ManyToMany>),
+    Publish(Box<Publish>),
+    ConnectionStorm(Box<ConnectionStorm>),
+    ReconnectStorm(Box<ReconnectStorm>),
+    PresenceChurn(Box<PresenceChurn>),
+    SlowReaders(Box<SlowReaders>),
     Idle(Box<Idle>),
     Floor(Box<Floor>),
+    /// Run what a scenario file (TOML) says; options after it override the file.
+    Run {
+        /// The file: `scenario = "fan-out"` and that scenario's options.
+        file: PathBuf,
+        /// Options of the scenario.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     #[command(hide = true)]
     Worker,
     #[command(hide = true)]
@@ -34,23 +55,63 @@ enum Command {
 
 /// Runs the command of this process's arguments.
 pub(crate) fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut command = Arguments::parse().command;
+    if let Command::Run { file, options } = &command {
+        match scenario_file::arguments(file) {
+            Ok(arguments) => {
+                let name = "relay-loadgen".to_owned();
+                command = Arguments::parse_from([vec![name], arguments, options.clone()].concat()).command;
+            }
+            Err(error) => {
+                note(&format!("relay-loadgen: {error}"));
+                return ExitCode::from(2);
+            }
+        }
+    }
     environment::raise_descriptors();
     let mut report = Report::default();
-    let (common, result) = match &arguments.command {
+    let (common, result) = match &command {
+        Command::Run { .. } => {
+            note("relay-loadgen: a scenario file cannot name another");
+            return ExitCode::from(2);
+        }
         Command::Worker => return role(worker::run()),
         Command::FloorSender => return role(floor_sender::run()),
-        Command::FanOut(fan_out) => {
-            report.begin("fan-out", fan_out);
-            (&fan_out.common, fan_out.run(&mut report))
+        Command::FanOut(scenario) => {
+            report.begin("fan-out", scenario);
+            (&scenario.common, scenario.run(&mut report))
         }
-        Command::Idle(idle) => {
-            report.begin("idle", idle);
-            (&idle.common, idle.run(&mut report))
+        Command::ManyToMany(scenario) => {
+            report.begin("many-to-many", scenario);
+            (&scenario.common, scenario.run(&mut report))
         }
-        Command::Floor(floor) => {
-            report.begin("floor", floor);
-            (&floor.common, floor.run(&mut report))
+        Command::Publish(scenario) => {
+            report.begin("publish", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::ConnectionStorm(scenario) => {
+            report.begin("connection-storm", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::ReconnectStorm(scenario) => {
+            report.begin("reconnect-storm", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::PresenceChurn(scenario) => {
+            report.begin("presence-churn", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::SlowReaders(scenario) => {
+            report.begin("slow-readers", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::Idle(scenario) => {
+            report.begin("idle", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::Floor(scenario) => {
+            report.begin("floor", scenario);
+            (&scenario.common, scenario.run(&mut report))
         }
     };
     finish(&mut report, common, result)
@@ -74,6 +135,18 @@ fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> 
             Some(text)
         }
     };
+    if let Some(thresholds) = common.fail_if.as_ref().filter(|_| failure.is_none()) {
+        thresholds.check(report);
+    }
+    let files = [
+        common.hdr.as_ref().map(|path| (path, hdr::write(path, &report.times))),
+        common.html.as_ref().map(|path| (path, html::write(path, report))),
+    ];
+    for (path, written) in files.into_iter().flatten() {
+        if let Err(error) = written {
+            report.problem(Verdict::Failed, format!("cannot write {}: {error}", path.display()));
+        }
+    }
     let text = if common.json { format!("{:#}\n", report.json()) } else { report.text() };
     // A closed pipe is not ours to report.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());

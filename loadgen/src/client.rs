@@ -92,6 +92,8 @@ pub(crate) enum Meaning {
     Subscribed,
     /// Someone else joined; the text is the whole `data`.
     MemberAdded(String),
+    /// Someone else left.
+    MemberRemoved(String),
     Error(String),
     Ping,
     /// Nothing to act on.
@@ -110,9 +112,9 @@ pub(crate) fn read_event(message: &[u8]) -> Meaning {
     let Ok(event) = serde_json::from_slice::<Event>(message) else {
         return Meaning::Error("text that is not an event".into());
     };
-    let data = match &event.data {
-        serde_json::Value::String(text) => serde_json::from_str(text).unwrap_or(serde_json::Value::Null),
-        other => other.clone(),
+    let data = match event.data.as_str() {
+        Some(text) => serde_json::from_str(text).unwrap_or(serde_json::Value::Null),
+        None => event.data.clone(),
     };
     match event.event.as_str() {
         "pusher:connection_established" => match data["socket_id"].as_str() {
@@ -121,6 +123,7 @@ pub(crate) fn read_event(message: &[u8]) -> Meaning {
         },
         "pusher_internal:subscription_succeeded" => Meaning::Subscribed,
         "pusher_internal:member_added" => Meaning::MemberAdded(event.data.as_str().unwrap_or_default().to_owned()),
+        "pusher_internal:member_removed" => Meaning::MemberRemoved(event.data.as_str().unwrap_or_default().to_owned()),
         "pusher:error" | "pusher:subscription_error" => Meaning::Error(error_text(&data)),
         "pusher:ping" => Meaning::Ping,
         _ => Meaning::Other,

@@ -2,21 +2,19 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{RecvFlags, sockopt};
 
-use crate::client::{Connection, Kept, Meaning, Phase, Upgrade, read_event, read_upgrade};
+use crate::client::{Connection, Phase, Upgrade, read_upgrade};
 use crate::clock::now_ns;
 use crate::frame::{self, Decoded};
-use crate::ledger::Arrived;
-use crate::messages::{ConnectOrder, Group, Measure};
+use crate::messages::{Back, ConnectOrder, Group};
 use crate::poll::Token;
+use crate::receive::Receiver;
 use crate::schedule::Schedule;
-use crate::stamp::Stamp;
+use crate::socket::{Ended, Mask, connect, flush, hint, say, send};
 use crate::worker::Shared;
 
 /// All connections of a worker.
@@ -28,7 +26,7 @@ pub(crate) struct Crowd {
     joining_count: u64,
     waves: Vec<Wave>,
     buffer: Vec<u8>,
-    mask: u32,
+    mask: Mask,
     /// Shared by reads that ended in the middle of a frame.
     scratch: Vec<u8>,
 }
@@ -37,10 +35,16 @@ pub(crate) struct Crowd {
 struct Wave {
     order: ConnectOrder,
     schedule: Schedule,
+    /// Where they do not follow from the order: those that come back.
+    numbers: Option<Vec<u32>>,
 }
 
-/// Why a connection is at its end; `None` in its place means that it goes on.
-type Ended = Option<String>;
+/// Whether a connection could be spoken on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Spoke {
+    Sent,
+    Gone,
+}
 
 impl Crowd {
     pub(crate) fn new() -> Self {
@@ -52,7 +56,7 @@ impl Crowd {
             joining_count: 0,
             waves: Vec::new(),
             buffer: vec![0; READ_BYTES],
-            mask: 0x9e37_79b9,
+            mask: Mask::new(),
             scratch: Vec::new(),
         }
     }
@@ -60,7 +64,23 @@ impl Crowd {
     /// Begins to open connections.
     pub(crate) fn begin(&mut self, order: ConnectOrder) {
         let schedule = Schedule::new(order.start_ns, order.interval_ns, order.count);
-        self.waves.push(Wave { order, schedule });
+        self.waves.push(Wave { order, schedule, numbers: None });
+    }
+
+    /// Begins to open connections with these numbers again.
+    pub(crate) fn begin_again(&mut self, group: Group, numbers: Vec<u32>, back: Back) {
+        let count = numbers.len() as u64;
+        let order = ConnectOrder {
+            group,
+            first: 0,
+            stride: 0,
+            count,
+            start_ns: now_ns(),
+            interval_ns: back.interval_ns,
+            in_flight_max: back.in_flight_max,
+        };
+        let schedule = Schedule::new(order.start_ns, order.interval_ns, count);
+        self.waves.push(Wave { order, schedule, numbers: Some(numbers) });
     }
 
     pub(crate) fn waves_running(&self) -> u64 {
@@ -69,8 +89,8 @@ impl Crowd {
 
     /// When there is something to do without an event.
     pub(crate) fn next_ns(&self, shared: &Shared) -> Option<u64> {
-        let wave = self.waves.first().filter(|wave| self.joining_count < wave.order.in_flight_max);
-        let due = wave.and_then(|wave| wave.schedule.next_ns());
+        let open = self.waves.iter().filter(|wave| self.joining_count < wave.order.in_flight_max);
+        let due = open.filter_map(|wave| wave.schedule.next_ns()).min();
         let front = self.joining.front().and_then(|key| self.alive(*key));
         let timeout = front.map(|connection| connection.due_ns + shared.plan.join_timeout_ns);
         [due, timeout].into_iter().flatten().min()
@@ -79,25 +99,34 @@ impl Crowd {
     /// Opens what is due and gives up what takes too long.
     pub(crate) fn run_schedule(&mut self, shared: &mut Shared) -> io::Result<()> {
         self.expire(shared);
-        let mut budget = CONNECTS_PER_TURN;
-        while let Some(wave) = self.waves.first_mut() {
-            let Some(due_ns) = wave.schedule.next_ns() else {
-                self.waves.remove(0);
-                continue;
-            };
-            let now = now_ns();
-            if due_ns > now || self.joining_count >= wave.order.in_flight_max || budget == 0 {
-                return Ok(());
+        self.waves.retain(|wave| wave.schedule.next_ns().is_some());
+        for wave in 0..self.waves.len() {
+            for _ in 0..CONNECTS_PER_TURN {
+                if !self.open_next(wave, shared)? {
+                    break;
+                }
             }
-            budget -= 1;
-            let number = wave.order.first + wave.schedule_done() * wave.order.stride;
-            let group = wave.order.group;
-            // Without a schedule, a connection is due when there is room for it.
-            let due_ns = if wave.order.interval_ns > 0.0 { due_ns } else { now };
-            wave.schedule.advance();
-            self.open(u32::try_from(number).unwrap_or(u32::MAX), group, due_ns, shared)?;
         }
         Ok(())
+    }
+
+    /// Opens the next connection of a wave if it is due and there is room for it.
+    fn open_next(&mut self, wave: usize, shared: &mut Shared) -> io::Result<bool> {
+        let wave = &mut self.waves[wave];
+        let now = now_ns();
+        let Some(due_ns) = wave.schedule.next_ns().filter(|due_ns| *due_ns <= now) else { return Ok(false) };
+        if self.joining_count >= wave.order.in_flight_max {
+            return Ok(false);
+        }
+        let done = wave.schedule.done();
+        let follows = u32::try_from(wave.order.first + done * wave.order.stride).unwrap_or(u32::MAX);
+        let listed = wave.numbers.as_ref().and_then(|numbers| numbers.get(usize::try_from(done).ok()?)).copied();
+        let group = wave.order.group;
+        // Without a schedule, a connection is due when there is room for it.
+        let due_ns = if wave.order.interval_ns > 0.0 { due_ns } else { now };
+        wave.schedule.advance();
+        self.open(listed.unwrap_or(follows), group, due_ns, shared)?;
+        Ok(true)
     }
 
     fn expire(&mut self, shared: &mut Shared) {
@@ -235,7 +264,12 @@ impl Crowd {
                 Decoded::Invalid(reason) => Some(reason.to_owned()),
                 Decoded::Frame { opcode, payload, consumed } => {
                     bytes = &bytes[consumed..];
-                    take_frame(connection, slot, opcode, payload, now, &mut self.mask, &mut self.joining_count, shared)
+                    let was_ready = connection.phase == Phase::Ready;
+                    let mask = &mut self.mask;
+                    let ended = Receiver { connection, slot, now, mask, shared }.take_frame(opcode, payload);
+                    let is_ready = connection.phase == Phase::Ready;
+                    self.joining_count -= u64::from(is_ready && !was_ready);
+                    ended
                 }
             };
             if ended.is_some() {
@@ -248,6 +282,56 @@ impl Crowd {
             connection.tidy();
         }
         None
+    }
+
+    /// The slots of all subscribed connections of the crowd, with their numbers.
+    pub(crate) fn slots(&self) -> Vec<(u32, u32)> {
+        let subscribed = |(slot, connection): (usize, &Option<Connection>)| {
+            let connection = connection
+                .as_ref()
+                .filter(|connection| connection.group == Group::Crowd && connection.phase == Phase::Ready)?;
+            Some((connection.number, u32::try_from(slot).ok()?))
+        };
+        let mut slots: Vec<_> = self.slots.iter().enumerate().filter_map(subscribed).collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    /// Sends a text message on the connection in this slot, if it still has this number and is subscribed.
+    pub(crate) fn speak(&mut self, (number, slot): (u32, u32), text: &[u8], shared: &mut Shared) -> Spoke {
+        let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return Spoke::Gone };
+        if connection.number != number || connection.phase != Phase::Ready {
+            return Spoke::Gone;
+        }
+        match say(connection, frame::TEXT, text, &mut self.mask) {
+            None => Spoke::Sent,
+            Some(reason) => {
+                self.end(slot, &reason, shared);
+                Spoke::Gone
+            }
+        }
+    }
+
+    /// Makes a presence member leave and join again as somebody else.
+    pub(crate) fn change(&mut self, key: (u32, u32), sequence: u32, due_ns: u64, shared: &mut Shared) -> Spoke {
+        let (number, slot) = key;
+        let connection = self.slots.get(slot as usize).and_then(Option::as_ref);
+        let Some(kept) = connection.and_then(|connection| connection.kept.as_ref()) else { return Spoke::Gone };
+        let subscribe = shared.subscribe_message(number, sequence, &kept.socket_id, due_ns);
+        let channel = &shared.plan.channels[shared.channel_of(number)];
+        let leave = format!("{{\"event\":\"pusher:unsubscribe\",\"data\":{{\"channel\":\"{channel}\"}}}}");
+        for text in [leave, subscribe] {
+            if self.speak(key, text.as_bytes(), shared) == Spoke::Gone {
+                return Spoke::Gone;
+            }
+        }
+        let Some(connection) = self.slots[slot as usize].as_mut() else { return Spoke::Gone };
+        connection.phase = Phase::Subscribing;
+        connection.due_ns = due_ns;
+        shared.counters.subscribed[connection.group as usize] -= 1;
+        self.joining.push_back((slot, connection.generation));
+        self.joining_count += 1;
+        Spoke::Sent
     }
 
     /// Ends a connection and counts why.
@@ -284,223 +368,12 @@ impl Crowd {
     }
 }
 
-impl Wave {
-    fn schedule_done(&self) -> u64 {
-        self.schedule.done()
-    }
-}
-
-/// What a frame makes a connection do.
-#[expect(clippy::too_many_arguments, reason = "parts of the crowd that are borrowed one by one")]
-fn take_frame(
-    connection: &mut Connection,
-    slot: u32,
-    opcode: u8,
-    payload: &[u8],
-    now: u64,
-    mask: &mut u32,
-    joining_count: &mut u64,
-    shared: &mut Shared,
-) -> Ended {
-    match opcode {
-        frame::TEXT if connection.phase == Phase::Ready => take_event(connection, slot, payload, now, mask, shared),
-        frame::TEXT => {
-            let (was, ended) = (connection.phase, take_greeting(connection, payload, mask, shared));
-            if ended.is_none() && was != Phase::Ready && connection.phase == Phase::Ready {
-                *joining_count -= 1;
-                let measure = if connection.group == Group::Arrivals { Measure::Arrival } else { Measure::Join };
-                shared.recorder.record(measure, connection.due_ns, now);
-                shared.counters.joined += 1;
-                shared.counters.subscribed[connection.group as usize] += 1;
-                if connection.group == Group::Stalled {
-                    let token = Token::Connection(slot, connection.generation);
-                    let deaf = EventFlags::RDHUP | EventFlags::ET;
-                    return shared.poll.modify(&connection.socket, token, deaf).err().map(|error| error.to_string());
-                }
-            }
-            ended
-        }
-        frame::PING => say(connection, frame::PONG, payload, mask),
-        frame::CLOSE => {
-            let code = payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
-            Some(format!("closed by the server with {code}"))
-        }
-        frame::PONG => None,
-        _ => Some("binary frame".into()),
-    }
-}
-
-/// An event before the connection is subscribed.
-fn take_greeting(connection: &mut Connection, payload: &[u8], mask: &mut u32, shared: &mut Shared) -> Ended {
-    match (read_event(payload), connection.phase) {
-        (Meaning::Established { socket_id }, Phase::Greeting) => {
-            connection.phase = Phase::Subscribing;
-            let number = connection.number;
-            let message = shared.subscribe_message(number, &socket_id, connection.due_ns);
-            if shared.keeps_socket_id(number) {
-                connection.kept().socket_id = socket_id;
-            }
-            say(connection, frame::TEXT, message.as_bytes(), mask)
-        }
-        (Meaning::Subscribed, Phase::Subscribing) => {
-            connection.phase = Phase::Ready;
-            None
-        }
-        (Meaning::Error(text), _) => Some(text),
-        _ => None,
-    }
-}
-
-/// An event after the connection is subscribed: a published one as a rule.
-fn take_event(
-    connection: &mut Connection,
-    slot: u32,
-    payload: &[u8],
-    now: u64,
-    mask: &mut u32,
-    shared: &mut Shared,
-) -> Ended {
-    let channel = shared.channel_of(connection.number);
-    match shared.ledger.check(slot as usize, channel, payload) {
-        Arrived::InOrder(stamp) => shared.delivered(stamp, now),
-        Arrived::Late(stamp) => {
-            shared.counters.disordered += 1;
-            shared.delivered(stamp, now);
-        }
-        Arrived::Duplicate => shared.counters.duplicates += 1,
-        Arrived::WrongChannel => shared.counters.wrong_channel += 1,
-        Arrived::Damaged => shared.counters.damaged += 1,
-        Arrived::Foreign => shared.counters.foreign += 1,
-        Arrived::Other => return take_other(connection, payload, now, mask, shared),
-    }
-    None
-}
-
-#[cold]
-fn take_other(connection: &mut Connection, payload: &[u8], now: u64, mask: &mut u32, shared: &mut Shared) -> Ended {
-    match read_event(payload) {
-        Meaning::Error(text) => shared.reason(&text),
-        Meaning::Ping => return say(connection, frame::TEXT, PONG_EVENT, mask),
-        Meaning::MemberAdded(data) => {
-            let at = data.find("lg1.").unwrap_or(data.len());
-            if let Some(stamp) = Stamp::read(&data.as_bytes()[at..]).filter(|stamp| stamp.run == shared.plan.run) {
-                shared.delivered(stamp, now);
-            }
-        }
-        Meaning::Subscribed | Meaning::Established { .. } | Meaning::Other => {}
-    }
-    None
-}
-
-/// Sends one frame.
-fn say(connection: &mut Connection, opcode: u8, payload: &[u8], mask: &mut u32) -> Ended {
-    // Marsaglia's xorshift: a mask must differ from frame to frame, it need not be secret here.
-    *mask ^= *mask << 13;
-    *mask ^= *mask >> 17;
-    *mask ^= *mask << 5;
-    let mut bytes = Vec::with_capacity(payload.len() + 14);
-    frame::encode(opcode, payload, mask.to_be_bytes(), &mut bytes);
-    send(connection, &bytes)
-}
-
-fn send(connection: &mut Connection, bytes: &[u8]) -> Ended {
-    if let Some(kept) = connection.kept.as_mut().filter(|kept| !kept.outgoing.is_empty()) {
-        kept.outgoing.extend_from_slice(bytes);
-        return None;
-    }
-    match rustix::net::send(&connection.socket, bytes, SEND) {
-        Ok(length) if length == bytes.len() => None,
-        Ok(length) => {
-            connection.kept().outgoing.extend_from_slice(&bytes[length..]);
-            None
-        }
-        Err(Errno::AGAIN) => {
-            connection.kept().outgoing.extend_from_slice(bytes);
-            None
-        }
-        Err(error) => Some(format!("send: {error}")),
-    }
-}
-
-fn flush(connection: &mut Connection) -> Ended {
-    let Kept { outgoing, .. } = &mut **connection.kept.as_mut()?;
-    while !outgoing.is_empty() {
-        match rustix::net::send(&connection.socket, outgoing, SEND) {
-            Ok(length) => drop(outgoing.drain(..length)),
-            Err(Errno::AGAIN) => return None,
-            Err(error) => return Some(format!("send: {error}")),
-        }
-    }
-    connection.tidy();
-    None
-}
-
 fn stalled_event(flags: EventFlags) -> Ended {
     flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR).then(|| "stalled reader was closed".into())
 }
 
-/// A socket on its way to the server. On loopback every [`CONNECTIONS_PER_SOURCE`] connections have a source address
-/// of their own: the ports of one address end at some 28,000.
-fn connect(address: SocketAddr, number: u32, group: Group) -> Result<rustix::fd::OwnedFd, Errno> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket =
-        rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
-    // A reset leaves nothing behind, neither ports in TIME_WAIT nor half a minute of teardown.
-    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    if group == Group::Stalled {
-        sockopt::set_socket_recv_buffer_size(&socket, STALLED_RECEIVE_BYTES)?;
-    }
-    if let IpAddr::V4(ip) = address.ip()
-        && ip.is_loopback()
-    {
-        rustix::net::bind(&socket, &SocketAddr::from((source(number), 0)))?;
-    }
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
-    }
-}
-
-/// Source address of the connection with this number.
-fn source(number: u32) -> Ipv4Addr {
-    let source = number / CONNECTIONS_PER_SOURCE;
-    let last = u8::try_from(source % 254 + 1).expect("at most 254");
-    let [.., third] = (source / 254).to_be_bytes();
-    // 127.1.0.1 and up: 127.0.0.1 stays free for the rest of the machine.
-    Ipv4Addr::new(127, 1, third, last)
-}
-
-fn hint(error: Errno) -> &'static str {
-    match error {
-        Errno::MFILE => " (more --workers, or a higher `ulimit -n`)",
-        Errno::NFILE => " (fs.file-max is reached)",
-        Errno::ADDRNOTAVAIL => " (no free port towards this server: widen net.ipv4.ip_local_port_range)",
-        _ => " (the kernel has no memory for more sockets: see net.ipv4.tcp_mem)",
-    }
-}
-
 const EDGES: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
-const SEND: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 const READ_BYTES: usize = 64 * 1024;
 /// Bounds how long one busy connection keeps the others waiting.
 const READS_PER_EVENT: usize = 1024;
 const CONNECTS_PER_TURN: u32 = 32;
-const CONNECTIONS_PER_SOURCE: u32 = 4_000;
-const STALLED_RECEIVE_BYTES: usize = 4_096;
-const PONG_EVENT: &[u8] = br#"{"event":"pusher:pong","data":{}}"#;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: a million connections have source addresses in 127.0.0.0/8, at most 4,000 each.
-    #[test]
-    fn sources_are_loopback() {
-        let last = source(999_999);
-        assert_eq!(source(0), Ipv4Addr::new(127, 1, 0, 1));
-        assert_eq!(source(CONNECTIONS_PER_SOURCE - 1), source(0));
-        assert_ne!(source(CONNECTIONS_PER_SOURCE), source(0));
-        assert!(last.is_loopback());
-    }
-}

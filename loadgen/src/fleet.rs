@@ -55,7 +55,11 @@ impl Fleet {
         fleet.order_all(|index| {
             Some(Order::Begin(Box::new(Plan { worker: u32::try_from(index).unwrap_or(u32::MAX), ..plan.clone() })))
         })?;
-        Ok(fleet)
+        // Their first reports are what later ones are compared with.
+        match fleet.wait(Duration::from_secs(30), &Bar::hidden(), |_| true)? {
+            Waited::Reached => Ok(fleet),
+            Waited::TimedOut => Err(Failure::Run("the workers did not start within 30 s".into())),
+        }
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -196,6 +200,7 @@ impl Counters {
             (&mut self.refused, other.refused),
             (&mut self.schedules_running, other.schedules_running),
             (&mut self.changes, other.changes),
+            (&mut self.removals, other.removals),
         ] {
             *sum += more;
         }

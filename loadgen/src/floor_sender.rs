@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, sockopt};
 use rustix::thread::{ClockId, CpuSet, sched_setaffinity};
 use rustix::time::Timespec;
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,8 @@ fn serve() -> io::Result<()> {
     }
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // A coordinator that is killed meanwhile must not leave us waiting for ever.
+    sockopt::set_socket_timeout(&listener, sockopt::Timeout::Recv, Some(TIMEOUT))?;
     say(&Said::Listening { port: listener.local_addr()?.port() })?;
     let mut sockets = Vec::new();
     for _ in 0..setup.connections {

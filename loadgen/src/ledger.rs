@@ -119,7 +119,8 @@ impl Ledger {
         self.count(connection, channel, stamp)
     }
 
-    fn count(&mut self, connection: usize, channel: usize, stamp: Stamp) -> Arrived {
+    /// Judges a stamp of this run that came in another way than as an event's data.
+    pub(crate) fn count(&mut self, connection: usize, channel: usize, stamp: Stamp) -> Arrived {
         if stamp.run != self.run {
             return Arrived::Foreign;
         }

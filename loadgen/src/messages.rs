@@ -20,8 +20,12 @@ pub(crate) struct Plan {
     pub(crate) publishers: u32,
     /// Requests that a publisher may have unanswered.
     pub(crate) pipeline: usize,
+    /// Events that a closed loop may have on their way to subscribers; 0 means any number.
+    pub(crate) under_way_max: u64,
     /// Bytes of each event's `data`.
     pub(crate) payload_bytes: usize,
+    /// Members with numbers below this watch a presence channel: what they see is counted.
+    pub(crate) watchers: u32,
     /// A connection that is not subscribed after this long has failed.
     pub(crate) join_timeout_ns: u64,
 }
@@ -37,10 +41,10 @@ pub(crate) enum Order {
     Say(SayOrder),
     /// Presence members leave and join again.
     Churn(ChurnOrder),
-    /// Reset every connection of a group; with `reconnect_ns` they come back, spread over that time.
+    /// Reset every connection of a group; they may come back.
     Drop {
         group: Group,
-        reconnect_ns: Option<u64>,
+        back: Option<Back>,
     },
     /// Count latencies only of what is intended from this moment on.
     MeasureFrom {
@@ -95,23 +99,32 @@ pub(crate) struct PublishOrder {
     pub(crate) messages_per_tick: u32,
 }
 
+/// When connections that were reset open again.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Back {
+    /// Time between two of this worker's; 0 means as fast as they are answered.
+    pub(crate) interval_ns: f64,
+    pub(crate) in_flight_max: u64,
+}
+
 /// Client events by the clock.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct SayOrder {
-    /// Connections with these numbers speak; each is also the publisher of that number.
-    pub(crate) speakers: Vec<u32>,
+    /// The connections with numbers below this speak in turn; each is also the publisher of that number.
+    pub(crate) speakers: u32,
     pub(crate) start_ns: u64,
+    /// Time between two events of this worker.
     pub(crate) interval_ns: f64,
-    pub(crate) ticks: u64,
+    pub(crate) count: u64,
 }
 
-/// Members that leave and join.
+/// Members that leave and join again as somebody else, in turn.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct ChurnOrder {
     pub(crate) start_ns: u64,
     /// Time between two changes in this worker.
     pub(crate) interval_ns: f64,
-    pub(crate) changes: u64,
+    pub(crate) count: u64,
 }
 
 /// What is measured as a time.
@@ -167,8 +180,10 @@ pub(crate) struct Counters {
     pub(crate) accepted_by_channel: Vec<u64>,
     /// Schedules that are not at their end.
     pub(crate) schedules_running: u64,
-    /// Members that joined again, as the one who joined saw it.
+    /// Members whose change was confirmed to themselves.
     pub(crate) changes: u64,
+    /// Leaves that watchers saw.
+    pub(crate) removals: u64,
 }
 
 /// What a worker says.

@@ -78,13 +78,12 @@ fn check_socket(target: &Target) -> Result<(), Failure> {
     loop {
         match frame::decode(&conversation.received[begin..]) {
             Decoded::Frame { opcode: frame::TEXT, payload, .. } => {
-                return match read_event(payload) {
-                    Meaning::Established { .. } => Ok(()),
-                    Meaning::Error(text) => {
-                        Err(Failure::Run(format!("the server at {} refuses the key: {text}", target.address)))
-                    }
-                    other => Err(Failure::Run(format!("the server at {} greets with {other:?}", target.address))),
-                };
+                let meaning = read_event(payload);
+                if matches!(meaning, Meaning::Established { .. }) {
+                    return Ok(());
+                }
+                let said = if let Meaning::Error(text) = meaning { text } else { format!("{meaning:?}") };
+                return Err(Failure::Run(format!("the server at {} refuses the key: {said}", target.address)));
             }
             Decoded::Frame { .. } | Decoded::Invalid(_) => {
                 return Err(Failure::Run(format!("the server at {} is no Pusher server", target.address)));

@@ -47,6 +47,11 @@ impl Bar {
         Self { bar, counts, begin, last: Cell::new((now_ns(), begin)) }
     }
 
+    /// A bar for what takes no time worth watching.
+    pub(crate) fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), counts: Counts::Joins, begin: 0, last: Cell::new((0, 0)) }
+    }
+
     pub(crate) fn show(&self, totals: &Totals) {
         if self.bar.is_hidden() {
             return;

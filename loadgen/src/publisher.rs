@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use crate::answer::{Answer, read_answer};
 use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns};
 use crate::ledger::EVENT;
-use crate::messages::{Measure, PublishOrder};
+use crate::messages::{Group, Measure, PublishOrder};
 use crate::poll::Token;
 use crate::schedule::Schedule;
 use crate::stamp::Stamp;
@@ -32,6 +32,9 @@ pub(crate) struct Publisher {
     schedule: Schedule,
     messages_per_tick: u32,
     closed_loop: bool,
+    /// Events of this round, and what had arrived at this worker before it.
+    round_sent: u64,
+    round_delivered: u64,
     /// When a closed loop ends.
     end_ns: u64,
     /// Moments that have come, and how many events each still owes.
@@ -63,6 +66,8 @@ impl Publisher {
             schedule: Schedule::new(0, 0.0, 0),
             messages_per_tick: 1,
             closed_loop: false,
+            round_sent: 0,
+            round_delivered: 0,
             end_ns: 0,
             due: VecDeque::new(),
             sequences: vec![0; channels],
@@ -75,8 +80,10 @@ impl Publisher {
     }
 
     /// Takes up a new schedule; the publishers' ticks are spread over one interval.
-    pub(crate) fn begin(&mut self, order: &PublishOrder, publishers: u32) {
-        let offset = order.interval_ns * f64::from(self.id) / f64::from(publishers.max(1));
+    pub(crate) fn begin(&mut self, order: &PublishOrder, shared: &Shared) {
+        let offset = order.interval_ns * f64::from(self.id) / f64::from(shared.plan.publishers.max(1));
+        self.round_sent = 0;
+        self.round_delivered = shared.counters.delivered;
         self.closed_loop = order.interval_ns <= 0.0;
         let ticks = if self.closed_loop { 1 } else { order.ticks };
         self.schedule = Schedule::new(order.start_ns + offset as u64, order.interval_ns, ticks);
@@ -87,6 +94,24 @@ impl Publisher {
 
     pub(crate) fn is_running(&self) -> bool {
         self.schedule.next_ns().is_some() || !self.due.is_empty() || !self.outstanding.is_empty()
+    }
+
+    /// Whether it must be looked at in every turn, since it waits for deliveries and not for the clock.
+    pub(crate) fn waits_for_deliveries(&self) -> bool {
+        self.closed_loop && !self.due.is_empty()
+    }
+
+    /// In a closed loop: whether as many events are on their way to subscribers as may be. Seen from this worker alone:
+    /// the others' publishers send as this one does, and their subscribers get what its own get.
+    fn is_far_ahead(&self, shared: &Shared) -> bool {
+        let subscribers = shared.counters.subscribed[Group::Crowd as usize];
+        if !self.closed_loop || shared.plan.under_way_max == 0 || subscribers == 0 {
+            return false;
+        }
+        let arrived =
+            (shared.counters.delivered - self.round_delivered) * shared.plan.channels.len() as u64 / subscribers;
+        let sent = self.round_sent * u64::from(shared.plan.publishers);
+        sent >= arrived + shared.plan.under_way_max
     }
 
     /// When there is something to do without an event.
@@ -124,7 +149,7 @@ impl Publisher {
         if self.closed_loop && now >= self.end_ns {
             self.due.clear();
         }
-        while self.socket.is_some() && self.outstanding.len() < shared.plan.pipeline {
+        while self.socket.is_some() && self.outstanding.len() < shared.plan.pipeline && !self.is_far_ahead(shared) {
             let Some((intended, owed)) = self.due.front_mut() else { break };
             let intended_ns = if self.closed_loop { now } else { *intended };
             *owed -= 1;
@@ -156,6 +181,7 @@ impl Publisher {
         shared.signer.request("POST", "/events", "", body, &mut self.outgoing);
         self.outstanding.push_back(Outstanding { intended_ns, sent_ns, channel });
         shared.counters.sent += 1;
+        self.round_sent += 1;
     }
 
     fn connect(&mut self, shared: &mut Shared) {

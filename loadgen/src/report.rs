@@ -59,6 +59,12 @@ impl Report {
         self.problems.iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::Passed)
     }
 
+    /// Problems and notes, each with its kind.
+    pub(crate) fn remarks(&self) -> Vec<(&'static str, String)> {
+        let problems = self.problems.iter().map(|(verdict, text)| (verdict.name(), text.clone()));
+        problems.chain(self.notes.iter().map(|note| ("note", note.clone()))).collect()
+    }
+
     /// Adds what was counted about deliveries, and what is wrong with them.
     pub(crate) fn deliveries(&mut self, before: &Counters, after: &Counters, expected: u64) {
         let delivered = after.delivered - before.delivered;

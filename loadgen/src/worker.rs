@@ -9,12 +9,13 @@ use rustix::io::Errno;
 
 use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns, thread_cpu_ns};
 use crate::crowd::Crowd;
-use crate::ledger::Ledger;
+use crate::ledger::{Arrived, Ledger};
 use crate::messages::{Counters, Measure, Order, Plan, Progress, Report};
 use crate::poll::{self, Poll, Token};
 use crate::process;
 use crate::publisher::Publisher;
 use crate::recorder::Recorder;
+use crate::speech::Speech;
 use crate::stamp::Stamp;
 use crate::target::Signer;
 
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) signer: Signer,
     /// The request that opens each WebSocket.
     pub(crate) upgrade: Vec<u8>,
+    /// When members began to change.
+    churn_from_ns: Option<u64>,
     /// Space for one request body.
     pub(crate) body: Vec<u8>,
 }
@@ -41,6 +44,7 @@ impl Shared {
             ledger: Ledger::new(plan.run, plan.publishers, plan.payload_bytes, &plan.channels),
             signer: Signer::new(&plan.target),
             upgrade: plan.target.upgrade_request(),
+            churn_from_ns: None,
             body: Vec::new(),
             plan,
             poll,
@@ -55,8 +59,28 @@ impl Shared {
         *reasons.entry(name.to_owned()).or_default() += 1;
     }
 
-    /// An event arrived for the first time.
-    pub(crate) fn delivered(&mut self, stamp: Stamp, now: u64) {
+    /// Counts what an event turned out to be.
+    pub(crate) fn count(&mut self, arrived: Arrived, now: u64) {
+        match arrived {
+            Arrived::InOrder(stamp) => self.delivered(stamp, now),
+            Arrived::Late(stamp) => {
+                self.counters.disordered += 1;
+                self.delivered(stamp, now);
+            }
+            Arrived::Duplicate => self.counters.duplicates += 1,
+            Arrived::WrongChannel => self.counters.wrong_channel += 1,
+            Arrived::Damaged => self.counters.damaged += 1,
+            Arrived::Foreign => self.counters.foreign += 1,
+            Arrived::Other => {}
+        }
+    }
+
+    /// Whether what was due then is a change of a member and not its first subscription.
+    pub(crate) fn is_change(&self, due_ns: u64) -> bool {
+        self.churn_from_ns.is_some_and(|from_ns| due_ns >= from_ns)
+    }
+
+    fn delivered(&mut self, stamp: Stamp, now: u64) {
         self.counters.delivered += 1;
         self.recorder.record(Measure::Delivery, stamp.intended_ns, now);
     }
@@ -73,13 +97,12 @@ impl Shared {
 
     /// The message by which a connection subscribes its channel, signed where the channel's name asks for it. A
     /// presence member's id is a stamp: so the others can tell how long the news of it took.
-    pub(crate) fn subscribe_message(&self, number: u32, socket_id: &str, intended_ns: u64) -> String {
+    pub(crate) fn subscribe_message(&self, number: u32, sequence: u32, socket_id: &str, intended_ns: u64) -> String {
         let index = self.channel_of(number);
         let channel = &self.plan.channels[index];
         if channel.starts_with("presence-") {
             let channel_index = u32::try_from(index).expect("below 2^24");
-            let stamp =
-                Stamp { run: self.plan.run, publisher: number, sequence: 0, intended_ns, channel: channel_index };
+            let stamp = Stamp { run: self.plan.run, publisher: number, sequence, intended_ns, channel: channel_index };
             let mut user = Vec::new();
             stamp.write(0, &mut user);
             let data = format!("{{\"user_id\":\"{}\"}}", String::from_utf8_lossy(&user));
@@ -103,6 +126,7 @@ struct Worker {
     shared: Shared,
     crowd: Crowd,
     publishers: Vec<Publisher>,
+    speeches: Vec<Speech>,
     orders: OrderLines,
     progress_ns: u64,
     flushed_second: u64,
@@ -136,7 +160,8 @@ fn work() -> io::Result<()> {
     };
     let crowd = Crowd::new();
     let shared = Shared::new(plan, poll);
-    Worker { shared, crowd, publishers: Vec::new(), orders, progress_ns: 0, flushed_second: 0 }.work()
+    Worker { shared, crowd, publishers: Vec::new(), speeches: Vec::new(), orders, progress_ns: 0, flushed_second: 0 }
+        .work()
 }
 
 impl Worker {
@@ -147,16 +172,21 @@ impl Worker {
             }
             self.crowd.run_schedule(&mut self.shared)?;
             for publisher in &mut self.publishers {
-                if publisher.next_ns().is_some_and(|next| next <= now_ns()) {
+                if publisher.waits_for_deliveries() || publisher.next_ns().is_some_and(|next| next <= now_ns()) {
                     publisher.run_schedule(&mut self.shared);
                 }
             }
+            for speech in &mut self.speeches {
+                speech.run_schedule(&mut self.crowd, &mut self.shared);
+            }
+            self.speeches.retain(|speech| speech.next_ns().is_some());
             let now = now_ns();
             if now >= self.progress_ns {
                 self.report(now)?;
             }
             let publisher = self.publishers.iter().filter_map(Publisher::next_ns).min();
-            let due = [self.crowd.next_ns(&self.shared), publisher].into_iter().flatten().min();
+            let speech = self.speeches.iter().filter_map(Speech::next_ns).min();
+            let due = [self.crowd.next_ns(&self.shared), publisher, speech].into_iter().flatten().min();
             self.shared.poll.wait(due.unwrap_or(u64::MAX).min(self.progress_ns), now_ns())?;
             if !self.handle_events()? {
                 return Ok(());
@@ -194,12 +224,19 @@ impl Worker {
                         self.publishers.push(Publisher::new(*id, slot, self.shared.plan.channels.len()));
                         self.publishers.len() - 1
                     });
-                    self.publishers[at].begin(&order, self.shared.plan.publishers);
+                    self.publishers[at].begin(&order, &self.shared);
                 }
             }
-            Order::Say(_) | Order::Churn(_) => {}
-            Order::Drop { group, reconnect_ns: _ } => {
-                self.crowd.drop_group(group, &mut self.shared);
+            Order::Say(order) => self.speeches.push(Speech::say(&order, &self.crowd)),
+            Order::Churn(order) => {
+                self.shared.churn_from_ns = Some(order.start_ns);
+                self.speeches.push(Speech::churn(&order, &self.crowd, &self.shared));
+            }
+            Order::Drop { group, back } => {
+                let numbers = self.crowd.drop_group(group, &mut self.shared);
+                if let Some(back) = back {
+                    self.crowd.begin_again(group, numbers, back);
+                }
             }
             Order::MeasureFrom { at_ns } => self.shared.recorder.from_ns = at_ns,
         }
@@ -209,7 +246,7 @@ impl Worker {
     fn report(&mut self, now: u64) -> io::Result<()> {
         self.progress_ns = now + PROGRESS_NS;
         let running = self.publishers.iter().filter(|publisher| publisher.is_running()).count() as u64;
-        self.shared.counters.schedules_running = running + self.crowd.waves_running();
+        self.shared.counters.schedules_running = running + self.crowd.waves_running() + self.speeches.len() as u64;
         let second = now / SECOND_NS;
         // Writing histograms takes a while, so it is rare while they are being filled.
         let flush = second != self.flushed_second || self.shared.counters.schedules_running == 0;

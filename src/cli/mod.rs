@@ -13,6 +13,7 @@ use crate::server::ServeError;
 use crate::store::{Missing, Store, StoreError};
 
 mod app;
+mod bench;
 mod dev;
 mod doctor;
 mod logging;
@@ -45,6 +46,8 @@ enum Command {
     /// Make, list and revoke tokens, also while the server runs.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Put load on a server and measure it: runs relay-loadgen.
+    Bench(bench::BenchArguments),
     /// Print the version.
     Version,
 }
@@ -88,6 +91,9 @@ enum CommandError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The load generator is not there.
+    #[error("{}", bench::explain(.program, .error))]
+    Bench { program: PathBuf, error: io::Error },
     /// The command line itself is wrong.
     #[error("{0}")]
     Usage(String),
@@ -102,7 +108,9 @@ impl CommandError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Store(StoreError::Invalid(_)) => ExitCode::from(2),
-            Self::Store(_) | Self::Serve(_) | Self::Unfit(_) | Self::Output(_) => ExitCode::from(1),
+            Self::Store(_) | Self::Serve(_) | Self::Unfit(_) | Self::Bench { .. } | Self::Output(_) => {
+                ExitCode::from(1)
+            }
         }
     }
 }
@@ -125,6 +133,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::App(command) => app::run(command),
         Command::Token(command) => token::run(command),
+        Command::Bench(arguments) => bench::bench(&arguments),
         Command::Version => print(concat!("relay ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     match done {

@@ -1,20 +1,17 @@
 //! `fan-out`: publishers send events over signed HTTP to channels with many subscribers.
 
-use std::time::Duration;
-
 use clap::Args;
 use serde::Serialize;
 
 use super::floor::{FloorSide, Mode};
+use super::round::Audience;
 use super::{Common, Needs, Rhythm, WaveOfConnections, channel_names};
-use crate::fleet::{Fleet, Totals};
 use crate::messages::{Counters, Group, Measure};
 use crate::outcome::{Failure, Verdict};
 use crate::preflight::Proof;
 use crate::process::Watched;
-use crate::progress::{Bar, Counts};
 use crate::report::Report;
-use crate::window::{Used, Window};
+use crate::window::Used;
 
 /// Events published over HTTP, delivered to many subscribers.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -46,6 +43,10 @@ pub(crate) struct FanOut {
     /// Requests that a publisher may have unanswered.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pipeline: usize,
+    /// Events that a closed loop may have on their way to subscribers, so that it saturates the server and does not
+    /// drown it; 0 means any number.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    events_under_way: u64,
     /// Seconds before the first round that are not counted.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     warmup_seconds: f64,
@@ -78,7 +79,9 @@ impl FanOut {
             channels: channel_names(&self.channel, self.channels)?,
             publishers: self.publishers,
             pipeline: self.pipeline.max(self.messages_per_tick as usize),
+            under_way_max: self.events_under_way,
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
+            watchers: 0,
             proof: Proof::KeyAndSecret,
         };
         let mut fleet = common.start(&needs, common.target()?)?;
@@ -93,7 +96,7 @@ impl FanOut {
         let mut floor = if self.floor { Some(self.start_floor(&needs, server)?) } else { None };
         if self.warmup_seconds > 0.0 {
             let rhythm = Rhythm { seconds: self.warmup_seconds, ..self.rhythm() };
-            self.round(&mut fleet, rhythm, "warm up", None)?;
+            self.audience().round(&mut fleet, rhythm, "warm up", None)?;
             if let Some(floor) = &mut floor {
                 floor.round(rhythm, Mode::Send)?;
                 floor.round(rhythm, Mode::Uring)?;
@@ -104,7 +107,7 @@ impl FanOut {
         let begun = fleet.totals().counters;
         let mut last = None;
         for _ in 0..self.rounds.max(1) {
-            let used = self.round(&mut fleet, self.rhythm(), "fan-out", server);
+            let used = self.audience().round(&mut fleet, self.rhythm(), "fan-out", server);
             let totals = fleet.totals();
             report.reasons.clone_from(&totals.counters.reasons);
             report.times.merge(&std::mem::take(&mut fleet.times));
@@ -146,50 +149,13 @@ impl FanOut {
         FloorSide::start(&self.common, &needs, core)
     }
 
-    /// Publishes for a while and waits until everything has arrived, or nothing arrives any more.
-    fn round(&self, fleet: &mut Fleet, rhythm: Rhythm, label: &str, server: Option<Watched>) -> Result<Used, Failure> {
-        let window = Window::open(fleet, server);
-        let before = window.before().counters.clone();
-        let events = rhythm.ticks() * u64::from(rhythm.messages_per_tick) * u64::from(rhythm.publishers);
-        let length = events.saturating_mul(self.subscribers) / self.channels as u64;
-        let bar = Bar::new(label, length, Counts::Deliveries, window.before());
-        rhythm.begin(fleet)?;
-        let is_over = |totals: &Totals| {
-            let now = &totals.counters;
-            now.open[Group::Crowd as usize] == 0
-                || now.schedules_running == 0 && now.delivered - before.delivered >= self.expected(&before, now)
-        };
-        let bound = Duration::from_secs_f64(rhythm.seconds + DRAIN_SECONDS);
-        fleet.wait(bound, &bar, is_over)?;
-        Ok(window.close(fleet))
-    }
-
-    /// Deliveries of what was accepted: each channel's events to each of its subscribers.
-    fn expected(&self, before: &Counters, after: &Counters) -> u64 {
-        let channels = self.channels as u64;
-        let accepted = after.accepted_by_channel.iter().enumerate();
-        accepted
-            .map(|(channel, accepted)| {
-                let accepted = accepted - before.accepted_by_channel.get(channel).copied().unwrap_or(0);
-                let channel = channel as u64;
-                accepted * (self.subscribers / channels + u64::from(channel < self.subscribers % channels))
-            })
-            .sum()
+    fn audience(&self) -> Audience {
+        Audience { subscribers: self.subscribers, channels: self.channels as u64, excluded: 0 }
     }
 
     fn summarize(&self, begun: &Counters, used: &Used, rounds: &Rounds, report: &mut Report) {
         let after = &used.after;
-        report.count("subscribers", self.subscribers);
-        report.count("published", after.accepted - begun.accepted);
-        report.count("refused", after.refused - begun.refused);
-        if after.refused > begun.refused {
-            report.problem(Verdict::Failed, format!("{} publishes were refused", after.refused - begun.refused));
-        }
-        let lost: u64 = after.lost[Group::Crowd as usize] - begun.lost[Group::Crowd as usize];
-        if lost > 0 {
-            report.problem(Verdict::Failed, format!("the server ended {lost} subscribers"));
-        }
-        report.deliveries(begun, after, self.expected(begun, after));
+        self.audience().report(begun, after, report);
         report.figure("deliveries-per-second", median(&rounds.per_second), "/s");
         used.report_server(report, "delivery-last-round", after.delivered - used.before.delivered);
         spread(report, "server-cpu-per-delivery", &rounds.server_ns, "ns");
@@ -254,6 +220,3 @@ fn spread(report: &mut Report, name: &str, values: &[f64], unit: &'static str) {
         report.figure(&format!("{name}-max{suffix}"), most, unit);
     }
 }
-
-/// How long events may be under way after the last was published.
-const DRAIN_SECONDS: f64 = 10.0;

@@ -61,7 +61,9 @@ impl Floor {
             channels: vec!["loadgen-fan-out".into()],
             publishers: 1,
             pipeline: 1,
+            under_way_max: 0,
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
+            watchers: 0,
             proof: Proof::KeyOnly,
         };
         let mut side = FloorSide::start(&self.common, &needs, self.floor_core)?;
@@ -126,9 +128,8 @@ impl FloorSide {
         };
         let mut sender = SenderProcess::start()?;
         sender.order(&setup)?;
-        let port = match sender.hear(Duration::from_secs(5))? {
-            Said::Listening { port } => port,
-            other => return Err(Failure::Run(format!("the floor's sender said {other:?}"))),
+        let Said::Listening { port } = sender.hear(Duration::from_secs(5))? else {
+            return Err(Failure::Run("the floor's sender is confused".into()));
         };
         let target = Target::new(&format!("ws://127.0.0.1:{port}"), "1", "floor", "floor")?;
         let mut fleet = common.start_without_check(needs, target)?;

@@ -52,7 +52,9 @@ impl Idle {
             channels: channel_names(&self.channel, self.channels)?,
             publishers: 1,
             pipeline: 16,
+            under_way_max: 0,
             payload_bytes: STAMP_BYTES,
+            watchers: 0,
             proof: if self.publish > 0 { Proof::KeyAndSecret } else { Proof::KeyOnly },
         };
         let mut fleet = common.start(&needs, common.target()?)?;
@@ -74,7 +76,8 @@ impl Idle {
         std::mem::swap(&mut report.times, &mut fleet.times);
 
         let bar = Bar::new("hold", self.connections, Counts::Joins, &fleet.totals());
-        fleet.wait(Duration::from_secs_f64(self.hold_seconds), &bar, |_| false)?;
+        let hold = Duration::from_secs_f64(self.hold_seconds);
+        fleet.wait(hold, &bar, |totals| totals.counters.open[Group::Crowd as usize] == 0)?;
         let held = fleet.totals().counters;
         let open = held.subscribed[Group::Crowd as usize];
         report.count("still-subscribed-after-hold", open);
@@ -95,7 +98,7 @@ impl Idle {
     }
 
     fn publish_to_all(&self, fleet: &mut crate::fleet::Fleet, open: u64, report: &mut Report) -> Result<(), Failure> {
-        if self.publish == 0 {
+        if self.publish == 0 || open == 0 {
             return Ok(());
         }
         let before = fleet.totals().counters;

@@ -16,10 +16,18 @@ use crate::process::Watched;
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
 use crate::target::Target;
+use crate::threshold::Thresholds;
 
+pub(crate) mod connection_storm;
 pub(crate) mod fan_out;
 pub(crate) mod floor;
 pub(crate) mod idle;
+pub(crate) mod many_to_many;
+pub(crate) mod presence_churn;
+pub(crate) mod publish;
+pub(crate) mod reconnect_storm;
+pub(crate) mod round;
+pub(crate) mod slow_readers;
 
 /// Options of every scenario.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -67,7 +75,7 @@ pub(crate) struct Common {
     pub(crate) html: Option<PathBuf>,
     /// End with code 99 unless all of these hold, e.g. 'p99<50ms,loss=0'.
     #[arg(long, value_name = "CONDITIONS", help_heading = "Report")]
-    pub(crate) fail_if: Option<String>,
+    pub(crate) fail_if: Option<Thresholds>,
 }
 
 /// What a scenario asks of the fleet.
@@ -76,7 +84,11 @@ pub(crate) struct Needs {
     pub(crate) channels: Vec<String>,
     pub(crate) publishers: u32,
     pub(crate) pipeline: usize,
+    /// See [`Plan::under_way_max`].
+    pub(crate) under_way_max: u64,
     pub(crate) payload_bytes: usize,
+    /// Members that only watch, in a presence channel.
+    pub(crate) watchers: u32,
     pub(crate) proof: Proof,
 }
 
@@ -111,7 +123,9 @@ impl Common {
             channels: needs.channels.clone(),
             publishers: needs.publishers,
             pipeline: needs.pipeline.max(1),
+            under_way_max: needs.under_way_max,
             payload_bytes: needs.payload_bytes,
+            watchers: needs.watchers,
             join_timeout_ns: (self.connect_timeout_seconds * SECOND_NS as f64) as u64,
         };
         Fleet::start(&plan, workers)
@@ -160,7 +174,8 @@ impl Common {
             report.problem(Verdict::Failed, format!("only {joined} of {} connections were subscribed", wave.count));
         }
         if joined == 0 {
-            let why = totals.counters.reasons.iter().max_by_key(|(_, count)| **count);
+            let earlier = |reason: &String| before.counters.reasons.get(reason).copied().unwrap_or(0);
+            let why = totals.counters.reasons.iter().max_by_key(|(reason, count)| **count - earlier(reason));
             let why = why.map_or("no answer", |(reason, _)| reason);
             return Err(Failure::Run(format!("not one connection was subscribed: {why}")));
         }
@@ -227,6 +242,11 @@ impl Rhythm {
         ((self.seconds * SECOND_NS as f64 / self.interval_ns()) as u64).max(1)
     }
 
+    /// Events of all publishers together.
+    pub(crate) fn events(self) -> u64 {
+        self.ticks() * u64::from(self.messages_per_tick) * u64::from(self.publishers)
+    }
+
     /// Orders the workers to publish: publisher `p` is played by worker `p mod workers`. Begins a moment from now.
     pub(crate) fn begin(self, fleet: &mut Fleet) -> Result<u64, Failure> {
         let workers = u32::try_from(fleet.workers()).unwrap_or(1);
@@ -259,7 +279,7 @@ pub(crate) fn channel_names(base: &str, count: usize) -> Result<Vec<String>, Fai
     }
 }
 
-const LEAD_NS: u64 = 50 * MILLISECOND_NS;
+pub(crate) const LEAD_NS: u64 = 50 * MILLISECOND_NS;
 /// For standard streams, epoll, timer, publishers and what the server's library may open.
 const DESCRIPTORS_KEPT: u64 = 64;
 const WORKERS_MAX: usize = 512;

@@ -1,0 +1,96 @@
+//! `connection-storm`: many connections within a short time, each subscribed, then held.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Common, Needs, WaveOfConnections, channel_names};
+use crate::messages::{Group, Measure};
+use crate::outcome::{Failure, Verdict};
+use crate::preflight::Proof;
+use crate::process::Watched;
+use crate::progress::{Bar, Counts};
+use crate::report::Report;
+use crate::stamp::STAMP_BYTES;
+use crate::window::Window;
+
+/// Connections that all come within a short time.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct ConnectionStorm {
+    /// Connections in all.
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    target_connections: u64,
+    /// Seconds over which they are begun, whether the server keeps up or not; 0 means as fast as they are answered.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    ramp_seconds: f64,
+    /// Seconds to hold them.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    hold_seconds: f64,
+    /// Channel that all subscribe; `private-` and `presence-` names are signed.
+    #[arg(long, value_name = "NAME", default_value = "loadgen-storm")]
+    channel: String,
+    /// Channels: connection i subscribes number i mod N.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    channels: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) common: Common,
+}
+
+impl ConnectionStorm {
+    /// Runs it.
+    pub(crate) fn run(&self, report: &mut Report) -> Result<(), Failure> {
+        let common = &self.common;
+        let server = common.server()?;
+        let signed = self.channel.starts_with("private-") || self.channel.starts_with("presence-");
+        let needs = Needs {
+            connections: self.target_connections,
+            channels: channel_names(&self.channel, self.channels)?,
+            publishers: 1,
+            pipeline: 1,
+            under_way_max: 0,
+            payload_bytes: STAMP_BYTES,
+            watchers: 0,
+            proof: if signed { Proof::KeyAndSecret } else { Proof::KeyOnly },
+        };
+        let mut fleet = common.start(&needs, common.target()?)?;
+        let window = Window::open(&fleet, server);
+        let per_second = if self.ramp_seconds > 0.0 { self.target_connections as f64 / self.ramp_seconds } else { 0.0 };
+        let wave = WaveOfConnections {
+            label: "storm",
+            group: Group::Crowd,
+            first: 0,
+            count: self.target_connections,
+            per_second,
+        };
+        let connected = common.connect(&mut fleet, &wave, report);
+        let used = window.close(&fleet);
+        report.times.merge(&std::mem::take(&mut fleet.times));
+        let joined = used.after.joined;
+        report.count("attempted", used.after.attempted);
+        report.count("joined", joined);
+        report.count("failed", used.after.failed);
+        let rate = 100.0 * joined as f64 / used.after.attempted.max(1) as f64;
+        report.figure("connection-success-rate-percent", rate, "%");
+        report.figure("joins-per-second", joined as f64 / used.seconds, "/s");
+        used.report_server(report, "join", joined);
+        connected?;
+        let bar = Bar::new("hold", self.target_connections, Counts::Joins, &fleet.totals());
+        let crowd = Group::Crowd as usize;
+        fleet.wait(Duration::from_secs_f64(self.hold_seconds), &bar, |totals| totals.counters.open[crowd] == 0)?;
+        let held = fleet.totals().counters;
+        report.count("still-subscribed-after-hold", held.subscribed[crowd]);
+        if held.lost[crowd] > 0 {
+            report.problem(Verdict::Failed, format!("the server ended {} connections", held.lost[crowd]));
+        }
+        if let Some(memory) = server.and_then(Watched::memory) {
+            report.figure("server-resident-bytes", memory.resident as f64, "B");
+        }
+        report.reasons = held.reasons;
+        let times = std::mem::take(&mut report.times);
+        used.report_generator(&times, Measure::Join, report);
+        report.times = times;
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! `presence-churn`: members of presence channels leave and join again as somebody else, while others watch.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Common, LEAD_NS, Needs, WaveOfConnections, channel_names};
+use crate::clock::{SECOND_NS, now_ns};
+use crate::fleet::Totals;
+use crate::messages::{ChurnOrder, Group, Measure, Order};
+use crate::outcome::{Failure, Verdict};
+use crate::preflight::Proof;
+use crate::progress::{Bar, Counts};
+use crate::report::Report;
+use crate::stamp::STAMP_BYTES;
+use crate::window::Window;
+
+/// Members that come and go in presence channels.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct PresenceChurn {
+    /// Members that leave and join again, over all channels.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    members: u64,
+    /// Members that stay and must see every change of their channel, over all channels.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    watchers: u32,
+    /// Changes per second, each one leave and one join.
+    #[arg(long, value_name = "N", default_value_t = 50.0)]
+    changes_per_second: f64,
+    /// Seconds to change.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    duration_seconds: f64,
+    /// Presence channel.
+    #[arg(long, value_name = "NAME", default_value = "presence-loadgen")]
+    channel: String,
+    /// Channels: member i is in number i mod N. Servers allow some 100 members in each.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    channels: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) common: Common,
+}
+
+impl PresenceChurn {
+    /// Runs it.
+    pub(crate) fn run(&self, report: &mut Report) -> Result<(), Failure> {
+        let common = &self.common;
+        let server = common.server()?;
+        let connections = u64::from(self.watchers) + self.members;
+        if !self.channel.starts_with("presence-") || self.changes_per_second <= 0.0 || self.members == 0 {
+            let text = "--channel must begin with presence-, --members and --changes-per-second must be above 0";
+            return Err(Failure::Usage(text.into()));
+        }
+        if u64::from(self.watchers) % self.channels.max(1) as u64 != 0 {
+            return Err(Failure::Usage("--watchers must be a multiple of --channels".into()));
+        }
+        let needs = Needs {
+            connections,
+            channels: channel_names(&self.channel, self.channels)?,
+            publishers: u32::try_from(connections).unwrap_or(u32::MAX),
+            pipeline: 1,
+            under_way_max: 0,
+            payload_bytes: STAMP_BYTES,
+            watchers: self.watchers,
+            proof: Proof::KeyAndSecret,
+        };
+        let mut fleet = common.start(&needs, common.target()?)?;
+        let wave =
+            WaveOfConnections { label: "connect", group: Group::Crowd, first: 0, count: connections, per_second: 0.0 };
+        common.connect(&mut fleet, &wave, report)?;
+        // News of the last who joined may still be under way.
+        let bar = Bar::new("settle", 0, Counts::Joins, &fleet.totals());
+        fleet.wait(Duration::from_millis(600), &bar, |_| false)?;
+        drop(bar);
+        fleet.times.clear();
+        let window = Window::open(&fleet, server);
+        let before = window.before().counters.clone();
+        let changes = ((self.changes_per_second * self.duration_seconds) as u64).max(1);
+        let bar = Bar::new("churn", changes, Counts::Changes, window.before());
+        self.order(&mut fleet, changes)?;
+        let seen = u64::from(self.watchers) / self.channels as u64;
+        let is_over = |totals: &Totals| {
+            let now = &totals.counters;
+            let changed = now.changes - before.changes;
+            now.open[Group::Crowd as usize] == 0
+                || (now.schedules_running == 0
+                    && changed >= changes
+                    && now.delivered - before.delivered >= changed * seen
+                    && now.removals - before.removals >= changed * seen)
+        };
+        fleet.wait(Duration::from_secs_f64(self.duration_seconds + 10.0), &bar, is_over)?;
+        let used = window.close(&fleet);
+        report.reasons.clone_from(&used.after.reasons);
+        report.times = std::mem::take(&mut fleet.times);
+        let changed = used.after.changes - before.changes;
+        report.count("changes", changed);
+        report.figure("changes-per-second", changed as f64 / used.seconds, "/s");
+        if changed < changes {
+            report.problem(Verdict::Failed, format!("only {changed} of {changes} changes were confirmed"));
+        }
+        report.deliveries(&before, &used.after, changed * seen);
+        let removals = used.after.removals - before.removals;
+        report.count("removals-seen", removals);
+        if removals != changed * seen {
+            let text = format!("watchers saw {removals} leaves instead of {}", changed * seen);
+            report.problem(Verdict::Failed, text);
+        }
+        used.report_server(report, "change", changed);
+        let times = std::mem::take(&mut report.times);
+        used.report_generator(&times, Measure::Join, report);
+        report.times = times;
+        Ok(())
+    }
+
+    /// Every worker changes its own members, as many as its share of them.
+    fn order(&self, fleet: &mut crate::fleet::Fleet, changes: u64) -> Result<(), Failure> {
+        // Only workers that have members can change any: connection i is worker i's, modulo.
+        let workers = (fleet.workers() as u64).min(self.members);
+        let first = u64::from(self.watchers);
+        let start_ns = now_ns() + LEAD_NS;
+        let interval_ns = SECOND_NS as f64 * workers as f64 / self.changes_per_second;
+        let all = fleet.workers() as u64;
+        fleet.order_all(|index| {
+            let turn = (index as u64 + all - first % all) % all;
+            (turn < workers).then(|| {
+                Order::Churn(ChurnOrder {
+                    start_ns: start_ns + (interval_ns * turn as f64 / workers as f64) as u64,
+                    interval_ns,
+                    count: changes / workers + u64::from(turn < changes % workers),
+                })
+            })
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! `reconnect-storm`: all connections are reset at once while others arrive; then, if asked for, they all come back.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Common, Needs, WaveOfConnections, begin_wave};
+use crate::clock::SECOND_NS;
+use crate::fleet::{Fleet, Totals};
+use crate::histogram::milliseconds;
+use crate::messages::{Back, Group, Measure, Order};
+use crate::outcome::{Failure, Verdict};
+use crate::preflight::{self, Proof};
+use crate::progress::{Bar, Counts};
+use crate::report::Report;
+use crate::stamp::STAMP_BYTES;
+use crate::target::Target;
+use crate::window::Window;
+
+/// All connections reset at once, while others arrive.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct ReconnectStorm {
+    /// Connections that are reset.
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    connections: u64,
+    /// Connections that arrive meanwhile, per second.
+    #[arg(long, value_name = "N", default_value_t = 50.0)]
+    arrivals_per_second: f64,
+    /// Seconds of arrivals; the reset comes when a fifth of them is over.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    duration_seconds: f64,
+    /// All that were reset come back, spread over this many seconds; 0 means at once, without it they stay away.
+    #[arg(long, value_name = "SECONDS")]
+    reconnect_seconds: Option<f64>,
+    /// Channel that all subscribe.
+    #[arg(long, value_name = "NAME", default_value = "loadgen-reconnect")]
+    channel: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) common: Common,
+}
+
+impl ReconnectStorm {
+    /// Runs it.
+    pub(crate) fn run(&self, report: &mut Report) -> Result<(), Failure> {
+        let common = &self.common;
+        let server = common.server()?;
+        if self.arrivals_per_second <= 0.0 || self.duration_seconds <= 0.0 {
+            return Err(Failure::Usage("--arrivals-per-second and --duration-seconds must be above 0".into()));
+        }
+        let arrivals = ((self.arrivals_per_second * self.duration_seconds) as u64).max(1);
+        let needs = Needs {
+            connections: self.connections + arrivals,
+            channels: vec![self.channel.clone()],
+            publishers: 1,
+            pipeline: 1,
+            under_way_max: 0,
+            payload_bytes: STAMP_BYTES,
+            watchers: 0,
+            proof: Proof::KeyAndSecret,
+        };
+        let target = common.target()?;
+        let mut fleet = common.start(&needs, target.clone())?;
+        let wave =
+            |label, group, first, count, per_second| WaveOfConnections { label, group, first, count, per_second };
+        common.connect(&mut fleet, &wave("connect", Group::Crowd, 0, self.connections, 0.0), report)?;
+        fleet.times.clear();
+        let window = Window::open(&fleet, server);
+        let before = window.before().counters.clone();
+        let arriving = wave("storm", Group::Arrivals, self.connections, arrivals, self.arrivals_per_second);
+        begin_wave(&mut fleet, &arriving, common.in_flight)?;
+        let bar = Bar::new("storm", arrivals, Counts::Joins, window.before());
+        fleet.wait(Duration::from_secs_f64(self.duration_seconds / 5.0), &bar, |_| false)?;
+        self.reset(&mut fleet)?;
+        let right_ms = self.watch_counters(&mut fleet, &bar, &target)?;
+        let back = if self.reconnect_seconds.is_some() { self.connections } else { 0 };
+        let is_over = |totals: &Totals| {
+            let (now, then) = (&totals.counters, &before);
+            now.joined + now.failed >= then.joined + then.failed + arrivals + back
+        };
+        let bound =
+            self.duration_seconds + self.reconnect_seconds.unwrap_or(0.0) + common.connect_timeout_seconds + 5.0;
+        fleet.wait(Duration::from_secs_f64(bound), &bar, is_over)?;
+        let used = window.close(&fleet);
+        report.times = std::mem::take(&mut fleet.times);
+        report.reasons.clone_from(&used.after.reasons);
+        report.count("connections-reset", self.connections);
+        let joined = used.after.joined - before.joined;
+        report.count("joined-meanwhile", joined);
+        report.count("failed-meanwhile", used.after.failed - before.failed);
+        if joined < arrivals + back {
+            report
+                .problem(Verdict::Failed, format!("only {joined} of {} connections were subscribed", arrivals + back));
+        }
+        if let Some(arrival) = report.times.total(Measure::Arrival) {
+            let p99 = milliseconds(arrival, 99.0);
+            report.figure("arrival-p99-ms", p99, "ms");
+        }
+        match right_ms {
+            Counted::Right(milliseconds) => report.figure("counters-right-after-ms", milliseconds, "ms"),
+            Counted::Wrong(count) => {
+                let text = format!("10 s after the reset the server still counts {count} connections");
+                report.problem(Verdict::Failed, text);
+            }
+            Counted::Unknown(why) => report.notes.push(format!("the server's count of connections is unknown: {why}")),
+        }
+        used.report_server(report, "join", joined);
+        let times = std::mem::take(&mut report.times);
+        used.report_generator(&times, Measure::Arrival, report);
+        report.times = times;
+        Ok(())
+    }
+
+    fn reset(&self, fleet: &mut Fleet) -> Result<(), Failure> {
+        let workers = fleet.workers() as f64;
+        let back = self.reconnect_seconds.map(|seconds| Back {
+            interval_ns: seconds * SECOND_NS as f64 * workers / self.connections.max(1) as f64,
+            in_flight_max: self.common.in_flight.max(1),
+        });
+        fleet.order_all(|_| Some(Order::Drop { group: Group::Crowd, back }))
+    }
+
+    /// How long after the reset the server's count of subscribers is right.
+    fn watch_counters(&self, fleet: &mut Fleet, bar: &Bar, target: &Target) -> Result<Counted, Failure> {
+        let begin = Instant::now();
+        loop {
+            // Our side first: connections that arrive in between may only make the server's count greater.
+            fleet.wait(Duration::from_millis(50), bar, |_| true)?;
+            let open: u64 = fleet.totals().counters.open.iter().sum();
+            let counted = match subscribers(target, &self.channel) {
+                Ok(counted) => counted,
+                Err(why) => return Ok(Counted::Unknown(why)),
+            };
+            // Those that came since our last report.
+            let margin = self.arrivals_per_second as u64 + 1 + self.reconnect_seconds.map_or(0, |_| self.connections);
+            if counted <= open + margin {
+                return Ok(Counted::Right(begin.elapsed().as_secs_f64() * 1_000.0));
+            }
+            if begin.elapsed() > Duration::from_secs(10) {
+                return Ok(Counted::Wrong(counted));
+            }
+        }
+    }
+}
+
+enum Counted {
+    /// After so many milliseconds.
+    Right(f64),
+    Wrong(u64),
+    Unknown(String),
+}
+
+/// What the server says of a channel.
+fn subscribers(target: &Target, channel: &str) -> Result<u64, String> {
+    let path = format!("/channels/{channel}");
+    let (status, body) =
+        preflight::request(target, "GET", &path, "info=subscription_count", b"").map_err(|error| error.to_string())?;
+    if status != 200 {
+        return Err(format!("GET {path} answered {status}"));
+    }
+    let answer: serde_json::Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+    answer["subscription_count"].as_u64().ok_or_else(|| "no subscription_count in the answer".into())
+}
