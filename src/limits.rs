@@ -115,7 +115,8 @@ pub const MAIL_COST_BYTES: usize = 256;
 /// Slots of one shard's mailbox. What does not fit waits with its sender, in order.
 pub const MAILBOX_SLOTS: usize = 16 * 1024;
 
-/// Places of its channel table that a shard looks at for one page of a list of channels, and so in one turn.
+/// Places of its channel table that a shard looks at for one page of a list of channels, and for all pages that it
+/// makes in one millisecond.
 pub const LIST_PAGE_CHANNELS: usize = 2 * 1024;
 /// Bytes of lists of channels that one shard gathers at the same time; beyond it 503 (P-STAT-8).
 pub const GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;

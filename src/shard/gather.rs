@@ -1,8 +1,9 @@
 //! Questions over HTTP about channels, users and connections (P-HTTP-3 to P-HTTP-5, P-HTTP-8, P-HTTP-9).
 //!
 //! What a question is about belongs to one shard, which answers it whole; only the list of all channels is gathered
-//! from every shard. A shard tells its channels in pages, at most one page per turn, however many ask: the next page
-//! is asked for when the one before has come, and between two turns everything else goes on.
+//! from every shard. A shard tells its channels in pages, and looks at no more than one page's worth of places in a
+//! millisecond, however many ask: the next page is asked for when the one before has come, and between two turns
+//! everything else goes on.
 //!
 //! What must hold: a channel that is occupied from the beginning to the end of a gathering is listed once.
 
@@ -174,19 +175,41 @@ impl Shard {
         self.send(from, Body::Reply { request, reply: Reply::Whole(body) });
     }
 
-    /// Makes one page. Called once per turn.
-    pub(super) fn make_page(&mut self) {
-        let Some(AskedPage { from, request, app, prefix, index }) = self.asked_pages.pop_front() else { return };
-        let end = self.owned.capacity().min(index as usize + limits::LIST_PAGE_CHANNELS);
+    /// Makes pages until as many places of the table were looked at as one page may have; the rest waits for the next
+    /// millisecond, so that lists never take more than a part of the shard's time.
+    pub(super) fn make_pages(&mut self) {
+        if self.now.monotonic_ms < self.pages_due_ms {
+            return;
+        }
+        let mut places = limits::LIST_PAGE_CHANNELS;
+        while let Some(page) = self.asked_pages.pop_front() {
+            places = places.saturating_sub(self.make_page(&page, places).max(PAGE_PLACES_MIN));
+            if places == 0 {
+                self.pages_due_ms = self.now.monotonic_ms + 1;
+                return;
+            }
+        }
+    }
+
+    /// When the next page may be made, if one is asked for.
+    pub(super) fn next_page_ms(&self) -> Option<u64> {
+        (!self.asked_pages.is_empty()).then_some(self.pages_due_ms)
+    }
+
+    /// Makes one page from at most so many places; gives how many it looked at.
+    fn make_page(&mut self, asked: &AskedPage, places_max: usize) -> usize {
+        let start = asked.index as usize;
+        let end = self.owned.capacity().min(start + places_max).max(start);
         let mut channels = Vec::new();
-        for owned in (index as usize..end).filter_map(|index| self.owned.get(index)) {
+        for owned in (start..end).filter_map(|index| self.owned.get(index)) {
             let (key, counts) = (owned.key(), owned.counts());
-            if key.app == app && key.name.starts_with(&*prefix) && counts.subscription_count > Some(0) {
+            if key.app == asked.app && key.name.starts_with(&*asked.prefix) && counts.subscription_count > Some(0) {
                 channels.push(Listed { name: key.name.clone(), hash: key.hash, counts });
             }
         }
         let next = (end < self.owned.capacity()).then_some(end as u32);
-        self.send(from, Body::Reply { request, reply: Reply::Page { channels, next } });
+        self.send(asked.from, Body::Reply { request: asked.request, reply: Reply::Page { channels, next } });
+        end - start
     }
 
     /// As the shard that asked. A reply to a gathering that has ended is late and dropped.
@@ -251,6 +274,9 @@ impl Listing {
         self.list.bytes() + self.seen.len() * 2 * size_of::<u64>()
     }
 }
+
+/// What a page costs at least, in places.
+const PAGE_PLACES_MIN: usize = 16;
 
 fn overloaded() -> Refusal {
     Refusal::unavailable("The server is overloaded: try again, or list fewer channels with filter_by_prefix.", 1)

@@ -300,8 +300,9 @@ pub struct Shard {
     /// Questions that await other shards, and the bytes gathered for them so far.
     gathers: Slab<Gather>,
     gathered_bytes: usize,
-    /// Pages that other shards, or this one, await; one is made per turn.
+    /// Pages that other shards, or this one, await, and when the next may be made.
     asked_pages: VecDeque<AskedPage>,
+    pages_due_ms: u64,
     pending_nonce: u32,
     /// Running number of presence joins.
     join_ticket: u32,
@@ -355,6 +356,7 @@ impl Shard {
             gathers: Slab::new(),
             gathered_bytes: 0,
             asked_pages: VecDeque::new(),
+            pages_due_ms: 0,
             pending_nonce: 0,
             join_ticket: 0,
             app_connections: BTreeMap::new(),

@@ -73,10 +73,10 @@ impl Shard {
         let sweep = (self.stats.connections > 0).then_some(self.deadlines.sweep_due_ms);
         let drain = self.drain.as_ref().filter(|drain| !drain.done);
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
-        let turn_is_full = self.sends_left == 0 || !self.asked_pages.is_empty();
-        let rest = turn_is_full.then_some(self.now.monotonic_ms);
+        let rest = (self.sends_left == 0).then_some(self.now.monotonic_ms);
         let count = self.counts_due.front().map(|(at, _)| *at);
-        [deadline, sweep, drain, rest, self.caches.due_ms(), count].into_iter().flatten().min()
+        let due = [deadline, sweep, drain, rest, self.next_page_ms(), self.caches.due_ms(), count];
+        due.into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
@@ -102,7 +102,7 @@ impl Shard {
             self.deadlines.sweep_due_ms += steps * SWEEP_INTERVAL_MS;
             self.return_all_credit();
         }
-        self.make_page();
+        self.make_pages();
         self.expire_cached();
         self.tell_counts_due();
         self.continue_drain();

@@ -114,6 +114,18 @@ impl World {
                     self.check_counts(owed, channel, &told[channel.as_str()]);
                 }
             }
+            Told::Listed => {
+                let told = body["channels"].as_object().unwrap_or_else(|| panic!("P-SDK-17: an object: {body}"));
+                assert!(
+                    told.values().all(|counts| counts["subscription_count"] != 0),
+                    "occupied channels only (P-HTTP-3): {body}"
+                );
+                told.iter().for_each(|(channel, counts)| self.check_counts(owed, channel, counts));
+                let missing = self.apps[owed.app].channels.iter().find(|channel| {
+                    owed.at_rest && self.model.counts(owed.app, channel).0 > 0 && !told.contains_key(*channel)
+                });
+                assert_eq!(missing, None, "every occupied channel is listed (P-HTTP-3): {body}");
+            }
             Told::Text => {}
         }
     }

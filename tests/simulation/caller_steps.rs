@@ -32,7 +32,7 @@ impl World {
 
     /// One step of an HTTP client.
     pub(crate) fn step_caller(&mut self, number: usize) {
-        match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2]) {
+        match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2, 6]) {
             0 => {
                 for _ in 0..self.random.between(1, 3) {
                     if self.callers[number].can_talk() {
@@ -46,6 +46,10 @@ impl World {
             4 if self.scenario.bad_input => self.break_http(number),
             5 if self.scenario.bad_input => self.dangle(number),
             6 => self.burst(number),
+            8 => {
+                let app = self.random.weighted(&[3, 1]);
+                self.list_channels(number, app, false);
+            }
             _ => {
                 let caller = &mut self.callers[number];
                 caller.stalled = !caller.stalled;
@@ -253,6 +257,18 @@ impl World {
         self.send_request(number, draft);
     }
 
+    /// `GET /channels` with counts, which are known at rest.
+    pub(crate) fn list_channels(&mut self, number: usize, app: usize, at_rest: bool) {
+        let mut draft = self.draft("/channels", app);
+        draft.method = "GET";
+        let (key, secret) = self.random.pick(&self.apps[app].keys).clone();
+        draft.headers = format!("X-Relay-Key: {key}\r\nX-Relay-Secret: {secret}\r\n");
+        draft.query = "info=subscription_count,user_count".to_owned();
+        draft.owed.told = Told::Listed;
+        draft.owed.at_rest = at_rest;
+        self.send_request(number, draft);
+    }
+
     /// `POST /batch_events`.
     fn publish_batch(&mut self, number: usize) {
         let app = self.random.weighted(&[3, 1]);
@@ -322,7 +338,7 @@ impl World {
         }
         draft.owed.statuses_in_flux = match draft.owed.told {
             Told::Text => Vec::new(),
-            Told::Nothing | Told::Counts(_) => vec![400, 401, 403, 404, 413],
+            Told::Nothing | Told::Counts(_) | Told::Listed => vec![400, 401, 403, 404, 413],
         };
         draft.owed.token = None;
         self.send_request(number, draft);

@@ -394,7 +394,8 @@ impl World {
         assert_eq!(sum(|stats| stats.send_bytes), 0, "bytes are held while nobody is owed any: {stats:?}");
     }
 
-    /// Asks for the counts of every channel, and so publishes to it, while nothing else moves (P-HTTP-11).
+    /// Publishes and asks for the counts of its channel, then for all channels, while nothing else moves (P-HTTP-3,
+    /// P-HTTP-11).
     fn ask_counts(&mut self) {
         self.tick += 1;
         let caller = self.connect_caller();
@@ -405,6 +406,9 @@ impl World {
             let channel = self.random.pick(&self.apps[app].channels).clone();
             // With few slots the request may wait for one, and the run move on meanwhile.
             self.publish_to(caller, app, vec![channel], !self.scenario.few_slots);
+            if self.callers[caller].can_talk() {
+                self.list_channels(caller, app, !self.scenario.few_slots);
+            }
         }
         self.settle();
         assert!(

@@ -24,6 +24,8 @@ pub(crate) enum Told {
     /// Counts of these channels, each with what holds at rest: subscriptions and, on presence channels, users.
     /// `None` while the run moves.
     Counts(Vec<String>),
+    /// All occupied channels of the app with their counts (P-HTTP-3).
+    Listed,
     /// Some text.
     Text,
 }
