@@ -10,7 +10,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use ring::hmac;
 
-use crate::limits::{EVENT_DATA_BYTES_MAX, PRESENCE_MEMBERS_MAX};
+use crate::limits::{CACHE_BYTES_MAX, EVENT_DATA_BYTES_MAX, PRESENCE_MEMBERS_MAX};
 
 /// Number of an app in its store: given once, never used again, also after the app was deleted.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -89,6 +89,10 @@ pub struct AppSettings {
     pub max_event_data_bytes: u32,
     /// Users in one presence channel (P-LIM-7).
     pub max_presence_members: u32,
+    /// Subscribers of public and private channels are told how many they are (P-COUNT-1).
+    pub subscription_count: bool,
+    /// What its cached events may cost together, in bytes; 0 caches nothing (P-CACHE-1, threat T28).
+    pub max_cache_bytes: u32,
     /// Hosts whose pages may connect; empty allows all (P-CONN-8, threat T21).
     pub allowed_origins: Vec<Box<str>>,
 }
@@ -102,6 +106,8 @@ impl Default for AppSettings {
             connection_limit_soft: false,
             max_event_data_bytes: EVENT_DATA_BYTES_MAX as u32,
             max_presence_members: PRESENCE_MEMBERS_MAX as u32,
+            subscription_count: false,
+            max_cache_bytes: CACHE_BYTES_MAX as u32,
             allowed_origins: Vec::new(),
         }
     }

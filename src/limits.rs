@@ -42,6 +42,20 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Input of a peer quoted in an error message is cut to this (P-FAIL-1).
 pub const QUOTED_BYTES_MAX: usize = 200;
 
+/// Subscribers up to which `subscription_count` is told on each change (P-COUNT-1).
+pub const COUNT_AT_ONCE_MAX: u32 = 100;
+/// Above that, at most once in this time, in ms (P-COUNT-1).
+pub const COUNT_INTERVAL_MS: u64 = 5_000;
+
+/// How long the event of a cache channel is kept by default, in s (P-LIM-10).
+pub const CACHE_TTL_S: u32 = 1_800;
+/// Longest time that an operator may set for it, in s: a week.
+pub const CACHE_TTL_SETTING_S_MAX: u32 = 7 * 24 * 3_600;
+/// Cached events of one app by default, in bytes; each shard manages an equal part (threat T28).
+pub const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a cached event costs of that beyond its frame and the name of its channel, in bytes.
+pub const CACHED_EVENT_BYTES: usize = 320;
+
 /// Deepest nesting of JSON that any parser is given (threat T10).
 pub const JSON_DEPTH_MAX: usize = 32;
 
@@ -81,6 +95,8 @@ pub const DRAIN_MS: u64 = 10_000;
 
 /// One send covers at most this, so that its completion is progress.
 pub const SEND_BYTES_MAX: usize = 64 * 1024;
+/// Sends of one turn; what is owed beyond it follows in the next, so that a large fan-out holds nobody else up (U17).
+pub const SENDS_PER_TURN: u32 = 1_024;
 /// Unsent bytes of one connection that are counted as slow (soft bound).
 pub const OUTBOX_BYTES_SOFT: usize = 256 * 1024;
 /// Unsent bytes of one connection beyond which it is closed (P-CLOSE-5).
@@ -98,6 +114,11 @@ pub const EVENT_MAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const MAIL_COST_BYTES: usize = 256;
 /// Slots of one shard's mailbox. What does not fit waits with its sender, in order.
 pub const MAILBOX_SLOTS: usize = 16 * 1024;
+
+/// Places of its channel table that a shard looks at for one page of a list of channels, and so in one turn.
+pub const LIST_PAGE_CHANNELS: usize = 2 * 1024;
+/// Bytes of lists of channels that one shard gathers at the same time; beyond it 503 (P-STAT-8).
+pub const GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Failed credentials of one address in a minute before 429 (threat T6).
 pub const AUTH_FAILURES_PER_MINUTE: u32 = 100;

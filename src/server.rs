@@ -4,6 +4,7 @@
 //! others until the last one has drained (P-CLOSE-1). A shard that panics ends the process, as a server with a dead
 //! shard would go on accepting connections that nobody serves.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -26,6 +27,11 @@ use crate::limits::{DRAIN_OVERTIME_MS, MAILBOX_SLOTS};
 use crate::shard::{Listener, Mail, Shard, ShardConfig, ShardIndex};
 use crate::store::keeper::Keeper;
 use crate::store::{Store, StoreError};
+
+/// A port that another socket holds is tried again for this long.
+const BIND_WITHIN: Duration = Duration::from_secs(2);
+/// Pause between two tries.
+const BIND_AGAIN_AFTER: Duration = Duration::from_millis(25);
 
 /// What is served, once it is: the ports that were really bound and the driver that won.
 #[derive(Clone, Debug)]
@@ -96,14 +102,28 @@ pub struct Prepared {
 /// # Errors
 /// A port, a driver or descriptors that cannot be had.
 pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
-    let public = listener::bind(config.listen, usize::from(config.shards))?;
-    let metrics = match (listener::bind(config.metrics_listen, 1), config.metrics_port) {
-        (Err(error), MetricsPort::Required) => return Err(error.into()),
-        (bound, MetricsPort::Required | MetricsPort::Optional) => bound,
+    let public = bind_patiently(config.listen, usize::from(config.shards))?;
+    let metrics = match config.metrics_port {
+        MetricsPort::Required => Ok(bind_patiently(config.metrics_listen, 1)?),
+        MetricsPort::Optional => listener::bind(config.metrics_listen, 1),
     };
-    let (kind, driver_reason) = choose_driver(config.io)?;
+    let (kind, driver_reason) = choose_driver(config.io, config.shards)?;
     let capacity = capacity_of(kind, config)?;
     Ok(Prepared { kind, driver_reason, capacity, public, metrics })
+}
+
+/// Binds, trying again for a moment while the port is in use: the kernel takes the rings of an ended process apart after
+/// the process was reaped, and what listens in them listens that long. A restart must not fail by it.
+fn bind_patiently(address: SocketAddr, sockets: usize) -> Result<Bound, BindError> {
+    let start = Instant::now();
+    loop {
+        match listener::bind(address, sockets) {
+            Err(error) if error.source.kind() == io::ErrorKind::AddrInUse && start.elapsed() < BIND_WITHIN => {
+                std::thread::sleep(BIND_AGAIN_AFTER);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// Serves until drained (P-CLOSE-1). `on_listening` is called once, when connections are accepted and all loops run.
@@ -299,14 +319,15 @@ fn receive(inbox: &Receiver<Event>, deadline: Option<Instant>) -> Result<Event, 
 }
 
 /// The driver and why, one sentence.
-fn choose_driver(choice: IoChoice) -> Result<(DriverKind, String), ServeError> {
+fn choose_driver(choice: IoChoice, shards: u16) -> Result<(DriverKind, String), ServeError> {
+    let probe = || uring::probe().and_then(|()| uring::probe_rings(shards));
     match choice {
         IoChoice::Epoll => Ok((DriverKind::Epoll, "--io epoll was asked for".to_owned())),
-        IoChoice::Uring => match uring::probe() {
+        IoChoice::Uring => match probe() {
             Ok(()) => Ok((DriverKind::Uring, "--io uring was asked for and a test connection worked".to_owned())),
             Err(cause) => Err(ServeError::Uring(cause)),
         },
-        IoChoice::Auto => match uring::probe() {
+        IoChoice::Auto => match probe() {
             Ok(()) => Ok((DriverKind::Uring, "a test connection over io_uring worked".to_owned())),
             Err(cause) => Ok((DriverKind::Epoll, format!("io_uring cannot be used here: {cause}"))),
         },

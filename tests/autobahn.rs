@@ -64,12 +64,13 @@ fn autobahn_cases_pass() {
 
 fn judge(agent: &str, cases: &BTreeMap<String, Value>) {
     assert_eq!(cases.len(), CASES_COUNT, "{agent}: cases that were run");
-    let mut bad = Vec::new();
-    let mut non_strict = Vec::new();
+    let (mut good, mut informational) = (0, 0);
+    let (mut bad, mut non_strict) = (Vec::new(), Vec::new());
     for (case, result) in cases {
         let (behavior, close) = (result["behavior"].as_str().unwrap(), result["behaviorClose"].as_str().unwrap());
         match behavior {
-            "OK" | "INFORMATIONAL" => {}
+            "OK" => good += 1,
+            "INFORMATIONAL" => informational += 1,
             "NON-STRICT" => non_strict.push(case),
             _ => bad.push(format!("{case}: {behavior}")),
         }
@@ -77,6 +78,11 @@ fn judge(agent: &str, cases: &BTreeMap<String, Value>) {
             bad.push(format!("{case}: close {close}"));
         }
     }
+    println!(
+        "{agent}: {good} OK, {informational} INFORMATIONAL, {} NON-STRICT, {} FAILED",
+        non_strict.len(),
+        bad.len()
+    );
     assert!(bad.is_empty(), "{agent}: {bad:#?}");
     assert!(non_strict.len() <= NON_STRICT_MAX, "{agent}: not strict in {non_strict:?}");
 }
@@ -137,18 +143,15 @@ fn install(python: &Path) -> PathBuf {
     })
 }
 
-/// The server with the echo endpoint. Built in a directory of its own: the tests run the binary in the usual one.
+/// The server with the echo endpoint, built where the tests are, with their dependencies.
 fn conformance_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("RELAY_CONFORMANCE_BINARY") {
         return path.into();
     }
-    if cfg!(feature = "conformance") {
-        return env!("CARGO_BIN_EXE_relay").into();
-    }
-    let target = target_directory().join("conformance");
+    let target = target_directory();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--locked", "--bin", "relay"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--locked", "--example", "conformance"]);
     cargo.args(["--features", "conformance", "--target-dir"]).arg(&target);
     run(&mut cargo);
-    target.join("debug/relay")
+    target.join("debug/examples/conformance")
 }

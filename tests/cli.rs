@@ -159,12 +159,25 @@ fn a_missing_directory_is_told() {
     let place = directory();
     let absent = place.path().join("absent");
     let absent = absent.to_str().expect("text");
-    for arguments in [&["app", "list"][..], &["app", "create"], &["token", "list"], &["token", "revoke", "x"]] {
+    for arguments in [&["app", "list"][..], &["app", "show", "1"], &["token", "list"], &["token", "revoke", "x"]] {
         let output = run_with(&[arguments, &["--data", absent, "--json"]].concat(), &[], place.path());
         assert_refused(&output, 1, &[absent, "--data"]);
         let output = run_with(arguments, &[("RELAY_DATA", absent)], place.path());
         assert_refused(&output, 1, &[absent, "--data"]);
     }
+}
+
+/// T23, R-ADMIN-1: the first app makes the directory, for its owner alone, so that an app can be there before the server.
+#[test]
+fn the_first_app_makes_the_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = directory();
+    let data = place.path().join("new").join("data");
+    let arguments = ["app", "create", "--data", data.to_str().expect("text")];
+    let output = run_with(&arguments, &[], place.path());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mode = std::fs::metadata(&data).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
 }
 
 /// Flags beat the environment, which beats relay.toml, which beats defaults; the same name everywhere.

@@ -204,9 +204,8 @@ fn close_delivers_what_the_kernel_holds(kind: DriverKind) {
 }
 
 /// The same over bytes that came while the connection was paused and were never read: closing over them would reset it.
-#[test]
-fn epoll_closes_over_unread_bytes_in_order() {
-    let server = Server::start(DriverKind::Epoll, Options::default());
+fn close_over_unread_bytes_is_orderly(kind: DriverKind) {
+    let server = Server::start(kind, Options::default());
     let mut client = connect(server.address);
     client.write_all(b"!hold").expect("open");
     let mut answer = [0; 2];
@@ -331,6 +330,7 @@ scenarios![
     fin_comes_after_the_bytes,
     shutdown_write_goes_on_reading,
     close_delivers_what_the_kernel_holds,
+    close_over_unread_bytes_is_orderly,
     reset_is_a_reset,
     timeouts_are_fed,
     drain_ends_all_loops,

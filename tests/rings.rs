@@ -2,6 +2,8 @@
 //!
 //! The connecting side are processes of their own (this test again, as `client`), each below the same limit and with a
 //! source address of its own in 127.0.0.0/8, as one address has not ports enough.
+//!
+//! And no ring at all, where it is forbidden: what the probe says then.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -139,9 +141,11 @@ fn one_process_holds_more_connections_than_files() {
     exchange(&mut warm, 0);
     let resident_before = resident_bytes();
 
+    // Every run has other addresses, so that none waits for ports that the last one used.
+    let run = 1 + u8::try_from(std::process::id() % 250).expect("below 250");
     let mut processes: Vec<Client> = (0..clients)
         .map(|number| {
-            let source = Ipv4Addr::new(127, 0, 1, 1 + u8::try_from(number).expect("few"));
+            let source = Ipv4Addr::new(127, 0, run, 1 + u8::try_from(number).expect("few"));
             let share = connections / clients + u64::from(number < connections % clients);
             Client::start(bound.address, source, share)
         })
@@ -200,12 +204,39 @@ fn client() {
     std::io::stdin().read_line(&mut line).expect("a pipe");
 }
 
+/// U14: under a filter that answers EPERM, as those of Docker and containerd do, the probe says cause and remedy in one
+/// line. The filter is laid on a process of its own.
+#[test]
+fn forbidden_io_uring_is_named() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/forbid_io_uring.py");
+    let probe = Command::new("python3")
+        .arg(script)
+        .arg(std::env::current_exe().expect("a test has a file"))
+        .args(["--exact", "probe", "--ignored", "--nocapture"])
+        .output()
+        .expect("python3 starts");
+    let said = String::from_utf8_lossy(&probe.stdout);
+    let line = said.lines().find(|line| line.contains("probe: ")).unwrap_or_else(|| panic!("{probe:?}"));
+    for part in ["seccomp", "EPERM", "io_uring_setup", "--io epoll"] {
+        assert!(line.contains(part), "{part:?} is missing in {line:?}");
+    }
+}
+
+/// Not a test of its own: the process whose io_uring is forbidden.
+#[test]
+#[ignore = "started by another test as its child"]
+fn probe() {
+    println!("probe: {:?}", uring::probe());
+}
+
 fn connect(source: Ipv4Addr, server: SocketAddr) -> TcpStream {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a descriptor");
     rustix::net::bind(&socket, &SocketAddr::from((source, 0))).expect("a port");
     rustix::net::connect(&socket, &server).expect("listening");
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("socket");
+    // Ends by RST, which leaves no port in TIME_WAIT.
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("socket");
     stream
 }
 

@@ -9,7 +9,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::rig::on_fresh_servers;
+use common::rig::{on_fresh_servers, on_fresh_servers_at_once};
 use common::server::{Driver, ServerOptions, TestServer};
 use common::tools::{Script, node_project, python};
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn laravel_echo() {
 /// subscriptions.
 #[test]
 fn pusher_js_reconnects() {
-    on_fresh_servers(options, |server| {
+    on_fresh_servers_at_once(options, |server| {
         let mut script = Script::node("reconnect.mjs").app(&server, server.app()).start();
         let address = server.address.to_string();
         let same_port = ["--listen", address.as_str()];
@@ -56,11 +56,12 @@ fn pusher_js_reconnects() {
 fn python_sdk() {
     on_fresh_servers(options, |server: TestServer| {
         let channels = ["news", "private-orders", "presence-room"];
+        let interpreter = python();
         let mut collector = Script::node("collect.mjs").arguments(&channels).app(&server, server.app()).start();
         let subscribed = collector.line_after("subscribed ");
         let mut arguments = channels.to_vec();
         arguments.push(&subscribed);
-        let publisher = Script::python(&python(), "publish.py").arguments(&arguments);
+        let publisher = Script::python(&interpreter, "publish.py").arguments(&arguments);
         let mut publisher = publisher.app(&server, server.app()).start();
         let wanted: Value = serde_json::from_str(&publisher.next_line()).unwrap();
         for client in 0..6 {

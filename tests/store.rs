@@ -19,7 +19,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 fn create(path: &Path) -> Store {
-    Store::open(path, Missing::CreateInDirectory).expect("opens")
+    Store::open(path, Missing::Create).expect("opens")
 }
 
 fn reopen(path: &Path) -> Store {
@@ -201,7 +201,7 @@ fn links_to_files_are_refused() {
     let (real, fake) = (directory(), directory());
     drop(create(real.path()));
     symlink(real.path().join("data.mdb"), fake.path().join("data.mdb")).expect("link");
-    let error = Store::open(fake.path(), Missing::CreateInDirectory).expect_err("refused");
+    let error = Store::open(fake.path(), Missing::Create).expect_err("refused");
     assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
     let link = fake.path().join("link");
     symlink(real.path(), &link).expect("link");
@@ -218,7 +218,7 @@ fn unusable_paths_are_refused() {
     assert!(matches!(error(&file, Missing::Create), StoreError::NotADirectory { .. }));
     assert!(matches!(error(&file.join("below"), Missing::Create), StoreError::NotADirectory { .. }));
     let absent = directory.path().join("absent");
-    let text = error(&absent, Missing::CreateInDirectory).to_string();
+    let text = error(&absent, Missing::Refuse).to_string();
     assert!(text.contains("--data"), "{text}");
     fs::create_dir(&absent).expect("directory");
     let text = error(&absent, Missing::Refuse).to_string();
@@ -309,7 +309,7 @@ fn flipped_bytes_never_end_the_process() {
 #[test]
 fn a_full_store_loses_nothing() {
     let directory = directory();
-    let store = Store::open_bounded(directory.path(), Missing::CreateInDirectory, 256 * 1024).expect("opens");
+    let store = Store::open_bounded(directory.path(), Missing::Create, 256 * 1024).expect("opens");
     let app = store.create_app(NewApp::default()).expect("app");
     let mut acknowledged = Vec::new();
     let error = loop {

@@ -1,9 +1,10 @@
-//! The 200 answer to a publish (P-HTTP-1, P-HTTP-2).
+//! The answer to a publish (P-HTTP-1, P-HTTP-2, P-HTTP-7).
 //!
 //! The counts may have to be fetched from other shards, so what the answer shall hold is kept apart from the body
 //! that asked for it.
 
-use super::events::{Info, Publish};
+use super::events::{Publish, PublishForm};
+use super::info::Info;
 use crate::protocol::server_event::encode_json_string;
 
 /// What the answer to a publish shall hold; outlives the request.
@@ -11,6 +12,8 @@ use crate::protocol::server_event::encode_json_string;
 pub enum AnswerShape {
     /// `{}`: no counts were asked for.
     Empty,
+    /// `{}` with status 202: the deprecated endpoint (P-HTTP-7).
+    Accepted,
     /// `{"channels":{...}}`: one entry per channel.
     Channels(Vec<AnswerEntry>),
     /// `{"batch":[...]}`: one entry per event, also for events that asked for nothing.
@@ -38,6 +41,9 @@ pub struct Counts {
 impl AnswerShape {
     /// The shape that answers this publish.
     pub fn of(publish: &Publish<'_>) -> Self {
+        if publish.form == PublishForm::Channel {
+            return Self::Accepted;
+        }
         if publish.events.iter().all(|event| event.info.is_none()) {
             return Self::Empty;
         }
@@ -49,14 +55,25 @@ impl AnswerShape {
                 event.channels.iter().map(move |channel| AnswerEntry::new(channel, info))
             })
             .collect();
-        if publish.batch { Self::Batch(entries) } else { Self::Channels(entries) }
+        match publish.form {
+            PublishForm::Batch => Self::Batch(entries),
+            PublishForm::Events | PublishForm::Channel => Self::Channels(entries),
+        }
+    }
+
+    /// HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Accepted => 202,
+            Self::Empty | Self::Channels(_) | Self::Batch(_) => 200,
+        }
     }
 
     /// The channels to count, in the order that [`AnswerShape::encode`] takes their counts. A batch may name a channel
     /// several times.
     pub fn entries(&self) -> &[AnswerEntry] {
         match self {
-            Self::Empty => &[],
+            Self::Empty | Self::Accepted => &[],
             Self::Channels(entries) | Self::Batch(entries) => entries,
         }
     }
@@ -70,7 +87,7 @@ impl AnswerShape {
     /// apply or is missing is left out.
     pub fn encode(&self, out: &mut Vec<u8>, counts: &[Counts]) {
         let (before, entries, after): (&[u8], _, &[u8]) = match self {
-            Self::Empty => {
+            Self::Empty | Self::Accepted => {
                 out.extend_from_slice(b"{}");
                 return;
             }
@@ -94,19 +111,24 @@ impl AnswerShape {
 
 impl AnswerEntry {
     fn new(channel: &str, info: Info) -> Self {
-        // Users are counted on presence channels only (P-HTTP-11), which their prefix tells (P-CHAN-1).
-        let user_count = info.user_count && channel.starts_with("presence-");
-        Self { channel: channel.into(), info: Info { user_count, ..info } }
+        Self { channel: channel.into(), info: info.applying_to(channel) }
     }
 }
 
-fn encode_counts(out: &mut Vec<u8>, info: Info, counts: Counts) {
+/// Appends an object with the counts that were asked for and are known.
+pub(super) fn encode_counts(out: &mut Vec<u8>, info: Info, counts: Counts) {
+    out.push(b'{');
+    append_counts(out, info, counts);
+    out.push(b'}');
+}
+
+/// Appends the members of such an object, without its braces.
+pub(super) fn append_counts(out: &mut Vec<u8>, info: Info, counts: Counts) {
     let members = [
         (&b"\"user_count\":"[..], counts.user_count.filter(|_| info.user_count)),
         (&b"\"subscription_count\":"[..], counts.subscription_count.filter(|_| info.subscription_count)),
     ];
     let asked = members.into_iter().filter_map(|(member, count)| Some((member, count?)));
-    out.push(b'{');
     for (index, (member, count)) in asked.enumerate() {
         if index > 0 {
             out.push(b',');
@@ -114,7 +136,6 @@ fn encode_counts(out: &mut Vec<u8>, info: Info, counts: Counts) {
         out.extend_from_slice(member);
         out.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
     }
-    out.push(b'}');
 }
 
 #[cfg(test)]
@@ -122,13 +143,14 @@ mod tests {
     use super::*;
     use crate::api::batch_events::decode_batch_events;
     use crate::api::events::{PublishRules, decode_events};
+    use crate::api::info::InfoRules;
     use crate::app::AppSettings;
     use crate::channel::name::NameRules;
 
     /// The answer to a body, with 7 users and 9 subscriptions on every channel.
     fn answer(body: &str) -> String {
         let settings = AppSettings::default();
-        let rules = PublishRules { settings: &settings, names: NameRules::Permissive };
+        let rules = PublishRules { settings: &settings, names: NameRules::Permissive, info: InfoRules::Lenient };
         let publish = if body.contains("\"batch\"") {
             decode_batch_events(body.as_bytes(), &rules)
         } else {

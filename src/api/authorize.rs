@@ -8,7 +8,7 @@ use crate::auth::request::Caller;
 ///
 /// # Errors
 /// 403 that names the missing scope.
-pub fn authorize(caller: &Caller, endpoint: Endpoint) -> Result<(), Refusal> {
+pub fn authorize(caller: &Caller, endpoint: &Endpoint<'_>) -> Result<(), Refusal> {
     let scope = endpoint.scope();
     if caller.scopes().allows(scope) { Ok(()) } else { Err(Refusal::missing_scope(scope)) }
 }
@@ -42,14 +42,24 @@ mod tests {
             caller(Credential::Token("tok_1".into(), scopes))
         };
         for full in [caller(Credential::Signature(0)), caller(Credential::KeyAndSecret(0)), token("")] {
-            assert_eq!(authorize(&full, Endpoint::Events), Ok(()));
-            assert_eq!(authorize(&full, Endpoint::BatchEvents), Ok(()));
+            assert_eq!(authorize(&full, &Endpoint::Events), Ok(()));
+            assert_eq!(authorize(&full, &Endpoint::BatchEvents), Ok(()));
         }
-        assert_eq!(authorize(&token("events:publish"), Endpoint::Events), Ok(()));
-        assert_eq!(authorize(&token("events:batch"), Endpoint::BatchEvents), Ok(()));
-        let refusal = authorize(&token("events:publish,channels:read"), Endpoint::BatchEvents).expect_err("no batch");
+        assert_eq!(authorize(&token("events:publish"), &Endpoint::Events), Ok(()));
+        assert_eq!(authorize(&token("events:batch"), &Endpoint::BatchEvents), Ok(()));
+        let refusal = authorize(&token("events:publish,channels:read"), &Endpoint::BatchEvents).expect_err("no batch");
         assert_eq!((refusal.status, &*refusal.message), (403, "This token lacks the scope events:batch."));
-        let refusal = authorize(&token("events:batch"), Endpoint::Events).expect_err("batch only");
+        for (scope, endpoint) in [
+            ("channels:read", Endpoint::Channels),
+            ("channels:read", Endpoint::Channel("a".into())),
+            ("presence:read", Endpoint::ChannelUsers("a".into())),
+            ("connections:read", Endpoint::Connections),
+        ] {
+            assert_eq!(authorize(&token(scope), &endpoint), Ok(()));
+            let refusal = authorize(&token("events:publish"), &endpoint).expect_err("publish only");
+            assert!(refusal.status == 403 && refusal.message.contains(scope), "{}", refusal.message);
+        }
+        let refusal = authorize(&token("events:batch"), &Endpoint::Events).expect_err("batch only");
         assert_eq!(refusal, Refusal::missing_scope(Scope::EventsPublish));
     }
 }

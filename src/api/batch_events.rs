@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::events::{EventFields, Publish, PublishEvent, PublishRules, decode_channel, decode_event};
+use super::events::{EventFields, Publish, PublishEvent, PublishForm, PublishRules, decode_channel, decode_event};
 use super::literal::{decode_body, decode_object, for_each_element};
 use super::refusal::Refusal;
 use crate::limits::BATCH_EVENTS_MAX;
@@ -28,7 +28,7 @@ pub fn decode_batch_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Resu
     if events.is_empty() {
         return Err(Refusal::bad_request("The member batch is empty: give at least one event."));
     }
-    Ok(Publish { events, batch: true })
+    Ok(Publish { events, form: PublishForm::Batch })
 }
 
 #[derive(Deserialize)]
@@ -51,14 +51,17 @@ fn decode_batch_event<'a>(element: &'a RawValue, rules: &PublishRules<'_>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::events::Info;
+    use crate::api::info::{Info, InfoRules};
     use crate::app::AppSettings;
     use crate::channel::name::NameRules;
     use crate::protocol::socket_id::SocketId;
 
     fn decode(body: &str) -> Result<Publish<'_>, Refusal> {
         let settings = AppSettings::default();
-        decode_batch_events(body.as_bytes(), &PublishRules { settings: &settings, names: NameRules::Default })
+        decode_batch_events(
+            body.as_bytes(),
+            &PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient },
+        )
     }
 
     fn refused(body: &str, status: u16, message: &str) {
@@ -82,7 +85,7 @@ mod tests {
             EVENT,
         ]);
         let publish = decode(&body).expect("valid");
-        assert!(publish.batch);
+        assert_eq!(publish.form, PublishForm::Batch);
         let seen: Vec<_> =
             publish.events.iter().map(|event| (&*event.name, &*event.data_literal, &*event.channels[0])).collect();
         let plain = ("e", r#""d""#, "a");

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
+use super::info::{Info, InfoRules};
 use super::literal::{decode_body, decode_data_literal, decode_object, decode_string, for_each_element};
 use super::refusal::Refusal;
 use crate::app::AppSettings;
@@ -13,22 +14,6 @@ use crate::channel::name::{ChannelName, NameError, NameRules, NameSource};
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CHANNELS_PER_EVENT_MAX, EVENT_NAME_BYTES_MAX};
 use crate::protocol::quote;
 use crate::protocol::socket_id::SocketId;
-
-/// Which counts the answer shall tell (`info`).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Info {
-    /// `user_count`, on presence channels only (P-HTTP-11).
-    pub user_count: bool,
-    /// `subscription_count`.
-    pub subscription_count: bool,
-}
-
-impl Info {
-    /// True when nothing was asked for.
-    pub fn is_empty(self) -> bool {
-        !self.user_count && !self.subscription_count
-    }
-}
 
 /// One event for one or several channels, checked whole.
 #[derive(Debug)]
@@ -50,8 +35,19 @@ pub struct PublishEvent<'a> {
 pub struct Publish<'a> {
     /// The events in order; exactly one for `/events`.
     pub events: Vec<PublishEvent<'a>>,
-    /// Whether the answer has the shape of `/batch_events`.
-    pub batch: bool,
+    /// Which endpoint it came to, and so how it is answered.
+    pub form: PublishForm,
+}
+
+/// The ways to publish over HTTP; each has its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PublishForm {
+    /// `/events` (P-HTTP-1).
+    Events,
+    /// `/batch_events` (P-HTTP-2).
+    Batch,
+    /// `/channels/{c}/events` (P-HTTP-7).
+    Channel,
 }
 
 /// Rules that a body is checked against.
@@ -61,6 +57,8 @@ pub struct PublishRules<'a> {
     pub settings: &'a AppSettings,
     /// Which channel names are allowed.
     pub names: NameRules,
+    /// What becomes of `info` attributes that do not apply.
+    pub info: InfoRules,
 }
 
 /// Decodes and checks the body of `POST /events`, whole (P-HTTP-14).
@@ -80,7 +78,7 @@ pub fn decode_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Result<Pub
         }
     };
     let event = decode_event(&fields, channels, rules)?;
-    Ok(Publish { events: vec![event], batch: false })
+    Ok(Publish { events: vec![event], form: PublishForm::Events })
 }
 
 /// The members of one event as raw JSON. `null` reads as absent; other members are ignored (P-SDK-21).
@@ -111,18 +109,27 @@ pub(super) fn decode_event<'a>(
     let data = fields
         .data
         .ok_or_else(|| Refusal::bad_request("The member data is missing: a string, an object or an array."))?;
+    let info = fields.info.map(|info| Ok::<_, Refusal>(Info::parse(&decode_string(info, "info")?))).transpose()?;
+    if let Some(info) = info {
+        channels.iter().try_for_each(|channel| info.check(channel, rules.info).map(drop))?;
+    }
     Ok(PublishEvent {
         name,
         data_literal: decode_data_literal(data, rules.settings.max_event_data_bytes as usize)?,
         channels,
         exclude: fields.socket_id.map(decode_socket_id).transpose()?.flatten(),
-        info: fields.info.map(decode_info).transpose()?,
+        info,
     })
 }
 
-/// P-LIM-1, P-LIM-2, P-HTTP-13.
 fn decode_event_name(raw: &RawValue) -> Result<Cow<'_, str>, Refusal> {
     let name = decode_string(raw, "name")?;
+    check_event_name(&name)?;
+    Ok(name)
+}
+
+/// P-LIM-1, P-LIM-2, P-HTTP-13.
+pub(super) fn check_event_name(name: &str) -> Result<(), Refusal> {
     if name.is_empty() || name.len() > EVENT_NAME_BYTES_MAX {
         return Err(Refusal::bad_request(format!("An event name has 1 to {EVENT_NAME_BYTES_MAX} bytes.")));
     }
@@ -132,23 +139,28 @@ fn decode_event_name(raw: &RawValue) -> Result<Cow<'_, str>, Refusal> {
     if RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return Err(Refusal::bad_request("Event names that start with pusher: or pusher_internal: are reserved."));
     }
-    Ok(name)
+    Ok(())
 }
 
-/// P-CHAN-2.
 pub(super) fn decode_channel<'a>(
     raw: &'a RawValue,
     member: &str,
     rules: &PublishRules<'_>,
 ) -> Result<Cow<'a, str>, Refusal> {
     let name = decode_string(raw, member)?;
-    match ChannelName::parse(&name, rules.names, NameSource::Http) {
-        Ok(_) => Ok(name),
-        Err(NameError::TooLong(bytes_max)) => {
-            Err(Refusal::bad_request(format!("A channel name has at most {bytes_max} bytes.")))
-        }
-        Err(NameError::Invalid) => Err(invalid_channel(&name, rules.names)),
-    }
+    check_channel(&name, rules.names)?;
+    Ok(name)
+}
+
+/// Checks a channel name (P-CHAN-2).
+///
+/// # Errors
+/// 400 with what is allowed.
+pub fn check_channel(name: &str, rules: NameRules) -> Result<ChannelName<'_>, Refusal> {
+    ChannelName::parse(name, rules, NameSource::Http).map_err(|error| match error {
+        NameError::TooLong(bytes_max) => Refusal::bad_request(format!("A channel name has at most {bytes_max} bytes.")),
+        NameError::Invalid => invalid_channel(name, rules),
+    })
 }
 
 fn invalid_channel(name: &str, rules: NameRules) -> Refusal {
@@ -188,29 +200,19 @@ fn decode_channels<'a>(raw: &'a RawValue, rules: &PublishRules<'_>) -> Result<Ve
     Ok(channels)
 }
 
-/// P-HTTP-13: malformed is an error, an id that no connection can have excludes nobody.
 fn decode_socket_id(raw: &RawValue) -> Result<Option<SocketId>, Refusal> {
-    let text = decode_string(raw, "socket_id")?;
-    let id = SocketId::parse(&text);
+    check_socket_id(&decode_string(raw, "socket_id")?)
+}
+
+/// P-HTTP-13: malformed is an error, an id that no connection can have excludes nobody.
+pub(super) fn check_socket_id(text: &str) -> Result<Option<SocketId>, Refusal> {
+    let id = SocketId::parse(text);
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if id.is_some() || text.split_once('.').is_some_and(|(high, low)| is_digits(high) && is_digits(low)) {
         Ok(id)
     } else {
-        Err(Refusal::bad_request("The member socket_id must be two numbers joined by a dot, such as 123.456."))
+        Err(Refusal::bad_request("The socket_id must be two numbers joined by a dot, such as 123.456."))
     }
-}
-
-/// P-SDK-21, P-HTTP-11: a comma list in one string; unknown names are ignored.
-fn decode_info(raw: &RawValue) -> Result<Info, Refusal> {
-    let mut info = Info::default();
-    for attribute in decode_string(raw, "info")?.split(',') {
-        match attribute.trim() {
-            "user_count" => info.user_count = true,
-            "subscription_count" => info.subscription_count = true,
-            _ => {}
-        }
-    }
-    Ok(info)
 }
 
 /// Names that only the server itself may give its events (P-LIM-2).
@@ -223,7 +225,7 @@ mod tests {
     use super::*;
 
     fn decode_under<'a>(body: &'a str, settings: &AppSettings, names: NameRules) -> Result<Publish<'a>, Refusal> {
-        decode_events(body.as_bytes(), &PublishRules { settings, names })
+        decode_events(body.as_bytes(), &PublishRules { settings, names, info: InfoRules::Lenient })
     }
 
     fn decode(body: &str) -> Result<Publish<'_>, Refusal> {
@@ -232,7 +234,7 @@ mod tests {
 
     fn only_event(body: &str) -> PublishEvent<'_> {
         let publish = decode(body).expect(body);
-        assert!(!publish.batch);
+        assert_eq!(publish.form, PublishForm::Events);
         let [event] = <[PublishEvent<'_>; 1]>::try_from(publish.events).expect("exactly one event");
         event
     }
@@ -432,6 +434,18 @@ mod tests {
         refused(r#"{"name":"e","data":"","channel":"a","info":["user_count"]}"#, 400, "info must be a string");
     }
 
+    /// P-HTTP-11: strictly, `user_count` is 400 when one of the channels has no users.
+    #[test]
+    fn strict_info_must_apply() {
+        let body = r#"{"name":"e","data":"","channels":["presence-a","b"],"info":"user_count"}"#;
+        let settings = AppSettings::default();
+        let rules = |info| PublishRules { settings: &settings, names: NameRules::Default, info };
+        assert!(decode_events(body.as_bytes(), &rules(InfoRules::Lenient)).is_ok());
+        assert_eq!(decode_events(body.as_bytes(), &rules(InfoRules::Strict)).expect_err("strict").status, 400);
+        let body = body.replace(r#","b""#, "");
+        assert!(decode_events(body.as_bytes(), &rules(InfoRules::Strict)).is_ok());
+    }
+
     /// Threat T10: a known member that stands twice is 400, also when one of the two is escaped or both are alike.
     #[test]
     fn duplicate_members_are_refused() {
@@ -496,7 +510,7 @@ mod tests {
         refused(r#"{"name":"\udc00","channel":"a","data":""}"#, 400, "surrogate");
         for bytes in [&b"{\"data\":\"\xff\"}"[..], b"\xc0\xaf", b"{\"data\":\"\xed\xa0\x80\"}"] {
             let settings = AppSettings::default();
-            let rules = PublishRules { settings: &settings, names: NameRules::Default };
+            let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
             assert_eq!(decode_events(bytes, &rules).expect_err("no UTF-8").message, "The body must be valid UTF-8.");
         }
     }
@@ -522,7 +536,7 @@ mod tests {
         fn any_body_gets_an_answer(body in r#"[{}\[\]":,\\a-e01 ]{0,40}"#, noise in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = decode(&body).map(|_| ());
             let settings = AppSettings::default();
-            let rules = PublishRules { settings: &settings, names: NameRules::Default };
+            let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
             prop_assert!(decode_events(&noise, &rules).is_err());
         }
     }

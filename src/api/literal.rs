@@ -117,7 +117,8 @@ pub(super) fn decode_data_literal(raw: &RawValue, bytes_max: usize) -> Result<Co
     }
 }
 
-fn encode_string(text: &str) -> String {
+/// Text as a JSON string literal, quotes included.
+pub(super) fn encode_string(text: &str) -> String {
     serde_json::to_string(text).expect("a string always has a JSON form")
 }
 

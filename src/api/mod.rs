@@ -3,7 +3,14 @@
 pub mod answer;
 pub mod authorize;
 pub mod batch_events;
+pub mod channel;
+pub mod channel_events;
+pub mod channel_users;
+pub mod channels;
+pub mod connections;
 pub mod events;
+pub mod info;
 mod literal;
+pub mod query;
 pub mod refusal;
 pub mod route;

@@ -70,6 +70,11 @@ impl Refusal {
         Self { retry_after_s: Some(retry_after_s), ..Self::plain(503, message) }
     }
 
+    /// The header line that says when to try again, or nothing.
+    pub fn retry_after(&self) -> String {
+        self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default()
+    }
+
     /// Puts words before the sentence, to say which part of a request it is about.
     #[must_use]
     pub fn within(self, part: &str) -> Self {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::query::percent_decode;
 use crate::app::Scope;
 use crate::protocol::dialect::Dialect;
 
@@ -27,7 +28,7 @@ pub enum Route<'a> {
         /// The app id of the path.
         app_id: &'a str,
         /// Which endpoint.
-        endpoint: Endpoint,
+        endpoint: Endpoint<'a>,
     },
     /// A known path with another method: 405 with `Allow`.
     MethodNotAllowed(Dialect, &'static str),
@@ -40,44 +41,78 @@ pub enum Route<'a> {
     NotFound(Dialect),
 }
 
-/// Endpoints of the HTTP API.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Endpoint {
+/// Endpoints of the HTTP API, with the channel that the path names, percent-decoded and not yet checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Endpoint<'a> {
     /// `POST /events` (P-HTTP-1).
     Events,
     /// `POST /batch_events` (P-HTTP-2).
     BatchEvents,
+    /// `GET /channels` (P-HTTP-3).
+    Channels,
+    /// `GET /channels/{c}` (P-HTTP-4).
+    Channel(Cow<'a, str>),
+    /// `GET /channels/{c}/users` (P-HTTP-5).
+    ChannelUsers(Cow<'a, str>),
+    /// `POST /channels/{c}/events` (P-HTTP-7).
+    ChannelEvents(Cow<'a, str>),
+    /// `GET /channels/{c}/stats` (P-HTTP-8).
+    ChannelStats(Cow<'a, str>),
+    /// `GET /connections` (P-HTTP-9).
+    Connections,
 }
 
-impl Endpoint {
-    /// The endpoint that this segment behind the app id names.
-    fn from_segment(segment: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|endpoint| is_segment(segment, endpoint.segment()))
-    }
-
-    fn segment(self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::BatchEvents => "batch_events",
+impl<'a> Endpoint<'a> {
+    /// The endpoint that the path behind the app id names. Any segment may be percent-encoded (P-SIGN-5).
+    fn of_path(path: &'a str) -> Option<Self> {
+        let mut segments = path.split('/');
+        let name = percent_decode(segments.next()?)?;
+        let channel = segments.next().map(percent_decode);
+        let part = segments.next().map(percent_decode);
+        if segments.next().is_some() {
+            return None;
+        }
+        match (&*name, channel, part) {
+            ("events", None, None) => Some(Self::Events),
+            ("batch_events", None, None) => Some(Self::BatchEvents),
+            ("channels", None, None) => Some(Self::Channels),
+            ("connections", None, None) => Some(Self::Connections),
+            ("channels", Some(channel), part) => {
+                let channel = channel.filter(|channel| !channel.is_empty())?;
+                match part {
+                    None => Some(Self::Channel(channel)),
+                    Some(part) => match &*part? {
+                        "users" => Some(Self::ChannelUsers(channel)),
+                        "events" => Some(Self::ChannelEvents(channel)),
+                        "stats" => Some(Self::ChannelStats(channel)),
+                        _ => None,
+                    },
+                }
+            }
+            _ => None,
         }
     }
 
     /// Its method, as `Allow` names it.
-    pub fn method(self) -> &'static str {
+    pub fn method(&self) -> &'static str {
         match self {
-            Self::Events | Self::BatchEvents => "POST",
+            Self::Events | Self::BatchEvents | Self::ChannelEvents(_) => "POST",
+            Self::Channels | Self::Channel(_) | Self::ChannelUsers(_) | Self::ChannelStats(_) | Self::Connections => {
+                "GET"
+            }
         }
     }
 
     /// The scope that a token needs for it (R-TOKEN-6).
-    pub fn scope(self) -> Scope {
+    pub fn scope(&self) -> Scope {
         match self {
-            Self::Events => Scope::EventsPublish,
+            Self::Events | Self::ChannelEvents(_) => Scope::EventsPublish,
             Self::BatchEvents => Scope::EventsBatch,
+            Self::Channels | Self::Channel(_) | Self::ChannelStats(_) => Scope::ChannelsRead,
+            Self::ChannelUsers(_) => Scope::PresenceRead,
+            Self::Connections => Scope::ConnectionsRead,
         }
     }
-
-    const ALL: [Self; 2] = [Self::Events, Self::BatchEvents];
 }
 
 /// Finds the route. `path` is as requested; `prefix` is the configured one or `""`.
@@ -133,7 +168,7 @@ fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
     let found = rest
         .split_once('/')
         .filter(|(app_id, _)| !app_id.is_empty())
-        .and_then(|(app_id, segment)| Some((app_id, Endpoint::from_segment(segment)?)));
+        .and_then(|(app_id, path)| Some((app_id, Endpoint::of_path(path)?)));
     match found {
         Some((app_id, endpoint)) if method == endpoint.method() => Route::Api { dialect, app_id, endpoint },
         Some((_, endpoint)) => Route::MethodNotAllowed(dialect, endpoint.method()),
@@ -158,36 +193,13 @@ fn is_one_segment(text: &str) -> bool {
     !text.is_empty() && !text.contains('/')
 }
 
-/// True when a segment as requested is this name, percent-encoded or not (P-SIGN-5: clients may encode any of it).
-fn is_segment(requested: &str, name: &str) -> bool {
-    requested == name || requested.contains('%') && percent_decode(requested).as_deref() == Some(name)
-}
-
-/// `None` when an escape is broken or the result is not UTF-8.
-fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut parts = text.split('%');
-    bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        let mut byte = [0_u8];
-        const_hex::decode_to_slice(digits, &mut byte).ok()?;
-        bytes.extend_from_slice(&byte);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn api(dialect: Dialect, app_id: &str, endpoint: Endpoint) -> Route<'_> {
+    fn api<'a>(dialect: Dialect, app_id: &'a str, endpoint: Endpoint<'a>) -> Route<'a> {
         Route::Api { dialect, app_id, endpoint }
     }
 
@@ -207,7 +219,7 @@ mod tests {
         ];
         for prefix in ["", "/pre", "/deep/pre", "/app", "/apps", "/api"] {
             for before in ["", prefix] {
-                for (rest, dialect, endpoint) in rows {
+                for (rest, dialect, endpoint) in rows.clone() {
                     let path = format!("{before}{rest}");
                     let found = route("POST", &path, prefix);
                     assert_eq!(found, api(dialect, "3", endpoint), "{path} with {prefix:?}");
@@ -220,6 +232,48 @@ mod tests {
         assert_eq!(route("POST", "/prefix/apps/3/events", "/pre"), Route::NotFound(Dialect::Pusher));
         assert_eq!(route("POST", "/pre/pre/apps/3/events", "/pre"), Route::NotFound(Dialect::Pusher));
         assert_eq!(route("POST", "/pre/apps/3/events", ""), Route::NotFound(Dialect::Pusher));
+    }
+
+    /// R-BASE-1, P-HTTP-3 to P-HTTP-5, P-HTTP-7 to P-HTTP-9: the queries, each with its method, its scope (R-TOKEN-6)
+    /// and the channel of its path.
+    #[test]
+    fn queries_name_their_channel() {
+        let rows = [
+            ("channels", Endpoint::Channels, "GET", Scope::ChannelsRead),
+            ("channels/presence-a", Endpoint::Channel("presence-a".into()), "GET", Scope::ChannelsRead),
+            ("channels/users", Endpoint::Channel("users".into()), "GET", Scope::ChannelsRead),
+            ("channels/a%20b/users", Endpoint::ChannelUsers("a b".into()), "GET", Scope::PresenceRead),
+            ("channels/a%2Fb/%75sers", Endpoint::ChannelUsers("a/b".into()), "GET", Scope::PresenceRead),
+            ("channels/a/events", Endpoint::ChannelEvents("a".into()), "POST", Scope::EventsPublish),
+            (
+                "channels/%23server-to-user-1/stats",
+                Endpoint::ChannelStats("#server-to-user-1".into()),
+                "GET",
+                Scope::ChannelsRead,
+            ),
+            ("connections", Endpoint::Connections, "GET", Scope::ConnectionsRead),
+        ];
+        for (rest, endpoint, method, scope) in rows {
+            for (base, dialect) in [("/apps/3", Dialect::Pusher), ("/api/v1/apps/3", Dialect::Relay)] {
+                let path = format!("{base}/{rest}");
+                assert_eq!(endpoint.scope(), scope, "{path}");
+                assert_eq!(route(method, &path, ""), api(dialect, "3", endpoint.clone()), "{path}");
+                let other = if method == "GET" { "POST" } else { "GET" };
+                assert_eq!(route(other, &path, ""), Route::MethodNotAllowed(dialect, method), "{path}");
+            }
+        }
+        for rest in [
+            "channels/",
+            "channels//users",
+            "channels/a/",
+            "channels/a/members",
+            "channels/a/users/",
+            "channels/%ff",
+            "connections/1",
+            "users",
+        ] {
+            assert_eq!(route("GET", &format!("/apps/3/{rest}"), ""), Route::NotFound(Dialect::Pusher), "{rest}");
+        }
     }
 
     /// R-BASE-3: health and readiness for GET and HEAD; other methods learn which ones are taken.

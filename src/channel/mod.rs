@@ -1,5 +1,6 @@
-//! One channel's state: its name, its local subscribers, its presence roster.
+//! One channel's state: its name, its local subscribers, its presence roster, its cached event.
 
+pub mod cache;
 pub mod name;
 pub mod presence;
 pub mod subscribers;

@@ -112,11 +112,39 @@ impl ChannelKind {
     }
 }
 
+/// What the words behind a channel's type ask for (R-CHAN-3).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Modifiers {
+    /// Its last event is kept for those who subscribe later (P-CACHE).
+    pub cache: bool,
+    /// Its events are never stored in the history (R-CHAN-4).
+    pub no_history: bool,
+}
+
+impl Modifiers {
+    /// Each word counts once, in any order, at the front or directly behind the prefix of the type.
+    pub fn of(channel: &str) -> Self {
+        let mut rest = TYPE_PREFIXES.iter().find_map(|prefix| channel.strip_prefix(prefix)).unwrap_or(channel);
+        let mut found = Self::default();
+        loop {
+            if let Some(after) = rest.strip_prefix("cache-").filter(|_| !found.cache) {
+                (found.cache, rest) = (true, after);
+            } else if let Some(after) = rest.strip_prefix("no-history-").filter(|_| !found.no_history) {
+                (found.no_history, rest) = (true, after);
+            } else {
+                return found;
+            }
+        }
+    }
+}
+
 /// The characters of P-CHAN-2.
 fn is_default(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_=@,.;:#".contains(&byte)
 }
 
+/// What the names of typed channels begin with; the longer one of two that fit stands first.
+const TYPE_PREFIXES: [&str; 3] = ["private-encrypted-", "private-", "presence-"];
 /// Begins the name of a signed-in user's channel.
 const SERVER_TO_USER: &str = "#server-to-user-";
 
@@ -156,6 +184,33 @@ mod tests {
         ] {
             assert_eq!(parse(text, NameRules::Default), Ok(kind), "{text}");
         }
+    }
+
+    /// P-CHAN-1, R-CHAN-2, R-CHAN-3: modifiers stand at the front or behind the type, each once, in any order.
+    #[test]
+    fn modifiers_stand_behind_the_type() {
+        for prefix in ["", "private-", "private-encrypted-", "presence-"] {
+            for (words, cache, no_history) in [
+                ("", false, false),
+                ("x", false, false),
+                ("cache", false, false),
+                ("cachefoo", false, false),
+                ("cache-", true, false),
+                ("cache-x", true, false),
+                ("no-history-x", false, true),
+                ("no-history-cache-x", true, true),
+                ("cache-no-history-x", true, true),
+                ("cache-cache-no-history-x", true, false),
+                ("x-cache-y", false, false),
+                ("Cache-x", false, false),
+            ] {
+                let name = format!("{prefix}{words}");
+                assert_eq!(Modifiers::of(&name), Modifiers { cache, no_history }, "{name}");
+            }
+        }
+        assert_eq!(Modifiers::of("no-history-private-cache-x"), Modifiers { cache: false, no_history: true });
+        assert_eq!(Modifiers::of("private-cache-encrypted-x"), Modifiers { cache: true, no_history: false });
+        assert_eq!(Modifiers::of("#server-to-user-cache-1"), Modifiers::default());
     }
 
     /// P-CHAN-2: every ASCII character, against the set as the rule writes it.

@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(refused(&with_id(129)), ChannelDataError::UserIdTooLong);
         let deep = format!(r#"{{"user_id":1,"user_info":{}{}}}"#, "[".repeat(40), "]".repeat(40));
         assert_eq!(refused(&deep), ChannelDataError::NoObject);
-        let with_info = |bytes: usize| format!(r#"{{"user_id":1,"user_info":"{}"}}"#, "x".repeat(bytes - 29));
+        let with_info = |bytes: usize| format!(r#"{{"user_id":1,"user_info":"{}"}}"#, "x".repeat(bytes - 28));
         assert_eq!(with_info(10_240).len(), 10_240);
         assert!(decode_channel_data(&with_info(10_240)).is_ok());
         assert_eq!(refused(&with_info(10_241)), ChannelDataError::TooLong);

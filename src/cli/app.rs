@@ -164,7 +164,7 @@ fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Resul
         setting::apply(&mut blank, name, value)?;
     }
     (new.settings, new.name) = (blank.settings, blank.name);
-    let app = store.open(Missing::CreateInDirectory)?.create_app(new)?;
+    let app = store.open(Missing::Create)?.create_app(new)?;
     let pair = &app.keys[0];
     let mut json = app_json(&app, Secrets::Hidden);
     json["key"] = json!(pair.key);

@@ -15,6 +15,7 @@ use crate::store::{Missing, Store, StoreError};
 mod app;
 mod bench;
 mod dev;
+mod doctor;
 mod logging;
 mod serve;
 mod time;
@@ -37,6 +38,8 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Check flags, environment and relay.toml as `serve` would, and say what would be served.
     CheckConfig(serve::ServeArguments),
+    /// Say whether this host carries the server, and what mends it; changes nothing.
+    Doctor(doctor::DoctorArguments),
     /// Make, show and change apps, also while the server runs.
     #[command(subcommand)]
     App(app::AppCommand),
@@ -94,6 +97,9 @@ enum CommandError {
     /// The command line itself is wrong.
     #[error("{0}")]
     Usage(String),
+    /// `relay doctor` found problems, which it has shown.
+    #[error("{0} of the findings must be mended before this host serves as asked")]
+    Unfit(usize),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
 }
@@ -102,7 +108,9 @@ impl CommandError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Store(StoreError::Invalid(_)) => ExitCode::from(2),
-            Self::Store(_) | Self::Serve(_) | Self::Bench { .. } | Self::Output(_) => ExitCode::from(1),
+            Self::Store(_) | Self::Serve(_) | Self::Unfit(_) | Self::Bench { .. } | Self::Output(_) => {
+                ExitCode::from(1)
+            }
         }
     }
 }
@@ -122,6 +130,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match arguments.command {
         Command::Serve(arguments) => serve::serve(&arguments),
         Command::CheckConfig(arguments) => serve::check_config(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::App(command) => app::run(command),
         Command::Token(command) => token::run(command),
         Command::Bench(arguments) => bench::bench(&arguments),

@@ -52,6 +52,12 @@ pub(super) struct ServeArguments {
     /// Which channel names are valid: default, strict or permissive [default: default].
     #[arg(long, value_name = "RULES")]
     channel_names: Option<String>,
+    /// Seconds for which the last event of a cache channel is kept [default: 1800].
+    #[arg(long, value_name = "SECONDS")]
+    cache_ttl: Option<String>,
+    /// Answer 400 for info attributes that do not apply, instead of leaving them out.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
+    strict_pusher_info: Option<String>,
     /// Time over which connections are closed at shutdown [default: 10000; 0 with --dev].
     #[arg(long, value_name = "MS")]
     drain_ms: Option<String>,
@@ -76,6 +82,8 @@ impl ServeArguments {
             ("activity_timeout", &self.activity_timeout),
             ("strict_protocol", &self.strict_protocol),
             ("channel_names", &self.channel_names),
+            ("cache_ttl", &self.cache_ttl),
+            ("strict_pusher_info", &self.strict_pusher_info),
             ("drain_ms", &self.drain_ms),
             ("max_connections", &self.max_connections),
             ("log", &self.log),

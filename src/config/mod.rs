@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::api::info::InfoRules;
 use crate::app::Secret;
 use crate::channel::name::NameRules;
 use crate::limits;
@@ -127,6 +128,10 @@ impl ServeConfig {
                 channel_names: settings.parse("channel_names", channel_names)?.unwrap_or_default(),
                 trusted_proxies: settings.parse("trusted_proxies", networks)?.unwrap_or_default(),
                 drain_ms: settings.parse("drain_ms", |text| within(text, 0, 600_000))?.unwrap_or(drain_ms),
+                cache_ttl_s: settings
+                    .parse("cache_ttl", |text| within(text, 1, limits::CACHE_TTL_SETTING_S_MAX))?
+                    .unwrap_or(limits::CACHE_TTL_S),
+                info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
             },
         })
     }
@@ -189,6 +194,11 @@ fn switch(text: &str) -> Option<bool> {
         "false" | "off" | "no" | "0" => Some(false),
         _ => None,
     }
+}
+
+/// `strict_pusher_info` (P-HTTP-11).
+fn info_rules(text: &str) -> Option<InfoRules> {
+    switch(text).map(|strict| if strict { InfoRules::Strict } else { InfoRules::Lenient })
 }
 
 fn channel_names(text: &str) -> Option<NameRules> {

@@ -60,7 +60,7 @@ impl Capacity {
 }
 
 /// A shard's epoll set or ring, eventfd and two listeners.
-const DESCRIPTORS_PER_SHARD: u64 = 4;
+pub const DESCRIPTORS_PER_SHARD: u64 = 4;
 const SLOTS_MIN: u32 = 16;
 /// What an idle connection costs, the kernel's part (about 4.2 KB) included, and a margin for what it does when not idle.
 const CONNECTION_BYTES: u64 = 8 * 1024;
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(possible.limited(100, 2), Capacity { slots: 50 + 32, refusal_slots: 32 });
         assert_eq!(possible.limited(1, 2).slots, 1 + 32);
         assert_eq!(possible.limited(1_000_000, 2), possible);
-        assert_eq!(Capacity::from_memory(8 << 30, 2).slots, 3 * (8 << 30) / 4 / 8192 / 2);
+        assert_eq!(Capacity::from_memory(8 << 30, 2).slots, 393_216);
         assert!(memory_bytes() > 64 << 20);
     }
 

@@ -73,6 +73,14 @@ pub fn bind_with(address: SocketAddr, sockets: usize, send_buffer_bytes: usize) 
     Ok(bound)
 }
 
+/// Whether [`bind`] could have this address now. Nothing listens meanwhile, so that nobody connects in vain.
+///
+/// # Errors
+/// As [`bind`].
+pub fn check_free(address: SocketAddr) -> Result<(), BindError> {
+    open(address, SEND_BUFFER_BYTES).map(drop).map_err(|source| BindError { address, source })
+}
+
 /// The peer's address as the rest of Relay knows it: IPv4 behind a dual-stack socket is IPv4 again.
 ///
 /// # Errors
@@ -135,11 +143,11 @@ fn explain(source: &io::Error) -> String {
 }
 
 /// Connections that wait to be accepted, per socket; net.core.somaxconn may cut it.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 /// `SO_SNDBUF` of a connection. The kernel doubles it for its own overhead and allocates only what is used; it bounds
 /// what a slow reader can hold in the kernel. 128 KiB are two sends of `SEND_BYTES_MAX`, carry 10 Mbit/s over 100 ms, and stay
 /// below the usual net.core.wmem_max of 208 KiB, above which the kernel would cut silently.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
+pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// `TCP_NOTSENT_LOWAT`: beyond this many bytes that TCP has not sent yet the kernel takes no more, so that they wait in the
 /// outbox, where they are shared and counted (P-CLOSE-5), and not as copies in the kernel.
 const NOTSENT_BYTES: u32 = 64 * 1024;

@@ -230,6 +230,15 @@ impl Queue {
         self.push(entry, user_data);
     }
 
+    /// Throws away what is there, never waiting.
+    pub(super) fn discard(&mut self, file: u32, user_data: u64) {
+        // With MSG_TRUNC TCP counts the bytes off its queue and copies none, so there is no buffer to point to.
+        let entry = opcode::Recv::new(Fixed(file), std::ptr::null_mut(), DISCARD_BYTES)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+            .build();
+        self.push(entry, user_data);
+    }
+
     /// Sends all of `bytes`, waiting for room in the socket. The bytes must stay valid and unmoved until the
     /// completion: they are lent by the core until `Sent` or `Closed` is fed, and neither is fed before it.
     pub(super) fn send(&mut self, file: u32, bytes: &[u8], user_data: u64) {
@@ -579,6 +588,8 @@ impl Drop for BufferRing {
 const PAGE_BYTES: usize = 4096;
 const COMPLETIONS_KEPT: usize = 4096;
 const GATHERED_AT_ONCE: u32 = 256;
+/// More than a receive buffer of the kernel holds.
+const DISCARD_BYTES: u32 = 1 << 30;
 const DROP_ENTERS: u32 = 100;
 
 /// Bytes to read or the peer's end; errors and hang-ups are always reported.

@@ -50,6 +50,17 @@ pub fn encode_subscription_succeeded(out: &mut Vec<u8>, channel: &str) {
     encode_channel_event(out, "pusher_internal:subscription_succeeded", channel, r#""{}""#, None);
 }
 
+/// P-OUT-8.
+pub fn encode_subscription_count(out: &mut Vec<u8>, channel: &str, count: u32) {
+    let data = format!(r#"{{"subscription_count":{count}}}"#);
+    encode_event_with_object(out, "pusher_internal:subscription_count", channel, data.into_bytes());
+}
+
+/// P-OUT-7.
+pub fn encode_cache_miss(out: &mut Vec<u8>, channel: &str) {
+    encode_channel_event(out, "pusher:cache_miss", channel, r#""{}""#, None);
+}
+
 /// P-OUT-2. Members in join order: user id and `user_info` as raw JSON text.
 pub fn encode_presence_succeeded<'a>(
     out: &mut Vec<u8>,
@@ -201,6 +212,16 @@ mod tests {
         let mut out = Vec::new();
         encode(&mut out);
         String::from_utf8(out).expect("UTF-8")
+    }
+
+    /// P-OUT-7, P-OUT-8, P-SDK-7: cache miss and count, as the rules write them.
+    #[test]
+    fn cache_miss_and_count() {
+        let miss = r#"{"event":"pusher:cache_miss","channel":"cache-c","data":"{}"}"#;
+        assert_eq!(text(|out| encode_cache_miss(out, "cache-c")), miss);
+        let count =
+            r#"{"event":"pusher_internal:subscription_count","channel":"c","data":"{\"subscription_count\":7}"}"#;
+        assert_eq!(text(|out| encode_subscription_count(out, "c", 7)), count);
     }
 
     /// P-CONN-9, P-SDK-2, P-SDK-3: the first frame, as the rule writes it.

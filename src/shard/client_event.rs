@@ -39,8 +39,7 @@ impl Shard {
             return Err((None, FLAG_OFF.to_owned()));
         }
         let name = message.channel.ok_or_else(|| (None, "A client event needs a channel".to_owned()))?;
-        let key = self.channel_key(app.serial, name);
-        let index = self.find_channel(&key);
+        let index = self.find_channel_named(app.serial, name);
         let subscribed = index.filter(|&index| self.channels[index as usize].subscribers.contains(slot));
         let Some(index) = subscribed else {
             let quoted = crate::protocol::quote(name);
@@ -70,9 +69,10 @@ impl Shard {
         let frame = text_frame(&mut self.scratch, |out| {
             server_event::encode_channel_event(out, message.event, name, message.data_literal, user_id.as_deref());
         });
-        let owner = self.channels[index as usize].owner;
+        let channel = &self.channels[index as usize];
+        let (owner, key) = (channel.owner, channel.key.clone());
         let exclude = Some(Anywhere { shard: self.config.index, connection: self.key(slot) });
-        let item = PublishItem { channel: key, frame, exclude, number: 0 };
+        let item = PublishItem { channel: key, frame, exclude, cache: None, number: 0 };
         self.send_paid(owner, Body::Publish { request: None, counts: false, items: vec![item] })
             .map_err(|_| (None, "The server is overloaded, the event was not sent".to_owned()))
     }

@@ -14,7 +14,7 @@ use crate::wire::websocket::{self, Opcode};
 pub(super) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     scratch.clear();
     encode(scratch);
-    let mut frame = Vec::with_capacity(scratch.len() + websocket::SERVER_HEADER_BYTES_MAX);
+    let mut frame = Vec::new();
     websocket::encode_frame(&mut frame, Opcode::Text, scratch);
     Bytes::from(frame)
 }
@@ -104,6 +104,9 @@ impl Shard {
     /// The next slot of the dirty list that owes bytes; ends the turn when there is none.
     pub(super) fn next_to_flush(&mut self) -> Option<u32> {
         while let Some(&slot) = self.dirty.get(self.flushed) {
+            if self.sends_left == 0 {
+                return None;
+            }
             self.flushed += 1;
             let line = &mut self.hot[slot as usize];
             if !line.flags.contains(Flags::DIRTY) {
@@ -111,11 +114,13 @@ impl Shard {
             }
             line.flags.remove(Flags::DIRTY);
             if line.outbox.unsent_bytes() > 0 && !line.outbox.is_lent() && line.phase != Phase::Ended {
+                self.sends_left -= 1;
                 return Some(slot);
             }
         }
         self.dirty.clear();
         self.flushed = 0;
+        self.sends_left = limits::SENDS_PER_TURN;
         self.frames.end_turn();
         None
     }

@@ -219,6 +219,7 @@ impl Shard {
     /// The store changed: connections of apps that are disabled or gone are closed with 4003 (P-CLOSE-4).
     pub(super) fn handle_directory(&mut self, directory: Arc<Directory>) {
         self.directory = directory;
+        self.forget_cached_of_deleted_apps();
         for slot in 0..self.hot.len() as u32 {
             let line = &self.hot[slot as usize];
             let open = matches!(line.phase, Phase::Open | Phase::Admitting) && line.app != NONE;

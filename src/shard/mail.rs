@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ShardIndex;
+use super::gather::{Question, Reply};
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
@@ -34,7 +35,7 @@ pub(super) struct Anywhere {
     pub(super) connection: ConnectionKey,
 }
 
-/// Names one publish request that awaits its owners.
+/// Names one request that awaits other shards.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct PendingId {
     pub(super) index: u32,
@@ -48,16 +49,19 @@ pub(super) struct PublishItem {
     pub(super) channel: ChannelKey,
     pub(super) frame: Bytes,
     pub(super) exclude: Option<Anywhere>,
+    /// Length of its `data` literal if it is to be cached: published over HTTP, to a cache channel (P-CACHE-1).
+    pub(super) cache: Option<u32>,
     /// Number of the item in its request.
     pub(super) number: u32,
 }
 
 #[derive(Debug)]
 pub(super) enum Body {
-    /// To the owner: this shard now has `count` subscribers (also those who wait for the answer). Answered `Recorded`.
-    Subscribers { channel: ChannelKey, count: u32 },
-    /// To the subscribers' shard: the count is recorded; events follow from here on (P-SUB-5).
-    Recorded { channel: ChannelKey },
+    /// To the owner: this shard now has `count` subscribers, of whom `joiners` wait for the answer. Answered `Recorded`.
+    Subscribers { channel: ChannelKey, count: u32, joiners: u32 },
+    /// To the subscribers' shard: the count is recorded; events follow from here on (P-SUB-5). On a cache channel with
+    /// the last event before them (P-CACHE-2).
+    Recorded { channel: ChannelKey, cached: Option<Bytes> },
     /// To the owner: a connection wants to join a presence channel. Answered `Joined`.
     Join {
         channel: ChannelKey,
@@ -68,13 +72,18 @@ pub(super) enum Body {
         members_max: u32,
     },
     /// To the joiner's shard: the encoded roster, or `None` when the channel is full (P-LIM-7).
-    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Option<Bytes> },
+    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Option<Bytes>, cached: Option<Bytes> },
     /// To the owner: one connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// To the owners: events of one request (or a client event, without `request`). Costs credit.
     Publish { request: Option<PendingId>, counts: bool, items: Vec<PublishItem> },
     /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17).
     Accepted { request: PendingId, counts: Vec<(u32, Counts)> },
+    /// To the shard that knows: a question over HTTP. At most one per request is under way to each shard, and requests
+    /// are bounded per connection. Answered `Reply`.
+    Ask { request: PendingId, question: Question },
+    /// To the shard that asked.
+    Reply { request: PendingId, reply: Reply },
     /// To a shard with subscribers: one event. Costs credit.
     Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<Anywhere> },
     /// To a shard with subscribers: an event could not be sent for want of credit; its subscribers of the channel are
@@ -105,6 +114,8 @@ impl Body {
             | Self::Joined { .. }
             | Self::Leave { .. }
             | Self::Accepted { .. }
+            | Self::Ask { .. }
+            | Self::Reply { .. }
             | Self::Gap { .. }
             | Self::GapClosed { .. }
             | Self::Admit { .. }

@@ -18,8 +18,11 @@
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
 
+mod cache;
 mod client_event;
+mod count;
 mod deliver;
+mod gather;
 mod handshake;
 mod lifecycle;
 mod mail;
@@ -41,6 +44,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use crate::api::info::InfoRules;
 use crate::app::{AppSerial, Directory, TokenId};
 use crate::auth::failures::AuthFailures;
 use crate::channel::name::NameRules;
@@ -50,8 +54,10 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 
+use cache::Caches;
+use gather::{AskedPage, Gather};
 pub use mail::Mail;
-use mail::{Anywhere, Body};
+use mail::{Anywhere, Body, ChannelKey};
 use owner::OwnedChannel;
 use publish::PendingPublish;
 use subscribe::LocalChannel;
@@ -92,6 +98,25 @@ pub struct ShardOptions {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Drain is spread over this (P-CLOSE-1), in ms.
     pub drain_ms: u64,
+    /// `strict_pusher_info` (P-HTTP-11).
+    pub info_rules: InfoRules,
+    /// How long the event of a cache channel is kept (P-CACHE-1), in s.
+    pub cache_ttl_s: u32,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self {
+            path_prefix: String::new(),
+            activity_timeout_s: limits::ACTIVITY_TIMEOUT_S,
+            strict_protocol: false,
+            channel_names: NameRules::Default,
+            trusted_proxies: Vec::new(),
+            drain_ms: limits::DRAIN_MS,
+            info_rules: InfoRules::Lenient,
+            cache_ttl_s: limits::CACHE_TTL_S,
+        }
+    }
 }
 
 /// Which listener a connection came from.
@@ -219,6 +244,10 @@ pub struct ShardStats {
     pub channels: u64,
     /// Channels that this shard owns state for.
     pub owned_channels: u64,
+    /// Events of cache channels kept as owner, and what they cost of their apps' budgets.
+    pub cached_events: u64,
+    /// In bytes.
+    pub cached_bytes: u64,
     /// Events accepted as owner.
     pub events: u64,
     /// Frames queued to connections.
@@ -251,6 +280,8 @@ pub struct Shard {
     dirty: Vec<u32>,
     /// How far `poll_flush` has come in `dirty`.
     flushed: usize,
+    /// Sends that this turn may still start.
+    sends_left: u32,
     /// The answer to every `pusher:ping`, encoded once.
     pong: FrameId,
 
@@ -260,8 +291,17 @@ pub struct Shard {
     /// Channels whose owner this shard is, and their index by name.
     owned: Slab<OwnedChannel>,
     owned_by_name: HashTable<u32>,
+    /// Events kept for cache channels that this shard owns.
+    caches: Caches,
+    /// Large channels that are not told their count before a time, in the order of these times.
+    counts_due: VecDeque<(u64, ChannelKey)>,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
+    /// Questions that await other shards, and the bytes gathered for them so far.
+    gathers: Slab<Gather>,
+    gathered_bytes: usize,
+    /// Pages that other shards, or this one, await; one is made per turn.
+    asked_pages: VecDeque<AskedPage>,
     pending_nonce: u32,
     /// Running number of presence joins.
     join_ticket: u32,
@@ -303,12 +343,18 @@ impl Shard {
             frames,
             dirty: Vec::new(),
             flushed: 0,
+            sends_left: limits::SENDS_PER_TURN,
             pong,
             channels: Slab::new(),
             channels_by_name: HashTable::new(),
             owned: Slab::new(),
             owned_by_name: HashTable::new(),
+            caches: Caches::default(),
+            counts_due: VecDeque::new(),
             pending: Slab::new(),
+            gathers: Slab::new(),
+            gathered_bytes: 0,
+            asked_pages: VecDeque::new(),
             pending_nonce: 0,
             join_ticket: 0,
             app_connections: BTreeMap::new(),
@@ -338,11 +384,9 @@ impl Shard {
             Input::Closed { connection } => self.handle_closed(connection),
             Input::Mail { from, mail } => self.handle_mail(from, mail.0),
             Input::Directory(directory) => self.handle_directory(directory),
-            Input::Timeout => {}
+            Input::Timeout => self.handle_timeouts(),
             Input::Drain => self.start_drain(),
         }
-        self.handle_own_mail();
-        self.handle_timeouts();
         self.handle_own_mail();
     }
 
@@ -351,7 +395,8 @@ impl Shard {
         self.outputs.pop_front()
     }
 
-    /// Takes the next connection that owes bytes and has no send under way.
+    /// Takes the next connection that owes bytes and has no send under way. After `limits::SENDS_PER_TURN` of them it
+    /// gives `None`, and `poll_timeout` is due at once: the rest follows in the next turn, after everybody else's input.
     pub fn poll_flush(&mut self) -> Option<Flush<'_>> {
         let slot = self.next_to_flush()?;
         let line = &mut self.hot[slot as usize];
@@ -384,6 +429,8 @@ impl Shard {
         ShardStats {
             channels: self.channels.len() as u64,
             owned_channels: self.owned.len() as u64,
+            cached_events: self.caches.events() as u64,
+            cached_bytes: self.caches.bytes() as u64,
             // The pong frame is always held, for nobody in particular.
             frames: self.frames.held() as u64 - 1,
             send_bytes: (self.frames.held_bytes() - self.frames.frame_bytes(self.pong)) as u64,

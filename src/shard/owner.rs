@@ -5,18 +5,32 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::count::Told;
 use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
+use crate::channel::cache::CachedEvent;
 use crate::channel::presence::{Joined, Left, Roster};
 use crate::protocol::server_event;
 
-/// State of a channel with its owner; exists while anyone is subscribed.
+/// State of a channel with its owner; exists while anyone is subscribed or an event is cached.
 pub(super) struct OwnedChannel {
     key: ChannelKey,
     interests: SmallVec<[Interest; 2]>,
-    roster: Option<Box<Roster>>,
+    /// What only some channels have.
+    more: Option<Box<More>>,
+}
+
+/// State that public and private channels without modifiers do without.
+#[derive(Default)]
+pub(super) struct More {
+    /// Who is there, on presence channels.
+    pub(super) roster: Option<Roster>,
+    /// The last event, on cache channels.
+    pub(super) cached: Option<CachedEvent>,
+    /// How many they are, where the app wants it told.
+    pub(super) told: Option<Told>,
 }
 
 /// A shard with subscribers.
@@ -29,16 +43,22 @@ struct Interest {
 }
 
 impl Shard {
-    /// A shard's number of subscribers changed (public and private channels).
-    pub(super) fn own_subscribers(&mut self, from: ShardIndex, channel: ChannelKey, count: u32) {
+    /// A shard's number of subscribers changed (public and private channels). `joiners` of them wait for the answer:
+    /// they learn with it what is cached.
+    pub(super) fn own_subscribers(&mut self, from: ShardIndex, channel: ChannelKey, count: u32, joiners: u32) {
+        let mut before = 0;
         if count > 0 {
             let index = self.owned_index(&channel);
-            self.owned[index].interest(from).count = count;
+            before = std::mem::replace(&mut self.owned[index].interest(from).count, count);
         } else if let Some(index) = self.find_owned(&channel) {
-            self.owned[index].interest(from).count = 0;
+            before = std::mem::take(&mut self.owned[index].interest(from).count);
             self.forget_if_unused(index);
         }
-        self.send(from, Body::Recorded { channel });
+        let cached = if joiners > 0 { self.cached_frame(&channel) } else { None };
+        self.send(from, Body::Recorded { channel: channel.clone(), cached });
+        if joiners > 0 || before != count {
+            self.tell_count(&channel);
+        }
     }
 
     /// A connection wants to join a presence channel (P-PRES-2).
@@ -53,11 +73,11 @@ impl Shard {
     ) {
         let index = self.owned_index(&channel);
         let owned = &mut self.owned[index];
-        let roster = owned.roster.get_or_insert_with(|| Box::new(Roster::new(&self.config.boot_secret)));
+        let roster = owned.more().roster.get_or_insert_with(|| Roster::new(&self.config.boot_secret));
         let joined = roster.join(&user_id, user_info.as_ref(), members_max);
         if joined == Joined::Full {
             self.forget_if_unused(index);
-            self.send(joiner.shard, Body::Joined { channel, ticket, user_id, roster: None });
+            self.send(joiner.shard, Body::Joined { channel, ticket, user_id, roster: None, cached: None });
             return;
         }
         let scratch = &mut self.scratch;
@@ -66,8 +86,9 @@ impl Shard {
             text_frame(scratch, |out| server_event::encode_presence_succeeded(out, &channel.name, members))
         });
         owned.interest(joiner.shard).count += 1;
-        let answer = Body::Joined { channel: channel.clone(), ticket, user_id: user_id.clone(), roster: Some(frame) };
-        self.send(joiner.shard, answer);
+        let cached = self.cached_frame(&channel);
+        let (to, roster) = (joiner.shard, Some(frame));
+        self.send(to, Body::Joined { channel: channel.clone(), ticket, user_id: user_id.clone(), roster, cached });
         if joined == Joined::First {
             let added = text_frame(&mut self.scratch, |out| {
                 server_event::encode_member_added(out, &channel.name, &user_id, user_info.as_deref());
@@ -81,7 +102,7 @@ impl Shard {
         let index = self.find_owned(channel).expect("a channel with members has state");
         let owned = &mut self.owned[index];
         owned.interest(from).count -= 1;
-        let roster = owned.roster.as_mut().expect("a channel with members has a roster");
+        let roster = owned.more().roster.as_mut().expect("a channel with members has a roster");
         if roster.leave(user_id) == Left::Last {
             let removed = text_frame(&mut self.scratch, |out| {
                 server_event::encode_member_removed(out, &channel.name, user_id);
@@ -102,16 +123,13 @@ impl Shard {
         let mut counted = Vec::new();
         for item in items {
             self.stats.events += 1;
-            let index = self.find_owned(&item.channel);
             if counts {
-                counted.push((
-                    item.number,
-                    index.map_or(Counts { user_count: Some(0), subscription_count: Some(0) }, |index| {
-                        self.owned[index].counts()
-                    }),
-                ));
+                counted.push((item.number, self.counts_of(&item.channel)));
             }
-            if let Some(index) = index {
+            if let Some(data_bytes) = item.cache {
+                self.own_cache(&item.channel, item.frame.clone(), data_bytes);
+            }
+            if let Some(index) = self.find_owned(&item.channel) {
                 self.fan_out(index, item.frame, item.exclude);
             }
         }
@@ -148,26 +166,43 @@ impl Shard {
         }
     }
 
-    fn find_owned(&self, channel: &ChannelKey) -> Option<usize> {
+    /// Counts of a channel; zero when nobody is there.
+    pub(super) fn counts_of(&self, channel: &ChannelKey) -> Counts {
+        let index = self.find_owned(channel);
+        index.map_or(Counts { user_count: Some(0), subscription_count: Some(0) }, |index| self.owned[index].counts())
+    }
+
+    /// The roster of a presence channel that somebody is in.
+    pub(super) fn roster_of(&self, channel: &ChannelKey) -> Option<&Roster> {
+        self.owned[self.find_owned(channel)?].roster()
+    }
+
+    pub(super) fn find_owned(&self, channel: &ChannelKey) -> Option<usize> {
         let found = self.owned_by_name.find(channel.hash, |&at| self.owned[at as usize].key.is(channel));
         found.map(|&at| at as usize)
     }
 
     /// The channel's state, made when there is none.
-    fn owned_index(&mut self, channel: &ChannelKey) -> usize {
+    pub(super) fn owned_index(&mut self, channel: &ChannelKey) -> usize {
         if let Some(index) = self.find_owned(channel) {
             return index;
         }
-        let index = self.owned.insert(OwnedChannel { key: channel.clone(), interests: SmallVec::new(), roster: None });
+        let index = self.owned.insert(OwnedChannel { key: channel.clone(), interests: SmallVec::new(), more: None });
         let owned = &self.owned;
         self.owned_by_name.insert_unique(channel.hash, index as u32, |&at| owned[at as usize].key.hash);
         index
     }
 
-    fn forget_if_unused(&mut self, index: usize) {
+    pub(super) fn forget_if_unused(&mut self, index: usize) {
         let owned = &mut self.owned[index];
         owned.interests.retain(|interest| interest.count > 0 || interest.gap);
-        if owned.interests.is_empty() {
+        if !owned.interests.is_empty() {
+            return;
+        }
+        if let Some(more) = &mut owned.more {
+            (more.roster, more.told) = (None, None);
+        }
+        if owned.cached().is_none() {
             let hash = owned.key.hash;
             let entry = self.owned_by_name.find_entry(hash, |&at| at as usize == index);
             entry.expect("every owned channel is found by its name").remove();
@@ -185,10 +220,44 @@ impl OwnedChannel {
         &mut self.interests[at]
     }
 
-    fn counts(&self) -> Counts {
+    pub(super) fn subscriber_count(&self) -> u32 {
+        self.interests.iter().map(|interest| interest.count).sum()
+    }
+
+    /// The shards with subscribers who miss nothing so far.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = ShardIndex> {
+        self.interests.iter().filter(|interest| interest.count > 0 && !interest.gap).map(|interest| interest.shard)
+    }
+
+    /// What only some channels have, made when there is none.
+    pub(super) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    fn roster(&self) -> Option<&Roster> {
+        self.more.as_ref()?.roster.as_ref()
+    }
+
+    pub(super) fn cached(&self) -> Option<&CachedEvent> {
+        self.more.as_ref()?.cached.as_ref()
+    }
+
+    pub(super) fn told(&self) -> Option<&Told> {
+        self.more.as_ref()?.told.as_ref()
+    }
+
+    pub(super) fn take_cached(&mut self) -> Option<CachedEvent> {
+        self.more.as_mut()?.cached.take()
+    }
+
+    pub(super) fn key(&self) -> &ChannelKey {
+        &self.key
+    }
+
+    pub(super) fn counts(&self) -> Counts {
         Counts {
-            subscription_count: Some(self.interests.iter().map(|interest| interest.count).sum()),
-            user_count: Some(self.roster.as_ref().map_or(0, |roster| roster.count())),
+            subscription_count: Some(self.subscriber_count()),
+            user_count: Some(self.roster().map_or(0, Roster::count)),
         }
     }
 }

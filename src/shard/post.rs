@@ -88,16 +88,20 @@ impl Shard {
 
     fn dispatch(&mut self, from: ShardIndex, body: Body) {
         match body {
-            Body::Subscribers { channel, count } => self.own_subscribers(from, channel, count),
-            Body::Recorded { channel } => self.handle_recorded(&channel),
+            Body::Subscribers { channel, count, joiners } => self.own_subscribers(from, channel, count, joiners),
+            Body::Recorded { channel, cached } => self.handle_recorded(&channel, cached),
             Body::Join { channel, connection, ticket, user_id, user_info, members_max } => {
                 let joiner = super::Anywhere { shard: from, connection };
                 self.own_join(joiner, channel, ticket, user_id, user_info, members_max);
             }
-            Body::Joined { channel, ticket, user_id, roster } => self.handle_joined(&channel, ticket, user_id, roster),
+            Body::Joined { channel, ticket, user_id, roster, cached } => {
+                self.handle_joined(&channel, ticket, user_id, roster, cached);
+            }
             Body::Leave { channel, user_id } => self.own_leave(from, &channel, &user_id),
             Body::Publish { request, counts, items } => self.own_publish(from, request, counts, items),
             Body::Accepted { request, counts } => self.handle_accepted_publish(request, counts),
+            Body::Ask { request, question } => self.handle_question(from, request, question),
+            Body::Reply { request, reply } => self.handle_reply(from, request, reply),
             Body::Deliver { channel, frame, exclude } => self.deliver(&channel, frame, exclude),
             Body::Gap { channel } => self.handle_gap(from, channel),
             Body::GapClosed { channel } => self.own_gap_closed(from, &channel),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Shard;
 use super::mail::{Body, ChannelKey};
 use super::subscribe::Waiting;
@@ -43,7 +45,8 @@ impl Shard {
         channel: &ChannelKey,
         ticket: u32,
         user_id: Arc<str>,
-        roster: Option<bytes::Bytes>,
+        roster: Option<Bytes>,
+        cached: Option<Bytes>,
     ) {
         let index = self.find_channel(channel);
         let waiting = index.and_then(|index| {
@@ -57,6 +60,9 @@ impl Shard {
                 self.channels[index as usize].subscribers.insert(slot);
                 self.stats.subscriptions += 1;
                 self.queue(slot, roster);
+                if let Some(after) = self.frame_after_join(&channel.name, cached) {
+                    self.queue(slot, after);
+                }
             }
             (Some((index, waiting)), None) => {
                 let slot = waiting.connection.slot;

@@ -6,11 +6,13 @@ use smallvec::SmallVec;
 
 use super::deliver::text_frame;
 use super::mail::{Body, PendingId, PublishItem, publish_cost};
+use super::request::{JSON, Response};
 use super::{Shard, ShardIndex};
 use crate::api::answer::{AnswerShape, Counts};
 use crate::api::events::Publish;
 use crate::api::refusal::Refusal;
 use crate::app::App;
+use crate::channel::name::Modifiers;
 use crate::connection::ConnectionKey;
 use crate::protocol::server_event;
 use crate::wire::http::Request;
@@ -75,7 +77,8 @@ impl Shard {
                     server_event::encode_channel_event(out, &event.name, name, &event.data_literal, None);
                 });
                 let owner = self.owner_of(&channel);
-                let item = PublishItem { channel, frame, exclude, number };
+                let cache = Modifiers::of(name).cache.then_some(event.data_literal.len() as u32);
+                let item = PublishItem { channel, frame, exclude, cache, number };
                 number += 1;
                 match mail.iter_mut().find(|(to, _)| *to == owner) {
                     Some((_, items)) => items.push(item),
@@ -98,7 +101,8 @@ impl Shard {
             let PendingPublish { connection, ticket, shape, counts, .. } = self.pending.remove(request.index as usize);
             let mut body = Vec::new();
             shape.encode(&mut body, &counts);
-            self.finish_publish(connection, ticket, &body);
+            let response = Response { status: shape.status(), content_type: JSON, extra: "", body: &body };
+            self.finish_request(connection, ticket, &response);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::sweep::Deadline;
 use crate::app::AppSerial;
 use crate::connection::{ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
-use crate::wire::http::{DecodedRequest, Progress, RequestLimits};
+use crate::wire::http::{DecodedRequest, Progress, RequestDecoder, RequestLimits};
 use crate::wire::proxy::{ProxyHeader, decode_proxy_header};
 use crate::wire::websocket::{self, Decoded, Message, Opcode};
 
@@ -40,6 +40,12 @@ impl Shard {
 
     fn receive_http(&mut self, slot: u32, bytes: &[u8]) {
         if self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
+            return;
+        }
+        // A read that was under way when reading paused: it comes after what is held back.
+        let held_back = &mut self.http(slot).held_back;
+        if !held_back.is_empty() {
+            held_back.extend_from_slice(bytes);
             return;
         }
         let mut after_header = Vec::new();
@@ -76,7 +82,7 @@ impl Shard {
             }
         }
         let partial = !decoder.is_idle();
-        self.http(slot).decoder = decoder;
+        self.http(slot).decoder = if partial { decoder } else { RequestDecoder::default() };
         self.set_request_deadline(slot, partial);
     }
 
@@ -198,7 +204,7 @@ impl Shard {
     }
 
     fn send_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
-        let mut frame = Vec::with_capacity(payload.len() + websocket::SERVER_HEADER_BYTES_MAX);
+        let mut frame = Vec::new();
         websocket::encode_frame(&mut frame, opcode, payload);
         self.queue(slot, frame.into());
     }

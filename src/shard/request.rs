@@ -4,10 +4,16 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::gather::Question;
 use super::{Output, Shard};
 use crate::api::authorize::authorize;
 use crate::api::batch_events::decode_batch_events;
-use crate::api::events::{PublishRules, decode_events};
+use crate::api::channel::decode_channel_query;
+use crate::api::channel_events::decode_channel_event;
+use crate::api::channel_users::decode_channel_users;
+use crate::api::channels::decode_channels;
+use crate::api::events::{PublishRules, check_channel, decode_events};
+use crate::api::query::Query;
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, Route, route};
 use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
@@ -34,7 +40,7 @@ pub(super) struct Response<'a> {
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 impl Shard {
     pub(super) fn handle_request(&mut self, slot: u32, request: &Request<'_>) -> After {
@@ -54,7 +60,7 @@ impl Shard {
             Route::Ready if self.drain.is_some() => self.answer_text(slot, request, 503, "Draining\n"),
             Route::Ready => self.answer_text(slot, request, 200, "OK\n"),
             Route::Api { dialect, app_id, endpoint } if !self.http(slot).metrics => {
-                if let Err(refusal) = self.call(slot, request, app_id, endpoint) {
+                if let Err(refusal) = self.call(slot, request, dialect, app_id, endpoint) {
                     self.answer_refusal(slot, request, dialect, &refusal);
                 }
             }
@@ -81,20 +87,54 @@ impl Shard {
     }
 
     /// An endpoint of the API: who calls, may it, what does it ask, and do it.
-    fn call(&mut self, slot: u32, request: &Request<'_>, app_id: &str, endpoint: Endpoint) -> Result<(), Refusal> {
+    fn call(
+        &mut self,
+        slot: u32,
+        request: &Request<'_>,
+        dialect: Dialect,
+        app_id: &str,
+        endpoint: Endpoint<'_>,
+    ) -> Result<(), Refusal> {
         let prefix = &self.config.options.path_prefix;
         let caller = match verify_request(&self.directory, app_id, request, prefix, self.now) {
             Ok(caller) => caller,
             Err(refusal) => return Err(self.count_failure(slot, request, refusal)),
         };
-        authorize(&caller, endpoint)?;
+        authorize(&caller, &endpoint)?;
         self.report_token_use(&caller);
-        let rules = PublishRules { settings: &caller.app.settings, names: self.config.options.channel_names };
-        let publish = match endpoint {
-            Endpoint::Events => decode_events(request.body, &rules)?,
-            Endpoint::BatchEvents => decode_batch_events(request.body, &rules)?,
-        };
-        self.publish(slot, request, &caller.app, &publish)
+        let (app, query) = (&caller.app, Query::new(request.query));
+        let (names, info) = (self.config.options.channel_names, self.config.options.info_rules);
+        let rules = PublishRules { settings: &app.settings, names, info };
+        match endpoint {
+            Endpoint::Events => self.publish(slot, request, app, &decode_events(request.body, &rules)?),
+            Endpoint::BatchEvents => self.publish(slot, request, app, &decode_batch_events(request.body, &rules)?),
+            Endpoint::ChannelEvents(channel) => {
+                self.publish(slot, request, app, &decode_channel_event(channel, query, request.body, &rules)?)
+            }
+            Endpoint::Channels => self.ask_channels(slot, request, dialect, app.serial, &decode_channels(query, info)?),
+            Endpoint::Channel(name) => {
+                let info = decode_channel_query(&name, query, names, info)?;
+                let channel = self.channel_key(app.serial, &name);
+                self.ask(slot, request, dialect, Question::Channel { channel, info });
+                Ok(())
+            }
+            Endpoint::ChannelStats(name) => {
+                check_channel(&name, names)?;
+                let channel = self.channel_key(app.serial, &name);
+                self.ask(slot, request, dialect, Question::Stats { channel });
+                Ok(())
+            }
+            Endpoint::ChannelUsers(name) => {
+                let fields = decode_channel_users(&name, query, names)?;
+                let channel = self.channel_key(app.serial, &name);
+                self.ask(slot, request, dialect, Question::Users { channel, fields });
+                Ok(())
+            }
+            Endpoint::Connections => {
+                self.ask(slot, request, dialect, Question::Connections { app: app.serial });
+                Ok(())
+            }
+        }
     }
 
     /// Failed credentials count to the caller's address; above the bound 401 becomes 429 (threat T6).
@@ -151,7 +191,7 @@ impl Shard {
 
     fn answer_refusal(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, refusal: &Refusal) {
         let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
-        let extra = refusal.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+        let extra = refusal.retry_after();
         self.answer(slot, request, &Response { status: refusal.status, content_type, extra: &extra, body: &body });
     }
 
@@ -190,15 +230,15 @@ impl Shard {
         }
     }
 
-    /// The answer to a publish that all owners have accepted.
-    pub(super) fn finish_publish(&mut self, connection: ConnectionKey, ticket: u32, body: &[u8]) {
+    /// The answer to a request that other shards have done or told their part of.
+    pub(super) fn finish_request(&mut self, connection: ConnectionKey, ticket: u32, response: &Response<'_>) {
         if !self.is_live(connection) || self.hot[connection.slot as usize].phase != Phase::Http {
             return;
         }
         let http = self.http(connection.slot);
         let at = ticket.wrapping_sub(http.first_ticket) as usize;
         let keep_alive = matches!(http.answers[at], Answer::Waiting { keep_alive: true });
-        let answer = encode(&Response { status: 200, content_type: JSON, extra: "", body }, keep_alive);
+        let answer = encode(response, keep_alive);
         self.finish_answer(connection, ticket, answer.into());
         self.resume_if_due(connection.slot);
         self.settle(connection.slot);

@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::mail::{Body, ChannelKey};
 use super::{Shard, ShardIndex};
 use crate::app::{App, AppSerial};
 use crate::auth::subscription::{refusal_message, verify_subscription};
-use crate::channel::name::{ChannelKind, ChannelName, NameError, NameSource};
+use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{CHANNELS_INLINE, ConnectionKey, Phase};
 use crate::limits;
@@ -84,8 +86,7 @@ impl Shard {
     /// `pusher:unsubscribe`: no answer, ignored when not subscribed (P-SUB-3).
     pub(super) fn unsubscribe(&mut self, slot: u32, app: AppSerial, channel: Option<&str>) {
         let Some(text) = channel else { return };
-        let key = self.channel_key(app, text);
-        let Some(index) = self.find_channel(&key) else { return };
+        let Some(index) = self.find_channel_named(app, text) else { return };
         if self.remove_subscription(slot, index) {
             self.leave(slot, index);
         }
@@ -115,7 +116,7 @@ impl Shard {
     }
 
     /// The owner recorded the count: those who waited for it are subscribers now (P-SUB-5).
-    pub(super) fn handle_recorded(&mut self, channel: &ChannelKey) {
+    pub(super) fn handle_recorded(&mut self, channel: &ChannelKey, cached: Option<Bytes>) {
         let index = self.find_channel(channel).expect("a channel stays while a count is under way");
         let entry = &mut self.channels[index as usize];
         let covered = entry.covered.take().expect("one answer per count");
@@ -126,6 +127,7 @@ impl Shard {
                 server_event::encode_subscription_succeeded(out, &name);
             });
             let frame = self.frames.hold(frame);
+            let after = self.frame_after_join(&name, cached).map(|frame| self.frames.hold(frame));
             // All are subscribers before the first is told: to tell one may close it, and then the others must count.
             for Waiting { connection, .. } in &joined {
                 self.channels[index as usize].subscribers.insert(connection.slot);
@@ -133,13 +135,29 @@ impl Shard {
             }
             for Waiting { connection, .. } in joined {
                 self.queue_shared(connection.slot, frame);
+                if let Some(after) = after {
+                    self.queue_shared(connection.slot, after);
+                }
             }
             self.frames.release(frame);
+            if let Some(after) = after {
+                self.frames.release(after);
+            }
         }
         // A queue at its bound may have ended the last subscription, and the channel with it.
         if self.find_channel(channel) == Some(index) {
             self.report_count(index);
         }
+    }
+
+    /// What follows `succeeded` on a cache channel: the cached frame or `pusher:cache_miss` (P-CACHE-2).
+    pub(super) fn frame_after_join(&mut self, channel: &str, cached: Option<Bytes>) -> Option<Bytes> {
+        if !Modifiers::of(channel).cache {
+            return None;
+        }
+        Some(cached.unwrap_or_else(|| {
+            super::deliver::text_frame(&mut self.scratch, |out| server_event::encode_cache_miss(out, channel))
+        }))
     }
 
     /// An event for this channel was lost on the way here: everybody who should have had it is closed with 4200.
@@ -169,8 +187,8 @@ impl Shard {
         }
         entry.reported = count;
         entry.covered = Some(entry.waiting.len());
-        let (owner, channel) = (entry.owner, entry.key.clone());
-        self.send(owner, Body::Subscribers { channel, count });
+        let (owner, channel, joiners) = (entry.owner, entry.key.clone(), entry.waiting.len() as u32);
+        self.send(owner, Body::Subscribers { channel, count, joiners });
     }
 
     pub(super) fn forget_channel_if_unused(&mut self, index: u32) {
@@ -253,6 +271,15 @@ impl Shard {
 
     pub(super) fn find_channel(&self, key: &ChannelKey) -> Option<u32> {
         self.channels_by_name.find(key.hash, |&at| self.channels[at as usize].key.is(key)).copied()
+    }
+
+    /// As [`Shard::find_channel`], by a name that may be anything.
+    pub(super) fn find_channel_named(&self, app: AppSerial, name: &str) -> Option<u32> {
+        let is = |&at: &u32| {
+            let key = &self.channels[at as usize].key;
+            key.app == app && &*key.name == name
+        };
+        self.channels_by_name.find(self.channel_hash(app, name), is).copied()
     }
 
     pub(super) fn channel_index(&mut self, key: &ChannelKey, kind: ChannelKind) -> u32 {

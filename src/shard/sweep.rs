@@ -46,7 +46,8 @@ const _: () =
 pub(super) struct Deadlines {
     queues: [VecDeque<(u64, ConnectionKey)>; DEADLINES.len()],
     sweep_due_ms: u64,
-    sweep_next: usize,
+    /// Which part of the slots the next step visits.
+    sweep_step: usize,
 }
 
 impl Deadlines {
@@ -72,10 +73,14 @@ impl Shard {
         let sweep = (self.stats.connections > 0).then_some(self.deadlines.sweep_due_ms);
         let drain = self.drain.as_ref().filter(|drain| !drain.done);
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
-        [deadline, sweep, drain].into_iter().flatten().min()
+        let turn_is_full = self.sends_left == 0 || !self.asked_pages.is_empty();
+        let rest = turn_is_full.then_some(self.now.monotonic_ms);
+        let count = self.counts_due.front().map(|(at, _)| *at);
+        [deadline, sweep, drain, rest, self.caches.due_ms(), count].into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
+        self.sends_left = limits::SENDS_PER_TURN;
         let now = self.now.monotonic_ms;
         for kind in DEADLINES {
             while let Some(&(at, connection)) = self.deadlines.queues[kind as usize].front() {
@@ -89,10 +94,17 @@ impl Shard {
             }
         }
         if now >= self.deadlines.sweep_due_ms {
-            self.deadlines.sweep_due_ms = now + SWEEP_INTERVAL_MS;
-            self.sweep();
+            // A turn that came late makes up for the steps that it missed, at most one round of all slots.
+            let steps = 1 + (now - self.deadlines.sweep_due_ms) / SWEEP_INTERVAL_MS;
+            for _ in 0..steps.min(SWEEP_STEPS as u64) {
+                self.sweep();
+            }
+            self.deadlines.sweep_due_ms += steps * SWEEP_INTERVAL_MS;
             self.return_all_credit();
         }
+        self.make_page();
+        self.expire_cached();
+        self.tell_counts_due();
         self.continue_drain();
     }
 
@@ -118,16 +130,11 @@ impl Shard {
         }
     }
 
+    /// Visits the next fiftieth of the slots, so that each is visited once in five seconds however few there are.
     fn sweep(&mut self) {
-        let slots = self.hot.len();
-        let step = slots.div_ceil(SWEEP_STEPS);
-        for _ in 0..step {
-            if self.deadlines.sweep_next >= slots {
-                self.deadlines.sweep_next = 0;
-                break;
-            }
-            let slot = self.deadlines.sweep_next;
-            self.deadlines.sweep_next += 1;
+        let (slots, step) = (self.hot.len(), self.deadlines.sweep_step);
+        self.deadlines.sweep_step = (step + 1) % SWEEP_STEPS;
+        for slot in slots * step / SWEEP_STEPS..slots * (step + 1) / SWEEP_STEPS {
             self.visit(slot as u32);
         }
     }
@@ -169,6 +176,7 @@ impl Shard {
     pub(super) fn start_drain(&mut self) {
         if self.drain.is_none() {
             self.drain = Some(Drain { started_ms: self.now.monotonic_ms, next: 0, done: false });
+            self.handle_timeouts();
         }
     }
 

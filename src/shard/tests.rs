@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
+
+mod cache;
+mod count;
+mod queries;
 use crate::app::{App, AppKey, AppSettings};
 
 /// Shards, their mail, and what each connection has received.
@@ -16,8 +20,7 @@ pub(super) struct Process {
     slots: u32,
 }
 
-fn directory() -> Arc<Directory> {
-    let settings = AppSettings { client_events: true, ..AppSettings::default() };
+pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
     let app = App {
         serial: AppSerial(1),
         id: "1".into(),
@@ -31,20 +34,19 @@ fn directory() -> Arc<Directory> {
 
 impl Process {
     pub(super) fn new(shards: ShardIndex) -> Self {
-        let options = ShardOptions {
-            path_prefix: String::new(),
-            activity_timeout_s: limits::ACTIVITY_TIMEOUT_S,
-            strict_protocol: false,
-            channel_names: NameRules::Default,
-            trusted_proxies: Vec::new(),
-            drain_ms: limits::DRAIN_MS,
-        };
+        Self::with_settings(shards, AppSettings { client_events: true, ..AppSettings::default() })
+    }
+
+    /// With other settings of the one app.
+    pub(super) fn with_settings(shards: ShardIndex, settings: AppSettings) -> Self {
+        let directory = directory(settings);
+        let options = ShardOptions::default();
         let config = |index| ShardConfig {
             index,
             shards,
             slots: 1_024,
             boot_secret: [7; 16],
-            directory: directory(),
+            directory: directory.clone(),
             options: options.clone(),
         };
         Self {
@@ -87,10 +89,31 @@ impl Process {
                     self.shards[from].handle_input(self.now, input);
                 }
             }
-            if quiet {
+            if quiet && !self.feed_due_timeouts() {
                 return;
             }
         }
+    }
+
+    /// Lets time pass on both clocks, and what is due then happen.
+    pub(super) fn pass_time(&mut self, ms: u64) {
+        self.now.monotonic_ms += ms;
+        self.now.unix_ms += ms;
+        for shard in 0..self.shards.len() {
+            self.feed(shard, Input::Timeout);
+        }
+    }
+
+    /// True when a timeout was due, and so fed.
+    fn feed_due_timeouts(&mut self) -> bool {
+        let now = self.now;
+        let due = |shard: &Shard| shard.poll_timeout().is_some_and(|at| at <= now.monotonic_ms);
+        let mut fed = false;
+        for shard in self.shards.iter_mut().filter(|shard| due(shard)) {
+            shard.handle_input(now, Input::Timeout);
+            fed = true;
+        }
+        fed
     }
 
     pub(super) fn accept(&mut self, shard: usize) -> ConnectionKey {
@@ -142,14 +165,21 @@ impl Process {
         assert!(answer.contains("subscription_succeeded"), "{answer}");
     }
 
-    pub(super) fn publish(&mut self, shard: usize, connection: ConnectionKey, body: &str) -> String {
-        let request = format!(
-            "POST /apps/1/events HTTP/1.1\r\nHost: h\r\nX-Relay-Key: app-key\r\nX-Relay-Secret: app-secret\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.receive(shard, connection, request.as_bytes());
+    /// A request of the API with the app's key and secret, and its answer.
+    pub(super) fn ask(
+        &mut self,
+        shard: usize,
+        connection: ConnectionKey,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> String {
+        self.receive(shard, connection, request(method, path, body).as_bytes());
         self.take(shard, connection)
+    }
+
+    pub(super) fn publish(&mut self, shard: usize, connection: ConnectionKey, body: &str) -> String {
+        self.ask(shard, connection, "POST", "/apps/1/events", body)
     }
 
     /// Ends every connection and checks that nothing is left over.
@@ -165,14 +195,34 @@ impl Process {
         for (shard, connection) in live {
             self.feed(shard, Input::Closed { connection });
         }
+        // Cached events outlive their subscribers, but not their time.
+        self.pass_time(1_000 * u64::from(limits::CACHE_TTL_S));
         for shard in &self.shards {
             let stats = shard.stats();
             let left = [stats.connections, stats.websockets, stats.subscriptions, stats.channels, stats.owned_channels];
-            assert_eq!(left, [0; 5]);
+            assert_eq!((left, stats.cached_events, stats.cached_bytes), ([0; 5], 0, 0));
             assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
+            assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
             assert!(shard.app_connections.is_empty());
         }
     }
+}
+
+/// The bytes of such a request.
+pub(super) fn request(method: &str, path: &str, body: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: h\r\nX-Relay-Key: app-key\r\nX-Relay-Secret: app-secret\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The JSON body of the one answer that came, which must have this status.
+#[track_caller]
+pub(super) fn json_of(answer: &str, status: u16) -> serde_json::Value {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {answer}"))
 }
 
 /// P-SUB-5, P-HTTP-1: a publish through any shard reaches the subscribers of every shard once.
@@ -205,5 +255,47 @@ fn client_events_are_limited() {
     let connection = process.open(0);
     process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
     assert!(process.take(0, connection).contains("need a subscription"));
+    process.finish();
+}
+
+/// P-CLOSE-5: a reader that takes nothing is closed after ten seconds and not before, also when it is the only one.
+#[test]
+fn stalls_are_measured_in_time() {
+    let mut process = Process::new(1);
+    let connection = process.open(0);
+    let started_ms = process.now.monotonic_ms;
+    let now = process.now;
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    process.shards[0].handle_input(now, Input::Received { connection, bytes: &mut ping.clone() });
+    assert_eq!(process.shards[0].poll_flush().map(|flush| flush.bytes.to_vec()), Some(vec![0x8a, 0]));
+    while process.shards[0].stats().slow_closed == 0 {
+        process.now.monotonic_ms += 100;
+        process.shards[0].handle_input(process.now, Input::Timeout);
+        assert!(process.now.monotonic_ms < started_ms + 60_000, "it is never closed");
+    }
+    let stalled_ms = process.now.monotonic_ms - started_ms;
+    assert!((limits::STALL_MS..=limits::STALL_MS * 3 / 2 + 100).contains(&stalled_ms), "closed after {stalled_ms} ms");
+}
+
+/// U17: a fan-out larger than a turn's sends lets input in between, and reaches everybody once.
+#[test]
+fn large_fan_outs_take_several_turns() {
+    let mut process = Process::new(1);
+    let count = limits::SENDS_PER_TURN as usize * 2 + 100;
+    let subscribers: Vec<ConnectionKey> = (0..count).map(|_| process.open(0)).collect();
+    for connection in &subscribers {
+        process.subscribe(0, *connection, "news");
+    }
+    let publisher = process.accept(0);
+    process.publish(0, publisher, r#"{"name":"e","channel":"news","data":"1"}"#);
+    let mut turns = 1;
+    while process.shards[0].poll_timeout().is_some_and(|at| at <= process.now.monotonic_ms) {
+        process.feed(0, Input::Timeout);
+        turns += 1;
+    }
+    assert_eq!(turns, 3, "two full turns and the rest");
+    for connection in &subscribers {
+        assert_eq!(process.take(0, *connection).matches(r#""event":"e""#).count(), 1);
+    }
     process.finish();
 }

@@ -22,8 +22,6 @@ const SERVE_LOCK_FILE: &str = "serve.lock";
 pub enum Missing {
     /// Make it.
     Create,
-    /// Make the store in a directory that exists.
-    CreateInDirectory,
     /// Refuse.
     Refuse,
 }
@@ -34,7 +32,7 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
     let metadata = match fs::metadata(directory) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if missing != Missing::Create {
+            if missing == Missing::Refuse {
                 return Err(StoreError::Missing { path });
             }
             make(directory).map_err(|source| StoreError::Unmakeable { path: path.clone(), source })?;

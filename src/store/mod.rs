@@ -33,6 +33,14 @@ pub use error::StoreError;
 pub use files::Missing;
 pub use tokens::{CreatedToken, NewToken};
 
+/// Checks owner and modes of a data directory and its files as opening does, and changes nothing.
+///
+/// # Errors
+/// What opening would refuse; [`StoreError::Missing`] and [`StoreError::Empty`] where there is no store yet.
+pub fn check_directory(directory: &Path) -> Result<(), StoreError> {
+    files::prepare(directory, Missing::Refuse)
+}
+
 /// The open store. Clones share it; LMDB is open once per process and directory.
 #[derive(Clone)]
 pub struct Store {
@@ -170,7 +178,7 @@ mod tests {
     #[test]
     fn a_newer_schema_is_refused() {
         let directory = tempfile::tempdir().expect("directory");
-        let store = Store::open(directory.path(), Missing::CreateInDirectory).expect("opens");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
         let write = |schema: u64| {
             store.environment().write(|transaction, tables| {
                 tables.meta.put(transaction, META_SCHEMA, &schema.to_be_bytes()).map_err(Fault::from)
@@ -195,7 +203,7 @@ mod tests {
     #[test]
     fn records_hide_secrets() {
         let directory = tempfile::tempdir().expect("directory");
-        let store = Store::open(directory.path(), Missing::CreateInDirectory).expect("opens");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
         let app = store.create_app(NewApp { secret: Some("hunter2".into()), ..NewApp::default() }).expect("app");
         assert!(!format!("{app:?}").contains("hunter2"));
     }

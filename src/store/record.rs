@@ -66,6 +66,10 @@ pub struct SettingsRecord {
     pub max_event_data_bytes: u32,
     /// Users in one presence channel (P-LIM-7).
     pub max_presence_members: u32,
+    /// Subscribers are told how many they are (P-COUNT-1).
+    pub subscription_count: bool,
+    /// What its cached events may cost together, in bytes; 0 caches nothing (P-CACHE-1).
+    pub max_cache_bytes: u32,
     /// Hosts whose pages may connect; empty allows all (P-CONN-8).
     pub allowed_origins: Vec<String>,
 }
@@ -79,6 +83,8 @@ impl Default for SettingsRecord {
             connection_limit_soft: false,
             max_event_data_bytes: limits::EVENT_DATA_BYTES_MAX as u32,
             max_presence_members: limits::PRESENCE_MEMBERS_MAX as u32,
+            subscription_count: false,
+            max_cache_bytes: limits::CACHE_BYTES_MAX as u32,
             allowed_origins: Vec::new(),
         }
     }
@@ -124,6 +130,8 @@ impl AppRecord {
                 connection_limit_soft: settings.connection_limit_soft,
                 max_event_data_bytes: settings.max_event_data_bytes,
                 max_presence_members: settings.max_presence_members,
+                subscription_count: settings.subscription_count,
+                max_cache_bytes: settings.max_cache_bytes,
                 allowed_origins: settings.allowed_origins.iter().map(|origin| origin.as_str().into()).collect(),
             },
         }

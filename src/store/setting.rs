@@ -5,7 +5,7 @@ use super::record::{AppRecord, SettingsRecord, check_name};
 use crate::limits;
 
 /// Every setting and what it takes.
-pub const SETTINGS: [(&str, &str); 8] = [
+pub const SETTINGS: [(&str, &str); 10] = [
     ("name", "a name for people, at most 100 bytes"),
     ("client_events", "true or false: clients may send client- events"),
     ("tls_only", "true or false: plain sockets are refused"),
@@ -13,6 +13,11 @@ pub const SETTINGS: [(&str, &str); 8] = [
     ("connection_limit_soft", "true or false: clients over the quota come back by themselves (4100 instead of 4004)"),
     ("max_event_data_bytes", "longest data of one event in bytes, 1 to 1048576"),
     ("max_presence_members", "users in one presence channel, 1 to 10000"),
+    ("subscription_count", "true or false: subscribers are told how many they are"),
+    (
+        "max_cache_bytes",
+        "what the events of cache channels may take together, in bytes, 0 to 4294967295; 0 caches nothing",
+    ),
     ("allowed_origins", "hosts whose pages may connect, joined by commas; empty allows all"),
 ];
 
@@ -34,6 +39,8 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
         "max_presence_members" => {
             settings.max_presence_members = number(name, value, 1, limits::PRESENCE_MEMBERS_SETTING_MAX as u32)?;
         }
+        "subscription_count" => settings.subscription_count = switch(name, value)?,
+        "max_cache_bytes" => settings.max_cache_bytes = number(name, value, 0, u32::MAX)?,
         "allowed_origins" => settings.allowed_origins = origins(value)?,
         _ => {
             let names = SETTINGS.map(|(name, _)| name);
@@ -46,7 +53,7 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
 }
 
 /// The settings by name with their values, in the order of [`SETTINGS`].
-pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 8] {
+pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 10] {
     let SettingsRecord {
         client_events,
         tls_only,
@@ -54,6 +61,8 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 8] {
         connection_limit_soft,
         max_event_data_bytes,
         max_presence_members,
+        subscription_count,
+        max_cache_bytes,
         allowed_origins,
     } = app.settings.clone();
     [
@@ -64,6 +73,8 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 8] {
         ("connection_limit_soft", connection_limit_soft.into()),
         ("max_event_data_bytes", max_event_data_bytes.into()),
         ("max_presence_members", max_presence_members.into()),
+        ("subscription_count", subscription_count.into()),
+        ("max_cache_bytes", max_cache_bytes.into()),
         ("allowed_origins", allowed_origins.into()),
     ]
 }
@@ -127,6 +138,8 @@ mod tests {
             ("connection_limit_soft", "yes", "true"),
             ("max_event_data_bytes", "1048576", "1048576"),
             ("max_presence_members", "10000", "10000"),
+            ("subscription_count", "true", "true"),
+            ("max_cache_bytes", "4294967295", "4294967295"),
             ("allowed_origins", "Example.com, *.example.org", r#"["example.com","*.example.org"]"#),
         ];
         let mut app = app();
@@ -145,6 +158,7 @@ mod tests {
             ("max_event_data_bytes", "1048577", "1 to 1048576"),
             ("max_event_data_bytes", "0", "1 to 1048576"),
             ("max_presence_members", "10001", "1 to 10000"),
+            ("max_cache_bytes", "64MiB", "0 to 4294967295"),
             ("max_connections", "-1", "0 to 4294967295"),
             ("client_events", "maybe", "true or false"),
             ("allowed_origins", "https://example.com/", "hosts"),

@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client over a raw socket: what a test writes is what goes out.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 
 use serde_json::Value;
 
@@ -122,11 +122,6 @@ impl HttpConnection {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
             Err(error) => panic!("the server keeps the connection open: {error}"),
         }
-    }
-
-    /// Ends our direction.
-    pub fn finish(&mut self) {
-        let _ = self.reader.get_ref().shutdown(Shutdown::Write);
     }
 
     /// The socket below.

@@ -307,7 +307,11 @@ impl RunningProcess {
             match self.line(PATIENCE) {
                 Some(line) if line.contains(" listening on ") => return line,
                 Some(_) => {}
-                None => panic!("no line says where it listens; stdout {:?}; stderr:\n{}", self.seen, self.log()),
+                None => {
+                    self.kill();
+                    std::thread::sleep(std::time::Duration::from_millis(100)); // For the reader of standard error.
+                    panic!("no line says where it listens; stdout {:?}; stderr:\n{}", self.seen, self.log())
+                }
             }
         }
     }

@@ -173,6 +173,16 @@ impl Socket {
         frame["data"]["message"].as_str().unwrap_or_else(|| panic!("a message in {frame}")).to_owned()
     }
 
+    /// The next message, which must be `pusher:error` with a numeric code; gives the code.
+    #[track_caller]
+    pub fn expect_error_code(&mut self) -> u16 {
+        let frame = self.expect_event("pusher:error");
+        frame["data"]["code"]
+            .as_u64()
+            .and_then(|code| code.try_into().ok())
+            .unwrap_or_else(|| panic!("a code in {frame}"))
+    }
+
     /// The next frame, which must be Close with this code; the connection then ends. Gives the reason.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) -> String {

@@ -7,14 +7,19 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cache;
 mod channels;
 mod client_events;
 mod connection;
+mod counts;
 mod http_rules;
 mod liveness;
 mod messages;
+mod operator;
 mod presence;
+mod proxies;
 mod publish;
+mod queries;
 mod request_auth;
 mod shards;
 mod stage;

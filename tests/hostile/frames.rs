@@ -24,7 +24,7 @@ fn closes_with(server: &TestServer, what: &str, bytes: &[u8], code: u16) {
 /// P-CONN-7, P-SDK-13, RFC 6455 sections 5.2 to 5.5: what breaks the framing closes with 1002.
 #[test]
 fn broken_framing_closes_with_1002() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         let text = br#"{"event":"pusher:ping"}"#;
         let unmasked = [&[FIN | TEXT, 23][..], text].concat();
         // 5 bytes in the two- and the eight-byte length, 200 bytes in the eight-byte one.
@@ -72,8 +72,9 @@ fn broken_framing_closes_with_1002() {
 /// P-CONN-7: binary messages close with 1003, whole, in fragments, empty.
 #[test]
 fn binary_closes_with_1003() {
-    unharmed_by(8 * MIB, |server| {
-        for bytes in [frame(FIN | BINARY, b"x"), frame(FIN | BINARY, b""), frame(BINARY, b"x")] {
+    unharmed_by(24 * MIB, |server| {
+        let fragments = [frame(BINARY, b"x"), frame(FIN, b"y")].concat();
+        for bytes in [frame(FIN | BINARY, b"x"), frame(FIN | BINARY, b""), fragments] {
             closes_with(server, "binary", &bytes, 1003);
         }
     });
@@ -83,7 +84,7 @@ fn binary_closes_with_1003() {
 /// fragments, and in a close reason. A character split over fragments is fine.
 #[test]
 fn bad_utf8_closes_with_1007() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         let bad: [&[u8]; 8] = [
             b"\xFF",
             b"\xC0\x80",
@@ -121,7 +122,7 @@ fn bad_utf8_closes_with_1007() {
 /// the sum of fragments.
 #[test]
 fn declared_lengths_close_with_1009() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         for length in [24_577, 65_535, 65_536, 1 << 20, 1 << 31, 1 << 32, (1 << 62) + 1, (1 << 63) - 1] {
             closes_with(server, &length.to_string(), &header(FIN | TEXT, length), 1009);
             closes_with(server, &length.to_string(), &header(TEXT, length), 1009);
@@ -137,7 +138,7 @@ fn declared_lengths_close_with_1009() {
 /// 1009.
 #[test]
 fn fragment_bombs_are_cut_off() {
-    unharmed_by(16 * MIB, |server| {
+    unharmed_by(32 * MIB, |server| {
         for piece in [frame(CONTINUATION, b""), frame(CONTINUATION, b"x")] {
             let mut socket = open(server);
             socket.write(&frame(TEXT, b"{")).unwrap();
@@ -166,7 +167,7 @@ fn fragment_bombs_are_cut_off() {
 /// RFC 6455 section 5.5: control frames between fragments are answered, floods of them too, in order and without memory.
 #[test]
 fn floods_of_control_frames_are_answered() {
-    unharmed_by(16 * MIB, |server| {
+    unharmed_by(32 * MIB, |server| {
         let mut socket = open(server);
         socket.write(&frame(TEXT, b"{\"event\":")).unwrap();
         for round in 0..100_u8 {
@@ -187,7 +188,7 @@ fn floods_of_control_frames_are_answered() {
 /// empty one or 1000.
 #[test]
 fn close_handshake() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         for code in [1000_u16, 1001, 1002, 1003, 1007, 1011, 3000, 4999] {
             let mut socket = open(server);
             let mut bytes = frame(FIN | CLOSE, &[&code.to_be_bytes()[..], "bye é".as_bytes()].concat());
@@ -207,7 +208,7 @@ fn close_handshake() {
 /// Input cut at every byte gives the same result: a handshake and two messages, byte by byte.
 #[test]
 fn bytes_one_by_one() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         let mut stream = std::net::TcpStream::connect(server.address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();
@@ -220,15 +221,18 @@ fn bytes_one_by_one() {
         let mut socket = RawSocket::from_stream(stream);
         socket.read_head();
         assert!(socket.read().unwrap().payload.starts_with(b"{\"event\":\"pusher:connection_established\""));
-        assert!(socket.read().unwrap().payload.starts_with(b"{\"event\":\"pusher_internal:subscription_succeeded\""));
-        assert_eq!(socket.read().unwrap().payload, br#"{"event":"pusher:pong","data":"{}"}"#);
+        // The channel may belong to another shard, so the pong may come first.
+        let mut answers = [socket.read().unwrap().payload, socket.read().unwrap().payload];
+        answers.sort();
+        assert_eq!(answers[0], br#"{"event":"pusher:pong","data":"{}"}"#);
+        assert!(answers[1].starts_with(b"{\"event\":\"pusher_internal:subscription_succeeded\""));
     });
 }
 
 /// Threat T13 and hazard U9: 2,000 sockets that are reset at once leave no connection behind.
 #[test]
 fn mass_resets_leave_nothing() {
-    unharmed_by(32 * MIB, |server| {
+    unharmed_by(48 * MIB, |server| {
         let app = server.app();
         for _ in 0..4 {
             let sockets: Vec<RawSocket> = (0..500).map(|_| open(server)).collect();

@@ -44,7 +44,7 @@ fn texts() -> Vec<(String, bool)> {
 /// process may not.
 #[test]
 fn bombs_on_a_socket() {
-    unharmed_by(16 * MIB, |server| {
+    unharmed_by(32 * MIB, |server| {
         let mut socket = Socket::open(server, server.app());
         for (text, malformed) in texts() {
             socket.send(&text);
@@ -64,7 +64,7 @@ fn bombs_on_a_socket() {
 /// P-IN-3, threat T10: a doubled `channel` never subscribes to one channel by the signature of another.
 #[test]
 fn doubled_members_do_not_confuse() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         let mut socket = Socket::open(server, server.app());
         let auth = socket.app.sign_private(&socket.socket_id, "private-mine");
         for data in [
@@ -84,7 +84,7 @@ fn doubled_members_do_not_confuse() {
 /// P-STAT-1, P-STAT-5, P-LIM-11, threat T10: bombs in request bodies are 400 (413 beyond 1 MiB), also a million `[`.
 #[test]
 fn bombs_in_bodies() {
-    unharmed_by(32 * MIB, |server| {
+    unharmed_by(48 * MIB, |server| {
         let app = server.app();
         let event = |member: &str| format!(r#"{{"name":"e","channel":"c","data":"x",{member}}}"#);
         let deep = "[".repeat(1_000_000);

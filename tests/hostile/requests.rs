@@ -33,7 +33,7 @@ fn statuses(server: &TestServer, request: &[u8]) -> Vec<u16> {
 /// them is never answered.
 #[test]
 fn smuggling_is_refused() {
-    unharmed_by(16 * MIB, |server| {
+    unharmed_by(32 * MIB, |server| {
         let smuggled = "GET /up HTTP/1.1\r\nHost: h\r\n\r\n";
         let length = smuggled.len();
         let chunked = |body: &str| format!("{body}{smuggled}");
@@ -104,7 +104,7 @@ fn smuggling_is_refused() {
 /// Threat T25: bytes after an upgrade request are frames, never a request; after a refused upgrade nothing is read as a request either.
 #[test]
 fn upgrades_do_not_smuggle() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         let smuggled = "GET /up HTTP/1.1\r\nHost: h\r\n\r\n";
         let good = crate::common::wire::upgrade_request(&socket_target(server));
         let mut connection = HttpConnection::open(server.address);
@@ -127,7 +127,7 @@ fn upgrades_do_not_smuggle() {
 /// Threat T24: nothing that a client sends stands in a response head or splits one.
 #[test]
 fn responses_cannot_be_split() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         let app = server.app();
         for target in ["/apps/1%0d%0aX-Evil:%201/events", "/nothing%0d%0a%0d%0aevil", "/app/key%0d%0aX-Evil:%201"] {
             let answer = http::ask(server.address, "POST", target, &[("Origin", "https://evil\t.test")], b"{}");
@@ -149,7 +149,7 @@ fn responses_cannot_be_split() {
 /// Threat T22, P-STAT-4: paths that wander are 404 and nothing else.
 #[test]
 fn wandering_paths_are_404() {
-    unharmed_by(8 * MIB, |server| {
+    unharmed_by(24 * MIB, |server| {
         for path in [
             "/..%2f..%2fetc/passwd",
             "/%2e%2e/%2e%2e/etc/passwd",
@@ -168,7 +168,7 @@ fn wandering_paths_are_404() {
 /// client is still sending.
 #[test]
 fn oversized_bodies_are_refused_early() {
-    unharmed_by(16 * MIB, |server| {
+    unharmed_by(32 * MIB, |server| {
         let path = server.app().path("/events");
         for length in ["1048577", "4294967296", "9223372036854775807"] {
             let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
@@ -193,7 +193,7 @@ fn oversized_bodies_are_refused_early() {
 /// clients connect meanwhile.
 #[test]
 fn slow_requests_are_cut_off() {
-    unharmed_by(16 * MIB, |server| {
+    unharmed_by(32 * MIB, |server| {
         let path = server.app().path("/events");
         let starts = [
             String::new(),

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory};
-use relay::channel::name::NameRules;
 use relay::driver::DriverKind;
 use relay::shard::{Shard, ShardConfig, ShardIndex, ShardOptions};
 use serde_json::{Value, json};
@@ -54,14 +53,7 @@ fn start(kind: DriverKind) -> Server {
             slots: options.slots,
             boot_secret: [7; 16],
             directory: Arc::clone(&directory),
-            options: ShardOptions {
-                path_prefix: String::new(),
-                activity_timeout_s: 120,
-                strict_protocol: false,
-                channel_names: NameRules::Default,
-                trusted_proxies: Vec::new(),
-                drain_ms: 0,
-            },
+            options: ShardOptions { drain_ms: 0, ..ShardOptions::default() },
         })
     };
     Server::start_cores(kind, options, Arc::new(Shared::default()), make)

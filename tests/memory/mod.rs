@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory};
-use relay::channel::name::NameRules;
 use relay::connection::ConnectionKey;
-use relay::limits;
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
 
@@ -37,21 +35,13 @@ impl Memory {
             keys: vec![AppKey::new("app-key", "app-secret")],
             settings: AppSettings::default(),
         };
-        let options = ShardOptions {
-            path_prefix: String::new(),
-            activity_timeout_s: limits::ACTIVITY_TIMEOUT_S,
-            strict_protocol: false,
-            channel_names: NameRules::Default,
-            trusted_proxies: Vec::new(),
-            drain_ms: limits::DRAIN_MS,
-        };
         let shard = Shard::new(ShardConfig {
             index: 0,
             shards: 1,
             slots: subscribers + 1,
             boot_secret: [3; 16],
             directory: Arc::new(Directory::new(1, vec![app], Vec::new())),
-            options,
+            options: ShardOptions::default(),
         });
         let now = Moment { monotonic_ms: 1_000, unix_ms: 1_800_000_000_000 };
         let body = format!(r#"{{"name":"tick","channel":"news","data":"{}"}}"#, "x".repeat(data_bytes));
@@ -84,7 +74,13 @@ impl Memory {
             while let Some(output) = self.shard.poll_output() {
                 assert!(!matches!(output, Output::Close { .. } | Output::Mail { .. }), "{output:?}");
             }
-            let Some(flush) = self.shard.poll_flush() else { return moved };
+            let Some(flush) = self.shard.poll_flush() else {
+                if self.shard.poll_timeout().is_some_and(|at| at <= self.now.monotonic_ms) {
+                    self.shard.handle_input(self.now, Input::Timeout);
+                    continue;
+                }
+                return moved;
+            };
             let (connection, bytes) = (flush.connection, flush.bytes.len());
             moved.sends += 1;
             moved.bytes += bytes;

@@ -62,8 +62,9 @@ async function publishing(channels, ids) {
   await server.trigger('news', 'plain', 'a string');
   expected[0].push(['plain', 'a string']);
   const batch = Array.from({ length: 10 }, (_, index) => ({ channel: NAMES[index % 3], name: 'batch', data: { index } }));
-  await server.triggerBatch(batch);
+  // The SDK turns the data of the events it is given into text, in place.
   for (const event of batch) expected[NAMES.indexOf(event.channel)].push(['batch', event.data]);
+  await server.triggerBatch(batch);
   // The first client is left out of these.
   await server.trigger(NAMES, 'others', {}, { socket_id: ids[0] });
   await server.triggerBatch(NAMES.map((channel) => ({ channel, name: 'others', data: {}, socket_id: ids[0] })));

@@ -5,6 +5,8 @@
 import assert from 'node:assert/strict';
 import { authServer, collect, connect, connected, main, once, server, subscribed } from './rig.mjs';
 
+// pusher-js tries again after 1 s (at once after 4200), and if that fails only when its attempt times out, 15 s later.
+const RECONNECT_MS = 40_000;
 const NAMES = ['news', 'private-orders', 'presence-room'];
 
 main(async () => {
@@ -14,7 +16,7 @@ main(async () => {
   const channels = await Promise.all(clients.map((client) => Promise.all(NAMES.map((name) => subscribed(client, name)))));
   for (let round = 0; round < 2; round += 1) {
     const last = `end-${round}`;
-    const back = channels.flat().map((channel) => once(channel, 'pusher:subscription_succeeded'));
+    const back = channels.flat().map((channel) => once(channel, 'pusher:subscription_succeeded', RECONNECT_MS));
     console.log('ready');
     await Promise.all(back);
     const fresh = await Promise.all(clients.map(connected));

@@ -71,17 +71,17 @@ export function authServer(path) {
 
 const PATIENCE_MS = 10_000;
 
-/** Waits for a promise, at most ten seconds. */
-export function within(what, promise) {
+/** Waits for a promise, at most ten seconds or as long as said. */
+export function within(what, promise, patienceMs = PATIENCE_MS) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not within ${PATIENCE_MS} ms: ${what}`)), PATIENCE_MS);
+    timer = setTimeout(() => reject(new Error(`not within ${patienceMs} ms: ${what}`)), patienceMs);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 /** Waits until an emitter (connection, channel) emits `event`; gives its data. */
-export function once(emitter, event) {
+export function once(emitter, event, patienceMs = PATIENCE_MS) {
   const emitted = new Promise((resolve) => {
     const callback = (data) => {
       emitter.unbind(event, callback);
@@ -89,7 +89,7 @@ export function once(emitter, event) {
     };
     emitter.bind(event, callback);
   });
-  return within(event, emitted);
+  return within(event, emitted, patienceMs);
 }
 
 /** Waits until a client is connected; gives its socket id. */

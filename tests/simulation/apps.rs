@@ -63,7 +63,7 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                     .map(|pair| (format!("key-{number}-{pair}"), format!("secret-{number}-{pair}")))
                     .collect(),
                 client_events: number == 0,
-                members_max: if number == 0 { 100 } else { 2 },
+                members_max: if number == 0 { 100 } else { random.between(1, 2) as u32 },
                 data_bytes_max,
                 connections_max: 0,
                 soft_quota: false,
@@ -105,12 +105,11 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
             keys: app.keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
             settings: AppSettings {
                 client_events: app.client_events,
-                tls_only: false,
                 max_connections: app.connections_max,
                 connection_limit_soft: app.soft_quota,
                 max_event_data_bytes: app.data_bytes_max,
                 max_presence_members: app.members_max,
-                allowed_origins: Vec::new(),
+                ..AppSettings::default()
             },
         })
         .collect();

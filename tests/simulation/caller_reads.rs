@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::client::caller::{ErrorStyle, Owed, Told};
 use crate::client::responses::Response;
+use crate::coverage::Happening;
 use crate::network::End;
 use crate::reference::Outcome;
 use crate::world::World;
@@ -62,10 +63,11 @@ impl World {
     }
 
     fn handle_response(&mut self, number: usize, owed: &Owed, response: &Response) {
+        self.system.coverage.note(Happening::Answered(response.status));
         let stable = self.store_is_stable_since(owed.started);
         let right =
             owed.statuses.contains(&response.status) || (!stable && owed.statuses_in_flux.contains(&response.status));
-        let overloaded = response.status == 503 && (self.scenario.flood || self.scenario.long_answers);
+        let overloaded = response.status == 503 && self.may_overload();
         assert!(
             right || overloaded,
             "caller {number} got {} {}, owed was {owed:?}, store stable: {stable}",

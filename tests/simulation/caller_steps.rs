@@ -136,7 +136,7 @@ impl World {
     }
 
     fn send_request(&mut self, number: usize, mut draft: Draft) {
-        draft.owed.last = !draft.owed.at_rest && self.random.one_in(24);
+        draft.owed.last = !draft.owed.at_rest && !self.scenario.flood && self.random.one_in(24);
         let bytes = self.encode(&draft);
         self.system.trace.note(|| format!("caller {number} asks {}, owed {:?}", draft.path, draft.owed));
         let caller = &mut self.callers[number];
@@ -167,13 +167,23 @@ impl World {
         channels: Vec<String>,
         excluded: Option<usize>,
     ) -> (Group, Value) {
-        let group = self.model.next_group();
         let padding = match (self.scenario.large_events, self.random.below(8)) {
-            (true, 0..4) if self.scenario.flood => self.random.between(500_000, 780_000),
-            (true, 0..4) => self.random.between(50_000, 250_000),
+            (true, 0..4) if !self.scenario.flood => self.random.between(50_000, 250_000),
             (false, 0) => self.random.between(200, 9_000),
             (true | false, _) => 0,
         };
+        self.new_padded(number, app, channels, excluded, padding)
+    }
+
+    fn new_padded(
+        &mut self,
+        number: usize,
+        app: usize,
+        channels: Vec<String>,
+        excluded: Option<usize>,
+        padding: usize,
+    ) -> (Group, Value) {
+        let group = self.model.next_group();
         let data = Model::data_of(group, padding);
         let name = format!("event \"{}\" é", group % 7);
         let mut event = json!({"name": name, "data": data});
@@ -206,8 +216,26 @@ impl World {
 
     /// `POST /events` to these channels; at rest it asks for counts, which are then known.
     pub(crate) fn publish_to(&mut self, number: usize, app: usize, channels: Vec<String>, at_rest: bool) {
-        let excluded = self.excluded(app);
-        let (group, mut event) = self.new_publish(number, app, channels.clone(), excluded.map(|(number, _)| number));
+        let excluded = self.excluded(app).map(|(number, _)| number);
+        let (group, event) = self.new_publish(number, app, channels.clone(), excluded);
+        self.send_publish(number, app, channels, group, event, at_rest);
+    }
+
+    /// `POST /events` with at least this many bytes of data.
+    pub(crate) fn publish_padded(&mut self, number: usize, app: usize, channels: Vec<String>, bytes: usize) {
+        let (group, event) = self.new_padded(number, app, channels.clone(), None, bytes);
+        self.send_publish(number, app, channels, group, event, false);
+    }
+
+    fn send_publish(
+        &mut self,
+        number: usize,
+        app: usize,
+        channels: Vec<String>,
+        group: Group,
+        mut event: Value,
+        at_rest: bool,
+    ) {
         let mut draft = self.draft("/events", app);
         if channels.len() == 1 && self.random.one_in(2) {
             event["channel"] = json!(channels[0]);
@@ -249,7 +277,6 @@ impl World {
         let mut draft = self.draft("/events", app);
         let enabled = self.apps[app].enabled;
         draft.body = json!({"name": "never", "channel": "room", "data": "never"}).to_string().into_bytes();
-        let refused = |status: u16| if enabled { vec![status] } else { vec![403] };
         // Whether a disabled app or a bad proof is told first is open.
         let unproven = match (self.apps[app].deleted, enabled) {
             (true, _) => vec![404],
@@ -261,7 +288,7 @@ impl World {
                 self.authenticate(&mut draft);
                 draft.body = draft.body.to_ascii_uppercase();
                 draft.headers.clear();
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             1 => {
                 draft.path = "/apps/999/events".to_owned();
@@ -270,7 +297,7 @@ impl World {
             }
             2 => {
                 draft.headers = format!("Authorization: Bearer rly_{}\r\n", "z".repeat(40));
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             3 => {
                 let token = self
@@ -281,25 +308,9 @@ impl World {
                     .text
                     .clone();
                 draft.headers = format!("Authorization: Bearer {token}\r\n");
-                draft.owed.statuses = unproven.clone();
+                draft.owed.statuses = unproven;
             }
             4 => {
-                draft.body = b"{\"name\":".to_vec();
-                self.authenticate(&mut draft);
-                draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
-            }
-            5 => {
-                let data = "x".repeat(self.apps[app].data_bytes_max as usize + 1);
-                draft.body = json!({"name": "never", "channel": "room", "data": data}).to_string().into_bytes();
-                self.authenticate(&mut draft);
-                draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(413));
-            }
-            6 => {
-                draft.body = json!({"name": "pusher:never", "channel": "room", "data": "x"}).to_string().into_bytes();
-                self.authenticate(&mut draft);
-                draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
-            }
-            7 => {
                 draft.method = if self.random.one_in(3) { "HEAD" } else { "GET" };
                 draft.owed.no_body = draft.method == "HEAD";
                 draft.path = "/up".to_owned();
@@ -307,12 +318,7 @@ impl World {
                 draft.owed.statuses = vec![200];
                 draft.owed.told = Told::Text;
             }
-            _ => {
-                draft.body =
-                    json!({"name": "never", "channels": ["room", "not a name"], "data": "x"}).to_string().into_bytes();
-                self.authenticate(&mut draft);
-                draft.owed.statuses = in_place_of_200(&draft.owed.statuses, &refused(400));
-            }
+            _ => self.ask_wrongly(&mut draft),
         }
         draft.owed.statuses_in_flux = match draft.owed.told {
             Told::Text => Vec::new(),
@@ -320,6 +326,24 @@ impl World {
         };
         draft.owed.token = None;
         self.send_request(number, draft);
+    }
+
+    /// The body of a request that is proven and against the rules.
+    fn ask_wrongly(&mut self, draft: &mut Draft) {
+        let too_long = "x".repeat(self.apps[draft.owed.app].data_bytes_max as usize + 1);
+        let (body, status) = match self.random.below(4) {
+            0 => ("{\"name\":".to_owned(), 400),
+            1 => (json!({"name": "never", "channel": "room", "data": too_long}).to_string(), 413),
+            2 => (json!({"name": "pusher:never", "channel": "room", "data": "x"}).to_string(), 400),
+            _ => (json!({"name": "never", "channels": ["room", "not a name"], "data": "x"}).to_string(), 400),
+        };
+        draft.body = body.into_bytes();
+        self.authenticate(draft);
+        for allowed in &mut draft.owed.statuses {
+            if *allowed == 200 {
+                *allowed = status;
+            }
+        }
     }
 
     /// More requests at once than may be owed; long answers where the scenario has them.
@@ -400,13 +424,4 @@ impl World {
         caller.ended = true;
         caller.owed.push_back(draft.owed);
     }
-}
-
-/// What authentication allows, with the refusal in place of success.
-fn in_place_of_200(allowed: &[u16], refused: &[u16]) -> Vec<u16> {
-    let mut statuses: Vec<u16> = allowed.iter().copied().filter(|status| *status != 200).collect();
-    if statuses.is_empty() {
-        statuses.extend(refused);
-    }
-    statuses
 }

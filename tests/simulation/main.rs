@@ -14,6 +14,8 @@ mod assertions;
 mod caller_reads;
 mod caller_steps;
 mod client;
+mod coverage;
+mod drain;
 mod fault;
 mod network;
 mod random;

@@ -20,6 +20,8 @@ pub(crate) enum End {
 pub(crate) struct Wire {
     /// The client's address.
     pub(crate) peer: SocketAddr,
+    /// The shard that it came to.
+    pub(crate) shard: usize,
     up: VecDeque<u8>,
     up_end: End,
     down: VecDeque<u8>,
@@ -30,9 +32,10 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// A connection of which the server's kernel buffers `send_buffer_bytes` unread bytes at most.
-    pub(crate) fn new(peer: SocketAddr, send_buffer_bytes: usize) -> Self {
+    pub(crate) fn new(peer: SocketAddr, shard: usize, send_buffer_bytes: usize) -> Self {
         Self {
             peer,
+            shard,
             up: VecDeque::new(),
             up_end: End::Open,
             down: VecDeque::new(),

@@ -4,12 +4,49 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::coverage::{Coverage, Happening};
 use crate::fault::{Fault, FaultKind};
 use crate::scheduler::run;
 use crate::trace::Trace;
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 2_000;
+
+/// What must happen somewhere in an ordinary test run.
+const EXPECTED: [Happening; 32] = [
+    Happening::Joined,
+    Happening::ChannelFull,
+    Happening::Delivered,
+    Happening::ClientEventPassed,
+    Happening::ClientEventRefused,
+    Happening::SlowClosed,
+    Happening::GapClosed,
+    Happening::Reset,
+    Happening::Paused,
+    Happening::ReadWhilePaused,
+    Happening::ShutWrite,
+    Happening::ShortSend,
+    Happening::Mail,
+    Happening::Drained,
+    Happening::Closed(1000),
+    Happening::Closed(1002),
+    Happening::Closed(1003),
+    Happening::Closed(1007),
+    Happening::Closed(1009),
+    Happening::Closed(4001),
+    Happening::Closed(4003),
+    Happening::Closed(4004),
+    Happening::Closed(4100),
+    Happening::Closed(4200),
+    Happening::Answered(200),
+    Happening::Answered(400),
+    Happening::Answered(401),
+    Happening::Answered(403),
+    Happening::Answered(404),
+    Happening::Answered(408),
+    Happening::Answered(413),
+    Happening::Answered(503),
+];
 
 /// A number in the environment.
 fn variable(name: &str) -> Option<u64> {
@@ -38,6 +75,7 @@ fn every_seed_holds() {
     let next = AtomicU64::new(first);
     let stop = AtomicBool::new(false);
     let failures = Mutex::new(Vec::new());
+    let coverage = Mutex::new(Coverage::default());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -47,9 +85,13 @@ fn every_seed_holds() {
                     if seed >= end {
                         return;
                     }
-                    if let Err(panic) = catch_unwind(|| run(seed, Fault::none(), Trace::new(false))) {
-                        stop.store(variable("RELAY_SIM_ALL").is_none(), Ordering::Relaxed);
-                        failures.lock().expect("no thread panics here").push((seed, message_of(&*panic)));
+                    match catch_unwind(|| run(seed, Fault::none(), Trace::new(false))) {
+                        Ok((_, seen)) => coverage.lock().expect("no thread panics here").add(&seen),
+                        Err(panic) => {
+                            eprintln!("seed {seed} failed: {}", message_of(&*panic));
+                            stop.store(variable("RELAY_SIM_ALL").is_none(), Ordering::Relaxed);
+                            failures.lock().expect("no thread panics here").push((seed, message_of(&*panic)));
+                        }
                     }
                 }
             });
@@ -62,6 +104,13 @@ fn every_seed_holds() {
         );
     }
     assert!(failures.is_empty(), "{} seeds failed", failures.len());
+    let coverage = coverage.into_inner().expect("no thread panics here");
+    println!("{coverage:?}");
+    if end - first >= SEEDS {
+        for happening in EXPECTED {
+            assert!(coverage.count(happening) > 0, "{happening:?} has not happened once: the scenarios have lost it");
+        }
+    }
 }
 
 /// Goal: a seed repeats exactly. Method: the digest of every step and byte of two runs is the same.
@@ -70,7 +119,7 @@ fn a_seed_repeats_exactly() {
     for seed in 0..8 {
         let first = run(seed, Fault::none(), Trace::new(false));
         let second = run(seed, Fault::none(), Trace::new(false));
-        assert_eq!(first, second, "seed {seed} took two ways");
+        assert_eq!(first.0, second.0, "seed {seed} took two ways");
     }
 }
 

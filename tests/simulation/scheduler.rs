@@ -5,8 +5,9 @@ use relay::shard::ShardStats;
 
 use crate::client::caller::Caller;
 use crate::client::socket::{Phase, StepKind};
+use crate::coverage::{Coverage, Happening};
 use crate::fault::Fault;
-use crate::reference::Tick;
+use crate::reference::{Session, Tick};
 use crate::system::Pace;
 use crate::trace::Trace;
 use crate::world::World;
@@ -16,11 +17,11 @@ const PHASE_MS_MAX: u64 = 1_500;
 /// Rounds after which a run that does not come to rest never will.
 const ROUNDS_MAX: usize = 20_000;
 
-/// Runs a seed to its end. Panics where something does not hold; gives the digest of all that happened.
-pub(crate) fn run(seed: u64, fault: Fault, trace: Trace) -> u64 {
+/// Runs a seed to its end. Panics where something does not hold; gives the digest of all that happened, and its kinds.
+pub(crate) fn run(seed: u64, fault: Fault, trace: Trace) -> (u64, Coverage) {
     let mut world = World::new(seed, fault, trace);
     world.run();
-    world.system.trace.digest()
+    (world.system.trace.digest(), world.system.coverage)
 }
 
 impl World {
@@ -30,15 +31,18 @@ impl World {
         for _ in 0..self.random.between(1, scenario.sockets_max) {
             self.connect_socket();
         }
+        for _ in 0..self.random.between(0, 2) {
+            self.connect_caller();
+        }
         for phase in 0..scenario.phases {
             self.phase_ms = 0;
             if scenario.drains && phase + 1 == scenario.phases {
                 self.start_drain();
             }
-            if scenario.flood {
-                self.system.hold_lanes(&mut self.random);
-            }
-            for _ in 0..scenario.steps {
+            for step in 0..scenario.steps {
+                if scenario.flood && step == scenario.steps / 2 {
+                    self.flood();
+                }
                 self.step();
             }
             self.rest();
@@ -49,7 +53,7 @@ impl World {
     /// One step of chaos.
     fn step(&mut self) {
         self.tick += 1;
-        match self.random.weighted(&[46, 24, 24, 4, 2]) {
+        match self.random.weighted(&[42, 22, 32, 4, 2]) {
             0 => {
                 let shard = self.random.below(self.system.shards());
                 self.system.turn(shard, &mut self.wires, &mut self.random, Pace::Chaos);
@@ -146,20 +150,60 @@ impl World {
 
     fn start_drain(&mut self) {
         self.draining = true;
+        self.system.coverage.note(Happening::Drained);
         self.system.drain_all();
         for client in &mut self.sockets {
             client.may_close.insert(4200);
         }
     }
 
+    /// One shard hears nothing from the others while more is published than may be under way to it: its subscribers
+    /// are closed with 4200, so that their gap is seen, or the publishes get 503 (P-STAT-8).
+    fn flood(&mut self) {
+        let present = |session: &&Session| session.live && session.app == 0;
+        let listeners: Vec<(usize, String)> = self
+            .model
+            .sessions
+            .iter()
+            .filter(present)
+            .map(|session| (self.wires[self.sockets[session.client].wire].shard, session.channel.clone()))
+            .collect();
+        if listeners.is_empty() {
+            return;
+        }
+        let (deaf, channel) = self.random.pick(&listeners).clone();
+        self.system.trace.note(|| format!("flood: shard {deaf} is deaf, {channel}"));
+        self.system.hold_lanes_to(deaf);
+        let wire = self.connect_to((deaf + 1) % self.system.shards());
+        let caller = self.callers.len();
+        self.callers.push(Caller::new(wire));
+        // In portions, so that credit for the way to the owner comes back in time; all at once in some runs.
+        let (events, bytes) = *self.random.pick(&[(15, 620_000), (150, 60_000), (150, 60_000)]);
+        let portion = if self.random.one_in(4) { events } else { events / 5 };
+        for number in 1..=events {
+            self.tick += 1;
+            self.publish_padded(caller, 0, vec![channel.clone()], bytes);
+            if number % portion == 0 {
+                self.flow(Pace::Settle);
+            }
+        }
+        self.system.release_lanes();
+        self.flow(Pace::Gentle);
+    }
+
     /// Everything that can happen without the clock happens.
     fn settle(&mut self) {
         self.system.release_lanes();
+        self.flow(Pace::Settle);
+    }
+
+    /// Everything that can happen without the clock and without delayed mail happens.
+    fn flow(&mut self, pace: Pace) {
         for _ in 0..ROUNDS_MAX {
             self.tick += 1;
             let mut moved = false;
             for shard in 0..self.system.shards() {
-                moved |= self.system.turn(shard, &mut self.wires, &mut self.random, Pace::Settle);
+                moved |= self.system.turn(shard, &mut self.wires, &mut self.random, pace);
             }
             for number in 0..self.sockets.len() {
                 moved |= self.read_socket(number, usize::MAX);
@@ -205,7 +249,14 @@ impl World {
         self.ask_counts();
         self.check_rest();
         self.check_quota();
-        match self.random.below(48) {
+        let long = self.random.below(48);
+        if long <= 2 {
+            // Idle connections are closed in this time, perhaps while a next request is on its way.
+            for caller in &mut self.callers {
+                caller.may_vanish = true;
+            }
+        }
+        match long {
             0 => self.outlast_vanished(),
             1..=2 => self.jump(70_000, 7_000),
             3..=6 if !self.scenario.few_slots => self.step_wall_clock(),
@@ -222,8 +273,8 @@ impl World {
             .map(|client| client.wire)
             .collect();
         let owed: Vec<usize> = stalled.into_iter().filter(|wire| self.system.is_sending_to(*wire)).collect();
-        // A visit of the sweep may fall short of the bound by one round.
-        self.jump(STALL_MS + STALL_MS / 2 + SLOW_RESET_MS, 100);
+        // A stall is seen at the sweep's next visit and closed two visits later, each visit a step late at most.
+        self.jump(STALL_MS + STALL_MS / 2 + SLOW_RESET_MS + 500, 100);
         for wire in owed {
             assert!(!self.system.holds(wire), "wire {wire} is owed bytes, reads nothing and is still open (P-CLOSE-5)");
         }
@@ -308,6 +359,18 @@ impl World {
         self.check_stats();
     }
 
+    /// Closures that the shards tell apart by reason and clients do not.
+    fn note_closures(&mut self) {
+        for stats in self.system.stats() {
+            for _ in 0..stats.slow_closed {
+                self.system.coverage.note(Happening::SlowClosed);
+            }
+            for _ in 0..stats.gap_closed {
+                self.system.coverage.note(Happening::GapClosed);
+            }
+        }
+    }
+
     /// What the shards count is what the model counts.
     fn check_stats(&self) {
         let stats = self.system.stats();
@@ -386,6 +449,7 @@ impl World {
             };
             assert_eq!(*stats, expected, "shard {shard} has something left over");
         }
+        self.note_closures();
         let waits = self.system.next_timeout();
         self.system.trace.note(|| format!("at the end the next timeout is {waits:?}"));
     }

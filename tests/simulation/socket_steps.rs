@@ -15,6 +15,12 @@ use crate::world::World;
 impl World {
     /// A new wire to the listener of some shard.
     pub(crate) fn connect(&mut self) -> usize {
+        let shard = self.random.below(self.system.shards());
+        self.connect_to(shard)
+    }
+
+    /// A new wire to the listener of this shard.
+    pub(crate) fn connect_to(&mut self, shard: usize) -> usize {
         let number = self.wires.len();
         let [_, _, high, low] = (number as u32).to_be_bytes();
         let proxied = self.random.one_in(8);
@@ -22,20 +28,19 @@ impl World {
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, network, high, low)), 40_000);
         let smallest = if self.scenario.large_events || self.scenario.long_answers { 16_384 } else { 300 };
         let send_buffer_bytes = smallest.max(*self.random.pick(&[300, 4_096, 65_536, 1 << 20]));
-        let mut wire = Wire::new(peer, send_buffer_bytes);
+        let mut wire = Wire::new(peer, shard, send_buffer_bytes);
         if proxied && self.random.one_in(2) {
             wire.client_write(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
             wire.client_write(&[10, 0, high, low, 10, 0, 0, 1, 0x9c, 0x40, 0x17, 0x71]);
         }
         self.wires.push(wire);
-        let shard = self.random.below(self.system.shards());
         self.system.connect(shard, number, Listener::Public);
         number
     }
 
     /// A WebSocket client connects, to a good address or not.
     pub(crate) fn connect_socket(&mut self) {
-        let app = self.random.weighted(&[3, 1]);
+        let app = self.random.weighted(&[2, 1]);
         let pair = self.random.below(self.apps[app].keys.len());
         let mut path = format!("/app/{}?protocol=7&client=js&version=8.6.0&flash=false", self.apps[app].keys[pair].0);
         let mut must_close = None;
@@ -88,7 +93,13 @@ impl World {
         match self.random.weighted(&[34, 14, 24, 6, 6, 4, 4, 4]) {
             0 => self.subscribe(number),
             1 => self.unsubscribe(number),
-            2 => self.send_client_event(number),
+            2 => {
+                let burst = if self.random.one_in(12) { 14 } else { 1 };
+                let channel = self.channel_for_event(number);
+                for _ in 0..burst {
+                    self.send_client_event(number, channel.clone());
+                }
+            }
             3 => self.send_plain(number),
             4 => self.subscribe_badly(number),
             5 => self.leave(number),
@@ -201,9 +212,20 @@ impl World {
         steps.push(ChannelStep { operation, kind: StepKind::Left });
     }
 
-    fn send_client_event(&mut self, number: usize) {
+    /// Some channel, mostly one on which client events pass.
+    fn channel_for_event(&mut self, number: usize) -> String {
+        let client = &self.sockets[number];
+        let protected = |channel: &&String| channel.starts_with("private-") || channel.starts_with("presence-");
+        let good: Vec<String> =
+            client.channels.keys().filter(protected).filter(|channel| client.is_subscribed(channel)).cloned().collect();
+        if good.is_empty() || self.random.one_in(6) {
+            return self.channel_of(self.sockets[number].app);
+        }
+        self.random.pick(&good).clone()
+    }
+
+    fn send_client_event(&mut self, number: usize, channel: String) {
         let app = self.sockets[number].app;
-        let channel = self.channel_of(app);
         let group = self.model.next_group();
         let data = Model::data_of(group, self.random.below(64));
         let name = "client-moved".to_owned();
@@ -276,7 +298,7 @@ impl World {
             }
             2 => {
                 let error = Complaint::Error(Some(4009), format!("Auth info required to subscribe to {name}"));
-                (json!({"channel": name, "auth": ""}), vec![Complaint::AuthRequired(name.clone()), error, auth_error])
+                (json!({"channel": name, "auth": ""}), vec![Complaint::AuthRequired(name), error, auth_error])
             }
             3 => {
                 let refused = Complaint::SubscriptionError("not a name".to_owned(), "InvalidChannel".to_owned(), 400);

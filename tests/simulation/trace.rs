@@ -31,7 +31,7 @@ impl Trace {
     }
 
     /// Prints a line if lines are wanted.
-    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+    pub(crate) fn note(&self, line: impl FnOnce() -> String) {
         if self.print {
             eprintln!("{:6} {}", self.steps, line());
         }

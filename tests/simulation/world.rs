@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use relay::channel::name::NameRules;
 use relay::moment::Moment;
 use relay::shard::ShardOptions;
 
@@ -45,7 +44,7 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     fn draw(random: &mut Random) -> Self {
-        let flood = random.one_in(50);
+        let flood = random.one_in(80);
         Self {
             large_events: flood || random.one_in(24),
             flood,
@@ -118,17 +117,14 @@ impl World {
             slots: if scenario.few_slots { 6 } else { 48 },
             slots_kept_back: if scenario.few_slots { 2 } else { 0 },
             options: ShardOptions {
-                path_prefix: String::new(),
-                activity_timeout_s: 120,
-                strict_protocol: false,
-                channel_names: NameRules::Default,
                 trusted_proxies: vec!["127.2.0.0/16".parse().expect("a network")],
                 drain_ms: *random.pick(&[0, 1_000, 10_000]),
+                ..ShardOptions::default()
             },
             send_style: *random.pick(&[SendStyle::Immediate, SendStyle::Deferred, SendStyle::Mixed]),
-            read_bytes_max: if scenario.flood || scenario.long_answers {
+            read_bytes_max: if scenario.flood {
                 1 << 20
-            } else if scenario.large_events {
+            } else if scenario.large_events || scenario.long_answers {
                 16_384
             } else {
                 *random.pick(&[64, 2_048, 16_384])
@@ -158,6 +154,11 @@ impl World {
             draining: false,
             phase_ms: 0,
         }
+    }
+
+    /// True when the events of this run may be more than may be under way between shards.
+    pub(crate) fn may_overload(&self) -> bool {
+        self.scenario.flood || self.scenario.large_events || self.scenario.long_answers
     }
 
     /// Time passes, on both clocks alike.

@@ -25,6 +25,7 @@ impl<C: Core> Driver<'_, C> {
         entry.take(Flag::Waiting);
         let queue = &mut self.rings[usize::from(entry.ring)].queue;
         if reset {
+            entry.set(Flag::Reset);
             // Before 6.7 the kernel does not know this and closes in order instead.
             entry.begin(Operation::Linger);
             queue.linger_none(entry.file, token::of_connection(Operation::Linger, connection));
@@ -40,20 +41,28 @@ impl<C: Core> Driver<'_, C> {
         self.close_when_quiet(connection);
     }
 
-    /// Closes the socket of a connection that is ending once nothing is under way on it.
+    /// Closes the socket of a connection that is ending once nothing is under way on it. Closing over unread bytes would
+    /// send RST and drop what the socket still holds for the peer, so they are thrown away first; the two operations
+    /// run in this order, as neither ever waits.
     pub(super) fn close_when_quiet(&mut self, connection: ConnectionKey) {
         let entry = &mut self.connections[connection.slot as usize];
-        if entry.is_quiet() {
-            entry.begin(Operation::Close);
-            let token = token::of_connection(Operation::Close, connection);
-            self.rings[usize::from(entry.ring)].queue.close(entry.file, token);
+        if !entry.is_quiet() {
+            return;
         }
+        let ring = &mut self.rings[usize::from(entry.ring)];
+        if !entry.has(Flag::Reset) && !entry.has(Flag::ReadEnded) {
+            entry.begin(Operation::Receive);
+            ring.receives += 1;
+            ring.queue.discard(entry.file, token::of_connection(Operation::Receive, connection));
+        }
+        entry.begin(Operation::Close);
+        ring.queue.close(entry.file, token::of_connection(Operation::Close, connection));
     }
 
     /// The socket is closed: the connection is over, its slot and its descriptor are free.
     pub(super) fn closed(&mut self, connection: ConnectionKey) {
         let entry = &self.connections[connection.slot as usize];
-        debug_assert!(entry.is_quiet(), "the close is the last operation");
+        assert!(entry.is_quiet(), "the close is the last operation");
         self.rings[usize::from(entry.ring)].files_used -= 1;
         self.slots.release(connection);
         self.core.handle_input(self.turn.now(), Input::Closed { connection });

@@ -12,7 +12,7 @@
 //! then received into a buffer that the ring provides, and go on being received while the socket says that it holds
 //! more, up to a budget per turn. A receive never waits: it has ended when the submission returns.
 //!
-//! # Invariants (hazards U1 to U18 in `docs/security.md`)
+//! # Invariants (hazards U1 to U18 in `docs/reliability.md`)
 //! - A slot is given back and `Closed` fed only when every operation of the connection has reported its end (U1, U3, U13).
 //! - A completion names slot and generation; a stale one is counted and dropped (U2).
 //! - At most one operation of each kind per connection (U10).
@@ -44,7 +44,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use self::probe::probe;
+pub use self::probe::{probe, probe_rings};
 pub use self::ring::Options;
 
 /// What the loop counted; all of it is rare but `enters`.
@@ -71,7 +71,7 @@ pub struct Figures {
 /// Runs a shard on this thread until all shards have stopped.
 ///
 /// # Errors
-/// When the ring cannot be made (see [`probe`], which tells beforehand) or breaks.
+/// When the ring cannot be made (see [`mod@probe`], which tells beforehand) or breaks.
 pub fn run(setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     let figures = run_with(setup, core, Options::default())?;
     tracing::debug!(?figures, "the io_uring loop ended");
@@ -111,7 +111,7 @@ struct Driver<'a, C> {
 impl<'a, C: Core> Driver<'a, C> {
     fn new(mut setup: ShardSetup, core: &'a mut C, options: Options) -> io::Result<Self> {
         let slots = setup.slots.min(token::SLOTS_MAX);
-        let mut first = Ring::open(&options, slots).map_err(|refusal| refusal.into_error())?;
+        let mut first = Ring::open_patiently(&options, slots).map_err(|refusal| refusal.into_error())?;
         first.queue.announce(false);
         let turn = Turn::new(&mut setup);
         for listener in &setup.listeners {

@@ -18,9 +18,18 @@ pub fn probe() -> Result<(), String> {
     let options =
         Options { submissions: 16, completions: 64, files_max: 4, buffers: 8, accepts: 1, ..Options::default() };
     let ring = Ring::open(&options, 4).map_err(|refusal| refusal.to_string())?;
-    round_trip(ring).map_err(|failure| {
-        format!("io_uring does not work here: {failure}; Linux 6.1 or newer is needed, or --io epoll")
-    })
+    round_trip(ring).map_err(|failure| format!("io_uring does not work here: {failure}"))
+}
+
+/// Makes a ring for every shard, of the shards' own size and all at once, and gives them back: where the limit on locked
+/// memory is too low for them, it is told before anything is served (U5).
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_rings(shards: u16) -> Result<(), String> {
+    let options = Options::default();
+    let rings: Result<Vec<Ring>, _> = (0..shards).map(|_| Ring::open(&options, super::token::SLOTS_MAX)).collect();
+    rings.map(drop).map_err(|refusal| refusal.to_string())
 }
 
 /// The operations of the round trip, as user data.
@@ -91,7 +100,7 @@ fn finish(ring: &mut Ring, step: Step) -> Result<Completion, String> {
     let completion = complete(ring, step)?;
     if completion.result < 0 {
         let error = std::io::Error::from_raw_os_error(-completion.result);
-        return Err(format!("step {step:?} failed: {error}"));
+        return Err(format!("step {step:?} failed: {error}; Linux 6.1 or newer is needed, or --io epoll"));
     }
     Ok(completion)
 }

@@ -25,7 +25,7 @@ const _: () = assert!(size_of::<Connection>() == 16);
 /// ```text
 ///                 error, Output::Close               all operations ended            CLOSE done
 ///  open  ------------------------------>  Closing  ----------------------> closing  ----------> slot free
-///  (poll armed)  linger if reset, cancel poll                    close                 feed Closed
+///  (poll armed)  linger if reset, cancel poll               discard unread, close      feed Closed
 ///                and send
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +47,8 @@ pub(super) enum Flag {
     Waiting = 1 << 6,
     /// On its way out: nothing new is started.
     Closing = 1 << 7,
+    /// It is to end by RST.
+    Reset = 1 << 8,
 }
 
 impl Connection {

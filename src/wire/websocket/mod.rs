@@ -154,7 +154,8 @@ pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
 
 /// Appends one whole server frame.
 pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    out.reserve(SERVER_HEADER_BYTES_MAX + payload.len());
+    // The exact size, so that a frame alone in its buffer becomes shared bytes without another allocation.
+    out.reserve_exact(header_bytes(payload.len()) + payload.len());
     encode_header(out, opcode, payload.len());
     out.extend_from_slice(payload);
 }
@@ -167,8 +168,14 @@ pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// Longest header of a server's frame, which has no mask.
-pub const SERVER_HEADER_BYTES_MAX: usize = 10;
+/// Bytes of a server's frame header, which has no mask.
+fn header_bytes(payload_bytes: usize) -> usize {
+    match payload_bytes {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use relay::connection::ConnectionKey;
 use relay::shard::{Input, ShardIndex};
 
 use super::{Link, Pace, Ready, SendStyle, System};
+use crate::coverage::Happening;
 use crate::fault::FaultKind;
 use crate::network::{End, Wire};
 use crate::random::Random;
@@ -95,14 +96,18 @@ impl System {
                 2 => random.between(17, 512),
                 _ => self.options.read_bytes_max,
             },
-            Pace::Settle => random.between(self.options.read_bytes_max / 2, self.options.read_bytes_max),
+            Pace::Settle | Pace::Gentle => random.between(self.options.read_bytes_max / 2, self.options.read_bytes_max),
         };
         let link = self.link(index, slot);
         link.straggler = false;
+        let paused = link.paused;
         let wire = link.wire;
         let mut bytes = wires[wire].server_read(bytes_max);
         if self.fault.strikes(FaultKind::LoseBytes) && bytes.len() > 1 {
             bytes.pop();
+        }
+        if paused {
+            self.coverage.note(Happening::ReadWhilePaused);
         }
         self.feed_received(index, slot, &bytes);
     }
@@ -127,7 +132,7 @@ impl System {
         let room = wire.server_space().min(sending.bytes.len());
         sending.taken = match pace {
             Pace::Chaos if random.one_in(4) => random.between(1, room),
-            Pace::Chaos | Pace::Settle => room,
+            Pace::Chaos | Pace::Settle | Pace::Gentle => room,
         };
         wire.server_write(&sending.bytes[..sending.taken]);
         if doubled {
@@ -141,6 +146,9 @@ impl System {
         let sending = link.sending.take().expect("a send is under way");
         link.remainder = sending.bytes.get(sending.taken).copied();
         let bytes = sending.taken;
+        if bytes < sending.bytes.len() {
+            self.coverage.note(Happening::ShortSend);
+        }
         self.trace.mix(bytes as u64);
         self.trace.note(|| format!("shard {index}: {connection:?} sent {bytes} of {}", sending.bytes.len()));
         self.input(index, Input::Sent { connection, bytes });

@@ -11,6 +11,7 @@ use relay::limits::SEND_BYTES_MAX;
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Mail, Output, Shard, ShardConfig, ShardIndex, ShardOptions, ShardStats};
 
+use crate::coverage::{Coverage, Happening};
 use crate::fault::Fault;
 use crate::network::{End, Wire};
 use crate::random::Random;
@@ -36,6 +37,8 @@ pub(crate) enum Pace {
     Chaos,
     /// All there is, so that the run comes to rest.
     Settle,
+    /// One input at a time, mail last, so that readers keep up.
+    Gentle,
 }
 
 /// What the system is made of.
@@ -124,6 +127,8 @@ pub(crate) struct System {
     pub(crate) trace: Trace,
     /// Tokens reported as used.
     pub(crate) tokens_used: Vec<String>,
+    /// What happened, by kind.
+    pub(crate) coverage: Coverage,
     hosts: Vec<Host>,
     lanes: Vec<Lane>,
     options: SystemOptions,
@@ -159,7 +164,17 @@ impl System {
             })
             .collect();
         let lanes = (0..usize::from(options.shards).pow(2)).map(|_| Lane::default()).collect();
-        Self { now, trace, tokens_used: Vec::new(), hosts, lanes, options, fault, read_buffer: Vec::new() }
+        Self {
+            now,
+            trace,
+            tokens_used: Vec::new(),
+            coverage: Coverage::default(),
+            hosts,
+            lanes,
+            options,
+            fault,
+            read_buffer: Vec::new(),
+        }
     }
 
     /// How many shards.
@@ -202,10 +217,11 @@ impl System {
         self.lanes[lane].held = !self.lanes[lane].held;
     }
 
-    /// Delays the mail of about half of all pairs of shards.
-    pub(crate) fn hold_lanes(&mut self, random: &mut Random) {
-        for lane in &mut self.lanes {
-            lane.held = random.one_in(2);
+    /// Delays all mail to one shard.
+    pub(crate) fn hold_lanes_to(&mut self, shard: usize) {
+        let shards = self.shards();
+        for from in 0..shards {
+            self.lanes[from * shards + shard].held = true;
         }
     }
 
@@ -253,12 +269,16 @@ impl System {
         let inputs_max = match pace {
             Pace::Chaos => random.between(1, 6),
             Pace::Settle => random.between(4, 64),
+            Pace::Gentle => 1,
         };
         let mut closed = Vec::new();
         let mut timeout_fed = false;
         let mut fed = 0;
         while fed < inputs_max {
-            let ready = self.ready(index, wires);
+            let mut ready = self.ready(index, wires);
+            if pace == Pace::Gentle && ready.iter().any(|ready| !matches!(ready, Ready::Mail(_))) {
+                ready.retain(|ready| !matches!(ready, Ready::Mail(_)));
+            }
             if ready.is_empty() {
                 break;
             }
@@ -275,7 +295,7 @@ impl System {
         if fed == 0 {
             return false;
         }
-        self.drain(index, wires, random, &mut closed);
+        self.drain(index, wires, random, &closed);
         if timeout_fed && fed == 1 {
             let timeout = self.hosts[index].shard.poll_timeout();
             assert!(
@@ -322,7 +342,7 @@ impl System {
     }
 
     /// Drains outputs and sends until both give `None`.
-    fn drain(&mut self, index: usize, wires: &mut [Wire], random: &mut Random, closed: &mut Vec<ConnectionKey>) {
+    fn drain(&mut self, index: usize, wires: &mut [Wire], random: &mut Random, closed: &[ConnectionKey]) {
         for _ in 0..100_000 {
             let mut moved = false;
             while let Some(output) = self.hosts[index].shard.poll_output() {
@@ -374,12 +394,16 @@ impl System {
         self.trace.note(|| format!("shard {index}: output {output:?}"));
         match output {
             Output::Close { connection, reset } => {
+                if reset {
+                    self.coverage.note(Happening::Reset);
+                }
                 if let Some(link) = self.live(index, connection, closed) {
                     assert!(link.closing.is_none(), "Close twice for {connection:?}");
                     link.closing = Some(reset);
                 }
             }
             Output::ShutdownWrite { connection } => {
+                self.coverage.note(Happening::ShutWrite);
                 if let Some(link) = self.live(index, connection, closed) {
                     assert!(!link.finishing, "ShutdownWrite twice for {connection:?}");
                     link.finishing = true;
@@ -391,6 +415,7 @@ impl System {
                 }
             }
             Output::Pause { connection } => {
+                self.coverage.note(Happening::Paused);
                 if let Some(link) = self.live(index, connection, closed) {
                     link.straggler = !link.paused;
                     link.paused = true;
@@ -404,6 +429,7 @@ impl System {
             Output::Mail { to, mail } => {
                 let shards = self.hosts.len();
                 assert_ne!(usize::from(to), index, "mail to itself");
+                self.coverage.note(Happening::Mail);
                 self.lanes[index * shards + usize::from(to)].mails.push_back(mail);
                 self.trace.mix(u64::from(to));
             }

@@ -1,0 +1,85 @@
+//! `GET /channels/{c}/users` (P-HTTP-5).
+
+use super::events::check_channel;
+use super::query::Query;
+use super::refusal::Refusal;
+use crate::channel::name::{ChannelKind, NameRules};
+use crate::protocol::server_event::encode_json_string;
+
+/// What is told of each user.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UserFields {
+    /// The id.
+    Id,
+    /// The id, and `user_info` or null (`with_user_info=1`).
+    IdAndInfo,
+}
+
+/// Checks the channel of the path and decodes the query.
+///
+/// # Errors
+/// 400 for an invalid name and for a channel that has no users: only presence channels do.
+pub fn decode_channel_users(channel: &str, query: Query<'_>, names: NameRules) -> Result<UserFields, Refusal> {
+    if check_channel(channel, names)?.kind() != ChannelKind::Presence {
+        return Err(Refusal::bad_request("Users can be read of presence channels only."));
+    }
+    Ok(match query.value("with_user_info")?.as_deref() {
+        Some("1" | "true") => UserFields::IdAndInfo,
+        Some(_) | None => UserFields::Id,
+    })
+}
+
+/// Appends the answer. Users are id and `user_info` as raw JSON text.
+pub fn encode_channel_users<'a>(
+    out: &mut Vec<u8>,
+    fields: UserFields,
+    users: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+) {
+    out.extend_from_slice(br#"{"users":["#);
+    for (index, (user_id, user_info)) in users.enumerate() {
+        out.extend_from_slice(if index > 0 { br#",{"id":"# } else { br#"{"id":"# });
+        encode_json_string(out, user_id);
+        if fields == UserFields::IdAndInfo {
+            out.extend_from_slice(br#","user_info":"#);
+            out.extend_from_slice(user_info.unwrap_or("null").as_bytes());
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(fields: UserFields, users: &[(&str, Option<&str>)]) -> String {
+        let mut out = Vec::new();
+        encode_channel_users(&mut out, fields, users.iter().copied());
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    /// P-HTTP-5: ids in order, `user_info` on demand, an empty list for nobody.
+    #[test]
+    fn users_are_listed() {
+        let users = [("1", Some(r#"{"n":1.0}"#)), ("a\"b", None)];
+        assert_eq!(encoded(UserFields::Id, &users), r#"{"users":[{"id":"1"},{"id":"a\"b"}]}"#);
+        assert_eq!(
+            encoded(UserFields::IdAndInfo, &users),
+            r#"{"users":[{"id":"1","user_info":{"n":1.0}},{"id":"a\"b","user_info":null}]}"#
+        );
+        assert_eq!(encoded(UserFields::Id, &[]), r#"{"users":[]}"#);
+    }
+
+    /// P-HTTP-5: other types than presence are 400, as is an invalid name.
+    #[test]
+    fn only_presence_channels_have_users() {
+        let decode = |channel, query| decode_channel_users(channel, Query::new(Some(query)), NameRules::Default);
+        for channel in ["a", "private-a", "private-encrypted-a", "cache-presence-a", "#server-to-user-1", "presence a"]
+        {
+            assert_eq!(decode(channel, "").map_err(|refusal| refusal.status), Err(400), "{channel}");
+        }
+        assert_eq!(decode("presence-a", ""), Ok(UserFields::Id));
+        assert_eq!(decode("presence-cache-a", "with_user_info=0"), Ok(UserFields::Id));
+        assert_eq!(decode("presence-a", "with_user_info=1"), Ok(UserFields::IdAndInfo));
+    }
+}

@@ -1,0 +1,250 @@
+//! `relay doctor`: whether this host carries what `relay serve` is asked for, and what each shortcoming costs.
+//!
+//! Nothing is changed: facts are read (`host`), judged by pure functions (`process`, `network`, `machine`) and shown.
+//! The settings that it asks for stand with their reasons in `tuning/` and in docs/tuning.md; a test holds that a host
+//! with those settings is found well.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{CommandError, note, print};
+use crate::config::{IoChoice, Mode, ServeConfig, Settings};
+use crate::driver::capacity::Capacity;
+use host::Host;
+
+mod host;
+mod machine;
+mod network;
+mod process;
+
+#[cfg(test)]
+mod tests;
+
+/// What is not given is looked up as `relay serve` would: `RELAY_*`, then relay.toml, then the default.
+#[derive(Args, Debug)]
+pub(super) struct DoctorArguments {
+    /// Data directory [default: RELAY_DATA, or `data` of relay.toml, or /var/lib/relay].
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Address and port that the server is to have [default: 0.0.0.0:6001].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Connections at once to judge by [default: max_connections, or 100000 if memory carries them].
+    #[arg(long, value_name = "N")]
+    max_connections: Option<String>,
+    /// Judge by the limits of this running process: those of a service differ from those of a shell.
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// Read this relay.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print only JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How well one thing of the host fits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// Nothing to do.
+    Ok,
+    /// Relay serves, with less than it could.
+    Advice,
+    /// Relay does not start, or cannot hold what it was said to hold.
+    Problem,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Advice => "advice",
+            Self::Problem => "problem",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+struct Finding {
+    check: &'static str,
+    state: State,
+    /// What is there.
+    found: String,
+    /// What it costs as it is; empty when it is well.
+    cost: String,
+    /// The line that mends it; empty when it is well.
+    fix: String,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, state: State::Ok, found: found.into(), cost: String::new(), fix: String::new() }
+    }
+
+    fn of(
+        state: State,
+        check: &'static str,
+        found: impl Into<String>,
+        cost: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { check, state, found: found.into(), cost: cost.into(), fix: fix.into() }
+    }
+
+    fn json(&self) -> Value {
+        let text = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
+        json!({
+            "check": self.check,
+            "state": self.state.name(),
+            "found": self.found,
+            "cost": text(&self.cost),
+            "fix": text(&self.fix),
+        })
+    }
+}
+
+/// Where the number of connections comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Expected {
+    /// `max_connections` as flag, variable or in the file: a host that cannot hold them has a problem.
+    Stated(u32),
+    /// Nobody said: a host that cannot hold them gets advice.
+    Assumed(u32),
+}
+
+impl Expected {
+    fn connections(self) -> u32 {
+        match self {
+            Self::Stated(connections) | Self::Assumed(connections) => connections,
+        }
+    }
+
+    /// The state of what cannot hold them.
+    fn shortfall(self) -> State {
+        match self {
+            Self::Stated(_) => State::Problem,
+            Self::Assumed(_) => State::Advice,
+        }
+    }
+}
+
+/// What the host is judged by.
+#[derive(Clone, Debug)]
+struct Plan {
+    expected: Expected,
+    shards: u16,
+    listen: SocketAddr,
+    metrics_listen: SocketAddr,
+    data: PathBuf,
+    io: IoChoice,
+}
+
+impl Plan {
+    fn new(config: &ServeConfig, memory_bytes: u64) -> Self {
+        let carried = Capacity::from_memory(memory_bytes, config.shards).slots * u32::from(config.shards);
+        let expected = match config.connections_max {
+            Some(connections) => Expected::Stated(connections),
+            None => Expected::Assumed(CONNECTIONS_ASSUMED.min(carried)),
+        };
+        let ServeConfig { shards, listen, metrics_listen, ref data, io, .. } = *config;
+        Self { expected, shards, listen, metrics_listen, data: data.clone(), io }
+    }
+}
+
+/// More than most installations need, and what a small machine carries.
+const CONNECTIONS_ASSUMED: u32 = 100_000;
+
+/// Reads, judges, shows. Fails when there is a problem, so that scripts see it.
+pub(super) fn run(arguments: &DoctorArguments) -> Result<(), CommandError> {
+    let flags =
+        [("data", &arguments.data), ("listen", &arguments.listen), ("max_connections", &arguments.max_connections)];
+    let given = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+    let settings = Settings::gather(given, arguments.config.clone(), std::env::vars_os())?;
+    let config = ServeConfig::new(&settings, Mode::Production)?;
+    for warning in &settings.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    let host = Host::read(&config, arguments.pid).map_err(CommandError::Usage)?;
+    let plan = Plan::new(&config, host.memory_bytes());
+    let findings = judge(&host, &plan);
+    if arguments.json {
+        print(&format!("{:#}\n", report_json(&plan, &findings)))?;
+    } else {
+        print(&report_text(&plan, &findings))?;
+    }
+    match count(&findings, State::Problem) {
+        0 => Ok(()),
+        problems => Err(CommandError::Unfit(problems)),
+    }
+}
+
+/// All checks, in the order in which they are shown.
+fn judge(host: &Host, plan: &Plan) -> Vec<Finding> {
+    vec![
+        process::io_uring(host, plan),
+        process::locked_memory(host, plan),
+        process::descriptors(host, plan),
+        process::open_files(host, plan),
+        machine::memory(host, plan),
+        machine::data(host, plan),
+        network::port("listen", &host.listen, plan.listen),
+        network::port("metrics_listen", &host.metrics_listen, plan.metrics_listen),
+        network::local_ports(host, plan),
+        network::reserved_ports(host, plan),
+        network::accept_queue(host),
+        network::syn_queue(host),
+        network::tcp_memory(host, plan),
+        network::send_buffers(host),
+        network::receive_buffers(host),
+        network::idle_window(host),
+        network::connection_tracking(host, plan),
+        machine::huge_pages(host),
+        machine::governor(host),
+        machine::clock(host),
+    ]
+}
+
+fn count(findings: &[Finding], state: State) -> usize {
+    findings.iter().filter(|finding| finding.state == state).count()
+}
+
+fn report_json(plan: &Plan, findings: &[Finding]) -> Value {
+    let assumed = matches!(plan.expected, Expected::Assumed(_));
+    json!({
+        "relay": env!("CARGO_PKG_VERSION"),
+        "connections": plan.expected.connections(),
+        "connections_assumed": assumed,
+        "shards": plan.shards,
+        "listen": plan.listen.to_string(),
+        "data": plan.data.display().to_string(),
+        "ok": count(findings, State::Ok),
+        "advice": count(findings, State::Advice),
+        "problems": count(findings, State::Problem),
+        "findings": findings.iter().map(Finding::json).collect::<Vec<_>>(),
+    })
+}
+
+fn report_text(plan: &Plan, findings: &[Finding]) -> String {
+    let source = match plan.expected {
+        Expected::Stated(_) => "",
+        Expected::Assumed(_) => " (assumed; --max-connections N tells otherwise)",
+    };
+    let mut text =
+        format!("Judged for {} connections{source}, shards: {}\n\n", plan.expected.connections(), plan.shards);
+    for Finding { check, state, found, cost, fix } in findings {
+        writeln!(text, "{:<8} {check:<20} {found}", state.name()).expect("a string takes text");
+        for (label, line) in [("cost", cost), ("fix", fix)] {
+            if !line.is_empty() {
+                writeln!(text, "{:<8} {label:>20} {line}", "").expect("a string takes text");
+            }
+        }
+    }
+    let [ok, advice, problems] = [State::Ok, State::Advice, State::Problem].map(|state| count(findings, state));
+    writeln!(text, "\n{ok} ok, {advice} advice, {problems} problems").expect("a string takes text");
+    text
+}

@@ -1,0 +1,7 @@
+//! The server with the echo endpoint of the feature `conformance`: an example, so that it shares its dependencies with
+//! the tests' build and leaves the `relay` binary beside it as it is.
+
+/// As the `relay` binary.
+fn main() -> std::process::ExitCode {
+    relay::cli::run()
+}

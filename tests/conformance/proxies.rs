@@ -1,0 +1,112 @@
+//! Behind a proxy: `X-Forwarded-For`, `X-Forwarded-Proto` and PROXY protocol v2 count from trusted proxies and from
+//! nobody else (threat T26). What shows an address here is the brake on failed credentials (threat T6).
+
+use std::net::Ipv4Addr;
+
+use crate::common::http::{HttpConnection, encode_request};
+use crate::common::rig::on_fresh_servers;
+use crate::common::server::{Driver, ServerOptions, TestServer};
+use crate::common::socket::{QUERY, Socket};
+
+const TRUSTED: &str = "127.50.0.0/16";
+const PROXY: Ipv4Addr = Ipv4Addr::new(127, 50, 0, 1);
+const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 51, 0, 1);
+
+fn trusting(driver: Driver) -> ServerOptions {
+    ServerOptions::new(driver).shards(1).app("tls", &["tls_only=true"]).with(&["--trusted-proxies", TRUSTED])
+}
+
+/// Fails often enough to be braked when all failures are one address's; the last status.
+fn fail_101_times(server: &TestServer, source: Ipv4Addr, forwarded_for: impl Fn(usize) -> String) -> u16 {
+    let mut connection = HttpConnection::open_from(source, server.address);
+    let path = server.app().path("/events");
+    let ask = |connection: &mut HttpConnection, index: usize| {
+        let (forwarded, bearer) = (forwarded_for(index), format!("Bearer rly_{index:0>40}"));
+        let headers = [("X-Forwarded-For", forwarded.as_str()), ("Authorization", bearer.as_str())];
+        connection.ask("POST", &path, &headers, b"{}").status
+    };
+    (0..100).for_each(|index| assert_eq!(ask(&mut connection, index), 401));
+    ask(&mut connection, 100)
+}
+
+/// Threats T6 and T26, P-STAT-6: behind a trusted proxy each forwarded address has its own count: the last one of the list that is no
+/// proxy, whatever the client wrote before it.
+#[test]
+fn forwarded_addresses_count_from_trusted_proxies() {
+    on_fresh_servers(trusting, |server| {
+        assert_eq!(fail_101_times(&server, PROXY, |index| format!("10.0.0.{index}")), 401, "101 addresses");
+        let spoofed = |index: usize| format!("10.9.9.{index}, 10.1.1.1, 127.50.0.7");
+        assert_eq!(fail_101_times(&server, PROXY, spoofed), 429, "one address behind two proxies");
+    });
+}
+
+/// Threat T26: a stranger's `X-Forwarded-For` is ignored: all its failures are its own.
+#[test]
+fn forwarded_addresses_of_strangers_are_ignored() {
+    on_fresh_servers(trusting, |server| {
+        assert_eq!(fail_101_times(&server, STRANGER, |index| format!("10.0.0.{index}")), 429);
+    });
+    on_fresh_servers(
+        |driver| ServerOptions::new(driver).shards(1),
+        |server| assert_eq!(fail_101_times(&server, PROXY, |index| format!("10.0.0.{index}")), 429),
+    );
+}
+
+/// Threat T26: a PROXY v2 header of a trusted proxy names the client, before HTTP and before an upgrade; one of a stranger is no HTTP
+/// and is refused.
+#[test]
+fn proxy_protocol_counts_from_trusted_proxies() {
+    on_fresh_servers(trusting, |server| {
+        let path = server.app().path("/events");
+        let ask = |client: [u8; 4], index: usize| {
+            let bearer = format!("Bearer rly_{index:0>40}");
+            let mut bytes = proxy_header(client);
+            bytes.extend(encode_request("POST", &path, &[("Authorization", &bearer)], b"{}"));
+            let mut connection = HttpConnection::open_from(PROXY, server.address);
+            connection.write(&bytes).unwrap();
+            connection.read().status
+        };
+        (0..100).for_each(|index| assert_eq!(ask([10, 2, 2, 2], index), 401));
+        assert_eq!((ask([10, 2, 2, 2], 100), ask([10, 2, 2, 3], 100)), (429, 401));
+
+        let stream = crate::common::http::connect_from(PROXY, server.address).unwrap();
+        std::io::Write::write_all(&mut &stream, &proxy_header([10, 3, 3, 3])).unwrap();
+        let target = format!("/app/{}{QUERY}", server.app().key);
+        let (mut socket, _) = Socket::upgrade_on(stream, server.app(), &target, &[]);
+        socket.established();
+        socket.subscribe("private-proxied");
+
+        let mut stranger = HttpConnection::open_from(STRANGER, server.address);
+        let mut bytes = proxy_header([10, 4, 4, 4]);
+        bytes.extend(encode_request("GET", "/up", &[], b""));
+        let _ = stranger.write(&bytes);
+        assert_eq!(stranger.read().status, 400);
+        stranger.expect_end();
+    });
+}
+
+/// P-CLOSE-4: an app that takes TLS only believes `X-Forwarded-Proto: https` of a trusted proxy, and of nobody else.
+#[test]
+fn tls_only_behind_a_trusted_proxy() {
+    on_fresh_servers(trusting, |server| {
+        let app = server.named_app("tls");
+        let target = format!("/app/{}{QUERY}", app.key);
+        let connect = |source: Ipv4Addr, proto: &str| {
+            let stream = crate::common::http::connect_from(source, server.address).unwrap();
+            Socket::upgrade_on(stream, app, &target, &[("X-Forwarded-Proto", proto)]).0
+        };
+        connect(PROXY, "https").established();
+        connect(PROXY, "http").expect_fatal(4000);
+        connect(STRANGER, "https").expect_fatal(4000);
+    });
+}
+
+/// PROXY protocol v2, TCP over IPv4, from `client` port 5555 to 10.0.0.1 port 443.
+fn proxy_header(client: [u8; 4]) -> Vec<u8> {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c".to_vec();
+    bytes.extend(client);
+    bytes.extend([10, 0, 0, 1]);
+    bytes.extend(5555_u16.to_be_bytes());
+    bytes.extend(443_u16.to_be_bytes());
+    bytes
+}

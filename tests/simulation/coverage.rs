@@ -1,0 +1,63 @@
+//! What happened in a run, counted by kind, so that a change that stops something from happening at all is seen.
+
+use std::collections::BTreeMap;
+
+/// Something that a run may show.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Happening {
+    /// A subscription succeeded.
+    Joined,
+    /// A presence channel was full (P-LIM-7).
+    ChannelFull,
+    /// An event was delivered.
+    Delivered,
+    /// A client event passed.
+    ClientEventPassed,
+    /// A client event was above the rate (P-LIM-9).
+    ClientEventRefused,
+    /// The server closed a WebSocket with this code.
+    Closed(u16),
+    /// A slow reader was closed (P-CLOSE-5).
+    SlowClosed,
+    /// A connection was closed because events for it were lost between shards.
+    GapClosed,
+    /// The server reset a connection.
+    Reset,
+    /// An HTTP request was answered with this status.
+    Answered(u16),
+    /// A driver was asked to stop reading.
+    Paused,
+    /// Bytes arrived after that.
+    ReadWhilePaused,
+    /// A driver was asked for FIN.
+    ShutWrite,
+    /// A send was short.
+    ShortSend,
+    /// A mail crossed shards.
+    Mail,
+    /// A run ended with a drain (P-CLOSE-1).
+    Drained,
+}
+
+/// Counts of all happenings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Coverage(BTreeMap<Happening, u64>);
+
+impl Coverage {
+    /// Counts one.
+    pub(crate) fn note(&mut self, happening: Happening) {
+        *self.0.entry(happening).or_default() += 1;
+    }
+
+    /// Adds the counts of another run.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (happening, count) in &other.0 {
+            *self.0.entry(*happening).or_default() += count;
+        }
+    }
+
+    /// How often it happened.
+    pub(crate) fn count(&self, happening: Happening) -> u64 {
+        self.0.get(&happening).copied().unwrap_or_default()
+    }
+}
