@@ -213,6 +213,7 @@ impl Crowd {
                 Ok((_, 0)) => ended = Some("closed by the server without a close frame".to_owned()),
                 Ok((_, length)) => {
                     shared.counters.bytes_received += length as u64;
+                    shared.counters.reads += 1;
                     ended = self.take_bytes(slot, &buffer[..length], now_ns(), shared);
                     // Edges are reported once; but a short read has emptied the socket.
                     if ended.is_none() && length < buffer.len() && !hung_up {

@@ -190,6 +190,7 @@ impl Counters {
             (&mut self.failed, other.failed),
             (&mut self.delivered, other.delivered),
             (&mut self.bytes_received, other.bytes_received),
+            (&mut self.reads, other.reads),
             (&mut self.duplicates, other.duplicates),
             (&mut self.disordered, other.disordered),
             (&mut self.wrong_channel, other.wrong_channel),

@@ -164,6 +164,8 @@ pub(crate) struct Counters {
     /// Events that arrived once, in the right channel.
     pub(crate) delivered: u64,
     pub(crate) bytes_received: u64,
+    /// Reads that gave bytes.
+    pub(crate) reads: u64,
     pub(crate) duplicates: u64,
     /// Events that came after a later one.
     pub(crate) disordered: u64,

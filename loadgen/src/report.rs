@@ -39,8 +39,9 @@ impl Report {
         self.settings = serde_json::to_value(settings).unwrap_or(Value::Null);
     }
 
-    /// Adds a figure.
+    /// Adds a figure, in the place of one of the same name.
     pub(crate) fn figure(&mut self, name: &str, value: f64, unit: &'static str) {
+        self.figures.retain(|figure| figure.name != name);
         self.figures.push(Figure { name: name.to_owned(), value, unit });
     }
 

@@ -71,9 +71,6 @@ impl ConnectionStorm {
         report.count("attempted", used.after.attempted);
         report.count("joined", joined);
         report.count("failed", used.after.failed);
-        let rate = 100.0 * joined as f64 / used.after.attempted.max(1) as f64;
-        report.figure("connection-success-rate-percent", rate, "%");
-        report.figure("joins-per-second", joined as f64 / used.seconds, "/s");
         used.report_server(report, "join", joined);
         connected?;
         let bar = Bar::new("hold", self.target_connections, Counts::Joins, &fleet.totals());

@@ -99,7 +99,8 @@ impl FanOut {
             self.audience().round(&mut fleet, rhythm, "warm up", None)?;
             if let Some(floor) = &mut floor {
                 floor.round(rhythm, Mode::Send)?;
-                floor.round(rhythm, Mode::Uring)?;
+                // Where io_uring is not to be had, the rounds say so.
+                let _ = floor.round(rhythm, Mode::Uring);
             }
         }
         fleet.times.clear();
@@ -153,6 +154,33 @@ impl FanOut {
         Audience { subscribers: self.subscribers, channels: self.channels as u64, excluded: 0 }
     }
 
+    /// Says when server and floor did not do the same work: then their ratio says nothing.
+    fn compare(&self, used: &Used, rounds: &Rounds, report: &mut Report) {
+        let interval_ms = self.rhythm().interval_ns() / 1e6;
+        let slowest = rounds.send_p99_ms.iter().copied().fold(0.0, f64::max);
+        if interval_ms > 0.0 && slowest > interval_ms {
+            let text = format!(
+                "the floor's sender fell behind its schedule (p99 {slowest:.1} ms, an event every {interval_ms:.1} ms): \
+                 lower --events-per-second or free its core"
+            );
+            report.problem(Verdict::Invalid, text);
+        }
+        let joined = median(&rounds.per_read) / f64::from(self.messages_per_tick);
+        if joined > JOINED_MAX {
+            let text = format!(
+                "{joined:.2} times as many events were read at once as were due at once: the server was behind and \
+                 joined them, which the floor does not do, so the ratio flatters it"
+            );
+            report.problem(Verdict::Invalid, text);
+        }
+        let waited = used.server.map_or(0.0, |cpu| cpu.wait_ns as f64 / used.seconds / 1e9);
+        if waited > WAITED_MAX {
+            report
+                .notes
+                .push(format!("the server waited for a core {:.0} % of the time: the machine is busy", waited * 100.0));
+        }
+    }
+
     fn summarize(&self, begun: &Counters, used: &Used, rounds: &Rounds, report: &mut Report) {
         let after = &used.after;
         self.audience().report(begun, after, report);
@@ -165,6 +193,10 @@ impl FanOut {
         spread(report, "server-to-floor-uring-ratio", &ratios(&rounds.server_ns, &rounds.uring_ns), "");
         spread(report, "floor-send-p99", &rounds.send_p99_ms, "ms");
         spread(report, "floor-uring-p99", &rounds.uring_p99_ms, "ms");
+        report.figure("deliveries-per-read", median(&rounds.per_read), "");
+        if self.floor {
+            self.compare(used, rounds, report);
+        }
         if self.events_per_second <= 0.0 {
             report.notes.push("closed loop: latencies leave out the time that events waited to be sent".into());
         }
@@ -178,6 +210,7 @@ impl FanOut {
 #[derive(Default)]
 struct Rounds {
     per_second: Vec<f64>,
+    per_read: Vec<f64>,
     server_ns: Vec<f64>,
     send_ns: Vec<f64>,
     uring_ns: Vec<f64>,
@@ -189,6 +222,7 @@ impl Rounds {
     fn add(&mut self, used: &Used) {
         let delivered = (used.after.delivered - used.before.delivered) as f64;
         self.per_second.push(delivered / used.seconds);
+        self.per_read.push(delivered / (used.after.reads - used.before.reads).max(1) as f64);
         if let Some(server) = used.server.filter(|_| delivered > 0.0) {
             self.server_ns.push(server.total_ns as f64 / delivered);
         }
@@ -220,3 +254,8 @@ fn spread(report: &mut Report, name: &str, values: &[f64], unit: &'static str) {
         report.figure(&format!("{name}-max{suffix}"), most, unit);
     }
 }
+
+/// Events read at once, as a multiple of those that were due at once, above which server and floor are not alike.
+const JOINED_MAX: f64 = 1.05;
+/// Share of time that a server waits for a core, above which a reader should know.
+const WAITED_MAX: f64 = 0.05;

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Common, Needs, Rhythm, WaveOfConnections};
 use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns};
+use crate::environment;
 use crate::fleet::{Fleet, own_command};
 use crate::floor_sender::{Cost, Go, Said, Setup};
 use crate::histogram::milliseconds;
@@ -120,6 +121,12 @@ struct SenderProcess {
 impl FloorSide {
     /// Starts the sender on its core and connects the clients.
     pub(crate) fn start(common: &Common, needs: &Needs, core: usize) -> Result<Self, Failure> {
+        let descriptors = environment::descriptors();
+        if needs.connections + 64 > descriptors {
+            let text =
+                format!("the floor's sender is one process and may hold only {descriptors} descriptors (`ulimit -n`)");
+            return Err(Failure::Usage(text));
+        }
         let setup = Setup {
             core: Some(core),
             connections: needs.connections,

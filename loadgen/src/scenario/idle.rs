@@ -71,7 +71,6 @@ impl Idle {
         let joined = common.connect(&mut fleet, &wave, report)?.counters.joined;
         let used = window.close(&fleet);
         report.count("connections", joined);
-        report.figure("joins-per-second", joined as f64 / used.seconds, "/s");
         used.report_server(report, "join", joined);
         std::mem::swap(&mut report.times, &mut fleet.times);
 

@@ -108,6 +108,10 @@ impl Common {
         if needs.connections > u64::from(u32::MAX) {
             return Err(Failure::Usage(format!("{} connections are too many", needs.connections)));
         }
+        if needs.connections.saturating_mul(u64::from(needs.publishers)) > WINDOWS_MAX {
+            let text = format!("connections times publishers is above {WINDOWS_MAX}: order could not be checked");
+            return Err(Failure::Usage(text));
+        }
         self.workers_for(needs.connections)?;
         preflight::check(&target, needs.proof)?;
         self.start_without_check(needs, target)
@@ -157,6 +161,9 @@ impl Common {
         wave: &WaveOfConnections,
         report: &mut Report,
     ) -> Result<Totals, Failure> {
+        let server = self.server()?;
+        let memory_before = server.and_then(Watched::memory);
+        let begin_ns = now_ns();
         let before = fleet.totals();
         let bar = Bar::new(wave.label, wave.count, Counts::Joins, &before);
         begin_wave(fleet, wave, self.in_flight)?;
@@ -170,6 +177,15 @@ impl Common {
         let totals = fleet.totals();
         report.reasons.clone_from(&totals.counters.reasons);
         let joined = totals.counters.joined - before.counters.joined;
+        if wave.group == Group::Crowd {
+            let seconds = (now_ns() - begin_ns) as f64 / SECOND_NS as f64;
+            report.figure("connection-success-rate-percent", 100.0 * joined as f64 / wave.count.max(1) as f64, "%");
+            report.figure("joins-per-second", joined as f64 / seconds, "/s");
+            if let Some((before, after)) = memory_before.zip(server.and_then(Watched::memory)) {
+                let per = (after.resident as f64 - before.resident as f64) / joined.max(1) as f64;
+                report.figure("server-resident-per-connection-bytes", per, "B");
+            }
+        }
         if waited == Waited::TimedOut || joined < wave.count {
             report.problem(Verdict::Failed, format!("only {joined} of {} connections were subscribed", wave.count));
         }
@@ -282,4 +298,6 @@ pub(crate) fn channel_names(base: &str, count: usize) -> Result<Vec<String>, Fai
 pub(crate) const LEAD_NS: u64 = 50 * MILLISECOND_NS;
 /// For standard streams, epoll, timer, publishers and what the server's library may open.
 const DESCRIPTORS_KEPT: u64 = 64;
+/// 16 bytes for each.
+const WINDOWS_MAX: u64 = 100_000_000;
 const WORKERS_MAX: usize = 512;
