@@ -53,7 +53,7 @@ const EXCUSED: &[(&str, &str)] = &[
 ];
 
 /// How many rules in scope may still be without a test. It only ever goes down.
-const MISSING_MAX: usize = 1;
+const MISSING_MAX: usize = 0;
 
 /// What a test is called in the table: its file and its name.
 type Citations = BTreeMap<String, BTreeSet<(String, String)>>;

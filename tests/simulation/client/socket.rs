@@ -292,7 +292,7 @@ impl SocketClient {
         } else {
             assert!(expected.is_empty(), "expected {expected:?}, read {read:?}");
         }
-        assert!(read.is_empty(), "nothing called for {read:?}");
+        assert!(read.is_empty(), "nothing called for {read:?} (P-OUT-12)");
         true
     }
 }
