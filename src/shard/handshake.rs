@@ -122,7 +122,6 @@ impl Shard {
             return Verdict::Refused(CloseReason::UnknownApp(crate::protocol::quote(key).to_owned()));
         };
         let secure = self.came_through_tls(slot, request);
-        let app = self.directory.app(app.serial).expect("a snapshot finds its apps by serial");
         match check(app, request, secure, self.config.options.strict_protocol) {
             Ok(()) => Verdict::App { app: app.serial, connections_max: app.settings.max_connections },
             Err(reason) => Verdict::Refused(reason),

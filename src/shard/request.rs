@@ -44,8 +44,7 @@ pub(super) const JSON: &str = "application/json";
 
 impl Shard {
     pub(super) fn handle_request(&mut self, slot: u32, request: &Request<'_>) -> After {
-        let prefix = self.config.options.path_prefix.clone();
-        let route = route(request.method, request.path, &prefix);
+        let route = route(request.method, request.path, &self.config.options.path_prefix);
         if is_upgrade(request) && !self.http(slot).metrics {
             let key = if let Route::WebSocket { key } = &route { Some(&**key) } else { None };
             return self.handle_upgrade(slot, key, request);
@@ -211,9 +210,7 @@ impl Shard {
         if !keep_alive {
             self.hot[slot as usize].flags.insert(Flags::LAST_ANSWER);
         }
-        let http = self.http(slot);
-        http.answers.push_back(Answer::Waiting { keep_alive });
-        http.first_ticket.wrapping_add(http.answers.len() as u32 - 1)
+        self.http(slot).push_waiting(keep_alive)
     }
 
     /// Fills the place of an answer in the order, and sends what is ready.
@@ -266,8 +263,7 @@ impl Shard {
         self.hot[slot as usize].flags.insert(Flags::LAST_ANSWER);
         let http = self.http(slot);
         http.deadline_ms = 0;
-        http.answers.push_back(Answer::Waiting { keep_alive: false });
-        let ticket = http.first_ticket.wrapping_add(http.answers.len() as u32 - 1);
+        let ticket = http.push_waiting(false);
         self.finish_answer(self.key(slot), ticket, answer.into());
     }
 
@@ -285,6 +281,12 @@ impl Shard {
 }
 
 impl Http {
+    /// Keeps a place in the order of answers; gives its ticket.
+    fn push_waiting(&mut self, keep_alive: bool) -> u32 {
+        self.answers.push_back(Answer::Waiting { keep_alive });
+        self.first_ticket.wrapping_add(self.answers.len() as u32 - 1)
+    }
+
     /// Takes the oldest answer if it is ready.
     fn take_ready(&mut self) -> Option<Bytes> {
         match self.answers.front()? {

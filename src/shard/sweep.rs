@@ -125,8 +125,11 @@ impl Shard {
             }
             (Deadline::Linger, Phase::Lingering) | (Deadline::CloseAnswer, Phase::Closing) => self.end(slot, false),
             (Deadline::SlowReset, Phase::Open | Phase::Closing | Phase::Lingering) => self.end(slot, true),
-            (Deadline::Request | Deadline::Message | Deadline::Linger, _)
-            | (Deadline::CloseAnswer | Deadline::SlowReset, _) => {}
+            // The connection has gone on to a phase that the deadline does not concern.
+            (
+                Deadline::Request | Deadline::Message | Deadline::Linger | Deadline::CloseAnswer | Deadline::SlowReset,
+                _,
+            ) => {}
         }
     }
 
