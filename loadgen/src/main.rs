@@ -34,6 +34,7 @@ mod schedule;
 mod socket;
 mod speech;
 mod stamp;
+mod subscriptions;
 mod sys;
 mod target;
 mod threshold;

@@ -28,6 +28,7 @@ pub(crate) mod publish;
 pub(crate) mod reconnect_storm;
 pub(crate) mod round;
 pub(crate) mod slow_readers;
+pub(crate) mod subscribe;
 
 /// Options of every scenario.
 #[derive(Args, Clone, Debug, Serialize)]
