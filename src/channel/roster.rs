@@ -24,8 +24,10 @@ pub struct Roster {
     pages: BTreeMap<u64, Page>,
     /// The page that each user stands on.
     page_of: HashMap<Arc<str>, u64, SeededHash>,
-    /// Number of the next page.
-    next: u64,
+    /// Number of the latest page.
+    latest: u64,
+    /// Pages up to this one take no further members.
+    sealed: u64,
     /// The `subscription_succeeded` frame of the present roster, made at most once per change.
     succeeded: Option<Bytes>,
 }
@@ -85,7 +87,7 @@ impl Roster {
     /// Nobody.
     pub fn new(boot_secret: &[u8; 16]) -> Self {
         let hash = SeededHash(SipHasher13::new_with_key(boot_secret));
-        Self { pages: BTreeMap::new(), page_of: HashMap::with_hasher(hash), next: 0, succeeded: None }
+        Self { pages: BTreeMap::new(), page_of: HashMap::with_hasher(hash), latest: 0, sealed: 0, succeeded: None }
     }
 
     /// Users in it.
@@ -106,10 +108,10 @@ impl Roster {
         }
         let member = Member { user_id: user_id.clone(), user_info: user_info.cloned(), connections: 1 };
         let number = match self.pages.last_key_value() {
-            Some((&last, page)) if page.members.len() < PAGE_MEMBERS => last,
+            Some((&last, page)) if page.members.len() < PAGE_MEMBERS && last > self.sealed => last,
             Some(_) | None => {
-                self.next += 1;
-                self.next
+                self.latest += 1;
+                self.latest
             }
         };
         self.pages.entry(number).or_default().push(member);
@@ -136,9 +138,16 @@ impl Roster {
         Left::Last
     }
 
-    /// The members in the order of their joins.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.pages.values().flat_map(|page| &page.members)
+    /// The members of the first page from this number on, and that page's number.
+    pub fn page(&self, from: u64) -> Option<(u64, &[Member])> {
+        self.pages.range(from..).next().map(|(number, page)| (*number, &*page.members))
+    }
+
+    /// Members who join from here on stand on later pages than the one whose number this gives. So a list that is read
+    /// page by page, up to that one, has everybody who is there all the time, and nobody twice.
+    pub fn seal(&mut self) -> u64 {
+        self.sealed = self.latest;
+        self.latest
     }
 
     /// The frame that tells a joiner who is there (P-OUT-2), one for all who join between two changes.
@@ -244,10 +253,25 @@ mod tests {
         assert_eq!(roster.join(&alice, Some(&first), 1), Joined::First);
         assert_eq!(roster.join(&alice, Some(&second), 1), Joined::Again);
         assert_eq!(roster.join(&bob, None, 1), Joined::Full);
-        assert_eq!(roster.members().next().and_then(|member| member.user_info.as_deref()), Some("1"));
+        let (_, members) = roster.page(0).expect("somebody");
+        assert_eq!(members[0].user_info.as_deref(), Some("1"));
         assert_eq!(roster.leave("alice"), Left::StillThere);
         assert_eq!(roster.leave("alice"), Left::Last);
         assert_eq!(roster.count(), 0);
+    }
+
+    /// P-HTTP-5: who joins while a list is read stands behind what the list has.
+    #[test]
+    fn sealed_pages_take_nobody() {
+        let mut roster = Roster::new(&[7; 16]);
+        roster.join(&"a".into(), None, 9);
+        roster.join(&"b".into(), None, 9);
+        let end = roster.seal();
+        roster.leave("a");
+        roster.join(&"a".into(), None, 9);
+        let users =
+            |from| roster.page(from).map(|(_, members)| members.iter().map(|m| &*m.user_id).collect::<String>());
+        assert_eq!((users(0), users(end + 1)), (Some("b".to_owned()), Some("a".to_owned())));
     }
 
     proptest! {
@@ -264,7 +288,7 @@ mod tests {
                 let at = model.iter().position(|known| *known == user_id);
                 match (joins, at) {
                     (true, None) => {
-                        let info = (user % 3 > 0).then(|| Arc::from(format!(r#"{{"n":[{user},"\n"]}}"#)));
+                        let info = (!user.is_multiple_of(3)).then(|| Arc::from(format!(r#"{{"n":[{user},"\n"]}}"#)));
                         prop_assert_eq!(roster.join(&user_id.as_str().into(), info.as_ref(), 1_000), Joined::First);
                         model.push(user_id);
                     }
@@ -280,11 +304,18 @@ mod tests {
             let data: Value = serde_json::from_str(frame["data"].as_str().expect("a string")).expect("JSON");
             let info = |user_id: &String| {
                 let user: u64 = user_id[3..user_id.len() - 2].parse().expect("a number");
-                if user % 3 > 0 { json!({"n": [user, "\n"]}) } else { Value::Null }
+                if user.is_multiple_of(3) { Value::Null } else { json!({"n": [user, "\n"]}) }
             };
             let hash: Map<String, Value> = model.iter().map(|user_id| (user_id.clone(), info(user_id))).collect();
             prop_assert_eq!(data, json!({"presence": {"count": model.len(), "ids": model, "hash": hash}}));
-            prop_assert_eq!(roster.count() as usize, roster.members().count());
+            let mut users = Vec::new();
+            let mut from = 0;
+            while let Some((number, members)) = roster.page(from) {
+                users.extend(members.iter().map(|member| member.user_id.to_string()));
+                from = number + 1;
+            }
+            prop_assert_eq!(&users, &model);
+            prop_assert_eq!(roster.count() as usize, model.len());
         }
     }
 }

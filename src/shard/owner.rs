@@ -123,8 +123,9 @@ impl Shard {
     }
 
     /// The roster of a presence channel that somebody is in.
-    pub(super) fn roster_of(&self, channel: &ChannelKey) -> Option<&Roster> {
-        self.owned[self.find_owned(channel)?].roster()
+    pub(super) fn roster_of(&mut self, channel: &ChannelKey) -> Option<&mut Roster> {
+        let index = self.find_owned(channel)?;
+        self.owned[index].more.as_mut()?.roster.as_mut()
     }
 
     pub(super) fn find_owned(&self, channel: &ChannelKey) -> Option<usize> {

@@ -159,3 +159,60 @@ fn unsent_rosters_are_bounded() {
     assert!(process.take(0, joiner).contains("subscription_succeeded"));
     process.finish();
 }
+
+/// P-HTTP-5: a long list of users comes in pages, with a turn's other work between them; who is there all the time is
+/// listed once, whoever leaves and joins again meanwhile.
+#[test]
+fn long_lists_of_users_come_in_pages() {
+    let mut process = with_members(1, 100_000);
+    let count = 2 * limits::LIST_PAGE_CHANNELS + 100;
+    let members: Vec<ConnectionKey> = (0..count).map(|_| process.open(0)).collect();
+    for (index, member) in members.iter().enumerate() {
+        let bytes = join(&process, 0, *member, &format!("user-{index}"), 0);
+        process.begin(0, *member, bytes);
+    }
+    send_all(&mut process.shards[0], process.now);
+    let caller = process.accept(0);
+    let path = format!("/apps/1/channels/{CHANNEL}/users");
+    process.begin(0, caller, request("GET", &path, "").into_bytes());
+    process.shards[0].handle_input(process.now, Input::Timeout);
+    assert_eq!(process.shards[0].asked_pages.len(), 1, "the second page waits for its turn");
+    // The first user leaves and joins again, behind what the list has.
+    process.begin(0, members[0], leave());
+    let bytes = join(&process, 0, members[0], "user-0", 0);
+    process.begin(0, members[0], bytes);
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"]}") {
+        process.now.monotonic_ms += 1;
+        process.shards[0].handle_input(process.now, Input::Timeout);
+        for (connection, bytes) in send_all(&mut process.shards[0], process.now) {
+            if connection == caller {
+                answer.extend_from_slice(&bytes);
+            }
+        }
+        assert!(process.now.monotonic_ms < 2_000, "the list does not end");
+    }
+    let answer = json_of(&String::from_utf8(answer).expect("UTF-8"), 200);
+    let users: Vec<&str> = answer["users"].as_array().expect("users").iter().filter_map(|u| u["id"].as_str()).collect();
+    assert_eq!(users, (0..count).map(|index| format!("user-{index}")).collect::<Vec<_>>());
+}
+
+/// Sends everything that is owed; gives what does not begin with a frame.
+fn send_all(shard: &mut Shard, now: Moment) -> Vec<(ConnectionKey, Vec<u8>)> {
+    let mut sent = Vec::new();
+    loop {
+        while shard.poll_output().is_some() {}
+        let Some(flush) = shard.poll_flush() else {
+            if shard.poll_timeout().is_none_or(|at| at > now.monotonic_ms) {
+                return sent;
+            }
+            shard.handle_input(now, Input::Timeout);
+            continue;
+        };
+        let (connection, bytes) = (flush.connection, flush.bytes.len());
+        if flush.bytes[0] != 0x81 {
+            sent.push((connection, flush.bytes.to_vec()));
+        }
+        shard.handle_input(now, Input::Sent { connection, bytes });
+    }
+}
