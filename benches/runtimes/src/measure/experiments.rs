@@ -68,12 +68,21 @@ pub(crate) fn all() -> Vec<Experiment> {
         fan_out("fan-out-10000", "one event of 128 bytes at a time to 10,000 subscribers", &ten_thousand, false),
         fan_out("fan-out-1000-by-8", "eight events at a time to 1,000 subscribers", &EIGHT, true),
         idle(),
-        publish(),
-        subscribe("subscribe", "private subscriptions, one at a time on each of 100 connections", &[]),
+        publish(
+            "publish",
+            "signed publishes without subscribers, keep-alive, 32 pipelined at a time",
+            &["--requests-per-second", "40000", "--messages-per-tick", "32"],
+        ),
+        publish(
+            "publish-alone",
+            "signed publishes without subscribers, keep-alive, one at a time",
+            &["--requests-per-second", "8000"],
+        ),
+        subscribe("subscribe", "private subscriptions on 100 connections, which leave the last one", &[]),
         subscribe(
-            "subscribe-own-channels",
-            "the same, each connection with a channel of its own, which ends and begins with it",
-            &["--channels", "100"],
+            "subscribe-stay",
+            "private subscriptions on 100 connections, which stay on all of 500 channels",
+            &["--stay", "--channels", "500"],
         ),
         shards(),
     ]
@@ -146,18 +155,17 @@ const ECHOES: [(&str, Program, Option<&str>); 4] = [
 ];
 
 /// By the clock, so that both servers are given the same requests in the same batches.
-fn publish() -> Experiment {
-    let load = ["publish", "--requests-per-second", "40000", "--messages-per-tick", "32", "--duration-seconds", "2"];
+fn publish(name: &'static str, title: &'static str, rhythm: &[&'static str]) -> Experiment {
     let contender = |(name, program, base)| Contender {
         name,
         server: Some(program),
-        scenario: load.to_vec(),
+        scenario: [&["publish", "--duration-seconds", "2"], rhythm].concat(),
         figure: "server-cpu-per-request-ns",
         base,
     };
     Experiment {
-        name: "publish",
-        title: "signed publishes without subscribers, keep-alive, 32 pipelined at a time",
+        name,
+        title,
         figure: "server CPU per request, ns",
         ratio: "to a bare HTTP echo on the same driver",
         place: Place::Apart,
