@@ -1,6 +1,8 @@
-//! One channel's state: its name, its local subscribers, its presence roster, its cached event.
+//! One channel's state: its name, its local subscribers, its presence roster, its cached event; and the user whose id
+//! makes a channel's name.
 
 pub mod cache;
 pub mod name;
 pub mod presence;
 pub mod subscribers;
+pub mod user;

@@ -1,4 +1,5 @@
-//! Questions over HTTP about channels, users and connections (P-HTTP-3 to P-HTTP-5, P-HTTP-8, P-HTTP-9).
+//! Questions over HTTP about channels, users and connections (P-HTTP-3 to P-HTTP-5, P-HTTP-8, P-HTTP-9), and the end of
+//! a user's connections (P-HTTP-6).
 //!
 //! What a question is about belongs to one shard, which answers it whole; only the list of all channels is gathered
 //! from every shard. A shard tells its channels in pages, and looks at no more than one page's worth of places in a
@@ -11,8 +12,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
+use smallvec::SmallVec;
 
-use super::mail::{Body, ChannelKey, PendingId};
+use super::mail::{Body, ChannelKey, PendingId, UserKey};
 use super::request::{JSON, Response};
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
@@ -35,6 +37,8 @@ pub(super) struct Gather {
     dialect: Dialect,
     /// For the list of all channels.
     listing: Option<Box<Listing>>,
+    /// Shards that have yet to end their connections of a user (P-USER-6).
+    ending: usize,
 }
 
 /// A list of channels under construction.
@@ -62,6 +66,10 @@ pub(super) enum Question {
     Users { channel: ChannelKey, fields: UserFields },
     /// The connections of an app.
     Connections { app: AppSerial },
+    /// The shards where a user is signed in.
+    ShardsOf { user: UserKey },
+    /// Not only a question: that the connections of a user here end (P-USER-6).
+    EndUser { user: UserKey },
 }
 
 /// What it tells.
@@ -71,6 +79,10 @@ pub(super) enum Reply {
     Whole(Vec<u8>),
     /// Some channels, and where the next page begins if there is one.
     Page { channels: Vec<Listed>, next: Option<u32> },
+    /// Where the user is signed in.
+    Shards { user: UserKey, shards: SmallVec<[ShardIndex; 4]> },
+    /// The connections of the user have ended.
+    Ended,
 }
 
 /// One channel of a page.
@@ -98,6 +110,7 @@ impl Shard {
             Question::Channel { channel, .. } | Question::Stats { channel } | Question::Users { channel, .. } => {
                 self.owner_of(channel)
             }
+            Question::ShardsOf { user } | Question::EndUser { user } => self.owner_of_hash(user.hash),
         };
         let request = self.start_gather(slot, request, dialect, None);
         self.send(knows, Body::Ask { request, question });
@@ -145,7 +158,7 @@ impl Shard {
         let nonce = self.pending_nonce;
         let (connection, ticket) = (self.key(slot), self.take_ticket(slot, request));
         self.gathered_bytes += listing.as_ref().map_or(0, |listing| listing.bytes());
-        let index = self.gathers.insert(Gather { nonce, connection, ticket, dialect, listing });
+        let index = self.gathers.insert(Gather { nonce, connection, ticket, dialect, listing, ending: 0 });
         PendingId { index: index as u32, nonce }
     }
 
@@ -167,6 +180,14 @@ impl Shard {
                 let members = roster.into_iter().flat_map(|roster| roster.members());
                 let users = members.map(|member| (&*member.user_id, member.user_info.as_deref()));
                 encode_channel_users(&mut body, fields, users);
+            }
+            Question::ShardsOf { user } => {
+                let shards = self.shards_of_user(&user);
+                return self.send(from, Body::Reply { request, reply: Reply::Shards { user, shards } });
+            }
+            Question::EndUser { user } => {
+                self.end_user(&user);
+                return self.send(from, Body::Reply { request, reply: Reply::Ended });
             }
             Question::Connections { app } => {
                 encode_connections(&mut body, self.app_connections.get(&app).copied().unwrap_or(0));
@@ -219,6 +240,8 @@ impl Shard {
         let (channels, next) = match reply {
             Reply::Whole(body) => return self.finish_gather(request, &body),
             Reply::Page { channels, next } => (channels, next),
+            Reply::Shards { user, shards } => return self.end_user_on(request, &user, &shards),
+            Reply::Ended => return self.handle_user_ended(request),
         };
         let connection = gather.connection;
         let listing = gather.listing.as_mut().expect("pages answer a listing");
@@ -242,6 +265,26 @@ impl Shard {
             self.send(from, Body::Ask { request, question: Question::Channels { app, prefix, from: next } });
         } else if done {
             self.finish_gather(request, &[]);
+        }
+    }
+
+    /// As the shard that asked where a user is: has the connections there ended, whoever still awaits the answer.
+    fn end_user_on(&mut self, request: PendingId, user: &UserKey, shards: &[ShardIndex]) {
+        self.gathers[request.index as usize].ending = shards.len();
+        for &to in shards {
+            self.send(to, Body::Ask { request, question: Question::EndUser { user: user.clone() } });
+        }
+        if shards.is_empty() {
+            self.finish_gather(request, EMPTY_OBJECT);
+        }
+    }
+
+    /// One shard has ended its connections of the user; with the last one the request is answered.
+    fn handle_user_ended(&mut self, request: PendingId) {
+        let gather = &mut self.gathers[request.index as usize];
+        gather.ending -= 1;
+        if gather.ending == 0 {
+            self.finish_gather(request, EMPTY_OBJECT);
         }
     }
 
@@ -274,6 +317,9 @@ impl Listing {
         self.list.bytes() + self.seen.len() * 2 * size_of::<u64>()
     }
 }
+
+/// What is told of a thing that was done.
+const EMPTY_OBJECT: &[u8] = b"{}";
 
 /// What a page costs at least, in places.
 const PAGE_PLACES_MIN: usize = 16;

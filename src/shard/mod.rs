@@ -18,6 +18,7 @@
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
 
+mod authorization;
 mod cache;
 mod client_event;
 mod count;
@@ -36,6 +37,9 @@ mod receive;
 mod request;
 mod subscribe;
 mod sweep;
+mod user_owner;
+mod users;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -62,6 +66,7 @@ use owner::OwnedChannel;
 use publish::PendingPublish;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
+use users::Users;
 
 /// Index of a shard in its process, from 0.
 pub type ShardIndex = u16;
@@ -102,6 +107,8 @@ pub struct ShardOptions {
     pub info_rules: InfoRules,
     /// How long the event of a cache channel is kept (P-CACHE-1), in s.
     pub cache_ttl_s: u32,
+    /// Within this a connection must be authorized where its app demands it (P-AUTHZ-1), in s.
+    pub authorization_timeout_s: u32,
 }
 
 impl Default for ShardOptions {
@@ -115,6 +122,7 @@ impl Default for ShardOptions {
             drain_ms: limits::DRAIN_MS,
             info_rules: InfoRules::Lenient,
             cache_ttl_s: limits::CACHE_TTL_S,
+            authorization_timeout_s: limits::AUTHORIZATION_TIMEOUT_S,
         }
     }
 }
@@ -248,6 +256,10 @@ pub struct ShardStats {
     pub cached_events: u64,
     /// In bytes.
     pub cached_bytes: u64,
+    /// Users that are signed in or watched here.
+    pub users: u64,
+    /// Users that this shard owns state for.
+    pub owned_users: u64,
     /// Events accepted as owner.
     pub events: u64,
     /// Frames queued to connections.
@@ -295,6 +307,8 @@ pub struct Shard {
     caches: Caches,
     /// Large channels that are not told their count before a time, in the order of these times.
     counts_due: VecDeque<(u64, ChannelKey)>,
+    /// Who is signed in, and who watches whom.
+    users: Users,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
     /// Questions that await other shards, and the bytes gathered for them so far.
@@ -352,6 +366,7 @@ impl Shard {
             owned_by_name: HashTable::new(),
             caches: Caches::default(),
             counts_due: VecDeque::new(),
+            users: Users::default(),
             pending: Slab::new(),
             gathers: Slab::new(),
             gathered_bytes: 0,
@@ -394,6 +409,10 @@ impl Shard {
 
     /// Takes an output.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if !self.users.changed.is_empty() {
+            self.tell_watchers();
+            self.handle_own_mail();
+        }
         self.outputs.pop_front()
     }
 
@@ -431,6 +450,8 @@ impl Shard {
         ShardStats {
             channels: self.channels.len() as u64,
             owned_channels: self.owned.len() as u64,
+            users: self.users.local.len() as u64,
+            owned_users: self.users.owned.len() as u64,
             cached_events: self.caches.events() as u64,
             cached_bytes: self.caches.bytes() as u64,
             // The pong frame is always held, for nobody in particular.
