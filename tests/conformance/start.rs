@@ -244,7 +244,7 @@ fn zero_copy_ends_itself_on_loopback() {
         log.contains("zero-copy sends are off").then_some(log)
     });
     assert_eq!(log.matches("zero-copy sends are off").count(), 1, "{log}");
-    assert!(log.contains("copied=16 sends=16"), "{log}");
+    assert!(log.contains("\"copied\":16,\"sends\":16"), "{log}");
 }
 
 /// P-CLOSE-1, R-BASE-3: on SIGTERM and on SIGINT `/ready` turns 503 while requests are answered and publishes delivered, new sockets get 4200,
