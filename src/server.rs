@@ -102,6 +102,7 @@ pub struct Prepared {
 /// # Errors
 /// A port, a driver or descriptors that cannot be had.
 pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
+    stay_off_huge_pages();
     let public = bind_patiently(config.listen, usize::from(config.shards))?;
     let metrics = match config.metrics_port {
         MetricsPort::Required => Ok(bind_patiently(config.metrics_listen, 1)?),
@@ -110,6 +111,14 @@ pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
     let (kind, driver_reason) = choose_driver(config.io, config.shards)?;
     let capacity = capacity_of(kind, config)?;
     Ok(Prepared { kind, driver_reason, capacity, public, metrics })
+}
+
+/// Where the host gives huge pages to everybody, tables and the allocator's arenas would become resident in steps of 2 MiB;
+/// fan-out is no faster for it (decisions 0003 and 0008).
+fn stay_off_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "the host decides about huge pages");
+    }
 }
 
 /// Binds, trying again for a moment while the port is in use: the kernel takes the rings of an ended process apart after

@@ -247,6 +247,15 @@ fn zero_copy_ends_itself_on_loopback() {
     assert!(log.contains("\"copied\":16,\"sends\":16"), "{log}");
 }
 
+/// Memory does not depend on what the host does with huge pages: the server has them turned off for itself.
+#[test]
+fn huge_pages_are_off() {
+    on_fresh_servers(ServerOptions::new, |server| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        assert!(status.contains("THP_enabled:\t0"), "{status}");
+    });
+}
+
 /// P-CLOSE-1, R-BASE-3: on SIGTERM and on SIGINT `/ready` turns 503 while requests are answered and publishes delivered, new sockets get 4200,
 /// present ones get error and Close 4200 within the grace period, and the process ends with 0.
 #[test]
