@@ -101,7 +101,7 @@ fn each_shortcoming_is_found() {
             |host: &mut Host| drop(host.sysctls.insert($name.into(), $value.into()))
         };
     }
-    let cases: [(&str, State, Spoil); 22] = [
+    let cases: [(&str, State, Spoil); 21] = [
         ("io_uring", State::Advice, |host| host.uring = Err("kernel.io_uring_disabled is 2".into())),
         ("locked_memory", State::Problem, |host| host.limits.locked_bytes_soft = 64 * 1024),
         ("descriptors", State::Problem, |host| host.limits.descriptors_hard = 128),
