@@ -19,7 +19,7 @@ use crate::scenario::presence_churn::PresenceChurn;
 use crate::scenario::publish::Publish;
 use crate::scenario::reconnect_storm::ReconnectStorm;
 use crate::scenario::slow_readers::SlowReaders;
-use crate::{cut, environment, floor_sender, hdr, html, process, scenario_file, worker};
+use crate::{csv, cut, environment, floor_sender, hdr, html, process, scenario_file, worker};
 
 /// Load generator for Relay and every other server of the Pusher Channels protocol.
 #[derive(Parser)]
@@ -147,7 +147,9 @@ fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> 
     }
     let files = [
         common.hdr.as_ref().map(|path| (path, hdr::write(path, &report.times))),
+        common.csv.as_ref().map(|path| (path, csv::write(path, &report.times))),
         common.html.as_ref().map(|path| (path, html::write(path, report))),
+        common.svg.as_ref().map(|path| (path, html::write_charts(path, report))),
     ];
     for (path, written) in files.into_iter().flatten() {
         if let Err(error) = written {

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 
 mod answer;
 mod arguments;
+mod chart;
 mod client;
 mod clock;
 mod crowd;
+mod csv;
 mod cut;
 mod environment;
 mod fleet;

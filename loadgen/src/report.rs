@@ -154,13 +154,13 @@ impl Report {
 
     /// The whole report for people.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("{}\n", self.scenario);
+        let mut text = format!("{}\n  {}\n\n", self.scenario, environment::line());
         for figure in &self.figures {
             text.push_str(&format!("  {:<36} {:>16} {}\n", figure.name, number(figure.value), figure.unit));
         }
         for measure in MEASURES {
             if let Some(total) = self.times.total(measure) {
-                text.push_str(&format!("\n{} ({} times, ms)\n", title(measure), total.len()));
+                text.push_str(&format!("\n{} ({} times, ms)\n", title(measure), number(total.len() as f64)));
                 text.push_str(&histogram::text(total));
             }
         }

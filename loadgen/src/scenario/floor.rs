@@ -176,7 +176,8 @@ impl FloorSide {
             messages_per_tick: rhythm.messages_per_tick,
         })?;
         // The clients' reports must be taken meanwhile.
-        let bar = Bar::new("floor", 0, Counts::Deliveries, &before);
+        let length = whole.events() * self.fleet.totals().counters.subscribed[Group::Crowd as usize];
+        let bar = Bar::new("floor", length, Counts::Deliveries, &before);
         let mut said = None;
         let sender = &mut self.sender;
         let waited = self.fleet.wait(Duration::from_secs_f64(rhythm.seconds + 10.0), &bar, |_| {

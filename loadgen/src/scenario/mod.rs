@@ -75,9 +75,15 @@ pub(crate) struct Common {
     /// Write all times as an HdrHistogram log (V2), one line per second and measure.
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) hdr: Option<PathBuf>,
+    /// Write percentiles for each second and measure as CSV.
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub(crate) csv: Option<PathBuf>,
     /// Write a self-contained HTML report with charts.
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) html: Option<PathBuf>,
+    /// Write each chart as an SVG file of its own.
+    #[arg(long, value_name = "FOLDER", help_heading = "Report")]
+    pub(crate) svg: Option<PathBuf>,
     /// End with code 99 unless all of these hold, e.g. 'p99<50ms,loss=0'.
     #[arg(long, value_name = "CONDITIONS", help_heading = "Report")]
     pub(crate) fail_if: Option<Thresholds>,
@@ -265,8 +271,11 @@ impl Rhythm {
         ((self.seconds * SECOND_NS as f64 / self.interval_ns()) as u64).max(1)
     }
 
-    /// Events of all publishers together.
+    /// Events of all publishers together; 0 for a closed loop, of which nobody knows it.
     pub(crate) fn events(self) -> u64 {
+        if self.events_per_second <= 0.0 {
+            return 0;
+        }
         self.ticks() * u64::from(self.messages_per_tick) * u64::from(self.publishers)
     }
 
