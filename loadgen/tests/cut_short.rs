@@ -193,6 +193,8 @@ fn no_scenario_outlives_its_server() {
                 let relay = Relay::start();
                 let mut run = Run::start(&[scenario, &["--json", "--workers", "1", "--url", &relay.url()]].concat());
                 let wanted = if scenario[0] == "publish" { 1 } else { 50 };
+                // The first connection is one that only looks whether there is a server.
+                eventually("its worker", || (!run.children("worker").is_empty()).then_some(()));
                 run.until("its connections", || relay.connections().0 >= wanted);
                 relay.signal("KILL");
                 let ended = run.finish();

@@ -55,13 +55,7 @@ impl PresenceChurn {
         let common = &self.common;
         let server = common.server()?;
         let connections = u64::from(self.watchers) + self.members;
-        if !self.channels.channel.starts_with("presence-") || self.changes_per_second <= 0.0 || self.members == 0 {
-            let text = "--channel must begin with presence-, --members and --changes-per-second must be above 0";
-            return Err(Failure::Usage(text.into()));
-        }
-        if u64::from(self.watchers) % self.channels.count() != 0 {
-            return Err(Failure::Usage("--watchers must be a multiple of --channels".into()));
-        }
+        self.validate()?;
         let needs = Needs {
             connections,
             channels: self.channels.names()?,
@@ -121,6 +115,17 @@ impl PresenceChurn {
         let times = std::mem::take(&mut report.times);
         used.report_generator(&times, Measure::Join, report);
         report.times = times;
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<(), Failure> {
+        if !self.channels.channel.starts_with("presence-") || self.changes_per_second <= 0.0 || self.members == 0 {
+            let text = "--channel must begin with presence-, --members and --changes-per-second must be above 0";
+            return Err(Failure::Usage(text.into()));
+        }
+        if u64::from(self.watchers) % self.channels.count() != 0 {
+            return Err(Failure::Usage("--watchers must be a multiple of --channels".into()));
+        }
         Ok(())
     }
 

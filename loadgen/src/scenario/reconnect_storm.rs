@@ -104,14 +104,7 @@ impl ReconnectStorm {
             let p99 = milliseconds(arrival, 99.0);
             report.figure("arrival-p99-ms", p99, "ms");
         }
-        match counted {
-            Counted::Right(milliseconds) => report.figure("counters-right-after-ms", milliseconds, "ms"),
-            Counted::Wrong(count) => {
-                let text = format!("10 s after the reset the server still counts {count} connections");
-                report.problem(Verdict::Failed, text);
-            }
-            Counted::Unknown(why) => report.notes.push(format!("the server's count of connections is unknown: {why}")),
-        }
+        counted.report(report);
         used.report_server(report, "join", joined);
         let times = std::mem::take(&mut report.times);
         used.report_generator(&times, Measure::Arrival, report);
@@ -156,6 +149,19 @@ enum Counted {
     Right(f64),
     Wrong(u64),
     Unknown(String),
+}
+
+impl Counted {
+    fn report(self, report: &mut Report) {
+        match self {
+            Self::Right(milliseconds) => report.figure("counters-right-after-ms", milliseconds, "ms"),
+            Self::Wrong(count) => {
+                let text = format!("10 s after the reset the server still counts {count} connections");
+                report.problem(Verdict::Failed, text);
+            }
+            Self::Unknown(why) => report.notes.push(format!("the server's count of connections is unknown: {why}")),
+        }
+    }
 }
 
 /// What the server says of a channel.
