@@ -19,6 +19,7 @@ use crate::scenario::presence_churn::PresenceChurn;
 use crate::scenario::publish::Publish;
 use crate::scenario::reconnect_storm::ReconnectStorm;
 use crate::scenario::slow_readers::SlowReaders;
+use crate::scenario::subscribe::Subscribe;
 use crate::{csv, cut, environment, floor_sender, hdr, html, process, scenario_file, worker};
 
 /// Load generator for Relay and every other server of the Pusher Channels protocol.
@@ -34,6 +35,7 @@ enum Command {
     FanOut(Box<FanOut>),
     ManyToMany(Box<ManyToMany>),
     Publish(Box<Publish>),
+    Subscribe(Box<Subscribe>),
     ConnectionStorm(Box<ConnectionStorm>),
     ReconnectStorm(Box<ReconnectStorm>),
     PresenceChurn(Box<PresenceChurn>),
@@ -93,6 +95,10 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Publish(scenario) => {
             report.begin("publish", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::Subscribe(scenario) => {
+            report.begin("subscribe", scenario);
             (&scenario.common, scenario.run(&mut report))
         }
         Command::ConnectionStorm(scenario) => {

@@ -14,7 +14,7 @@ use crate::messages::{Back, ConnectOrder, Group};
 use crate::poll::Token;
 use crate::receive::Receiver;
 use crate::schedule::Schedule;
-use crate::socket::{Ended, Mask, connect, flush, hint, say, send};
+use crate::socket::{Ended, Mask, connect, flush, hint, say, say_together, send};
 use crate::worker::Shared;
 
 /// All connections of a worker.
@@ -319,6 +319,28 @@ impl Crowd {
         }
     }
 
+    /// As [`Crowd::speak`], several messages in one send.
+    pub(crate) fn speak_together(&mut self, key: (u32, u32), texts: &[String], shared: &mut Shared) -> Spoke {
+        let (number, slot) = key;
+        let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return Spoke::Gone };
+        if connection.number != number || connection.phase != Phase::Ready {
+            return Spoke::Gone;
+        }
+        match say_together(connection, texts, &mut self.mask) {
+            None => Spoke::Sent,
+            Some(reason) => {
+                self.end(slot, &reason, shared);
+                Spoke::Gone
+            }
+        }
+    }
+
+    /// The `socket_id` of the connection in this slot, where it is kept.
+    pub(crate) fn socket_id(&self, slot: u32) -> Option<&str> {
+        let connection = self.slots.get(slot as usize)?.as_ref()?;
+        connection.kept.as_ref().map(|kept| kept.socket_id.as_str())
+    }
+
     /// Makes a presence member leave and join again as somebody else.
     pub(crate) fn change(&mut self, key: (u32, u32), sequence: u32, due_ns: u64, shared: &mut Shared) -> Spoke {
         let (number, slot) = key;
@@ -354,6 +376,7 @@ impl Crowd {
             shared.counters.failed += 1;
         }
         shared.reason(reason);
+        shared.lose_subscriptions(slot);
         self.free.push(slot);
     }
 

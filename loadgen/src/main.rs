@@ -38,6 +38,7 @@ mod silence;
 mod socket;
 mod speech;
 mod stamp;
+mod subscriptions;
 mod sys;
 mod target;
 mod threshold;

@@ -83,6 +83,15 @@ pub(crate) fn say(connection: &mut Connection, opcode: u8, payload: &[u8], mask:
     send(connection, &bytes)
 }
 
+/// Sends several text frames at once.
+pub(crate) fn say_together(connection: &mut Connection, texts: &[String], mask: &mut Mask) -> Ended {
+    let mut bytes = Vec::with_capacity(texts.iter().map(|text| text.len() + 14).sum());
+    for text in texts {
+        frame::encode(frame::TEXT, text.as_bytes(), mask.next(), &mut bytes);
+    }
+    send(connection, &bytes)
+}
+
 /// Sends bytes, or keeps what the socket does not take.
 pub(crate) fn send(connection: &mut Connection, bytes: &[u8]) -> Ended {
     if let Some(kept) = connection.kept.as_mut().filter(|kept| !kept.outgoing.is_empty()) {

@@ -23,7 +23,7 @@ const fn plain(name: &'static str, takes: &'static str) -> Setting {
 }
 
 /// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 20] = [
     plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
     plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
     plain("data", "a directory"),

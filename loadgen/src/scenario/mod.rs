@@ -33,6 +33,7 @@ pub(crate) mod reconnect_storm;
 pub(crate) mod round;
 pub(crate) mod rounds;
 pub(crate) mod slow_readers;
+pub(crate) mod subscribe;
 
 /// Options of every scenario.
 #[derive(Args, Clone, Debug, Serialize)]
