@@ -83,6 +83,11 @@ impl Crowd {
         self.waves.push(Wave { order, schedule, numbers: Some(numbers) });
     }
 
+    /// Opens no further connection.
+    pub(crate) fn halt(&mut self) {
+        self.waves.clear();
+    }
+
     pub(crate) fn waves_running(&self) -> u64 {
         self.waves.len() as u64
     }
@@ -150,8 +155,9 @@ impl Crowd {
         let socket = match connect(shared.plan.target.address, number, group) {
             Ok(socket) => socket,
             // It is a fact about this machine, not about the server, so there is no sense in going on.
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)) => {
-                return Err(io::Error::other(format!("cannot open connection {number}: {error}{}", hint(error))));
+            Err(error) if hint(error).is_some() => {
+                let hint = hint(error).unwrap_or_default();
+                return Err(io::Error::other(format!("cannot open connection {number}: {error} ({hint})")));
             }
             Err(error) => {
                 shared.counters.failed += 1;

@@ -50,6 +50,8 @@ pub(crate) enum Order {
         group: Group,
         back: Option<Back>,
     },
+    /// Begin nothing new, whatever the orders so far say: the run is cut short.
+    Halt,
     /// Count latencies only of what is intended from this moment on.
     MeasureFrom {
         at_ns: u64,

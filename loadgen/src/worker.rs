@@ -137,6 +137,7 @@ struct Worker {
 
 /// Runs a worker until its coordinator goes away.
 pub(crate) fn run() -> io::Result<()> {
+    process::end_with_parent();
     // Sleeps end on time, not up to 50 us later.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     let result = work();
@@ -168,7 +169,17 @@ fn work() -> io::Result<()> {
 }
 
 impl Worker {
+    /// Works until the coordinator goes away. If it cannot go on, what it has counted so far is not lost.
     fn work(mut self) -> io::Result<()> {
+        let result = self.turns();
+        if result.is_err() {
+            self.flushed_second = 0;
+            self.report(now_ns())?;
+        }
+        result
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
         loop {
             while let Some(order) = self.orders.take()? {
                 self.obey(order);
@@ -244,6 +255,11 @@ impl Worker {
                 if let Some(back) = back {
                     self.crowd.begin_again(group, numbers, back);
                 }
+            }
+            Order::Halt => {
+                self.crowd.halt();
+                self.publishers.iter_mut().for_each(Publisher::halt);
+                self.speeches.clear();
             }
             Order::MeasureFrom { at_ns } => self.shared.recorder.from_ns = at_ns,
         }
