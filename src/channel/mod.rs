@@ -4,5 +4,6 @@
 pub mod cache;
 pub mod name;
 pub mod presence;
+pub mod roster;
 pub mod subscribers;
 pub mod user;
