@@ -115,6 +115,10 @@ pub const DRAIN_MS: u64 = 10_000;
 pub const SEND_BYTES_MAX: usize = 64 * 1024;
 /// Sends of one turn; what is owed beyond it follows in the next, so that a large fan-out holds nobody else up (U17).
 pub const SENDS_PER_TURN: u32 = 1_024;
+/// Zero-copy sends that a loop starts before it has judged whether they are worth it.
+pub const ZERO_COPY_TRIAL_SENDS: u32 = 16;
+/// Zero-copy sends after which a loop judges again.
+pub const ZERO_COPY_WINDOW_SENDS: u32 = 1_024;
 /// Unsent bytes of one connection that are counted as slow (soft bound).
 pub const OUTBOX_BYTES_SOFT: usize = 256 * 1024;
 /// Unsent bytes of one connection beyond which it is closed (P-CLOSE-5).

@@ -37,6 +37,9 @@ pub(super) struct ServeArguments {
     /// Driver: auto, uring or epoll [default: auto].
     #[arg(long, value_name = "DRIVER")]
     io: Option<String>,
+    /// Send without copying what has at least this many bytes, while the kernel can; io_uring only [default: never].
+    #[arg(long, value_name = "MIN_BYTES")]
+    send_zc: Option<String>,
     /// Proxies whose X-Forwarded-For and PROXY protocol v2 are believed [default: none].
     #[arg(long, value_name = "CIDR,CIDR")]
     trusted_proxies: Option<String>,
@@ -80,6 +83,7 @@ impl ServeArguments {
             ("data", &self.data),
             ("shards", &self.shards),
             ("io", &self.io),
+            ("send_zc", &self.send_zc),
             ("trusted_proxies", &self.trusted_proxies),
             ("path_prefix", &self.path_prefix),
             ("activity_timeout", &self.activity_timeout),

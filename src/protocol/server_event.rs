@@ -157,9 +157,7 @@ fn encode_watchlist_side<'a>(data: &mut Vec<u8>, name: &str, users: impl ExactSi
     encode_json_string(data, name);
     data.extend_from_slice(br#","user_ids":["#);
     for (index, user_id) in users.enumerate() {
-        if index > 0 {
-            data.push(b',');
-        }
+        encode_comma(data, index);
         encode_json_string(data, user_id);
     }
     data.extend_from_slice(b"]}");
@@ -223,6 +221,12 @@ fn encode_event_with_object(out: &mut Vec<u8>, event: &str, channel: &str, objec
 
 fn encode_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn encode_comma(out: &mut Vec<u8>, index: usize) {
+    if index > 0 {
+        out.push(b',');
+    }
 }
 
 /// What stands before the first byte that must be escaped, and that byte; `None` when there is none.

@@ -296,18 +296,18 @@ impl Shard {
         let (connection, before) = (gather.connection, gather.gathered.bytes());
         let next = match (reply, &mut gather.gathered) {
             (Reply::Whole(body), _) => return self.finish_gather(request, &body),
+            (Reply::Shards { user, shards }, _) => return self.end_user_on(request, &user, &shards),
+            (Reply::Ended, Gathered::Ending(shards)) => {
+                *shards -= 1;
+                if *shards == 0 {
+                    self.finish_gather(request, EMPTY_OBJECT);
+                }
+                return;
+            }
             (Reply::Page { channels, next }, Gathered::Channels(listing)) => listing.add(channels, next),
             (Reply::Users { users, next }, Gathered::Users(list)) => {
                 list.push(&users);
                 next.map_or(Next::Done, |question| Next::Ask(*question))
-            }
-            (Reply::Shards { user, shards }, _) => return self.end_user_on(request, &user, &shards),
-            (Reply::Ended, Gathered::Ending(left)) => {
-                *left -= 1;
-                // Done, whoever still awaits the answer.
-                return if *left == 0 {
-                    self.finish_gather(request, EMPTY_OBJECT)
-                };
             }
             (Reply::Page { .. } | Reply::Users { .. } | Reply::Ended, _) => {
                 unreachable!("replies answer what asked for them")
@@ -328,7 +328,7 @@ impl Shard {
         }
     }
 
-    /// As the shard that asked where a user is: has the connections there ended.
+    /// As the shard that asked where a user is: has the connections there ended, whoever still awaits the answer.
     fn end_user_on(&mut self, request: PendingId, user: &UserKey, shards: &[ShardIndex]) {
         self.gathers[request.index as usize].gathered = Gathered::Ending(shards.len());
         for &to in shards {

@@ -356,8 +356,10 @@ impl Shard {
             directory: config.directory.clone(),
             now: Moment::default(),
             stats: ShardStats::default(),
-            hot: Vec::new(),
-            heard: Vec::new(),
+            // Address space, of which each slot touches its own part: tables that grew by copying would leave their old
+            // places behind as resident memory.
+            hot: Vec::with_capacity(config.slots as usize),
+            heard: Vec::with_capacity(config.slots as usize),
             cold: Slab::new(),
             frames,
             dirty: Vec::new(),
