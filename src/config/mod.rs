@@ -12,6 +12,7 @@ use crate::channel::name::NameRules;
 use crate::limits;
 use crate::shard::ShardOptions;
 use crate::store::record::{check_id, check_key, check_secret};
+use crate::webhook::WebhookOptions;
 
 mod environment;
 mod file;
@@ -68,6 +69,8 @@ pub struct ServeConfig {
     pub connections_max: Option<u32>,
     /// Options that every shard gets.
     pub shard: ShardOptions,
+    /// Webhooks.
+    pub webhooks: WebhookOptions,
 }
 
 /// The app of `RELAY_APP_ID`, `RELAY_APP_KEY` and `RELAY_APP_SECRET`.
@@ -133,8 +136,27 @@ impl ServeConfig {
                     .unwrap_or(limits::CACHE_TTL_S),
                 info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
             },
+            webhooks: webhooks(settings)?,
         })
     }
+}
+
+/// The settings of webhooks.
+fn webhooks(settings: &Settings) -> Result<WebhookOptions, ConfigError> {
+    let default = WebhookOptions::default();
+    Ok(WebhookOptions {
+        threads: settings.parse("webhook_threads", |text| within(text, 1, 256))?.unwrap_or(default.threads),
+        queue_max: settings
+            .parse("webhook_queue", |text| within(text, 1, limits::WEBHOOK_DELIVERIES_MAX))?
+            .unwrap_or(default.queue_max),
+        retry_ms: settings.parse("webhook_retry_ms", |text| within(text, 10, 60_000))?.unwrap_or(default.retry_ms),
+        allowed: webhook_allow(settings)?,
+    })
+}
+
+/// `webhook_allow`: networks where every endpoint may be, also over http (threat T19).
+pub fn webhook_allow(settings: &Settings) -> Result<Vec<IpNet>, ConfigError> {
+    Ok(settings.parse("webhook_allow", networks)?.unwrap_or_default())
 }
 
 impl ConfiguredApp {

@@ -30,15 +30,15 @@ use crate::wire::http::Request;
 /// A request that awaits what other shards know.
 pub(super) struct Gather {
     nonce: u32,
-    connection: ConnectionKey,
-    ticket: u32,
+    pub(super) connection: ConnectionKey,
+    pub(super) ticket: u32,
     dialect: Dialect,
     /// For the list of all channels.
     listing: Option<Box<Listing>>,
 }
 
 /// A list of channels under construction.
-struct Listing {
+pub(super) struct Listing {
     app: AppSerial,
     prefix: Arc<str>,
     list: ChannelList,
@@ -134,7 +134,7 @@ impl Shard {
         Ok(())
     }
 
-    fn start_gather(
+    pub(super) fn start_gather(
         &mut self,
         slot: u32,
         request: &Request<'_>,
@@ -253,7 +253,7 @@ impl Shard {
         self.finish_request(connection, ticket, &Response { status: 200, content_type: JSON, extra: "", body });
     }
 
-    fn refuse_gather(&mut self, request: PendingId, refusal: &Refusal) {
+    pub(super) fn refuse_gather(&mut self, request: PendingId, refusal: &Refusal) {
         let Gather { connection, ticket, dialect, .. } = self.take_gather(request);
         let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
         let extra = refusal.retry_after();
@@ -261,7 +261,7 @@ impl Shard {
         self.finish_request(connection, ticket, &response);
     }
 
-    fn take_gather(&mut self, request: PendingId) -> Gather {
+    pub(super) fn take_gather(&mut self, request: PendingId) -> Gather {
         let gather = self.gathers.remove(request.index as usize);
         self.gathered_bytes -= gather.listing.as_ref().map_or(0, |listing| listing.bytes());
         gather

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ShardIndex;
+use super::change::Changed;
 use super::gather::{Question, Reply};
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
 use crate::limits;
+use crate::protocol::webhook::SentEvent;
 
 /// One mail. Opaque to drivers.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub(super) struct PublishItem {
     pub(super) cache: Option<u32>,
     /// Number of the item in its request.
     pub(super) number: u32,
+    /// What webhooks are told of a client event, where the app wants it told (P-HOOK-3).
+    pub(super) sent: Option<Box<SentEvent>>,
 }
 
 #[derive(Debug)]
@@ -97,6 +101,8 @@ pub(super) enum Body {
     Admitted { app: AppSerial, connection: ConnectionKey, admitted: bool },
     /// To the app's counter: an admitted connection is gone.
     Departed { app: AppSerial },
+    /// From the store, as the shard's own: a change that it asked for has ended. Bounded per shard.
+    Changed { request: PendingId, changed: Changed },
     /// Credit for event mail comes back.
     Credit { bytes: usize },
 }
@@ -121,6 +127,7 @@ impl Body {
             | Self::Admit { .. }
             | Self::Admitted { .. }
             | Self::Departed { .. }
+            | Self::Changed { .. }
             | Self::Credit { .. } => 0,
         };
         frames.min(limits::EVENT_MAIL_BYTES_MAX / 2)
@@ -129,5 +136,6 @@ impl Body {
 
 /// What one publish mail costs, in bytes, before the cap of [`Body::cost`].
 pub(super) fn publish_cost(items: &[PublishItem]) -> usize {
-    items.iter().map(|item| item.frame.len() + limits::MAIL_COST_BYTES).sum()
+    let sent = |item: &PublishItem| item.sent.as_ref().map_or(0, |sent| sent.bytes());
+    items.iter().map(|item| item.frame.len() + sent(item) + limits::MAIL_COST_BYTES).sum()
 }

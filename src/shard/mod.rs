@@ -19,6 +19,7 @@
 //!   lost, none doubled.
 
 mod cache;
+mod change;
 mod client_event;
 mod count;
 mod deliver;
@@ -36,6 +37,7 @@ mod receive;
 mod request;
 mod subscribe;
 mod sweep;
+mod webhook;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -53,8 +55,10 @@ use crate::connection::{Cold, ConnectionKey, Hot};
 use crate::limits;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
+use crate::protocol::webhook::WebhookEvent;
 
 use cache::Caches;
+pub use change::{Change, ChangeId, ChangeKind, Changed};
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
@@ -62,6 +66,7 @@ use owner::OwnedChannel;
 use publish::PendingPublish;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
+use webhook::Departures;
 
 /// Index of a shard in its process, from 0.
 pub type ShardIndex = u16;
@@ -220,6 +225,11 @@ pub enum Output {
         /// When.
         at: Moment,
     },
+    /// Change the store; the answer comes as [`Mail::changed`] from the shard to itself.
+    Change(Change),
+    /// Something that an endpoint of the app wants to be told (P-HOOK rules). The events of one channel come in order,
+    /// all from the shard that owns it.
+    Webhook(WebhookEvent),
 }
 
 /// One send: bytes lent until `Sent` or `Closed` is fed for the connection.
@@ -295,6 +305,8 @@ pub struct Shard {
     caches: Caches,
     /// Large channels that are not told their count before a time, in the order of these times.
     counts_due: VecDeque<(u64, ChannelKey)>,
+    /// What webhooks are told later, or not at all.
+    departures: Departures,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
     /// Questions that await other shards, and the bytes gathered for them so far.
@@ -303,6 +315,8 @@ pub struct Shard {
     /// Pages that other shards, or this one, await, and when the next may be made.
     asked_pages: VecDeque<AskedPage>,
     pages_due_ms: u64,
+    /// Changes of the store that are not answered yet.
+    changes_under_way: usize,
     pending_nonce: u32,
     /// Running number of presence joins.
     join_ticket: u32,
@@ -352,11 +366,13 @@ impl Shard {
             owned_by_name: HashTable::new(),
             caches: Caches::default(),
             counts_due: VecDeque::new(),
+            departures: Departures::default(),
             pending: Slab::new(),
             gathers: Slab::new(),
             gathered_bytes: 0,
             asked_pages: VecDeque::new(),
             pages_due_ms: 0,
+            changes_under_way: 0,
             pending_nonce: 0,
             join_ticket: 0,
             app_connections: BTreeMap::new(),

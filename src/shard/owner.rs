@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::count::Told;
+use super::count::{CountCause, Told};
 use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
 use crate::channel::cache::CachedEvent;
+use crate::channel::name::Modifiers;
 use crate::channel::presence::{Joined, Left, Roster};
 use crate::protocol::server_event;
 
@@ -31,6 +32,8 @@ pub(super) struct More {
     pub(super) cached: Option<CachedEvent>,
     /// How many they are, where the app wants it told.
     pub(super) told: Option<Told>,
+    /// Until then a cache miss is not told to webhooks again, in ms of the monotonic clock.
+    pub(super) miss_quiet_until_ms: u64,
 }
 
 /// A shard with subscribers.
@@ -46,18 +49,26 @@ impl Shard {
     /// A shard's number of subscribers changed (public and private channels). `joiners` of them wait for the answer:
     /// they learn with it what is cached.
     pub(super) fn own_subscribers(&mut self, from: ShardIndex, channel: ChannelKey, count: u32, joiners: u32) {
-        let mut before = 0;
+        let (mut before, mut others) = (0, 0);
         if count > 0 {
             let index = self.owned_index(&channel);
             before = std::mem::replace(&mut self.owned[index].interest(from).count, count);
+            others = self.owned[index].subscriber_count() - count;
         } else if let Some(index) = self.find_owned(&channel) {
             before = std::mem::take(&mut self.owned[index].interest(from).count);
+            others = self.owned[index].subscriber_count();
             self.forget_if_unused(index);
         }
         let cached = if joiners > 0 { self.cached_frame(&channel) } else { None };
+        let is_miss = joiners > 0 && cached.is_none() && Modifiers::of(&channel.name).cache;
         self.send(from, Body::Recorded { channel: channel.clone(), cached });
+        self.note_occupancy(&channel, others + before, others + count);
+        if is_miss {
+            self.note_cache_miss(&channel);
+        }
         if joiners > 0 || before != count {
-            self.tell_count(&channel);
+            let cause = if before == count { CountCause::Asked } else { CountCause::Changed };
+            self.tell_count(&channel, cause);
         }
     }
 
@@ -86,7 +97,9 @@ impl Shard {
             text_frame(scratch, |out| server_event::encode_presence_succeeded(out, &channel.name, members))
         });
         owned.interest(joiner.shard).count += 1;
+        let count = owned.subscriber_count();
         let cached = self.cached_frame(&channel);
+        let is_miss = cached.is_none() && Modifiers::of(&channel.name).cache;
         let (to, roster) = (joiner.shard, Some(frame));
         self.send(to, Body::Joined { channel: channel.clone(), ticket, user_id: user_id.clone(), roster, cached });
         if joined == Joined::First {
@@ -95,6 +108,13 @@ impl Shard {
             });
             self.fan_out(index, added, Some(joiner));
         }
+        self.note_occupancy(&channel, count - 1, count);
+        if joined == Joined::First {
+            self.note_member_added(&channel, &user_id);
+        }
+        if is_miss {
+            self.note_cache_miss(&channel);
+        }
     }
 
     /// One connection of a member left.
@@ -102,13 +122,16 @@ impl Shard {
         let index = self.find_owned(channel).expect("a channel with members has state");
         let owned = &mut self.owned[index];
         owned.interest(from).count -= 1;
+        let count = owned.subscriber_count();
         let roster = owned.more().roster.as_mut().expect("a channel with members has a roster");
         if roster.leave(user_id) == Left::Last {
             let removed = text_frame(&mut self.scratch, |out| {
                 server_event::encode_member_removed(out, &channel.name, user_id);
             });
             self.fan_out(index, removed, None);
+            self.note_member_removed(channel, user_id);
         }
+        self.note_occupancy(channel, count + 1, count);
         self.forget_if_unused(index);
     }
 
@@ -131,6 +154,9 @@ impl Shard {
             }
             if let Some(index) = self.find_owned(&item.channel) {
                 self.fan_out(index, item.frame, item.exclude);
+            }
+            if let Some(sent) = item.sent {
+                self.note_client_event(&item.channel, sent);
             }
         }
         if let Some(request) = request {
@@ -200,7 +226,7 @@ impl Shard {
             return;
         }
         if let Some(more) = &mut owned.more {
-            (more.roster, more.told) = (None, None);
+            (more.roster, more.told, more.miss_quiet_until_ms) = (None, None, 0);
         }
         if owned.cached().is_none() {
             let hash = owned.key.hash;

@@ -110,6 +110,7 @@ impl Shard {
             }
             Body::Admitted { app, connection, admitted } => self.handle_admitted(app, connection, admitted),
             Body::Departed { app } => self.count_departure(app),
+            Body::Changed { request, changed } => self.handle_changed(request, changed),
             Body::Credit { bytes } => self.credit[usize::from(from)] += bytes,
         }
     }

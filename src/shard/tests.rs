@@ -9,6 +9,8 @@ use super::*;
 mod cache;
 mod count;
 mod queries;
+mod webhook;
+use crate::app::webhook::Webhooks;
 use crate::app::{App, AppKey, AppSettings};
 
 /// Shards, their mail, and what each connection has received.
@@ -17,10 +19,16 @@ pub(super) struct Process {
     pub(super) now: Moment,
     received: BTreeMap<(usize, u32), Vec<u8>>,
     closed: Vec<(usize, u32, bool)>,
+    /// What webhooks were told.
+    pub(super) told: Vec<WebhookEvent>,
     slots: u32,
 }
 
 pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
+    directory_with(settings, Webhooks::default())
+}
+
+pub(super) fn directory_with(settings: AppSettings, webhooks: Webhooks) -> Arc<Directory> {
     let app = App {
         serial: AppSerial(1),
         id: "1".into(),
@@ -28,6 +36,7 @@ pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
         enabled: true,
         keys: vec![AppKey::new("app-key", "app-secret")],
         settings,
+        webhooks,
     };
     Arc::new(Directory::new(1, vec![app], Vec::new()))
 }
@@ -54,6 +63,7 @@ impl Process {
             now: Moment { monotonic_ms: 1_000, unix_ms: 1_800_000_000_000 },
             received: BTreeMap::new(),
             closed: Vec::new(),
+            told: Vec::new(),
             slots: 0,
         }
     }
@@ -78,7 +88,9 @@ impl Process {
                         Output::ShutdownWrite { .. }
                         | Output::Pause { .. }
                         | Output::Resume { .. }
-                        | Output::TokenUsed { .. } => {}
+                        | Output::TokenUsed { .. }
+                        | Output::Change(_) => {}
+                        Output::Webhook(event) => self.told.push(event),
                     }
                 }
                 while let Some(flush) = self.shards[from].poll_flush() {

@@ -25,3 +25,4 @@ mod shards;
 mod stage;
 mod start;
 mod subscribe;
+mod webhooks;

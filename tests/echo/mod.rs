@@ -104,6 +104,8 @@ impl Server {
                 slots: options.slots,
                 refusal_slots: options.refusal_slots,
                 token_used: Box::new(|_, _| {}),
+                webhook: Box::new(|_| {}),
+                change: Box::new(|_| {}),
             };
             let make = make.clone();
             std::thread::spawn(move || {

@@ -34,6 +34,7 @@ impl Memory {
             enabled: true,
             keys: vec![AppKey::new("app-key", "app-secret")],
             settings: AppSettings::default(),
+            webhooks: Default::default(),
         };
         let shard = Shard::new(ShardConfig {
             index: 0,

@@ -264,6 +264,8 @@ fn setup(shape: &Shape) -> (ShardSetup, SocketAddr, Arc<Control>) {
         slots: shape.slots,
         refusal_slots: shape.refusal_slots,
         token_used: Box::new(|_, _| {}),
+        webhook: Box::new(|_| {}),
+        change: Box::new(|_| {}),
     };
     (setup, bound.address, control)
 }
