@@ -13,7 +13,7 @@ use crate::trace::Trace;
 const SEEDS: u64 = 2_000;
 
 /// What must happen somewhere in an ordinary test run.
-const EXPECTED: [Happening; 32] = [
+const EXPECTED: [Happening; 33] = [
     Happening::Joined,
     Happening::ChannelFull,
     Happening::Delivered,
@@ -27,6 +27,7 @@ const EXPECTED: [Happening; 32] = [
     Happening::ShutWrite,
     Happening::ShortSend,
     Happening::Mail,
+    Happening::WebhookTold,
     Happening::Drained,
     Happening::Closed(1000),
     Happening::Closed(1002),
