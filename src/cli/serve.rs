@@ -67,6 +67,9 @@ pub(super) struct ServeArguments {
     /// Networks where webhooks may go beside public addresses, also over http [default: none].
     #[arg(long, value_name = "CIDR,CIDR")]
     webhook_allow: Option<String>,
+    /// File of certificates (PEM) that webhook endpoints are checked against, instead of Mozilla's roots.
+    #[arg(long, value_name = "FILE")]
+    webhook_ca: Option<String>,
     /// Webhook endpoints that are spoken to at the same time [default: 8].
     #[arg(long, value_name = "N")]
     webhook_threads: Option<String>,
@@ -99,6 +102,7 @@ impl ServeArguments {
             ("drain_ms", &self.drain_ms),
             ("max_connections", &self.max_connections),
             ("webhook_allow", &self.webhook_allow),
+            ("webhook_ca", &self.webhook_ca),
             ("webhook_threads", &self.webhook_threads),
             ("webhook_queue", &self.webhook_queue),
             ("webhook_retry_ms", &self.webhook_retry_ms),

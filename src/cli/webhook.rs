@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use clap::Subcommand;
-use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments, note, time};
 use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookFormat};
-use crate::config::webhook_allow;
+use crate::config;
 use crate::store::queue::{FailedDelivery, Queue};
 use crate::store::{Missing, Store, StoreError, WebhookRecord, unix_ms};
+use crate::webhook::WebhookOptions;
 use crate::webhook::client::Client;
 
 #[derive(Debug, Subcommand)]
@@ -118,7 +118,7 @@ pub(super) fn run(command: WebhookCommand) -> Result<(), CommandError> {
 }
 
 fn add(app: &str, new: NewWebhook, store: &StoreArguments) -> Result<(), CommandError> {
-    let webhook = store.open(Missing::Refuse)?.add_webhook(app, new, &allowed(store)?)?;
+    let webhook = store.open(Missing::Refuse)?.add_webhook(app, new, &options(store)?.allowed)?;
     let mut json = webhook_json(app, &webhook);
     json["secret"] = json!(webhook.secret);
     note(match webhook.format.as_str() {
@@ -128,9 +128,9 @@ fn add(app: &str, new: NewWebhook, store: &StoreArguments) -> Result<(), Command
     store.answer(&json, &format!("id      {}\nsecret  {}\n", webhook.id, webhook.secret))
 }
 
-/// `webhook_allow` of the configuration.
-fn allowed(store: &StoreArguments) -> Result<Vec<IpNet>, CommandError> {
-    Ok(webhook_allow(&store.settings()?)?)
+/// What the configuration says of webhooks.
+fn options(store: &StoreArguments) -> Result<WebhookOptions, CommandError> {
+    Ok(config::webhooks(&store.settings()?)?)
 }
 
 fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), CommandError> {
@@ -154,7 +154,8 @@ fn test(id: &str, store: &StoreArguments) -> Result<(), CommandError> {
             format!(r#"{{"event":"test","data":{{"channel":"relay-test"}},"timestamp":{now_s}}}"#)
         }
     };
-    let sent = Client::new(&allowed(store)?).send(app, endpoint, body.as_bytes(), now_ms / 1_000);
+    let options = options(store)?;
+    let sent = Client::new(&options.allowed, &options.roots).send(app, endpoint, body.as_bytes(), now_ms / 1_000);
     let status = sent.map_err(|error| CommandError::Webhook(format!("{id} at {}: {error}", endpoint.url)))?;
     store.answer(&json!({"id": id, "status": status}), &format!("webhook {id} answered {status}\n"))
 }

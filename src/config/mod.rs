@@ -13,6 +13,7 @@ use crate::limits;
 use crate::shard::ShardOptions;
 use crate::store::record::{check_id, check_key, check_secret};
 use crate::webhook::WebhookOptions;
+use crate::webhook::client::TrustedRoots;
 
 mod environment;
 mod file;
@@ -141,8 +142,8 @@ impl ServeConfig {
     }
 }
 
-/// The settings of webhooks.
-fn webhooks(settings: &Settings) -> Result<WebhookOptions, ConfigError> {
+/// The settings of webhooks, for the server and for commands that speak to endpoints themselves.
+pub fn webhooks(settings: &Settings) -> Result<WebhookOptions, ConfigError> {
     let default = WebhookOptions::default();
     Ok(WebhookOptions {
         threads: settings.parse("webhook_threads", |text| within(text, 1, 256))?.unwrap_or(default.threads),
@@ -150,13 +151,14 @@ fn webhooks(settings: &Settings) -> Result<WebhookOptions, ConfigError> {
             .parse("webhook_queue", |text| within(text, 1, limits::WEBHOOK_DELIVERIES_MAX))?
             .unwrap_or(default.queue_max),
         retry_ms: settings.parse("webhook_retry_ms", |text| within(text, 10, 60_000))?.unwrap_or(default.retry_ms),
-        allowed: webhook_allow(settings)?,
+        allowed: settings.parse("webhook_allow", networks)?.unwrap_or_default(),
+        roots: settings.parse("webhook_ca", roots)?.unwrap_or_default(),
     })
 }
 
-/// `webhook_allow`: networks where every endpoint may be, also over http (threat T19).
-pub fn webhook_allow(settings: &Settings) -> Result<Vec<IpNet>, ConfigError> {
-    Ok(settings.parse("webhook_allow", networks)?.unwrap_or_default())
+/// The certificates of a PEM file.
+fn roots(path: &str) -> Option<TrustedRoots> {
+    TrustedRoots::from_pem(&std::fs::read(path).ok()?)
 }
 
 impl ConfiguredApp {

@@ -23,7 +23,7 @@ const fn plain(name: &'static str, takes: &'static str) -> Setting {
 }
 
 /// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 23] = [
     plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
     plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
     plain("data", "a directory"),
@@ -39,6 +39,7 @@ pub const SETTINGS: [Setting; 22] = [
     plain("drain_ms", "milliseconds from 0 to 600000"),
     plain("max_connections", "a number from 1 to 10000000"),
     plain("webhook_allow", "addresses or networks joined by commas, such as 10.0.0.0/8,192.168.1.7"),
+    plain("webhook_ca", "a readable file of certificates in PEM"),
     plain("webhook_threads", "a number from 1 to 256"),
     plain("webhook_queue", "a number from 1 to 400000"),
     plain("webhook_retry_ms", "milliseconds from 10 to 60000"),

@@ -21,6 +21,8 @@ pub(super) struct Process {
     closed: Vec<(usize, u32, bool)>,
     /// What webhooks were told.
     pub(super) told: Vec<WebhookEvent>,
+    /// Changes of the store that were asked for.
+    pub(super) changes: Vec<Change>,
     slots: u32,
 }
 
@@ -64,6 +66,7 @@ impl Process {
             received: BTreeMap::new(),
             closed: Vec::new(),
             told: Vec::new(),
+            changes: Vec::new(),
             slots: 0,
         }
     }
@@ -88,8 +91,8 @@ impl Process {
                         Output::ShutdownWrite { .. }
                         | Output::Pause { .. }
                         | Output::Resume { .. }
-                        | Output::TokenUsed { .. }
-                        | Output::Change(_) => {}
+                        | Output::TokenUsed { .. } => {}
+                        Output::Change(change) => self.changes.push(change),
                         Output::Webhook(event) => self.told.push(event),
                     }
                 }
@@ -215,6 +218,7 @@ impl Process {
             assert_eq!((left, stats.cached_events, stats.cached_bytes), ([0; 5], 0, 0));
             assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
             assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
+            assert_eq!(shard.changes_under_way, 0);
             assert!(shard.app_connections.is_empty());
         }
     }

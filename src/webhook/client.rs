@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use ring::hmac;
 use ureq::Agent;
 use ureq::config::Config;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, Resolver};
 use ureq::unversioned::transport::DefaultConnector;
 
@@ -24,6 +26,29 @@ use crate::limits;
 pub struct Client {
     public: Agent,
     anywhere: Agent,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug, Default)]
+pub enum TrustedRoots {
+    /// Mozilla's, compiled in.
+    #[default]
+    Mozilla,
+    /// These instead.
+    These(Arc<Vec<Certificate<'static>>>),
+}
+
+impl TrustedRoots {
+    /// The certificates of a PEM file; `None` where there is none or one is broken.
+    pub fn from_pem(pem: &[u8]) -> Option<Self> {
+        let mut certificates = Vec::new();
+        for item in parse_pem(pem) {
+            if let PemItem::Certificate(certificate) = item.ok()? {
+                certificates.push(certificate);
+            }
+        }
+        (!certificates.is_empty()).then(|| Self::These(Arc::new(certificates)))
+    }
 }
 
 /// Why a request failed; reads as a phrase without line breaks.
@@ -47,14 +72,14 @@ impl fmt::Display for SendError {
 
 impl Client {
     /// With the system's resolver. `allowed` are networks where every endpoint may be, also over http.
-    pub fn new(allowed: &[IpNet]) -> Self {
-        Self::with_resolvers(allowed, [DefaultResolver::default(), DefaultResolver::default()])
+    pub fn new(allowed: &[IpNet], roots: &TrustedRoots) -> Self {
+        Self::with_resolvers(allowed, roots, [DefaultResolver::default(), DefaultResolver::default()])
     }
 
-    fn with_resolvers<R: Resolver>(allowed: &[IpNet], [public, anywhere]: [R; 2]) -> Self {
+    fn with_resolvers<R: Resolver>(allowed: &[IpNet], roots: &TrustedRoots, [public, anywhere]: [R; 2]) -> Self {
         let agent = |resolver, reach| {
             let guard = Guard::new(resolver, reach, allowed.to_vec());
-            Agent::with_parts(config(), DefaultConnector::default(), guard)
+            Agent::with_parts(config(roots), DefaultConnector::default(), guard)
         };
         Self { public: agent(public, Reach::Public), anywhere: agent(anywhere, Reach::Anywhere) }
     }
@@ -90,7 +115,11 @@ const ANSWER_BYTES_READ: u64 = 16 * 1024;
 /// Connections that are kept open between requests.
 const IDLE_CONNECTIONS_MAX: usize = 16;
 
-fn config() -> Config {
+fn config(roots: &TrustedRoots) -> Config {
+    let roots = match roots {
+        TrustedRoots::Mozilla => RootCerts::WebPki,
+        TrustedRoots::These(certificates) => RootCerts::Specific(Arc::clone(certificates)),
+    };
     Config::builder()
         .timeout_global(Some(Duration::from_millis(limits::WEBHOOK_ANSWER_MS)))
         .http_status_as_error(false)
@@ -99,6 +128,7 @@ fn config() -> Config {
         .max_redirects_will_error(false)
         // Addresses are ours to check: no proxy of the environment resolves names instead.
         .proxy(None)
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
         .max_idle_connections(IDLE_CONNECTIONS_MAX)
         .max_idle_connections_per_host(1)
         .max_idle_age(Duration::from_secs(15))

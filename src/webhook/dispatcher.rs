@@ -107,19 +107,15 @@ impl Dispatcher {
     pub(super) fn run(mut self) {
         loop {
             self.give();
-            match self.receive() {
-                Some(Message::Stop) => break,
-                Some(message) => self.handle(message),
-                None => {}
-            }
-            while let Ok(message) = self.inbox.try_recv() {
-                match message {
-                    Message::Stop => return self.stop(),
-                    message => self.handle(message),
+            let mut next = self.receive();
+            while let Some(message) = next {
+                if matches!(message, Message::Stop) {
+                    return self.stop();
                 }
+                self.handle(message);
+                next = self.inbox.try_recv().ok();
             }
         }
-        self.stop();
     }
 
     /// Waits a moment for requests under way: what is not heard of is made again after the next start.
@@ -261,7 +257,7 @@ impl Dispatcher {
         }
     }
 
-    fn note_fate(&mut self, fate: Fate, now: Moment, reason: &str) {
+    fn note_fate(&self, fate: Fate, now: Moment, reason: &str) {
         match fate {
             Fate::Done(delivery) => self.note(Change::Done(delivery)),
             Fate::Again(Delivery { number, attempts, next_at_ms, .. }) => {
@@ -272,7 +268,7 @@ impl Dispatcher {
         }
     }
 
-    fn give_up(&mut self, delivery: Delivery, now: Moment, reason: &str) {
+    fn give_up(&self, delivery: Delivery, now: Moment, reason: &str) {
         self.shared.counts.add(Count::GivenUp, 1);
         let failed = FailedDelivery {
             app: delivery.app.0,

@@ -26,7 +26,7 @@ use crate::limits;
 use crate::protocol::webhook::WebhookEvent;
 use crate::store::StoreError;
 use crate::store::queue::Queue;
-use client::Client;
+use client::{Client, TrustedRoots};
 use dispatcher::{Dispatcher, Message};
 use recorder::{Channels, Recorder};
 
@@ -48,6 +48,8 @@ pub struct WebhookOptions {
     pub retry_ms: u64,
     /// Networks where every endpoint may be, also over http (threat T19).
     pub allowed: Vec<IpNet>,
+    /// Whose certificates are believed.
+    pub roots: TrustedRoots,
 }
 
 impl Default for WebhookOptions {
@@ -57,6 +59,7 @@ impl Default for WebhookOptions {
             queue_max: limits::WEBHOOK_DELIVERIES_PER_APP_MAX,
             retry_ms: limits::WEBHOOK_RETRY_MS,
             allowed: Vec::new(),
+            roots: TrustedRoots::default(),
         }
     }
 }
@@ -116,7 +119,7 @@ impl Webhooks {
         if !found.is_empty() {
             tracing::info!(deliveries = found.len(), "taking up webhooks that waited at the last end");
         }
-        let client = Client::new(&options.allowed);
+        let client = Client::new(&options.allowed, &options.roots);
         let (intake, events) = Intake::new();
         let shared = Arc::new(Shared {
             options,
@@ -269,4 +272,35 @@ pub enum WebhookError {
     /// No thread.
     #[error("cannot start a thread for webhooks: {0}")]
     Thread(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::AppSerial;
+    use crate::protocol::webhook::Happened;
+
+    fn event(channel_bytes: usize) -> WebhookEvent {
+        let channel = "x".repeat(channel_bytes).into();
+        WebhookEvent { app: AppSerial(1), channel, unix_ms: 1, what: Happened::ChannelVacated }
+    }
+
+    /// P-HOOK-6: what shards leave is bounded in events and in bytes; what is taken out makes room.
+    #[test]
+    fn the_intake_is_bounded() {
+        let (intake, inbox) = Intake::new();
+        for _ in 0..limits::WEBHOOK_INTAKE_EVENTS {
+            assert!(intake.push(event(1)));
+        }
+        assert!(!intake.push(event(1)));
+        intake.forget(inbox.recv().expect("an event").bytes());
+        assert!(intake.push(event(1)) && !intake.push(event(1)));
+
+        let (intake, inbox) = Intake::new();
+        let half = limits::WEBHOOK_INTAKE_BYTES / 2 - event(0).bytes();
+        assert!(intake.push(event(half)) && intake.push(event(half)) && !intake.push(event(1)));
+        assert_eq!(inbox.try_iter().map(|event| intake.forget(event.bytes())).count(), 2);
+        let left = [&intake.waiting, &intake.waiting_bytes].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(left, [0, 0]);
+    }
 }

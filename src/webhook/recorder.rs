@@ -262,3 +262,54 @@ impl Usage {
 fn cost(delivery: &Delivery) -> u64 {
     u64::from(delivery.body_bytes) + limits::WEBHOOK_DELIVERY_BYTES
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(app: u32, body_bytes: u32) -> Delivery {
+        Delivery {
+            number: 1,
+            app: AppSerial(app),
+            endpoint: "wh_1".into(),
+            lane: 1,
+            created_ms: 1,
+            attempts: 0,
+            next_at_ms: 0,
+            body_bytes,
+        }
+    }
+
+    /// P-HOOK-6: what waits is bounded per app in number and in bytes, and so is what all apps have together; what ends
+    /// makes room.
+    #[test]
+    fn the_bounds_of_the_queue() {
+        let mut usage = Usage::new(2);
+        assert!(usage.has_room(&delivery(1, 10)));
+        usage.add(&delivery(1, 10));
+        usage.add(&delivery(1, 10));
+        assert!(!usage.has_room(&delivery(1, 10)) && usage.has_room(&delivery(2, 10)));
+        usage.remove(&delivery(1, 10));
+        assert!(usage.has_room(&delivery(1, 10)));
+        usage.remove(&delivery(1, 10));
+        assert!(usage.apps.is_empty());
+        assert_eq!((usage.deliveries, usage.bytes), (0, 0));
+
+        let mut usage = Usage::new(u32::MAX);
+        let mib = delivery(1, (1 << 20) - limits::WEBHOOK_DELIVERY_BYTES as u32);
+        for _ in 0..limits::WEBHOOK_BYTES_PER_APP_MAX >> 20 {
+            assert!(usage.has_room(&mib));
+            usage.add(&mib);
+        }
+        assert!(!usage.has_room(&delivery(1, 0)) && usage.has_room(&delivery(2, 0)));
+        for app in 2..=limits::WEBHOOK_BYTES_MAX / limits::WEBHOOK_BYTES_PER_APP_MAX {
+            let mib = Delivery { app: AppSerial(app as u32), ..mib.clone() };
+            (0..limits::WEBHOOK_BYTES_PER_APP_MAX >> 20).for_each(|_| usage.add(&mib));
+        }
+        assert!(!usage.has_room(&delivery(99, 0)), "all of them together");
+
+        let mut usage = Usage::new(u32::MAX);
+        (0..limits::WEBHOOK_DELIVERIES_MAX).for_each(|number| usage.add(&delivery(number, 0)));
+        assert!(!usage.has_room(&delivery(u32::MAX, 0)));
+    }
+}

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::common::receiver::{Received, Receiver, Reply};
 use crate::common::rig::{drivers, on_fresh_servers, on_fresh_servers_at_once};
-use crate::common::server::{Driver, ServerOptions, TestServer};
+use crate::common::server::{Driver, RunningProcess, ServerOptions, TestServer, data_directory};
 use crate::common::sign::{App, hmac_hex};
 use crate::common::socket::Socket;
+use crate::common::tools::say_skipped;
 use crate::common::{cli, http};
 use crate::common::{eventually, eventually_within, unique};
 
@@ -534,4 +535,85 @@ fn endpoints_over_http() {
             assert!(full.text().contains("20 webhooks"), "{}", full.text());
         },
     );
+}
+
+/// P-HOOK-9: https: the certificate is checked, against the roots of `webhook_ca` where it is set; a name that is not in
+/// it, and a root that is not there, are refused before anything is sent.
+#[test]
+fn certificates_are_checked() {
+    let directory = data_directory();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let openssl = |arguments: &str| {
+        let arguments: Vec<String> =
+            arguments.split(' ').map(|word| word.replace("DIR", directory.path().to_str().unwrap())).collect();
+        let output = std::process::Command::new("openssl").args(&arguments).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    std::fs::write(file("leaf.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    let made = openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=ca -keyout DIR/ca.key -out DIR/ca.pem",
+    ) && openssl(
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=leaf -keyout DIR/leaf.key -out DIR/leaf.csr",
+    ) && openssl(
+        "x509 -req -in DIR/leaf.csr -CA DIR/ca.pem -CAkey DIR/ca.key -CAcreateserial -days 2 -extfile DIR/leaf.ext -out DIR/leaf.pem",
+    );
+    if !made {
+        return say_skipped("openssl is not available: https of webhooks is not tested");
+    }
+    let mut endpoint = RunningProcess::spawn(python_https(&file("leaf.pem"), &file("leaf.key")));
+    let Some(port) = endpoint.line(Duration::from_secs(10)) else {
+        return say_skipped(&format!("no https server could be started: {}", endpoint.log()));
+    };
+    cli::create_app(directory.path(), &[]);
+    let data = directory.path().to_str().unwrap();
+    let app = cli::run_json(&["app", "list", "--data", data, "--json"])[0]["id"].as_str().unwrap().to_owned();
+    let test = |host: &str, more: &str| {
+        let url = format!("https://{host}:{port}/");
+        let made = cli::run_json(&[
+            "webhook",
+            "add",
+            "--app",
+            &app,
+            "--url",
+            &url,
+            "--allow-private",
+            "--data",
+            data,
+            "--json",
+        ]);
+        std::fs::write(file("relay.toml"), format!("data = {data:?}\n{more}")).unwrap();
+        let output = cli::run(&["webhook", "test", made["id"].as_str().unwrap(), "--config", &file("relay.toml")]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let ca = format!("webhook_ca = {:?}\n", file("ca.pem"));
+    assert_eq!(test("127.0.0.1", &ca), (Some(0), String::new()));
+    for (host, more) in [("127.0.0.1", ""), ("localhost", &*ca)] {
+        let (code, told) = test(host, more);
+        assert!(code == Some(1) && told.contains("certificate"), "{host}: {told}");
+    }
+    let missing = format!("webhook_ca = {:?}\n", file("leaf.ext"));
+    let (code, told) = test("127.0.0.1", &missing);
+    assert!(code == Some(2) && told.contains("webhook_ca takes a readable file"), "{told}");
+}
+
+/// An https server that answers 200 to every POST and prints its port.
+fn python_https(certificate: &str, key: &str) -> std::process::Command {
+    let program = "
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers['Content-Length']))
+        self.send_response(200)
+        self.send_header('Content-Length', '0')
+        self.end_headers()
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+";
+    let mut command = cli::command("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "python3", "-c", program, certificate, key]);
+    command
 }

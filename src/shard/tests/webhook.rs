@@ -1,6 +1,7 @@
 //! Webhooks: what the owner tells, in which order, and what it does not tell.
 
 use super::*;
+use crate::api::refusal::Refusal;
 use crate::app::Secret;
 use crate::app::webhook::{
     Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
@@ -222,4 +223,51 @@ fn a_drain_tells_at_once() {
     left.retain(|event| event.starts_with("channel_vacated"));
     left.sort();
     assert_eq!(left, ["channel_vacated a", "channel_vacated b"]);
+}
+
+/// R-HOOK-8: a change of the store is answered when it has ended, in the order of the requests, also to nobody; beyond
+/// the bound 503, and room again afterwards.
+#[test]
+fn changes_are_bounded_and_answered() {
+    let mut process = Process::new(2);
+    let add = request("POST", "/apps/1/webhooks", r#"{"url":"https://example.com/"}"#);
+    let connections: Vec<ConnectionKey> = (0..limits::STORE_CHANGES_PER_SHARD_MAX).map(|_| process.accept(1)).collect();
+    for connection in &connections {
+        process.receive(1, *connection, add.as_bytes());
+        assert_eq!(process.take(1, *connection), "");
+    }
+    let further = process.accept(1);
+    let answer = process.ask(1, further, "DELETE", "/apps/1/webhooks/wh_9", "");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1"), "{answer}");
+    let elsewhere = process.accept(0);
+    assert_eq!(process.ask(0, elsewhere, "DELETE", "/apps/1/webhooks/wh_9", ""), "", "another shard has its own bound");
+
+    process.feed(1, Input::Closed { connection: connections[1] });
+    let changes = std::mem::take(&mut process.changes);
+    assert_eq!(changes.len(), limits::STORE_CHANGES_PER_SHARD_MAX + 1);
+    let endpoint = webhooks(WebhookKinds::all()).endpoints()[0].clone();
+    for (number, change) in changes.iter().enumerate() {
+        assert_eq!(&*change.app, "1");
+        let changed = match (&change.what, number) {
+            (ChangeKind::AddWebhook(_), 0) => Changed::Refused(Refusal::bad_request("no")),
+            (ChangeKind::AddWebhook(new), _) => {
+                assert_eq!(new.url, "https://example.com/");
+                Changed::Added(Box::new(endpoint.clone()))
+            }
+            (ChangeKind::RemoveWebhook(id), _) => {
+                assert_eq!(&**id, "wh_9");
+                Changed::Removed
+            }
+        };
+        let from = change.id.shard;
+        process.feed(usize::from(from), Input::Mail { from, mail: Mail::changed(change.id, changed) });
+    }
+    let refused = process.take(1, connections[0]);
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.ends_with("no\n"), "{refused}");
+    let made = json_of(&process.take(1, connections[2]), 201);
+    assert_eq!((made["id"].as_str(), made["secret"].as_str()), (Some("wh_1"), Some("s")));
+    assert!(process.take(0, elsewhere).starts_with("HTTP/1.1 204 "));
+    let refused = process.ask(1, further, "POST", "/apps/1/webhooks", "{}");
+    assert!(refused.starts_with("HTTP/1.1 400 "), "there is room, but no url: {refused}");
+    process.finish();
 }

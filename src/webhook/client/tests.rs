@@ -153,7 +153,7 @@ fn signatures_of_both_formats() {
 #[test]
 fn no_form_of_an_internal_address_is_reached() {
     let server = Server::ok(INSIDE);
-    let client = Client::new(&outside());
+    let client = Client::new(&outside(), &TrustedRoots::Mozilla);
     for host in [
         "127.0.0.1",
         "127.1",
@@ -185,7 +185,7 @@ fn rebinding_reaches_nothing() {
     let outside_server = TcpListener::bind((OUTSIDE, inside.address.port()));
     assert!(outside_server.is_ok(), "the port is free on the other address");
     let answers = Answers::new(&[&["127.0.0.2"], &["127.0.0.1"], &["127.0.0.2", "127.0.0.1"], &["::ffff:127.0.0.1"]]);
-    let client = Client::with_resolvers(&outside(), answers);
+    let client = Client::with_resolvers(&outside(), &TrustedRoots::Mozilla, answers);
     let served = thread::spawn(move || {
         let (mut stream, _) = outside_server.expect("it is bound").accept().expect("a connection");
         let mut request = [0; 4096];
@@ -209,7 +209,7 @@ fn redirects_are_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let answer = format!("HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
         let outside_server = Server::start(OUTSIDE, answer);
-        let client = Client::new(&outside());
+        let client = Client::new(&outside(), &TrustedRoots::Mozilla);
         for reach in [Reach::Public, Reach::Anywhere] {
             let result = send(&client, &outside_server.url(OUTSIDE), reach);
             assert!(matches!(result, Err(SendError::Status(found, _)) if found == status), "{result:?}");
@@ -222,7 +222,7 @@ fn redirects_are_not_followed() {
 #[test]
 fn kept_connections_are_not_shared_across_reach() {
     let server = Server::ok(INSIDE);
-    let client = Client::new(&[]);
+    let client = Client::new(&[], &TrustedRoots::Mozilla);
     for _ in 0..3 {
         assert_eq!(send(&client, &server.url(INSIDE), Reach::Anywhere), Ok(200));
     }
@@ -235,7 +235,7 @@ fn kept_connections_are_not_shared_across_reach() {
 /// lines; an answer that never ends costs its bound.
 #[test]
 fn answers_are_judged_and_cut() {
-    let client = Client::new(&[]);
+    let client = Client::new(&[], &TrustedRoots::Mozilla);
     let answer = |status: u16, body: &str| {
         let answer = format!("HTTP/1.1 {status} Some\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let server = Server::start(INSIDE, answer);
@@ -267,4 +267,13 @@ fn http_needs_leave() {
     assert!(check("http", "127.0.0.2", Reach::Public) && check("http", "::ffff:127.0.0.2", Reach::Public));
     assert!(!check("https", "127.0.0.3", Reach::Public) && !check("https", "fe80::1", Reach::Public));
     assert!(check("http", "10.0.0.1", Reach::Anywhere) && check("http", "1.1.1.1", Reach::Anywhere));
+}
+
+/// P-HOOK-9: a file of roots is read whole; one without a certificate, or with a broken one, is none.
+#[test]
+fn roots_are_read_from_pem() {
+    assert!(TrustedRoots::from_pem(b"").is_none());
+    assert!(TrustedRoots::from_pem(b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").is_none());
+    let pem = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".repeat(2);
+    assert!(matches!(TrustedRoots::from_pem(&pem), Some(TrustedRoots::These(roots)) if roots.len() == 2));
 }
