@@ -1,7 +1,7 @@
 //! Requests that change the store (R-HOOK-8): the store is not the shard's, so a change is an output, and its answer
 //! comes as mail when it is on disk. The shard goes on meanwhile.
 
-use super::gather::Gather;
+use super::gather::{Gather, Gathered};
 use super::mail::{Body, PendingId};
 use super::request::{JSON, Response};
 use super::{Mail, Output, Shard, ShardIndex};
@@ -76,7 +76,7 @@ impl Shard {
             return Err(Refusal::unavailable("Too many changes are under way: try again.", 1));
         }
         self.changes_under_way += 1;
-        let request = self.start_gather(slot, request, dialect, None);
+        let request = self.start_gather(slot, request, dialect, Gathered::Nothing);
         let id = ChangeId { shard: self.config.index, request };
         self.outputs.push_back(Output::Change(Change { id, app: app.id.clone(), what }));
         Ok(())

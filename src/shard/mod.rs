@@ -35,6 +35,7 @@ mod publish;
 mod quota;
 mod receive;
 mod request;
+mod roster;
 mod subscribe;
 mod sweep;
 mod webhook;
@@ -64,6 +65,7 @@ pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
 use owner::OwnedChannel;
 use publish::PendingPublish;
+use roster::Rosters;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
 use webhook::Departures;
@@ -303,6 +305,8 @@ pub struct Shard {
     owned_by_name: HashTable<u32>,
     /// Events kept for cache channels that this shard owns.
     caches: Caches,
+    /// What presence channels that this shard owns have yet to tell.
+    rosters: Rosters,
     /// Large channels that are not told their count before a time, in the order of these times.
     counts_due: VecDeque<(u64, ChannelKey)>,
     /// What webhooks are told later, or not at all.
@@ -365,6 +369,7 @@ impl Shard {
             owned: Slab::new(),
             owned_by_name: HashTable::new(),
             caches: Caches::default(),
+            rosters: Rosters::default(),
             counts_due: VecDeque::new(),
             departures: Departures::default(),
             pending: Slab::new(),
@@ -408,8 +413,12 @@ impl Shard {
         self.handle_own_mail();
     }
 
-    /// Takes an output.
+    /// Takes an output. When there is none left of the inputs so far, what presence channels have to tell comes about.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.has_rosters_to_tell() {
+            self.tell_rosters();
+            self.handle_own_mail();
+        }
         self.outputs.pop_front()
     }
 

@@ -75,9 +75,9 @@ impl Shard {
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
         let rest = (self.sends_left == 0).then_some(self.now.monotonic_ms);
         let count = self.counts_due.front().map(|(at, _)| *at);
-        let departure = self.departures.due_ms();
-        let due = [deadline, sweep, drain, rest, self.next_page_ms(), self.caches.due_ms(), count, departure];
-        due.into_iter().flatten().min()
+        let others = [self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms(), self.departures.due_ms()];
+        let due = [deadline, sweep, drain, rest, count].into_iter().chain(others);
+        due.flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
@@ -106,6 +106,7 @@ impl Shard {
         self.make_pages();
         self.expire_cached();
         self.tell_counts_due();
+        self.retry_joiners();
         self.tell_departures_due();
         self.continue_drain();
     }
