@@ -315,6 +315,8 @@ fn ten_thousand_events_and_a_receiver_that_fails_every_third() {
     );
     assert!(delays[19] < Duration::from_secs(3), "{delays:?}");
     assert!(dead.count() > 0);
+    let timed_out = || server.log().contains("timeout").then_some(());
+    eventually_within("P-HOOK-7: no answer within 10 s is a failure", Duration::from_secs(15), timed_out);
 }
 
 /// P-HOOK-9: endpoints come, are turned off and go while the server runs, each within 2 s; what waits for one that is gone is
