@@ -14,4 +14,5 @@ mod literal;
 pub mod query;
 pub mod refusal;
 pub mod route;
+pub mod terminate;
 pub mod webhooks;
