@@ -27,6 +27,7 @@ fn app() -> App {
         enabled: true,
         keys: vec![AppKey::new(KEY, SECRET)],
         settings: AppSettings::default(),
+        webhooks: Default::default(),
     }
 }
 

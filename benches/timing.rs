@@ -37,6 +37,7 @@ fn signature() -> Vec<(bool, f64)> {
         enabled: true,
         keys: vec![AppKey::new(KEY, SECRET)],
         settings: AppSettings::default(),
+        webhooks: Default::default(),
     };
     // A channel whose signature begins and ends with a decimal digit, which stays a digit with its lowest bit flipped.
     let (channel, auth) = (0..)

@@ -12,6 +12,10 @@ use ring::hmac;
 
 use crate::limits::{CACHE_BYTES_MAX, EVENT_DATA_BYTES_MAX, PRESENCE_MEMBERS_MAX};
 
+pub mod webhook;
+
+use webhook::{WebhookKind, Webhooks};
+
 /// Number of an app in its store: given once, never used again, also after the app was deleted.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AppSerial(pub u32);
@@ -43,6 +47,16 @@ impl Secret {
     /// The secret itself, for signing and for the one time that it is shown.
     pub fn expose(&self) -> &str {
         &self.text
+    }
+
+    /// The HMAC-SHA256 of bytes under it.
+    pub fn sign(&self, bytes: &[u8]) -> hmac::Tag {
+        hmac::sign(&self.hmac, bytes)
+    }
+
+    /// True when `tag` is the HMAC-SHA256 of bytes under it; compared in constant time.
+    pub fn verifies(&self, bytes: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&self.hmac, bytes, tag).is_ok()
     }
 
     /// Compares in constant time.
@@ -134,12 +148,19 @@ pub struct App {
     pub keys: Vec<AppKey>,
     /// Its settings.
     pub settings: AppSettings,
+    /// Where its events are told.
+    pub webhooks: Webhooks,
 }
 
 impl App {
     /// The active key pair with this public key, and its index in `keys`.
     pub fn active_key(&self, key: &[u8]) -> Option<(usize, &AppKey)> {
         self.keys.iter().enumerate().find(|(_, pair)| pair.key.as_bytes() == key)
+    }
+
+    /// True when an endpoint is to be told of this; a disabled app tells nothing.
+    pub fn wants(&self, kind: WebhookKind) -> bool {
+        self.enabled && self.webhooks.wanted().contains(kind)
     }
 }
 
@@ -411,6 +432,7 @@ mod tests {
             enabled: true,
             keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
             settings: AppSettings::default(),
+            webhooks: Default::default(),
         }
     }
 

@@ -35,14 +35,18 @@ pub mod driver;
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod store;
 
-// Floor 7: what an operator may set.
+// Floor 7: outgoing requests.
+#[allow(clippy::disallowed_methods, reason = "effects live here")]
+pub mod webhook;
+
+// Floor 8: what an operator may set.
 #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
 pub mod config;
 
-// Floor 8: assembly.
+// Floor 9: assembly.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod server;
 
-// Floor 9: the command line.
+// Floor 10: the command line.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod cli;

@@ -72,6 +72,63 @@ pub const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a cached event costs of that beyond its frame and the name of its channel, in bytes.
 pub const CACHED_EVENT_BYTES: usize = 320;
 
+/// `channel_vacated` and `member_removed` webhooks wait this long for a return, in ms (P-HOOK-8).
+pub const WEBHOOK_DEPARTURE_MS: u64 = 3_000;
+/// Departures that may wait so on one shard; beyond it the oldest is told early.
+pub const WEBHOOK_DEPARTURES_MAX: usize = 64 * 1024;
+/// A `cache_miss` webhook is sent at most once in this time for a channel with subscribers, in ms (P-CACHE-2).
+pub const WEBHOOK_MISS_INTERVAL_MS: u64 = 1_000;
+
+/// Changes of the store that the callers of one shard may have under way; beyond it 503.
+pub const STORE_CHANGES_PER_SHARD_MAX: usize = 64;
+
+/// Webhook endpoints of one app.
+pub const WEBHOOKS_PER_APP_MAX: usize = 20;
+/// Events for webhooks that may wait to be recorded; beyond it they are dropped and counted.
+pub const WEBHOOK_INTAKE_EVENTS: usize = 64 * 1024;
+/// The same in bytes.
+pub const WEBHOOK_INTAKE_BYTES: usize = 32 * 1024 * 1024;
+/// Events of one request (P-HOOK-6).
+pub const WEBHOOK_BATCH_EVENTS_MAX: usize = 100;
+/// Bytes of events in one request; a single event may be larger.
+pub const WEBHOOK_BATCH_BYTES_MAX: usize = 256 * 1024;
+/// How long a request waits for further events, in ms (P-HOOK-6).
+pub const WEBHOOK_BATCH_MS: u64 = 50;
+/// Deliveries of one app that may wait by default; beyond it events are dropped and counted.
+pub const WEBHOOK_DELIVERIES_PER_APP_MAX: u32 = 100_000;
+/// Their bodies, in bytes.
+pub const WEBHOOK_BYTES_PER_APP_MAX: u64 = 64 * 1024 * 1024;
+/// Deliveries of all apps that may wait.
+pub const WEBHOOK_DELIVERIES_MAX: u32 = 400_000;
+/// Their bodies, in bytes: with LMDB's own needs this fits into its map.
+pub const WEBHOOK_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// What a delivery costs of these beyond its body, in bytes.
+pub const WEBHOOK_DELIVERY_BYTES: u64 = 128;
+/// Deliveries that were given up and are listed.
+pub const WEBHOOK_FAILED_MAX: u64 = 1_000;
+/// Endpoints that are spoken to at the same time, by default.
+pub const WEBHOOK_THREADS: u16 = 8;
+/// An endpoint that takes this long for its answer counts as slow, in ms; slow ones share half of the threads.
+pub const WEBHOOK_SLOW_MS: u64 = 1_000;
+/// An endpoint must answer within this, in ms (P-HOOK-7, R-HOOK-4).
+pub const WEBHOOK_ANSWER_MS: u64 = 10_000;
+/// Time before a delivery is tried again, in ms; the further ones are multiples of it (P-HOOK-7, R-HOOK-4).
+pub const WEBHOOK_RETRY_MS: u64 = 1_000;
+/// A delivery in Pusher's format is given up this long after its making, in ms (P-HOOK-7).
+pub const WEBHOOK_PUSHER_WINDOW_MS: u64 = 300_000;
+/// One in Relay's format that was never sent, since others before it failed, is given up after this, in ms.
+pub const WEBHOOK_RELAY_WINDOW_MS: u64 = 420_000;
+/// Deliveries that are done are written at most once per this while nothing new is, in ms.
+pub const WEBHOOK_COMMIT_MS: u64 = 100;
+/// A queue that cannot be written is tried again after this, in ms.
+pub const WEBHOOK_COMMIT_AGAIN_MS: u64 = 1_000;
+/// Requests under way at the end of the process are waited for so long, in ms; then they are made again after the start.
+pub const WEBHOOK_STOP_MS: u64 = 1_000;
+/// What is kept of an endpoint's answer, in bytes.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 200;
+/// Longest URL of a webhook endpoint.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2 * 1024;
+
 /// Deepest nesting of JSON that any parser is given (threat T10).
 pub const JSON_DEPTH_MAX: usize = 32;
 

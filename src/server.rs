@@ -24,9 +24,11 @@ use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::{self, DriverKind, ShardSetup, uring};
 use crate::limits::{DRAIN_OVERTIME_MS, MAILBOX_SLOTS};
-use crate::shard::{Listener, Mail, Shard, ShardConfig, ShardIndex};
+use crate::shard::{ChangeId, Listener, Mail, Shard, ShardConfig, ShardIndex};
 use crate::store::keeper::Keeper;
-use crate::store::{Store, StoreError};
+use crate::store::queue::Queue;
+use crate::store::{Missing, Store, StoreError};
+use crate::webhook::{WebhookError, WebhookHandle, WebhookOptions, Webhooks};
 
 /// A port that another socket holds is tried again for this long.
 const BIND_WITHIN: Duration = Duration::from_secs(2);
@@ -60,6 +62,9 @@ pub enum ServeError {
     /// The first snapshot of apps could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Webhooks could not start.
+    #[error(transparent)]
+    Webhooks(#[from] WebhookError),
     /// Too few descriptors for anybody to connect.
     #[error(
         "{limit} descriptors are too few for {shards} shards; raise the limit (ulimit -n, LimitNOFILE=) or run fewer shards"
@@ -169,16 +174,20 @@ pub fn run(
     let started = events.clone();
     let report = Box::new(move || drop(started.send(Event::ShardStarted)));
     let control = Arc::new(Control::with_started(Arc::clone(&mailboxes), report));
+    let (clock, directory) = (Clock::start(), Arc::new(store.directory()?));
+    let queue = Queue::open(&config.data, Missing::Create)?;
+    let webhooks = Webhooks::start(queue, Arc::clone(&directory), clock, config.webhooks.clone())?;
     let shared = Shared {
         kind,
         capacity,
         zero_copy_bytes_min: zero_copy_bytes_min(config, kind),
         boot_secret: boot_secret()?,
-        directory: Arc::new(store.directory()?),
-        keeper: Arc::new(keeper(store, &control)?),
+        directory,
+        keeper: Arc::new(keeper(store, &control, &mailboxes, webhooks.handle(), &config.webhooks)?),
+        webhooks: webhooks.handle(),
         mailboxes,
         control: Arc::clone(&control),
-        clock: Clock::start(),
+        clock,
         events,
     };
     // Shard 0 serves health and metrics beside its share of the public port.
@@ -199,6 +208,8 @@ pub fn run(
     for thread in threads {
         thread.join().expect("a panic on it would have ended the process");
     }
+    // What the shards told last is recorded before the process ends.
+    drop(webhooks);
     drop(signals);
     ended
 }
@@ -211,6 +222,7 @@ struct Shared {
     boot_secret: [u8; 16],
     directory: Arc<crate::app::Directory>,
     keeper: Arc<Keeper>,
+    webhooks: WebhookHandle,
     mailboxes: Arc<[Mailbox<Mail>]>,
     control: Arc<Control>,
     clock: Clock,
@@ -234,7 +246,8 @@ impl Shared {
         index: ShardIndex,
         listeners: Vec<BoundListener>,
     ) -> Result<JoinHandle<()>, ServeError> {
-        let keeper = Arc::clone(&self.keeper);
+        let (keeper, changes) = (Arc::clone(&self.keeper), Arc::clone(&self.keeper));
+        let webhooks = self.webhooks.clone();
         let setup = ShardSetup {
             index,
             listeners,
@@ -245,6 +258,8 @@ impl Shared {
             refusal_slots: self.capacity.refusal_slots,
             zero_copy_bytes_min: self.zero_copy_bytes_min,
             token_used: Box::new(move |token, at| keeper.token_used(token, at.unix_ms)),
+            webhook: Box::new(move |event| webhooks.accept(event)),
+            change: Box::new(move |change| changes.change(change)),
         };
         let shard = ShardConfig {
             index,
@@ -383,10 +398,35 @@ fn mailboxes(shards: u16) -> Result<Arc<[Mailbox<Mail>]>, ServeError> {
     mailboxes.map(Arc::from).map_err(|error| start("make an eventfd", error))
 }
 
-fn keeper(store: Store, control: &Arc<Control>) -> Result<Keeper, ServeError> {
-    let control = Arc::clone(control);
-    let on_change = Box::new(move |directory| control.publish_directory(directory));
-    Keeper::spawn(store, on_change).map_err(|error| start("start a thread", error))
+fn keeper(
+    store: Store,
+    control: &Arc<Control>,
+    mailboxes: &Arc<[Mailbox<Mail>]>,
+    webhooks: WebhookHandle,
+    options: &WebhookOptions,
+) -> Result<Keeper, ServeError> {
+    let (control, mailboxes) = (Arc::clone(control), Arc::clone(mailboxes));
+    // Webhooks first: an endpoint that a shard knows is known to whoever makes deliveries of its events.
+    let on_change = Box::new(move |directory: Arc<_>| {
+        webhooks.handle_directory(Arc::clone(&directory));
+        control.publish_directory(directory);
+    });
+    let on_changed = Box::new(move |id: ChangeId, changed| deliver(&mailboxes, id, Mail::changed(id, changed)));
+    let keeper = Keeper::spawn_changing(store, on_change, on_changed, options.allowed.clone());
+    keeper.map_err(|error| start("start a thread", error))
+}
+
+/// Puts the keeper's answer into the mailbox of the shard that asked. A shard that takes no mail for that long has ended,
+/// and nobody waits for the answer.
+fn deliver(mailboxes: &[Mailbox<Mail>], id: ChangeId, mut mail: Mail) {
+    let mailbox = &mailboxes[usize::from(id.shard)];
+    for _ in 0..1_000 {
+        match mailbox.push(id.shard, mail) {
+            Ok(()) => return mailbox.wake(),
+            Err(refused) => mail = refused,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn boot_secret() -> Result<[u8; 16], ServeError> {

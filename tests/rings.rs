@@ -133,6 +133,8 @@ fn one_process_holds_more_connections_than_files() {
         refusal_slots: 16,
         zero_copy_bytes_min: None,
         token_used: Box::new(|_, _| {}),
+        webhook: Box::new(|_| {}),
+        change: Box::new(|_| {}),
     };
     let mut core = Echo { open: Arc::clone(&open), ..Echo::default() };
     let server = std::thread::spawn(move || {

@@ -9,10 +9,12 @@ mod common;
 
 use std::time::Duration;
 
+use common::cli;
 use common::rig::{on_fresh_servers, on_fresh_servers_at_once};
 use common::server::{Driver, ServerOptions, TestServer};
+use common::socket::Socket;
 use common::tools::{Script, node_project, python};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn options(driver: Driver) -> ServerOptions {
     ServerOptions::new(driver).shards(2)
@@ -115,4 +117,40 @@ fn packages_are_the_pinned_ones() {
         let installed: Value = serde_json::from_str(&installed).unwrap();
         assert_eq!(&installed["version"], version, "{name}");
     }
+}
+
+/// P-SDK-24, P-HOOK-1 to P-HOOK-3, R-HOOK-1: what Relay sends is valid to the webhook helpers of the Node and the Python SDK, and a
+/// byte more is not; events come in the order in which they happened.
+#[test]
+fn webhook_helpers_of_the_sdks() {
+    on_fresh_servers_at_once(options, |server| {
+        let interpreter = python();
+        let scripts = [Script::node("webhooks.mjs"), Script::python(&interpreter, "webhooks.py")];
+        let mut receivers = scripts.map(|script| script.app(&server, server.app()).start());
+        for receiver in &mut receivers {
+            let url = format!("http://127.0.0.1:{}/", receiver.line_after("port "));
+            cli::add_webhook(&server.data, server.app(), &["--url", &url, "--allow-private"]);
+        }
+        let server = server.restart(&[]);
+        let mut socket = Socket::open(&server, server.app());
+        socket.join("presence-sdk", r#"{"user_id":"zoë"}"#);
+        let event = json!({"event": "client-é", "channel": "presence-sdk", "data": {"text": "\"🦀\""}});
+        socket.send_json(&event);
+        let socket_id = socket.socket_id.clone();
+        socket.leave();
+        let channel = "presence-sdk";
+        let expected = [
+            json!({"name": "channel_occupied", "channel": channel}),
+            json!({"name": "member_added", "channel": channel, "user_id": "zoë"}),
+            json!({"name": "client_event", "channel": channel, "event": "client-é", "data": r#"{"text":"\"🦀\""}"#,
+                   "socket_id": socket_id, "user_id": "zoë"}),
+            json!({"name": "member_removed", "channel": channel, "user_id": "zoë"}),
+            json!({"name": "channel_vacated", "channel": channel}),
+        ];
+        for mut receiver in receivers {
+            for event in &expected {
+                assert_eq!(&serde_json::from_str::<Value>(&receiver.next_line()).unwrap(), event);
+            }
+        }
+    });
 }

@@ -29,6 +29,7 @@ mod tests {
             enabled: true,
             keys: Vec::new(),
             settings: AppSettings::default(),
+            webhooks: Default::default(),
         };
         Caller { app: Arc::new(app), credential }
     }

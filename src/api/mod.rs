@@ -15,3 +15,4 @@ pub mod query;
 pub mod refusal;
 pub mod route;
 pub mod terminate;
+pub mod webhooks;

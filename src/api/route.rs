@@ -67,6 +67,12 @@ pub enum Endpoint<'a> {
     Connections,
     /// `POST /users/{uid}/terminate_connections` (P-HTTP-6, P-HTTP-10).
     TerminateConnections(Cow<'a, str>),
+    /// `GET, POST /webhooks` (R-HOOK-8).
+    Webhooks,
+    /// `DELETE /webhooks/{id}` (R-HOOK-8).
+    Webhook(Cow<'a, str>),
+    /// `POST /webhooks/verify` (R-HOOK-7).
+    VerifyWebhook,
 }
 
 impl<'a> Endpoint<'a> {
@@ -84,6 +90,12 @@ impl<'a> Endpoint<'a> {
             ("batch_events", None, None) => Some(Self::BatchEvents),
             ("channels", None, None) => Some(Self::Channels),
             ("connections", None, None) => Some(Self::Connections),
+            ("webhooks", None, None) => Some(Self::Webhooks),
+            ("webhooks", Some(id), None) => match id? {
+                id if id == "verify" => Some(Self::VerifyWebhook),
+                id if id.is_empty() => None,
+                id => Some(Self::Webhook(id)),
+            },
             ("channels", Some(channel), part) => {
                 let channel = channel.filter(|channel| !channel.is_empty())?;
                 match part {
@@ -104,14 +116,25 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Its method, as `Allow` names it.
-    pub fn method(&self) -> &'static str {
+    /// Its methods, as `Allow` names them.
+    pub fn methods(&self) -> &'static str {
         match self {
-            Self::Events | Self::BatchEvents | Self::ChannelEvents(_) | Self::TerminateConnections(_) => "POST",
+            Self::Events
+            | Self::BatchEvents
+            | Self::ChannelEvents(_)
+            | Self::TerminateConnections(_)
+            | Self::VerifyWebhook => "POST",
+            Self::Webhooks => "GET, POST",
+            Self::Webhook(_) => "DELETE",
             Self::Channels | Self::Channel(_) | Self::ChannelUsers(_) | Self::ChannelStats(_) | Self::Connections => {
                 "GET"
             }
         }
+    }
+
+    /// True for one of its methods.
+    pub fn takes(&self, method: &str) -> bool {
+        self.methods().split(", ").any(|taken| taken == method)
     }
 
     /// The scope that a token needs for it (R-TOKEN-6).
@@ -123,6 +146,7 @@ impl<'a> Endpoint<'a> {
             Self::ChannelUsers(_) => Scope::PresenceRead,
             Self::Connections => Scope::ConnectionsRead,
             Self::TerminateConnections(_) => Scope::ConnectionsManage,
+            Self::Webhooks | Self::Webhook(_) | Self::VerifyWebhook => Scope::WebhooksManage,
         }
     }
 }
@@ -185,8 +209,8 @@ fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
         .filter(|(app_id, _)| !app_id.is_empty())
         .and_then(|(app_id, path)| Some((app_id, Endpoint::of_path(path)?)));
     match found {
-        Some((app_id, endpoint)) if method == endpoint.method() => Route::Api { dialect, app_id, endpoint },
-        Some((_, endpoint)) => Route::MethodNotAllowed(dialect, endpoint.method()),
+        Some((app_id, endpoint)) if endpoint.takes(method) => Route::Api { dialect, app_id, endpoint },
+        Some((_, endpoint)) => Route::MethodNotAllowed(dialect, endpoint.methods()),
         None => Route::NotFound(dialect),
     }
 }
@@ -194,8 +218,8 @@ fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
 /// What the Python SDK asks without `/apps/{id}` before it.
 fn route_of_key<'a>(method: &str, path: &'a str) -> Route<'a> {
     match Endpoint::of_path(path.trim_start_matches('/')) {
-        Some(endpoint) if method == endpoint.method() => Route::ApiOfKey { endpoint },
-        Some(endpoint) => Route::MethodNotAllowed(Dialect::Pusher, endpoint.method()),
+        Some(endpoint) if endpoint.takes(method) => Route::ApiOfKey { endpoint },
+        Some(endpoint) => Route::MethodNotAllowed(Dialect::Pusher, endpoint.methods()),
         None => Route::NotFound(Dialect::Pusher),
     }
 }
@@ -312,6 +336,36 @@ mod tests {
             "users",
         ] {
             assert_eq!(route("GET", &format!("/apps/3/{rest}"), ""), Route::NotFound(Dialect::Pusher), "{rest}");
+        }
+    }
+
+    /// R-HOOK-7, R-HOOK-8, R-BASE-1: the endpoints of webhooks, with their methods and one scope.
+    #[test]
+    fn webhook_endpoints() {
+        for (base, dialect) in [("/apps/3", Dialect::Pusher), ("/api/v1/apps/3", Dialect::Relay)] {
+            for (method, rest, endpoint) in [
+                ("GET", "webhooks", Endpoint::Webhooks),
+                ("POST", "webhooks", Endpoint::Webhooks),
+                ("DELETE", "webhooks/wh_1", Endpoint::Webhook("wh_1".into())),
+                ("POST", "webhooks/verify", Endpoint::VerifyWebhook),
+            ] {
+                assert_eq!(endpoint.scope(), Scope::WebhooksManage);
+                assert_eq!(
+                    route(method, &format!("{base}/{rest}"), ""),
+                    api(dialect, "3", endpoint),
+                    "{method} {rest}"
+                );
+            }
+            for (method, rest, allow) in [
+                ("PUT", "webhooks", "GET, POST"),
+                ("GET", "webhooks/wh_1", "DELETE"),
+                ("DELETE", "webhooks/verify", "POST"),
+            ] {
+                assert_eq!(route(method, &format!("{base}/{rest}"), ""), Route::MethodNotAllowed(dialect, allow));
+            }
+            for rest in ["webhooks/", "webhooks/wh_1/x"] {
+                assert_eq!(route("DELETE", &format!("{base}/{rest}"), ""), Route::NotFound(dialect));
+            }
         }
     }
 

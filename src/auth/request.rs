@@ -163,6 +163,7 @@ mod tests {
             enabled,
             keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
             settings: AppSettings::default(),
+            webhooks: Default::default(),
         }
     }
 

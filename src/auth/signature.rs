@@ -514,6 +514,7 @@ mod tests {
             enabled: true,
             keys: vec![AppKey::new("older", "older-secret"), AppKey::new(KEY, SECRET)],
             settings: AppSettings::default(),
+            webhooks: Default::default(),
         }
     }
 

@@ -111,6 +111,7 @@ mod tests {
             enabled: true,
             keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
             settings: AppSettings::default(),
+            webhooks: Default::default(),
         }
     }
 

@@ -159,6 +159,7 @@ fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Resul
         created_at_ms: 0,
         keys: Vec::new(),
         settings: new.settings,
+        webhooks: Vec::new(),
     };
     for (name, value) in pairs(settings)? {
         setting::apply(&mut blank, name, value)?;

@@ -20,6 +20,7 @@ mod logging;
 mod serve;
 mod time;
 mod token;
+mod webhook;
 
 pub use dev::{DevApp, dev_banner};
 
@@ -46,6 +47,9 @@ enum Command {
     /// Make, list and revoke tokens, also while the server runs.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Add, list, remove and test webhook endpoints, also while the server runs.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Put load on a server and measure it: runs relay-loadgen.
     Bench(bench::BenchArguments),
     /// Print the version.
@@ -71,9 +75,14 @@ impl StoreArguments {
         if let Some(data) = &self.data {
             return Ok(Store::open(data, missing)?);
         }
-        let settings = Settings::gather(Vec::new(), self.config.clone(), std::env::vars_os())?;
+        let settings = self.settings()?;
         let data = settings.text("data").unwrap_or(DATA_DEFAULT);
         Ok(Store::open(data.as_ref(), missing)?)
+    }
+
+    /// What the file and the environment set.
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        Settings::gather(Vec::new(), self.config.clone(), std::env::vars_os())
     }
 
     /// Prints the answer in the way that was asked for.
@@ -100,6 +109,9 @@ enum CommandError {
     /// `relay doctor` found problems, which it has shown.
     #[error("{0} of the findings must be mended before this host serves as asked")]
     Unfit(usize),
+    /// An endpoint did not take the test event.
+    #[error("webhook {0}")]
+    Webhook(String),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
 }
@@ -108,9 +120,12 @@ impl CommandError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Store(StoreError::Invalid(_)) => ExitCode::from(2),
-            Self::Store(_) | Self::Serve(_) | Self::Unfit(_) | Self::Bench { .. } | Self::Output(_) => {
-                ExitCode::from(1)
-            }
+            Self::Store(_)
+            | Self::Serve(_)
+            | Self::Unfit(_)
+            | Self::Bench { .. }
+            | Self::Webhook(_)
+            | Self::Output(_) => ExitCode::from(1),
         }
     }
 }
@@ -133,6 +148,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::App(command) => app::run(command),
         Command::Token(command) => token::run(command),
+        Command::Webhook(command) => webhook::run(command),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Version => print(concat!("relay ", env!("CARGO_PKG_VERSION"), "\n")),
     };

@@ -70,6 +70,21 @@ pub(super) struct ServeArguments {
     /// Connections at once [default: what descriptors and memory allow].
     #[arg(long, value_name = "N")]
     max_connections: Option<String>,
+    /// Networks where webhooks may go beside public addresses, also over http [default: none].
+    #[arg(long, value_name = "CIDR,CIDR")]
+    webhook_allow: Option<String>,
+    /// File of certificates (PEM) that webhook endpoints are checked against, instead of Mozilla's roots.
+    #[arg(long, value_name = "FILE")]
+    webhook_ca: Option<String>,
+    /// Webhook endpoints that are spoken to at the same time [default: 8].
+    #[arg(long, value_name = "N")]
+    webhook_threads: Option<String>,
+    /// Webhook requests of one app that may wait [default: 100000].
+    #[arg(long, value_name = "N")]
+    webhook_queue: Option<String>,
+    /// Rest before a failed webhook is tried again, in ms; doubled with each failure [default: 1000].
+    #[arg(long, value_name = "MS")]
+    webhook_retry_ms: Option<String>,
     /// Level or directives of logs, such as info,relay=debug [default: info].
     #[arg(long, value_name = "FILTER", alias = "log-level")]
     log: Option<String>,
@@ -94,6 +109,11 @@ impl ServeArguments {
             ("strict_pusher_info", &self.strict_pusher_info),
             ("drain_ms", &self.drain_ms),
             ("max_connections", &self.max_connections),
+            ("webhook_allow", &self.webhook_allow),
+            ("webhook_ca", &self.webhook_ca),
+            ("webhook_threads", &self.webhook_threads),
+            ("webhook_queue", &self.webhook_queue),
+            ("webhook_retry_ms", &self.webhook_retry_ms),
             ("log", &self.log),
         ];
         let given = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();

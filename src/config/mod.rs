@@ -12,6 +12,8 @@ use crate::channel::name::NameRules;
 use crate::limits;
 use crate::shard::ShardOptions;
 use crate::store::record::{check_id, check_key, check_secret};
+use crate::webhook::WebhookOptions;
+use crate::webhook::client::TrustedRoots;
 
 mod environment;
 mod file;
@@ -70,6 +72,8 @@ pub struct ServeConfig {
     pub connections_max: Option<u32>,
     /// Options that every shard gets.
     pub shard: ShardOptions,
+    /// Webhooks.
+    pub webhooks: WebhookOptions,
 }
 
 /// The app of `RELAY_APP_ID`, `RELAY_APP_KEY` and `RELAY_APP_SECRET`.
@@ -149,8 +153,28 @@ impl ServeConfig {
                     .unwrap_or(limits::AUTHORIZATION_TIMEOUT_S),
                 info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
             },
+            webhooks: webhooks(settings)?,
         })
     }
+}
+
+/// The settings of webhooks, for the server and for commands that speak to endpoints themselves.
+pub fn webhooks(settings: &Settings) -> Result<WebhookOptions, ConfigError> {
+    let default = WebhookOptions::default();
+    Ok(WebhookOptions {
+        threads: settings.parse("webhook_threads", |text| within(text, 1, 256))?.unwrap_or(default.threads),
+        queue_max: settings
+            .parse("webhook_queue", |text| within(text, 1, limits::WEBHOOK_DELIVERIES_MAX))?
+            .unwrap_or(default.queue_max),
+        retry_ms: settings.parse("webhook_retry_ms", |text| within(text, 10, 60_000))?.unwrap_or(default.retry_ms),
+        allowed: settings.parse("webhook_allow", networks)?.unwrap_or_default(),
+        roots: settings.parse("webhook_ca", roots)?.unwrap_or_default(),
+    })
+}
+
+/// The certificates of a PEM file.
+fn roots(path: &str) -> Option<TrustedRoots> {
+    TrustedRoots::from_pem(&std::fs::read(path).ok()?)
 }
 
 impl ConfiguredApp {

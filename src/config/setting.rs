@@ -23,7 +23,7 @@ const fn plain(name: &'static str, takes: &'static str) -> Setting {
 }
 
 /// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 20] = [
+pub const SETTINGS: [Setting; 25] = [
     plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
     plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
     plain("data", "a directory"),
@@ -40,6 +40,11 @@ pub const SETTINGS: [Setting; 20] = [
     plain("strict_pusher_info", "true or false"),
     plain("drain_ms", "milliseconds from 0 to 600000"),
     plain("max_connections", "a number from 1 to 10000000"),
+    plain("webhook_allow", "addresses or networks joined by commas, such as 10.0.0.0/8,192.168.1.7"),
+    plain("webhook_ca", "a readable file of certificates in PEM"),
+    plain("webhook_threads", "a number from 1 to 256"),
+    plain("webhook_queue", "a number from 1 to 400000"),
+    plain("webhook_retry_ms", "milliseconds from 10 to 60000"),
     plain("log", "a level such as info, or directives such as info,relay=debug"),
     plain("app_id", "the id of an app"),
     plain("app_key", "the key of an app"),

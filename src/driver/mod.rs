@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::app::TokenId;
 use crate::connection::ConnectionKey;
 use crate::moment::Moment;
-use crate::shard::{Flush, Input, Mail, Output, Shard, ShardIndex};
+use crate::protocol::webhook::WebhookEvent;
+use crate::shard::{Change, Flush, Input, Mail, Output, Shard, ShardIndex};
 
 pub mod capacity;
 pub mod clock;
@@ -96,6 +97,12 @@ pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Res
 /// Where used tokens are reported (R-TOKEN-4): called on the shard's thread, must not block.
 pub type TokenSink = Box<dyn FnMut(TokenId, Moment) + Send>;
 
+/// Where events for webhooks go: called on the shard's thread, must not block.
+pub type WebhookSink = Box<dyn FnMut(WebhookEvent) + Send>;
+
+/// Where changes of the store go: called on the shard's thread, must not block. The answer is [`Mail::changed`].
+pub type ChangeSink = Box<dyn FnMut(Change) + Send>;
+
 /// What the thread of one shard is given.
 pub struct ShardSetup {
     /// The shard.
@@ -116,4 +123,8 @@ pub struct ShardSetup {
     pub zero_copy_bytes_min: Option<u32>,
     /// Where used tokens are reported.
     pub token_used: TokenSink,
+    /// Where events for webhooks go.
+    pub webhook: WebhookSink,
+    /// Where changes of the store go.
+    pub change: ChangeSink,
 }

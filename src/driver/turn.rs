@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::control::{Control, Phase};
 use super::mailbox::Sleep;
 use super::post::Post;
-use super::{Core, ShardSetup, TokenSink, clock::Clock};
+use super::{ChangeSink, Core, ShardSetup, TokenSink, WebhookSink, clock::Clock};
 use crate::connection::ConnectionKey;
 use crate::limits::{MAIL_PER_TURN, MAIL_RETRY_MS};
 use crate::moment::Moment;
@@ -32,6 +32,8 @@ pub struct Turn {
     drain: Drain,
     started: Started,
     token_used: TokenSink,
+    webhook: WebhookSink,
+    change: ChangeSink,
 }
 
 /// Whether the server knows that this loop runs.
@@ -91,6 +93,8 @@ impl Turn {
     /// Takes its part of what the shard's thread was given; the rest (listeners, slots) is the driver's.
     pub fn new(setup: &mut ShardSetup) -> Self {
         let ignore: TokenSink = Box::new(|_, _| {});
+        let drop_all: WebhookSink = Box::new(|_| {});
+        let change_nothing: ChangeSink = Box::new(|_| {});
         Self {
             clock: setup.clock,
             now: setup.clock.read(),
@@ -100,6 +104,8 @@ impl Turn {
             drain: Drain::NotAsked,
             started: Started::NotYet,
             token_used: std::mem::replace(&mut setup.token_used, ignore),
+            webhook: std::mem::replace(&mut setup.webhook, drop_all),
+            change: std::mem::replace(&mut setup.change, change_nothing),
         }
     }
 
@@ -145,6 +151,14 @@ impl Turn {
                 }
                 Output::TokenUsed { token, at } => {
                     (self.token_used)(token, at);
+                    continue;
+                }
+                Output::Change(change) => {
+                    (self.change)(change);
+                    continue;
+                }
+                Output::Webhook(event) => {
+                    (self.webhook)(event);
                     continue;
                 }
                 Output::Close { connection, reset } => Effect::Close { connection, reset },

@@ -5,6 +5,7 @@ pub mod close;
 pub mod dialect;
 pub mod server_event;
 pub mod socket_id;
+pub mod webhook;
 
 use crate::limits;
 

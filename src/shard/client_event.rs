@@ -4,9 +4,11 @@ use super::Shard;
 use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, PublishItem};
 use crate::app::App;
+use crate::app::webhook::WebhookKind;
 use crate::channel::name::ChannelKind;
 use crate::limits;
 use crate::protocol::server_event;
+use crate::protocol::webhook::SentEvent;
 
 /// A client event, as received.
 pub(super) struct ClientEvent<'a> {
@@ -72,7 +74,15 @@ impl Shard {
         let channel = &self.channels[index as usize];
         let (owner, key) = (channel.owner, channel.key.clone());
         let exclude = Some(Anywhere { shard: self.config.index, connection: self.key(slot) });
-        let item = PublishItem { channel: key, frame, exclude, cache: None, number: 0 };
+        let sent = app.wants(WebhookKind::ClientEvent).then(|| {
+            Box::new(SentEvent {
+                event: message.event.into(),
+                data_literal: message.data_literal.into(),
+                socket_id: self.socket_id(self.key(slot)).to_string().into(),
+                user_id,
+            })
+        });
+        let item = PublishItem { channel: key, frame, exclude, cache: None, number: 0, sent };
         self.send_paid(owner, Body::Publish { request: None, counts: false, items: vec![item] })
             .map_err(|_| (None, "The server is overloaded, the event was not sent".to_owned()))
     }

@@ -11,6 +11,7 @@ use super::mail::{Body, ChannelKey};
 use super::{Shard, ShardIndex};
 use crate::limits;
 use crate::protocol::server_event;
+use crate::protocol::webhook::Happened;
 
 /// What the subscribers of a channel were told.
 #[derive(Debug, Default)]
@@ -19,19 +20,37 @@ pub(super) struct Told {
     rests_until_ms: u64,
     /// They do not know of the last change yet.
     owed: bool,
+    /// Webhooks do not know of it yet either.
+    webhook_owed: bool,
+}
+
+/// Why a count is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum CountCause {
+    /// It is another one.
+    Changed,
+    /// It is the same, and somebody does not know it.
+    Asked,
 }
 
 impl Shard {
     /// As owner: the number of subscribers of a public or private channel changed, or a new one wants to know it.
-    pub(super) fn tell_count(&mut self, channel: &ChannelKey) {
+    /// Webhooks are told of changes alone, and also of the last one to zero (P-HOOK-5).
+    pub(super) fn tell_count(&mut self, channel: &ChannelKey, cause: CountCause) {
         if !self.directory.app(channel.app).is_some_and(|app| app.settings.subscription_count) {
             return;
         }
-        let Some(index) = self.find_owned(channel) else { return };
+        let Some(index) = self.find_owned(channel).filter(|&index| self.owned[index].subscriber_count() > 0) else {
+            if cause == CountCause::Changed {
+                self.tell(channel, Happened::SubscriptionCount(0));
+            }
+            return;
+        };
         let now_ms = self.now.monotonic_ms;
         let owned = &mut self.owned[index];
         let is_large = owned.subscriber_count() > limits::COUNT_AT_ONCE_MAX;
         let told = owned.more().told.get_or_insert_default();
+        told.webhook_owed |= cause == CountCause::Changed;
         if is_large && told.rests_until_ms > now_ms {
             told.owed = true;
         } else {
@@ -46,7 +65,7 @@ impl Shard {
             let Some(index) = self.find_owned(&channel) else { continue };
             // A channel that went and came again owes for itself alone.
             if self.owned[index].told().is_some_and(|told| told.owed && told.rests_until_ms <= now_ms) {
-                self.tell_count(&channel);
+                self.tell_count(&channel, CountCause::Asked);
             }
         }
     }
@@ -67,9 +86,13 @@ impl Shard {
         let now_ms = self.now.monotonic_ms;
         let told = self.owned[index].more().told.get_or_insert_default();
         told.owed = owed;
+        let webhook_owed = std::mem::take(&mut told.webhook_owed);
         if (owed || count > limits::COUNT_AT_ONCE_MAX) && told.rests_until_ms <= now_ms {
             told.rests_until_ms = now_ms + limits::COUNT_INTERVAL_MS;
-            self.counts_due.push_back((told.rests_until_ms, channel));
+            self.counts_due.push_back((told.rests_until_ms, channel.clone()));
+        }
+        if webhook_owed {
+            self.tell(&channel, Happened::SubscriptionCount(count));
         }
     }
 }

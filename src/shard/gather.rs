@@ -33,14 +33,14 @@ use crate::wire::http::Request;
 /// A request that awaits what other shards know.
 pub(super) struct Gather {
     nonce: u32,
-    connection: ConnectionKey,
-    ticket: u32,
+    pub(super) connection: ConnectionKey,
+    pub(super) ticket: u32,
     dialect: Dialect,
     gathered: Gathered,
 }
 
 /// What has come so far.
-enum Gathered {
+pub(super) enum Gathered {
     /// The answer comes whole.
     Nothing,
     Channels(Box<Listing>),
@@ -50,7 +50,7 @@ enum Gathered {
 }
 
 /// A list of channels under construction.
-struct Listing {
+pub(super) struct Listing {
     app: AppSerial,
     prefix: Arc<str>,
     list: ChannelList,
@@ -173,7 +173,13 @@ impl Shard {
         Ok(())
     }
 
-    fn start_gather(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, gathered: Gathered) -> PendingId {
+    pub(super) fn start_gather(
+        &mut self,
+        slot: u32,
+        request: &Request<'_>,
+        dialect: Dialect,
+        gathered: Gathered,
+    ) -> PendingId {
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let nonce = self.pending_nonce;
         let (connection, ticket) = (self.key(slot), self.take_ticket(slot, request));
@@ -351,7 +357,7 @@ impl Shard {
         self.finish_request(connection, ticket, &Response { status: 200, content_type: JSON, extra: "", body });
     }
 
-    fn refuse_gather(&mut self, request: PendingId, refusal: &Refusal) {
+    pub(super) fn refuse_gather(&mut self, request: PendingId, refusal: &Refusal) {
         let Gather { connection, ticket, dialect, .. } = self.take_gather(request);
         let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
         let extra = refusal.retry_after();
@@ -359,7 +365,7 @@ impl Shard {
         self.finish_request(connection, ticket, &response);
     }
 
-    fn take_gather(&mut self, request: PendingId) -> Gather {
+    pub(super) fn take_gather(&mut self, request: PendingId) -> Gather {
         let gather = self.gathers.remove(request.index as usize);
         self.gathered_bytes -= gather.gathered.bytes();
         gather

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ShardIndex;
+use super::change::Changed;
 use super::gather::{Question, Reply};
 use super::users::Report;
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
 use crate::limits;
+use crate::protocol::webhook::SentEvent;
 
 /// One mail. Opaque to drivers.
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub(super) struct PublishItem {
     pub(super) cache: Option<u32>,
     /// Number of the item in its request.
     pub(super) number: u32,
+    /// What webhooks are told of a client event, where the app wants it told (P-HOOK-3).
+    pub(super) sent: Option<Box<SentEvent>>,
 }
 
 #[derive(Debug)]
@@ -126,6 +130,8 @@ pub(super) enum Body {
     UserState { user: UserKey, online: bool },
     /// To the owner of a user.
     UserTold { user: UserKey },
+    /// From the store, as the shard's own: a change that it asked for has ended. Bounded per shard.
+    Changed { request: PendingId, changed: Changed },
     /// Credit for event mail comes back.
     Credit { bytes: usize },
 }
@@ -155,6 +161,7 @@ impl Body {
             | Self::UserRecorded { .. }
             | Self::UserState { .. }
             | Self::UserTold { .. }
+            | Self::Changed { .. }
             | Self::Credit { .. } => 0,
         };
         frames.min(limits::EVENT_MAIL_BYTES_MAX / 2)
@@ -163,5 +170,6 @@ impl Body {
 
 /// What one publish mail costs, in bytes, before the cap of [`Body::cost`].
 pub(super) fn publish_cost(items: &[PublishItem]) -> usize {
-    items.iter().map(|item| item.frame.len() + limits::MAIL_COST_BYTES).sum()
+    let sent = |item: &PublishItem| item.sent.as_ref().map_or(0, |sent| sent.bytes());
+    items.iter().map(|item| item.frame.len() + sent(item) + limits::MAIL_COST_BYTES).sum()
 }

@@ -20,6 +20,7 @@
 
 mod authorization;
 mod cache;
+mod change;
 mod client_event;
 mod count;
 mod deliver;
@@ -41,6 +42,7 @@ mod sweep;
 mod user_owner;
 mod users;
 mod watch;
+mod webhook;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -58,8 +60,10 @@ use crate::connection::{Cold, ConnectionKey, Hot};
 use crate::limits;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
+use crate::protocol::webhook::WebhookEvent;
 
 use cache::Caches;
+pub use change::{Change, ChangeId, ChangeKind, Changed};
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
@@ -69,6 +73,7 @@ use roster::Rosters;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
 use users::Users;
+use webhook::Departures;
 
 /// Index of a shard in its process, from 0.
 pub type ShardIndex = u16;
@@ -230,6 +235,11 @@ pub enum Output {
         /// When.
         at: Moment,
     },
+    /// Change the store; the answer comes as [`Mail::changed`] from the shard to itself.
+    Change(Change),
+    /// Something that an endpoint of the app wants to be told (P-HOOK rules). The events of one channel come in order,
+    /// all from the shard that owns it.
+    Webhook(WebhookEvent),
 }
 
 /// One send: bytes lent until `Sent` or `Closed` is fed for the connection.
@@ -313,6 +323,8 @@ pub struct Shard {
     counts_due: VecDeque<(u64, ChannelKey)>,
     /// Who is signed in, and who watches whom.
     users: Users,
+    /// What webhooks are told later, or not at all.
+    departures: Departures,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
     /// Questions that await other shards, and the bytes gathered for them so far.
@@ -321,6 +333,8 @@ pub struct Shard {
     /// Pages that other shards, or this one, await, and when the next may be made.
     asked_pages: VecDeque<AskedPage>,
     pages_due_ms: u64,
+    /// Changes of the store that are not answered yet.
+    changes_under_way: usize,
     pending_nonce: u32,
     /// Running number of presence joins.
     join_ticket: u32,
@@ -374,11 +388,13 @@ impl Shard {
             rosters: Rosters::default(),
             counts_due: VecDeque::new(),
             users: Users::default(),
+            departures: Departures::default(),
             pending: Slab::new(),
             gathers: Slab::new(),
             gathered_bytes: 0,
             asked_pages: VecDeque::new(),
             pages_due_ms: 0,
+            changes_under_way: 0,
             pending_nonce: 0,
             join_ticket: 0,
             app_connections: BTreeMap::new(),

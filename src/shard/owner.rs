@@ -4,12 +4,13 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::count::Told;
+use super::count::{CountCause, Told};
 use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
 use super::roster::Untold;
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
 use crate::channel::cache::CachedEvent;
+use crate::channel::name::Modifiers;
 use crate::channel::roster::Roster;
 
 /// State of a channel with its owner; exists while anyone is subscribed or an event is cached.
@@ -31,6 +32,8 @@ pub(super) struct More {
     pub(super) cached: Option<CachedEvent>,
     /// How many they are, where the app wants it told.
     pub(super) told: Option<Told>,
+    /// Until then a cache miss is not told to webhooks again, in ms of the monotonic clock.
+    pub(super) miss_quiet_until_ms: u64,
 }
 
 /// A shard with subscribers.
@@ -46,18 +49,26 @@ impl Shard {
     /// A shard's number of subscribers changed (public and private channels). `joiners` of them wait for the answer:
     /// they learn with it what is cached.
     pub(super) fn own_subscribers(&mut self, from: ShardIndex, channel: ChannelKey, count: u32, joiners: u32) {
-        let mut before = 0;
+        let (mut before, mut others) = (0, 0);
         if count > 0 {
             let index = self.owned_index(&channel);
             before = std::mem::replace(&mut self.owned[index].interest(from).count, count);
+            others = self.owned[index].subscriber_count() - count;
         } else if let Some(index) = self.find_owned(&channel) {
             before = std::mem::take(&mut self.owned[index].interest(from).count);
+            others = self.owned[index].subscriber_count();
             self.forget_if_unused(index);
         }
         let cached = if joiners > 0 { self.cached_frame(&channel) } else { None };
+        let is_miss = joiners > 0 && cached.is_none() && Modifiers::of(&channel.name).cache;
         self.send(from, Body::Recorded { channel: channel.clone(), cached });
+        self.note_occupancy(&channel, others + before, others + count);
+        if is_miss {
+            self.note_cache_miss(&channel);
+        }
         if joiners > 0 || before != count {
-            self.tell_count(&channel);
+            let cause = if before == count { CountCause::Asked } else { CountCause::Changed };
+            self.tell_count(&channel, cause);
         }
     }
 
@@ -81,6 +92,9 @@ impl Shard {
             if let Some(index) = self.find_owned(&item.channel) {
                 self.tell_changes(index);
                 self.fan_out(index, item.frame, item.exclude);
+            }
+            if let Some(sent) = item.sent {
+                self.note_client_event(&item.channel, sent);
             }
         }
         if let Some(request) = request {
@@ -151,7 +165,7 @@ impl Shard {
             return;
         }
         if let Some(more) = &mut owned.more {
-            (more.roster, more.untold, more.told) = (None, None, None);
+            (more.roster, more.untold, more.told, more.miss_quiet_until_ms) = (None, None, None, 0);
         }
         if owned.cached().is_none() {
             let hash = owned.key.hash;

@@ -119,6 +119,7 @@ impl Shard {
             Body::UserRecorded { user, online } => self.handle_user_recorded(&user, online),
             Body::UserState { user, online } => self.handle_user_state(from, user, online),
             Body::UserTold { user } => self.own_user_told(from, &user),
+            Body::Changed { request, changed } => self.handle_changed(request, changed),
             Body::Credit { bytes } => self.credit[usize::from(from)] += bytes,
         }
     }

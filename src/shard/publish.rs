@@ -78,7 +78,7 @@ impl Shard {
                 });
                 let owner = self.owner_of(&channel);
                 let cache = Modifiers::of(name).cache.then_some(event.data_literal.len() as u32);
-                let item = PublishItem { channel, frame, exclude, cache, number };
+                let item = PublishItem { channel, frame, exclude, cache, number, sent: None };
                 number += 1;
                 match mail.iter_mut().find(|(to, _)| *to == owner) {
                     Some((_, items)) => items.push(item),

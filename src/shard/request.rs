@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::gather::{Question, RosterPages};
-use super::{Output, Shard};
+use super::{ChangeKind, Output, Shard};
 use crate::api::authorize::authorize;
 use crate::api::batch_events::decode_batch_events;
 use crate::api::channel::decode_channel_query;
@@ -17,6 +17,7 @@ use crate::api::query::Query;
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, Route, route};
 use crate::api::terminate::check_user_id;
+use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
 use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
 use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
@@ -156,6 +157,19 @@ impl Shard {
                 self.ask(slot, request, dialect, Question::Connections { app: app.serial });
                 Ok(())
             }
+            Endpoint::Webhooks if request.method == "POST" => {
+                let what = ChangeKind::AddWebhook(decode_webhook(request.body)?);
+                self.ask_change(slot, request, dialect, app, what)
+            }
+            Endpoint::Webhooks => {
+                self.answer_json(slot, request, &encode_webhooks(app));
+                Ok(())
+            }
+            Endpoint::Webhook(id) => self.ask_change(slot, request, dialect, app, ChangeKind::RemoveWebhook(id.into())),
+            Endpoint::VerifyWebhook => {
+                self.answer_json(slot, request, &verify_webhook(app, request.body)?);
+                Ok(())
+            }
         }
     }
 
@@ -204,6 +218,10 @@ impl Shard {
 
     fn answer_text(&mut self, slot: u32, request: &Request<'_>, status: u16, body: &str) {
         self.answer(slot, request, &Response { status, content_type: TEXT, extra: "", body: body.as_bytes() });
+    }
+
+    fn answer_json(&mut self, slot: u32, request: &Request<'_>, body: &[u8]) {
+        self.answer(slot, request, &Response { status: 200, content_type: JSON, extra: "", body });
     }
 
     fn answer_not_found(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect) {

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, ChannelKey, Ticket};
 use super::{Shard, ShardIndex};
+use crate::channel::name::Modifiers;
 use crate::channel::roster::{Joined, Left, Roster};
 use crate::limits;
 use crate::protocol::server_event;
@@ -83,6 +84,11 @@ impl Shard {
             return;
         }
         owned.count_subscriber(joiner.shard);
+        let count = owned.subscriber_count();
+        self.note_occupancy(&channel, count - 1, count);
+        if joined == Joined::First {
+            self.note_member_added(&channel, &user_id);
+        }
         let now_ms = self.now.monotonic_ms;
         let untold = self.untold(index);
         if untold.joiners.is_empty() {
@@ -106,6 +112,7 @@ impl Shard {
         let index = self.find_owned(channel).expect("a channel with members has state");
         let owned = &mut self.owned[index];
         owned.discount_subscriber(from);
+        let count = owned.subscriber_count();
         let roster = owned.more().roster.as_mut().expect("a channel with members has a roster");
         if roster.leave(user_id) == Left::Last {
             let removed = text_frame(&mut self.scratch, |out| {
@@ -116,7 +123,9 @@ impl Shard {
             if untold.changes.len() > limits::ROSTER_CHANGES_BYTES_MAX {
                 self.tell_changes(index);
             }
+            self.note_member_removed(channel, user_id);
         }
+        self.note_occupancy(channel, count + 1, count);
         self.forget_if_unused(index);
     }
 
@@ -179,6 +188,9 @@ impl Shard {
             self.rosters.large.push(succeeded.clone());
         }
         let cached = self.cached_frame(&channel);
+        if cached.is_none() && Modifiers::of(&channel.name).cache {
+            self.note_cache_miss(&channel);
+        }
         let mut by_shard: SmallVec<[(ShardIndex, Vec<Ticket>); 4]> = SmallVec::new();
         for (shard, ticket) in untold.joiners {
             match by_shard.iter_mut().find(|(known, _)| *known == shard) {

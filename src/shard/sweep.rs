@@ -83,9 +83,9 @@ impl Shard {
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
         let rest = (self.sends_left == 0).then_some(self.now.monotonic_ms);
         let count = self.counts_due.front().map(|(at, _)| *at);
-        let due =
-            [deadline, sweep, drain, rest, self.next_page_ms(), self.caches.due_ms(), count, self.rosters.due_ms()];
-        due.into_iter().flatten().min()
+        let others = [self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms(), self.departures.due_ms()];
+        let due = [deadline, sweep, drain, rest, count].into_iter().chain(others);
+        due.flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
@@ -115,6 +115,7 @@ impl Shard {
         self.expire_cached();
         self.tell_counts_due();
         self.retry_joiners();
+        self.tell_departures_due();
         self.continue_drain();
     }
 
@@ -195,6 +196,7 @@ impl Shard {
     pub(super) fn start_drain(&mut self) {
         if self.drain.is_none() {
             self.drain = Some(Drain { started_ms: self.now.monotonic_ms, next: 0, done: false });
+            self.tell_all_departures();
             self.handle_timeouts();
         }
     }

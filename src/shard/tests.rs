@@ -11,6 +11,8 @@ mod count;
 mod presence;
 mod queries;
 mod users;
+mod webhook;
+use crate::app::webhook::Webhooks;
 use crate::app::{App, AppKey, AppSettings};
 
 /// Shards, their mail, and what each connection has received.
@@ -19,10 +21,18 @@ pub(super) struct Process {
     pub(super) now: Moment,
     received: BTreeMap<(usize, u32), Vec<u8>>,
     closed: Vec<(usize, u32, bool)>,
+    /// What webhooks were told.
+    pub(super) told: Vec<WebhookEvent>,
+    /// Changes of the store that were asked for.
+    pub(super) changes: Vec<Change>,
     slots: u32,
 }
 
 pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
+    directory_with(settings, Webhooks::default())
+}
+
+pub(super) fn directory_with(settings: AppSettings, webhooks: Webhooks) -> Arc<Directory> {
     let app = App {
         serial: AppSerial(1),
         id: "1".into(),
@@ -30,6 +40,7 @@ pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
         enabled: true,
         keys: vec![AppKey::new("app-key", "app-secret")],
         settings,
+        webhooks,
     };
     Arc::new(Directory::new(1, vec![app], Vec::new()))
 }
@@ -56,6 +67,8 @@ impl Process {
             now: Moment { monotonic_ms: 1_000, unix_ms: 1_800_000_000_000 },
             received: BTreeMap::new(),
             closed: Vec::new(),
+            told: Vec::new(),
+            changes: Vec::new(),
             slots: 0,
         }
     }
@@ -81,6 +94,8 @@ impl Process {
                         | Output::Pause { .. }
                         | Output::Resume { .. }
                         | Output::TokenUsed { .. } => {}
+                        Output::Change(change) => self.changes.push(change),
+                        Output::Webhook(event) => self.told.push(event),
                     }
                 }
                 while let Some(flush) = self.shards[from].poll_flush() {
@@ -196,6 +211,7 @@ impl Process {
             assert_eq!((stats.users, stats.owned_users, shard.users.watches), (0, 0, 0));
             assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
             assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
+            assert_eq!(shard.changes_under_way, 0);
             assert!(shard.app_connections.is_empty());
         }
     }

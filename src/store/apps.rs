@@ -104,7 +104,7 @@ impl Store {
         })
     }
 
-    /// Changes name, settings or `enabled` of an app. Its id, serial and keys stay as they are.
+    /// Changes name, settings or `enabled` of an app. Its id, serial, keys and webhooks stay as they are.
     pub fn change_app(
         &self,
         id: &str,
@@ -115,6 +115,7 @@ impl Store {
             let mut app = before.clone();
             change(&mut app)?;
             (app.serial, app.id, app.keys) = (before.serial, before.id.clone(), before.keys.clone());
+            app.webhooks.clone_from(&before.webhooks);
             if app != before {
                 put(transaction, tables, &app)?;
                 raise_version(transaction, tables)?;
@@ -226,6 +227,7 @@ fn insert(transaction: &mut RwTxn<'_>, tables: &Tables, new: NewApp) -> Result<A
         created_at_ms: unix_ms(),
         keys: Vec::new(),
         settings: new.settings,
+        webhooks: Vec::new(),
     };
     add_key(transaction, tables, &mut app, key, secret)?;
     tables.app_ids.put(transaction, app.id.as_bytes(), &serial.to_be_bytes())?;
@@ -254,7 +256,7 @@ fn add_key(
     Ok(())
 }
 
-fn put(transaction: &mut RwTxn<'_>, tables: &Tables, app: &AppRecord) -> Result<(), Fault> {
+pub(super) fn put(transaction: &mut RwTxn<'_>, tables: &Tables, app: &AppRecord) -> Result<(), Fault> {
     tables.apps.put(transaction, &app.serial.to_be_bytes(), &record::encode(app))?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
+use heed::{CommitOrAbort, CommitToken, Database, Env, EnvOpenOptions, MdbError, OnCommit, RoTxn, RwTxn, WithoutTls};
 
 use super::error::{Fault, StoreError};
 use super::files::{self, DATA_FILE, Missing};
@@ -31,23 +31,44 @@ pub(super) struct Tables {
     pub(super) meta: Table,
 }
 
-const NAMES: [&str; 6] = ["apps", "app_ids", "keys", "tokens", "token_hashes", "meta"];
+/// The tables of one data file.
+pub(super) trait TableSet: Copy {
+    /// Their names.
+    const NAMES: &'static [&'static str];
 
-impl Tables {
-    fn new([apps, app_ids, keys, tokens, token_hashes, meta]: [Table; 6]) -> Self {
+    /// From one table per name, in the order of the names.
+    fn new(tables: &[Table]) -> Self;
+}
+
+impl TableSet for Tables {
+    const NAMES: &'static [&'static str] = &["apps", "app_ids", "keys", "tokens", "token_hashes", "meta"];
+
+    fn new(tables: &[Table]) -> Self {
+        let [apps, app_ids, keys, tokens, token_hashes, meta] = tables.try_into().expect("there is one table per name");
         Self { apps, app_ids, keys, tokens, token_hashes, meta }
     }
 }
 
+/// Tables opened in a transaction; they are valid beyond it once it is committed.
+struct Opened<D>(Vec<D>);
+
+impl<D: OnCommit> OnCommit for Opened<D> {
+    type Committed = Vec<D::Committed>;
+
+    fn on_commit(self, token: &CommitToken) -> Self::Committed {
+        self.0.into_iter().map(|table| table.on_commit(token)).collect()
+    }
+}
+
 /// The LMDB environment of one data directory.
-pub(super) struct Environment {
+pub(super) struct Environment<T = Tables> {
     directory: PathBuf,
     map_bytes: usize,
     /// `None` only while it is being opened anew.
-    opened: RwLock<Option<(Env<WithoutTls>, Tables)>>,
+    opened: RwLock<Option<(Env<WithoutTls>, T)>>,
 }
 
-impl Environment {
+impl<T: TableSet> Environment<T> {
     pub(super) fn open(directory: &Path, missing: Missing, map_bytes: usize) -> Result<Self, StoreError> {
         files::prepare(directory, missing)?;
         let opened = open(directory, map_bytes)?;
@@ -62,10 +83,10 @@ impl Environment {
     }
 
     /// Reads one consistent state.
-    pub(super) fn read<T>(
+    pub(super) fn read<V>(
         &self,
-        body: impl FnOnce(&RoTxn<'_, WithoutTls>, &Tables) -> Result<T, Fault>,
-    ) -> Result<T, StoreError> {
+        body: impl FnOnce(&RoTxn<'_, WithoutTls>, &T) -> Result<V, Fault>,
+    ) -> Result<V, StoreError> {
         self.reopen_if_failed()?;
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         let (env, tables) = opened.as_ref().ok_or_else(|| self.closed())?;
@@ -74,10 +95,7 @@ impl Environment {
     }
 
     /// Changes the store: all of it or, on any error, nothing.
-    pub(super) fn write<T>(
-        &self,
-        body: impl FnOnce(&mut RwTxn<'_>, &Tables) -> Result<T, Fault>,
-    ) -> Result<T, StoreError> {
+    pub(super) fn write<V>(&self, body: impl FnOnce(&mut RwTxn<'_>, &T) -> Result<V, Fault>) -> Result<V, StoreError> {
         self.reopen_if_failed()?;
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         let (env, tables) = opened.as_ref().ok_or_else(|| self.closed())?;
@@ -90,7 +108,7 @@ impl Environment {
     /// After a failed write of its meta page LMDB refuses everything in this process. The disk may be well again:
     /// opening anew finds out, so that a passing fault does not last until the next restart.
     fn reopen_if_failed(&self) -> Result<(), StoreError> {
-        let refuses = |opened: &Option<(Env<WithoutTls>, Tables)>| match opened {
+        let refuses = |opened: &Option<(Env<WithoutTls>, T)>| match opened {
             None => true,
             Some((env, _)) => matches!(env.read_txn(), Err(heed::Error::Mdb(MdbError::Panic))),
         };
@@ -114,12 +132,12 @@ impl Environment {
     }
 }
 
-fn open(directory: &Path, map_bytes: usize) -> Result<(Env<WithoutTls>, Tables), StoreError> {
+fn open<T: TableSet>(directory: &Path, map_bytes: usize) -> Result<(Env<WithoutTls>, T), StoreError> {
     let file = directory.join(DATA_FILE);
     let failed = |error: heed::Error| Fault::from(error).at(&file);
     verify::verify(&file)?;
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
-    options.map_size(map_bytes).max_readers(limits::STORE_READERS_MAX).max_dbs(NAMES.len() as u32);
+    options.map_size(map_bytes).max_readers(limits::STORE_READERS_MAX).max_dbs(T::NAMES.len() as u32);
     // SAFETY: the map of the data file stays valid as long as nobody changes the file but LMDB itself. The file is
     // 0600 in a directory that no other user can write (`files::prepare`), its pages are there and of the right form
     // (`verify`), and Relay's processes change it through LMDB only, with its locks on: no flag such as NO_LOCK,
@@ -135,31 +153,29 @@ fn open(directory: &Path, map_bytes: usize) -> Result<(Env<WithoutTls>, Tables),
 }
 
 /// The tables if all exist: opening a store costs no write.
-fn existing_tables(env: &Env<WithoutTls>) -> Result<Option<Tables>, heed::Error> {
+fn existing_tables<T: TableSet>(env: &Env<WithoutTls>) -> Result<Option<T>, heed::Error> {
     let transaction = env.read_txn()?;
     let opened = env.open_databases_and_commit(transaction, |opener, transaction| {
-        let mut tables = Vec::with_capacity(NAMES.len());
-        for name in NAMES {
+        let mut tables = Vec::with_capacity(T::NAMES.len());
+        for name in T::NAMES {
             match opener.open_database::<Bytes, Bytes>(transaction, Some(name))? {
                 Some(table) => tables.push(table),
                 None => return Ok(CommitOrAbort::Abort(())),
             }
         }
-        let tables: [_; 6] = tables.try_into().expect("one table per name");
-        Ok::<_, heed::Error>(CommitOrAbort::Commit(tables))
+        Ok::<_, heed::Error>(CommitOrAbort::Commit(Opened(tables)))
     })?;
-    Ok(opened.commit().map(Tables::new))
+    Ok(opened.commit().map(|tables| T::new(&tables)))
 }
 
-fn create_tables(env: &Env<WithoutTls>) -> Result<Tables, heed::Error> {
+fn create_tables<T: TableSet>(env: &Env<WithoutTls>) -> Result<T, heed::Error> {
     let transaction = env.write_txn()?;
     let created = env.create_databases_and_commit(transaction, |opener, transaction| {
-        let mut tables = Vec::with_capacity(NAMES.len());
-        for name in NAMES {
+        let mut tables = Vec::with_capacity(T::NAMES.len());
+        for name in T::NAMES {
             tables.push(opener.create_database::<Bytes, Bytes>(transaction, Some(name))?);
         }
-        let tables: [_; 6] = tables.try_into().expect("one table per name");
-        Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
+        Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(Opened(tables)))
     })?;
-    Ok(Tables::new(created.commit().expect("never aborted above")))
+    Ok(T::new(&created.commit().expect("never aborted above")))
 }

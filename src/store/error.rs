@@ -118,6 +118,12 @@ pub enum StoreError {
     /// No token has this id.
     #[error("there is no token with id {0}: `relay token list` shows all")]
     UnknownToken(String),
+    /// No webhook endpoint has this id.
+    #[error("there is no webhook with id {0}: `relay webhook list` shows all")]
+    UnknownWebhook(String),
+    /// An app has at most [`limits::WEBHOOKS_PER_APP_MAX`] endpoints.
+    #[error("app {0} has {max} webhooks, the most allowed: `relay webhook remove` one first", max = limits::WEBHOOKS_PER_APP_MAX)]
+    TooManyWebhooks(String),
     /// The app has no such key.
     #[error("app {app} has no key {key}: `relay app show {app}` shows its keys")]
     UnknownKey {

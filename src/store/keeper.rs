@@ -8,18 +8,24 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
+use ipnet::IpNet;
 
 use super::{Store, StoreError};
+use crate::api::refusal::Refusal;
 use crate::app::{Directory, TokenId};
 use crate::limits;
+use crate::shard::{Change, ChangeId, ChangeKind, Changed};
 
 /// Handle of the thread. Dropping it writes what is owed and ends the thread.
 pub struct Keeper {
     shared: Arc<Shared>,
+    /// Each shard has a bounded number of changes under way.
+    changes: Sender<Change>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -34,14 +40,35 @@ impl Keeper {
     /// began is missed, and with a new one at most [`limits::STORE_POLL_MS`] and the time of one commit after an app
     /// or a token was changed.
     pub fn spawn(store: Store, on_change: Box<dyn Fn(Arc<Directory>) + Send>) -> io::Result<Self> {
+        Self::spawn_changing(store, on_change, Box::new(|_, _| {}), Vec::new())
+    }
+
+    /// As [`Keeper::spawn`], for shards that change the store: `on_changed` is called with the answer to each of their
+    /// changes, after `on_change` with what became of the directory. Webhooks may be in `allowed` networks, too.
+    pub fn spawn_changing(
+        store: Store,
+        on_change: Box<dyn Fn(Arc<Directory>) + Send>,
+        on_changed: Box<dyn Fn(ChangeId, Changed) + Send>,
+        allowed: Vec<IpNet>,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             uses: ArrayQueue::new(limits::TOKEN_USES_WAITING_MAX),
             dropped: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         });
-        let run = Run { store, shared: Arc::clone(&shared), on_change, version: None, uses: Uses::default() };
+        let (changes, inbox) = channel();
+        let run = Run {
+            store,
+            changes: inbox,
+            shared: Arc::clone(&shared),
+            on_change,
+            on_changed,
+            allowed,
+            version: None,
+            uses: Uses::default(),
+        };
         let thread = thread::Builder::new().name("relay-keeper".into()).spawn(move || run.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, changes, thread: Some(thread) })
     }
 
     /// Notes that a token was used (R-TOKEN-4), at `unix_ms`. Never blocks and takes no lock; it wakes the thread,
@@ -54,6 +81,13 @@ impl Keeper {
         if uses.len() > uses.capacity() / 2 {
             self.wake();
         }
+    }
+
+    /// Takes a change of a shard. Never blocks.
+    pub fn change(&self, change: Change) {
+        // A thread that has ended answers nothing; the process is about to end, too.
+        let _ = self.changes.send(change);
+        self.wake();
     }
 
     fn wake(&self) {
@@ -78,8 +112,11 @@ impl Drop for Keeper {
 /// What the thread owns.
 struct Run {
     store: Store,
+    changes: Receiver<Change>,
     shared: Arc<Shared>,
     on_change: Box<dyn Fn(Arc<Directory>) + Send>,
+    on_changed: Box<dyn Fn(ChangeId, Changed) + Send>,
+    allowed: Vec<IpNet>,
     version: Option<u64>,
     uses: Uses,
 }
@@ -94,7 +131,11 @@ impl Run {
                 self.uses.note(token, unix_ms);
             }
             let now_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let answers = self.make_changes();
             failing.tell("reading changes", self.notice_change());
+            for (id, changed) in answers {
+                (self.on_changed)(id, changed);
+            }
             if let Some(due) = self.uses.take_due(now_ms, stopping) {
                 let written = self.store.record_token_uses(due.iter().map(|(token, at)| (token, *at)));
                 if written.is_err() {
@@ -113,6 +154,26 @@ impl Run {
         }
     }
 
+    /// Makes what shards ask for; the answers are for when the directory shows it.
+    fn make_changes(&self) -> Vec<(ChangeId, Changed)> {
+        let changes = self.changes.try_iter();
+        changes.map(|change| (change.id, self.make(change).unwrap_or_else(|error| refused(&error)))).collect()
+    }
+
+    fn make(&self, change: Change) -> Result<Changed, StoreError> {
+        match change.what {
+            ChangeKind::AddWebhook(new) => {
+                let webhook = self.store.add_webhook(&change.app, new, &self.allowed)?;
+                let endpoint = webhook.to_endpoint().map_err(|fault| fault.at(&self.store.file()))?;
+                Ok(Changed::Added(Box::new(endpoint)))
+            }
+            ChangeKind::RemoveWebhook(id) => {
+                self.store.remove_webhook(Some(&change.app), &id)?;
+                Ok(Changed::Removed)
+            }
+        }
+    }
+
     fn notice_change(&mut self) -> Result<(), StoreError> {
         if Some(self.store.version()?) != self.version {
             let directory = self.store.directory()?;
@@ -121,6 +182,22 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// What a caller of the API is told. What concerns the disk is for the operator alone.
+fn refused(error: &StoreError) -> Changed {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "whatever else may be wrong is not the caller's business")]
+    let refusal = match error {
+        StoreError::Invalid(text) => Refusal::bad_request(text),
+        StoreError::UnknownWebhook(_) => Refusal::not_found("This app has no such webhook."),
+        StoreError::UnknownApp(_) => Refusal::not_found("The app is gone."),
+        StoreError::TooManyWebhooks(_) => Refusal::bad_request(error.to_string()),
+        _ => {
+            tracing::error!(%error, "a change that was asked for over HTTP was not made");
+            Refusal::unavailable("The store cannot be written; nothing was changed.", 5)
+        }
+    };
+    Changed::Refused(refusal)
 }
 
 /// Tells a failure when it begins and when it is over, not at every try.

@@ -21,17 +21,20 @@ mod environment;
 mod error;
 mod files;
 pub mod keeper;
+pub mod queue;
 mod random;
 pub mod record;
 mod scope;
 pub mod setting;
 mod tokens;
 mod verify;
+mod webhooks;
 
 pub use apps::{NewApp, Upserted};
 pub use error::StoreError;
 pub use files::Missing;
 pub use tokens::{CreatedToken, NewToken};
+pub use webhooks::WebhookRecord;
 
 /// Checks owner and modes of a data directory and its files as opening does, and changes nothing.
 ///
@@ -105,7 +108,8 @@ impl Store {
     pub fn directory(&self) -> Result<Directory, StoreError> {
         self.environment().read(|transaction, tables| {
             let version = meta(transaction, tables, META_VERSION)?;
-            let apps = all_apps(transaction, tables)?.iter().map(AppRecord::to_app).collect();
+            let apps = all_apps(transaction, tables)?;
+            let apps = apps.iter().map(AppRecord::to_app).collect::<Result<_, _>>()?;
             let tokens = all_tokens(transaction, tables)?;
             let tokens = tokens.iter().map(TokenRecord::to_token).collect::<Result<_, _>>()?;
             Ok(Directory::new(version, apps, tokens))

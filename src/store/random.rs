@@ -51,6 +51,16 @@ pub(super) fn token_id() -> String {
     String::from("tok_") + &characters(BASE62, 16)
 }
 
+/// A new public id of a webhook endpoint: `wh_` and 16 base62 characters.
+pub(super) fn webhook_id() -> String {
+    String::from("wh_") + &characters(BASE62, 16)
+}
+
+/// A new secret of a webhook endpoint: `whs_` and 40 base62 characters, 238 bits.
+pub(super) fn webhook_secret() -> String {
+    String::from("whs_") + &characters(BASE62, 40)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Fault, StoreError};
 use super::scope;
+use super::webhooks::{WebhookRecord, to_webhooks};
 use crate::app::{App, AppKey, AppSerial, AppSettings, Token};
 use crate::limits;
 
@@ -31,6 +32,9 @@ pub struct AppRecord {
     /// What an operator may change.
     #[serde(default)]
     pub settings: SettingsRecord,
+    /// Where its events are told.
+    #[serde(default)]
+    pub webhooks: Vec<WebhookRecord>,
 }
 
 /// A key pair. The secret is kept as it is: signatures need it (R-AUTH-6).
@@ -121,9 +125,9 @@ pub struct TokenRecord {
 
 impl AppRecord {
     /// As the shards see it.
-    pub(super) fn to_app(&self) -> App {
+    pub(super) fn to_app(&self) -> Result<App, Fault> {
         let settings = &self.settings;
-        App {
+        Ok(App {
             serial: AppSerial(self.serial),
             id: self.id.as_str().into(),
             name: self.name.as_str().into(),
@@ -142,7 +146,8 @@ impl AppRecord {
                 authorized_connections: settings.authorized_connections,
                 allowed_origins: settings.allowed_origins.iter().map(|origin| origin.as_str().into()).collect(),
             },
-        }
+            webhooks: to_webhooks(&self.webhooks)?,
+        })
     }
 }
 

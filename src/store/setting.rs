@@ -132,6 +132,7 @@ mod tests {
             created_at_ms: 0,
             keys: Vec::new(),
             settings: SettingsRecord::default(),
+            webhooks: Vec::new(),
         }
     }
 

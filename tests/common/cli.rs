@@ -82,3 +82,12 @@ pub fn create_token(data: &Path, app: &App, more: &[&str]) -> CreatedToken {
     let member = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("`{name}` in {made}")).to_owned();
     CreatedToken { id: member("id"), token: member("token") }
 }
+
+/// `relay webhook add --app ID` with further arguments such as `--url`; gives what it printed.
+#[track_caller]
+pub fn add_webhook(data: &Path, app: &App, more: &[&str]) -> Value {
+    let directory = data.to_str().expect("a UTF-8 path");
+    let mut arguments = vec!["webhook", "add", "--app", &app.id, "--data", directory, "--json"];
+    arguments.extend_from_slice(more);
+    run_json(&arguments)
+}

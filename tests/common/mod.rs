@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod http;
+pub mod receiver;
 pub mod rig;
 pub mod server;
 pub mod sign;

@@ -53,6 +53,8 @@ pub struct ServerOptions {
     pub arguments: Vec<String>,
     /// Apps to make before the start: a name for the test, and `key=value` settings.
     pub apps: Vec<(&'static str, Vec<&'static str>)>,
+    /// Webhook endpoints of `main` to make before the start: arguments of `webhook add`.
+    pub webhooks: Vec<Vec<String>>,
     /// A store to serve instead of a fresh one.
     pub data: Option<PathBuf>,
     /// The build to run.
@@ -67,6 +69,7 @@ impl ServerOptions {
             shards: 2,
             arguments: Vec::new(),
             apps: vec![("main", vec!["client_events=true"])],
+            webhooks: Vec::new(),
             data: None,
             binary: cli::binary().into(),
         }
@@ -75,6 +78,13 @@ impl ServerOptions {
     /// Adds arguments.
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// Adds a webhook endpoint of the app `main`.
+    pub fn webhook(mut self, url: &str, arguments: &[&str]) -> Self {
+        let arguments = ["--url", url].into_iter().chain(arguments.iter().copied());
+        self.webhooks.push(arguments.map(str::to_owned).collect());
         self
     }
 
@@ -101,6 +111,8 @@ pub struct TestServer {
     pub driver: Driver,
     /// Its data directory.
     pub data: PathBuf,
+    /// The webhook endpoints, as `webhook add` showed them.
+    pub webhooks: Vec<Value>,
     apps: BTreeMap<&'static str, App>,
     process: RunningProcess,
     _directory: Option<TempDir>,
@@ -127,23 +139,29 @@ impl TestServer {
             (None, Some(directory)) => directory.path().to_owned(),
             (None, None) => unreachable!("one of the two is there"),
         };
-        let apps = options.apps.iter().map(|(name, settings)| (*name, cli::create_app(&data, settings))).collect();
-        Self::serve(options, data, apps, directory)
+        let apps: BTreeMap<_, _> =
+            options.apps.iter().map(|(name, settings)| (*name, cli::create_app(&data, settings))).collect();
+        let webhooks = options.webhooks.iter().map(|arguments| {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            cli::add_webhook(&data, &apps["main"], &arguments)
+        });
+        let webhooks = webhooks.collect();
+        Self::serve(options, data, (apps, webhooks), directory)
     }
 
     /// Stops this server as SIGKILL does and starts another on the same store.
     pub fn restart(self, arguments: &[&str]) -> Self {
-        let Self { driver, data, apps, mut process, _directory, .. } = self;
+        let Self { driver, data, apps, webhooks, mut process, _directory, .. } = self;
         process.kill();
         let options = ServerOptions { apps: Vec::new(), ..ServerOptions::new(driver) }.with(arguments);
-        Self::serve(options, data, apps, _directory)
+        Self::serve(options, data, (apps, webhooks), _directory)
     }
 
     #[track_caller]
     fn serve(
         options: ServerOptions,
         data: PathBuf,
-        apps: BTreeMap<&'static str, App>,
+        (apps, webhooks): (BTreeMap<&'static str, App>, Vec<Value>),
         directory: Option<TempDir>,
     ) -> Self {
         let shards = options.shards.to_string();
@@ -160,7 +178,7 @@ impl TestServer {
         let told = format!("({}, {} shard", options.driver.word(), options.shards);
         assert!(line.contains(&told), "{told:?} in {line:?}");
         let (address, health) = addresses(&line);
-        Self { address, health, driver: options.driver, data, apps, process, _directory: directory }
+        Self { address, health, driver: options.driver, data, webhooks, apps, process, _directory: directory }
     }
 
     /// A server that the test started in another way, to be asked by the same methods. It is not stopped when dropped.
@@ -171,6 +189,7 @@ impl TestServer {
             health: address,
             driver: Driver::Epoll,
             data: PathBuf::new(),
+            webhooks: Vec::new(),
             apps: [("main", app)].into(),
             process,
             _directory: None,

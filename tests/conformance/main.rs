@@ -28,3 +28,4 @@ mod start;
 mod subscribe;
 mod users;
 mod watchlist;
+mod webhooks;

@@ -105,6 +105,8 @@ impl Server {
                 refusal_slots: options.refusal_slots,
                 zero_copy_bytes_min: None,
                 token_used: Box::new(|_, _| {}),
+                webhook: Box::new(|_| {}),
+                change: Box::new(|_| {}),
             };
             let make = make.clone();
             std::thread::spawn(move || {

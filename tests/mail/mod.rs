@@ -43,6 +43,7 @@ fn start(kind: DriverKind) -> Server {
         enabled: true,
         keys: vec![AppKey::new("app-key", "app-secret")],
         settings: AppSettings::default(),
+        webhooks: Default::default(),
     };
     let directory = Arc::new(Directory::new(1, vec![app], Vec::new()));
     let options = Options { shards: SHARDS, ..Options::default() };

@@ -82,6 +82,7 @@ impl Memory {
             enabled: true,
             keys: vec![AppKey::new("app-key", "app-secret")],
             settings: AppSettings { max_presence_members: u32::MAX, ..AppSettings::default() },
+            webhooks: Default::default(),
         };
         let shard = Shard::new(ShardConfig {
             index: 0,

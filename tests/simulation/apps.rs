@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use relay::app::{App, AppKey, AppSerial, AppSettings, Directory, Scopes, Token};
+use relay::app::webhook::{Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKinds, Webhooks};
+use relay::app::{App, AppKey, AppSerial, AppSettings, Directory, Scopes, Secret, Token};
 
 use crate::client::sign::sha256;
 use crate::random::Random;
@@ -118,6 +119,7 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
                 watchlist: app.watchlist,
                 ..AppSettings::default()
             },
+            webhooks: webhooks(),
         })
         .collect();
     let tokens = tokens
@@ -133,4 +135,19 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
         })
         .collect();
     Arc::new(Directory::new(version, apps, tokens))
+}
+
+/// One endpoint that is told everything.
+fn webhooks() -> Webhooks {
+    Webhooks::new(vec![WebhookEndpoint {
+        id: "wh_1".into(),
+        url: "https://example.com/".into(),
+        secret: Secret::new("whs_simulated"),
+        kinds: WebhookKinds::all(),
+        format: WebhookFormat::Pusher,
+        batching: Batching::Single,
+        reach: Reach::Public,
+        count_name: CountName::Pusher,
+        enabled: true,
+    }])
 }

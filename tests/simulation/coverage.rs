@@ -41,6 +41,8 @@ pub(crate) enum Happening {
     ShortSend,
     /// A mail crossed shards.
     Mail,
+    /// A webhook was told something.
+    WebhookTold,
     /// A run ended with a drain (P-CLOSE-1).
     Drained,
 }

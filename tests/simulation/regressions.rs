@@ -68,7 +68,11 @@ impl Bench {
                     Output::Mail { to, mail } => self.mail.push((shard as ShardIndex, to, mail)),
                     Output::Pause { .. } => self.paused = true,
                     Output::Resume { .. } => self.paused = false,
-                    Output::Close { .. } | Output::ShutdownWrite { .. } | Output::TokenUsed { .. } => {}
+                    Output::Close { .. }
+                    | Output::ShutdownWrite { .. }
+                    | Output::TokenUsed { .. }
+                    | Output::Change(_)
+                    | Output::Webhook(_) => {}
                 }
             }
             while let Some(flush) = self.shards[shard].poll_flush() {

@@ -13,7 +13,7 @@ use crate::trace::Trace;
 const SEEDS: u64 = 2_000;
 
 /// What must happen somewhere in an ordinary test run.
-const EXPECTED: [Happening; 36] = [
+const EXPECTED: [Happening; 37] = [
     Happening::Joined,
     Happening::ChannelFull,
     Happening::Delivered,
@@ -30,6 +30,7 @@ const EXPECTED: [Happening; 36] = [
     Happening::ShutWrite,
     Happening::ShortSend,
     Happening::Mail,
+    Happening::WebhookTold,
     Happening::Drained,
     Happening::Closed(1000),
     Happening::Closed(1002),

@@ -270,6 +270,8 @@ fn setup(shape: &Shape) -> (ShardSetup, SocketAddr, Arc<Control>) {
         refusal_slots: shape.refusal_slots,
         zero_copy_bytes_min: None,
         token_used: Box::new(|_, _| {}),
+        webhook: Box::new(|_| {}),
+        change: Box::new(|_| {}),
     };
     (setup, bound.address, control)
 }

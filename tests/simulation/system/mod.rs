@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use relay::app::Directory;
+use relay::app::{AppSerial, Directory};
 use relay::connection::ConnectionKey;
 use relay::limits::SEND_BYTES_MAX;
 use relay::moment::Moment;
@@ -18,6 +18,9 @@ use crate::random::Random;
 use crate::trace::Trace;
 
 mod feed;
+mod told;
+
+use told::Told;
 
 /// How sends complete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -127,6 +130,8 @@ pub(crate) struct System {
     pub(crate) trace: Trace,
     /// Tokens reported as used.
     pub(crate) tokens_used: Vec<String>,
+    /// What webhooks were told.
+    pub(crate) told: Told,
     /// What happened, by kind.
     pub(crate) coverage: Coverage,
     hosts: Vec<Host>,
@@ -168,6 +173,7 @@ impl System {
             now,
             trace,
             tokens_used: Vec::new(),
+            told: Told::default(),
             coverage: Coverage::default(),
             hosts,
             lanes,
@@ -189,6 +195,7 @@ impl System {
 
     /// The store changed; each shard learns of it when its turn comes.
     pub(crate) fn publish_directory(&mut self, directory: &Arc<Directory>) {
+        self.told.note_directory(directory, (1..=2).map(AppSerial));
         for host in &mut self.hosts {
             host.directories.push_back(Arc::clone(directory));
         }
@@ -436,6 +443,11 @@ impl System {
             Output::TokenUsed { token, at } => {
                 assert_eq!(at, self.now, "a token is used when the request is handled");
                 self.tokens_used.push(token.to_string());
+            }
+            Output::Change(change) => panic!("nobody asked for {change:?}"),
+            Output::Webhook(event) => {
+                self.coverage.note(Happening::WebhookTold);
+                self.told.note(&event);
             }
         }
     }

@@ -1,0 +1,227 @@
+//! `relay webhook ...`: where the events of an app are told (P-HOOK rules, section 6 of the Relay protocol).
+
+use std::fmt::Write;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{CommandError, StoreArguments, note, time};
+use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookFormat};
+use crate::config;
+use crate::store::queue::{FailedDelivery, Queue};
+use crate::store::{Missing, Store, StoreError, WebhookRecord, unix_ms};
+use crate::webhook::WebhookOptions;
+use crate::webhook::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WebhookCommand {
+    /// Add an endpoint and print its secret: the only time that it is shown.
+    Add {
+        /// Id of the app whose events it is told.
+        #[arg(long, value_name = "ID")]
+        app: String,
+        /// Where it is: https://host[:port][/path].
+        #[arg(long, value_name = "URL")]
+        url: String,
+        /// What it is told, such as channel_occupied,channel_vacated [default: everything].
+        #[arg(long, value_delimiter = ',', value_name = "EVENTS")]
+        events: Vec<String>,
+        /// How bodies are written and signed: pusher or relay.
+        #[arg(long, default_value = "pusher")]
+        format: String,
+        /// Up to 100 events in one request, instead of one.
+        #[arg(long)]
+        batch: bool,
+        /// Spell subscription_count as subscription_count_changed.
+        #[arg(long)]
+        count_changed: bool,
+        /// Let it be at a private address, and over http.
+        #[arg(long)]
+        allow_private: bool,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// List endpoints, never their secrets.
+    List {
+        /// Only those of this app.
+        #[arg(long, value_name = "ID")]
+        app: Option<String>,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Remove an endpoint; what waits for it is dropped.
+    Remove {
+        /// Its id, wh_...
+        id: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Send nothing more to an endpoint; what waits for it is dropped.
+    Disable {
+        /// Its id, wh_...
+        id: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Undo `disable`.
+    Enable {
+        /// Its id, wh_...
+        id: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Send one signed event named "test" to an endpoint, now and from here, and say what it answers.
+    Test {
+        /// Its id, wh_...
+        id: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// List the last deliveries that were given up.
+    Failed {
+        /// Only those of this app.
+        #[arg(long, value_name = "ID")]
+        app: Option<String>,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+}
+
+pub(super) fn run(command: WebhookCommand) -> Result<(), CommandError> {
+    match command {
+        WebhookCommand::Add { app, url, events, format, batch, count_changed, allow_private, store } => {
+            let new = NewWebhook {
+                url,
+                events: events.iter().map(|event| event.trim().to_owned()).collect(),
+                format: WebhookFormat::from_name(&format)
+                    .ok_or_else(|| CommandError::Usage(format!("--format takes pusher or relay, not {format:?}")))?,
+                batching: if batch { Batching::Batched } else { Batching::Single },
+                reach: if allow_private { Reach::Anywhere } else { Reach::Public },
+                count_name: if count_changed { CountName::Changed } else { CountName::Pusher },
+            };
+            add(&app, new, &store)
+        }
+        WebhookCommand::List { app, store } => {
+            let webhooks = store.open(Missing::Refuse)?.webhooks(app.as_deref())?;
+            let json = webhooks.iter().map(|(app, webhook)| webhook_json(app, webhook)).collect();
+            store.answer(&json, &list_text(&webhooks))
+        }
+        WebhookCommand::Remove { id, store } => {
+            let (app, _) = store.open(Missing::Refuse)?.remove_webhook(None, &id)?;
+            store.answer(&json!({"id": id, "app": app, "removed": true}), &format!("webhook {id} is removed\n"))
+        }
+        WebhookCommand::Disable { id, store } => switch(&id, false, &store),
+        WebhookCommand::Enable { id, store } => switch(&id, true, &store),
+        WebhookCommand::Test { id, store } => test(&id, &store),
+        WebhookCommand::Failed { app, store } => failed(app.as_deref(), &store),
+    }
+}
+
+fn add(app: &str, new: NewWebhook, store: &StoreArguments) -> Result<(), CommandError> {
+    let webhook = store.open(Missing::Refuse)?.add_webhook(app, new, &options(store)?.allowed)?;
+    let mut json = webhook_json(app, &webhook);
+    json["secret"] = json!(webhook.secret);
+    note(match webhook.format.as_str() {
+        "relay" => "This is the only time that the secret is shown; bodies are signed with it.",
+        _ => "Bodies are signed with the app's secret; that of the endpoint is shown this once.",
+    });
+    store.answer(&json, &format!("id      {}\nsecret  {}\n", webhook.id, webhook.secret))
+}
+
+/// What the configuration says of webhooks.
+fn options(store: &StoreArguments) -> Result<WebhookOptions, CommandError> {
+    Ok(config::webhooks(&store.settings()?)?)
+}
+
+fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), CommandError> {
+    let (app, webhook) = store.open(Missing::Refuse)?.switch_webhook(id, enabled)?;
+    let state = if enabled { "enabled" } else { "disabled" };
+    store.answer(&webhook_json(&app, &webhook), &format!("webhook {id} is {state}\n"))
+}
+
+/// One request past the queue: whoever sets an endpoint up sees at once whether it answers.
+fn test(id: &str, store: &StoreArguments) -> Result<(), CommandError> {
+    let directory = store.open(Missing::Refuse)?.directory()?;
+    let found = directory.apps().find_map(|app| Some((app, app.webhooks.endpoint(id)?)));
+    let (app, endpoint) = found.ok_or_else(|| StoreError::UnknownWebhook(id.to_owned()))?;
+    let now_ms = unix_ms();
+    let body = match endpoint.format {
+        WebhookFormat::Pusher => {
+            format!(r#"{{"time_ms":{now_ms},"events":[{{"name":"test","channel":"relay-test"}}]}}"#)
+        }
+        WebhookFormat::Relay => {
+            let now_s = now_ms / 1_000;
+            format!(r#"{{"event":"test","data":{{"channel":"relay-test"}},"timestamp":{now_s}}}"#)
+        }
+    };
+    let options = options(store)?;
+    let sent = Client::new(&options.allowed, &options.roots).send(app, endpoint, body.as_bytes(), now_ms / 1_000);
+    let status = sent.map_err(|error| CommandError::Webhook(format!("{id} at {}: {error}", endpoint.url)))?;
+    store.answer(&json!({"id": id, "status": status}), &format!("webhook {id} answered {status}\n"))
+}
+
+fn failed(app: Option<&str>, store: &StoreArguments) -> Result<(), CommandError> {
+    let opened = store.open(Missing::Refuse)?;
+    let apps = opened.apps()?;
+    let only = app.map(|id| opened.app(id)).transpose()?.map(|app| app.serial);
+    let app_id = |serial: u32| {
+        apps.iter().find(|app| app.serial == serial).map_or_else(|| "deleted".to_owned(), |app| app.id.clone())
+    };
+    let failed = match queue(&opened) {
+        Ok(queue) => queue.failed()?,
+        // No server has run on this directory yet.
+        Err(StoreError::Missing { .. } | StoreError::Empty { .. }) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let failed: Vec<FailedDelivery> =
+        failed.into_iter().filter(|failed| only.is_none_or(|only| failed.app == only)).collect();
+    let json = failed.iter().map(|failed| {
+        json!({
+            "app": app_id(failed.app),
+            "webhook": failed.endpoint,
+            "created_at": time::rfc3339(failed.created_at_ms),
+            "failed_at": time::rfc3339(failed.failed_at_ms),
+            "attempts": failed.attempts,
+            "reason": failed.reason,
+        })
+    });
+    let mut text = format!("{:<24} {:<12} {:<20} {:<8} REASON\n", "FAILED", "APP", "WEBHOOK", "ATTEMPTS");
+    for failed in &failed {
+        let (at, app) = (time::rfc3339(failed.failed_at_ms), app_id(failed.app));
+        writeln!(text, "{at:<24} {app:<12} {:<20} {:<8} {}", failed.endpoint, failed.attempts, failed.reason)
+            .expect("a string takes text");
+    }
+    store.answer(&json.collect(), &text)
+}
+
+fn queue(store: &Store) -> Result<Queue, StoreError> {
+    let file = store.file();
+    Queue::open(file.parent().unwrap_or(&file), Missing::Refuse)
+}
+
+fn webhook_json(app: &str, webhook: &WebhookRecord) -> Value {
+    json!({
+        "id": webhook.id,
+        "app": app,
+        "url": webhook.url,
+        "events": webhook.events,
+        "format": webhook.format,
+        "batch": webhook.batch,
+        "count_changed": webhook.count_changed,
+        "allow_private": webhook.allow_private,
+        "enabled": webhook.enabled,
+        "created_at": time::rfc3339(webhook.created_at_ms),
+    })
+}
+
+fn list_text(webhooks: &[(String, WebhookRecord)]) -> String {
+    let [id, app, state, format, url] = ["ID", "APP", "STATE", "FORMAT", "URL"];
+    let mut text = format!("{id:<20} {app:<12} {state:<9} {format:<7} {url}\n");
+    for (app, webhook) in webhooks {
+        let state = if webhook.enabled { "enabled" } else { "disabled" };
+        let events = if webhook.events.is_empty() { String::new() } else { format!(" ({})", webhook.events.join(",")) };
+        let WebhookRecord { id, format, url, .. } = webhook;
+        writeln!(text, "{id:<20} {app:<12} {state:<9} {format:<7} {url}{events}").expect("a string takes text");
+    }
+    text
+}

@@ -1,0 +1,96 @@
+//! Requests that change the store (R-HOOK-8): the store is not the shard's, so a change is an output, and its answer
+//! comes as mail when it is on disk. The shard goes on meanwhile.
+
+use super::gather::{Gather, Gathered};
+use super::mail::{Body, PendingId};
+use super::request::{JSON, Response};
+use super::{Mail, Output, Shard, ShardIndex};
+use crate::api::refusal::Refusal;
+use crate::api::webhooks::encode_new_webhook;
+use crate::app::App;
+use crate::app::webhook::{NewWebhook, WebhookEndpoint};
+use crate::limits;
+use crate::protocol::dialect::Dialect;
+use crate::wire::http::Request;
+
+/// A change of the store that a caller of the API asks for, as an output.
+#[derive(Debug)]
+pub struct Change {
+    /// Names it in its answer.
+    pub id: ChangeId,
+    /// Id of the caller's app.
+    pub app: Box<str>,
+    /// What to do.
+    pub what: ChangeKind,
+}
+
+/// What to change.
+#[derive(Debug)]
+pub enum ChangeKind {
+    /// Make an endpoint.
+    AddWebhook(NewWebhook),
+    /// Remove the app's endpoint with this id.
+    RemoveWebhook(Box<str>),
+}
+
+/// Names one change in its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ChangeId {
+    /// The shard that asked.
+    pub shard: ShardIndex,
+    request: PendingId,
+}
+
+/// How a change ended.
+#[derive(Debug)]
+pub enum Changed {
+    /// The endpoint was made.
+    Added(Box<WebhookEndpoint>),
+    /// It was removed.
+    Removed,
+    /// Nothing was changed; the answer says why.
+    Refused(Refusal),
+}
+
+impl Mail {
+    /// The answer to a change, for the shard that asked; it comes as if that shard had sent it.
+    pub fn changed(id: ChangeId, changed: Changed) -> Self {
+        Self(Body::Changed { request: id.request, changed })
+    }
+}
+
+impl Shard {
+    /// Asks for a change.
+    ///
+    /// # Errors
+    /// 503 when too many are under way.
+    pub(super) fn ask_change(
+        &mut self,
+        slot: u32,
+        request: &Request<'_>,
+        dialect: Dialect,
+        app: &App,
+        what: ChangeKind,
+    ) -> Result<(), Refusal> {
+        if self.changes_under_way >= limits::STORE_CHANGES_PER_SHARD_MAX {
+            return Err(Refusal::unavailable("Too many changes are under way: try again.", 1));
+        }
+        self.changes_under_way += 1;
+        let request = self.start_gather(slot, request, dialect, Gathered::Nothing);
+        let id = ChangeId { shard: self.config.index, request };
+        self.outputs.push_back(Output::Change(Change { id, app: app.id.clone(), what }));
+        Ok(())
+    }
+
+    /// A change has ended.
+    pub(super) fn handle_changed(&mut self, request: PendingId, changed: Changed) {
+        self.changes_under_way -= 1;
+        let (status, body) = match changed {
+            Changed::Added(endpoint) => (201, encode_new_webhook(&endpoint)),
+            Changed::Removed => (204, Vec::new()),
+            Changed::Refused(refusal) => return self.refuse_gather(request, &refusal),
+        };
+        let Gather { connection, ticket, .. } = self.take_gather(request);
+        self.finish_request(connection, ticket, &Response { status, content_type: JSON, extra: "", body: &body });
+    }
+}

@@ -1,0 +1,273 @@
+//! Webhooks: what the owner tells, in which order, and what it does not tell.
+
+use super::*;
+use crate::api::refusal::Refusal;
+use crate::app::Secret;
+use crate::app::webhook::{
+    Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
+};
+use crate::protocol::webhook::Happened;
+
+fn webhooks(kinds: WebhookKinds) -> Webhooks {
+    Webhooks::new(vec![WebhookEndpoint {
+        id: "wh_1".into(),
+        url: "https://example.com/".into(),
+        secret: Secret::new("s"),
+        kinds,
+        format: WebhookFormat::Pusher,
+        batching: Batching::Single,
+        reach: Reach::Public,
+        count_name: CountName::Pusher,
+        enabled: true,
+    }])
+}
+
+fn with(shards: ShardIndex, kinds: WebhookKinds) -> Process {
+    let mut process = Process::new(shards);
+    let settings = AppSettings { client_events: true, subscription_count: true, ..AppSettings::default() };
+    let directory = directory_with(settings, webhooks(kinds));
+    (0..usize::from(shards)).for_each(|shard| process.feed(shard, Input::Directory(directory.clone())));
+    process
+}
+
+/// What was told since the last look, as `kind channel more`.
+fn told(process: &mut Process) -> Vec<String> {
+    let events = std::mem::take(&mut process.told);
+    let text = events.iter().map(|event| {
+        let more = match &event.what {
+            Happened::ChannelOccupied { subscription_count } => subscription_count.to_string(),
+            Happened::MemberAdded { user_id } | Happened::MemberRemoved { user_id } => user_id.to_string(),
+            Happened::ClientEvent(sent) => format!("{} {}", sent.event, sent.data_literal),
+            Happened::SubscriptionCount(count) => count.to_string(),
+            Happened::ChannelVacated | Happened::CacheMiss => String::new(),
+        };
+        format!("{} {} {more}", event.kind().name(), event.channel).trim_end().to_owned()
+    });
+    text.collect()
+}
+
+fn leave(process: &mut Process, shard: usize, connection: ConnectionKey, channel: &str) {
+    process.say(shard, connection, &format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{channel}"}}}}"#));
+}
+
+fn hmac_hex(text: &str) -> String {
+    use ::hmac::{Hmac, KeyInit, Mac};
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("a key");
+    mac.update(text.as_bytes());
+    hex::encode(mac.finalize().into_bytes())
+}
+
+fn join(process: &mut Process, shard: usize, connection: ConnectionKey, channel: &str, user: &str) {
+    let socket_id = process.shards[shard].socket_id(connection);
+    let channel_data = format!(r#"{{"user_id":"{user}"}}"#);
+    let auth = format!("app-key:{}", hmac_hex(&format!("{socket_id}:{channel}:{channel_data}")));
+    let data = serde_json::json!({"channel": channel, "auth": auth, "channel_data": channel_data});
+    process.say(shard, connection, &serde_json::json!({"event": "pusher:subscribe", "data": data}).to_string());
+    let answer = process.take(shard, connection);
+    assert!(answer.contains("subscription_succeeded"), "{answer}");
+}
+
+/// P-HOOK-1, P-HOOK-8: the first subscriber of all shards occupies, the last vacates after three seconds to the
+/// millisecond; who comes back before is told of neither way, who comes later of both.
+#[test]
+fn channels_are_occupied_and_vacated() {
+    let kinds = WebhookKinds::NONE.with(WebhookKind::ChannelOccupied).with(WebhookKind::ChannelVacated);
+    for shards in [1, 3] {
+        let mut process = with(shards, kinds);
+        let sockets: Vec<(usize, ConnectionKey)> =
+            (0..usize::from(shards)).map(|shard| (shard, process.open(shard))).collect();
+        for (shard, connection) in &sockets {
+            process.subscribe(*shard, *connection, "c");
+        }
+        assert_eq!(told(&mut process), ["channel_occupied c 1"]);
+        for (shard, connection) in &sockets {
+            leave(&mut process, *shard, *connection, "c");
+        }
+        process.pass_time(2_999);
+        assert_eq!(told(&mut process), [""; 0]);
+        let (shard, connection) = sockets[0];
+        process.subscribe(shard, connection, "c");
+        process.pass_time(10_000);
+        assert_eq!(told(&mut process), [""; 0], "a return suppresses both sides");
+        leave(&mut process, shard, connection, "c");
+        process.pass_time(2_999);
+        assert_eq!(told(&mut process), [""; 0]);
+        process.pass_time(1);
+        assert_eq!(told(&mut process), ["channel_vacated c"]);
+        process.subscribe(shard, connection, "c");
+        assert_eq!(told(&mut process), ["channel_occupied c 1"]);
+        process.finish();
+    }
+}
+
+/// P-HOOK-2, P-HOOK-8, P-PRES-2: users, not connections; the wire is told at once, the webhook after three seconds;
+/// a removal comes before its channel is vacated.
+#[test]
+fn members_are_added_and_removed() {
+    let kinds = WebhookKind::ALL[..4].iter().fold(WebhookKinds::NONE, |kinds, kind| kinds.with(*kind));
+    let mut process = with(2, kinds);
+    let (first, second, third) = (process.open(0), process.open(1), process.open(1));
+    join(&mut process, 0, first, "presence-p", "ann");
+    join(&mut process, 1, second, "presence-p", "bob");
+    join(&mut process, 1, third, "presence-p", "bob");
+    let expected = ["channel_occupied presence-p 1", "member_added presence-p ann", "member_added presence-p bob"];
+    assert_eq!(told(&mut process), expected);
+    leave(&mut process, 1, second, "presence-p");
+    process.pass_time(5_000);
+    assert_eq!(told(&mut process), [""; 0], "bob has another connection");
+    process.take(0, first);
+    leave(&mut process, 1, third, "presence-p");
+    assert!(process.take(0, first).contains("member_removed"), "the wire is not delayed");
+    process.pass_time(1_000);
+    join(&mut process, 1, third, "presence-p", "bob");
+    process.pass_time(5_000);
+    assert_eq!(told(&mut process), [""; 0], "bob came back");
+    process.feed(1, Input::Closed { connection: third });
+    process.pass_time(1_000);
+    process.feed(0, Input::Closed { connection: first });
+    process.pass_time(2_000);
+    assert_eq!(told(&mut process), ["member_removed presence-p bob"]);
+    process.pass_time(1_000);
+    assert_eq!(told(&mut process), ["member_removed presence-p ann", "channel_vacated presence-p"]);
+    process.finish();
+}
+
+/// P-HOOK-4, P-CACHE-2: all who join a cache channel without an event within a second are one miss.
+#[test]
+fn simultaneous_misses_are_one() {
+    let mut process = with(3, WebhookKinds::NONE.with(WebhookKind::CacheMiss));
+    let sockets: Vec<(usize, ConnectionKey)> = (0..6).map(|at| (at % 3, process.open(at % 3))).collect();
+    for (shard, connection) in &sockets[..4] {
+        process.subscribe(*shard, *connection, "cache-c");
+    }
+    process.subscribe(0, sockets[0].1, "plain");
+    assert_eq!(told(&mut process), ["cache_miss cache-c"]);
+    process.pass_time(999);
+    process.subscribe(sockets[4].0, sockets[4].1, "cache-c");
+    assert_eq!(told(&mut process), [""; 0]);
+    process.pass_time(1);
+    process.subscribe(sockets[5].0, sockets[5].1, "cache-c");
+    assert_eq!(told(&mut process), ["cache_miss cache-c"]);
+    let publisher = process.accept(0);
+    process.publish(0, publisher, r#"{"name":"e","channel":"cache-d","data":"1"}"#);
+    process.subscribe(sockets[0].0, sockets[0].1, "cache-d");
+    assert_eq!(told(&mut process), [""; 0], "no miss");
+    process.finish();
+}
+
+/// P-HOOK-3, P-HOOK-5, P-COUNT-1: client events with what others get, counts as they change, the last one zero.
+#[test]
+fn client_events_and_counts() {
+    let kinds = WebhookKinds::NONE.with(WebhookKind::ClientEvent).with(WebhookKind::SubscriptionCount);
+    let mut process = with(2, kinds);
+    let (first, second) = (process.open(0), process.open(1));
+    join(&mut process, 0, first, "presence-p", "ann");
+    process.say(0, first, r#"{"event":"client-a","channel":"presence-p","data":{"b":[1, 2]}}"#);
+    assert_eq!(told(&mut process), [r#"client_event presence-p client-a "{\"b\":[1, 2]}""#]);
+    process.subscribe(0, first, "c");
+    process.subscribe(1, second, "c");
+    leave(&mut process, 0, first, "c");
+    leave(&mut process, 1, second, "c");
+    let counts =
+        ["subscription_count c 1", "subscription_count c 2", "subscription_count c 1", "subscription_count c 0"];
+    assert_eq!(told(&mut process), counts);
+    process.finish();
+}
+
+/// P-HOOK-9: what nobody wants is never put out, and leaves nothing behind; a change of the directory is obeyed, also
+/// by what already waits.
+#[test]
+fn nobody_is_told_what_nobody_wants() {
+    let mut process = with(1, WebhookKinds::NONE.with(WebhookKind::ChannelVacated));
+    let connection = process.open(0);
+    process.subscribe(0, connection, "cache-c");
+    leave(&mut process, 0, connection, "cache-c");
+    assert_eq!(process.shards[0].departures.due_ms(), Some(process.now.monotonic_ms + 3_000));
+    let none = directory_with(AppSettings::default(), Webhooks::default());
+    process.feed(0, Input::Directory(none));
+    process.pass_time(3_000);
+    process.subscribe(0, connection, "cache-c");
+    leave(&mut process, 0, connection, "cache-c");
+    assert_eq!(told(&mut process), [""; 0]);
+    assert_eq!(process.shards[0].departures.due_ms(), None);
+    process.finish();
+}
+
+/// P-HOOK-8: beyond their bound the oldest departures are told early, none is lost.
+#[test]
+fn departures_are_bounded() {
+    let mut process = with(1, WebhookKinds::NONE.with(WebhookKind::ChannelVacated));
+    let connection = process.open(0);
+    let count = limits::WEBHOOK_DEPARTURES_MAX + 3;
+    for number in 0..count {
+        process.subscribe(0, connection, &format!("c{number}"));
+        leave(&mut process, 0, connection, &format!("c{number}"));
+    }
+    assert_eq!(told(&mut process), ["channel_vacated c0", "channel_vacated c1", "channel_vacated c2"]);
+    process.pass_time(3_000);
+    assert_eq!(told(&mut process).len(), limits::WEBHOOK_DEPARTURES_MAX);
+    process.finish();
+}
+
+/// P-HOOK-8, P-CLOSE-1: a drain sends everybody away for good: nothing waits any more.
+#[test]
+fn a_drain_tells_at_once() {
+    let mut process = with(2, WebhookKinds::all());
+    let (first, second) = (process.open(0), process.open(1));
+    process.subscribe(0, first, "a");
+    process.subscribe(1, second, "b");
+    leave(&mut process, 0, first, "a");
+    told(&mut process);
+    (0..2).for_each(|shard| process.feed(shard, Input::Drain));
+    let mut left = told(&mut process);
+    left.retain(|event| event.starts_with("channel_vacated"));
+    left.sort();
+    assert_eq!(left, ["channel_vacated a", "channel_vacated b"]);
+}
+
+/// R-HOOK-8: a change of the store is answered when it has ended, in the order of the requests, also to nobody; beyond
+/// the bound 503, and room again afterwards.
+#[test]
+fn changes_are_bounded_and_answered() {
+    let mut process = Process::new(2);
+    let add = request("POST", "/apps/1/webhooks", r#"{"url":"https://example.com/"}"#);
+    let connections: Vec<ConnectionKey> = (0..limits::STORE_CHANGES_PER_SHARD_MAX).map(|_| process.accept(1)).collect();
+    for connection in &connections {
+        process.receive(1, *connection, add.as_bytes());
+        assert_eq!(process.take(1, *connection), "");
+    }
+    let further = process.accept(1);
+    let answer = process.ask(1, further, "DELETE", "/apps/1/webhooks/wh_9", "");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1"), "{answer}");
+    let elsewhere = process.accept(0);
+    assert_eq!(process.ask(0, elsewhere, "DELETE", "/apps/1/webhooks/wh_9", ""), "", "another shard has its own bound");
+
+    process.feed(1, Input::Closed { connection: connections[1] });
+    let changes = std::mem::take(&mut process.changes);
+    assert_eq!(changes.len(), limits::STORE_CHANGES_PER_SHARD_MAX + 1);
+    let endpoint = webhooks(WebhookKinds::all()).endpoints()[0].clone();
+    for (number, change) in changes.iter().enumerate() {
+        assert_eq!(&*change.app, "1");
+        let changed = match (&change.what, number) {
+            (ChangeKind::AddWebhook(_), 0) => Changed::Refused(Refusal::bad_request("no")),
+            (ChangeKind::AddWebhook(new), _) => {
+                assert_eq!(new.url, "https://example.com/");
+                Changed::Added(Box::new(endpoint.clone()))
+            }
+            (ChangeKind::RemoveWebhook(id), _) => {
+                assert_eq!(&**id, "wh_9");
+                Changed::Removed
+            }
+        };
+        let from = change.id.shard;
+        process.feed(usize::from(from), Input::Mail { from, mail: Mail::changed(change.id, changed) });
+    }
+    let refused = process.take(1, connections[0]);
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.ends_with("no\n"), "{refused}");
+    let made = json_of(&process.take(1, connections[2]), 201);
+    assert_eq!((made["id"].as_str(), made["secret"].as_str()), (Some("wh_1"), Some("s")));
+    assert!(process.take(0, elsewhere).starts_with("HTTP/1.1 204 "));
+    let refused = process.ask(1, further, "POST", "/apps/1/webhooks", "{}");
+    assert!(refused.starts_with("HTTP/1.1 400 "), "there is room, but no url: {refused}");
+    process.finish();
+}

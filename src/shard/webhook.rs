@@ -1,0 +1,225 @@
+//! What a channel's owner tells the app's webhook endpoints (P-HOOK rules). The owner orders all that happens on a
+//! channel, so what it puts out is in order; an app whose endpoints do not want a kind of event costs one look at a
+//! set of bits.
+//!
+//! That a channel was vacated or a member removed is told three seconds later, and not at all if somebody comes back
+//! meanwhile; then nobody is told of the return either (P-HOOK-8). The wire is not delayed.
+//!
+//! ```text
+//!          left                         due
+//! there ---------> departure waits ------------> told "left"
+//!   ^                    |
+//!   +--------------------+  came back: nothing is told
+//! ```
+
+use std::collections::VecDeque;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::mail::ChannelKey;
+use super::{Output, Shard};
+use crate::app::webhook::WebhookKind;
+use crate::limits;
+use crate::protocol::webhook::{Happened, SentEvent, WebhookEvent};
+
+/// Departures that are not told yet, in the order in which they happened, which is that of their deadlines.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    /// `None` where somebody came back.
+    waiting: VecDeque<Option<Departure>>,
+    /// Number of the first of `waiting`.
+    first: u64,
+    /// Numbers of those who did not come back, by hash.
+    by_hash: HashTable<u64>,
+}
+
+/// A channel that nobody is on any more, or a user who left a presence channel.
+#[derive(Debug)]
+struct Departure {
+    due_ms: u64,
+    hash: u64,
+    channel: ChannelKey,
+    user_id: Option<Arc<str>>,
+}
+
+impl Departures {
+    /// When the first is to be told, in ms of the monotonic clock.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.waiting.front()?.as_ref().map(|departure| departure.due_ms)
+    }
+
+    /// Adds one. At the bound the oldest is given back, to be told early.
+    fn push(&mut self, departure: Departure) -> Option<Departure> {
+        let early = if self.waiting.len() >= limits::WEBHOOK_DEPARTURES_MAX { self.pop() } else { None };
+        let (first, waiting) = (self.first, &mut self.waiting);
+        let (hash, number) = (departure.hash, first + waiting.len() as u64);
+        waiting.push_back(Some(departure));
+        self.by_hash.insert_unique(hash, number, |number| hash_at(waiting, first, *number));
+        early
+    }
+
+    /// Takes one out: somebody came back. True when there was one.
+    fn cancel(&mut self, hash: u64, channel: &ChannelKey, user_id: Option<&str>) -> bool {
+        let (first, waiting) = (self.first, &mut self.waiting);
+        let is = |number: &u64| {
+            let departure = waiting[(number - first) as usize].as_ref();
+            departure.is_some_and(|departure| {
+                departure.channel.is(channel) && departure.user_id.as_deref() == user_id && departure.hash == hash
+            })
+        };
+        let Ok(entry) = self.by_hash.find_entry(hash, is) else { return false };
+        let (number, _) = entry.remove();
+        waiting[(number - first) as usize] = None;
+        self.drop_cancelled();
+        true
+    }
+
+    /// Takes the oldest.
+    fn pop(&mut self) -> Option<Departure> {
+        let departure = self.waiting.pop_front()??;
+        let number = self.first;
+        let entry = self.by_hash.find_entry(departure.hash, |at| *at == number);
+        entry.expect("who did not come back is found by hash").remove();
+        self.first += 1;
+        self.drop_cancelled();
+        Some(departure)
+    }
+
+    /// The first is always one that is still to be told.
+    fn drop_cancelled(&mut self) {
+        while self.waiting.pop_front_if(|departure| departure.is_none()).is_some() {
+            self.first += 1;
+        }
+    }
+}
+
+fn hash_at(waiting: &VecDeque<Option<Departure>>, first: u64, number: u64) -> u64 {
+    let departure = waiting[(number - first) as usize].as_ref();
+    departure.expect("who did not come back is found by hash").hash
+}
+
+impl Shard {
+    /// True when an endpoint of the channel's app is to be told of this.
+    pub(super) fn is_told(&self, channel: &ChannelKey, kind: WebhookKind) -> bool {
+        self.directory.app(channel.app).is_some_and(|app| app.wants(kind))
+    }
+
+    /// As owner: the number of subscribers went from `before` to `count`.
+    pub(super) fn note_occupancy(&mut self, channel: &ChannelKey, before: u32, count: u32) {
+        if (before == 0) == (count == 0) || !self.tells_either(channel, OCCUPANCY) {
+            return;
+        }
+        if count == 0 {
+            self.depart(channel, None);
+        } else if !self.came_back(channel, None) {
+            self.tell(channel, Happened::ChannelOccupied { subscription_count: count });
+        }
+    }
+
+    /// As owner: a user's first connection joined.
+    pub(super) fn note_member_added(&mut self, channel: &ChannelKey, user_id: &Arc<str>) {
+        if self.tells_either(channel, MEMBERS) && !self.came_back(channel, Some(user_id)) {
+            self.tell(channel, Happened::MemberAdded { user_id: user_id.clone() });
+        }
+    }
+
+    /// As owner: a user's last connection left.
+    pub(super) fn note_member_removed(&mut self, channel: &ChannelKey, user_id: &str) {
+        if self.tells_either(channel, MEMBERS) {
+            self.depart(channel, Some(user_id.into()));
+        }
+    }
+
+    /// As owner: somebody joined a cache channel that has no event. Told once for all who join within a second
+    /// (P-CACHE-2).
+    pub(super) fn note_cache_miss(&mut self, channel: &ChannelKey) {
+        if !self.is_told(channel, WebhookKind::CacheMiss) {
+            return;
+        }
+        let now_ms = self.now.monotonic_ms;
+        let index = self.find_owned(channel).expect("a channel that is joined has state");
+        let quiet_until_ms = &mut self.owned[index].more().miss_quiet_until_ms;
+        if *quiet_until_ms <= now_ms {
+            *quiet_until_ms = now_ms + limits::WEBHOOK_MISS_INTERVAL_MS;
+            self.tell(channel, Happened::CacheMiss);
+        }
+    }
+
+    /// As owner: a client event was ordered.
+    pub(super) fn note_client_event(&mut self, channel: &ChannelKey, sent: Box<SentEvent>) {
+        self.tell(channel, Happened::ClientEvent(sent));
+    }
+
+    /// Puts an event out, if it is wanted.
+    pub(super) fn tell(&mut self, channel: &ChannelKey, what: Happened) {
+        let event = WebhookEvent { app: channel.app, channel: channel.name.clone(), unix_ms: self.now.unix_ms, what };
+        if self.is_told(channel, event.kind()) {
+            self.outputs.push_back(Output::Webhook(event));
+        }
+    }
+
+    /// Tells departures whose time is over.
+    pub(super) fn tell_departures_due(&mut self) {
+        while self.departures.due_ms().is_some_and(|due_ms| due_ms <= self.now.monotonic_ms) {
+            self.tell_first_departure();
+        }
+    }
+
+    /// Tells all departures: who was sent away by a drain cannot come back here.
+    pub(super) fn tell_all_departures(&mut self) {
+        while self.departures.due_ms().is_some() {
+            self.tell_first_departure();
+        }
+    }
+
+    fn tell_first_departure(&mut self) {
+        if let Some(departure) = self.departures.pop() {
+            self.tell_departure(departure);
+        }
+    }
+
+    fn tell_departure(&mut self, departure: Departure) {
+        let what = match departure.user_id {
+            Some(user_id) => Happened::MemberRemoved { user_id },
+            None => Happened::ChannelVacated,
+        };
+        self.tell(&departure.channel, what);
+    }
+
+    /// Somebody left for now; while draining, for good.
+    fn depart(&mut self, channel: &ChannelKey, user_id: Option<Arc<str>>) {
+        let hash = self.departure_hash(channel, user_id.as_deref());
+        let due_ms = self.now.monotonic_ms + limits::WEBHOOK_DEPARTURE_MS;
+        let departure = Departure { due_ms, hash, channel: channel.clone(), user_id };
+        let told_now = if self.drain.is_some() { Some(departure) } else { self.departures.push(departure) };
+        if let Some(departure) = told_now {
+            self.tell_departure(departure);
+        }
+    }
+
+    /// Forgets a departure that was not told yet; false when there was none.
+    fn came_back(&mut self, channel: &ChannelKey, user_id: Option<&str>) -> bool {
+        let hash = self.departure_hash(channel, user_id);
+        self.departures.cancel(hash, channel, user_id)
+    }
+
+    /// Channels have a hash under the process's secret; of users, whose ids peers choose, so is it made (threat T12).
+    fn departure_hash(&self, channel: &ChannelKey, user_id: Option<&str>) -> u64 {
+        let Some(user_id) = user_id else { return channel.hash };
+        let mut hasher = siphasher::sip::SipHasher13::new_with_key(&self.config.boot_secret);
+        hasher.write_u64(channel.hash);
+        hasher.write(user_id.as_bytes());
+        hasher.finish()
+    }
+
+    /// Both sides are followed if either is wanted: a return is not told where the departure was not.
+    fn tells_either(&self, channel: &ChannelKey, kinds: [WebhookKind; 2]) -> bool {
+        let app = self.directory.app(channel.app);
+        app.is_some_and(|app| kinds.into_iter().any(|kind| app.wants(kind)))
+    }
+}
+
+const OCCUPANCY: [WebhookKind; 2] = [WebhookKind::ChannelOccupied, WebhookKind::ChannelVacated];
+const MEMBERS: [WebhookKind; 2] = [WebhookKind::MemberAdded, WebhookKind::MemberRemoved];

@@ -1,0 +1,344 @@
+//! Webhook endpoints in the store: part of their app's record, so that one commit shows the app with them.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use ureq::http::Uri;
+
+use super::apps::app_by_id;
+use super::error::{Fault, StoreError};
+use super::record::AppRecord;
+use super::{Store, all_apps, nearest, raise_version, random, unix_ms};
+use crate::app::Secret;
+use crate::app::webhook::address::is_public;
+use crate::app::webhook::{
+    Batching, CountName, NewWebhook, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
+};
+use crate::limits;
+
+/// An endpoint in the store.
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WebhookRecord {
+    /// Its public id, `wh_...`.
+    pub id: String,
+    /// http or https.
+    pub url: String,
+    /// Signs bodies in Relay's format; shown once, when it is made. `Debug` does not print it.
+    pub secret: String,
+    /// What it is told, by name; none is everything.
+    pub events: Vec<String>,
+    /// `pusher` or `relay`.
+    pub format: String,
+    /// Up to 100 events in one request.
+    pub batch: bool,
+    /// It may be at a private address, and be reached over http (threat T19).
+    pub allow_private: bool,
+    /// `subscription_count` is spelled `subscription_count_changed` (R-HOOK-6).
+    pub count_changed: bool,
+    /// Nothing is sent to one that is not.
+    pub enabled: bool,
+    /// When it was made, unix ms.
+    pub created_at_ms: u64,
+}
+
+impl fmt::Debug for WebhookRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WebhookRecord({}, {}, [secret])", self.id, self.url)
+    }
+}
+
+impl Store {
+    /// The endpoints of all apps or of one, each with the id of its app, oldest first.
+    pub fn webhooks(&self, app: Option<&str>) -> Result<Vec<(String, WebhookRecord)>, StoreError> {
+        self.environment().read(|transaction, tables| {
+            let apps = match app {
+                Some(id) => vec![app_by_id(transaction, tables, id)?],
+                None => all_apps(transaction, tables)?,
+            };
+            let of_app = |app: AppRecord| app.webhooks.into_iter().map(move |webhook| (app.id.clone(), webhook));
+            Ok(apps.into_iter().flat_map(of_app).collect())
+        })
+    }
+
+    /// Makes an endpoint with a secret of its own. `allowed` are networks where every endpoint may be, beside public
+    /// addresses.
+    pub fn add_webhook(&self, app: &str, new: NewWebhook, allowed: &[IpNet]) -> Result<WebhookRecord, StoreError> {
+        check_url(&new.url, new.reach, allowed)?;
+        parse_kinds(&new.events)?;
+        if new.batching == Batching::Batched && new.format == WebhookFormat::Relay {
+            return Err(StoreError::Invalid(
+                "batches are for the pusher format: the relay format has one event per request".into(),
+            ));
+        }
+        self.environment().write(|transaction, tables| {
+            let mut app = app_by_id(transaction, tables, app)?;
+            if app.webhooks.len() >= limits::WEBHOOKS_PER_APP_MAX {
+                return Err(StoreError::TooManyWebhooks(app.id).into());
+            }
+            let webhook = WebhookRecord {
+                id: random::webhook_id(),
+                url: new.url,
+                secret: random::webhook_secret(),
+                events: new.events,
+                format: new.format.name().into(),
+                batch: new.batching == Batching::Batched,
+                allow_private: new.reach == Reach::Anywhere,
+                count_changed: new.count_name == CountName::Changed,
+                enabled: true,
+                created_at_ms: unix_ms(),
+            };
+            app.webhooks.push(webhook.clone());
+            super::apps::put(transaction, tables, &app)?;
+            raise_version(transaction, tables)?;
+            Ok(webhook)
+        })
+    }
+
+    /// Removes an endpoint, of this app if one is named; gives the id of its app and what it was.
+    pub fn remove_webhook(&self, app: Option<&str>, id: &str) -> Result<(String, WebhookRecord), StoreError> {
+        self.change_webhook(app, id, |webhooks, index| webhooks.remove(index))
+    }
+
+    /// Turns an endpoint on or off; gives the id of its app and what it is now.
+    pub fn switch_webhook(&self, id: &str, enabled: bool) -> Result<(String, WebhookRecord), StoreError> {
+        self.change_webhook(None, id, |webhooks, index| {
+            webhooks[index].enabled = enabled;
+            webhooks[index].clone()
+        })
+    }
+
+    fn change_webhook(
+        &self,
+        app: Option<&str>,
+        id: &str,
+        change: impl FnOnce(&mut Vec<WebhookRecord>, usize) -> WebhookRecord,
+    ) -> Result<(String, WebhookRecord), StoreError> {
+        self.environment().write(|transaction, tables| {
+            let apps = match app {
+                Some(app) => vec![app_by_id(transaction, tables, app)?],
+                None => all_apps(transaction, tables)?,
+            };
+            let position = |app: &AppRecord| app.webhooks.iter().position(|webhook| webhook.id == id);
+            let found = apps.into_iter().find_map(|app| position(&app).map(|index| (app, index)));
+            let (mut app, index) = found.ok_or_else(|| StoreError::UnknownWebhook(id.into()))?;
+            let webhook = change(&mut app.webhooks, index);
+            super::apps::put(transaction, tables, &app)?;
+            raise_version(transaction, tables)?;
+            Ok((app.id, webhook))
+        })
+    }
+}
+
+impl WebhookRecord {
+    pub(super) fn to_endpoint(&self) -> Result<WebhookEndpoint, Fault> {
+        let damaged = |what: &str| Fault::Record(format!("webhook {} has a bad {what}", self.id));
+        Ok(WebhookEndpoint {
+            id: self.id.as_str().into(),
+            url: self.url.as_str().into(),
+            secret: Secret::new(&self.secret),
+            kinds: parse_kinds(&self.events).map_err(|_| damaged("event"))?,
+            format: WebhookFormat::from_name(&self.format).ok_or_else(|| damaged("format"))?,
+            batching: if self.batch { Batching::Batched } else { Batching::Single },
+            reach: if self.allow_private { Reach::Anywhere } else { Reach::Public },
+            count_name: if self.count_changed { CountName::Changed } else { CountName::Pusher },
+            enabled: self.enabled,
+        })
+    }
+}
+
+/// As the shards see them.
+pub(super) fn to_webhooks(records: &[WebhookRecord]) -> Result<Webhooks, Fault> {
+    Ok(Webhooks::new(records.iter().map(WebhookRecord::to_endpoint).collect::<Result<_, _>>()?))
+}
+
+/// The set that these names make, everything for none; an unknown one is refused with the nearest.
+fn parse_kinds(names: &[String]) -> Result<WebhookKinds, StoreError> {
+    if names.is_empty() {
+        return Ok(WebhookKinds::all());
+    }
+    names.iter().try_fold(WebhookKinds::NONE, |kinds, name| {
+        let kind = WebhookKind::from_name(name).ok_or_else(|| {
+            let near = nearest(name, WebhookKind::ALL.map(WebhookKind::name));
+            let known = WebhookKinds::all();
+            StoreError::Invalid(format!("there is no webhook event {name:?}{near}; known are {known}"))
+        })?;
+        Ok(kinds.with(kind))
+    })
+}
+
+/// http or https with a host; no user, no fragment, nothing that a log line or a header could not hold (P-HOOK-9).
+///
+/// What a name resolves to is checked at each request; here only what is plain to see is refused, so that the mistake
+/// shows where it is made.
+fn check_url(url: &str, reach: Reach, allowed: &[IpNet]) -> Result<(), StoreError> {
+    let max = limits::WEBHOOK_URL_BYTES_MAX;
+    let invalid = |text: String| Err(StoreError::Invalid(text));
+    if url.len() > max {
+        return invalid(format!("the webhook URL is longer than {max} bytes"));
+    }
+    let malformed = || {
+        let shown: String = url.chars().filter(|character| !character.is_control()).take(200).collect();
+        StoreError::Invalid(format!(
+            "{shown:?} is no webhook URL: it takes the form https://host[:port][/path], without user or fragment"
+        ))
+    };
+    let uri: Uri = url.parse().map_err(|_| malformed())?;
+    let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority().ok_or_else(malformed)?);
+    let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic()) && !url.contains('#');
+    let has_bad_authority =
+        authority.host().is_empty() || authority.as_str().contains('@') || !has_good_port(authority.as_str());
+    if !matches!(scheme, "http" | "https") || !is_plain || has_bad_authority {
+        return Err(malformed());
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let literal = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    let is_allowed = |address: IpAddr| allowed.iter().any(|network| network.contains(&address));
+    match literal {
+        _ if reach == Reach::Anywhere => Ok(()),
+        Some(address) if is_allowed(address) => Ok(()),
+        Some(address) if !is_public(address) => invalid(format!(
+            "{address} is no public address: webhooks go there only with --allow-private, or if webhook_allow has it"
+        )),
+        Some(_) | None if scheme == "http" && (literal.is_some() || allowed.is_empty()) => invalid(
+            "webhooks go over https; over http only with --allow-private, or to addresses that webhook_allow has"
+                .into(),
+        ),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A port, where there is one, is a number.
+fn has_good_port(authority: &str) -> bool {
+    let after_host = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
+    after_host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Missing, NewApp};
+
+    fn new(url: &str) -> NewWebhook {
+        NewWebhook { url: url.into(), ..NewWebhook::default() }
+    }
+
+    /// P-HOOK-9, threats T19, T24: what is a URL of a webhook, and what is plain to see that it must not be.
+    #[test]
+    fn urls() {
+        for url in
+            ["https://example.com", "https://example.com:8443/a?b=c", "https://[2606:4700::1]/x", "https://1.1.1.1/"]
+        {
+            assert!(check_url(url, Reach::Public, &[]).is_ok(), "{url}");
+        }
+        for url in [
+            "",
+            "/path",
+            "example.com",
+            "ftp://example.com/",
+            "https://",
+            "https:///path",
+            "https://user@example.com/",
+            "https://u:p@example.com/",
+            "https://example.com/#part",
+            "https://example.com/a b",
+            "https://example.com/\r\nX: y",
+            "https://exämple.com/",
+            "https://example.com:/",
+            "https://example.com:0/",
+            "https://example.com:99999/",
+            "file:///etc/passwd",
+            "HTTP//x",
+            "javascript:alert(1)",
+        ] {
+            let error = check_url(url, Reach::Anywhere, &[]).expect_err(url).to_string();
+            assert!(!error.contains('\r') && !error.contains('\n'), "{error}");
+        }
+        for url in [
+            "https://127.0.0.1/",
+            "http://10.1.2.3:8080/",
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "http://169.254.169.254/",
+        ] {
+            let error = check_url(url, Reach::Public, &[]).expect_err(url).to_string();
+            assert!(error.contains("--allow-private"), "{error}");
+            assert!(check_url(url, Reach::Anywhere, &[]).is_ok(), "{url}");
+        }
+        let allowed: [IpNet; 1] = ["10.0.0.0/8".parse().expect("a network")];
+        for (url, accepted) in [
+            ("http://10.1.2.3:8080/", true),
+            ("https://10.1.2.3/", true),
+            ("http://[::ffff:10.1.2.3]/", true),
+            ("http://name.example/", true),
+            ("http://1.1.1.1/", false),
+            ("https://192.168.0.1/", false),
+        ] {
+            assert_eq!(check_url(url, Reach::Public, &allowed).is_ok(), accepted, "{url}");
+        }
+        assert!(check_url("http://name.example/", Reach::Public, &[]).is_err(), "http needs leave");
+        let long = format!("https://example.com/{}", "x".repeat(limits::WEBHOOK_URL_BYTES_MAX - 20));
+        assert_eq!(long.len(), limits::WEBHOOK_URL_BYTES_MAX);
+        assert!(check_url(&long, Reach::Public, &[]).is_ok());
+        assert!(check_url(&(long + "x"), Reach::Public, &[]).is_err());
+    }
+
+    /// P-HOOK-9, R-HOOK-1: several per app, each with a filter; bounded; gone with their app; in no debug output is a
+    /// secret.
+    #[test]
+    fn endpoints_live_with_their_app() {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
+        let app = store.create_app(NewApp::default()).expect("app").id;
+        let first = store.add_webhook(&app, new("https://example.com/1"), &[]).expect("first");
+        assert!(first.id.starts_with("wh_") && first.secret.starts_with("whs_"));
+        assert!(!format!("{first:?}").contains(&first.secret));
+        let filtered =
+            NewWebhook { events: vec!["member_added".into(), "cache.miss".into()], ..new("https://example.com/2") };
+        let second = store.add_webhook(&app, filtered, &[]).expect("second");
+        assert_ne!((&first.id, &first.secret), (&second.id, &second.secret));
+        let snapshot = store.directory().expect("directory");
+        let webhooks = &snapshot.app_by_id(&app).expect("app").webhooks;
+        assert_eq!(webhooks.wanted(), WebhookKinds::all());
+        assert_eq!(
+            webhooks.endpoint(&second.id).map(|found| found.kinds.to_string()).as_deref(),
+            Some("member_added,cache_miss")
+        );
+
+        let (of, removed) = store.remove_webhook(None, &first.id).expect("removed");
+        assert_eq!((of, removed), (app.clone(), first.clone()));
+        assert!(matches!(store.remove_webhook(None, &first.id), Err(StoreError::UnknownWebhook(_))));
+        let version = store.version().expect("version");
+        let (_, off) = store.switch_webhook(&second.id, false).expect("off");
+        assert!(!off.enabled && store.version().expect("version") > version);
+        let snapshot = store.directory().expect("directory");
+        assert!(snapshot.app_by_id(&app).expect("app").webhooks.wanted().is_empty());
+
+        for _ in 1..limits::WEBHOOKS_PER_APP_MAX {
+            store.add_webhook(&app, new("https://example.com/"), &[]).expect("below the bound");
+        }
+        let error = store.add_webhook(&app, new("https://example.com/"), &[]).expect_err("at the bound");
+        assert!(matches!(error, StoreError::TooManyWebhooks(_)), "{error}");
+        let other = store.create_app(NewApp::default()).expect("app").id;
+        assert!(store.remove_webhook(Some(&other), &second.id).is_err(), "it belongs to another app");
+        store.delete_app(&app).expect("deleted");
+        assert!(store.webhooks(None).expect("list").is_empty());
+    }
+
+    /// P-HOOK-9, R-HOOK-2: an unknown event is refused with the nearest; batches are for Pusher's format.
+    #[test]
+    fn mistakes_make_no_endpoint() {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
+        let app = store.create_app(NewApp::default()).expect("app").id;
+        let slip = NewWebhook { events: vec!["channel_ocupied".into()], ..new("https://example.com/") };
+        let error = store.add_webhook(&app, slip, &[]).expect_err("refused").to_string();
+        assert!(error.contains("did you mean \"channel_occupied\"?"), "{error}");
+        let batch =
+            NewWebhook { batching: Batching::Batched, format: WebhookFormat::Relay, ..new("https://example.com/") };
+        assert!(store.add_webhook(&app, batch, &[]).is_err());
+        assert!(matches!(store.add_webhook("nope", new("https://example.com/"), &[]), Err(StoreError::UnknownApp(_))));
+        assert!(store.webhooks(Some(&app)).expect("list").is_empty());
+    }
+}

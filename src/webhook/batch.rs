@@ -1,0 +1,234 @@
+//! Events on their way to become requests: bodies are made here, filtered and batched (P-HOOK-6). Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
+
+use crate::app::webhook::{Batching, WebhookEndpoint, WebhookFormat};
+use crate::app::{App, AppSerial};
+use crate::limits;
+use crate::moment::Moment;
+use crate::protocol::webhook::{WebhookEvent, encode_pusher_body, encode_pusher_event, encode_relay_body};
+
+/// A request to be made.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Made {
+    pub(super) app: AppSerial,
+    pub(super) endpoint: Arc<str>,
+    pub(super) lane: u64,
+    pub(super) body: Vec<u8>,
+    /// Events in it.
+    pub(super) events: usize,
+}
+
+/// Batches that wait for further events, by endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    open: BTreeMap<Arc<str>, Batch>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    app: AppSerial,
+    /// Entries joined by commas.
+    entries: Vec<u8>,
+    events: usize,
+    due_ms: u64,
+}
+
+impl Batches {
+    /// An event, for all endpoints of its app that want it; gives the requests that are whole with it.
+    pub(super) fn add(&mut self, app: &App, event: &WebhookEvent, now: Moment) -> Vec<Made> {
+        let kind = event.kind();
+        let endpoints = app.webhooks.endpoints().iter();
+        let wanting = endpoints.filter(|endpoint| app.enabled && endpoint.enabled && endpoint.kinds.contains(kind));
+        wanting.flat_map(|endpoint| self.add_to(endpoint, event, now)).collect()
+    }
+
+    fn add_to(&mut self, endpoint: &WebhookEndpoint, event: &WebhookEvent, now: Moment) -> Vec<Made> {
+        let (mut entry, mut body) = (Vec::new(), Vec::new());
+        match (endpoint.format, endpoint.batching) {
+            (WebhookFormat::Relay, Batching::Single | Batching::Batched) => encode_relay_body(&mut body, event),
+            (WebhookFormat::Pusher, Batching::Single) => {
+                encode_pusher_event(&mut entry, event, endpoint.count_name);
+                encode_pusher_body(&mut body, event.unix_ms, &entry);
+            }
+            (WebhookFormat::Pusher, Batching::Batched) => {
+                encode_pusher_event(&mut entry, event, endpoint.count_name);
+                return self.add_entry(endpoint, event.app, &entry, now);
+            }
+        }
+        let lane = lane_of(&event.channel);
+        vec![Made { app: event.app, endpoint: (*endpoint.id).into(), lane, body, events: 1 }]
+    }
+
+    fn add_entry(&mut self, endpoint: &WebhookEndpoint, app: AppSerial, entry: &[u8], now: Moment) -> Vec<Made> {
+        let id: Arc<str> = (*endpoint.id).into();
+        let mut made = Vec::new();
+        let is_full = |batch: &Batch| batch.entries.len() + entry.len() > limits::WEBHOOK_BATCH_BYTES_MAX;
+        if self.open.get(&id).is_some_and(is_full) {
+            made.extend(self.close(&id, now));
+        }
+        let due_ms = now.monotonic_ms + limits::WEBHOOK_BATCH_MS;
+        let empty = || Batch { app, entries: Vec::new(), events: 0, due_ms };
+        let batch = self.open.entry(id.clone()).or_insert_with(empty);
+        if batch.events > 0 {
+            batch.entries.push(b',');
+        }
+        batch.entries.extend_from_slice(entry);
+        batch.events += 1;
+        if batch.events == limits::WEBHOOK_BATCH_EVENTS_MAX {
+            made.extend(self.close(&id, now));
+        }
+        made
+    }
+
+    /// When the first batch is to be closed, in ms of the monotonic clock.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.open.values().map(|batch| batch.due_ms).min()
+    }
+
+    /// Takes the batches whose time is over, or all.
+    pub(super) fn take(&mut self, now: Moment, which: Which) -> Vec<Made> {
+        let is_due = |batch: &Batch| which == Which::All || batch.due_ms <= now.monotonic_ms;
+        let due: Vec<Arc<str>> =
+            self.open.iter().filter(|(_, batch)| is_due(batch)).map(|(id, _)| id.clone()).collect();
+        due.iter().filter_map(|id| self.close(id, now)).collect()
+    }
+
+    fn close(&mut self, id: &Arc<str>, now: Moment) -> Option<Made> {
+        let Batch { app, entries, events, .. } = self.open.remove(id)?;
+        let mut body = Vec::new();
+        encode_pusher_body(&mut body, now.unix_ms, &entries);
+        Some(Made { app, endpoint: id.clone(), lane: BATCH_LANE, body, events })
+    }
+}
+
+/// Which batches to take.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Which {
+    /// Those whose time is over.
+    Due,
+    /// All: the process ends.
+    All,
+}
+
+/// Batches hold events of many channels, so an endpoint's batches are made one after the other.
+const BATCH_LANE: u64 = 0;
+
+/// The lane of a channel: the same in every run of the process, for deliveries outlive it. Two channels that share one
+/// wait for each other now and then, which does no harm.
+fn lane_of(channel: &str) -> u64 {
+    SipHasher13::new().hash(channel.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::app::Secret;
+    use crate::app::webhook::{CountName, Reach, WebhookKind, WebhookKinds, Webhooks};
+    use crate::protocol::webhook::Happened;
+
+    const START: Moment = Moment { monotonic_ms: 1_000, unix_ms: 1_700_000_000_000 };
+
+    fn endpoint(id: &str, batching: Batching, kinds: WebhookKinds) -> WebhookEndpoint {
+        WebhookEndpoint {
+            id: id.into(),
+            url: "https://example.com/".into(),
+            secret: Secret::new("s"),
+            kinds,
+            format: WebhookFormat::Pusher,
+            batching,
+            reach: Reach::Public,
+            count_name: CountName::Pusher,
+            enabled: true,
+        }
+    }
+
+    fn app(endpoints: Vec<WebhookEndpoint>) -> App {
+        App {
+            serial: AppSerial(1),
+            id: "1".into(),
+            name: "".into(),
+            enabled: true,
+            keys: Vec::new(),
+            settings: Default::default(),
+            webhooks: Webhooks::new(endpoints),
+        }
+    }
+
+    fn event(channel: &str, what: Happened) -> WebhookEvent {
+        WebhookEvent { app: AppSerial(1), channel: channel.into(), unix_ms: START.unix_ms, what }
+    }
+
+    fn after(ms: u64) -> Moment {
+        Moment { monotonic_ms: START.monotonic_ms + ms, unix_ms: START.unix_ms + ms }
+    }
+
+    /// P-HOOK-6, P-HOOK-9: without batches every event is a request at once, to those endpoints alone whose filter has
+    /// it; the lane is the channel's, the same for all time.
+    #[test]
+    fn one_event_per_request_and_filters() {
+        let misses = WebhookKinds::NONE.with(WebhookKind::CacheMiss);
+        let off = WebhookEndpoint { enabled: false, ..endpoint("wh_off", Batching::Single, WebhookKinds::all()) };
+        let app = app(vec![
+            endpoint("wh_all", Batching::Single, WebhookKinds::all()),
+            endpoint("wh_miss", Batching::Single, misses),
+            off,
+        ]);
+        let mut batches = Batches::default();
+        let ids = |made: &[Made]| made.iter().map(|made| made.endpoint.to_string()).collect::<Vec<_>>();
+        let made = batches.add(&app, &event("a", Happened::ChannelVacated), START);
+        assert_eq!(ids(&made), ["wh_all"]);
+        let made = batches.add(&app, &event("a", Happened::CacheMiss), START);
+        assert_eq!(ids(&made), ["wh_all", "wh_miss"]);
+        assert_eq!(made[0].lane, made[1].lane);
+        assert_eq!(made[0].lane, lane_of("a"));
+        assert_ne!(made[0].lane, lane_of("b"));
+        assert_eq!(batches.due_ms(), None);
+        assert!(batches.add(&App { enabled: false, ..app }, &event("a", Happened::CacheMiss), START).is_empty());
+    }
+
+    /// P-HOOK-6: a batch is whole with its 100th event or 50 ms after its first; nothing is lost or moved between.
+    #[test]
+    fn batches_by_number_and_by_time() {
+        let app = app(vec![endpoint("wh_1", Batching::Batched, WebhookKinds::all())]);
+        let mut batches = Batches::default();
+        let mut made = Vec::new();
+        for number in 0..250 {
+            made.extend(batches.add(&app, &event(&number.to_string(), Happened::ChannelVacated), START));
+        }
+        assert_eq!(batches.due_ms(), Some(START.monotonic_ms + 50));
+        assert!(batches.take(after(49), Which::Due).is_empty());
+        made.extend(batches.take(after(50), Which::Due));
+        assert_eq!(made.iter().map(|made| made.events).collect::<Vec<_>>(), [100, 100, 50]);
+        let mut channels = Vec::new();
+        for made in &made {
+            assert_eq!(made.lane, BATCH_LANE);
+            let body: Value = serde_json::from_slice(&made.body).expect("JSON");
+            channels.extend(body["events"].as_array().expect("events").iter().map(|event| event["channel"].clone()));
+        }
+        let expected: Vec<Value> = (0..250).map(|number: i32| number.to_string().into()).collect();
+        assert_eq!(channels, expected);
+        assert!(batches.due_ms().is_none());
+        batches.add(&app, &event("a", Happened::ChannelVacated), START);
+        assert_eq!(batches.take(START, Which::All).len(), 1, "at the end of the process");
+    }
+
+    /// P-HOOK-6: a batch is bounded in bytes too; one event that is larger goes alone.
+    #[test]
+    fn batches_are_bounded_in_bytes() {
+        let app = app(vec![endpoint("wh_1", Batching::Batched, WebhookKinds::all())]);
+        let mut batches = Batches::default();
+        let member = |bytes: usize| Happened::MemberAdded { user_id: "x".repeat(bytes).into() };
+        assert!(batches.add(&app, &event("a", member(10)), START).is_empty());
+        let made = batches.add(&app, &event("a", member(limits::WEBHOOK_BATCH_BYTES_MAX)), START);
+        assert_eq!(made.iter().map(|made| made.events).collect::<Vec<_>>(), [1]);
+        let made = batches.add(&app, &event("a", member(10)), START);
+        assert_eq!(made.iter().map(|made| made.events).collect::<Vec<_>>(), [1]);
+        assert_eq!(batches.take(after(50), Which::Due).len(), 1);
+    }
+}

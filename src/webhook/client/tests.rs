@@ -1,0 +1,279 @@
+//! Real requests over loopback, where 127.0.0.2 stands for what the operator allows and 127.0.0.1 for what is internal.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use ureq::http::Uri;
+use ureq::unversioned::resolver::ResolvedSocketAddrs;
+use ureq::unversioned::transport::NextTimeout;
+
+use super::*;
+use crate::app::webhook::{Batching, CountName, WebhookKinds};
+use crate::app::{AppKey, AppSerial, Secret};
+
+const OUTSIDE: &str = "127.0.0.2";
+const INSIDE: &str = "127.0.0.1";
+
+fn app() -> App {
+    App {
+        serial: AppSerial(1),
+        id: "1".into(),
+        name: "".into(),
+        enabled: true,
+        keys: vec![AppKey::new("old-key", "old-secret"), AppKey::new("new-key", "new-secret")],
+        settings: Default::default(),
+        webhooks: Default::default(),
+    }
+}
+
+fn endpoint(url: &str, format: WebhookFormat, reach: Reach) -> WebhookEndpoint {
+    WebhookEndpoint {
+        id: "wh_1".into(),
+        url: url.into(),
+        secret: Secret::new("whs_test"),
+        kinds: WebhookKinds::all(),
+        format,
+        batching: Batching::Single,
+        reach,
+        count_name: CountName::Pusher,
+        enabled: true,
+    }
+}
+
+/// A server that gives every connection one answer and keeps it open until the peer ends it.
+struct Server {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn start(host: &str, answer: String) -> Self {
+        let listener = TcpListener::bind((host, 0)).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let answer = answer.clone();
+                thread::spawn(move || {
+                    let (mut request, mut part) = (Vec::new(), [0; 4096]);
+                    while let Ok(read @ 1..) = stream.read(&mut part) {
+                        request.extend_from_slice(&part[..read]);
+                        // Head and body may come apart.
+                        if request.ends_with(b"{}") {
+                            request.clear();
+                            let _ = stream.write_all(answer.as_bytes());
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, connections }
+    }
+
+    fn ok(host: &str) -> Self {
+        Self::start(host, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned())
+    }
+
+    fn url(&self, host: &str) -> String {
+        format!("http://{host}:{}/", self.address.port())
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// A name server that answers with the next of its lists; the last one stays.
+#[derive(Clone, Debug)]
+struct Answers(Arc<Mutex<VecDeque<Vec<&'static str>>>>);
+
+impl Answers {
+    fn new(answers: &[&[&'static str]]) -> [Self; 2] {
+        let answers = Self(Arc::new(Mutex::new(answers.iter().map(|answer| answer.to_vec()).collect())));
+        [answers.clone(), answers]
+    }
+}
+
+impl Resolver for Answers {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut answers = self.0.lock().expect("no holder panics");
+        let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+        let mut resolved = self.empty();
+        for address in answer.expect("an answer is left") {
+            let address: IpAddr = address.parse().expect("an address");
+            resolved.push(SocketAddr::new(address, uri.port_u16().expect("tests name a port")));
+        }
+        Ok(resolved)
+    }
+}
+
+fn outside() -> Vec<IpNet> {
+    vec!["127.0.0.2/32".parse().expect("a network")]
+}
+
+fn send(client: &Client, url: &str, reach: Reach) -> Result<u16, SendError> {
+    client.send(&app(), &endpoint(url, WebhookFormat::Pusher, reach), b"{}", 1)
+}
+
+#[track_caller]
+fn expect_refused(result: Result<u16, SendError>) {
+    match result {
+        Err(SendError::NoAnswer(reason)) => assert!(reason.contains("refused: "), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// R-HOOK-3, R-HOOK-1, P-SDK-24: the headers of both formats, with the check of the specification; Pusher's is signed
+/// with the oldest key that is active.
+#[test]
+fn signatures_of_both_formats() {
+    let body = br#"{"event":"channel.occupied","data":{"channel":"chat-room-42","subscription_count":1},"timestamp":1712300000}"#;
+    let relay = headers(&app(), &endpoint("https://x/", WebhookFormat::Relay, Reach::Public), body, 1_712_300_007);
+    let expected = [
+        ("X-Relay-Signature", "d908346b320d8e6b4dfd76e946de2194c07a1d2be214ebb5ba69c57e35d0f3d1"),
+        ("X-Relay-Event", "channel.occupied"),
+        ("X-Relay-Timestamp", "1712300007"),
+    ];
+    assert_eq!(relay.iter().map(|(name, value)| (*name, &**value)).collect::<Vec<_>>(), expected);
+    let pusher = headers(&app(), &endpoint("https://x/", WebhookFormat::Pusher, Reach::Public), body, 1);
+    use ::hmac::{Hmac, KeyInit, Mac};
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"old-secret").expect("a key");
+    mac.update(body);
+    let signature = hex::encode(mac.finalize().into_bytes());
+    assert_eq!(pusher, [("X-Pusher-Key", "old-key".to_owned()), ("X-Pusher-Signature", signature)]);
+}
+
+/// Threat T19: whatever form the system's resolver takes for an internal address, no connection is made.
+#[test]
+fn no_form_of_an_internal_address_is_reached() {
+    let server = Server::ok(INSIDE);
+    let client = Client::new(&outside(), &TrustedRoots::Mozilla);
+    for host in [
+        "127.0.0.1",
+        "127.1",
+        "0x7f000001",
+        "0177.0.0.1",
+        "2130706433",
+        "localhost",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "0.0.0.0",
+        "0",
+        "[::]",
+    ] {
+        let result = send(&client, &server.url(host), Reach::Public);
+        assert!(matches!(result, Err(SendError::NoAnswer(_))), "{host}: {result:?}");
+    }
+    expect_refused(send(&client, &server.url("127.1"), Reach::Public));
+    expect_refused(send(&client, "http://169.254.169.254/latest/meta-data", Reach::Public));
+    expect_refused(send(&client, "https://169.254.169.254/", Reach::Public));
+    assert_eq!(server.connections(), 0);
+    assert_eq!(send(&client, &server.url("127.1"), Reach::Anywhere), Ok(200), "the endpoint may be anywhere");
+    assert_eq!(server.connections(), 1);
+}
+
+/// Threat T19: a name that is public when first asked for and internal later; and one with an address of each kind.
+#[test]
+fn rebinding_reaches_nothing() {
+    let inside = Server::ok(INSIDE);
+    let outside_server = TcpListener::bind((OUTSIDE, inside.address.port()));
+    assert!(outside_server.is_ok(), "the port is free on the other address");
+    let answers = Answers::new(&[&["127.0.0.2"], &["127.0.0.1"], &["127.0.0.2", "127.0.0.1"], &["::ffff:127.0.0.1"]]);
+    let client = Client::with_resolvers(&outside(), &TrustedRoots::Mozilla, answers);
+    let served = thread::spawn(move || {
+        let (mut stream, _) = outside_server.expect("it is bound").accept().expect("a connection");
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let url = inside.url("rebinding.test");
+    assert_eq!(send(&client, &url, Reach::Public), Ok(200), "it went where the first answer was");
+    served.join().expect("served");
+    for _ in 0..3 {
+        expect_refused(send(&client, &url, Reach::Public));
+    }
+    assert_eq!(inside.connections(), 0);
+}
+
+/// Threat T19: a redirect inwards is an answer like any other that is not 2xx; nothing is followed.
+#[test]
+fn redirects_are_not_followed() {
+    let inside = Server::ok(INSIDE);
+    let location = inside.url(INSIDE);
+    for status in [301, 302, 303, 307, 308] {
+        let answer = format!("HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        let outside_server = Server::start(OUTSIDE, answer);
+        let client = Client::new(&outside(), &TrustedRoots::Mozilla);
+        for reach in [Reach::Public, Reach::Anywhere] {
+            let result = send(&client, &outside_server.url(OUTSIDE), reach);
+            assert!(matches!(result, Err(SendError::Status(found, _)) if found == status), "{result:?}");
+        }
+    }
+    assert_eq!(inside.connections(), 0);
+}
+
+/// Threat T19: a connection that is kept open for an endpoint that may be anywhere serves no other endpoint.
+#[test]
+fn kept_connections_are_not_shared_across_reach() {
+    let server = Server::ok(INSIDE);
+    let client = Client::new(&[], &TrustedRoots::Mozilla);
+    for _ in 0..3 {
+        assert_eq!(send(&client, &server.url(INSIDE), Reach::Anywhere), Ok(200));
+    }
+    assert_eq!(server.connections(), 1, "kept open");
+    expect_refused(send(&client, &server.url(INSIDE), Reach::Public));
+    assert_eq!(server.connections(), 1);
+}
+
+/// P-HOOK-7, R-HOOK-4, threats T19, T27: only 2xx is success; of an answer a part is kept, without what forges log
+/// lines; an answer that never ends costs its bound.
+#[test]
+fn answers_are_judged_and_cut() {
+    let client = Client::new(&[], &TrustedRoots::Mozilla);
+    let answer = |status: u16, body: &str| {
+        let answer = format!("HTTP/1.1 {status} Some\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let server = Server::start(INSIDE, answer);
+        send(&client, &server.url(INSIDE), Reach::Anywhere)
+    };
+    for status in [200, 201, 202, 299] {
+        assert_eq!(answer(status, "ok"), Ok(status));
+    }
+    for status in [300, 304, 400, 401, 404, 410, 429, 500, 503] {
+        let text = if status == 304 { "" } else { "no" };
+        let result = answer(status, text);
+        assert!(matches!(result, Err(SendError::Status(found, _)) if found == status), "{result:?}");
+    }
+    let forged = answer(500, "a\r\nERROR forged\x1b[31m").expect_err("failed").to_string();
+    assert_eq!(forged, "answered 500: a  ERROR forged [31m");
+    let long = answer(500, &"y".repeat(1_000_000)).expect_err("failed");
+    assert!(matches!(long, SendError::Status(500, text) if text.len() == limits::WEBHOOK_ANSWER_BYTES_MAX));
+    let garbage = Server::start(INSIDE, "nonsense\r\n\r\n".to_owned());
+    assert!(matches!(send(&client, &garbage.url(INSIDE), Reach::Anywhere), Err(SendError::NoAnswer(_))));
+}
+
+/// Threat T19: public addresses are for https; http needs leave.
+#[test]
+fn http_needs_leave() {
+    let guard = |reach| Guard::new(DefaultResolver::default(), reach, outside());
+    let check = |scheme, address: &str, reach| guard(reach).check(scheme, address.parse().expect("an address")).is_ok();
+    assert!(check("https", "1.1.1.1", Reach::Public));
+    assert!(!check("http", "1.1.1.1", Reach::Public));
+    assert!(check("http", "127.0.0.2", Reach::Public) && check("http", "::ffff:127.0.0.2", Reach::Public));
+    assert!(!check("https", "127.0.0.3", Reach::Public) && !check("https", "fe80::1", Reach::Public));
+    assert!(check("http", "10.0.0.1", Reach::Anywhere) && check("http", "1.1.1.1", Reach::Anywhere));
+}
+
+/// P-HOOK-9: a file of roots is read whole; one without a certificate, or with a broken one, is none.
+#[test]
+fn roots_are_read_from_pem() {
+    assert!(TrustedRoots::from_pem(b"").is_none());
+    assert!(TrustedRoots::from_pem(b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").is_none());
+    let pem = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".repeat(2);
+    assert!(matches!(TrustedRoots::from_pem(&pem), Some(TrustedRoots::These(roots)) if roots.len() == 2));
+}

@@ -1,0 +1,306 @@
+//! Webhooks on their way out: from the shards to disk, and from there to the endpoints (section 9 of the Pusher
+//! protocol, section 6 of Relay's).
+//!
+//! ```text
+//! shards --> intake --> recorder --> LMDB --> dispatcher --> workers --> endpoints
+//!           (bounded)    ^  commits                |
+//!                        +------ done, failed -----+
+//! ```
+//!
+//! A shard leaves its events in a bounded queue and never waits. The [recorder](recorder) makes bodies of them and
+//! commits them, many at a time; the [dispatcher](dispatcher) sends what is committed. So a delivery is made at least
+//! once, also across a restart, and the order of a channel is kept.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::app::Directory;
+use crate::driver::clock::Clock;
+use crate::limits;
+use crate::protocol::webhook::WebhookEvent;
+use crate::store::StoreError;
+use crate::store::queue::Queue;
+use client::{Client, TrustedRoots};
+use dispatcher::{Dispatcher, Message};
+use recorder::{Channels, Recorder};
+
+mod batch;
+pub mod client;
+mod dispatcher;
+mod guard;
+mod recorder;
+mod schedule;
+
+/// What an operator may set.
+#[derive(Clone, Debug)]
+pub struct WebhookOptions {
+    /// Endpoints that are spoken to at the same time, at least 1.
+    pub threads: u16,
+    /// Deliveries of one app that may wait.
+    pub queue_max: u32,
+    /// Rest after the first failure, in ms; the further ones are multiples of it (P-HOOK-7, R-HOOK-4).
+    pub retry_ms: u64,
+    /// Networks where every endpoint may be, also over http (threat T19).
+    pub allowed: Vec<IpNet>,
+    /// Whose certificates are believed.
+    pub roots: TrustedRoots,
+}
+
+impl Default for WebhookOptions {
+    fn default() -> Self {
+        Self {
+            threads: limits::WEBHOOK_THREADS,
+            queue_max: limits::WEBHOOK_DELIVERIES_PER_APP_MAX,
+            retry_ms: limits::WEBHOOK_RETRY_MS,
+            allowed: Vec::new(),
+            roots: TrustedRoots::default(),
+        }
+    }
+}
+
+/// The running threads. Dropping it records what is under way and ends them.
+pub struct Webhooks {
+    handle: WebhookHandle,
+    recorder: Option<JoinHandle<()>>,
+    dispatcher: Option<JoinHandle<()>>,
+}
+
+/// How shards and the keeper reach the threads. Clones share them.
+#[derive(Clone)]
+pub struct WebhookHandle {
+    shared: Arc<Shared>,
+    dispatcher: Sender<Message>,
+}
+
+/// What the threads share.
+struct Shared {
+    options: WebhookOptions,
+    intake: Intake,
+    directory: ArcSwap<Directory>,
+    counts: Counts,
+    stopping: AtomicBool,
+    recorder: OnceLock<Thread>,
+}
+
+/// Figures since the start, for metrics and the log.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct WebhookStats {
+    /// Deliveries that wait or are under way.
+    pub waiting: u64,
+    /// Requests that were answered 2xx.
+    pub delivered: u64,
+    /// Requests that were not.
+    pub refused: u64,
+    /// Deliveries that were given up.
+    pub given_up: u64,
+    /// Events that found no room.
+    pub dropped: u64,
+}
+
+impl Webhooks {
+    /// Takes up what waits in the queue and starts the threads.
+    ///
+    /// # Errors
+    /// A queue that cannot be read, or a thread that cannot be had.
+    pub fn start(
+        queue: Queue,
+        directory: Arc<Directory>,
+        clock: Clock,
+        options: WebhookOptions,
+    ) -> Result<Self, WebhookError> {
+        let found = queue.deliveries()?;
+        let next_number = queue.next_number()?;
+        if !found.is_empty() {
+            tracing::info!(deliveries = found.len(), "taking up webhooks that waited at the last end");
+        }
+        let client = Client::new(&options.allowed, &options.roots);
+        let (intake, events) = Intake::new();
+        let shared = Arc::new(Shared {
+            options,
+            intake,
+            directory: ArcSwap::new(directory),
+            counts: Counts::default(),
+            stopping: AtomicBool::new(false),
+            recorder: OnceLock::new(),
+        });
+        let ((outbox, inbox), (journal, changes)) = (channel(), channel());
+        let handle = WebhookHandle { shared: Arc::clone(&shared), dispatcher: outbox.clone() };
+        let channels = Channels { events, journal: changes, dispatcher: outbox.clone() };
+        let recorder = Recorder::new(Arc::clone(&shared), clock, queue.clone(), channels, (&found, next_number));
+        let recorder = thread::Builder::new().name("webhook-record".into()).spawn(move || recorder.run())?;
+        shared.recorder.set(recorder.thread().clone()).expect("it is set once");
+        let mut webhooks = Self { handle, recorder: Some(recorder), dispatcher: None };
+        let spawn = move || Dispatcher::new(shared, clock, queue, client, (outbox, inbox), journal, found).run();
+        webhooks.dispatcher = Some(thread::Builder::new().name("webhook-send".into()).spawn(spawn)?);
+        Ok(webhooks)
+    }
+
+    /// For shards and the keeper.
+    pub fn handle(&self) -> WebhookHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Webhooks {
+    fn drop(&mut self) {
+        // The dispatcher first: the recorder writes down what it has done last.
+        let _ = self.handle.dispatcher.send(Message::Stop);
+        join(self.dispatcher.take());
+        self.handle.shared.stopping.store(true, Ordering::Release);
+        self.handle.shared.wake_recorder();
+        join(self.recorder.take());
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if thread.is_some_and(|thread| thread.join().is_err()) {
+        tracing::error!("a thread of the webhooks ended by a panic");
+    }
+}
+
+impl WebhookHandle {
+    /// Takes an event of a shard. Never blocks; what finds no room is dropped and counted.
+    pub fn accept(&self, event: WebhookEvent) {
+        if !self.shared.intake.push(event) {
+            self.shared.counts.add(Count::Dropped, 1);
+        }
+        self.shared.wake_recorder();
+    }
+
+    /// Takes a new directory: endpoints that are gone or turned off are sent nothing more.
+    pub fn handle_directory(&self, directory: Arc<Directory>) {
+        self.shared.directory.store(directory);
+        let _ = self.dispatcher.send(Message::Directory);
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> WebhookStats {
+        let count = |count| self.shared.counts.get(count);
+        WebhookStats {
+            waiting: self.shared.counts.waiting.load(Ordering::Relaxed),
+            delivered: count(Count::Delivered),
+            refused: count(Count::Refused),
+            given_up: count(Count::GivenUp),
+            dropped: count(Count::Dropped),
+        }
+    }
+}
+
+impl Shared {
+    /// Costs a system call only if it sleeps.
+    fn wake_recorder(&self) {
+        if let Some(thread) = self.recorder.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// Between the shards and the recorder: bounded in events and in bytes, and no larger than what is in it.
+struct Intake {
+    events: Sender<WebhookEvent>,
+    waiting: AtomicUsize,
+    waiting_bytes: AtomicUsize,
+}
+
+impl Intake {
+    fn new() -> (Self, Receiver<WebhookEvent>) {
+        let (events, inbox) = channel();
+        (Self { events, waiting: AtomicUsize::new(0), waiting_bytes: AtomicUsize::new(0) }, inbox)
+    }
+
+    /// False when there is no room.
+    fn push(&self, event: WebhookEvent) -> bool {
+        let bytes = event.bytes();
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting_bytes = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let has_room = waiting < limits::WEBHOOK_INTAKE_EVENTS && waiting_bytes + bytes <= limits::WEBHOOK_INTAKE_BYTES;
+        if !has_room || self.events.send(event).is_err() {
+            self.forget(bytes);
+            return false;
+        }
+        true
+    }
+
+    /// An event was taken out.
+    fn forget(&self, bytes: usize) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Count {
+    Delivered,
+    Refused,
+    GivenUp,
+    Dropped,
+}
+
+#[derive(Default)]
+struct Counts {
+    counts: [AtomicU64; 4],
+    waiting: AtomicU64,
+}
+
+impl Counts {
+    fn add(&self, count: Count, more: u64) {
+        self.counts[count as usize].fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn get(&self, count: Count) -> u64 {
+        self.counts[count as usize].load(Ordering::Relaxed)
+    }
+
+    fn set_waiting(&self, waiting: u32) {
+        self.waiting.store(u64::from(waiting), Ordering::Relaxed);
+    }
+}
+
+/// Why webhooks could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The queue does not read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No thread.
+    #[error("cannot start a thread for webhooks: {0}")]
+    Thread(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::AppSerial;
+    use crate::protocol::webhook::Happened;
+
+    fn event(channel_bytes: usize) -> WebhookEvent {
+        let channel = "x".repeat(channel_bytes).into();
+        WebhookEvent { app: AppSerial(1), channel, unix_ms: 1, what: Happened::ChannelVacated }
+    }
+
+    /// P-HOOK-6: what shards leave is bounded in events and in bytes; what is taken out makes room.
+    #[test]
+    fn the_intake_is_bounded() {
+        let (intake, inbox) = Intake::new();
+        for _ in 0..limits::WEBHOOK_INTAKE_EVENTS {
+            assert!(intake.push(event(1)));
+        }
+        assert!(!intake.push(event(1)));
+        intake.forget(inbox.recv().expect("an event").bytes());
+        assert!(intake.push(event(1)) && !intake.push(event(1)));
+
+        let (intake, inbox) = Intake::new();
+        let half = limits::WEBHOOK_INTAKE_BYTES / 2 - event(0).bytes();
+        assert!(intake.push(event(half)) && intake.push(event(half)) && !intake.push(event(1)));
+        assert_eq!(inbox.try_iter().map(|event| intake.forget(event.bytes())).count(), 2);
+        let left = [&intake.waiting, &intake.waiting_bytes].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(left, [0, 0]);
+    }
+}

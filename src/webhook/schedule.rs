@@ -1,0 +1,334 @@
+//! Which delivery is made when: pure, with time as an argument.
+//!
+//! Deliveries stand in **lanes**, one per channel and endpoint (one per endpoint for batches). A lane is worked off in
+//! order, so the order of a channel is kept (P-HOOK-6); a delivery that failed rests, and with it its lane, while the
+//! others go on. An endpoint has one request under way at most.
+//!
+//! Endpoints take turns. One that was slow when it was last spoken to is in a class of its own, which never has more
+//! than half of the threads: endpoints that hang hold up each other and nobody else.
+//!
+//! ```text
+//!          add            take              finish: delivered, given up
+//! lane  --------> ready --------> under way ----------------------------> next of the lane, or gone
+//!                   ^                 | finish: failed
+//!                   +---- resting <---+
+//! ```
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::app::AppSerial;
+use crate::app::webhook::WebhookFormat;
+use crate::limits;
+use crate::moment::Moment;
+use crate::store::queue::Delivery;
+
+/// All deliveries that wait or are under way.
+pub(super) struct Schedule {
+    endpoints: HashMap<Arc<str>, Endpoint>,
+    /// Endpoints with something to send and nothing under way, by pace, in the order of their turns.
+    quick: VecDeque<Arc<str>>,
+    slow: VecDeque<Arc<str>>,
+    /// Whose turn is next.
+    next: Pace,
+    slow_under_way: usize,
+    slow_max: usize,
+    /// Lanes that rest, by the end of their rest in ms of the monotonic clock.
+    resting: BinaryHeap<Reverse<(u64, Arc<str>, u64)>>,
+    /// Rest after the first failure, in ms.
+    retry_ms: u64,
+}
+
+struct Endpoint {
+    app: AppSerial,
+    lanes: HashMap<u64, Lane>,
+    /// Lanes whose first delivery may be made.
+    ready: VecDeque<u64>,
+    stands: Stands,
+    pace: Pace,
+}
+
+#[derive(Default)]
+struct Lane {
+    deliveries: VecDeque<Waiting>,
+    rests_until_ms: Option<u64>,
+}
+
+struct Waiting {
+    delivery: Delivery,
+    /// It is not made any more after this, in ms of the monotonic clock.
+    expires_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stands {
+    /// Nothing to send.
+    Idle,
+    /// In the list of its pace.
+    InLine,
+    /// A request is under way.
+    UnderWay,
+}
+
+/// How an endpoint answered last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Pace {
+    /// Soon, or it refused the connection soon.
+    Quick,
+    /// Late or not at all.
+    Slow,
+}
+
+/// A delivery to be made now.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) delivery: Delivery,
+    pace: Pace,
+}
+
+/// What is next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Make it, then [`Schedule::finish`].
+    Send(Job),
+    /// Its time was over before its turn came.
+    Expired(Delivery),
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ended {
+    /// 2xx, or nobody wants it any more.
+    Done,
+    /// Anything else.
+    Failed,
+}
+
+/// What becomes of a delivery after a request.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Fate {
+    /// It is over.
+    Done(Delivery),
+    /// It failed and is tried again at `next_at_ms`, which stands in it.
+    Again(Delivery),
+    /// It failed for the last time.
+    GivenUp(Delivery),
+    /// Its endpoint was removed meanwhile.
+    Gone,
+}
+
+impl Schedule {
+    /// Nothing to do yet, for this many threads.
+    pub(super) fn new(threads: usize, retry_ms: u64) -> Self {
+        Self {
+            endpoints: HashMap::new(),
+            quick: VecDeque::new(),
+            slow: VecDeque::new(),
+            next: Pace::Quick,
+            slow_under_way: 0,
+            slow_max: (threads / 2).max(1),
+            resting: BinaryHeap::new(),
+            retry_ms,
+        }
+    }
+
+    /// Adds a delivery behind those of its lane. One that was never tried and comes from an earlier run of the process
+    /// (`taken_up`) has its whole time before it.
+    pub(super) fn add(&mut self, delivery: Delivery, format: WebhookFormat, now: Moment, taken_up: TakenUp) {
+        let window_ms = window_ms(format);
+        let age_ms = match taken_up {
+            TakenUp::FromDisk if delivery.attempts == 0 => 0,
+            TakenUp::FromDisk | TakenUp::New => now.unix_ms.saturating_sub(delivery.created_ms),
+        };
+        let expires_ms = now.monotonic_ms + window_ms.saturating_sub(age_ms);
+        let (id, lane_id) = (delivery.endpoint.clone(), delivery.lane);
+        let rest_ms = delivery.next_at_ms.saturating_sub(now.unix_ms).min(window_ms);
+        let endpoint = self.endpoints.entry(id.clone()).or_insert_with(|| Endpoint::new(delivery.app));
+        let lane = endpoint.lanes.entry(lane_id).or_default();
+        lane.deliveries.push_back(Waiting { delivery, expires_ms });
+        if lane.deliveries.len() > 1 {
+            return;
+        }
+        if rest_ms > 0 {
+            let until_ms = now.monotonic_ms + rest_ms;
+            lane.rests_until_ms = Some(until_ms);
+            self.resting.push(Reverse((until_ms, id, lane_id)));
+        } else {
+            endpoint.ready.push_back(lane_id);
+            self.line_up(&id);
+        }
+    }
+
+    /// Takes what is to be done now; `None` when nothing is.
+    pub(super) fn take(&mut self, now: Moment) -> Option<Next> {
+        self.end_rests(now);
+        let id = self.next_endpoint()?;
+        let endpoint = self.endpoints.get_mut(&id).expect("whoever is in line is known");
+        let lane_id = endpoint.ready.pop_front().expect("whoever is in line has a ready lane");
+        let lane = endpoint.lanes.get_mut(&lane_id).expect("a ready lane is known");
+        let first = lane.deliveries.front().expect("a ready lane has a delivery");
+        if first.expires_ms <= now.monotonic_ms {
+            let expired = lane.deliveries.pop_front().expect("it has one").delivery;
+            endpoint.stands = Stands::Idle;
+            endpoint.go_on(lane_id);
+            self.line_up(&id);
+            return Some(Next::Expired(expired));
+        }
+        let (delivery, pace) = (first.delivery.clone(), endpoint.pace);
+        endpoint.stands = Stands::UnderWay;
+        self.slow_under_way += usize::from(pace == Pace::Slow);
+        Some(Next::Send(Job { delivery, pace }))
+    }
+
+    /// A request has ended after `took_ms`.
+    pub(super) fn finish(&mut self, job: &Job, ended: Ended, took_ms: u64, format: WebhookFormat, now: Moment) -> Fate {
+        self.slow_under_way -= usize::from(job.pace == Pace::Slow);
+        let (id, lane_id) = (&job.delivery.endpoint, job.delivery.lane);
+        let Some(endpoint) = self.endpoints.get_mut(id).filter(|endpoint| endpoint.makes(job)) else {
+            return Fate::Gone;
+        };
+        endpoint.stands = Stands::Idle;
+        endpoint.pace = if took_ms >= limits::WEBHOOK_SLOW_MS { Pace::Slow } else { Pace::Quick };
+        let lane = endpoint.lanes.get_mut(&lane_id).expect("a lane stays while its first is under way");
+        let first = lane.deliveries.front_mut().expect("the one under way is the first");
+        let rest_ms = match ended {
+            Ended::Done => None,
+            Ended::Failed => {
+                first.delivery.attempts = first.delivery.attempts.saturating_add(1);
+                let rest_ms = rest_ms(format, first.delivery.attempts, self.retry_ms);
+                rest_ms.filter(|rest_ms| now.monotonic_ms + rest_ms <= first.expires_ms)
+            }
+        };
+        let fate = if let Some(rest_ms) = rest_ms {
+            first.delivery.next_at_ms = now.unix_ms + rest_ms;
+            let until_ms = now.monotonic_ms + rest_ms;
+            let again = first.delivery.clone();
+            lane.rests_until_ms = Some(until_ms);
+            self.resting.push(Reverse((until_ms, id.clone(), lane_id)));
+            Fate::Again(again)
+        } else {
+            let over = lane.deliveries.pop_front().expect("the one under way is the first").delivery;
+            endpoint.go_on(lane_id);
+            if ended == Ended::Done { Fate::Done(over) } else { Fate::GivenUp(over) }
+        };
+        self.line_up(&job.delivery.endpoint);
+        fate
+    }
+
+    /// When something becomes ready by itself, in ms of the monotonic clock.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.resting.peek().map(|Reverse((until_ms, ..))| *until_ms)
+    }
+
+    /// Takes all deliveries of the endpoints for which `keep` is false, those under way included.
+    pub(super) fn take_unwanted(&mut self, keep: impl Fn(AppSerial, &str) -> bool) -> Vec<Delivery> {
+        let unwanted = self.endpoints.extract_if(|id, endpoint| !keep(endpoint.app, id));
+        let lanes = unwanted.flat_map(|(_, endpoint)| endpoint.lanes.into_values());
+        let deliveries: Vec<Delivery> =
+            lanes.flat_map(|lane| lane.deliveries.into_iter().map(|waiting| waiting.delivery)).collect();
+        let known = &self.endpoints;
+        self.quick.retain(|id| known.contains_key(id));
+        self.slow.retain(|id| known.contains_key(id));
+        self.resting.retain(|Reverse((_, id, _))| known.contains_key(id));
+        deliveries
+    }
+
+    fn end_rests(&mut self, now: Moment) {
+        while self.due_ms().is_some_and(|until_ms| until_ms <= now.monotonic_ms) {
+            let Some(Reverse((until_ms, id, lane_id))) = self.resting.pop() else { return };
+            let Some(endpoint) = self.endpoints.get_mut(&id) else { continue };
+            let lane = endpoint.lanes.get_mut(&lane_id).filter(|lane| lane.rests_until_ms == Some(until_ms));
+            if let Some(lane) = lane {
+                lane.rests_until_ms = None;
+                endpoint.ready.push_back(lane_id);
+                self.line_up(&id);
+            }
+        }
+    }
+
+    /// The endpoint whose turn it is. The paces take turns as long as both have somebody who may go.
+    fn next_endpoint(&mut self) -> Option<Arc<str>> {
+        let slow_may = self.slow_under_way < self.slow_max && !self.slow.is_empty();
+        let pace = match (slow_may, self.quick.is_empty()) {
+            (false, true) => return None,
+            (false, false) => Pace::Quick,
+            (true, true) => Pace::Slow,
+            (true, false) => self.next,
+        };
+        match pace {
+            Pace::Quick => {
+                self.next = Pace::Slow;
+                self.quick.pop_front()
+            }
+            Pace::Slow => {
+                self.next = Pace::Quick;
+                self.slow.pop_front()
+            }
+        }
+    }
+
+    /// Puts an endpoint at the end of its line, if it has something to send and is not there yet.
+    fn line_up(&mut self, id: &Arc<str>) {
+        let Some(endpoint) = self.endpoints.get_mut(id) else { return };
+        if endpoint.stands == Stands::Idle && !endpoint.ready.is_empty() {
+            endpoint.stands = Stands::InLine;
+            match endpoint.pace {
+                Pace::Quick => self.quick.push_back(id.clone()),
+                Pace::Slow => self.slow.push_back(id.clone()),
+            }
+        }
+    }
+}
+
+/// Where a delivery comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum TakenUp {
+    /// It was just made.
+    New,
+    /// It was on disk when the process began.
+    FromDisk,
+}
+
+impl Endpoint {
+    fn new(app: AppSerial) -> Self {
+        Self { app, lanes: HashMap::new(), ready: VecDeque::new(), stands: Stands::Idle, pace: Pace::Quick }
+    }
+
+    /// False when the endpoint was removed, and perhaps added again, since the job was taken.
+    fn makes(&self, job: &Job) -> bool {
+        let first = self.lanes.get(&job.delivery.lane).and_then(|lane| lane.deliveries.front());
+        first.is_some_and(|first| first.delivery.number == job.delivery.number)
+    }
+
+    /// The first of a lane is over: the next may be made, or the lane is forgotten.
+    fn go_on(&mut self, lane_id: u64) {
+        if self.lanes.get(&lane_id).is_some_and(|lane| lane.deliveries.is_empty()) {
+            self.lanes.remove(&lane_id);
+        } else {
+            self.ready.push_back(lane_id);
+        }
+    }
+}
+
+/// The rest after this many failures, in ms; `None` when it was the last try (P-HOOK-7, R-HOOK-4).
+fn rest_ms(format: WebhookFormat, failures: u8, retry_ms: u64) -> Option<u64> {
+    match format {
+        WebhookFormat::Pusher => Some(retry_ms * (1_u64 << (failures.clamp(1, 7) - 1)).min(60)),
+        WebhookFormat::Relay => {
+            let rests: [u64; 3] = [10, 60, 300];
+            rests.get(usize::from(failures) - 1).map(|rest| rest * retry_ms)
+        }
+    }
+}
+
+/// How long a delivery may wait.
+fn window_ms(format: WebhookFormat) -> u64 {
+    match format {
+        WebhookFormat::Pusher => limits::WEBHOOK_PUSHER_WINDOW_MS,
+        WebhookFormat::Relay => limits::WEBHOOK_RELAY_WINDOW_MS,
+    }
+}
+
+#[cfg(test)]
+mod tests;
