@@ -58,6 +58,9 @@ pub(super) struct ServeArguments {
     /// Seconds for which the last event of a cache channel is kept [default: 1800].
     #[arg(long, value_name = "SECONDS")]
     cache_ttl: Option<String>,
+    /// Seconds in which a connection must sign in or join a protected channel, where its app demands it [default: 30].
+    #[arg(long, value_name = "SECONDS")]
+    authorization_timeout: Option<String>,
     /// Answer 400 for info attributes that do not apply, instead of leaving them out.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
     strict_pusher_info: Option<String>,
@@ -87,6 +90,7 @@ impl ServeArguments {
             ("strict_protocol", &self.strict_protocol),
             ("channel_names", &self.channel_names),
             ("cache_ttl", &self.cache_ttl),
+            ("authorization_timeout", &self.authorization_timeout),
             ("strict_pusher_info", &self.strict_pusher_info),
             ("drain_ms", &self.drain_ms),
             ("max_connections", &self.max_connections),

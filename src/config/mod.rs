@@ -144,6 +144,9 @@ impl ServeConfig {
                 cache_ttl_s: settings
                     .parse("cache_ttl", |text| within(text, 1, limits::CACHE_TTL_SETTING_S_MAX))?
                     .unwrap_or(limits::CACHE_TTL_S),
+                authorization_timeout_s: settings
+                    .parse("authorization_timeout", |text| within(text, 1, 3_600))?
+                    .unwrap_or(limits::AUTHORIZATION_TIMEOUT_S),
                 info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
             },
         })
