@@ -79,6 +79,30 @@ fn python_sdk() {
     });
 }
 
+/// P-USER-1 to P-USER-6, P-WATCH-1, P-SDK-25, P-AUTH-3, P-AUTH-4, P-HTTP-6, P-HTTP-10: pusher-js signs in, hears what the server SDKs send to its
+/// user, joins presence channels as that user, is told who of its watchlist comes and goes, and stays away once the
+/// Node SDK, or the Python SDK by its short path, has ended its user.
+#[test]
+fn users() {
+    on_fresh_servers(
+        |driver| ServerOptions { apps: vec![("main", vec!["watchlist=true"])], ..options(driver) },
+        |server: TestServer| {
+            let interpreter = python();
+            let mut clients = Script::node("users.mjs").app(&server, server.app()).start();
+            let user = clients.line_after("ready ");
+            Script::python(&interpreter, "users.py").arguments(&[&user]).app(&server, server.app()).run();
+            clients.finish();
+        },
+    );
+}
+
+/// P-ENC-1 to P-ENC-3: what the Node SDK encrypts, pusher-js with encryption decrypts, live and from the cache; a client without the secret
+/// sees the ciphertext alone.
+#[test]
+fn encrypted_channels() {
+    on_fresh_servers(options, |server| Script::node("encrypted.mjs").app(&server, server.app()).run());
+}
+
 /// The folder that the scripts run in holds the pinned versions and no others.
 #[test]
 fn packages_are_the_pinned_ones() {
