@@ -10,7 +10,10 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use ring::hmac;
 
-use crate::limits::{CACHE_BYTES_MAX, EVENT_DATA_BYTES_MAX, PRESENCE_MEMBERS_MAX};
+use crate::limits::{
+    BATCH_EVENTS_MAX, CACHE_BYTES_MAX, CHANNEL_DATA_BYTES_MAX, CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_EVENT_MAX,
+    CLIENT_EVENTS_PER_SECOND, EVENT_DATA_BYTES_MAX, INVALID_MESSAGES_MAX, PRESENCE_MEMBERS_MAX,
+};
 
 /// Number of an app in its store: given once, never used again, also after the app was deleted.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -93,6 +96,30 @@ pub struct AppSettings {
     pub subscription_count: bool,
     /// What its cached events may cost together, in bytes; 0 caches nothing (P-CACHE-1, threat T28).
     pub max_cache_bytes: u32,
+    /// Client events per second of one connection, also at once; 0 is no limit (P-LIM-9).
+    pub max_client_events_per_second: u32,
+    /// Longest `channel_data` of a presence subscribe in bytes (P-LIM-7).
+    pub max_channel_data_bytes: u32,
+    /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
+    pub max_invalid_messages: u8,
+    /// Channels that one connection may subscribe (P-LIM-12).
+    pub max_channels_per_connection: u32,
+    /// Channels of one `/events` request (P-LIM-4).
+    pub max_channels_per_event: u32,
+    /// Events of one `/batch_events` request (P-LIM-5).
+    pub max_batch_events: u32,
+    /// Occupied channels at once; 0 is no limit (R-LIM-5).
+    pub channels_max: u32,
+    /// Messages published over HTTP in one day of UTC, one per event and channel; 0 is no limit (R-LIM-3).
+    pub messages_per_day: u32,
+    /// Requests to the HTTP API per minute, however they authenticate; 0 is no limit (R-LIM-4).
+    pub requests_per_minute: u32,
+    /// Of these, with a signature; 0 is no limit (R-LIM-4).
+    pub signed_requests_per_minute: u32,
+    /// Of these, with key and secret in headers; 0 is no limit (R-LIM-4).
+    pub key_requests_per_minute: u32,
+    /// Of these, with a Bearer token; 0 is no limit (R-LIM-4).
+    pub token_requests_per_minute: u32,
     /// Hosts whose pages may connect; empty allows all (P-CONN-8, threat T21).
     pub allowed_origins: Vec<Box<str>>,
 }
@@ -108,6 +135,18 @@ impl Default for AppSettings {
             max_presence_members: PRESENCE_MEMBERS_MAX as u32,
             subscription_count: false,
             max_cache_bytes: CACHE_BYTES_MAX as u32,
+            max_client_events_per_second: CLIENT_EVENTS_PER_SECOND,
+            max_channel_data_bytes: CHANNEL_DATA_BYTES_MAX as u32,
+            max_invalid_messages: INVALID_MESSAGES_MAX,
+            max_channels_per_connection: CHANNELS_PER_CONNECTION_MAX as u32,
+            max_channels_per_event: CHANNELS_PER_EVENT_MAX as u32,
+            max_batch_events: BATCH_EVENTS_MAX as u32,
+            channels_max: 0,
+            messages_per_day: 0,
+            requests_per_minute: 0,
+            signed_requests_per_minute: 0,
+            key_requests_per_minute: 0,
+            token_requests_per_minute: 0,
             allowed_origins: Vec::new(),
         }
     }
@@ -439,7 +478,7 @@ mod tests {
         assert!(!shown.contains("very-private-part"), "{shown}");
     }
 
-    /// P-CEV-1, P-LIM-3, P-LIM-7, P-CLOSE-2: the settings of an app that nobody configured.
+    /// P-CEV-1, P-LIM-3, P-LIM-4, P-LIM-5, P-LIM-7, P-LIM-9, P-LIM-12, P-CLOSE-2, R-LIM-3 to R-LIM-6: the settings of an app that nobody configured.
     #[test]
     fn default_settings_are_those_of_the_protocol() {
         let settings = AppSettings::default();
@@ -447,6 +486,11 @@ mod tests {
         assert_eq!(settings.max_connections, 0);
         assert_eq!(settings.max_event_data_bytes, 10_240);
         assert_eq!(settings.max_presence_members, 100);
+        assert_eq!(settings.max_channel_data_bytes, 10_240);
+        assert_eq!(settings.max_client_events_per_second, 10);
+        assert_eq!(settings.max_channels_per_connection, 1_000);
+        assert_eq!((settings.max_channels_per_event, settings.max_batch_events), (100, 10));
+        assert_eq!((settings.channels_max, settings.messages_per_day, settings.requests_per_minute), (0, 0, 0));
         assert!(settings.allowed_origins.is_empty());
     }
 

@@ -16,21 +16,31 @@ pub const EVENT_NAME_BYTES_MAX: usize = 200;
 pub const CHANNEL_NAME_BYTES_MAX: usize = 200;
 /// Longest channel name on WebSockets under `channel_names = strict` (P-CHAN-2).
 pub const CHANNEL_NAME_STRICT_BYTES_MAX: usize = 164;
-/// Channels of one `/events` request (P-LIM-4).
+/// Channels of one `/events` request by default (P-LIM-4).
 pub const CHANNELS_PER_EVENT_MAX: usize = 100;
-/// Events of one `/batch_events` request (P-LIM-5).
+/// Largest value an app may set for it: with the longest data, one such request is what a shard may hold.
+pub const CHANNELS_PER_EVENT_SETTING_MAX: usize = 250;
+/// Events of one `/batch_events` request by default (P-LIM-5).
 pub const BATCH_EVENTS_MAX: usize = 10;
+/// Largest value an app may set for it.
+pub const BATCH_EVENTS_SETTING_MAX: usize = 1_000;
 /// Longest user id (P-LIM-6).
 pub const USER_ID_BYTES_MAX: usize = 128;
 /// Users in one presence channel by default (P-LIM-7).
 pub const PRESENCE_MEMBERS_MAX: usize = 100;
-/// Longest `channel_data` (P-LIM-7).
+/// Longest `channel_data` by default (P-LIM-7).
 pub const CHANNEL_DATA_BYTES_MAX: usize = 10_240;
-/// Channels that one connection may subscribe (P-LIM-12).
+/// Largest value an app may set for it.
+pub const CHANNEL_DATA_BYTES_SETTING_MAX: usize = 64 * 1024;
+/// Channels that one connection may subscribe by default (P-LIM-12).
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
-/// Client events per second and connection, also the burst (P-LIM-9).
+/// Largest value an app may set for it: a subscribe looks at all channels of its connection.
+pub const CHANNELS_PER_CONNECTION_SETTING_MAX: usize = 10_000;
+/// Client events per second and connection by default, also the burst (P-LIM-9).
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
-/// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
+/// Largest value an app may set for it, but for 0, which is no limit.
+pub const CLIENT_EVENTS_PER_SECOND_SETTING_MAX: u32 = 1_000;
+/// Malformed or unknown messages after which a connection is closed with 4009, by default (P-IN-3).
 pub const INVALID_MESSAGES_MAX: u8 = 100;
 /// Fragments that a message may have whatever its length (threat T8).
 pub const FRAGMENTS_MIN: usize = 64;
@@ -144,7 +154,7 @@ pub const APP_KEYS_MAX: usize = 8;
 /// Origins that an app may list.
 pub const ALLOWED_ORIGINS_MAX: usize = 100;
 /// Largest value an app may set for its presence members.
-pub const PRESENCE_MEMBERS_SETTING_MAX: usize = 10_000;
+pub const PRESENCE_MEMBERS_SETTING_MAX: usize = 100_000;
 /// LMDB's map: the most that the store can hold. Sparse, never resized.
 pub const STORE_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Reader slots of the store, shared by all processes that have it open.
@@ -181,8 +191,13 @@ pub const REFUSAL_SLOTS_MAX: u32 = 32;
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
+const _: () = assert!(CHANNELS_PER_EVENT_SETTING_MAX * EVENT_DATA_BYTES_SETTING_MAX <= SHARD_SEND_BYTES_MAX);
 
-/// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text.
-pub const fn message_bytes_max(event_data_bytes_max: u32) -> usize {
-    2 * event_data_bytes_max as usize + 4 * 1024
+/// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text. An app that
+/// raised the limit of `channel_data` above its default can receive that too.
+pub const fn message_bytes_max(event_data_bytes_max: u32, channel_data_bytes_max: u32) -> usize {
+    let raised =
+        channel_data_bytes_max as usize > CHANNEL_DATA_BYTES_MAX && channel_data_bytes_max > event_data_bytes_max;
+    let data_bytes_max = if raised { channel_data_bytes_max } else { event_data_bytes_max };
+    2 * data_bytes_max as usize + 4 * 1024
 }

@@ -119,8 +119,9 @@ pub struct Hot {
     pub app: u32,
     /// Index of its cold part, or `NONE`.
     pub cold: u32,
-    /// Client events: theoretical arrival time of the next, in ms of the monotonic clock, wrapping (P-LIM-9).
-    pub client_event_due_ms: u32,
+    /// Client events: theoretical arrival time of the next, in hundredths of a ms of the monotonic clock, wrapping
+    /// (P-LIM-9).
+    pub client_event_due: u32,
     /// What it owes.
     pub outbox: Outbox,
     /// Its first subscribed channels (indices of the shard's local channels).
@@ -141,7 +142,7 @@ impl Hot {
         generation: 0,
         app: NONE,
         cold: NONE,
-        client_event_due_ms: 0,
+        client_event_due: 0,
         outbox: Outbox::EMPTY,
         channels: [NONE; CHANNELS_INLINE],
         channels_inline: 0,

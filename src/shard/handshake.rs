@@ -85,8 +85,10 @@ impl Shard {
             return;
         }
         if !admitted {
-            let soft = self.directory.app(app).is_some_and(|app| app.settings.connection_limit_soft);
-            let reason = if soft { CloseReason::OverCapacity } else { CloseReason::OverQuota };
+            let settings = self.directory.app(app).map(|app| &app.settings);
+            let connections_max = settings.map_or(0, |settings| settings.max_connections);
+            let soft = settings.is_some_and(|settings| settings.connection_limit_soft);
+            let reason = if soft { CloseReason::OverSoftQuota } else { CloseReason::OverQuota }(connections_max);
             return self.close_websocket(slot, &reason);
         }
         self.hot[slot as usize].flags.insert(Flags::COUNTED);

@@ -15,9 +15,10 @@ use crate::limits;
 impl Shard {
     /// A verified presence subscribe: `channel_data` says who joins (P-PRES-1).
     pub(super) fn join_presence(&mut self, slot: u32, app: &App, channel: ChannelKey, channel_data: Option<&str>) {
-        let member = match decode_channel_data(channel_data.unwrap_or_default()) {
+        let bytes_max = app.settings.max_channel_data_bytes;
+        let member = match decode_channel_data(channel_data.unwrap_or_default(), bytes_max as usize) {
             Ok(member) => member,
-            Err(error) => return self.refuse_member(slot, &channel.name, error),
+            Err(error) => return self.refuse_member(slot, &channel.name, error, bytes_max),
         };
         let index = self.channel_index(&channel, ChannelKind::Presence);
         self.join_ticket = self.join_ticket.wrapping_add(1);
@@ -105,14 +106,14 @@ impl Shard {
         user_id
     }
 
-    fn refuse_member(&mut self, slot: u32, channel: &str, error: ChannelDataError) {
+    fn refuse_member(&mut self, slot: u32, channel: &str, error: ChannelDataError, bytes_max: u32) {
         let (code, kind, status) = match error {
             ChannelDataError::TooLong | ChannelDataError::UserIdTooLong => (None, "LimitReached", 4301),
             ChannelDataError::NoObject | ChannelDataError::NoUserId => (Some(4009), "AuthError", 401),
         };
         let reason = match error {
             ChannelDataError::TooLong => {
-                format!("channel_data is longer than {} bytes", limits::CHANNEL_DATA_BYTES_MAX)
+                format!("channel_data is longer than {bytes_max} bytes (max_channel_data_bytes)")
             }
             ChannelDataError::UserIdTooLong => {
                 format!("user_id must have 1 to {} bytes and no control characters", limits::USER_ID_BYTES_MAX)

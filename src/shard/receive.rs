@@ -216,7 +216,9 @@ impl Shard {
             return limits::ECHO_MESSAGE_BYTES_MAX;
         }
         let app = self.directory.app(AppSerial(line.app));
-        app.map_or(limits::MESSAGE_BYTES_MAX, |app| limits::message_bytes_max(app.settings.max_event_data_bytes))
+        app.map_or(limits::MESSAGE_BYTES_MAX, |app| {
+            limits::message_bytes_max(app.settings.max_event_data_bytes, app.settings.max_channel_data_bytes)
+        })
     }
 
     /// The HTTP part of a connection that speaks HTTP.

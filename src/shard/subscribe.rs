@@ -15,7 +15,6 @@ use crate::auth::subscription::{refusal_message, verify_subscription};
 use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{CHANNELS_INLINE, ConnectionKey, Phase};
-use crate::limits;
 use crate::protocol::server_event;
 
 /// A channel with local subscribers, or with connections that wait to become such.
@@ -64,8 +63,10 @@ impl Shard {
             self.send_error(slot, None, &message);
             return;
         }
-        if self.subscription_count(slot) >= limits::CHANNELS_PER_CONNECTION_MAX {
-            let reason = format!("A connection may subscribe {} channels at most", limits::CHANNELS_PER_CONNECTION_MAX);
+        let channels_max = app.settings.max_channels_per_connection;
+        if self.subscription_count(slot) >= channels_max as usize {
+            let reason =
+                format!("A connection may subscribe {channels_max} channels at most (max_channels_per_connection)");
             self.refuse_subscription(slot, text, None, "LimitReached", &reason, 4100);
             return;
         }
