@@ -371,6 +371,17 @@ pub struct Directory {
     /// By active public key; the value is an index into `apps`.
     by_key: HashMap<Box<str>, usize, FixedState>,
     tokens: HashMap<[u8; 32], Token, FixedState>,
+    /// Messages of a day, of apps that limit them, as they were last written.
+    messages_used: HashMap<AppSerial, MessagesUsed, FixedState>,
+}
+
+/// Messages that an app published on one day (R-LIM-3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MessagesUsed {
+    /// Number of the day since 1970, in UTC.
+    pub day: u64,
+    /// How many.
+    pub messages: u32,
 }
 
 impl Directory {
@@ -390,7 +401,19 @@ impl Directory {
         }
         debug_assert!(apps.is_sorted_by(|a, b| a.serial < b.serial), "two apps share a serial");
         let tokens = tokens.into_iter().map(|token| (token.hash, token)).collect();
-        Self { version, apps, by_id, by_key, tokens }
+        Self { version, apps, by_id, by_key, tokens, messages_used: HashMap::default() }
+    }
+
+    /// With what apps have published of late.
+    #[must_use]
+    pub fn with_messages_used(mut self, used: impl IntoIterator<Item = (AppSerial, MessagesUsed)>) -> Self {
+        self.messages_used = used.into_iter().collect();
+        self
+    }
+
+    /// What an app has published, as it was last written: a counter that begins goes on with it.
+    pub fn messages_used(&self, app: AppSerial) -> Option<MessagesUsed> {
+        self.messages_used.get(&app).copied()
     }
 
     /// The version of the store that it shows.

@@ -131,6 +131,9 @@ pub const LIST_PAGE_CHANNELS: usize = 2 * 1024;
 /// Bytes of lists of channels that one shard gathers at the same time; beyond it 503 (P-STAT-8).
 pub const GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Permits of one kind that a shard holds of one app to spend without asking (R-LIM-3, R-LIM-4), at most.
+pub const LEASED_PERMITS_MAX: u32 = 256;
+
 /// Failed credentials of one address in a minute before 429 (threat T6).
 pub const AUTH_FAILURES_PER_MINUTE: u32 = 100;
 /// Addresses whose failures one shard remembers.
@@ -167,6 +170,11 @@ pub const TOKEN_USES_COMMIT_MS: u64 = 30_000;
 pub const TOKEN_USE_WRITE_MS: u64 = 60_000;
 /// Token uses that may wait for the keeper; further ones are dropped, a later use of the token makes up for it.
 pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
+
+/// Messages of the day are written with at most one commit per this, in ms (R-LIM-3).
+pub const MESSAGES_COMMIT_MS: u64 = 30_000;
+/// Figures of messages that may wait for the keeper; further ones are dropped, a later one of the app makes up for it.
+pub const MESSAGES_WAITING_MAX: usize = 4 * 1024;
 
 /// A drain that takes this much longer than it may is cut off, in ms.
 pub const DRAIN_OVERTIME_MS: u64 = 5_000;

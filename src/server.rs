@@ -223,7 +223,7 @@ impl Shared {
         index: ShardIndex,
         listeners: Vec<BoundListener>,
     ) -> Result<JoinHandle<()>, ServeError> {
-        let keeper = Arc::clone(&self.keeper);
+        let (keeper, messages_keeper) = (Arc::clone(&self.keeper), Arc::clone(&self.keeper));
         let setup = ShardSetup {
             index,
             listeners,
@@ -233,6 +233,7 @@ impl Shared {
             slots: self.capacity.slots,
             refusal_slots: self.capacity.refusal_slots,
             token_used: Box::new(move |token, at| keeper.token_used(token, at.unix_ms)),
+            messages_counted: Box::new(move |app, used| messages_keeper.messages_counted(app, used)),
         };
         let shard = ShardConfig {
             index,

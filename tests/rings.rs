@@ -132,6 +132,7 @@ fn one_process_holds_more_connections_than_files() {
         slots: u32::try_from(connections + 64).expect("small"),
         refusal_slots: 16,
         token_used: Box::new(|_, _| {}),
+        messages_counted: Box::new(|_, _| {}),
     };
     let mut core = Echo { open: Arc::clone(&open), ..Echo::default() };
     let server = std::thread::spawn(move || {

@@ -206,8 +206,10 @@ pub struct Http {
     pub answers: VecDeque<Answer>,
     /// Ticket of the first of `answers`.
     pub first_ticket: u32,
-    /// Bytes that arrived while too many answers were owed; at most one read.
+    /// Bytes that arrived while too many answers were owed, or a request waited; at most one read.
     pub held_back: Vec<u8>,
+    /// A request waits for its app's allowance: those behind it wait too.
+    pub parked: bool,
 }
 
 /// What may stand before the first HTTP byte.

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::app::TokenId;
+use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::connection::ConnectionKey;
 use crate::moment::Moment;
 use crate::shard::{Flush, Input, Mail, Output, Shard, ShardIndex};
@@ -95,6 +95,9 @@ pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Res
 /// Where used tokens are reported (R-TOKEN-4): called on the shard's thread, must not block.
 pub type TokenSink = Box<dyn FnMut(TokenId, Moment) + Send>;
 
+/// Where the messages of an app are reported (R-LIM-3): called on the shard's thread, must not block.
+pub type MessagesSink = Box<dyn FnMut(AppSerial, MessagesUsed) + Send>;
+
 /// What the thread of one shard is given.
 pub struct ShardSetup {
     /// The shard.
@@ -113,4 +116,6 @@ pub struct ShardSetup {
     pub refusal_slots: u32,
     /// Where used tokens are reported.
     pub token_used: TokenSink,
+    /// Where the messages of apps are reported.
+    pub messages_counted: MessagesSink,
 }

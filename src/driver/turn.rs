@@ -16,7 +16,8 @@ use std::sync::Arc;
 use super::control::{Control, Phase};
 use super::mailbox::Sleep;
 use super::post::Post;
-use super::{Core, ShardSetup, TokenSink, clock::Clock};
+use super::{Core, MessagesSink, ShardSetup, TokenSink, clock::Clock};
+use crate::app::MessagesUsed;
 use crate::connection::ConnectionKey;
 use crate::limits::{MAIL_PER_TURN, MAIL_RETRY_MS};
 use crate::moment::Moment;
@@ -32,6 +33,7 @@ pub struct Turn {
     drain: Drain,
     started: Started,
     token_used: TokenSink,
+    messages_counted: MessagesSink,
 }
 
 /// Whether the server knows that this loop runs.
@@ -91,6 +93,7 @@ impl Turn {
     /// Takes its part of what the shard's thread was given; the rest (listeners, slots) is the driver's.
     pub fn new(setup: &mut ShardSetup) -> Self {
         let ignore: TokenSink = Box::new(|_, _| {});
+        let ignore_messages: MessagesSink = Box::new(|_, _| {});
         Self {
             clock: setup.clock,
             now: setup.clock.read(),
@@ -100,6 +103,7 @@ impl Turn {
             drain: Drain::NotAsked,
             started: Started::NotYet,
             token_used: std::mem::replace(&mut setup.token_used, ignore),
+            messages_counted: std::mem::replace(&mut setup.messages_counted, ignore_messages),
         }
     }
 
@@ -145,6 +149,10 @@ impl Turn {
                 }
                 Output::TokenUsed { token, at } => {
                     (self.token_used)(token, at);
+                    continue;
+                }
+                Output::MessagesCounted { app, day, messages } => {
+                    (self.messages_counted)(app, MessagesUsed { day, messages });
                     continue;
                 }
                 Output::Close { connection, reset } => Effect::Close { connection, reset },

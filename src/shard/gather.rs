@@ -12,27 +12,25 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+use super::command::Place;
 use super::mail::{Body, ChannelKey, PendingId};
 use super::request::{JSON, Response};
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
 use crate::api::channel::{ChannelInfo, encode_channel, encode_channel_stats};
 use crate::api::channel_users::{UserFields, encode_channel_users};
-use crate::api::channels::{ChannelList, ChannelsQuery};
+use crate::api::channels::ChannelList;
 use crate::api::connections::encode_connections;
+use crate::api::info::Info;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
-use crate::connection::{ConnectionKey, Phase};
+use crate::connection::Phase;
 use crate::limits;
-use crate::protocol::dialect::Dialect;
-use crate::wire::http::Request;
 
 /// A request that awaits what other shards know.
 pub(super) struct Gather {
     nonce: u32,
-    connection: ConnectionKey,
-    ticket: u32,
-    dialect: Dialect,
+    place: Place,
     /// For the list of all channels.
     listing: Option<Box<Listing>>,
 }
@@ -92,14 +90,14 @@ pub(super) struct AskedPage {
 
 impl Shard {
     /// Asks the one shard that knows.
-    pub(super) fn ask(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, question: Question) {
+    pub(super) fn ask(&mut self, place: Place, question: Question) {
         let knows = match &question {
             Question::Channels { app, .. } | Question::Connections { app } => self.counter_of(*app),
             Question::Channel { channel, .. } | Question::Stats { channel } | Question::Users { channel, .. } => {
                 self.owner_of(channel)
             }
         };
-        let request = self.start_gather(slot, request, dialect, None);
+        let request = self.start_gather(place, None);
         self.send(knows, Body::Ask { request, question });
     }
 
@@ -109,24 +107,22 @@ impl Shard {
     /// 503 when the shard is out of memory.
     pub(super) fn ask_channels(
         &mut self,
-        slot: u32,
-        request: &Request<'_>,
-        dialect: Dialect,
+        place: Place,
         app: AppSerial,
-        query: &ChannelsQuery<'_>,
+        prefix: Arc<str>,
+        info: Info,
     ) -> Result<(), Refusal> {
         if self.is_out_of_memory() {
             return Err(overloaded());
         }
-        let prefix: Arc<str> = (&*query.prefix).into();
         let listing = Listing {
             app,
             prefix: prefix.clone(),
-            list: ChannelList::new(query.info),
+            list: ChannelList::new(info),
             awaited: usize::from(self.config.shards),
             seen: HashSet::default(),
         };
-        let request = self.start_gather(slot, request, dialect, Some(Box::new(listing)));
+        let request = self.start_gather(place, Some(Box::new(listing)));
         for to in 0..self.config.shards {
             let question = Question::Channels { app, prefix: prefix.clone(), from: 0 };
             self.send(to, Body::Ask { request, question });
@@ -134,18 +130,11 @@ impl Shard {
         Ok(())
     }
 
-    fn start_gather(
-        &mut self,
-        slot: u32,
-        request: &Request<'_>,
-        dialect: Dialect,
-        listing: Option<Box<Listing>>,
-    ) -> PendingId {
+    fn start_gather(&mut self, place: Place, listing: Option<Box<Listing>>) -> PendingId {
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let nonce = self.pending_nonce;
-        let (connection, ticket) = (self.key(slot), self.take_ticket(slot, request));
         self.gathered_bytes += listing.as_ref().map_or(0, |listing| listing.bytes());
-        let index = self.gathers.insert(Gather { nonce, connection, ticket, dialect, listing });
+        let index = self.gathers.insert(Gather { nonce, place, listing });
         PendingId { index: index as u32, nonce }
     }
 
@@ -220,7 +209,7 @@ impl Shard {
             Reply::Whole(body) => return self.finish_gather(request, &body),
             Reply::Page { channels, next } => (channels, next),
         };
-        let connection = gather.connection;
+        let connection = gather.place.connection;
         let listing = gather.listing.as_mut().expect("pages answer a listing");
         let before = listing.bytes();
         let in_pages = next.is_some() || !listing.seen.is_empty();
@@ -247,18 +236,15 @@ impl Shard {
 
     /// Answers 200 with the body, or with the list that was gathered.
     fn finish_gather(&mut self, request: PendingId, body: &[u8]) {
-        let Gather { connection, ticket, listing, .. } = self.take_gather(request);
+        let Gather { place: Place { connection, ticket, .. }, listing, .. } = self.take_gather(request);
         let listed = listing.map(|listing| listing.list.finish());
         let body = listed.as_deref().unwrap_or(body);
         self.finish_request(connection, ticket, &Response { status: 200, content_type: JSON, extra: "", body });
     }
 
     fn refuse_gather(&mut self, request: PendingId, refusal: &Refusal) {
-        let Gather { connection, ticket, dialect, .. } = self.take_gather(request);
-        let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
-        let extra = refusal.retry_after();
-        let response = Response { status: refusal.status, content_type, extra: &extra, body: &body };
-        self.finish_request(connection, ticket, &response);
+        let Gather { place, .. } = self.take_gather(request);
+        self.answer_place(place, refusal);
     }
 
     fn take_gather(&mut self, request: PendingId) -> Gather {

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ShardIndex;
+use super::allowance::Shortage;
 use super::gather::{Question, Reply};
+use super::tally::{Permits, Window};
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
@@ -55,6 +57,15 @@ pub(super) struct PublishItem {
     pub(super) number: u32,
 }
 
+/// Why nobody may join, with the limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Full {
+    /// The presence channel has its users (P-LIM-7).
+    Members(u32),
+    /// The app has its channels (R-LIM-5).
+    Channels(u32),
+}
+
 #[derive(Debug)]
 pub(super) enum Body {
     /// To the owner: this shard now has `count` subscribers, of whom `joiners` wait for the answer. Answered `Recorded`.
@@ -62,6 +73,8 @@ pub(super) enum Body {
     /// To the subscribers' shard: the count is recorded; events follow from here on (P-SUB-5). On a cache channel with
     /// the last event before them (P-CACHE-2).
     Recorded { channel: ChannelKey, cached: Option<Bytes> },
+    /// To the subscribers' shard, instead: the app has as many channels as it may have (R-LIM-5).
+    Unrecorded { channel: ChannelKey, channels_max: u32 },
     /// To the owner: a connection wants to join a presence channel. Answered `Joined`.
     Join {
         channel: ChannelKey,
@@ -71,8 +84,8 @@ pub(super) enum Body {
         user_info: Option<Arc<str>>,
         members_max: u32,
     },
-    /// To the joiner's shard: the encoded roster, or `None` when the channel is full (P-LIM-7).
-    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Option<Bytes>, cached: Option<Bytes> },
+    /// To the joiner's shard: the encoded roster, or what is full (P-LIM-7, R-LIM-5).
+    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Result<Bytes, Full>, cached: Option<Bytes> },
     /// To the owner: one connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// To the owners: events of one request (or a client event, without `request`). Costs credit.
@@ -97,6 +110,27 @@ pub(super) enum Body {
     Admitted { app: AppSerial, connection: ConnectionKey, admitted: bool },
     /// To the app's counter: an admitted connection is gone.
     Departed { app: AppSerial },
+    /// To the app's counter: a request needs permits, and these channels open. At most one per connection is under way.
+    /// Answered `Allowed` or `Denied`.
+    Allow { request: PendingId, app: AppSerial, costs: Permits, channels: Vec<u64> },
+    /// To the request's shard: permits of this window, and a lease of more.
+    Allowed { request: PendingId, window: Window, lease: Permits },
+    /// To the request's shard.
+    Denied { request: PendingId, shortage: Shortage },
+    /// To a shard that may hold a lease; at most one per app is under way. Answered `Return`.
+    Recall { app: AppSerial },
+    /// To the app's counter: unspent permits. Without `recalled` nobody awaits them.
+    Return { app: AppSerial, window: Window, permits: Permits, recalled: bool },
+    /// To the app's counter: a channel gets its first subscriber (R-LIM-5). Answered `ChannelOpened`.
+    OpenChannel { channel: ChannelKey, channels_max: u32 },
+    /// To the owner.
+    ChannelOpened { channel: ChannelKey, admitted: bool, channels_max: u32 },
+    /// To the app's counter: a channel was open before the app had a limit.
+    ChannelOpen { app: AppSerial, hash: u64 },
+    /// To the app's counter: a channel that it counts was vacated.
+    CloseChannel { app: AppSerial, hash: u64 },
+    /// To all shards: whether the app has as many channels as it may have.
+    ChannelsFull { app: AppSerial, full: bool },
     /// Credit for event mail comes back.
     Credit { bytes: usize },
 }
@@ -121,6 +155,17 @@ impl Body {
             | Self::Admit { .. }
             | Self::Admitted { .. }
             | Self::Departed { .. }
+            | Self::Unrecorded { .. }
+            | Self::Allow { .. }
+            | Self::Allowed { .. }
+            | Self::Denied { .. }
+            | Self::Recall { .. }
+            | Self::Return { .. }
+            | Self::OpenChannel { .. }
+            | Self::ChannelOpened { .. }
+            | Self::ChannelOpen { .. }
+            | Self::CloseChannel { .. }
+            | Self::ChannelsFull { .. }
             | Self::Credit { .. } => 0,
         };
         frames.min(limits::EVENT_MAIL_BYTES_MAX / 2)

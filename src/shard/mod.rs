@@ -18,8 +18,10 @@
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
 
+mod allowance;
 mod cache;
 mod client_event;
+mod command;
 mod count;
 mod deliver;
 mod gather;
@@ -27,6 +29,7 @@ mod handshake;
 mod lifecycle;
 mod mail;
 mod message;
+mod opening;
 mod owner;
 mod post;
 mod presence;
@@ -36,8 +39,9 @@ mod receive;
 mod request;
 mod subscribe;
 mod sweep;
+mod tally;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -54,10 +58,12 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 
+use allowance::Allowances;
 use cache::Caches;
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
+use opening::OpenChannels;
 use owner::OwnedChannel;
 use publish::PendingPublish;
 use subscribe::LocalChannel;
@@ -220,6 +226,15 @@ pub enum Output {
         /// When.
         at: Moment,
     },
+    /// Messages of an app were counted (R-LIM-3); the store keeps the newest figure, so that a restart goes on with it.
+    MessagesCounted {
+        /// Which.
+        app: AppSerial,
+        /// Number of the day since 1970, in UTC.
+        day: u64,
+        /// All of that day so far.
+        messages: u32,
+    },
 }
 
 /// One send: bytes lent until `Sent` or `Closed` is fed for the connection.
@@ -308,6 +323,12 @@ pub struct Shard {
     join_ticket: u32,
     /// WebSockets per app, for the apps whose counter this shard is.
     app_connections: BTreeMap<AppSerial, u32>,
+    /// Requests per minute and messages per day, of apps that limit them.
+    allowances: Allowances,
+    /// Open channels of apps that limit them, for the apps whose counter this shard is.
+    open_channels: BTreeMap<AppSerial, OpenChannels>,
+    /// Apps that have as many channels as they may have, as their counters told.
+    full_apps: BTreeSet<AppSerial>,
 
     /// Credit for event mail left to each shard, in bytes.
     credit: Vec<usize>,
@@ -360,6 +381,9 @@ impl Shard {
             pending_nonce: 0,
             join_ticket: 0,
             app_connections: BTreeMap::new(),
+            allowances: Allowances::default(),
+            open_channels: BTreeMap::new(),
+            full_apps: BTreeSet::new(),
             credit: vec![limits::EVENT_MAIL_BYTES_MAX; shards],
             credit_owed: vec![0; shards],
             own_mail: VecDeque::new(),

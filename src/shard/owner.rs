@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 
 use super::count::Told;
 use super::deliver::text_frame;
-use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
+use super::mail::{Anywhere, Body, ChannelKey, Full, PendingId, PublishItem};
+use super::opening::Opening;
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
 use crate::channel::cache::CachedEvent;
@@ -31,6 +32,8 @@ pub(super) struct More {
     pub(super) cached: Option<CachedEvent>,
     /// How many they are, where the app wants it told.
     pub(super) told: Option<Told>,
+    /// How it stands with its app's limit of channels, where there is one.
+    pub(super) opening: Opening,
 }
 
 /// A shard with subscribers.
@@ -77,7 +80,8 @@ impl Shard {
         let joined = roster.join(&user_id, user_info.as_ref(), members_max);
         if joined == Joined::Full {
             self.forget_if_unused(index);
-            self.send(joiner.shard, Body::Joined { channel, ticket, user_id, roster: None, cached: None });
+            let roster = Err(Full::Members(members_max));
+            self.send(joiner.shard, Body::Joined { channel, ticket, user_id, roster, cached: None });
             return;
         }
         let scratch = &mut self.scratch;
@@ -87,7 +91,7 @@ impl Shard {
         });
         owned.interest(joiner.shard).count += 1;
         let cached = self.cached_frame(&channel);
-        let (to, roster) = (joiner.shard, Some(frame));
+        let (to, roster) = (joiner.shard, Ok(frame));
         self.send(to, Body::Joined { channel: channel.clone(), ticket, user_id: user_id.clone(), roster, cached });
         if joined == Joined::First {
             let added = text_frame(&mut self.scratch, |out| {
@@ -199,11 +203,19 @@ impl Shard {
         if !owned.interests.is_empty() {
             return;
         }
+        let mut counted = false;
         if let Some(more) = &mut owned.more {
+            if let Opening::Asked(_) = more.opening {
+                return;
+            }
             (more.roster, more.told) = (None, None);
+            counted = matches!(std::mem::take(&mut more.opening), Opening::Counted);
         }
-        if owned.cached().is_none() {
-            let hash = owned.key.hash;
+        let (app, hash, unused) = (owned.key.app, owned.key.hash, owned.cached().is_none());
+        if counted {
+            self.send(self.counter_of(app), Body::CloseChannel { app, hash });
+        }
+        if unused {
             let entry = self.owned_by_name.find_entry(hash, |&at| at as usize == index);
             entry.expect("every owned channel is found by its name").remove();
             self.owned.remove(index);
@@ -232,6 +244,21 @@ impl OwnedChannel {
     /// What only some channels have, made when there is none.
     pub(super) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
+    }
+
+    /// True when a first subscriber must wait for the counter of the app's channels.
+    pub(super) fn must_open(&self) -> bool {
+        match self.more.as_ref().map(|more| &more.opening) {
+            None | Some(Opening::Uncounted) => self.subscriber_count() == 0,
+            Some(Opening::Asked(_)) => true,
+            Some(Opening::Counted) => false,
+        }
+    }
+
+    /// True when it is occupied and the counter of the app's channels does not know of it.
+    pub(super) fn is_uncounted(&self) -> bool {
+        let uncounted = self.more.as_ref().is_none_or(|more| matches!(more.opening, Opening::Uncounted));
+        uncounted && self.subscriber_count() > 0
     }
 
     fn roster(&self) -> Option<&Roster> {

@@ -86,9 +86,16 @@ impl Shard {
         (app.0 % u32::from(self.config.shards)) as ShardIndex
     }
 
-    fn dispatch(&mut self, from: ShardIndex, body: Body) {
+    pub(super) fn dispatch(&mut self, from: ShardIndex, body: Body) {
         match body {
+            Body::Subscribers { ref channel, count: 1.., .. } | Body::Join { ref channel, .. }
+                if self.must_open(channel) =>
+            {
+                let channel = channel.clone();
+                self.hold_join(&channel, from, body);
+            }
             Body::Subscribers { channel, count, joiners } => self.own_subscribers(from, channel, count, joiners),
+            Body::Unrecorded { channel, channels_max } => self.handle_unrecorded(&channel, channels_max),
             Body::Recorded { channel, cached } => self.handle_recorded(&channel, cached),
             Body::Join { channel, connection, ticket, user_id, user_info, members_max } => {
                 let joiner = super::Anywhere { shard: from, connection };
@@ -110,6 +117,18 @@ impl Shard {
             }
             Body::Admitted { app, connection, admitted } => self.handle_admitted(app, connection, admitted),
             Body::Departed { app } => self.count_departure(app),
+            Body::Allow { request, app, costs, channels } => self.count_request(from, app, request, costs, &channels),
+            Body::Allowed { request, window, lease } => self.handle_allowed(request, window, lease),
+            Body::Denied { request, shortage } => self.handle_denied(request, &shortage),
+            Body::Recall { app } => self.handle_recall(from, app),
+            Body::Return { app, window, permits, recalled } => self.count_return(app, window, permits, recalled),
+            Body::OpenChannel { channel, channels_max } => self.count_opening(from, channel, channels_max),
+            Body::ChannelOpened { channel, admitted, channels_max } => {
+                self.handle_channel_opened(&channel, admitted, channels_max);
+            }
+            Body::ChannelOpen { app, hash } => self.count_open(app, hash),
+            Body::CloseChannel { app, hash } => self.count_closing(app, hash),
+            Body::ChannelsFull { app, full } => self.handle_channels_full(app, full),
             Body::Credit { bytes } => self.credit[usize::from(from)] += bytes,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Shard;
-use super::mail::{Body, ChannelKey};
+use super::mail::{Body, ChannelKey, Full};
 use super::subscribe::Waiting;
 use crate::app::App;
 use crate::channel::name::ChannelKind;
@@ -46,7 +46,7 @@ impl Shard {
         channel: &ChannelKey,
         ticket: u32,
         user_id: Arc<str>,
-        roster: Option<Bytes>,
+        roster: Result<Bytes, Full>,
         cached: Option<Bytes>,
     ) {
         let index = self.find_channel(channel);
@@ -56,7 +56,7 @@ impl Shard {
             Some((index, waiting.remove(at)))
         });
         match (waiting, roster) {
-            (Some((index, waiting)), Some(roster)) => {
+            (Some((index, waiting)), Ok(roster)) => {
                 let slot = waiting.connection.slot;
                 self.channels[index as usize].subscribers.insert(slot);
                 self.stats.subscriptions += 1;
@@ -65,20 +65,20 @@ impl Shard {
                     self.queue(slot, after);
                 }
             }
-            (Some((index, waiting)), None) => {
+            (Some((index, waiting)), Err(full)) => {
                 let slot = waiting.connection.slot;
                 self.remove_member(slot, index);
                 self.remove_subscription(slot, index);
                 self.forget_channel_if_unused(index);
-                let reason = format!("Presence channel {} has as many members as it may have", channel.name);
+                let reason = full.reason(&channel.name);
                 self.refuse_subscription(slot, &channel.name, None, "LimitReached", &reason, 4100);
             }
             // The connection went or changed its mind while the join was under way.
-            (None, Some(_)) => {
+            (None, Ok(_)) => {
                 let owner = self.owner_of(channel);
                 self.send(owner, Body::Leave { channel: channel.clone(), user_id });
             }
-            (None, None) => {}
+            (None, Err(_)) => {}
         }
     }
 

@@ -52,7 +52,8 @@ impl Shard {
         let Some(mut rest) = self.take_proxy_header(slot, bytes, &mut after_header) else { return };
         let mut decoder = std::mem::take(&mut self.http(slot).decoder);
         while !rest.is_empty() && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
-            if self.http(slot).answers.len() >= limits::HTTP_PIPELINE_MAX {
+            let http = self.http(slot);
+            if http.parked || http.answers.len() >= limits::HTTP_PIPELINE_MAX {
                 self.http(slot).held_back.extend_from_slice(rest);
                 self.pause(slot);
                 break;

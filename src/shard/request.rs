@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::command::Command;
 use super::gather::Question;
 use super::{Output, Shard};
 use crate::api::authorize::authorize;
@@ -16,6 +17,7 @@ use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::query::Query;
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, Route, route};
+use crate::app::App;
 use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
 use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
@@ -99,40 +101,44 @@ impl Shard {
             Ok(caller) => caller,
             Err(refusal) => return Err(self.count_failure(slot, request, refusal)),
         };
-        authorize(&caller, &endpoint)?;
-        self.report_token_use(&caller);
-        let (app, query) = (&caller.app, Query::new(request.query));
+        let outcome = authorize(&caller, &endpoint).and_then(|()| {
+            self.report_token_use(&caller);
+            self.understand(&caller.app, request, endpoint)
+        });
+        self.start_request(slot, request, dialect, &caller, outcome)
+    }
+
+    /// What an authenticated request asks, whole and valid.
+    fn understand(&mut self, app: &App, request: &Request<'_>, endpoint: Endpoint<'_>) -> Result<Command, Refusal> {
+        let query = Query::new(request.query);
         let (names, info) = (self.config.options.channel_names, self.config.options.info_rules);
         let rules = PublishRules { settings: &app.settings, names, info };
         match endpoint {
-            Endpoint::Events => self.publish(slot, request, app, &decode_events(request.body, &rules)?),
-            Endpoint::BatchEvents => self.publish(slot, request, app, &decode_batch_events(request.body, &rules)?),
+            Endpoint::Events => self.prepare_publish(app, &decode_events(request.body, &rules)?),
+            Endpoint::BatchEvents => self.prepare_publish(app, &decode_batch_events(request.body, &rules)?),
             Endpoint::ChannelEvents(channel) => {
-                self.publish(slot, request, app, &decode_channel_event(channel, query, request.body, &rules)?)
+                self.prepare_publish(app, &decode_channel_event(channel, query, request.body, &rules)?)
             }
-            Endpoint::Channels => self.ask_channels(slot, request, dialect, app.serial, &decode_channels(query, info)?),
+            Endpoint::Channels => {
+                let channels = decode_channels(query, info)?;
+                Ok(Command::List(app.serial, (&*channels.prefix).into(), channels.info))
+            }
             Endpoint::Channel(name) => {
                 let info = decode_channel_query(&name, query, names, info)?;
                 let channel = self.channel_key(app.serial, &name);
-                self.ask(slot, request, dialect, Question::Channel { channel, info });
-                Ok(())
+                Ok(Command::Ask(Question::Channel { channel, info }))
             }
             Endpoint::ChannelStats(name) => {
                 check_channel(&name, names)?;
                 let channel = self.channel_key(app.serial, &name);
-                self.ask(slot, request, dialect, Question::Stats { channel });
-                Ok(())
+                Ok(Command::Ask(Question::Stats { channel }))
             }
             Endpoint::ChannelUsers(name) => {
                 let fields = decode_channel_users(&name, query, names)?;
                 let channel = self.channel_key(app.serial, &name);
-                self.ask(slot, request, dialect, Question::Users { channel, fields });
-                Ok(())
+                Ok(Command::Ask(Question::Users { channel, fields }))
             }
-            Endpoint::Connections => {
-                self.ask(slot, request, dialect, Question::Connections { app: app.serial });
-                Ok(())
-            }
+            Endpoint::Connections => Ok(Command::Ask(Question::Connections { app: app.serial })),
         }
     }
 
@@ -190,7 +196,7 @@ impl Shard {
 
     fn answer_refusal(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, refusal: &Refusal) {
         let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
-        let extra = refusal.retry_after();
+        let extra = refusal.header_lines();
         self.answer(slot, request, &Response { status: refusal.status, content_type, extra: &extra, body: &body });
     }
 

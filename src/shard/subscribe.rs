@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::mail::{Body, ChannelKey};
+use super::mail::{Body, ChannelKey, Full};
 use super::{Shard, ShardIndex};
 use crate::app::{App, AppSerial};
 use crate::auth::subscription::{refusal_message, verify_subscription};
@@ -36,6 +36,16 @@ pub(super) struct Waiting {
     pub(super) connection: ConnectionKey,
     /// Ticket of its join on a presence channel.
     pub(super) ticket: u32,
+}
+
+impl Full {
+    /// The sentence for whoever is refused, with the figure and its setting.
+    pub(super) fn reason(self, channel: &str) -> String {
+        match self {
+            Self::Members(most) => format!("Presence channel {channel} has its {most} members (max_presence_members)"),
+            Self::Channels(most) => format!("This app has its {most} occupied channels (channels_max)"),
+        }
+    }
 }
 
 /// A subscribe message, as received.
@@ -146,6 +156,23 @@ impl Shard {
             }
         }
         // A queue at its bound may have ended the last subscription, and the channel with it.
+        if self.find_channel(channel) == Some(index) {
+            self.report_count(index);
+        }
+    }
+
+    /// The owner did not record the count: those who waited for it are refused, and nobody else is here (P-FAIL-4).
+    pub(super) fn handle_unrecorded(&mut self, channel: &ChannelKey, channels_max: u32) {
+        let index = self.find_channel(channel).expect("a channel stays while a count is under way");
+        let entry = &mut self.channels[index as usize];
+        let covered = entry.covered.take().expect("one answer per count");
+        entry.reported = 0;
+        let refused: Vec<Waiting> = entry.waiting.drain(..covered).collect();
+        let reason = Full::Channels(channels_max).reason(&channel.name);
+        for Waiting { connection, .. } in refused {
+            self.remove_subscription(connection.slot, index);
+            self.refuse_subscription(connection.slot, &channel.name, None, "LimitReached", &reason, 4100);
+        }
         if self.find_channel(channel) == Some(index) {
             self.report_count(index);
         }

@@ -179,6 +179,7 @@ impl Shard {
     pub(super) fn start_drain(&mut self) {
         if self.drain.is_none() {
             self.drain = Some(Drain { started_ms: self.now.monotonic_ms, next: 0, done: false });
+            self.return_leases();
             self.handle_timeouts();
         }
     }

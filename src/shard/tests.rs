@@ -78,7 +78,8 @@ impl Process {
                         Output::ShutdownWrite { .. }
                         | Output::Pause { .. }
                         | Output::Resume { .. }
-                        | Output::TokenUsed { .. } => {}
+                        | Output::TokenUsed { .. }
+                        | Output::MessagesCounted { .. } => {}
                     }
                 }
                 while let Some(flush) = self.shards[from].poll_flush() {
@@ -204,6 +205,8 @@ impl Process {
             assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
             assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
             assert!(shard.app_connections.is_empty());
+            assert!(shard.open_channels.is_empty() && shard.full_apps.is_empty());
+            assert_eq!(shard.allowances.parked.len(), 0);
         }
     }
 }

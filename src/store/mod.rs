@@ -21,6 +21,7 @@ mod environment;
 mod error;
 mod files;
 pub mod keeper;
+mod messages;
 mod random;
 pub mod record;
 mod scope;
@@ -108,7 +109,8 @@ impl Store {
             let apps = all_apps(transaction, tables)?.iter().map(AppRecord::to_app).collect();
             let tokens = all_tokens(transaction, tables)?;
             let tokens = tokens.iter().map(TokenRecord::to_token).collect::<Result<_, _>>()?;
-            Ok(Directory::new(version, apps, tokens))
+            let used = messages::all(transaction, tables)?;
+            Ok(Directory::new(version, apps, tokens).with_messages_used(used))
         })
     }
 

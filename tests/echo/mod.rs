@@ -104,6 +104,7 @@ impl Server {
                 slots: options.slots,
                 refusal_slots: options.refusal_slots,
                 token_used: Box::new(|_, _| {}),
+                messages_counted: Box::new(|_, _| {}),
             };
             let make = make.clone();
             std::thread::spawn(move || {

@@ -68,7 +68,10 @@ impl Bench {
                     Output::Mail { to, mail } => self.mail.push((shard as ShardIndex, to, mail)),
                     Output::Pause { .. } => self.paused = true,
                     Output::Resume { .. } => self.paused = false,
-                    Output::Close { .. } | Output::ShutdownWrite { .. } | Output::TokenUsed { .. } => {}
+                    Output::Close { .. }
+                    | Output::ShutdownWrite { .. }
+                    | Output::TokenUsed { .. }
+                    | Output::MessagesCounted { .. } => {}
                 }
             }
             while let Some(flush) = self.shards[shard].poll_flush() {

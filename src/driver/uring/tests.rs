@@ -264,6 +264,7 @@ fn setup(shape: &Shape) -> (ShardSetup, SocketAddr, Arc<Control>) {
         slots: shape.slots,
         refusal_slots: shape.refusal_slots,
         token_used: Box::new(|_, _| {}),
+        messages_counted: Box::new(|_, _| {}),
     };
     (setup, bound.address, control)
 }
