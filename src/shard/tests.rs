@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::*;
 
+mod allowance;
 mod cache;
 mod count;
+mod opening;
 mod queries;
 use crate::app::{App, AppKey, AppSettings};
 
@@ -18,18 +20,26 @@ pub(super) struct Process {
     received: BTreeMap<(usize, u32), Vec<u8>>,
     closed: Vec<(usize, u32, bool)>,
     slots: u32,
+    /// Mails between shards so far.
+    pub(super) mails: usize,
+    /// What was counted last.
+    pub(super) messages_counted: Option<(AppSerial, u64, u32)>,
 }
 
-pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
-    let app = App {
+/// The one app.
+pub(super) fn app_with(settings: AppSettings) -> App {
+    App {
         serial: AppSerial(1),
         id: "1".into(),
         name: "test".into(),
         enabled: true,
         keys: vec![AppKey::new("app-key", "app-secret")],
         settings,
-    };
-    Arc::new(Directory::new(1, vec![app], Vec::new()))
+    }
+}
+
+pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
+    Arc::new(Directory::new(1, vec![app_with(settings)], Vec::new()))
 }
 
 impl Process {
@@ -55,6 +65,8 @@ impl Process {
             received: BTreeMap::new(),
             closed: Vec::new(),
             slots: 0,
+            mails: 0,
+            messages_counted: None,
         }
     }
 
@@ -68,6 +80,7 @@ impl Process {
                     quiet = false;
                     match output {
                         Output::Mail { to, mail } => {
+                            self.mails += 1;
                             let input = Input::Mail { from: from as ShardIndex, mail };
                             self.shards[usize::from(to)].handle_input(self.now, input);
                         }
@@ -78,8 +91,10 @@ impl Process {
                         Output::ShutdownWrite { .. }
                         | Output::Pause { .. }
                         | Output::Resume { .. }
-                        | Output::TokenUsed { .. }
-                        | Output::MessagesCounted { .. } => {}
+                        | Output::TokenUsed { .. } => {}
+                        Output::MessagesCounted { app, day, messages } => {
+                            self.messages_counted = Some((app, day, messages));
+                        }
                     }
                 }
                 while let Some(flush) = self.shards[from].poll_flush() {
