@@ -14,6 +14,10 @@ pub const EVENT_DATA_BYTES_SETTING_MAX: usize = 1024 * 1024;
 pub const EVENT_NAME_BYTES_MAX: usize = 200;
 /// Longest channel name (P-CHAN-2).
 pub const CHANNEL_NAME_BYTES_MAX: usize = 200;
+/// Misleading channel names that a shard remembers to have warned of (R-CHAN-3).
+pub const MISLEADING_NAMES_MAX: usize = 256;
+/// A shard warns of one more at most once in this time, in ms.
+pub const MISLEADING_NAMES_INTERVAL_MS: u64 = 1_000;
 /// Longest channel name on WebSockets under `channel_names = strict` (P-CHAN-2).
 pub const CHANNEL_NAME_STRICT_BYTES_MAX: usize = 164;
 /// Channels of one `/events` request by default (P-LIM-4).

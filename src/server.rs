@@ -339,7 +339,7 @@ fn capacity_of(kind: DriverKind, config: &ServeConfig) -> Result<Capacity, Serve
     let limit = capacity::raise_descriptor_limit();
     let by_descriptors = Capacity::from_descriptors(limit, config.shards)
         .ok_or(ServeError::Descriptors { limit, shards: config.shards })?;
-    let by_memory = Capacity::from_memory(capacity::memory_bytes(), config.shards);
+    let by_memory = Capacity::from_memory(capacity::usable_memory_bytes(), config.shards);
     let possible = match kind {
         DriverKind::Uring => by_memory,
         DriverKind::Epoll if by_memory.slots < by_descriptors.slots => by_memory,

@@ -39,7 +39,8 @@ const BUILT: &[(&str, &[u32])] = &[
     ("R-ERR", &[]),
     ("R-AUTH", &[]),
     ("R-TOKEN", &[]),
-    ("R-CHAN", &[2]),
+    ("R-CHAN", &[1, 2, 3, 5]),
+    ("R-LIM", &[]),
     ("R-READ", &[1]),
     ("R-AUTHREQ", &[1, 2, 3]),
 ];

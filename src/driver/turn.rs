@@ -151,6 +151,14 @@ impl Turn {
                     (self.token_used)(token, at);
                     continue;
                 }
+                Output::MisleadingName { app, channel } => {
+                    tracing::warn!(
+                        app = app.0,
+                        %channel,
+                        "this channel is public: its type must stand first, as in private-no-history-x"
+                    );
+                    continue;
+                }
                 Output::MessagesCounted { app, day, messages } => {
                     (self.messages_counted)(app, MessagesUsed { day, messages });
                     continue;

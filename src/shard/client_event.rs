@@ -82,11 +82,22 @@ impl Shard {
             .map_err(|_| (None, "The server is overloaded, the event was not sent".to_owned()))
     }
 
+    /// A connection begins with a full bucket.
+    pub(super) fn fill_client_events(&mut self, slot: u32) {
+        self.hot[slot as usize].client_event_due = self.ticks();
+    }
+
+    /// The bucket's clock. It wraps after 12 hours: a connection that was silent for just as long finds its bucket as it
+    /// left it, for a second.
+    fn ticks(&self) -> u32 {
+        (self.now.monotonic_ms as u32).wrapping_mul(TICKS_PER_MS)
+    }
+
     /// Takes one event from the connection's bucket: `rate` per second, as many at once (P-LIM-9).
     fn take_client_event(&mut self, slot: u32, rate: u32) -> bool {
         let interval = (1_000 * TICKS_PER_MS).div_ceil(rate);
         let burst = interval * rate;
-        let now = (self.now.monotonic_ms as u32).wrapping_mul(TICKS_PER_MS);
+        let now = self.ticks();
         let due = &mut self.hot[slot as usize].client_event_due;
         // The bucket is empty when the next event is due more than a burst less one interval from now. A due time in
         // the past, also one that the clock has wrapped around, is a full bucket.

@@ -6,6 +6,7 @@ use super::mail::Body;
 use super::request::After;
 use crate::app::{App, AppSerial};
 use crate::auth::handshake::accept_value;
+use crate::auth::origin::origin_allowed;
 use crate::connection::{ConnectionKey, Flags, Phase, Proxy};
 use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
@@ -98,6 +99,7 @@ impl Shard {
         let socket_id = self.socket_id(connection);
         let activity_timeout_s = self.config.options.activity_timeout_s;
         self.hot[slot as usize].phase = Phase::Open;
+        self.fill_client_events(slot);
         self.stats.websockets += 1;
         self.send_text(slot, |out| server_event::encode_connection_established(out, socket_id, activity_timeout_s));
         self.resume_reading(slot);
@@ -162,7 +164,7 @@ fn check(app: &App, request: &Request<'_>, secure: bool, strict: bool) -> Result
     if app.settings.tls_only && !secure {
         return Err(CloseReason::TlsOnly);
     }
-    if !origin_allowed(app, request) {
+    if !check_origin(app, request) {
         return Err(CloseReason::OriginNotAllowed);
     }
     check_protocol(request.query.unwrap_or_default(), strict)
@@ -192,22 +194,10 @@ fn check_protocol(query: &str, strict: bool) -> Result<(), CloseReason> {
     Ok(())
 }
 
-/// P-CONN-8, threat T21: an origin must be one of the app's hosts; clients outside browsers send none.
-fn origin_allowed(app: &App, request: &Request<'_>) -> bool {
-    let allowed = &app.settings.allowed_origins;
-    let Some(origin) = request.headers.first("origin") else { return true };
-    if allowed.is_empty() {
-        return true;
-    }
-    let Ok(origin) = std::str::from_utf8(origin) else { return false };
-    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    allowed
-        .iter()
-        .any(|allowed| [origin, authority, host].iter().any(|candidate| candidate.eq_ignore_ascii_case(allowed)))
+/// P-CONN-8, threat T21: an origin must be one of the app's; clients outside browsers send none.
+fn check_origin(app: &App, request: &Request<'_>) -> bool {
+    let origin = request.headers.first("origin");
+    origin.is_none_or(|origin| origin_allowed(&app.settings.allowed_origins, origin))
 }
 
 /// P-CONN-6, P-SDK-11: the first offered `pusher-channels-protocol-N`.

@@ -226,6 +226,14 @@ pub enum Output {
         /// When.
         at: Moment,
     },
+    /// Somebody subscribed a public channel whose name reads as if it were protected (R-CHAN-3): to be logged. At most
+    /// once a second, and once for each of the last names.
+    MisleadingName {
+        /// Whose channel.
+        app: AppSerial,
+        /// Its name; no control character stands in it.
+        channel: Arc<str>,
+    },
     /// Messages of an app were counted (R-LIM-3); the store keeps the newest figure, so that a restart goes on with it.
     MessagesCounted {
         /// Which.
@@ -319,6 +327,9 @@ pub struct Shard {
     asked_pages: VecDeque<AskedPage>,
     pages_due_ms: u64,
     pending_nonce: u32,
+    /// Hashes of the misleading names that were told of last, and when the next may be.
+    misleading_told: VecDeque<u64>,
+    misleading_due_ms: u64,
     /// Running number of presence joins.
     join_ticket: u32,
     /// WebSockets per app, for the apps whose counter this shard is.
@@ -379,6 +390,8 @@ impl Shard {
             asked_pages: VecDeque::new(),
             pages_due_ms: 0,
             pending_nonce: 0,
+            misleading_told: VecDeque::new(),
+            misleading_due_ms: 0,
             join_ticket: 0,
             app_connections: BTreeMap::new(),
             allowances: Allowances::default(),

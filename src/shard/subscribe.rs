@@ -9,12 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::mail::{Body, ChannelKey, Full};
-use super::{Shard, ShardIndex};
+use super::{Output, Shard, ShardIndex};
 use crate::app::{App, AppSerial};
 use crate::auth::subscription::{refusal_message, verify_subscription};
-use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource};
+use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource, is_misleading};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{CHANNELS_INLINE, ConnectionKey, Phase};
+use crate::limits;
 use crate::protocol::server_event;
 
 /// A channel with local subscribers, or with connections that wait to become such.
@@ -87,11 +88,27 @@ impl Shard {
             self.join_presence(slot, app, key, message.channel_data);
             return;
         }
+        if is_misleading(text) {
+            self.warn_of_name(&key);
+        }
         let index = self.channel_index(&key, name.kind());
         self.add_subscription(slot, index);
         let connection = self.key(slot);
         self.channels[index as usize].waiting.push(Waiting { connection, ticket: 0 });
         self.report_count(index);
+    }
+
+    /// R-CHAN-3: names a public channel that does not look it, unless it did so of late.
+    fn warn_of_name(&mut self, channel: &ChannelKey) {
+        if self.now.monotonic_ms < self.misleading_due_ms || self.misleading_told.contains(&channel.hash) {
+            return;
+        }
+        self.misleading_due_ms = self.now.monotonic_ms + limits::MISLEADING_NAMES_INTERVAL_MS;
+        if self.misleading_told.len() == limits::MISLEADING_NAMES_MAX {
+            self.misleading_told.pop_front();
+        }
+        self.misleading_told.push_back(channel.hash);
+        self.outputs.push_back(Output::MisleadingName { app: channel.app, channel: channel.name.clone() });
     }
 
     /// `pusher:unsubscribe`: no answer, ignored when not subscribed (P-SUB-3).
@@ -169,8 +186,10 @@ impl Shard {
         entry.reported = 0;
         let refused: Vec<Waiting> = entry.waiting.drain(..covered).collect();
         let reason = Full::Channels(channels_max).reason(&channel.name);
-        for Waiting { connection, .. } in refused {
+        for Waiting { connection, .. } in &refused {
             self.remove_subscription(connection.slot, index);
+        }
+        for Waiting { connection, .. } in refused {
             self.refuse_subscription(connection.slot, &channel.name, None, "LimitReached", &reason, 4100);
         }
         if self.find_channel(channel) == Some(index) {

@@ -22,6 +22,8 @@ pub(super) struct Process {
     slots: u32,
     /// Mails between shards so far.
     pub(super) mails: usize,
+    /// Misleading names that were told of.
+    pub(super) misleading: Vec<String>,
     /// What was counted last.
     pub(super) messages_counted: Option<(AppSerial, u64, u32)>,
 }
@@ -66,6 +68,7 @@ impl Process {
             closed: Vec::new(),
             slots: 0,
             mails: 0,
+            misleading: Vec::new(),
             messages_counted: None,
         }
     }
@@ -92,6 +95,7 @@ impl Process {
                         | Output::Pause { .. }
                         | Output::Resume { .. }
                         | Output::TokenUsed { .. } => {}
+                        Output::MisleadingName { channel, .. } => self.misleading.push(channel.to_string()),
                         Output::MessagesCounted { app, day, messages } => {
                             self.messages_counted = Some((app, day, messages));
                         }
@@ -274,13 +278,73 @@ fn publishes_reach_all_shards() {
     }
 }
 
-/// P-LIM-9: ten client events at once, then one per tenth of a second.
+/// P-LIM-9: as many client events at once as the app allows per second, then one for each part of a second; none is ever
+/// refused without a limit. Time is moved by hand, over the end of the bucket's clock too.
 #[test]
 fn client_events_are_limited() {
+    for (rate, interval_ms) in [(1, 1_000), (2, 500), (10, 100), (1_000, 1)] {
+        for start_ms in [0, u64::from(u32::MAX) / 100 - 5, u64::from(u32::MAX)] {
+            let settings =
+                AppSettings { client_events: true, max_client_events_per_second: rate, ..Default::default() };
+            let mut process = Process::with_settings(1, settings);
+            process.now.monotonic_ms += start_ms;
+            let connection = open_private(&mut process);
+            let mut refused = || {
+                process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+                process.take(0, connection).contains("4301")
+            };
+            assert_eq!((0..=rate).position(|_| refused()), Some(rate as usize), "{rate} at once");
+            process.now.monotonic_ms += interval_ms - 1;
+            process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+            assert!(process.take(0, connection).contains("4301"), "{rate} per second");
+            process.now.monotonic_ms += 1;
+            process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+            assert_eq!(process.take(0, connection), "", "{rate} per second");
+            process.finish();
+        }
+    }
+    let settings = AppSettings { client_events: true, max_client_events_per_second: 0, ..Default::default() };
+    let mut process = Process::with_settings(1, settings);
+    let connection = open_private(&mut process);
+    for _ in 0..5_000 {
+        process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+    }
+    assert_eq!(process.take(0, connection), "");
+    process.finish();
+}
+
+/// A WebSocket that is subscribed to `private-a`.
+fn open_private(process: &mut Process) -> ConnectionKey {
+    use ::hmac::{Hmac, KeyInit, Mac};
+    let connection = process.open(0);
+    let socket_id = process.shards[0].socket_id(connection).to_text();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("any length");
+    mac.update(format!("{socket_id}:private-a").as_bytes());
+    let auth = format!("app-key:{}", hex::encode(mac.finalize().into_bytes()));
+    let data = format!(r#"{{"channel":"private-a","auth":"{auth}"}}"#);
+    process.say(0, connection, &format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#));
+    assert!(process.take(0, connection).contains("subscription_succeeded"));
+    connection
+}
+
+/// R-CHAN-3: a public channel with a name that looks protected is told of once, and at most one name a second.
+#[test]
+fn misleading_names_are_told_once() {
     let mut process = Process::new(1);
     let connection = process.open(0);
-    process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
-    assert!(process.take(0, connection).contains("need a subscription"));
+    let mut join = |process: &mut Process, channel: &str| {
+        process.subscribe(0, connection, channel);
+        process.say(0, connection, &format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{channel}"}}}}"#));
+    };
+    for channel in ["no-history-private-a", "no-history-private-a", "no-history-b", "cache-presence-c"] {
+        join(&mut process, channel);
+    }
+    assert_eq!(process.misleading, ["no-history-private-a"]);
+    process.pass_time(1_000);
+    for channel in ["no-history-private-a", "no-history-private-d", "no-history-private-e"] {
+        join(&mut process, channel);
+    }
+    assert_eq!(process.misleading, ["no-history-private-a", "no-history-private-d"]);
     process.finish();
 }
 

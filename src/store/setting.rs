@@ -2,6 +2,7 @@
 
 use super::error::StoreError;
 use super::record::{AppRecord, SettingsRecord, check_name};
+use crate::auth::origin::is_origin_pattern;
 use crate::limits;
 
 /// Every setting and what it takes.
@@ -30,7 +31,10 @@ pub const SETTINGS: [(&str, &str); 22] = [
     ("signed_requests_per_minute", "of these, those with a signature, 0 to 4294967295; 0 is no limit"),
     ("key_requests_per_minute", "of these, those with key and secret headers, 0 to 4294967295; 0 is no limit"),
     ("token_requests_per_minute", "of these, those with a token, 0 to 4294967295; 0 is no limit"),
-    ("allowed_origins", "hosts whose pages may connect, joined by commas; empty allows all"),
+    (
+        "allowed_origins",
+        "hosts whose pages may connect, joined by commas, such as example.com, example.com:8080 or *.example.com; empty allows all",
+    ),
 ];
 
 /// Sets one setting from its text.
@@ -157,15 +161,11 @@ fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, StoreEr
     if (least..=most).contains(&number) { Ok(number) } else { Err(expected(name, value)) }
 }
 
-/// Hosts, not URLs: `example.com`, `*.example.com`. What stands before `://` and after the host is refused, so that
-/// nobody believes a port or path is compared.
+/// Hosts, not URLs: `example.com`, `example.com:8080`, `*.example.com`.
 fn origins(value: &str) -> Result<Vec<String>, StoreError> {
     let hosts: Vec<String> =
         value.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty()).collect();
-    let plain = |host: &String| {
-        host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.*:[]".contains(&byte))
-    };
-    if hosts.len() <= limits::ALLOWED_ORIGINS_MAX && hosts.iter().all(plain) {
+    if hosts.len() <= limits::ALLOWED_ORIGINS_MAX && hosts.iter().all(|host| is_origin_pattern(host)) {
         return Ok(hosts);
     }
     Err(expected("allowed_origins", value))
@@ -247,6 +247,7 @@ mod tests {
             ("max_connections", "-1", "0 to 4294967295"),
             ("client_events", "maybe", "true or false"),
             ("allowed_origins", "https://example.com/", "hosts"),
+            ("allowed_origins", "a.*.com", "hosts"),
             ("name", "a\nb", "control"),
             ("client_event", "true", "client_events"),
         ];

@@ -71,7 +71,8 @@ impl Bench {
                     Output::Close { .. }
                     | Output::ShutdownWrite { .. }
                     | Output::TokenUsed { .. }
-                    | Output::MessagesCounted { .. } => {}
+                    | Output::MessagesCounted { .. }
+                    | Output::MisleadingName { .. } => {}
                 }
             }
             while let Some(flush) = self.shards[shard].poll_flush() {
