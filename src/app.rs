@@ -100,6 +100,8 @@ pub struct AppSettings {
     pub max_client_events_per_second: u32,
     /// Longest `channel_data` of a presence subscribe in bytes (P-LIM-7).
     pub max_channel_data_bytes: u32,
+    /// `activity_timeout` told to its clients, in s; 0 is the server's (P-LIVE-3).
+    pub activity_timeout: u32,
     /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
     pub max_invalid_messages: u8,
     /// Channels that one connection may subscribe (P-LIM-12).
@@ -137,6 +139,7 @@ impl Default for AppSettings {
             max_cache_bytes: CACHE_BYTES_MAX as u32,
             max_client_events_per_second: CLIENT_EVENTS_PER_SECOND,
             max_channel_data_bytes: CHANNEL_DATA_BYTES_MAX as u32,
+            activity_timeout: 0,
             max_invalid_messages: INVALID_MESSAGES_MAX,
             max_channels_per_connection: CHANNELS_PER_CONNECTION_MAX as u32,
             max_channels_per_event: CHANNELS_PER_EVENT_MAX as u32,

@@ -88,6 +88,8 @@ pub const HTTP_PIPELINE_MAX: usize = 64;
 
 /// `activity_timeout` told to clients, in seconds (P-LIVE-3).
 pub const ACTIVITY_TIMEOUT_S: u32 = 120;
+/// Longest `activity_timeout` that an operator or an app may set, in seconds.
+pub const ACTIVITY_TIMEOUT_SETTING_S_MAX: u32 = 3_600;
 /// Silence beyond `activity_timeout` before the server pings, in ms (P-LIVE-4).
 pub const PING_AFTER_MS: u64 = 30_000;
 /// Silence beyond that ping before Close 4201, in ms (P-LIVE-4).

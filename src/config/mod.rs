@@ -122,7 +122,7 @@ impl ServeConfig {
             shard: ShardOptions {
                 path_prefix: settings.parse("path_prefix", path_prefix)?.unwrap_or_default(),
                 activity_timeout_s: settings
-                    .parse("activity_timeout", |text| within(text, 1, 3_600))?
+                    .parse("activity_timeout", |text| within(text, 1, limits::ACTIVITY_TIMEOUT_SETTING_S_MAX))?
                     .unwrap_or(limits::ACTIVITY_TIMEOUT_S),
                 strict_protocol: settings.parse("strict_protocol", switch)?.unwrap_or(false),
                 channel_names: settings.parse("channel_names", channel_names)?.unwrap_or_default(),

@@ -186,6 +186,10 @@ impl Shard {
     pub(super) fn count_return(&mut self, app: AppSerial, window: Window, permits: Permits, recalled: bool) {
         let Some(tally) = self.allowances.tallies.get_mut(&app) else { return };
         tally.give_back(self.now, window, permits);
+        let (day, messages) = tally.messages();
+        if permits[Meter::Messages as usize] > 0 {
+            self.outputs.push_back(Output::MessagesCounted { app, day, messages });
+        }
         if recalled {
             tally.recalls -= 1;
             self.decide(app);

@@ -97,7 +97,7 @@ impl Shard {
             return self.close_websocket(slot, &CloseReason::Draining);
         }
         let socket_id = self.socket_id(connection);
-        let activity_timeout_s = self.config.options.activity_timeout_s;
+        let activity_timeout_s = self.activity_timeout_s(app);
         self.hot[slot as usize].phase = Phase::Open;
         self.fill_client_events(slot);
         self.stats.websockets += 1;

@@ -156,10 +156,7 @@ impl Process {
 
     pub(super) fn open(&mut self, shard: usize) -> ConnectionKey {
         let connection = self.accept(shard);
-        let request =
-            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-        self.receive(shard, connection, request);
+        self.receive(shard, connection, UPGRADE.as_bytes());
         let opened = self.take(shard, connection);
         assert!(opened.starts_with("HTTP/1.1 101") && opened.contains("pusher:connection_established"), "{opened}");
         connection
@@ -229,6 +226,11 @@ impl Process {
         }
     }
 }
+
+/// A handshake of the app's.
+const UPGRADE: &str = "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+                       Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                       Sec-WebSocket-Version: 13\r\n\r\n";
 
 /// The bytes of such a request.
 pub(super) fn request(method: &str, path: &str, body: &str) -> String {
@@ -332,7 +334,7 @@ fn open_private(process: &mut Process) -> ConnectionKey {
 fn misleading_names_are_told_once() {
     let mut process = Process::new(1);
     let connection = process.open(0);
-    let mut join = |process: &mut Process, channel: &str| {
+    let join = |process: &mut Process, channel: &str| {
         process.subscribe(0, connection, channel);
         process.say(0, connection, &format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{channel}"}}}}"#));
     };
@@ -346,6 +348,28 @@ fn misleading_names_are_told_once() {
     }
     assert_eq!(process.misleading, ["no-history-private-a", "no-history-private-d"]);
     process.finish();
+}
+
+/// P-LIVE-3, P-LIVE-4: an app's own `activity_timeout` is told to its clients, and the server's ping and Close 4201 come
+/// 30 and 60 s behind it; another app has the server's.
+#[test]
+fn apps_have_their_own_activity_timeout() {
+    for (own, timeout_s) in [(0, 120), (10, 10), (300, 300)] {
+        let mut process = Process::with_settings(1, AppSettings { activity_timeout: own, ..AppSettings::default() });
+        let connection = process.accept(0);
+        process.receive(0, connection, UPGRADE.as_bytes());
+        let told = format!(r#"\"activity_timeout\":{timeout_s}}}"#);
+        assert!(process.take(0, connection).contains(&told));
+        process.pass_time((timeout_s + 30) * 1_000 - 200);
+        assert_eq!(process.take(0, connection), "");
+        process.pass_time(5_200);
+        assert_eq!(process.take(0, connection), "\u{fffd}\0", "a ping frame");
+        process.pass_time(19_000);
+        assert_eq!(process.take(0, connection), "");
+        process.pass_time(11_000);
+        assert!(process.take(0, connection).contains("4201"));
+        process.finish();
+    }
 }
 
 /// P-CLOSE-5: a reader that takes nothing is closed after ten seconds and not before, also when it is the only one.

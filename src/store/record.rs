@@ -74,6 +74,8 @@ pub struct SettingsRecord {
     pub max_client_events_per_second: u32,
     /// Longest `channel_data` of a presence subscribe in bytes (P-LIM-7).
     pub max_channel_data_bytes: u32,
+    /// `activity_timeout` told to its clients, in s; 0 is the server's (P-LIVE-3).
+    pub activity_timeout: u32,
     /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
     pub max_invalid_messages: u8,
     /// Channels that one connection may subscribe (P-LIM-12).
@@ -111,6 +113,7 @@ impl Default for SettingsRecord {
             max_cache_bytes: limits::CACHE_BYTES_MAX as u32,
             max_client_events_per_second: limits::CLIENT_EVENTS_PER_SECOND,
             max_channel_data_bytes: limits::CHANNEL_DATA_BYTES_MAX as u32,
+            activity_timeout: 0,
             max_invalid_messages: limits::INVALID_MESSAGES_MAX,
             max_channels_per_connection: limits::CHANNELS_PER_CONNECTION_MAX as u32,
             max_channels_per_event: limits::CHANNELS_PER_EVENT_MAX as u32,
@@ -170,6 +173,7 @@ impl AppRecord {
                 max_cache_bytes: settings.max_cache_bytes,
                 max_client_events_per_second: settings.max_client_events_per_second,
                 max_channel_data_bytes: settings.max_channel_data_bytes,
+                activity_timeout: settings.activity_timeout,
                 max_invalid_messages: settings.max_invalid_messages,
                 max_channels_per_connection: settings.max_channels_per_connection,
                 max_channels_per_event: settings.max_channels_per_event,

@@ -6,7 +6,7 @@ use crate::auth::origin::is_origin_pattern;
 use crate::limits;
 
 /// Every setting and what it takes.
-pub const SETTINGS: [(&str, &str); 22] = [
+pub const SETTINGS: [(&str, &str); 23] = [
     ("name", "a name for people, at most 100 bytes"),
     ("client_events", "true or false: clients may send client- events"),
     ("tls_only", "true or false: plain sockets are refused"),
@@ -21,6 +21,7 @@ pub const SETTINGS: [(&str, &str); 22] = [
     ),
     ("max_client_events_per_second", "client events per second of one connection, 0 to 1000; 0 is no limit"),
     ("max_channel_data_bytes", "longest channel_data of a presence subscribe in bytes, 1 to 65536"),
+    ("activity_timeout", "seconds of silence after which its clients ping, 1 to 3600; 0 is the server's setting"),
     ("max_invalid_messages", "malformed messages after which a connection is closed, 1 to 255"),
     ("max_channels_per_connection", "channels that one connection may subscribe, 1 to 10000"),
     ("max_channels_per_event", "channels of one event published over HTTP, 1 to 250"),
@@ -64,6 +65,9 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
         "max_channel_data_bytes" => {
             settings.max_channel_data_bytes = number(name, value, 1, limits::CHANNEL_DATA_BYTES_SETTING_MAX as u32)?
         }
+        "activity_timeout" => {
+            settings.activity_timeout = number(name, value, 0, limits::ACTIVITY_TIMEOUT_SETTING_S_MAX)?
+        }
         "max_invalid_messages" => settings.max_invalid_messages = number(name, value, 1, 255)? as u8,
         "max_channels_per_connection" => {
             settings.max_channels_per_connection =
@@ -93,7 +97,7 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
 }
 
 /// The settings by name with their values, in the order of [`SETTINGS`].
-pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 22] {
+pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 23] {
     let SettingsRecord {
         client_events,
         tls_only,
@@ -105,6 +109,7 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 22] {
         max_cache_bytes,
         max_client_events_per_second,
         max_channel_data_bytes,
+        activity_timeout,
         max_invalid_messages,
         max_channels_per_connection,
         max_channels_per_event,
@@ -129,6 +134,7 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 22] {
         ("max_cache_bytes", max_cache_bytes.into()),
         ("max_client_events_per_second", max_client_events_per_second.into()),
         ("max_channel_data_bytes", max_channel_data_bytes.into()),
+        ("activity_timeout", activity_timeout.into()),
         ("max_invalid_messages", max_invalid_messages.into()),
         ("max_channels_per_connection", max_channels_per_connection.into()),
         ("max_channels_per_event", max_channels_per_event.into()),
@@ -202,6 +208,7 @@ mod tests {
             ("max_cache_bytes", "4294967295", "4294967295"),
             ("max_client_events_per_second", "1000", "1000"),
             ("max_channel_data_bytes", "65536", "65536"),
+            ("activity_timeout", "3600", "3600"),
             ("max_invalid_messages", "255", "255"),
             ("max_channels_per_connection", "10000", "10000"),
             ("max_channels_per_event", "250", "250"),
@@ -239,6 +246,7 @@ mod tests {
             ("max_channels_per_connection", "0", "1 to"),
             ("max_channels_per_event", "0", "1 to"),
             ("max_batch_events", "0", "1 to"),
+            ("activity_timeout", "3601", "1 to 3600"),
             ("max_invalid_messages", "256", "1 to 255"),
             ("channels_max", "4294967296", "0 to 4294967295"),
             ("messages_per_day", "-1", "0 to 4294967295"),

@@ -22,7 +22,9 @@ fn subscribes_beyond_the_bound() {
         std::thread::scope(|scope| {
             scope.spawn(|| write_subscribes(writer));
             while succeeded + refused < SUBSCRIBES {
-                let text = String::from_utf8(flooder.read().expect("an answer to each").payload).unwrap();
+                let answer = flooder.read().unwrap_or_else(|error| panic!("{error} after {succeeded} and {refused}"));
+                assert_eq!(answer.close_code(), None, "after {succeeded} and {refused}");
+                let text = String::from_utf8(answer.payload).unwrap();
                 succeeded += usize::from(text.contains("subscription_succeeded"));
                 refused += usize::from(text.contains("LimitReached") && text.contains("\"status\":4100"));
                 if (succeeded + refused) % 5_000 == 0 && text.contains("\"channel\"") {

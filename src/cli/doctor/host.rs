@@ -312,30 +312,6 @@ mod tests {
         assert_eq!(network_file_system(0xef53), None);
     }
 
-    /// Both versions of control groups: every group on the way up may limit, others than memory are not looked at.
-    #[test]
-    fn limits_of_groups_are_found() {
-        let second = limit_files("0::/system.slice/relay.service\n");
-        assert_eq!(
-            second,
-            [
-                "/sys/fs/cgroup/system.slice/relay.service/memory.max",
-                "/sys/fs/cgroup/system.slice/memory.max",
-                "/sys/fs/cgroup/memory.max"
-            ]
-        );
-        let first = limit_files("5:devices:/\n4:memory:/a/b\n3:cpu,cpuacct:/c\n");
-        assert_eq!(
-            first,
-            [
-                "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
-            ]
-        );
-        assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
-    }
-
     /// Only listening sockets of the very port count, in both tables.
     #[test]
     fn listening_sockets_are_found() {
