@@ -40,6 +40,12 @@ pub const CHANNEL_DATA_BYTES_SETTING_MAX: usize = 64 * 1024;
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
 /// Largest value an app may set for it: a subscribe looks at all channels of its connection.
 pub const CHANNELS_PER_CONNECTION_SETTING_MAX: usize = 10_000;
+/// What a presence channel tells of its members in one piece, in bytes; the rest follows in further ones.
+pub const ROSTER_CHANGES_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of large rosters unsent beyond which those who join wait, so that they share the next one.
+pub const ROSTER_BYTES_UNSENT_MAX: usize = 64 * 1024 * 1024;
+/// How long they wait at most, in ms.
+pub const ROSTER_WAIT_MS_MAX: u64 = 1_000;
 /// Client events per second and connection by default, also the burst (P-LIM-9).
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
 /// Largest value an app may set for it, but for 0, which is no limit.

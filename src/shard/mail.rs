@@ -45,6 +45,13 @@ pub(super) struct PendingId {
     pub(super) nonce: u32,
 }
 
+/// A join under way: its number on the joiner's shard, and as whom.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) number: u32,
+    pub(super) user_id: Arc<str>,
+}
+
 /// One event for one channel.
 #[derive(Debug)]
 pub(super) struct PublishItem {
@@ -75,7 +82,7 @@ pub(super) enum Body {
     Recorded { channel: ChannelKey, cached: Option<Bytes> },
     /// To the subscribers' shard, instead: the app has as many channels as it may have (R-LIM-5).
     Unrecorded { channel: ChannelKey, channels_max: u32 },
-    /// To the owner: a connection wants to join a presence channel. Answered `Joined`.
+    /// To the owner: a connection wants to join a presence channel. Answered `Joined` or `JoinRefused`.
     Join {
         channel: ChannelKey,
         connection: ConnectionKey,
@@ -84,8 +91,11 @@ pub(super) enum Body {
         user_info: Option<Arc<str>>,
         members_max: u32,
     },
-    /// To the joiner's shard: the encoded roster, or what is full (P-LIM-7, R-LIM-5).
-    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Result<Bytes, Full>, cached: Option<Bytes> },
+    /// To the shard of some who joined: they are members, and told so by one frame for all (P-OUT-2). On a cache channel
+    /// with the last event.
+    Joined { channel: ChannelKey, joiners: Vec<Ticket>, succeeded: Bytes, cached: Option<Bytes> },
+    /// To the joiner's shard: the channel is full, or the app has all its channels (P-LIM-7, R-LIM-5).
+    JoinRefused { channel: ChannelKey, ticket: u32, full: Full },
     /// To the owner: one connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// To the owners: events of one request (or a client event, without `request`). Costs credit.
@@ -146,6 +156,7 @@ impl Body {
             | Self::Recorded { .. }
             | Self::Join { .. }
             | Self::Joined { .. }
+            | Self::JoinRefused { .. }
             | Self::Leave { .. }
             | Self::Accepted { .. }
             | Self::Ask { .. }

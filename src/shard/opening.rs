@@ -82,9 +82,8 @@ impl Shard {
 
     /// Tells the shard of a joiner that the app has as many channels as it may have.
     fn refuse_join(&mut self, from: ShardIndex, join: Body, channels_max: u32) {
-        if let Body::Join { channel, ticket, user_id, .. } = join {
-            let roster = Err(Full::Channels(channels_max));
-            self.send(from, Body::Joined { channel, ticket, user_id, roster, cached: None });
+        if let Body::Join { channel, ticket, .. } = join {
+            self.send(from, Body::JoinRefused { channel, ticket, full: Full::Channels(channels_max) });
         } else if let Body::Subscribers { channel, .. } = join {
             self.send(from, Body::Unrecorded { channel, channels_max });
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::command::Command;
-use super::gather::Question;
+use super::gather::{Question, RosterPages};
 use super::{Output, Shard};
 use crate::api::authorize::authorize;
 use crate::api::batch_events::decode_batch_events;
@@ -136,7 +136,7 @@ impl Shard {
             Endpoint::ChannelUsers(name) => {
                 let fields = decode_channel_users(&name, query, names)?;
                 let channel = self.channel_key(app.serial, &name);
-                Ok(Command::Ask(Question::Users { channel, fields }))
+                Ok(Command::Ask(Question::Users { channel, fields, pages: RosterPages::All }))
             }
             Endpoint::Connections => Ok(Command::Ask(Question::Connections { app: app.serial })),
         }
