@@ -146,8 +146,10 @@ pub const GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Permits of one kind that a shard holds of one app to spend without asking (R-LIM-3, R-LIM-4), at most.
 pub const LEASED_PERMITS_MAX: u32 = 256;
 
-/// Failed credentials of one address in a minute before 429 (threat T6).
+/// Failed credentials of one address in a minute before 429, by default (threat T6).
 pub const AUTH_FAILURES_PER_MINUTE: u32 = 100;
+/// Largest value an operator may set for it.
+pub const AUTH_FAILURES_PER_MINUTE_SETTING_MAX: u32 = 10_000;
 /// Addresses whose failures one shard remembers.
 pub const AUTH_FAILURE_ADDRESSES_MAX: usize = 16 * 1024;
 

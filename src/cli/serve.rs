@@ -55,6 +55,9 @@ pub(super) struct ServeArguments {
     /// Seconds for which the last event of a cache channel is kept [default: 1800].
     #[arg(long, value_name = "SECONDS")]
     cache_ttl: Option<String>,
+    /// Failed credentials of one address in a minute before 429 [default: 100].
+    #[arg(long, value_name = "N")]
+    auth_failures_per_minute: Option<String>,
     /// Answer 400 for info attributes that do not apply, instead of leaving them out.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
     strict_pusher_info: Option<String>,
@@ -83,6 +86,7 @@ impl ServeArguments {
             ("strict_protocol", &self.strict_protocol),
             ("channel_names", &self.channel_names),
             ("cache_ttl", &self.cache_ttl),
+            ("auth_failures_per_minute", &self.auth_failures_per_minute),
             ("strict_pusher_info", &self.strict_pusher_info),
             ("drain_ms", &self.drain_ms),
             ("max_connections", &self.max_connections),

@@ -131,6 +131,11 @@ impl ServeConfig {
                 cache_ttl_s: settings
                     .parse("cache_ttl", |text| within(text, 1, limits::CACHE_TTL_SETTING_S_MAX))?
                     .unwrap_or(limits::CACHE_TTL_S),
+                auth_failures_per_minute: settings
+                    .parse("auth_failures_per_minute", |text| {
+                        within(text, 1, limits::AUTH_FAILURES_PER_MINUTE_SETTING_MAX)
+                    })?
+                    .unwrap_or(limits::AUTH_FAILURES_PER_MINUTE),
                 info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
             },
         })

@@ -109,9 +109,14 @@ impl Shard {
         (lease.spend(self.now, costs), lease.window)
     }
 
+    /// Permits that were not used after all go back to the lease, or to the counter where there is none.
     fn put_back(&mut self, app: AppSerial, window: Window, permits: Permits) {
-        if let Some(lease) = self.allowances.leases.get_mut(&app) {
-            lease.put_back(window, permits);
+        if permits == NONE {
+            return;
+        }
+        match self.allowances.leases.get_mut(&app) {
+            Some(lease) => lease.put_back(window, permits),
+            None => self.send(self.counter_of(app), Body::Return { app, window, permits, recalled: false }),
         }
     }
 
@@ -218,12 +223,20 @@ impl Shard {
         if lease != NONE {
             self.allowances.leases.entry(app).or_default().add(window, lease);
         }
-        if !self.is_awaiting(place) {
+        let (done, refusal) = match outcome {
+            // Its client has gone: it is as if it had never come.
+            _ if !self.is_awaiting(place) => (false, None),
+            Err(refusal) => (true, Some(refusal)),
+            Ok(command) => match self.carry_out(place, command) {
+                Ok(()) => (true, None),
+                Err(refusal) => (false, Some(refusal)),
+            },
+        };
+        if !done {
             self.put_back(app, spent_in, spent);
             self.put_back(app, window, asked);
-            return;
         }
-        if let Err(refusal) = outcome.and_then(|command| self.carry_out(place, command)) {
+        if let Some(refusal) = refusal {
             self.answer_place(place, &refusal);
         }
         self.resume_parked(place);

@@ -5,6 +5,7 @@
 //! have [`limits::EVENT_MAIL_BYTES_MAX`] of it under way to each other shard, and the receiver gives the credit back
 //! once it has handled the mail and holds no more than its memory bound.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -141,6 +142,8 @@ pub(super) enum Body {
     CloseChannel { app: AppSerial, hash: u64 },
     /// To all shards: whether the app has as many channels as it may have.
     ChannelsFull { app: AppSerial, full: bool },
+    /// To all other shards: a credential of this address failed (threat T6). Costs credit.
+    Failed { client: IpAddr },
     /// Credit for event mail comes back.
     Credit { bytes: usize },
 }
@@ -152,6 +155,7 @@ impl Body {
         let frames: usize = match self {
             Self::Publish { items, .. } => publish_cost(items),
             Self::Deliver { frame, .. } => frame.len() + limits::MAIL_COST_BYTES,
+            Self::Failed { .. } => limits::MAIL_COST_BYTES,
             Self::Subscribers { .. }
             | Self::Recorded { .. }
             | Self::Join { .. }

@@ -110,6 +110,8 @@ pub struct ShardOptions {
     pub info_rules: InfoRules,
     /// How long the event of a cache channel is kept (P-CACHE-1), in s.
     pub cache_ttl_s: u32,
+    /// Failed credentials of one address in a minute before 429 (threat T6).
+    pub auth_failures_per_minute: u32,
 }
 
 impl Default for ShardOptions {
@@ -123,6 +125,7 @@ impl Default for ShardOptions {
             drain_ms: limits::DRAIN_MS,
             info_rules: InfoRules::Lenient,
             cache_ttl_s: limits::CACHE_TTL_S,
+            auth_failures_per_minute: limits::AUTH_FAILURES_PER_MINUTE,
         }
     }
 }
@@ -408,7 +411,7 @@ impl Shard {
             outputs: VecDeque::new(),
             deadlines: Deadlines::default(),
             drain: None,
-            failures: AuthFailures::default(),
+            failures: AuthFailures::new(config.options.auth_failures_per_minute),
             token_reported: None,
             scratch,
             config,

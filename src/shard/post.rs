@@ -130,6 +130,9 @@ impl Shard {
             Body::ChannelOpen { app, hash } => self.count_open(app, hash),
             Body::CloseChannel { app, hash } => self.count_closing(app, hash),
             Body::ChannelsFull { app, full } => self.handle_channels_full(app, full),
+            Body::Failed { client } => {
+                self.failures.count(self.now, client);
+            }
             Body::Credit { bytes } => self.credit[usize::from(from)] += bytes,
         }
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::command::Command;
 use super::gather::{Question, RosterPages};
+use super::mail::Body;
 use super::{Output, Shard};
 use crate::api::authorize::authorize;
 use crate::api::batch_events::decode_batch_events;
@@ -146,8 +147,15 @@ impl Shard {
     fn count_failure(&mut self, slot: u32, request: &Request<'_>, refusal: RequestRefusal) -> Refusal {
         let unauthorized = matches!(refusal, RequestRefusal::Unauthorized(_));
         let client = self.client_address(slot, request);
-        if unauthorized && self.failures.count(self.now, client) {
-            return Refusal::too_many_failures();
+        if unauthorized {
+            if self.failures.count(self.now, client) {
+                return Refusal::too_many_failures();
+            }
+            // The others count it too. Without credit they do not hear of it: the brake is no reason to fill memory.
+            let own = self.config.index;
+            for to in (0..self.config.shards).filter(|to| *to != own) {
+                let _ = self.send_paid(to, Body::Failed { client });
+            }
         }
         refusal.into()
     }

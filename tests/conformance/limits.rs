@@ -184,7 +184,8 @@ fn occupied_channels() {
                 first.expect_event("pusher:subscription_error");
                 return None;
             }
-            Some(assert_eq!(frame["event"], "pusher_internal:subscription_succeeded"))
+            assert_eq!(frame["event"], "pusher_internal:subscription_succeeded");
+            Some(())
         });
         to(json!(["d"])).expect(200);
         first.expect_event("e");

@@ -189,8 +189,8 @@ fn changed_limits_hold_at_once() {
     let limited = |limit| AppSettings { requests_per_minute: limit, ..AppSettings::default() };
     let mut process = Process::with_settings(5, limited(100_000));
     let callers = accept_callers(&mut process);
-    for shard in 0..5 {
-        assert!(process.publish(shard, callers[shard], ONE).starts_with("HTTP/1.1 200 "));
+    for (shard, caller) in callers.iter().enumerate() {
+        assert!(process.publish(shard, *caller, ONE).starts_with("HTTP/1.1 200 "));
     }
     for (limit, more) in [(5, 0), (8, 3), (2, 0)] {
         for shard in 0..5 {
@@ -198,5 +198,49 @@ fn changed_limits_hold_at_once() {
         }
         assert_eq!(ask_until_refused(&mut process, &callers, "/apps/1/events", ONE).0, more);
     }
+    process.finish();
+}
+
+/// Threat T6: wrong credentials of one address are counted over all shards: 100 are 401, further ones 429, while a good one passes.
+#[test]
+fn failures_are_counted_over_all_shards() {
+    for shards in [1, 2, 5] {
+        let mut process = Process::new(shards);
+        let callers = accept_callers(&mut process);
+        let forged = request("POST", "/apps/1/events", ONE).replace("app-secret", "another");
+        let unauthorized = (0..300)
+            .filter(|number| {
+                let shard = number % callers.len();
+                process.receive(shard, callers[shard], forged.as_bytes());
+                let answer = process.take(shard, callers[shard]);
+                assert!(answer.starts_with("HTTP/1.1 401 ") || answer.starts_with("HTTP/1.1 429 "), "{answer}");
+                answer.starts_with("HTTP/1.1 401 ")
+            })
+            .count();
+        assert_eq!(unauthorized, 100);
+        assert!(process.publish(0, callers[0], ONE).starts_with("HTTP/1.1 200 "));
+        process.finish();
+    }
+}
+
+/// R-LIM-3, R-LIM-4: a client that goes while its request waits for the counter uses nothing up, and nothing is published.
+#[test]
+fn who_goes_uses_nothing_up() {
+    let settings = AppSettings { requests_per_minute: 3, messages_per_day: 3, ..AppSettings::default() };
+    // App 1 is counted by shard 1.
+    let mut process = Process::with_settings(2, settings);
+    let subscriber = process.open(1);
+    process.subscribe(1, subscriber, "c");
+    for _ in 0..5 {
+        let caller = process.accept(0);
+        let mut bytes = request("POST", "/apps/1/events", ONE).into_bytes();
+        let (now, input) = (process.now, Input::Received { connection: caller, bytes: &mut bytes });
+        process.shards[0].handle_input(now, input);
+        assert_eq!(process.shards[0].allowances.parked.len(), 1);
+        process.feed(0, Input::Closed { connection: caller });
+    }
+    assert_eq!(process.take(1, subscriber), "");
+    let callers = accept_callers(&mut process);
+    assert_eq!(ask_until_refused(&mut process, &callers, "/apps/1/events", ONE).0, 3);
     process.finish();
 }
