@@ -122,6 +122,10 @@ pub struct AppSettings {
     pub key_requests_per_minute: u32,
     /// Of these, with a Bearer token; 0 is no limit (R-LIM-4).
     pub token_requests_per_minute: u32,
+    /// Signed-in users are told who of their watchlist is there (P-WATCH-1).
+    pub watchlist: bool,
+    /// A connection must sign in or join a protected channel within a time (P-AUTHZ-1).
+    pub authorized_connections: bool,
     /// Hosts whose pages may connect; empty allows all (P-CONN-8, threat T21).
     pub allowed_origins: Vec<Box<str>>,
 }
@@ -150,6 +154,8 @@ impl Default for AppSettings {
             signed_requests_per_minute: 0,
             key_requests_per_minute: 0,
             token_requests_per_minute: 0,
+            watchlist: false,
+            authorized_connections: false,
             allowed_origins: Vec::new(),
         }
     }
@@ -504,11 +510,12 @@ mod tests {
         assert!(!shown.contains("very-private-part"), "{shown}");
     }
 
-    /// P-CEV-1, P-LIM-3, P-LIM-4, P-LIM-5, P-LIM-7, P-LIM-9, P-LIM-12, P-CLOSE-2, R-LIM-3 to R-LIM-6: the settings of an app that nobody configured.
+    /// P-CEV-1, P-LIM-3, P-LIM-4, P-LIM-5, P-LIM-7, P-LIM-9, P-LIM-12, P-CLOSE-2, P-WATCH-1, P-AUTHZ-1, R-LIM-3 to R-LIM-6: the settings of an app that nobody configured.
     #[test]
     fn default_settings_are_those_of_the_protocol() {
         let settings = AppSettings::default();
         assert!(!settings.client_events && !settings.tls_only && !settings.connection_limit_soft);
+        assert!(!settings.watchlist && !settings.authorized_connections);
         assert_eq!(settings.max_connections, 0);
         assert_eq!(settings.max_event_data_bytes, 10_240);
         assert_eq!(settings.max_presence_members, 100);

@@ -27,6 +27,10 @@ pub enum CloseReason {
     NoProtocolVersion,
     /// 4009, origin that the app does not allow.
     OriginNotAllowed,
+    /// 4009, the app ended all connections of the user (P-USER-6).
+    Terminated,
+    /// 4009, neither signed in nor on a protected channel in time (P-AUTHZ-1).
+    NotAuthorized,
     /// 4009, so many malformed messages (P-IN-3).
     TooManyInvalidMessages(u8),
     /// 4100, node at capacity (P-CLOSE-2).
@@ -53,7 +57,7 @@ impl CloseReason {
             Self::InvalidVersionString => 4006,
             Self::UnsupportedProtocolVersion => 4007,
             Self::NoProtocolVersion => 4008,
-            Self::OriginNotAllowed | Self::TooManyInvalidMessages(_) => 4009,
+            Self::OriginNotAllowed | Self::Terminated | Self::NotAuthorized | Self::TooManyInvalidMessages(_) => 4009,
             Self::OverSoftQuota(_) | Self::OverCapacity | Self::TooSlow => 4100,
             Self::Draining | Self::EventsLost => 4200,
             Self::PongTimeout => 4201,
@@ -81,6 +85,8 @@ impl CloseReason {
             Self::OverCapacity => {
                 "Over capacity: this server takes no more connections (max_connections, descriptors, memory)"
             }
+            Self::Terminated => "You got disconnected by the app",
+            Self::NotAuthorized => "Connection not authorized within timeout",
             Self::TooSlow => "Connection reads too slowly",
             Self::Draining => "Server is going away, please reconnect",
             Self::EventsLost => "Events were lost, please reconnect",
@@ -112,6 +118,8 @@ mod tests {
             CloseReason::UnsupportedProtocolVersion,
             CloseReason::NoProtocolVersion,
             CloseReason::OriginNotAllowed,
+            CloseReason::Terminated,
+            CloseReason::NotAuthorized,
             CloseReason::TooManyInvalidMessages(u8::MAX),
             CloseReason::OverCapacity,
             CloseReason::TooSlow,

@@ -14,6 +14,7 @@ use super::ShardIndex;
 use super::allowance::Shortage;
 use super::gather::{Question, Reply};
 use super::tally::{Permits, Window};
+use super::users::Report;
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
@@ -28,6 +29,14 @@ pub struct Mail(pub(super) Body);
 pub(super) struct ChannelKey {
     pub(super) app: AppSerial,
     pub(super) name: Arc<str>,
+    pub(super) hash: u64,
+}
+
+/// A user of an app, with the hash that names its owner and finds it in every table.
+#[derive(Clone, Debug)]
+pub(super) struct UserKey {
+    pub(super) app: AppSerial,
+    pub(super) id: Arc<str>,
     pub(super) hash: u64,
 }
 
@@ -144,6 +153,16 @@ pub(super) enum Body {
     ChannelsFull { app: AppSerial, full: bool },
     /// To all other shards: a credential of this address failed (threat T6). Costs credit.
     Failed { client: IpAddr },
+    /// To the owner of a user: who of this shard is signed in as the user or watches the user. At most one per user is
+    /// under way from each shard. Answered `UserRecorded`.
+    UserReport { user: UserKey, report: Report },
+    /// To the reporting shard: the report is recorded (P-USER-6), and whether the user is there.
+    UserRecorded { user: UserKey, online: bool },
+    /// To a shard that watches the user: whether the user is there now. At most one per user is under way to each shard.
+    /// Answered `UserTold`.
+    UserState { user: UserKey, online: bool },
+    /// To the owner of a user.
+    UserTold { user: UserKey },
     /// Credit for event mail comes back.
     Credit { bytes: usize },
 }
@@ -181,6 +200,10 @@ impl Body {
             | Self::ChannelOpen { .. }
             | Self::CloseChannel { .. }
             | Self::ChannelsFull { .. }
+            | Self::UserReport { .. }
+            | Self::UserRecorded { .. }
+            | Self::UserState { .. }
+            | Self::UserTold { .. }
             | Self::Credit { .. } => 0,
         };
         frames.min(limits::EVENT_MAIL_BYTES_MAX / 2)

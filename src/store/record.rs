@@ -96,6 +96,10 @@ pub struct SettingsRecord {
     pub key_requests_per_minute: u32,
     /// Of these, with a Bearer token; 0 is no limit (R-LIM-4).
     pub token_requests_per_minute: u32,
+    /// Signed-in users are told who of their watchlist is there (P-WATCH-1).
+    pub watchlist: bool,
+    /// A connection must sign in or join a protected channel within a time (P-AUTHZ-1).
+    pub authorized_connections: bool,
     /// Hosts whose pages may connect; empty allows all (P-CONN-8).
     pub allowed_origins: Vec<String>,
 }
@@ -124,6 +128,8 @@ impl Default for SettingsRecord {
             signed_requests_per_minute: 0,
             key_requests_per_minute: 0,
             token_requests_per_minute: 0,
+            watchlist: false,
+            authorized_connections: false,
             allowed_origins: Vec::new(),
         }
     }
@@ -184,6 +190,8 @@ impl AppRecord {
                 signed_requests_per_minute: settings.signed_requests_per_minute,
                 key_requests_per_minute: settings.key_requests_per_minute,
                 token_requests_per_minute: settings.token_requests_per_minute,
+                watchlist: settings.watchlist,
+                authorized_connections: settings.authorized_connections,
                 allowed_origins: settings.allowed_origins.iter().map(|origin| origin.as_str().into()).collect(),
             },
         }

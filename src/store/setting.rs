@@ -6,7 +6,7 @@ use crate::auth::origin::is_origin_pattern;
 use crate::limits;
 
 /// Every setting and what it takes.
-pub const SETTINGS: [(&str, &str); 23] = [
+pub const SETTINGS: [(&str, &str); 25] = [
     ("name", "a name for people, at most 100 bytes"),
     ("client_events", "true or false: clients may send client- events"),
     ("tls_only", "true or false: plain sockets are refused"),
@@ -32,6 +32,8 @@ pub const SETTINGS: [(&str, &str); 23] = [
     ("signed_requests_per_minute", "of these, those with a signature, 0 to 4294967295; 0 is no limit"),
     ("key_requests_per_minute", "of these, those with key and secret headers, 0 to 4294967295; 0 is no limit"),
     ("token_requests_per_minute", "of these, those with a token, 0 to 4294967295; 0 is no limit"),
+    ("watchlist", "true or false: signed-in users are told who of their watchlist is there"),
+    ("authorized_connections", "true or false: connections must sign in or join a protected channel in time"),
     (
         "allowed_origins",
         "hosts whose pages may connect, joined by commas, such as example.com, example.com:8080 or *.example.com; empty allows all",
@@ -85,6 +87,8 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
         "signed_requests_per_minute" => settings.signed_requests_per_minute = number(name, value, 0, u32::MAX)?,
         "key_requests_per_minute" => settings.key_requests_per_minute = number(name, value, 0, u32::MAX)?,
         "token_requests_per_minute" => settings.token_requests_per_minute = number(name, value, 0, u32::MAX)?,
+        "watchlist" => settings.watchlist = switch(name, value)?,
+        "authorized_connections" => settings.authorized_connections = switch(name, value)?,
         "allowed_origins" => settings.allowed_origins = origins(value)?,
         _ => {
             let names = SETTINGS.map(|(name, _)| name);
@@ -97,7 +101,7 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
 }
 
 /// The settings by name with their values, in the order of [`SETTINGS`].
-pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 23] {
+pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 25] {
     let SettingsRecord {
         client_events,
         tls_only,
@@ -120,6 +124,8 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 23] {
         signed_requests_per_minute,
         key_requests_per_minute,
         token_requests_per_minute,
+        watchlist,
+        authorized_connections,
         allowed_origins,
     } = app.settings.clone();
     [
@@ -145,6 +151,8 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 23] {
         ("signed_requests_per_minute", signed_requests_per_minute.into()),
         ("key_requests_per_minute", key_requests_per_minute.into()),
         ("token_requests_per_minute", token_requests_per_minute.into()),
+        ("watchlist", watchlist.into()),
+        ("authorized_connections", authorized_connections.into()),
         ("allowed_origins", allowed_origins.into()),
     ]
 }
@@ -219,6 +227,8 @@ mod tests {
             ("signed_requests_per_minute", "4294967295", "4294967295"),
             ("key_requests_per_minute", "4294967295", "4294967295"),
             ("token_requests_per_minute", "4294967295", "4294967295"),
+            ("watchlist", "true", "true"),
+            ("authorized_connections", "yes", "true"),
             ("allowed_origins", "Example.com, *.example.org", r#"["example.com","*.example.org"]"#),
         ];
         let mut app = app();
