@@ -153,7 +153,7 @@ fn secrets(c: &mut Criterion) {
     c.bench_function("failure count, full table", |b| {
         b.iter_batched_ref(
             || {
-                let mut failures = AuthFailures::default();
+                let mut failures = AuthFailures::new(100);
                 for number in 0..20_000_u32 {
                     failures.count(NOW, std::net::Ipv4Addr::from_bits(number).into());
                 }

@@ -10,7 +10,10 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use ring::hmac;
 
-use crate::limits::{CACHE_BYTES_MAX, EVENT_DATA_BYTES_MAX, PRESENCE_MEMBERS_MAX};
+use crate::limits::{
+    BATCH_EVENTS_MAX, CACHE_BYTES_MAX, CHANNEL_DATA_BYTES_MAX, CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_EVENT_MAX,
+    CLIENT_EVENTS_PER_SECOND, EVENT_DATA_BYTES_MAX, INVALID_MESSAGES_MAX, PRESENCE_MEMBERS_MAX,
+};
 
 pub mod webhook;
 
@@ -107,6 +110,32 @@ pub struct AppSettings {
     pub subscription_count: bool,
     /// What its cached events may cost together, in bytes; 0 caches nothing (P-CACHE-1, threat T28).
     pub max_cache_bytes: u32,
+    /// Client events per second of one connection, also at once; 0 is no limit (P-LIM-9).
+    pub max_client_events_per_second: u32,
+    /// Longest `channel_data` of a presence subscribe in bytes (P-LIM-7).
+    pub max_channel_data_bytes: u32,
+    /// `activity_timeout` told to its clients, in s; 0 is the server's (P-LIVE-3).
+    pub activity_timeout: u32,
+    /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
+    pub max_invalid_messages: u8,
+    /// Channels that one connection may subscribe (P-LIM-12).
+    pub max_channels_per_connection: u32,
+    /// Channels of one `/events` request (P-LIM-4).
+    pub max_channels_per_event: u32,
+    /// Events of one `/batch_events` request (P-LIM-5).
+    pub max_batch_events: u32,
+    /// Occupied channels at once; 0 is no limit (R-LIM-5).
+    pub channels_max: u32,
+    /// Messages published over HTTP in one day of UTC, one per event and channel; 0 is no limit (R-LIM-3).
+    pub messages_per_day: u32,
+    /// Requests to the HTTP API per minute, however they authenticate; 0 is no limit (R-LIM-4).
+    pub requests_per_minute: u32,
+    /// Of these, with a signature; 0 is no limit (R-LIM-4).
+    pub signed_requests_per_minute: u32,
+    /// Of these, with key and secret in headers; 0 is no limit (R-LIM-4).
+    pub key_requests_per_minute: u32,
+    /// Of these, with a Bearer token; 0 is no limit (R-LIM-4).
+    pub token_requests_per_minute: u32,
     /// Signed-in users are told who of their watchlist is there (P-WATCH-1).
     pub watchlist: bool,
     /// A connection must sign in or join a protected channel within a time (P-AUTHZ-1).
@@ -126,6 +155,19 @@ impl Default for AppSettings {
             max_presence_members: PRESENCE_MEMBERS_MAX as u32,
             subscription_count: false,
             max_cache_bytes: CACHE_BYTES_MAX as u32,
+            max_client_events_per_second: CLIENT_EVENTS_PER_SECOND,
+            max_channel_data_bytes: CHANNEL_DATA_BYTES_MAX as u32,
+            activity_timeout: 0,
+            max_invalid_messages: INVALID_MESSAGES_MAX,
+            max_channels_per_connection: CHANNELS_PER_CONNECTION_MAX as u32,
+            max_channels_per_event: CHANNELS_PER_EVENT_MAX as u32,
+            max_batch_events: BATCH_EVENTS_MAX as u32,
+            channels_max: 0,
+            messages_per_day: 0,
+            requests_per_minute: 0,
+            signed_requests_per_minute: 0,
+            key_requests_per_minute: 0,
+            token_requests_per_minute: 0,
             watchlist: false,
             authorized_connections: false,
             allowed_origins: Vec::new(),
@@ -359,6 +401,17 @@ pub struct Directory {
     /// By active public key; the value is an index into `apps`.
     by_key: HashMap<Box<str>, usize, FixedState>,
     tokens: HashMap<[u8; 32], Token, FixedState>,
+    /// Messages of a day, of apps that limit them, as they were last written.
+    messages_used: HashMap<AppSerial, MessagesUsed, FixedState>,
+}
+
+/// Messages that an app published on one day (R-LIM-3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MessagesUsed {
+    /// Number of the day since 1970, in UTC.
+    pub day: u64,
+    /// How many.
+    pub messages: u32,
 }
 
 impl Directory {
@@ -378,7 +431,19 @@ impl Directory {
         }
         debug_assert!(apps.is_sorted_by(|a, b| a.serial < b.serial), "two apps share a serial");
         let tokens = tokens.into_iter().map(|token| (token.hash, token)).collect();
-        Self { version, apps, by_id, by_key, tokens }
+        Self { version, apps, by_id, by_key, tokens, messages_used: HashMap::default() }
+    }
+
+    /// With what apps have published of late.
+    #[must_use]
+    pub fn with_messages_used(mut self, used: impl IntoIterator<Item = (AppSerial, MessagesUsed)>) -> Self {
+        self.messages_used = used.into_iter().collect();
+        self
+    }
+
+    /// What an app has published, as it was last written: a counter that begins goes on with it.
+    pub fn messages_used(&self, app: AppSerial) -> Option<MessagesUsed> {
+        self.messages_used.get(&app).copied()
     }
 
     /// The version of the store that it shows.
@@ -467,7 +532,7 @@ mod tests {
         assert!(!shown.contains("very-private-part"), "{shown}");
     }
 
-    /// P-CEV-1, P-LIM-3, P-LIM-7, P-CLOSE-2, P-WATCH-1, P-AUTHZ-1: the settings of an app that nobody configured.
+    /// P-CEV-1, P-LIM-3, P-LIM-4, P-LIM-5, P-LIM-7, P-LIM-9, P-LIM-12, P-CLOSE-2, P-WATCH-1, P-AUTHZ-1, R-LIM-3 to R-LIM-6: the settings of an app that nobody configured.
     #[test]
     fn default_settings_are_those_of_the_protocol() {
         let settings = AppSettings::default();
@@ -476,6 +541,11 @@ mod tests {
         assert_eq!(settings.max_connections, 0);
         assert_eq!(settings.max_event_data_bytes, 10_240);
         assert_eq!(settings.max_presence_members, 100);
+        assert_eq!(settings.max_channel_data_bytes, 10_240);
+        assert_eq!(settings.max_client_events_per_second, 10);
+        assert_eq!(settings.max_channels_per_connection, 1_000);
+        assert_eq!((settings.max_channels_per_event, settings.max_batch_events), (100, 10));
+        assert_eq!((settings.channels_max, settings.messages_per_day, settings.requests_per_minute), (0, 0, 0));
         assert!(settings.allowed_origins.is_empty());
     }
 

@@ -14,12 +14,20 @@ pub const EVENT_DATA_BYTES_SETTING_MAX: usize = 1024 * 1024;
 pub const EVENT_NAME_BYTES_MAX: usize = 200;
 /// Longest channel name (P-CHAN-2).
 pub const CHANNEL_NAME_BYTES_MAX: usize = 200;
+/// Misleading channel names that a shard remembers to have warned of (R-CHAN-3).
+pub const MISLEADING_NAMES_MAX: usize = 256;
+/// A shard warns of one more at most once in this time, in ms.
+pub const MISLEADING_NAMES_INTERVAL_MS: u64 = 1_000;
 /// Longest channel name on WebSockets under `channel_names = strict` (P-CHAN-2).
 pub const CHANNEL_NAME_STRICT_BYTES_MAX: usize = 164;
-/// Channels of one `/events` request (P-LIM-4).
+/// Channels of one `/events` request by default (P-LIM-4).
 pub const CHANNELS_PER_EVENT_MAX: usize = 100;
-/// Events of one `/batch_events` request (P-LIM-5).
+/// Largest value an app may set for it: with the longest data, one such request is what a shard may hold.
+pub const CHANNELS_PER_EVENT_SETTING_MAX: usize = 250;
+/// Events of one `/batch_events` request by default (P-LIM-5).
 pub const BATCH_EVENTS_MAX: usize = 10;
+/// Largest value an app may set for it.
+pub const BATCH_EVENTS_SETTING_MAX: usize = 1_000;
 /// Longest user id (P-LIM-6).
 pub const USER_ID_BYTES_MAX: usize = 128;
 /// Users of a watchlist that are watched (P-LIM-8).
@@ -34,19 +42,25 @@ pub const USER_BYTES: usize = 512;
 pub const SIGNINS_WAITING_MAX: u8 = 8;
 /// Users in one presence channel by default (P-LIM-7).
 pub const PRESENCE_MEMBERS_MAX: usize = 100;
-/// Longest `channel_data` (P-LIM-7).
+/// Longest `channel_data` by default (P-LIM-7).
 pub const CHANNEL_DATA_BYTES_MAX: usize = 10_240;
-/// Channels that one connection may subscribe (P-LIM-12).
+/// Largest value an app may set for it.
+pub const CHANNEL_DATA_BYTES_SETTING_MAX: usize = 64 * 1024;
+/// Channels that one connection may subscribe by default (P-LIM-12).
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
+/// Largest value an app may set for it: a subscribe looks at all channels of its connection.
+pub const CHANNELS_PER_CONNECTION_SETTING_MAX: usize = 10_000;
 /// What a presence channel tells of its members in one piece, in bytes; the rest follows in further ones.
 pub const ROSTER_CHANGES_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of large rosters unsent beyond which those who join wait, so that they share the next one.
 pub const ROSTER_BYTES_UNSENT_MAX: usize = 64 * 1024 * 1024;
 /// How long they wait at most, in ms.
 pub const ROSTER_WAIT_MS_MAX: u64 = 1_000;
-/// Client events per second and connection, also the burst (P-LIM-9).
+/// Client events per second and connection by default, also the burst (P-LIM-9).
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
-/// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
+/// Largest value an app may set for it, but for 0, which is no limit.
+pub const CLIENT_EVENTS_PER_SECOND_SETTING_MAX: u32 = 1_000;
+/// Malformed or unknown messages after which a connection is closed with 4009, by default (P-IN-3).
 pub const INVALID_MESSAGES_MAX: u8 = 100;
 /// Fragments that a message may have whatever its length (threat T8).
 pub const FRAGMENTS_MIN: usize = 64;
@@ -147,6 +161,8 @@ pub const HTTP_PIPELINE_MAX: usize = 64;
 
 /// `activity_timeout` told to clients, in seconds (P-LIVE-3).
 pub const ACTIVITY_TIMEOUT_S: u32 = 120;
+/// Longest `activity_timeout` that an operator or an app may set, in seconds.
+pub const ACTIVITY_TIMEOUT_SETTING_S_MAX: u32 = 3_600;
 /// Silence beyond `activity_timeout` before the server pings, in ms (P-LIVE-4).
 pub const PING_AFTER_MS: u64 = 30_000;
 /// Silence beyond that ping before Close 4201, in ms (P-LIVE-4).
@@ -200,8 +216,13 @@ pub const LIST_PAGE_CHANNELS: usize = 2 * 1024;
 /// Bytes of lists of channels that one shard gathers at the same time; beyond it 503 (P-STAT-8).
 pub const GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Failed credentials of one address in a minute before 429 (threat T6).
+/// Permits of one kind that a shard holds of one app to spend without asking (R-LIM-3, R-LIM-4), at most.
+pub const LEASED_PERMITS_MAX: u32 = 256;
+
+/// Failed credentials of one address in a minute before 429, by default (threat T6).
 pub const AUTH_FAILURES_PER_MINUTE: u32 = 100;
+/// Largest value an operator may set for it.
+pub const AUTH_FAILURES_PER_MINUTE_SETTING_MAX: u32 = 10_000;
 /// Addresses whose failures one shard remembers.
 pub const AUTH_FAILURE_ADDRESSES_MAX: usize = 16 * 1024;
 
@@ -223,7 +244,7 @@ pub const APP_KEYS_MAX: usize = 8;
 /// Origins that an app may list.
 pub const ALLOWED_ORIGINS_MAX: usize = 100;
 /// Largest value an app may set for its presence members.
-pub const PRESENCE_MEMBERS_SETTING_MAX: usize = 10_000;
+pub const PRESENCE_MEMBERS_SETTING_MAX: usize = 100_000;
 /// LMDB's map: the most that the store can hold. Sparse, never resized.
 pub const STORE_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Reader slots of the store, shared by all processes that have it open.
@@ -236,6 +257,11 @@ pub const TOKEN_USES_COMMIT_MS: u64 = 30_000;
 pub const TOKEN_USE_WRITE_MS: u64 = 60_000;
 /// Token uses that may wait for the keeper; further ones are dropped, a later use of the token makes up for it.
 pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
+
+/// Messages of the day are written with at most one commit per this, in ms (R-LIM-3).
+pub const MESSAGES_COMMIT_MS: u64 = 30_000;
+/// Figures of messages that may wait for the keeper; further ones are dropped, a later one of the app makes up for it.
+pub const MESSAGES_WAITING_MAX: usize = 4 * 1024;
 
 /// A drain that takes this much longer than it may is cut off, in ms.
 pub const DRAIN_OVERTIME_MS: u64 = 5_000;
@@ -260,8 +286,13 @@ pub const REFUSAL_SLOTS_MAX: u32 = 32;
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
+const _: () = assert!(CHANNELS_PER_EVENT_SETTING_MAX * EVENT_DATA_BYTES_SETTING_MAX <= SHARD_SEND_BYTES_MAX);
 
-/// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text.
-pub const fn message_bytes_max(event_data_bytes_max: u32) -> usize {
-    2 * event_data_bytes_max as usize + 4 * 1024
+/// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text. An app that
+/// raised the limit of `channel_data` above its default can receive that too.
+pub const fn message_bytes_max(event_data_bytes_max: u32, channel_data_bytes_max: u32) -> usize {
+    let raised =
+        channel_data_bytes_max as usize > CHANNEL_DATA_BYTES_MAX && channel_data_bytes_max > event_data_bytes_max;
+    let data_bytes_max = if raised { channel_data_bytes_max } else { event_data_bytes_max };
+    2 * data_bytes_max as usize + 4 * 1024
 }

@@ -247,6 +247,7 @@ impl Shared {
         listeners: Vec<BoundListener>,
     ) -> Result<JoinHandle<()>, ServeError> {
         let (keeper, changes) = (Arc::clone(&self.keeper), Arc::clone(&self.keeper));
+        let messages_keeper = Arc::clone(&self.keeper);
         let webhooks = self.webhooks.clone();
         let setup = ShardSetup {
             index,
@@ -260,6 +261,7 @@ impl Shared {
             token_used: Box::new(move |token, at| keeper.token_used(token, at.unix_ms)),
             webhook: Box::new(move |event| webhooks.accept(event)),
             change: Box::new(move |change| changes.change(change)),
+            messages_counted: Box::new(move |app, used| messages_keeper.messages_counted(app, used)),
         };
         let shard = ShardConfig {
             index,
@@ -384,7 +386,7 @@ fn capacity_of(kind: DriverKind, config: &ServeConfig) -> Result<Capacity, Serve
     let limit = capacity::raise_descriptor_limit();
     let by_descriptors = Capacity::from_descriptors(limit, config.shards)
         .ok_or(ServeError::Descriptors { limit, shards: config.shards })?;
-    let by_memory = Capacity::from_memory(capacity::memory_bytes(), config.shards);
+    let by_memory = Capacity::from_memory(capacity::usable_memory_bytes(), config.shards);
     let possible = match kind {
         DriverKind::Uring => by_memory,
         DriverKind::Epoll if by_memory.slots < by_descriptors.slots => by_memory,

@@ -135,6 +135,7 @@ fn one_process_holds_more_connections_than_files() {
         token_used: Box::new(|_, _| {}),
         webhook: Box::new(|_| {}),
         change: Box::new(|_| {}),
+        messages_counted: Box::new(|_, _| {}),
     };
     let mut core = Echo { open: Arc::clone(&open), ..Echo::default() };
     let server = std::thread::spawn(move || {

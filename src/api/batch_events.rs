@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 use super::events::{EventFields, Publish, PublishEvent, PublishForm, PublishRules, decode_channel, decode_event};
 use super::literal::{decode_body, decode_object, for_each_element};
 use super::refusal::Refusal;
-use crate::limits::BATCH_EVENTS_MAX;
 
 /// Decodes and checks the body of `POST /batch_events`, whole before anything of it is published (P-HTTP-14).
 ///
@@ -15,11 +14,12 @@ use crate::limits::BATCH_EVENTS_MAX;
 pub fn decode_batch_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Result<Publish<'a>, Refusal> {
     let fields: BatchFields<'a> = decode_object(decode_body(body)?)?;
     let batch = fields.batch.ok_or_else(|| Refusal::bad_request("The member batch is missing: an array of events."))?;
+    let events_max = rules.settings.max_batch_events as usize;
     let mut events = Vec::new();
     for_each_element(batch, "batch", |element| {
         let index = events.len();
-        if index == BATCH_EVENTS_MAX {
-            return Err(Refusal::bad_request(format!("A batch has at most {BATCH_EVENTS_MAX} events.")));
+        if index == events_max {
+            return Err(Refusal::bad_request(format!("A batch has at most {events_max} events (max_batch_events).")));
         }
         let event = decode_batch_event(element, rules).map_err(|refusal| refusal.within(&format!("batch[{index}]")))?;
         events.push(event);
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn batch_is_bounded() {
         assert_eq!(decode(&batch_of(&[EVENT; 10])).expect("ten").events.len(), 10);
-        refused(&batch_of(&[EVENT; 11]), 400, "A batch has at most 10 events.");
+        refused(&batch_of(&[EVENT; 11]), 400, "A batch has at most 10 events (max_batch_events).");
         refused(&batch_of(&["1"; 100]), 400, "batch[0]: Expected a JSON object.");
         refused(&batch_of(&[]), 400, "The member batch is empty");
     }

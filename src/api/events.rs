@@ -11,7 +11,7 @@ use super::literal::{decode_body, decode_data_literal, decode_object, decode_str
 use super::refusal::Refusal;
 use crate::app::AppSettings;
 use crate::channel::name::{ChannelName, NameError, NameRules, NameSource};
-use crate::limits::{CHANNEL_NAME_BYTES_MAX, CHANNELS_PER_EVENT_MAX, EVENT_NAME_BYTES_MAX};
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, EVENT_NAME_BYTES_MAX};
 use crate::protocol::quote;
 use crate::protocol::socket_id::SocketId;
 
@@ -178,6 +178,7 @@ fn invalid_channel(name: &str, rules: NameRules) -> Refusal {
 
 /// P-LIM-4: each name once, in the order of the request.
 fn decode_channels<'a>(raw: &'a RawValue, rules: &PublishRules<'_>) -> Result<Vec<Cow<'a, str>>, Refusal> {
+    let channels_max = rules.settings.max_channels_per_event as usize;
     let mut channels: Vec<Cow<'a, str>> = Vec::new();
     // Indices of `channels` in the order of their names: a body full of duplicates costs no scan for each of them.
     let mut by_name = SmallVec::<[usize; 16]>::new();
@@ -187,8 +188,9 @@ fn decode_channels<'a>(raw: &'a RawValue, rules: &PublishRules<'_>) -> Result<Ve
         let Err(place) = place else {
             return Ok(());
         };
-        if channels.len() == CHANNELS_PER_EVENT_MAX {
-            return Err(Refusal::bad_request(format!("One event goes to at most {CHANNELS_PER_EVENT_MAX} channels.")));
+        if channels.len() == channels_max {
+            let message = format!("One event goes to at most {channels_max} channels (max_channels_per_event).");
+            return Err(Refusal::bad_request(message));
         }
         by_name.insert(place, channels.len());
         channels.push(name);

@@ -2,6 +2,7 @@
 
 use crate::app::Scope;
 use crate::auth::request::RequestRefusal;
+use crate::protocol::dialect::Dialect;
 
 /// Status, sentence and `Retry-After` of a refusal.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -12,6 +13,8 @@ pub struct Refusal {
     pub message: String,
     /// Seconds for `Retry-After` (429 and 503).
     pub retry_after_s: Option<u32>,
+    /// Requests per minute that are allowed, of which none is left, for `X-RateLimit-Limit` (R-LIM-4).
+    pub rate_limit: Option<u32>,
 }
 
 impl Refusal {
@@ -65,14 +68,46 @@ impl Refusal {
         Self::too_many("Too many failed credentials from this address; try again in a minute.", 60)
     }
 
+    /// 429: so many requests per minute were made (R-LIM-4); `setting` limits them.
+    pub fn over_rate(limit: u32, setting: &str, retry_after_s: u32) -> Self {
+        let of_what = match setting {
+            "signed_requests_per_minute" => "signed requests",
+            "key_requests_per_minute" => "requests with key and secret",
+            "token_requests_per_minute" => "requests with a token",
+            _ => "requests",
+        };
+        let message = format!("This app may make {limit} {of_what} per minute ({setting}).");
+        Self { rate_limit: Some(limit), ..Self::too_many(message, retry_after_s) }
+    }
+
+    /// The messages of the day are used up (R-LIM-3): 403 under `/apps`, as the hosted service has it, else 429.
+    pub fn over_daily_quota(dialect: Dialect, limit: u32, retry_after_s: u32) -> Self {
+        let message = format!(
+            "This app may publish {limit} messages per day (messages_per_day), and too few are left; the day ends at \
+             00:00 UTC."
+        );
+        match dialect {
+            Dialect::Pusher => Self::forbidden(message),
+            Dialect::Relay => Self::too_many(message, retry_after_s),
+        }
+    }
+
+    /// 429: the app has all the channels that it may have, and the event is for another one (R-LIM-5).
+    pub fn over_channels(limit: u32) -> Self {
+        let message = format!("This app has its {limit} occupied channels (channels_max), and nobody is on this one.");
+        Self::too_many(message, 1)
+    }
+
     /// 503: overload; nothing of the request was carried out (P-STAT-8).
     pub fn unavailable(message: impl Into<String>, retry_after_s: u32) -> Self {
         Self { retry_after_s: Some(retry_after_s), ..Self::plain(503, message) }
     }
 
-    /// The header line that says when to try again, or nothing.
-    pub fn retry_after(&self) -> String {
-        self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default()
+    /// The header lines that say when to try again and what the limit is, or nothing.
+    pub fn header_lines(&self) -> String {
+        let retry_after = self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n"));
+        let limit = self.rate_limit.map(|limit| format!("X-RateLimit-Limit: {limit}\r\nX-RateLimit-Remaining: 0\r\n"));
+        [retry_after, limit].into_iter().flatten().collect()
     }
 
     /// Puts words before the sentence, to say which part of a request it is about.
@@ -82,7 +117,7 @@ impl Refusal {
     }
 
     fn plain(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after_s: None }
+        Self { status, message: message.into(), retry_after_s: None, rate_limit: None }
     }
 }
 

@@ -5,14 +5,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::limits::{AUTH_FAILURE_ADDRESSES_MAX, AUTH_FAILURES_PER_MINUTE};
+use crate::limits::{AUTH_FAILURE_ADDRESSES_MAX, AUTH_FAILURES_PER_MINUTE_SETTING_MAX};
 use crate::moment::Moment;
 
 /// Failures of recent addresses; bounded, the oldest forgotten first. IPv6 counts by /64.
 ///
 /// Trees instead of hash maps: peers choose the keys, and a tree has no collisions to aim at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AuthFailures {
+    /// The share of a minute that one failure takes, in ns.
+    share_ns: u64,
     addresses: BTreeMap<Source, Bucket>,
     /// Every source by the number of its last failure, the oldest first.
     by_age: BTreeMap<u64, Source>,
@@ -30,13 +32,19 @@ enum Source {
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// When the bucket will be empty again, on the monotonic clock. Each failure adds its share of a minute.
-    empty_at_ms: u64,
+    /// When the bucket will be empty again, on the monotonic clock in ns. Each failure adds its share of a minute.
+    empty_at_ns: u64,
     /// Number of the last failure.
     last_failure: u64,
 }
 
 impl AuthFailures {
+    /// Lets this many failures of one address pass in a minute.
+    pub fn new(per_minute: u32) -> Self {
+        let share_ns = MINUTE_NS / u64::from(per_minute.max(1));
+        Self { share_ns, addresses: BTreeMap::new(), by_age: BTreeMap::new(), failures: 0 }
+    }
+
     /// Counts one failure. True when the address is over the bound and gets 429 instead of 401.
     pub fn count(&mut self, now: Moment, address: IpAddr) -> bool {
         self.failures += 1;
@@ -47,12 +55,13 @@ impl AuthFailures {
         } else if self.addresses.len() == AUTH_FAILURE_ADDRESSES_MAX {
             self.forget_oldest();
         }
-        let filled_until_ms = before.map_or(0, |bucket| bucket.empty_at_ms).max(now.monotonic_ms);
-        let empty_at_ms = filled_until_ms.saturating_add(FAILURE_MS);
-        let over = empty_at_ms - now.monotonic_ms > MINUTE_MS;
+        let now_ns = now.monotonic_ms * 1_000_000;
+        let filled_until_ns = before.map_or(0, |bucket| bucket.empty_at_ns).max(now_ns);
+        let empty_at_ns = filled_until_ns.saturating_add(self.share_ns);
+        let over = empty_at_ns - now_ns > MINUTE_NS;
         // A failure beyond the bound adds nothing, so that the address is heard again as soon as a share is free.
-        let empty_at_ms = if over { filled_until_ms } else { empty_at_ms };
-        self.addresses.insert(source, Bucket { empty_at_ms, last_failure: self.failures });
+        let empty_at_ns = if over { filled_until_ns } else { empty_at_ns };
+        self.addresses.insert(source, Bucket { empty_at_ns, last_failure: self.failures });
         self.by_age.insert(self.failures, source);
         over
     }
@@ -73,12 +82,11 @@ impl Source {
     }
 }
 
-const MINUTE_MS: u64 = 60_000;
-/// The share of a minute that one failure takes.
-const FAILURE_MS: u64 = MINUTE_MS / AUTH_FAILURES_PER_MINUTE as u64;
+/// Fine enough that every bound is exact: what the shares lack of a whole minute is less than one of them.
+const MINUTE_NS: u64 = 60_000_000_000;
 
 const _: () =
-    assert!(FAILURE_MS > 0 && FAILURE_MS * AUTH_FAILURES_PER_MINUTE as u64 == MINUTE_MS, "shares are whole ms");
+    assert!(MINUTE_NS / AUTH_FAILURES_PER_MINUTE_SETTING_MAX as u64 > AUTH_FAILURES_PER_MINUTE_SETTING_MAX as u64);
 const _: () = assert!(AUTH_FAILURE_ADDRESSES_MAX > 0);
 
 #[cfg(test)]
@@ -97,7 +105,7 @@ mod tests {
     #[test]
     fn bound_is_100_failures() {
         for start_ms in [0, 1, 1 << 40] {
-            let mut failures = AuthFailures::default();
+            let mut failures = AuthFailures::new(100);
             let over = (0..10_000).filter(|_| failures.count(at(start_ms), address("192.0.2.1"))).count();
             assert_eq!(over, 9_900);
         }
@@ -106,7 +114,7 @@ mod tests {
     /// Threat T6: one failure is forgiven every 600 ms, all of them after a minute, also while an attack goes on.
     #[test]
     fn failures_are_forgiven_with_time() {
-        let mut failures = AuthFailures::default();
+        let mut failures = AuthFailures::new(100);
         let host = address("192.0.2.1");
         assert_eq!((0..500).filter(|_| !failures.count(at(0), host)).count(), 100);
         assert!(failures.count(at(599), host));
@@ -120,7 +128,7 @@ mod tests {
     /// Threat T6: addresses do not share a bucket, but one IPv6 /64 does, and IPv4-mapped IPv6 counts as IPv4.
     #[test]
     fn addresses_are_told_apart_by_who_owns_them() {
-        let mut failures = AuthFailures::default();
+        let mut failures = AuthFailures::new(100);
         for _ in 0..100 {
             assert!(!failures.count(at(0), address("192.0.2.1")));
             assert!(!failures.count(at(0), address("2001:db8:0:1::1")));
@@ -135,7 +143,7 @@ mod tests {
     /// Threat T6: the table is bounded; the address that failed longest ago is forgotten, a busy one is kept.
     #[test]
     fn table_is_bounded_and_forgets_the_oldest() {
-        let mut failures = AuthFailures::default();
+        let mut failures = AuthFailures::new(100);
         let busy = address("192.0.2.1");
         let quiet = address("192.0.2.2");
         for _ in 0..100 {
@@ -152,5 +160,15 @@ mod tests {
         assert_eq!(failures.by_age.len(), AUTH_FAILURE_ADDRESSES_MAX);
         assert!(failures.count(at(0), busy));
         assert!(!failures.count(at(0), quiet), "forgotten, so it starts anew");
+    }
+
+    /// Threat T6: every bound that an operator may set is exact.
+    #[test]
+    fn other_bounds_are_exact() {
+        for per_minute in [1, 7, 99, 101, 9_999, AUTH_FAILURES_PER_MINUTE_SETTING_MAX] {
+            let mut failures = AuthFailures::new(per_minute);
+            let passed = (0..20_000).filter(|_| !failures.count(at(1 << 40), address("192.0.2.1"))).count();
+            assert_eq!(passed, per_minute as usize);
+        }
     }
 }

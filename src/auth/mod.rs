@@ -3,6 +3,7 @@
 
 pub mod failures;
 pub mod handshake;
+pub mod origin;
 pub mod request;
 pub mod signature;
 pub mod subscription;

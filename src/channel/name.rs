@@ -121,6 +121,16 @@ pub struct Modifiers {
     pub no_history: bool,
 }
 
+/// True for a name that reads as if it were protected and is public: a modifier before the type (R-CHAN-3), as in
+/// `no-history-private-x`.
+pub fn is_misleading(channel: &str) -> bool {
+    let mut rest = channel;
+    while let Some(after) = ["cache-", "no-history-"].iter().find_map(|modifier| rest.strip_prefix(modifier)) {
+        rest = after;
+    }
+    rest.len() < channel.len() && TYPE_PREFIXES.iter().any(|prefix| rest.starts_with(prefix))
+}
+
 impl Modifiers {
     /// Each word counts once, in any order, at the front or directly behind the prefix of the type.
     pub fn of(channel: &str) -> Self {
@@ -262,5 +272,18 @@ mod tests {
         }
         assert!(parse(&"é".repeat(100), NameRules::Permissive).is_ok());
         assert_eq!(parse(&"é".repeat(101), NameRules::Permissive), Err(NameError::TooLong(200)));
+    }
+
+    /// R-CHAN-3: a modifier before the type makes a public channel that does not look it.
+    #[test]
+    fn modifiers_before_the_type_mislead() {
+        for name in ["no-history-private-x", "cache-presence-x", "no-history-cache-private-encrypted-x"] {
+            assert!(is_misleading(name), "{name}");
+        }
+        for name in
+            ["private-no-history-x", "no-history-x", "cache-x", "x-no-history-private-y", "private-cache-private-x", ""]
+        {
+            assert!(!is_misleading(name), "{name}");
+        }
     }
 }

@@ -17,7 +17,7 @@ pub struct ChannelData {
 /// Why `channel_data` was refused (P-PRES-1, P-LIM-6, P-LIM-7).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ChannelDataError {
-    /// More than `CHANNEL_DATA_BYTES_MAX`.
+    /// More bytes than allowed.
     TooLong,
     /// No JSON object.
     NoObject,
@@ -35,9 +35,9 @@ struct RawChannelData<'a> {
     user_info: Option<&'a RawValue>,
 }
 
-/// Decodes `channel_data`.
-pub fn decode_channel_data(text: &str) -> Result<ChannelData, ChannelDataError> {
-    if text.len() > limits::CHANNEL_DATA_BYTES_MAX {
+/// Decodes `channel_data` of at most `bytes_max` bytes.
+pub fn decode_channel_data(text: &str, bytes_max: usize) -> Result<ChannelData, ChannelDataError> {
+    if text.len() > bytes_max {
         return Err(ChannelDataError::TooLong);
     }
     check_depth(text.as_bytes(), limits::JSON_DEPTH_MAX).map_err(|_| ChannelDataError::NoObject)?;
@@ -62,19 +62,23 @@ pub fn decode_channel_data(text: &str) -> Result<ChannelData, ChannelDataError> 
 mod tests {
     use super::*;
 
+    fn decode(text: &str) -> Result<ChannelData, ChannelDataError> {
+        decode_channel_data(text, limits::CHANNEL_DATA_BYTES_MAX)
+    }
+
     /// P-PRES-1, P-SDK-9: a number is an identity by its spelling, `user_info` is kept as raw text.
     #[test]
     fn identity_is_a_string() {
-        let decoded = decode_channel_data(r#"{"user_info":{"n":1.0},"user_id":669}"#);
+        let decoded = decode(r#"{"user_info":{"n":1.0},"user_id":669}"#);
         assert_eq!(decoded, Ok(ChannelData { user_id: "669".to_owned(), user_info: Some(r#"{"n":1.0}"#.to_owned()) }));
-        let decoded = decode_channel_data(r#"{"user_id":"a\u00e9","user_info":null}"#);
+        let decoded = decode(r#"{"user_id":"a\u00e9","user_info":null}"#);
         assert_eq!(decoded, Ok(ChannelData { user_id: "aé".to_owned(), user_info: None }));
     }
 
     /// P-PRES-1, P-LIM-6, P-LIM-7: each breach has its own answer, at the limit and one beyond.
     #[test]
     fn refuses_what_names_nobody() {
-        let refused = |text: &str| decode_channel_data(text).expect_err("refused");
+        let refused = |text: &str| decode(text).expect_err("refused");
         assert_eq!(refused(""), ChannelDataError::NoObject);
         assert_eq!(refused("[1]"), ChannelDataError::NoObject);
         assert_eq!(refused("{}"), ChannelDataError::NoUserId);
@@ -82,13 +86,13 @@ mod tests {
         assert_eq!(refused(r#"{"user_id":""}"#), ChannelDataError::UserIdTooLong);
         assert_eq!(refused(r#"{"user_id":"a\nb"}"#), ChannelDataError::UserIdTooLong);
         let with_id = |bytes: usize| format!(r#"{{"user_id":"{}"}}"#, "x".repeat(bytes));
-        assert!(decode_channel_data(&with_id(128)).is_ok());
+        assert!(decode(&with_id(128)).is_ok());
         assert_eq!(refused(&with_id(129)), ChannelDataError::UserIdTooLong);
         let deep = format!(r#"{{"user_id":1,"user_info":{}{}}}"#, "[".repeat(40), "]".repeat(40));
         assert_eq!(refused(&deep), ChannelDataError::NoObject);
         let with_info = |bytes: usize| format!(r#"{{"user_id":1,"user_info":"{}"}}"#, "x".repeat(bytes - 28));
         assert_eq!(with_info(10_240).len(), 10_240);
-        assert!(decode_channel_data(&with_info(10_240)).is_ok());
+        assert!(decode(&with_info(10_240)).is_ok());
         assert_eq!(refused(&with_info(10_241)), ChannelDataError::TooLong);
     }
 }

@@ -58,6 +58,9 @@ pub(super) struct ServeArguments {
     /// Seconds for which the last event of a cache channel is kept [default: 1800].
     #[arg(long, value_name = "SECONDS")]
     cache_ttl: Option<String>,
+    /// Failed credentials of one address in a minute before 429 [default: 100].
+    #[arg(long, value_name = "N")]
+    auth_failures_per_minute: Option<String>,
     /// Seconds in which a connection must sign in or join a protected channel, where its app demands it [default: 30].
     #[arg(long, value_name = "SECONDS")]
     authorization_timeout: Option<String>,
@@ -105,6 +108,7 @@ impl ServeArguments {
             ("strict_protocol", &self.strict_protocol),
             ("channel_names", &self.channel_names),
             ("cache_ttl", &self.cache_ttl),
+            ("auth_failures_per_minute", &self.auth_failures_per_minute),
             ("authorization_timeout", &self.authorization_timeout),
             ("strict_pusher_info", &self.strict_pusher_info),
             ("drain_ms", &self.drain_ms),

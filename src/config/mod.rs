@@ -139,7 +139,7 @@ impl ServeConfig {
             shard: ShardOptions {
                 path_prefix: settings.parse("path_prefix", path_prefix)?.unwrap_or_default(),
                 activity_timeout_s: settings
-                    .parse("activity_timeout", |text| within(text, 1, 3_600))?
+                    .parse("activity_timeout", |text| within(text, 1, limits::ACTIVITY_TIMEOUT_SETTING_S_MAX))?
                     .unwrap_or(limits::ACTIVITY_TIMEOUT_S),
                 strict_protocol: settings.parse("strict_protocol", switch)?.unwrap_or(false),
                 channel_names: settings.parse("channel_names", channel_names)?.unwrap_or_default(),
@@ -148,6 +148,11 @@ impl ServeConfig {
                 cache_ttl_s: settings
                     .parse("cache_ttl", |text| within(text, 1, limits::CACHE_TTL_SETTING_S_MAX))?
                     .unwrap_or(limits::CACHE_TTL_S),
+                auth_failures_per_minute: settings
+                    .parse("auth_failures_per_minute", |text| {
+                        within(text, 1, limits::AUTH_FAILURES_PER_MINUTE_SETTING_MAX)
+                    })?
+                    .unwrap_or(limits::AUTH_FAILURES_PER_MINUTE),
                 authorization_timeout_s: settings
                     .parse("authorization_timeout", |text| within(text, 1, 3_600))?
                     .unwrap_or(limits::AUTHORIZATION_TIMEOUT_S),

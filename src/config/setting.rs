@@ -23,7 +23,7 @@ const fn plain(name: &'static str, takes: &'static str) -> Setting {
 }
 
 /// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 25] = [
+pub const SETTINGS: [Setting; 26] = [
     plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
     plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
     plain("data", "a directory"),
@@ -36,6 +36,7 @@ pub const SETTINGS: [Setting; 25] = [
     plain("strict_protocol", "true or false"),
     plain("channel_names", "default, strict or permissive"),
     plain("cache_ttl", "seconds from 1 to 604800"),
+    plain("auth_failures_per_minute", "a number from 1 to 10000"),
     plain("authorization_timeout", "seconds from 1 to 3600"),
     plain("strict_pusher_info", "true or false"),
     plain("drain_ms", "milliseconds from 0 to 600000"),

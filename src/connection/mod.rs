@@ -122,8 +122,9 @@ pub struct Hot {
     pub app: u32,
     /// Index of its cold part, or `NONE`.
     pub cold: u32,
-    /// Client events: theoretical arrival time of the next, in ms of the monotonic clock, wrapping (P-LIM-9).
-    pub client_event_due_ms: u32,
+    /// Client events: theoretical arrival time of the next, in hundredths of a ms of the monotonic clock, wrapping
+    /// (P-LIM-9).
+    pub client_event_due: u32,
     /// What it owes.
     pub outbox: Outbox,
     /// Its first subscribed channels (indices of the shard's local channels).
@@ -144,7 +145,7 @@ impl Hot {
         generation: 0,
         app: NONE,
         cold: NONE,
-        client_event_due_ms: 0,
+        client_event_due: 0,
         outbox: Outbox::EMPTY,
         channels: [NONE; CHANNELS_INLINE],
         channels_inline: 0,
@@ -228,8 +229,10 @@ pub struct Http {
     pub answers: VecDeque<Answer>,
     /// Ticket of the first of `answers`.
     pub first_ticket: u32,
-    /// Bytes that arrived while too many answers were owed; at most one read.
+    /// Bytes that arrived while too many answers were owed, or a request waited; at most one read.
     pub held_back: Vec<u8>,
+    /// A request waits for its app's allowance: those behind it wait too.
+    pub parked: bool,
 }
 
 /// What may stand before the first HTTP byte.

@@ -1,4 +1,4 @@
-//! How many connections the process may hold at once, from its limit of descriptors (P-CLOSE-2, threat T15).
+//! How many connections the process may hold at once, from its limits of descriptors and memory (P-CLOSE-2, threat T15).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -72,6 +72,47 @@ pub fn memory_bytes() -> u64 {
     total.map_or(1 << 30, |kilobytes: u64| kilobytes * 1024)
 }
 
+/// The memory that this process may use in bytes: the machine's, or less by the limit of its control group.
+pub fn usable_memory_bytes() -> u64 {
+    let group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    memory_bytes().min(memory_limit(&group).unwrap_or(u64::MAX))
+}
+
+/// The limit of the control groups that `/proc/PID/cgroup` names, in bytes; `None` where there is none.
+pub fn memory_limit(groups: &str) -> Option<u64> {
+    least_limit(groups, |file| std::fs::read_to_string(file).ok())
+}
+
+fn least_limit(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    // `max` of version 2 is no number; version 1 writes a number near 2^63, which no machine's memory is above.
+    limit_files(groups).iter().filter_map(|file| read(file)?.trim().parse().ok()).min()
+}
+
+/// `/proc/PID/cgroup`: where the files with the memory limits of the process may be, the innermost first. Inside a
+/// container the path is that of the host while the mount shows the container's own group, so the roots are there too.
+fn limit_files(text: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(mut path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let (mount, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        while let Some((parent, _)) = path.rsplit_once('/').filter(|_| path != "/") {
+            files.push(format!("{mount}{path}/{file}"));
+            path = parent;
+        }
+        files.push(format!("{mount}/{file}"));
+    }
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +126,52 @@ mod tests {
         assert_eq!(possible.limited(1_000_000, 2), possible);
         assert_eq!(Capacity::from_memory(8 << 30, 2).slots, 393_216);
         assert!(memory_bytes() > 64 << 20);
+    }
+
+    /// Both versions of control groups: every group on the way up may limit, others than memory are not looked at.
+    #[test]
+    fn limits_of_groups_are_found() {
+        let second = limit_files("0::/system.slice/relay.service\n");
+        assert_eq!(
+            second,
+            [
+                "/sys/fs/cgroup/system.slice/relay.service/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/memory.max"
+            ]
+        );
+        let first = limit_files("5:devices:/\n4:memory:/a/b\n3:cpu,cpuacct:/c\n");
+        assert_eq!(
+            first,
+            [
+                "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+            ]
+        );
+        assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+    }
+
+    /// P-CLOSE-2, threat T15: the least limit of a process's groups counts, of version 2 as of version 1, and so does one
+    /// that a container sees at the root of its mount; `max` is none.
+    #[test]
+    fn control_groups_limit_memory() {
+        let with = |groups: &str, files: &[(&str, &str)]| {
+            let read = |file: &str| files.iter().find(|(name, _)| *name == file).map(|(_, text)| (*text).to_owned());
+            least_limit(groups, read)
+        };
+        let (v2, leaf) = ("0::/system.slice/relay.service\n", "/sys/fs/cgroup/system.slice/relay.service/memory.max");
+        let slice = "/sys/fs/cgroup/system.slice/memory.max";
+        assert_eq!(with(v2, &[]), None);
+        assert_eq!(with(v2, &[(leaf, "max\n"), (slice, "max\n")]), None);
+        assert_eq!(with(v2, &[(leaf, "max\n"), (slice, "1073741824\n")]), Some(1 << 30));
+        assert_eq!(with(v2, &[(leaf, "268435456\n"), (slice, "1073741824\n")]), Some(256 << 20));
+        assert_eq!(with("0::/\n", &[("/sys/fs/cgroup/memory.max", "67108864\n")]), Some(64 << 20));
+        let v1 = "12:cpu,cpuacct:/a\n4:memory:/docker/0123\n1:name=systemd:/b\n";
+        let limit = "/sys/fs/cgroup/memory/docker/0123/memory.limit_in_bytes";
+        let root = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(with(v1, &[(limit, "536870912\n"), root]), Some(512 << 20));
+        assert!(usable_memory_bytes() <= memory_bytes());
     }
 
     /// Threat T15: all shards together, their own descriptors and the reserve stay within the limit; too low a limit is

@@ -59,7 +59,8 @@ struct Epoll {
     /// By slot.
     sockets: Vec<Socket>,
     listeners: Vec<Accepting>,
-    /// Connections in `Reading::Queued`, each at least once; entries that are not (any more) are skipped.
+    /// Connections in `Reading::Queued` or `PausedInQueue`, each once: who stood in it twice would read twice its share.
+    /// Entries of connections that are gone are skipped.
     ready: VecDeque<ConnectionKey>,
     /// Connections to end or to shut once this turn's flushes are out.
     endings: Vec<(ConnectionKey, Ending)>,
@@ -87,6 +88,8 @@ enum Reading {
     Queued,
     /// The core does not want any; edges are ignored, as `Resume` always looks.
     Paused,
+    /// The same, and it still stands in the queue from before.
+    PausedInQueue,
     /// The peer's FIN was read.
     Ended,
 }
@@ -232,11 +235,11 @@ impl Epoll {
                 self.ready.push_back(connection);
             }
             // Nobody will read the error, and what was unread before it is of no use: nothing can be answered.
-            Reading::Paused | Reading::Ended if flags.contains(EventFlags::ERR) => {
+            Reading::Paused | Reading::PausedInQueue | Reading::Ended if flags.contains(EventFlags::ERR) => {
                 self.end(now, core, connection, Ending::Close);
                 return;
             }
-            Reading::Drained | Reading::Queued | Reading::Paused | Reading::Ended => {}
+            Reading::Drained | Reading::Queued | Reading::Paused | Reading::PausedInQueue | Reading::Ended => {}
         }
         if flags.contains(EventFlags::OUT) {
             self.handle_writable(now, core, connection);
@@ -320,6 +323,10 @@ impl Epoll {
         for _ in 0..self.ready.len().min(EVENTS_PER_TURN) {
             let connection = self.ready.pop_front().expect("counted");
             if self.slots.is_current(connection) {
+                let socket = &mut self.sockets[connection.slot as usize];
+                if socket.reading == Reading::PausedInQueue {
+                    socket.reading = Reading::Paused;
+                }
                 self.read(now, core, connection);
             }
         }
@@ -393,23 +400,36 @@ impl Epoll {
                 self.endings.push((connection, if reset { Ending::Reset } else { Ending::Close }));
             }
             Effect::ShutdownWrite(connection) => self.endings.push((connection, Ending::ShutdownWrite)),
-            Effect::Pause(connection) => self.set_reading(connection, Reading::Paused),
-            Effect::Resume(connection) => self.set_reading(connection, Reading::Queued),
+            Effect::Pause(connection) => self.pause(connection),
+            Effect::Resume(connection) => self.resume(connection),
         }
     }
 
-    fn set_reading(&mut self, connection: ConnectionKey, reading: Reading) {
+    fn pause(&mut self, connection: ConnectionKey) {
         if !self.slots.is_current(connection) {
             return;
         }
-        let socket = &mut self.sockets[connection.slot as usize];
-        if socket.reading == Reading::Ended {
+        let reading = &mut self.sockets[connection.slot as usize].reading;
+        *reading = match *reading {
+            Reading::Drained | Reading::Paused => Reading::Paused,
+            Reading::Queued | Reading::PausedInQueue => Reading::PausedInQueue,
+            Reading::Ended => Reading::Ended,
+        };
+    }
+
+    fn resume(&mut self, connection: ConnectionKey) {
+        if !self.slots.is_current(connection) {
             return;
         }
-        if reading == Reading::Queued && socket.reading != Reading::Queued {
-            self.ready.push_back(connection);
-        }
-        socket.reading = reading;
+        let reading = &mut self.sockets[connection.slot as usize].reading;
+        *reading = match *reading {
+            Reading::Drained | Reading::Paused => {
+                self.ready.push_back(connection);
+                Reading::Queued
+            }
+            Reading::Queued | Reading::PausedInQueue => Reading::Queued,
+            Reading::Ended => Reading::Ended,
+        };
     }
 
     fn handle_sent(&mut self, now: Moment, core: &mut impl Core, connection: ConnectionKey, sent: Sent) {
@@ -460,7 +480,7 @@ impl Epoll {
             // Fails only on a socket that is reset already.
             (Ending::Reset, _) => drop(sockopt::set_socket_linger(&descriptor, Some(Duration::ZERO))),
             // Closing over unread bytes would send RST and lose what is unsent.
-            (Ending::Close | Ending::ShutdownWrite, Reading::Queued | Reading::Paused) => {
+            (Ending::Close | Ending::ShutdownWrite, Reading::Queued | Reading::Paused | Reading::PausedInQueue) => {
                 discard_unread(&descriptor, &mut self.read_buffer);
             }
             (Ending::Close | Ending::ShutdownWrite, Reading::Drained | Reading::Ended) => {}

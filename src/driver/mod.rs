@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::app::TokenId;
+use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::connection::ConnectionKey;
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
@@ -102,6 +102,8 @@ pub type WebhookSink = Box<dyn FnMut(WebhookEvent) + Send>;
 
 /// Where changes of the store go: called on the shard's thread, must not block. The answer is [`Mail::changed`].
 pub type ChangeSink = Box<dyn FnMut(Change) + Send>;
+/// Where the messages of an app are reported (R-LIM-3): called on the shard's thread, must not block.
+pub type MessagesSink = Box<dyn FnMut(AppSerial, MessagesUsed) + Send>;
 
 /// What the thread of one shard is given.
 pub struct ShardSetup {
@@ -127,4 +129,6 @@ pub struct ShardSetup {
     pub webhook: WebhookSink,
     /// Where changes of the store go.
     pub change: ChangeSink,
+    /// Where the messages of apps are reported.
+    pub messages_counted: MessagesSink,
 }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use super::control::{Control, Phase};
 use super::mailbox::Sleep;
 use super::post::Post;
-use super::{ChangeSink, Core, ShardSetup, TokenSink, WebhookSink, clock::Clock};
+use super::{ChangeSink, Core, MessagesSink, ShardSetup, TokenSink, WebhookSink, clock::Clock};
+use crate::app::MessagesUsed;
 use crate::connection::ConnectionKey;
 use crate::limits::{MAIL_PER_TURN, MAIL_RETRY_MS};
 use crate::moment::Moment;
@@ -34,6 +35,7 @@ pub struct Turn {
     token_used: TokenSink,
     webhook: WebhookSink,
     change: ChangeSink,
+    messages_counted: MessagesSink,
 }
 
 /// Whether the server knows that this loop runs.
@@ -95,6 +97,7 @@ impl Turn {
         let ignore: TokenSink = Box::new(|_, _| {});
         let drop_all: WebhookSink = Box::new(|_| {});
         let change_nothing: ChangeSink = Box::new(|_| {});
+        let ignore_messages: MessagesSink = Box::new(|_, _| {});
         Self {
             clock: setup.clock,
             now: setup.clock.read(),
@@ -106,6 +109,7 @@ impl Turn {
             token_used: std::mem::replace(&mut setup.token_used, ignore),
             webhook: std::mem::replace(&mut setup.webhook, drop_all),
             change: std::mem::replace(&mut setup.change, change_nothing),
+            messages_counted: std::mem::replace(&mut setup.messages_counted, ignore_messages),
         }
     }
 
@@ -159,6 +163,18 @@ impl Turn {
                 }
                 Output::Webhook(event) => {
                     (self.webhook)(event);
+                    continue;
+                }
+                Output::MisleadingName { app, channel } => {
+                    tracing::warn!(
+                        app = app.0,
+                        %channel,
+                        "this channel is public: its type must stand first, as in private-no-history-x"
+                    );
+                    continue;
+                }
+                Output::MessagesCounted { app, day, messages } => {
+                    (self.messages_counted)(app, MessagesUsed { day, messages });
                     continue;
                 }
                 Output::Close { connection, reset } => Effect::Close { connection, reset },

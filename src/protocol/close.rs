@@ -13,8 +13,10 @@ pub enum CloseReason {
     UnknownApp(String),
     /// 4003.
     AppDisabled,
-    /// 4004, per-app connection quota (P-CLOSE-2).
-    OverQuota,
+    /// 4004, per-app connection quota, with its figure (P-CLOSE-2).
+    OverQuota(u32),
+    /// 4100, the same quota of an app that sets `connection_limit_soft` (P-CLOSE-2).
+    OverSoftQuota(u32),
     /// 4005, upgrade on a path that is not `/app/{key}`.
     PathNotFound,
     /// 4006.
@@ -29,9 +31,9 @@ pub enum CloseReason {
     Terminated,
     /// 4009, neither signed in nor on a protected channel in time (P-AUTHZ-1).
     NotAuthorized,
-    /// 4009, too many malformed messages (P-IN-3).
-    TooManyInvalidMessages,
-    /// 4100, node at capacity (P-CLOSE-2), or a soft quota.
+    /// 4009, so many malformed messages (P-IN-3).
+    TooManyInvalidMessages(u8),
+    /// 4100, node at capacity (P-CLOSE-2).
     OverCapacity,
     /// 4100, slow reader (P-CLOSE-5).
     TooSlow,
@@ -50,13 +52,13 @@ impl CloseReason {
             Self::TlsOnly => 4000,
             Self::UnknownApp(_) => 4001,
             Self::AppDisabled => 4003,
-            Self::OverQuota => 4004,
+            Self::OverQuota(_) => 4004,
             Self::PathNotFound => 4005,
             Self::InvalidVersionString => 4006,
             Self::UnsupportedProtocolVersion => 4007,
             Self::NoProtocolVersion => 4008,
-            Self::OriginNotAllowed | Self::Terminated | Self::NotAuthorized | Self::TooManyInvalidMessages => 4009,
-            Self::OverCapacity | Self::TooSlow => 4100,
+            Self::OriginNotAllowed | Self::Terminated | Self::NotAuthorized | Self::TooManyInvalidMessages(_) => 4009,
+            Self::OverSoftQuota(_) | Self::OverCapacity | Self::TooSlow => 4100,
             Self::Draining | Self::EventsLost => 4200,
             Self::PongTimeout => 4201,
         }
@@ -65,19 +67,26 @@ impl CloseReason {
     /// The message of `pusher:error` and of the Close frame.
     pub fn message(&self) -> Cow<'static, str> {
         let message = match self {
-            Self::TlsOnly => "This app accepts TLS connections only",
+            Self::TlsOnly => "This app accepts TLS connections only (tls_only)",
             Self::UnknownApp(key) => return Cow::Owned(unknown_app(key)),
             Self::AppDisabled => "This app is disabled",
-            Self::OverQuota => "This app is over its connection quota",
+            Self::OverQuota(connections_max) | Self::OverSoftQuota(connections_max) => {
+                let quota = format!("This app is at its quota of {connections_max} connections (max_connections)");
+                return Cow::Owned(quota);
+            }
             Self::PathNotFound => "Path not found: connect to /app/{key}",
             Self::InvalidVersionString => "Invalid version string format",
             Self::UnsupportedProtocolVersion => "Unsupported protocol version: 4 to 7 are supported",
             Self::NoProtocolVersion => "No protocol version supplied",
-            Self::OriginNotAllowed => "Origin not allowed",
+            Self::OriginNotAllowed => "Origin not allowed by this app (allowed_origins)",
+            Self::TooManyInvalidMessages(most) => {
+                return Cow::Owned(format!("Too many invalid messages: {most} (max_invalid_messages)"));
+            }
+            Self::OverCapacity => {
+                "Over capacity: this server takes no more connections (max_connections, descriptors, memory)"
+            }
             Self::Terminated => "You got disconnected by the app",
             Self::NotAuthorized => "Connection not authorized within timeout",
-            Self::TooManyInvalidMessages => "Too many invalid messages",
-            Self::OverCapacity => "Over capacity",
             Self::TooSlow => "Connection reads too slowly",
             Self::Draining => "Server is going away, please reconnect",
             Self::EventsLost => "Events were lost, please reconnect",
@@ -102,7 +111,8 @@ mod tests {
             CloseReason::TlsOnly,
             CloseReason::UnknownApp("abc".into()),
             CloseReason::AppDisabled,
-            CloseReason::OverQuota,
+            CloseReason::OverQuota(u32::MAX),
+            CloseReason::OverSoftQuota(u32::MAX),
             CloseReason::PathNotFound,
             CloseReason::InvalidVersionString,
             CloseReason::UnsupportedProtocolVersion,
@@ -110,7 +120,7 @@ mod tests {
             CloseReason::OriginNotAllowed,
             CloseReason::Terminated,
             CloseReason::NotAuthorized,
-            CloseReason::TooManyInvalidMessages,
+            CloseReason::TooManyInvalidMessages(u8::MAX),
             CloseReason::OverCapacity,
             CloseReason::TooSlow,
             CloseReason::Draining,

@@ -1,17 +1,15 @@
 //! Requests that change the store (R-HOOK-8): the store is not the shard's, so a change is an output, and its answer
 //! comes as mail when it is on disk. The shard goes on meanwhile.
 
+use super::command::Place;
 use super::gather::{Gather, Gathered};
 use super::mail::{Body, PendingId};
 use super::request::{JSON, Response};
 use super::{Mail, Output, Shard, ShardIndex};
 use crate::api::refusal::Refusal;
 use crate::api::webhooks::encode_new_webhook;
-use crate::app::App;
 use crate::app::webhook::{NewWebhook, WebhookEndpoint};
 use crate::limits;
-use crate::protocol::dialect::Dialect;
-use crate::wire::http::Request;
 
 /// A change of the store that a caller of the API asks for, as an output.
 #[derive(Debug)]
@@ -64,21 +62,14 @@ impl Shard {
     ///
     /// # Errors
     /// 503 when too many are under way.
-    pub(super) fn ask_change(
-        &mut self,
-        slot: u32,
-        request: &Request<'_>,
-        dialect: Dialect,
-        app: &App,
-        what: ChangeKind,
-    ) -> Result<(), Refusal> {
+    pub(super) fn ask_change(&mut self, place: Place, app: Box<str>, what: ChangeKind) -> Result<(), Refusal> {
         if self.changes_under_way >= limits::STORE_CHANGES_PER_SHARD_MAX {
             return Err(Refusal::unavailable("Too many changes are under way: try again.", 1));
         }
         self.changes_under_way += 1;
-        let request = self.start_gather(slot, request, dialect, Gathered::Nothing);
+        let request = self.start_gather(place, Gathered::Nothing);
         let id = ChangeId { shard: self.config.index, request };
-        self.outputs.push_back(Output::Change(Change { id, app: app.id.clone(), what }));
+        self.outputs.push_back(Output::Change(Change { id, app, what }));
         Ok(())
     }
 
@@ -90,7 +81,11 @@ impl Shard {
             Changed::Removed => (204, Vec::new()),
             Changed::Refused(refusal) => return self.refuse_gather(request, &refusal),
         };
-        let Gather { connection, ticket, .. } = self.take_gather(request);
-        self.finish_request(connection, ticket, &Response { status, content_type: JSON, extra: "", body: &body });
+        let Gather { place, .. } = self.take_gather(request);
+        self.finish_request(
+            place.connection,
+            place.ticket,
+            &Response { status, content_type: JSON, extra: "", body: &body },
+        );
     }
 }

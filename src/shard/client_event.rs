@@ -18,10 +18,13 @@ pub(super) struct ClientEvent<'a> {
     pub(super) data_bytes: usize,
 }
 
-/// One client event is earned in this time (P-LIM-9).
-const INTERVAL_MS: u32 = 1_000 / limits::CLIENT_EVENTS_PER_SECOND;
-/// A full burst is earned in this time.
-const BURST_MS: u32 = INTERVAL_MS * limits::CLIENT_EVENTS_PER_SECOND;
+/// Ticks of a bucket's clock in a millisecond: fine enough that the highest rate is met within 1 %.
+const TICKS_PER_MS: u32 = 100;
+
+/// No bucket is ever further ahead than this, whatever the rate was: two seconds.
+const AHEAD_MAX: u32 = 2_000 * TICKS_PER_MS;
+
+const _: () = assert!(1_000 * TICKS_PER_MS / limits::CLIENT_EVENTS_PER_SECOND_SETTING_MAX >= 100);
 
 impl Shard {
     /// Accepts or refuses a client event; a refusal is `pusher:error` without close, the event is dropped (P-CEV-4).
@@ -61,11 +64,13 @@ impl Shard {
         }
         let data_bytes_max = app.settings.max_event_data_bytes;
         if message.data_bytes > data_bytes_max as usize {
-            return Err((Some(4301), format!("Event data has at most {data_bytes_max} bytes")));
+            return Err((Some(4301), format!("Event data has at most {data_bytes_max} bytes (max_event_data_bytes)")));
         }
-        if !self.take_client_event(slot) {
-            let rate = limits::CLIENT_EVENTS_PER_SECOND;
-            return Err((Some(4301), format!("A connection may send {rate} client events per second")));
+        let rate = app.settings.max_client_events_per_second;
+        if rate > 0 && !self.take_client_event(slot, rate) {
+            let reason =
+                format!("A connection may send {rate} client events per second (max_client_events_per_second)");
+            return Err((Some(4301), reason));
         }
         let user_id = if kind == ChannelKind::Presence { self.member_id(slot, index) } else { None };
         let frame = text_frame(&mut self.scratch, |out| {
@@ -87,18 +92,31 @@ impl Shard {
             .map_err(|_| (None, "The server is overloaded, the event was not sent".to_owned()))
     }
 
-    /// Takes one event from the connection's bucket: ten per second, ten at once (P-LIM-9).
-    fn take_client_event(&mut self, slot: u32) -> bool {
-        let now = self.now.monotonic_ms as u32;
-        let due = &mut self.hot[slot as usize].client_event_due_ms;
+    /// A connection begins with a full bucket.
+    pub(super) fn fill_client_events(&mut self, slot: u32) {
+        self.hot[slot as usize].client_event_due = self.ticks();
+    }
+
+    /// The bucket's clock. It wraps after 12 hours: a connection that was silent for just as long finds its bucket as it
+    /// left it, for a second.
+    fn ticks(&self) -> u32 {
+        (self.now.monotonic_ms as u32).wrapping_mul(TICKS_PER_MS)
+    }
+
+    /// Takes one event from the connection's bucket: `rate` per second, as many at once (P-LIM-9).
+    fn take_client_event(&mut self, slot: u32, rate: u32) -> bool {
+        let interval = (1_000 * TICKS_PER_MS).div_ceil(rate);
+        let burst = interval * rate;
+        let now = self.ticks();
+        let due = &mut self.hot[slot as usize].client_event_due;
         // The bucket is empty when the next event is due more than a burst less one interval from now. A due time in
         // the past, also one that the clock has wrapped around, is a full bucket.
         let ahead = due.wrapping_sub(now);
-        let ahead = if ahead > BURST_MS { 0 } else { ahead };
-        if ahead > BURST_MS - INTERVAL_MS {
+        let ahead = if ahead > AHEAD_MAX { 0 } else { ahead };
+        if ahead > burst.saturating_sub(interval) {
             return false;
         }
-        *due = now.wrapping_add(ahead).wrapping_add(INTERVAL_MS);
+        *due = now.wrapping_add(ahead).wrapping_add(interval);
         true
     }
 }

@@ -15,27 +15,25 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 
+use super::command::Place;
 use super::mail::{Body, ChannelKey, PendingId, UserKey};
 use super::request::{JSON, Response};
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
 use crate::api::channel::{ChannelInfo, encode_channel, encode_channel_stats};
 use crate::api::channel_users::{UserFields, UserList, encode_users};
-use crate::api::channels::{ChannelList, ChannelsQuery};
+use crate::api::channels::ChannelList;
 use crate::api::connections::encode_connections;
+use crate::api::info::Info;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
-use crate::connection::{ConnectionKey, Phase};
+use crate::connection::Phase;
 use crate::limits;
-use crate::protocol::dialect::Dialect;
-use crate::wire::http::Request;
 
 /// A request that awaits what other shards know.
 pub(super) struct Gather {
     nonce: u32,
-    pub(super) connection: ConnectionKey,
-    pub(super) ticket: u32,
-    dialect: Dialect,
+    pub(super) place: Place,
     gathered: Gathered,
 }
 
@@ -121,7 +119,7 @@ pub(super) struct AskedPage {
 
 impl Shard {
     /// Asks the one shard that knows.
-    pub(super) fn ask(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, question: Question) {
+    pub(super) fn ask(&mut self, place: Place, question: Question) {
         let knows = match &question {
             Question::Channels { app, .. } | Question::Connections { app } => self.counter_of(*app),
             Question::Channel { channel, .. } | Question::Stats { channel } | Question::Users { channel, .. } => {
@@ -138,7 +136,7 @@ impl Shard {
             | Question::ShardsOf { .. }
             | Question::EndUser { .. } => Gathered::Nothing,
         };
-        let request = self.start_gather(slot, request, dialect, gathered);
+        let request = self.start_gather(place, gathered);
         self.send(knows, Body::Ask { request, question });
     }
 
@@ -148,24 +146,22 @@ impl Shard {
     /// 503 when the shard is out of memory.
     pub(super) fn ask_channels(
         &mut self,
-        slot: u32,
-        request: &Request<'_>,
-        dialect: Dialect,
+        place: Place,
         app: AppSerial,
-        query: &ChannelsQuery<'_>,
+        prefix: Arc<str>,
+        info: Info,
     ) -> Result<(), Refusal> {
         if self.is_out_of_memory() {
             return Err(overloaded());
         }
-        let prefix: Arc<str> = (&*query.prefix).into();
         let listing = Listing {
             app,
             prefix: prefix.clone(),
-            list: ChannelList::new(query.info),
+            list: ChannelList::new(info),
             awaited: usize::from(self.config.shards),
             seen: HashSet::default(),
         };
-        let request = self.start_gather(slot, request, dialect, Gathered::Channels(Box::new(listing)));
+        let request = self.start_gather(place, Gathered::Channels(Box::new(listing)));
         for to in 0..self.config.shards {
             let question = Question::Channels { app, prefix: prefix.clone(), from: 0 };
             self.send(to, Body::Ask { request, question });
@@ -173,18 +169,11 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn start_gather(
-        &mut self,
-        slot: u32,
-        request: &Request<'_>,
-        dialect: Dialect,
-        gathered: Gathered,
-    ) -> PendingId {
+    pub(super) fn start_gather(&mut self, place: Place, gathered: Gathered) -> PendingId {
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let nonce = self.pending_nonce;
-        let (connection, ticket) = (self.key(slot), self.take_ticket(slot, request));
         self.gathered_bytes += gathered.bytes();
-        let index = self.gathers.insert(Gather { nonce, connection, ticket, dialect, gathered });
+        let index = self.gathers.insert(Gather { nonce, place, gathered });
         PendingId { index: index as u32, nonce }
     }
 
@@ -299,7 +288,7 @@ impl Shard {
     pub(super) fn handle_reply(&mut self, from: ShardIndex, request: PendingId, reply: Reply) {
         let gather = self.gathers.get_mut(request.index as usize).filter(|gather| gather.nonce == request.nonce);
         let Some(gather) = gather else { return };
-        let (connection, before) = (gather.connection, gather.gathered.bytes());
+        let (connection, before) = (gather.place.connection, gather.gathered.bytes());
         let next = match (reply, &mut gather.gathered) {
             (Reply::Whole(body), _) => return self.finish_gather(request, &body),
             (Reply::Shards { user, shards }, _) => return self.end_user_on(request, &user, &shards),
@@ -347,7 +336,7 @@ impl Shard {
 
     /// Answers 200 with the body, or with the list that was gathered.
     fn finish_gather(&mut self, request: PendingId, body: &[u8]) {
-        let Gather { connection, ticket, gathered, .. } = self.take_gather(request);
+        let Gather { place: Place { connection, ticket, .. }, gathered, .. } = self.take_gather(request);
         let listed = match gathered {
             Gathered::Nothing | Gathered::Ending(_) => None,
             Gathered::Channels(listing) => Some(listing.list.finish()),
@@ -358,11 +347,8 @@ impl Shard {
     }
 
     pub(super) fn refuse_gather(&mut self, request: PendingId, refusal: &Refusal) {
-        let Gather { connection, ticket, dialect, .. } = self.take_gather(request);
-        let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
-        let extra = refusal.retry_after();
-        let response = Response { status: refusal.status, content_type, extra: &extra, body: &body };
-        self.finish_request(connection, ticket, &response);
+        let Gather { place, .. } = self.take_gather(request);
+        self.answer_place(place, refusal);
     }
 
     pub(super) fn take_gather(&mut self, request: PendingId) -> Gather {

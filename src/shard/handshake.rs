@@ -6,6 +6,7 @@ use super::mail::Body;
 use super::request::After;
 use crate::app::{App, AppSerial};
 use crate::auth::handshake::accept_value;
+use crate::auth::origin::origin_allowed;
 use crate::connection::{ConnectionKey, Flags, Phase, Proxy};
 use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
@@ -92,8 +93,10 @@ impl Shard {
             return;
         }
         if !admitted {
-            let soft = self.directory.app(app).is_some_and(|app| app.settings.connection_limit_soft);
-            let reason = if soft { CloseReason::OverCapacity } else { CloseReason::OverQuota };
+            let settings = self.directory.app(app).map(|app| &app.settings);
+            let connections_max = settings.map_or(0, |settings| settings.max_connections);
+            let soft = settings.is_some_and(|settings| settings.connection_limit_soft);
+            let reason = if soft { CloseReason::OverSoftQuota } else { CloseReason::OverQuota }(connections_max);
             return self.close_websocket(slot, &reason);
         }
         self.hot[slot as usize].flags.insert(Flags::COUNTED);
@@ -115,8 +118,9 @@ impl Shard {
     /// The connection is established.
     pub(super) fn open_websocket(&mut self, slot: u32) {
         let socket_id = self.socket_id(self.key(slot));
-        let activity_timeout_s = self.config.options.activity_timeout_s;
+        let activity_timeout_s = self.activity_timeout_s(AppSerial(self.hot[slot as usize].app));
         self.hot[slot as usize].phase = Phase::Open;
+        self.fill_client_events(slot);
         self.stats.websockets += 1;
         self.send_text(slot, |out| server_event::encode_connection_established(out, socket_id, activity_timeout_s));
     }
@@ -176,7 +180,7 @@ fn check(app: &App, request: &Request<'_>, secure: bool, strict: bool) -> Result
     if app.settings.tls_only && !secure {
         return Err(CloseReason::TlsOnly);
     }
-    if !origin_allowed(app, request) {
+    if !check_origin(app, request) {
         return Err(CloseReason::OriginNotAllowed);
     }
     check_protocol(request.query.unwrap_or_default(), strict)
@@ -206,22 +210,10 @@ fn check_protocol(query: &str, strict: bool) -> Result<(), CloseReason> {
     Ok(())
 }
 
-/// P-CONN-8, threat T21: an origin must be one of the app's hosts; clients outside browsers send none.
-fn origin_allowed(app: &App, request: &Request<'_>) -> bool {
-    let allowed = &app.settings.allowed_origins;
-    let Some(origin) = request.headers.first("origin") else { return true };
-    if allowed.is_empty() {
-        return true;
-    }
-    let Ok(origin) = std::str::from_utf8(origin) else { return false };
-    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    allowed
-        .iter()
-        .any(|allowed| [origin, authority, host].iter().any(|candidate| candidate.eq_ignore_ascii_case(allowed)))
+/// P-CONN-8, threat T21: an origin must be one of the app's; clients outside browsers send none.
+fn check_origin(app: &App, request: &Request<'_>) -> bool {
+    let origin = request.headers.first("origin");
+    origin.is_none_or(|origin| origin_allowed(&app.settings.allowed_origins, origin))
 }
 
 /// P-CONN-6, P-SDK-11: the first offered `pusher-channels-protocol-N`.

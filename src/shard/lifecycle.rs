@@ -44,6 +44,7 @@ impl Shard {
             answers: Default::default(),
             first_ticket: 0,
             held_back: Vec::new(),
+            parked: false,
         };
         self.cold_mut(connection.slot).http = Some(Box::new(http));
         self.deadlines.push(Deadline::Request, deadline_ms, connection);
@@ -219,8 +220,12 @@ impl Shard {
 
     /// The store changed: connections of apps that are disabled or gone are closed with 4003 (P-CLOSE-4).
     pub(super) fn handle_directory(&mut self, directory: Arc<Directory>) {
-        self.directory = directory;
+        let before = std::mem::replace(&mut self.directory, directory);
         self.forget_cached_of_deleted_apps();
+        self.forget_tallies_of_deleted_apps();
+        self.return_leases();
+        self.count_channels_of_limited_apps(&before);
+        self.tell_which_are_full();
         for slot in 0..self.hot.len() as u32 {
             let line = &self.hot[slot as usize];
             let open = matches!(line.phase, Phase::Open | Phase::Admitting) && line.app != NONE;
@@ -241,7 +246,7 @@ impl Shard {
         }
         let http = self.cold_of(slot).and_then(|cold| cold.http.as_mut());
         if let Some(http) = http {
-            if http.answers.len() >= limits::HTTP_PIPELINE_MAX {
+            if http.parked || http.answers.len() >= limits::HTTP_PIPELINE_MAX {
                 return;
             }
             let mut held_back = std::mem::take(&mut http.held_back);

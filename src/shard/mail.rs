@@ -5,13 +5,16 @@
 //! have [`limits::EVENT_MAIL_BYTES_MAX`] of it under way to each other shard, and the receiver gives the credit back
 //! once it has handled the mail and holds no more than its memory bound.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::ShardIndex;
+use super::allowance::Shortage;
 use super::change::Changed;
 use super::gather::{Question, Reply};
+use super::tally::{Permits, Window};
 use super::users::Report;
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
@@ -75,6 +78,15 @@ pub(super) struct PublishItem {
     pub(super) sent: Option<Box<SentEvent>>,
 }
 
+/// Why nobody may join, with the limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Full {
+    /// The presence channel has its users (P-LIM-7).
+    Members(u32),
+    /// The app has its channels (R-LIM-5).
+    Channels(u32),
+}
+
 #[derive(Debug)]
 pub(super) enum Body {
     /// To the owner: this shard now has `count` subscribers, of whom `joiners` wait for the answer. Answered `Recorded`.
@@ -82,6 +94,8 @@ pub(super) enum Body {
     /// To the subscribers' shard: the count is recorded; events follow from here on (P-SUB-5). On a cache channel with
     /// the last event before them (P-CACHE-2).
     Recorded { channel: ChannelKey, cached: Option<Bytes> },
+    /// To the subscribers' shard, instead: the app has as many channels as it may have (R-LIM-5).
+    Unrecorded { channel: ChannelKey, channels_max: u32 },
     /// To the owner: a connection wants to join a presence channel. Answered `Joined` or `JoinRefused`.
     Join {
         channel: ChannelKey,
@@ -94,8 +108,8 @@ pub(super) enum Body {
     /// To the shard of some who joined: they are members, and told so by one frame for all (P-OUT-2). On a cache channel
     /// with the last event.
     Joined { channel: ChannelKey, joiners: Vec<Ticket>, succeeded: Bytes, cached: Option<Bytes> },
-    /// To the joiner's shard: the channel is full (P-LIM-7).
-    JoinRefused { channel: ChannelKey, ticket: u32 },
+    /// To the joiner's shard: the channel is full, or the app has all its channels (P-LIM-7, R-LIM-5).
+    JoinRefused { channel: ChannelKey, ticket: u32, full: Full },
     /// To the owner: one connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// To the owners: events of one request (or a client event, without `request`). Costs credit.
@@ -120,6 +134,29 @@ pub(super) enum Body {
     Admitted { app: AppSerial, connection: ConnectionKey, admitted: bool },
     /// To the app's counter: an admitted connection is gone.
     Departed { app: AppSerial },
+    /// To the app's counter: a request needs permits, and these channels open. At most one per connection is under way.
+    /// Answered `Allowed` or `Denied`.
+    Allow { request: PendingId, app: AppSerial, costs: Permits, channels: Vec<u64> },
+    /// To the request's shard: permits of this window, and a lease of more.
+    Allowed { request: PendingId, window: Window, lease: Permits },
+    /// To the request's shard.
+    Denied { request: PendingId, shortage: Shortage },
+    /// To a shard that may hold a lease; at most one per app is under way. Answered `Return`.
+    Recall { app: AppSerial },
+    /// To the app's counter: unspent permits. Without `recalled` nobody awaits them.
+    Return { app: AppSerial, window: Window, permits: Permits, recalled: bool },
+    /// To the app's counter: a channel gets its first subscriber (R-LIM-5). Answered `ChannelOpened`.
+    OpenChannel { channel: ChannelKey, channels_max: u32 },
+    /// To the owner.
+    ChannelOpened { channel: ChannelKey, admitted: bool, channels_max: u32 },
+    /// To the app's counter: a channel was open before the app had a limit.
+    ChannelOpen { app: AppSerial, hash: u64 },
+    /// To the app's counter: a channel that it counts was vacated.
+    CloseChannel { app: AppSerial, hash: u64 },
+    /// To all shards: whether the app has as many channels as it may have.
+    ChannelsFull { app: AppSerial, full: bool },
+    /// To all other shards: a credential of this address failed (threat T6). Costs credit.
+    Failed { client: IpAddr },
     /// To the owner of a user: who of this shard is signed in as the user or watches the user. At most one per user is
     /// under way from each shard. Answered `UserRecorded`.
     UserReport { user: UserKey, report: Report },
@@ -143,6 +180,7 @@ impl Body {
         let frames: usize = match self {
             Self::Publish { items, .. } => publish_cost(items),
             Self::Deliver { frame, .. } => frame.len() + limits::MAIL_COST_BYTES,
+            Self::Failed { .. } => limits::MAIL_COST_BYTES,
             Self::Subscribers { .. }
             | Self::Recorded { .. }
             | Self::Join { .. }
@@ -157,6 +195,17 @@ impl Body {
             | Self::Admit { .. }
             | Self::Admitted { .. }
             | Self::Departed { .. }
+            | Self::Unrecorded { .. }
+            | Self::Allow { .. }
+            | Self::Allowed { .. }
+            | Self::Denied { .. }
+            | Self::Recall { .. }
+            | Self::Return { .. }
+            | Self::OpenChannel { .. }
+            | Self::ChannelOpened { .. }
+            | Self::ChannelOpen { .. }
+            | Self::CloseChannel { .. }
+            | Self::ChannelsFull { .. }
             | Self::UserReport { .. }
             | Self::UserRecorded { .. }
             | Self::UserState { .. }

@@ -54,10 +54,12 @@ impl Shard {
 
     /// P-IN-3 and P-IN-4: an error, and with the last one allowed the end.
     fn handle_invalid(&mut self, slot: u32, reason: &str) {
+        let invalid_max =
+            self.app_of(slot).map_or(limits::INVALID_MESSAGES_MAX, |app| app.settings.max_invalid_messages);
         let cold = self.cold_mut(slot);
-        cold.invalid_messages += 1;
-        if cold.invalid_messages >= limits::INVALID_MESSAGES_MAX {
-            self.close_websocket(slot, &CloseReason::TooManyInvalidMessages);
+        cold.invalid_messages = cold.invalid_messages.saturating_add(1);
+        if cold.invalid_messages >= invalid_max {
+            self.close_websocket(slot, &CloseReason::TooManyInvalidMessages(invalid_max));
         } else {
             self.send_error(slot, None, reason);
         }

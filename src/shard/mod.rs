@@ -18,10 +18,12 @@
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
 
+mod allowance;
 mod authorization;
 mod cache;
 mod change;
 mod client_event;
+mod command;
 mod count;
 mod deliver;
 mod gather;
@@ -29,6 +31,7 @@ mod handshake;
 mod lifecycle;
 mod mail;
 mod message;
+mod opening;
 mod owner;
 mod post;
 mod presence;
@@ -39,12 +42,13 @@ mod request;
 mod roster;
 mod subscribe;
 mod sweep;
+mod tally;
 mod user_owner;
 mod users;
 mod watch;
 mod webhook;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -62,11 +66,13 @@ use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 use crate::protocol::webhook::WebhookEvent;
 
+use allowance::Allowances;
 use cache::Caches;
 pub use change::{Change, ChangeId, ChangeKind, Changed};
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
+use opening::OpenChannels;
 use owner::OwnedChannel;
 use publish::PendingPublish;
 use roster::Rosters;
@@ -114,6 +120,8 @@ pub struct ShardOptions {
     pub info_rules: InfoRules,
     /// How long the event of a cache channel is kept (P-CACHE-1), in s.
     pub cache_ttl_s: u32,
+    /// Failed credentials of one address in a minute before 429 (threat T6).
+    pub auth_failures_per_minute: u32,
     /// Within this a connection must be authorized where its app demands it (P-AUTHZ-1), in s.
     pub authorization_timeout_s: u32,
 }
@@ -129,6 +137,7 @@ impl Default for ShardOptions {
             drain_ms: limits::DRAIN_MS,
             info_rules: InfoRules::Lenient,
             cache_ttl_s: limits::CACHE_TTL_S,
+            auth_failures_per_minute: limits::AUTH_FAILURES_PER_MINUTE,
             authorization_timeout_s: limits::AUTHORIZATION_TIMEOUT_S,
         }
     }
@@ -240,6 +249,23 @@ pub enum Output {
     /// Something that an endpoint of the app wants to be told (P-HOOK rules). The events of one channel come in order,
     /// all from the shard that owns it.
     Webhook(WebhookEvent),
+    /// Somebody subscribed a public channel whose name reads as if it were protected (R-CHAN-3): to be logged. At most
+    /// once a second, and once for each of the last names.
+    MisleadingName {
+        /// Whose channel.
+        app: AppSerial,
+        /// Its name; no control character stands in it.
+        channel: Arc<str>,
+    },
+    /// Messages of an app were counted (R-LIM-3); the store keeps the newest figure, so that a restart goes on with it.
+    MessagesCounted {
+        /// Which.
+        app: AppSerial,
+        /// Number of the day since 1970, in UTC.
+        day: u64,
+        /// All of that day so far.
+        messages: u32,
+    },
 }
 
 /// One send: bytes lent until `Sent` or `Closed` is fed for the connection.
@@ -336,10 +362,19 @@ pub struct Shard {
     /// Changes of the store that are not answered yet.
     changes_under_way: usize,
     pending_nonce: u32,
+    /// Hashes of the misleading names that were told of last, and when the next may be.
+    misleading_told: VecDeque<u64>,
+    misleading_due_ms: u64,
     /// Running number of presence joins.
     join_ticket: u32,
     /// WebSockets per app, for the apps whose counter this shard is.
     app_connections: BTreeMap<AppSerial, u32>,
+    /// Requests per minute and messages per day, of apps that limit them.
+    allowances: Allowances,
+    /// Open channels of apps that limit them, for the apps whose counter this shard is.
+    open_channels: BTreeMap<AppSerial, OpenChannels>,
+    /// Apps that have as many channels as they may have, as their counters told.
+    full_apps: BTreeSet<AppSerial>,
 
     /// Credit for event mail left to each shard, in bytes.
     credit: Vec<usize>,
@@ -396,15 +431,20 @@ impl Shard {
             pages_due_ms: 0,
             changes_under_way: 0,
             pending_nonce: 0,
+            misleading_told: VecDeque::new(),
+            misleading_due_ms: 0,
             join_ticket: 0,
             app_connections: BTreeMap::new(),
+            allowances: Allowances::default(),
+            open_channels: BTreeMap::new(),
+            full_apps: BTreeSet::new(),
             credit: vec![limits::EVENT_MAIL_BYTES_MAX; shards],
             credit_owed: vec![0; shards],
             own_mail: VecDeque::new(),
             outputs: VecDeque::new(),
             deadlines: Deadlines::default(),
             drain: None,
-            failures: AuthFailures::default(),
+            failures: AuthFailures::new(config.options.auth_failures_per_minute),
             token_reported: None,
             scratch,
             config,

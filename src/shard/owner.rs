@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::count::{CountCause, Told};
 use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
+use super::opening::Opening;
 use super::roster::Untold;
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
@@ -34,6 +35,8 @@ pub(super) struct More {
     pub(super) told: Option<Told>,
     /// Until then a cache miss is not told to webhooks again, in ms of the monotonic clock.
     pub(super) miss_quiet_until_ms: u64,
+    /// How it stands with its app's limit of channels, where there is one.
+    pub(super) opening: Opening,
 }
 
 /// A shard with subscribers.
@@ -164,11 +167,19 @@ impl Shard {
         if !owned.interests.is_empty() {
             return;
         }
+        let mut counted = false;
         if let Some(more) = &mut owned.more {
+            if let Opening::Asked(_) = more.opening {
+                return;
+            }
             (more.roster, more.untold, more.told, more.miss_quiet_until_ms) = (None, None, None, 0);
+            counted = matches!(std::mem::take(&mut more.opening), Opening::Counted);
         }
-        if owned.cached().is_none() {
-            let hash = owned.key.hash;
+        let (app, hash, unused) = (owned.key.app, owned.key.hash, owned.cached().is_none());
+        if counted {
+            self.send(self.counter_of(app), Body::CloseChannel { app, hash });
+        }
+        if unused {
             let entry = self.owned_by_name.find_entry(hash, |&at| at as usize == index);
             entry.expect("every owned channel is found by its name").remove();
             self.owned.remove(index);
@@ -207,6 +218,21 @@ impl OwnedChannel {
     /// What only some channels have, made when there is none.
     pub(super) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
+    }
+
+    /// True when a first subscriber must wait for the counter of the app's channels.
+    pub(super) fn must_open(&self) -> bool {
+        match self.more.as_ref().map(|more| &more.opening) {
+            None | Some(Opening::Uncounted) => self.subscriber_count() == 0,
+            Some(Opening::Asked(_)) => true,
+            Some(Opening::Counted) => false,
+        }
+    }
+
+    /// True when it is occupied and the counter of the app's channels does not know of it.
+    pub(super) fn is_uncounted(&self) -> bool {
+        let uncounted = self.more.as_ref().is_none_or(|more| matches!(more.opening, Opening::Uncounted));
+        uncounted && self.subscriber_count() > 0
     }
 
     fn roster(&self) -> Option<&Roster> {

@@ -90,9 +90,16 @@ impl Shard {
         (app.0 % u32::from(self.config.shards)) as ShardIndex
     }
 
-    fn dispatch(&mut self, from: ShardIndex, body: Body) {
+    pub(super) fn dispatch(&mut self, from: ShardIndex, body: Body) {
         match body {
+            Body::Subscribers { ref channel, count: 1.., .. } | Body::Join { ref channel, .. }
+                if self.must_open(channel) =>
+            {
+                let channel = channel.clone();
+                self.hold_join(&channel, from, body);
+            }
             Body::Subscribers { channel, count, joiners } => self.own_subscribers(from, channel, count, joiners),
+            Body::Unrecorded { channel, channels_max } => self.handle_unrecorded(&channel, channels_max),
             Body::Recorded { channel, cached } => self.handle_recorded(&channel, cached),
             Body::Join { channel, connection, ticket, user_id, user_info, members_max } => {
                 let joiner = super::Anywhere { shard: from, connection };
@@ -101,7 +108,7 @@ impl Shard {
             Body::Joined { channel, joiners, succeeded, cached } => {
                 self.handle_joined(&channel, joiners, succeeded, cached);
             }
-            Body::JoinRefused { channel, ticket } => self.handle_join_refused(&channel, ticket),
+            Body::JoinRefused { channel, ticket, full } => self.handle_join_refused(&channel, ticket, full),
             Body::Leave { channel, user_id } => self.own_leave(from, &channel, &user_id),
             Body::Publish { request, counts, items } => self.own_publish(from, request, counts, items),
             Body::Accepted { request, counts } => self.handle_accepted_publish(request, counts),
@@ -115,6 +122,21 @@ impl Shard {
             }
             Body::Admitted { app, connection, admitted } => self.handle_admitted(app, connection, admitted),
             Body::Departed { app } => self.count_departure(app),
+            Body::Allow { request, app, costs, channels } => self.count_request(from, app, request, costs, &channels),
+            Body::Allowed { request, window, lease } => self.handle_allowed(request, window, lease),
+            Body::Denied { request, shortage } => self.handle_denied(request, &shortage),
+            Body::Recall { app } => self.handle_recall(from, app),
+            Body::Return { app, window, permits, recalled } => self.count_return(app, window, permits, recalled),
+            Body::OpenChannel { channel, channels_max } => self.count_opening(from, channel, channels_max),
+            Body::ChannelOpened { channel, admitted, channels_max } => {
+                self.handle_channel_opened(&channel, admitted, channels_max);
+            }
+            Body::ChannelOpen { app, hash } => self.count_open(app, hash),
+            Body::CloseChannel { app, hash } => self.count_closing(app, hash),
+            Body::ChannelsFull { app, full } => self.handle_channels_full(app, full),
+            Body::Failed { client } => {
+                self.failures.count(self.now, client);
+            }
             Body::UserReport { user, report } => self.own_user_report(from, user, report),
             Body::UserRecorded { user, online } => self.handle_user_recorded(&user, online),
             Body::UserState { user, online } => self.handle_user_state(from, user, online),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Shard;
-use super::mail::{Body, ChannelKey, Ticket};
+use super::mail::{Body, ChannelKey, Full, Ticket};
 use super::subscribe::Waiting;
 use crate::app::App;
 use crate::channel::name::ChannelKind;
@@ -15,14 +15,15 @@ use crate::limits;
 impl Shard {
     /// A verified presence subscribe: `channel_data` says who joins (P-PRES-1).
     pub(super) fn join_presence(&mut self, slot: u32, app: &App, channel: ChannelKey, channel_data: Option<&str>) {
+        let bytes_max = app.settings.max_channel_data_bytes;
         let member = match (channel_data, self.user_of(slot)) {
             // Whoever is signed in joins as that user (P-USER-5).
             (None, Some((id, user_info))) => {
                 ChannelData { user_id: id.to_owned(), user_info: user_info.map(str::to_owned) }
             }
-            (channel_data, _) => match decode_channel_data(channel_data.unwrap_or_default()) {
+            (channel_data, _) => match decode_channel_data(channel_data.unwrap_or_default(), bytes_max as usize) {
                 Ok(member) => member,
-                Err(error) => return self.refuse_member(slot, &channel.name, error),
+                Err(error) => return self.refuse_member(slot, &channel.name, error, bytes_max),
             },
         };
         let index = self.channel_index(&channel, ChannelKind::Presence);
@@ -84,14 +85,14 @@ impl Shard {
         }
     }
 
-    /// The channel is full (P-LIM-7).
-    pub(super) fn handle_join_refused(&mut self, channel: &ChannelKey, ticket: u32) {
+    /// The channel is full, or the app has all its channels (P-LIM-7, R-LIM-5).
+    pub(super) fn handle_join_refused(&mut self, channel: &ChannelKey, ticket: u32, full: Full) {
         let Some((index, waiting)) = self.take_waiting(channel, ticket) else { return };
         let slot = waiting.connection.slot;
         self.remove_member(slot, index);
         self.remove_subscription(slot, index);
         self.forget_channel_if_unused(index);
-        let reason = format!("Presence channel {} has as many members as it may have", channel.name);
+        let reason = full.reason(&channel.name);
         self.refuse_subscription(slot, &channel.name, None, "LimitReached", &reason, 4100);
     }
 
@@ -128,14 +129,14 @@ impl Shard {
         user_id
     }
 
-    fn refuse_member(&mut self, slot: u32, channel: &str, error: ChannelDataError) {
+    fn refuse_member(&mut self, slot: u32, channel: &str, error: ChannelDataError, bytes_max: u32) {
         let (code, kind, status) = match error {
             ChannelDataError::TooLong | ChannelDataError::UserIdTooLong => (None, "LimitReached", 4301),
             ChannelDataError::NoObject | ChannelDataError::NoUserId => (Some(4009), "AuthError", 401),
         };
         let reason = match error {
             ChannelDataError::TooLong => {
-                format!("channel_data is longer than {} bytes", limits::CHANNEL_DATA_BYTES_MAX)
+                format!("channel_data is longer than {bytes_max} bytes (max_channel_data_bytes)")
             }
             ChannelDataError::UserIdTooLong => {
                 format!("user_id must have 1 to {} bytes and no control characters", limits::USER_ID_BYTES_MAX)

@@ -1,13 +1,12 @@
 //! Publishing over HTTP: encoded once, sent to the owner of each channel, answered when all have accepted (P-HTTP-17).
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
+use super::Shard;
+use super::command::{Command, OwnerItems, Place};
 use super::deliver::text_frame;
 use super::mail::{Body, PendingId, PublishItem, publish_cost};
 use super::request::{JSON, Response};
-use super::{Shard, ShardIndex};
 use crate::api::answer::{AnswerShape, Counts};
 use crate::api::events::Publish;
 use crate::api::refusal::Refusal;
@@ -15,7 +14,6 @@ use crate::app::App;
 use crate::channel::name::Modifiers;
 use crate::connection::ConnectionKey;
 use crate::protocol::server_event;
-use crate::wire::http::Request;
 
 /// A request that owners have yet to accept.
 pub(super) struct PendingPublish {
@@ -30,29 +28,29 @@ pub(super) struct PendingPublish {
 }
 
 impl Shard {
-    /// Publishes all of a request or nothing of it.
-    pub(super) fn publish(
-        &mut self,
-        slot: u32,
-        request: &Request<'_>,
-        app: &Arc<App>,
-        publish: &Publish<'_>,
-    ) -> Result<(), Refusal> {
+    /// Encodes what a request publishes; nothing is published yet.
+    ///
+    /// # Errors
+    /// 503 when the shard is out of memory.
+    pub(super) fn prepare_publish(&mut self, app: &App, publish: &Publish<'_>) -> Result<Command, Refusal> {
         if self.is_out_of_memory() {
             return Err(overloaded());
         }
-        let mail = self.group_by_owner(app, publish);
+        Ok(Command::Publish(self.group_by_owner(app, publish), AnswerShape::of(publish)))
+    }
+
+    /// Publishes all of a request or nothing of it.
+    pub(super) fn publish(&mut self, place: Place, mail: OwnerItems, shape: AnswerShape) -> Result<(), Refusal> {
         if !mail.iter().all(|(owner, items)| self.can_pay(*owner, publish_cost(items))) {
             return Err(overloaded());
         }
-        let shape = AnswerShape::of(publish);
         let counts = !shape.needs_no_counts();
         let count = if counts { mail.iter().map(|(_, items)| items.len()).sum() } else { 0 };
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let pending = PendingPublish {
             nonce: self.pending_nonce,
-            connection: self.key(slot),
-            ticket: self.take_ticket(slot, request),
+            connection: place.connection,
+            ticket: place.ticket,
             awaited: mail.len(),
             shape,
             counts: vec![Counts::default(); count],
@@ -66,8 +64,8 @@ impl Shard {
     }
 
     /// One mail per owner, its items in the order of the request; every event is encoded here, once per channel.
-    fn group_by_owner(&mut self, app: &App, publish: &Publish<'_>) -> SmallVec<[(ShardIndex, Vec<PublishItem>); 4]> {
-        let mut mail: SmallVec<[(ShardIndex, Vec<PublishItem>); 4]> = SmallVec::new();
+    fn group_by_owner(&mut self, app: &App, publish: &Publish<'_>) -> OwnerItems {
+        let mut mail: OwnerItems = SmallVec::new();
         let mut number = 0;
         for event in &publish.events {
             let exclude = event.exclude.and_then(|id| self.connection_of(id));

@@ -52,7 +52,8 @@ impl Shard {
         let Some(mut rest) = self.take_proxy_header(slot, bytes, &mut after_header) else { return };
         let mut decoder = std::mem::take(&mut self.http(slot).decoder);
         while !rest.is_empty() && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
-            if self.http(slot).answers.len() >= limits::HTTP_PIPELINE_MAX {
+            let http = self.http(slot);
+            if http.parked || http.answers.len() >= limits::HTTP_PIPELINE_MAX {
                 self.http(slot).held_back.extend_from_slice(rest);
                 self.pause(slot);
                 break;
@@ -216,7 +217,9 @@ impl Shard {
             return limits::ECHO_MESSAGE_BYTES_MAX;
         }
         let app = self.directory.app(AppSerial(line.app));
-        app.map_or(limits::MESSAGE_BYTES_MAX, |app| limits::message_bytes_max(app.settings.max_event_data_bytes))
+        app.map_or(limits::MESSAGE_BYTES_MAX, |app| {
+            limits::message_bytes_max(app.settings.max_event_data_bytes, app.settings.max_channel_data_bytes)
+        })
     }
 
     /// The HTTP part of a connection that speaks HTTP.

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::command::Command;
 use super::gather::{Question, RosterPages};
+use super::mail::Body;
 use super::{ChangeKind, Output, Shard};
 use crate::api::authorize::authorize;
 use crate::api::batch_events::decode_batch_events;
@@ -18,6 +20,7 @@ use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, Route, route};
 use crate::api::terminate::check_user_id;
 use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
+use crate::app::App;
 use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
 use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
@@ -117,59 +120,56 @@ impl Shard {
             Ok(caller) => caller,
             Err(refusal) => return Err(self.count_failure(slot, request, refusal)),
         };
-        authorize(&caller, &endpoint)?;
-        self.report_token_use(&caller);
-        let (app, query) = (&caller.app, Query::new(request.query));
+        let outcome = authorize(&caller, &endpoint).and_then(|()| {
+            self.report_token_use(&caller);
+            self.understand(&caller.app, request, endpoint)
+        });
+        self.start_request(slot, request, dialect, &caller, outcome)
+    }
+
+    /// What an authenticated request asks, whole and valid.
+    fn understand(&mut self, app: &App, request: &Request<'_>, endpoint: Endpoint<'_>) -> Result<Command, Refusal> {
+        let query = Query::new(request.query);
         let (names, info) = (self.config.options.channel_names, self.config.options.info_rules);
         let rules = PublishRules { settings: &app.settings, names, info };
         match endpoint {
-            Endpoint::Events => self.publish(slot, request, app, &decode_events(request.body, &rules)?),
-            Endpoint::BatchEvents => self.publish(slot, request, app, &decode_batch_events(request.body, &rules)?),
+            Endpoint::Events => self.prepare_publish(app, &decode_events(request.body, &rules)?),
+            Endpoint::BatchEvents => self.prepare_publish(app, &decode_batch_events(request.body, &rules)?),
             Endpoint::ChannelEvents(channel) => {
-                self.publish(slot, request, app, &decode_channel_event(channel, query, request.body, &rules)?)
+                self.prepare_publish(app, &decode_channel_event(channel, query, request.body, &rules)?)
             }
-            Endpoint::Channels => self.ask_channels(slot, request, dialect, app.serial, &decode_channels(query, info)?),
+            Endpoint::Channels => {
+                let channels = decode_channels(query, info)?;
+                Ok(Command::List(app.serial, (&*channels.prefix).into(), channels.info))
+            }
             Endpoint::Channel(name) => {
                 let info = decode_channel_query(&name, query, names, info)?;
                 let channel = self.channel_key(app.serial, &name);
-                self.ask(slot, request, dialect, Question::Channel { channel, info });
-                Ok(())
+                Ok(Command::Ask(Question::Channel { channel, info }))
             }
             Endpoint::ChannelStats(name) => {
                 check_channel(&name, names)?;
                 let channel = self.channel_key(app.serial, &name);
-                self.ask(slot, request, dialect, Question::Stats { channel });
-                Ok(())
+                Ok(Command::Ask(Question::Stats { channel }))
             }
             Endpoint::ChannelUsers(name) => {
                 let fields = decode_channel_users(&name, query, names)?;
                 let channel = self.channel_key(app.serial, &name);
-                self.ask(slot, request, dialect, Question::Users { channel, fields, pages: RosterPages::All });
-                Ok(())
+                Ok(Command::Ask(Question::Users { channel, fields, pages: RosterPages::All }))
             }
             Endpoint::TerminateConnections(user_id) => {
                 check_user_id(&user_id)?;
                 let user = self.user_key(app.serial, &user_id);
-                self.ask(slot, request, dialect, Question::ShardsOf { user });
-                Ok(())
+                Ok(Command::Ask(Question::ShardsOf { user }))
             }
-            Endpoint::Connections => {
-                self.ask(slot, request, dialect, Question::Connections { app: app.serial });
-                Ok(())
-            }
+            Endpoint::Connections => Ok(Command::Ask(Question::Connections { app: app.serial })),
             Endpoint::Webhooks if request.method == "POST" => {
                 let what = ChangeKind::AddWebhook(decode_webhook(request.body)?);
-                self.ask_change(slot, request, dialect, app, what)
+                Ok(Command::Change(app.id.clone(), what))
             }
-            Endpoint::Webhooks => {
-                self.answer_json(slot, request, &encode_webhooks(app));
-                Ok(())
-            }
-            Endpoint::Webhook(id) => self.ask_change(slot, request, dialect, app, ChangeKind::RemoveWebhook(id.into())),
-            Endpoint::VerifyWebhook => {
-                self.answer_json(slot, request, &verify_webhook(app, request.body)?);
-                Ok(())
-            }
+            Endpoint::Webhooks => Ok(Command::Tell(encode_webhooks(app))),
+            Endpoint::Webhook(id) => Ok(Command::Change(app.id.clone(), ChangeKind::RemoveWebhook(id.into()))),
+            Endpoint::VerifyWebhook => Ok(Command::Tell(verify_webhook(app, request.body)?)),
         }
     }
 
@@ -177,8 +177,15 @@ impl Shard {
     fn count_failure(&mut self, slot: u32, request: &Request<'_>, refusal: RequestRefusal) -> Refusal {
         let unauthorized = matches!(refusal, RequestRefusal::Unauthorized(_));
         let client = self.client_address(slot, request);
-        if unauthorized && self.failures.count(self.now, client) {
-            return Refusal::too_many_failures();
+        if unauthorized {
+            if self.failures.count(self.now, client) {
+                return Refusal::too_many_failures();
+            }
+            // The others count it too. Without credit they do not hear of it: the brake is no reason to fill memory.
+            let own = self.config.index;
+            for to in (0..self.config.shards).filter(|to| *to != own) {
+                let _ = self.send_paid(to, Body::Failed { client });
+            }
         }
         refusal.into()
     }
@@ -220,10 +227,6 @@ impl Shard {
         self.answer(slot, request, &Response { status, content_type: TEXT, extra: "", body: body.as_bytes() });
     }
 
-    fn answer_json(&mut self, slot: u32, request: &Request<'_>, body: &[u8]) {
-        self.answer(slot, request, &Response { status: 200, content_type: JSON, extra: "", body });
-    }
-
     fn answer_not_found(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect) {
         let (content_type, body) = dialect.error_body(404, "Nothing is served at this path");
         self.answer(slot, request, &Response { status: 404, content_type, extra: "", body: &body });
@@ -231,7 +234,7 @@ impl Shard {
 
     fn answer_refusal(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, refusal: &Refusal) {
         let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
-        let extra = refusal.retry_after();
+        let extra = refusal.header_lines();
         self.answer(slot, request, &Response { status: refusal.status, content_type, extra: &extra, body: &body });
     }
 

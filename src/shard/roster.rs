@@ -18,7 +18,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::deliver::text_frame;
-use super::mail::{Anywhere, Body, ChannelKey, Ticket};
+use super::mail::{Anywhere, Body, ChannelKey, Full, Ticket};
 use super::{Shard, ShardIndex};
 use crate::channel::name::Modifiers;
 use crate::channel::roster::{Joined, Left, Roster};
@@ -80,7 +80,8 @@ impl Shard {
         let joined = roster.join(&user_id, user_info.as_ref(), members_max);
         if joined == Joined::Full {
             self.forget_if_unused(index);
-            self.send(joiner.shard, Body::JoinRefused { channel, ticket });
+            let full = Full::Members(members_max);
+            self.send(joiner.shard, Body::JoinRefused { channel, ticket, full });
             return;
         }
         owned.count_subscriber(joiner.shard);

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::mail::{Body, ChannelKey};
-use super::{Shard, ShardIndex};
+use super::mail::{Body, ChannelKey, Full};
+use super::{Output, Shard, ShardIndex};
 use crate::app::{App, AppSerial};
 use crate::auth::subscription::{refusal_message, verify_subscription};
-use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource, SERVER_TO_USER};
+use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource, SERVER_TO_USER, is_misleading};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{CHANNELS_INLINE, ConnectionKey, Phase};
 use crate::limits;
@@ -38,6 +38,16 @@ pub(super) struct Waiting {
     pub(super) connection: ConnectionKey,
     /// Ticket of its join on a presence channel.
     pub(super) ticket: u32,
+}
+
+impl Full {
+    /// The sentence for whoever is refused, with the figure and its setting.
+    pub(super) fn reason(self, channel: &str) -> String {
+        match self {
+            Self::Members(most) => format!("Presence channel {channel} has its {most} members (max_presence_members)"),
+            Self::Channels(most) => format!("This app has its {most} occupied channels (channels_max)"),
+        }
+    }
 }
 
 /// A subscribe message, as received.
@@ -65,8 +75,10 @@ impl Shard {
             self.send_error(slot, None, &message);
             return;
         }
-        if self.subscription_count(slot) >= limits::CHANNELS_PER_CONNECTION_MAX {
-            let reason = format!("A connection may subscribe {} channels at most", limits::CHANNELS_PER_CONNECTION_MAX);
+        let channels_max = app.settings.max_channels_per_connection;
+        if self.subscription_count(slot) >= channels_max as usize {
+            let reason =
+                format!("A connection may subscribe {channels_max} channels at most (max_channels_per_connection)");
             self.refuse_subscription(slot, text, None, "LimitReached", &reason, 4100);
             return;
         }
@@ -77,11 +89,27 @@ impl Shard {
             self.join_presence(slot, app, key, message.channel_data);
             return;
         }
+        if is_misleading(text) {
+            self.warn_of_name(&key);
+        }
         let index = self.channel_index(&key, name.kind());
         self.add_subscription(slot, index);
         let connection = self.key(slot);
         self.channels[index as usize].waiting.push_back(Waiting { connection, ticket: 0 });
         self.report_count(index);
+    }
+
+    /// R-CHAN-3: names a public channel that does not look it, unless it did so of late.
+    fn warn_of_name(&mut self, channel: &ChannelKey) {
+        if self.now.monotonic_ms < self.misleading_due_ms || self.misleading_told.contains(&channel.hash) {
+            return;
+        }
+        self.misleading_due_ms = self.now.monotonic_ms + limits::MISLEADING_NAMES_INTERVAL_MS;
+        if self.misleading_told.len() == limits::MISLEADING_NAMES_MAX {
+            self.misleading_told.pop_front();
+        }
+        self.misleading_told.push_back(channel.hash);
+        self.outputs.push_back(Output::MisleadingName { app: channel.app, channel: channel.name.clone() });
     }
 
     /// `pusher:unsubscribe`: no answer, ignored when not subscribed (P-SUB-3).
@@ -149,6 +177,25 @@ impl Shard {
             }
         }
         // A queue at its bound may have ended the last subscription, and the channel with it.
+        if self.find_channel(channel) == Some(index) {
+            self.report_count(index);
+        }
+    }
+
+    /// The owner did not record the count: those who waited for it are refused, and nobody else is here (P-FAIL-4).
+    pub(super) fn handle_unrecorded(&mut self, channel: &ChannelKey, channels_max: u32) {
+        let index = self.find_channel(channel).expect("a channel stays while a count is under way");
+        let entry = &mut self.channels[index as usize];
+        let covered = entry.covered.take().expect("one answer per count");
+        entry.reported = 0;
+        let refused: Vec<Waiting> = entry.waiting.drain(..covered).collect();
+        let reason = Full::Channels(channels_max).reason(&channel.name);
+        for Waiting { connection, .. } in &refused {
+            self.remove_subscription(connection.slot, index);
+        }
+        for Waiting { connection, .. } in refused {
+            self.refuse_subscription(connection.slot, &channel.name, None, "LimitReached", &reason, 4100);
+        }
         if self.find_channel(channel) == Some(index) {
             self.report_count(index);
         }

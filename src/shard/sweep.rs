@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::Shard;
+use crate::app::AppSerial;
 use crate::connection::{ConnectionKey, Flags, Phase};
 use crate::limits;
 use crate::protocol::close::CloseReason;
@@ -170,10 +171,14 @@ impl Shard {
             return;
         }
         let idle_ms = u64::from(self.tenths().wrapping_sub(self.heard[slot as usize])) * 100;
+        // Whoever spoke a moment ago is in time under any setting: no app is looked up for it.
+        let app = AppSerial(self.hot[slot as usize].app);
+        let in_time = idle_ms < limits::PING_AFTER_MS;
+        let timeout_s = if in_time { limits::ACTIVITY_TIMEOUT_SETTING_S_MAX } else { self.activity_timeout_s(app) };
         let line = &mut self.hot[slot as usize];
         match line.phase {
             Phase::Open => {
-                let ping_after_ms = u64::from(self.config.options.activity_timeout_s) * 1_000 + limits::PING_AFTER_MS;
+                let ping_after_ms = u64::from(timeout_s) * 1_000 + limits::PING_AFTER_MS;
                 if idle_ms >= ping_after_ms + limits::PONG_WITHIN_MS && line.flags.contains(Flags::AWAITING_PONG) {
                     self.close_websocket(slot, &CloseReason::PongTimeout);
                 } else if idle_ms >= ping_after_ms && line.flags.raise(Flags::AWAITING_PONG) {
@@ -191,12 +196,19 @@ impl Shard {
         }
     }
 
+    /// `activity_timeout` of an app's clients, in s (P-LIVE-3).
+    pub(super) fn activity_timeout_s(&self, app: AppSerial) -> u32 {
+        let own = self.directory.app(app).map_or(0, |app| app.settings.activity_timeout);
+        if own > 0 { own } else { self.config.options.activity_timeout_s }
+    }
+
     /// P-CLOSE-1: no new WebSockets; the present ones are closed evenly over the grace period, so that clients without
     /// jitter do not all come back at once.
     pub(super) fn start_drain(&mut self) {
         if self.drain.is_none() {
             self.drain = Some(Drain { started_ms: self.now.monotonic_ms, next: 0, done: false });
             self.tell_all_departures();
+            self.return_leases();
             self.handle_timeouts();
         }
     }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::*;
 
+mod allowance;
 mod cache;
 mod count;
+mod opening;
 mod presence;
 mod queries;
 mod users;
@@ -26,6 +28,12 @@ pub(super) struct Process {
     /// Changes of the store that were asked for.
     pub(super) changes: Vec<Change>,
     slots: u32,
+    /// Mails between shards so far.
+    pub(super) mails: usize,
+    /// Misleading names that were told of.
+    pub(super) misleading: Vec<String>,
+    /// What was counted last.
+    pub(super) messages_counted: Option<(AppSerial, u64, u32)>,
 }
 
 pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
@@ -33,16 +41,20 @@ pub(super) fn directory(settings: AppSettings) -> Arc<Directory> {
 }
 
 pub(super) fn directory_with(settings: AppSettings, webhooks: Webhooks) -> Arc<Directory> {
-    let app = App {
+    Arc::new(Directory::new(1, vec![App { webhooks, ..app_with(settings) }], Vec::new()))
+}
+
+/// The one app.
+pub(super) fn app_with(settings: AppSettings) -> App {
+    App {
         serial: AppSerial(1),
         id: "1".into(),
         name: "test".into(),
         enabled: true,
         keys: vec![AppKey::new("app-key", "app-secret")],
         settings,
-        webhooks,
-    };
-    Arc::new(Directory::new(1, vec![app], Vec::new()))
+        webhooks: Webhooks::default(),
+    }
 }
 
 impl Process {
@@ -70,6 +82,9 @@ impl Process {
             told: Vec::new(),
             changes: Vec::new(),
             slots: 0,
+            mails: 0,
+            misleading: Vec::new(),
+            messages_counted: None,
         }
     }
 
@@ -83,6 +98,7 @@ impl Process {
                     quiet = false;
                     match output {
                         Output::Mail { to, mail } => {
+                            self.mails += 1;
                             let input = Input::Mail { from: from as ShardIndex, mail };
                             self.shards[usize::from(to)].handle_input(self.now, input);
                         }
@@ -96,6 +112,10 @@ impl Process {
                         | Output::TokenUsed { .. } => {}
                         Output::Change(change) => self.changes.push(change),
                         Output::Webhook(event) => self.told.push(event),
+                        Output::MisleadingName { channel, .. } => self.misleading.push(channel.to_string()),
+                        Output::MessagesCounted { app, day, messages } => {
+                            self.messages_counted = Some((app, day, messages));
+                        }
                     }
                 }
                 while let Some(flush) = self.shards[from].poll_flush() {
@@ -153,10 +173,7 @@ impl Process {
 
     pub(super) fn open(&mut self, shard: usize) -> ConnectionKey {
         let connection = self.accept(shard);
-        let request =
-            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-        self.receive(shard, connection, request);
+        self.receive(shard, connection, UPGRADE.as_bytes());
         let opened = self.take(shard, connection);
         assert!(opened.starts_with("HTTP/1.1 101") && opened.contains("pusher:connection_established"), "{opened}");
         connection
@@ -213,9 +230,16 @@ impl Process {
             assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
             assert_eq!(shard.changes_under_way, 0);
             assert!(shard.app_connections.is_empty());
+            assert!(shard.open_channels.is_empty() && shard.full_apps.is_empty());
+            assert_eq!(shard.allowances.parked.len(), 0);
         }
     }
 }
+
+/// A handshake of the app's.
+const UPGRADE: &str = "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+                       Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                       Sec-WebSocket-Version: 13\r\n\r\n";
 
 /// A client's text frame, masked with zeros.
 pub(super) fn client_frame(text: &str) -> Vec<u8> {
@@ -280,14 +304,96 @@ fn publishes_reach_all_shards() {
     }
 }
 
-/// P-LIM-9: ten client events at once, then one per tenth of a second.
+/// P-LIM-9: as many client events at once as the app allows per second, then one for each part of a second; none is ever
+/// refused without a limit. Time is moved by hand, over the end of the bucket's clock too.
 #[test]
 fn client_events_are_limited() {
+    for (rate, interval_ms) in [(1, 1_000), (2, 500), (10, 100), (1_000, 1)] {
+        for start_ms in [0, u64::from(u32::MAX) / 100 - 5, u64::from(u32::MAX)] {
+            let settings =
+                AppSettings { client_events: true, max_client_events_per_second: rate, ..Default::default() };
+            let mut process = Process::with_settings(1, settings);
+            process.now.monotonic_ms += start_ms;
+            let connection = open_private(&mut process);
+            let mut refused = || {
+                process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+                process.take(0, connection).contains("4301")
+            };
+            assert_eq!((0..=rate).position(|_| refused()), Some(rate as usize), "{rate} at once");
+            process.now.monotonic_ms += interval_ms - 1;
+            process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+            assert!(process.take(0, connection).contains("4301"), "{rate} per second");
+            process.now.monotonic_ms += 1;
+            process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+            assert_eq!(process.take(0, connection), "", "{rate} per second");
+            process.finish();
+        }
+    }
+    let settings = AppSettings { client_events: true, max_client_events_per_second: 0, ..Default::default() };
+    let mut process = Process::with_settings(1, settings);
+    let connection = open_private(&mut process);
+    for _ in 0..5_000 {
+        process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
+    }
+    assert_eq!(process.take(0, connection), "");
+    process.finish();
+}
+
+/// A WebSocket that is subscribed to `private-a`.
+fn open_private(process: &mut Process) -> ConnectionKey {
+    use ::hmac::{Hmac, KeyInit, Mac};
+    let connection = process.open(0);
+    let socket_id = process.shards[0].socket_id(connection).to_text();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("any length");
+    mac.update(format!("{socket_id}:private-a").as_bytes());
+    let auth = format!("app-key:{}", hex::encode(mac.finalize().into_bytes()));
+    let data = format!(r#"{{"channel":"private-a","auth":"{auth}"}}"#);
+    process.say(0, connection, &format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#));
+    assert!(process.take(0, connection).contains("subscription_succeeded"));
+    connection
+}
+
+/// R-CHAN-3: a public channel with a name that looks protected is told of once, and at most one name a second.
+#[test]
+fn misleading_names_are_told_once() {
     let mut process = Process::new(1);
     let connection = process.open(0);
-    process.say(0, connection, r#"{"event":"client-a","channel":"private-a","data":{}}"#);
-    assert!(process.take(0, connection).contains("need a subscription"));
+    let join = |process: &mut Process, channel: &str| {
+        process.subscribe(0, connection, channel);
+        process.say(0, connection, &format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{channel}"}}}}"#));
+    };
+    for channel in ["no-history-private-a", "no-history-private-a", "no-history-b", "cache-presence-c"] {
+        join(&mut process, channel);
+    }
+    assert_eq!(process.misleading, ["no-history-private-a"]);
+    process.pass_time(1_000);
+    for channel in ["no-history-private-a", "no-history-private-d", "no-history-private-e"] {
+        join(&mut process, channel);
+    }
+    assert_eq!(process.misleading, ["no-history-private-a", "no-history-private-d"]);
     process.finish();
+}
+
+/// P-LIVE-3, P-LIVE-4: an app's own `activity_timeout` is told to its clients, and the server's ping and Close 4201 come
+/// 30 and 60 s behind it; another app has the server's.
+#[test]
+fn apps_have_their_own_activity_timeout() {
+    for (own, timeout_s) in [(0, 120), (10, 10), (300, 300)] {
+        let mut process = Process::with_settings(1, AppSettings { activity_timeout: own, ..AppSettings::default() });
+        let connection = process.accept(0);
+        process.receive(0, connection, UPGRADE.as_bytes());
+        let told = format!(r#"\"activity_timeout\":{timeout_s}}}"#);
+        assert!(process.take(0, connection).contains(&told));
+        process.pass_time((timeout_s + 30) * 1_000 - 200);
+        assert_eq!(process.take(0, connection), "");
+        process.pass_time(5_200);
+        assert_eq!(process.take(0, connection), "\u{fffd}\0", "a ping frame");
+        process.pass_time(19_000);
+        assert_eq!(process.take(0, connection), "");
+        process.pass_time(11_000);
+        assert!(process.take(0, connection).contains("4201"));
+        process.finish();
+    }
 }
 
 /// P-CLOSE-5: a reader that takes nothing is closed after ten seconds and not before, also when it is the only one.

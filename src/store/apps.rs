@@ -185,6 +185,7 @@ impl Store {
             }
             tables.app_ids.delete(transaction, app.id.as_bytes())?;
             tables.apps.delete(transaction, &app.serial.to_be_bytes())?;
+            super::messages::remove(transaction, tables, app.serial)?;
             raise_version(transaction, tables)?;
             Ok(app)
         })

@@ -1,10 +1,11 @@
-//! The thread between the running shards and the store: it writes `last_used_at` and notices changes.
+//! The thread between the running shards and the store: it writes `last_used_at` and the messages of the day, and
+//! notices changes.
 //!
 //! Shards never touch the store. They push token uses into a bounded queue, which the keeper drains and merges; it
 //! polls the store's version and hands out a new [`Directory`] when another process, or this one, changed something.
 //! A store that fails while the server runs is told and tried again: delivery goes on with the last snapshot.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use ipnet::IpNet;
 
 use super::{Store, StoreError};
 use crate::api::refusal::Refusal;
-use crate::app::{Directory, TokenId};
+use crate::app::{AppSerial, Directory, MessagesUsed, TokenId};
 use crate::limits;
 use crate::shard::{Change, ChangeId, ChangeKind, Changed};
 
@@ -31,6 +32,7 @@ pub struct Keeper {
 
 struct Shared {
     uses: ArrayQueue<(TokenId, u64)>,
+    messages: ArrayQueue<(AppSerial, MessagesUsed)>,
     dropped: AtomicU64,
     stopping: AtomicBool,
 }
@@ -53,6 +55,7 @@ impl Keeper {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             uses: ArrayQueue::new(limits::TOKEN_USES_WAITING_MAX),
+            messages: ArrayQueue::new(limits::MESSAGES_WAITING_MAX),
             dropped: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         });
@@ -66,6 +69,7 @@ impl Keeper {
             allowed,
             version: None,
             uses: Uses::default(),
+            messages: Messages::default(),
         };
         let thread = thread::Builder::new().name("relay-keeper".into()).spawn(move || run.run())?;
         Ok(Self { shared, changes, thread: Some(thread) })
@@ -88,6 +92,12 @@ impl Keeper {
         // A thread that has ended answers nothing; the process is about to end, too.
         let _ = self.changes.send(change);
         self.wake();
+    }
+
+    /// Notes how many messages an app has published on a day (R-LIM-3). Never blocks and takes no lock; what finds no
+    /// room is left out, since the app's next figure holds it.
+    pub fn messages_counted(&self, app: AppSerial, used: MessagesUsed) {
+        let _ = self.shared.messages.push((app, used));
     }
 
     fn wake(&self) {
@@ -119,6 +129,7 @@ struct Run {
     allowed: Vec<IpNet>,
     version: Option<u64>,
     uses: Uses,
+    messages: Messages,
 }
 
 impl Run {
@@ -142,6 +153,14 @@ impl Run {
                     self.uses.put_back(due);
                 }
                 failing.tell("writing last_used_at", written);
+            }
+            while let Some((app, used)) = self.shared.messages.pop() {
+                self.messages.waiting.insert(app, used);
+            }
+            if self.messages.is_due(now_ms, stopping) {
+                let written = self.store.record_messages_used(&self.messages.waiting);
+                self.messages.note_commit(now_ms, &written);
+                failing.tell("writing the messages of the day", written);
             }
             let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
@@ -198,6 +217,29 @@ fn refused(error: &StoreError) -> Changed {
         }
     };
     Changed::Refused(refusal)
+}
+
+/// Messages of the day that are not written yet: the newest figure of each app. Pure: time is an argument.
+#[derive(Default)]
+struct Messages {
+    waiting: BTreeMap<AppSerial, MessagesUsed>,
+    tried_ms: Option<u64>,
+}
+
+impl Messages {
+    /// True when there is something to write, at most once in [`limits::MESSAGES_COMMIT_MS`] unless `last`.
+    fn is_due(&self, now_ms: u64, last: bool) -> bool {
+        let early = self.tried_ms.is_some_and(|at| now_ms - at < limits::MESSAGES_COMMIT_MS);
+        !self.waiting.is_empty() && (last || !early)
+    }
+
+    /// What could not be written waits for the next time.
+    fn note_commit(&mut self, now_ms: u64, written: &Result<(), StoreError>) {
+        self.tried_ms = Some(now_ms);
+        if written.is_ok() {
+            self.waiting.clear();
+        }
+    }
 }
 
 /// Tells a failure when it begins and when it is over, not at every try.
@@ -297,6 +339,23 @@ mod tests {
         uses.note("c".into(), 3_000);
         assert_eq!(due(&mut uses, 60_011, true), [("c".into(), 3_000)]);
         assert!(uses.waiting.is_empty());
+    }
+
+    /// R-LIM-3: the messages of apps are written at once first, then at most every 30 s with the newest figure, and at
+    /// the end; a failed commit loses nothing.
+    #[test]
+    fn messages_are_merged_and_spaced() {
+        let (mut messages, app) = (Messages::default(), AppSerial(1));
+        assert!(!messages.is_due(0, true));
+        messages.waiting.insert(app, MessagesUsed { day: 3, messages: 1 });
+        assert!(messages.is_due(5, false));
+        messages.note_commit(5, &Ok(()));
+        messages.waiting.insert(app, MessagesUsed { day: 3, messages: 2 });
+        messages.waiting.insert(app, MessagesUsed { day: 3, messages: 9 });
+        assert!(!messages.is_due(30_004, false) && messages.is_due(30_004, true) && messages.is_due(30_005, false));
+        messages.note_commit(30_005, &Err(StoreError::Invalid("no room".into())));
+        assert!(!messages.is_due(60_004, false) && messages.is_due(60_005, false));
+        assert_eq!(messages.waiting.get(&app).map(|used| used.messages), Some(9));
     }
 
     /// A failed commit loses nothing and is tried again with the next one, not at once.

@@ -21,6 +21,7 @@ mod environment;
 mod error;
 mod files;
 pub mod keeper;
+mod messages;
 pub mod queue;
 mod random;
 pub mod record;
@@ -112,7 +113,8 @@ impl Store {
             let apps = apps.iter().map(AppRecord::to_app).collect::<Result<_, _>>()?;
             let tokens = all_tokens(transaction, tables)?;
             let tokens = tokens.iter().map(TokenRecord::to_token).collect::<Result<_, _>>()?;
-            Ok(Directory::new(version, apps, tokens))
+            let used = messages::all(transaction, tables)?;
+            Ok(Directory::new(version, apps, tokens).with_messages_used(used))
         })
     }
 

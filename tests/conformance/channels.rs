@@ -121,7 +121,7 @@ fn server_to_user_channels_are_refused_to_others() {
     });
 }
 
-/// P-CHAN-2: `strict` refuses `:` and `#` and 165 bytes on a socket; `permissive` takes all but whitespace and control.
+/// R-CHAN-5, P-CHAN-2: `strict` refuses `:` and `#` and 165 bytes on a socket; `permissive` takes all but whitespace and control.
 #[test]
 fn configured_name_rules() {
     let options = |rules: &'static str| move |driver| ServerOptions::new(driver).with(&["--channel-names", rules]);

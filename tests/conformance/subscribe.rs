@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::common::http::HttpConnection;
 use crate::common::server::TestServer;
 use crate::common::sign::{App, hmac_hex};
 use crate::common::socket::Socket;
 use crate::common::unique;
 use crate::stage::on_each_driver;
 
-/// P-SUB-1, P-OUT-1, P-SDK-6: success reads byte for byte as documented, on a public and on a private channel.
+/// P-SUB-1, P-OUT-1, P-SDK-6, R-CHAN-1: success reads byte for byte as documented, on a public and on a private channel.
 #[test]
 fn success_is_byte_exact() {
     on_each_driver(|server| {
@@ -321,7 +322,8 @@ fn refused(socket: &mut Socket, message: &Value) {
     assert_eq!((&frame["data"]["type"], &frame["data"]["status"]), (&json!("AuthError"), &json!(401)), "to {message}");
 }
 
-/// Threat T3: two apps with the same channel names: each subscriber gets the events of its own app alone.
+/// Threat T3: two apps with the same channel names and 10,000 events each: every subscriber gets all events of its own app, and none
+/// of the other's.
 #[test]
 fn apps_do_not_hear_each_other() {
     on_each_driver(|server: &TestServer| {
@@ -330,13 +332,16 @@ fn apps_do_not_hear_each_other() {
         for channel in ["shared", "private-shared"] {
             ours.subscribe(channel);
             theirs.subscribe(channel);
-            for index in 0..20 {
-                server.publish(app, channel, "e", &format!("ours {index}"));
-                server.publish(other, channel, "e", &format!("theirs {index}"));
-            }
-            for index in 0..20 {
-                ours.expect_data("e", channel, &format!("ours {index}"));
-                theirs.expect_data("e", channel, &format!("theirs {index}"));
+            let mut publisher = HttpConnection::open(server.address);
+            for first in (0..5_000).step_by(10) {
+                for (app, socket, whose) in [(app, &mut ours, "ours"), (other, &mut theirs, "theirs")] {
+                    let data = |index: usize| format!("{whose} {index}");
+                    let event = |index| json!({"name": "e", "channel": channel, "data": data(index)});
+                    let batch: Vec<Value> = (first..first + 10).map(event).collect();
+                    let (path, body) = (app.path("/batch_events"), json!({"batch": batch}).to_string());
+                    publisher.ask("POST", &app.sign("POST", &path, body.as_bytes()), &[], body.as_bytes()).expect(200);
+                    (first..first + 10).for_each(|index| socket.expect_data("e", channel, &data(index)));
+                }
             }
         }
         ours.expect_quiet();

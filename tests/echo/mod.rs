@@ -107,6 +107,7 @@ impl Server {
                 token_used: Box::new(|_, _| {}),
                 webhook: Box::new(|_| {}),
                 change: Box::new(|_| {}),
+                messages_counted: Box::new(|_, _| {}),
             };
             let make = make.clone();
             std::thread::spawn(move || {

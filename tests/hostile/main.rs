@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod floods;
 mod frames;
 mod json;
 mod requests;

@@ -23,6 +23,8 @@ pub(crate) struct AppFacts {
     pub(crate) data_bytes_max: u32,
     /// WebSockets at once; 0 is no quota.
     pub(crate) connections_max: u32,
+    /// Requests, messages and channels are limited, far above what a run reaches: they are counted over all shards.
+    pub(crate) counted: bool,
     /// Over quota is 4100 instead of 4004.
     pub(crate) soft_quota: bool,
     /// Watchlists are on.
@@ -72,6 +74,7 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                 members_max: if number == 0 { 100 } else { random.between(1, 2) as u32 },
                 data_bytes_max,
                 connections_max: 0,
+                counted: number == 1,
                 soft_quota: false,
                 watchlist: number == 0,
                 enabled: true,
@@ -104,22 +107,29 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
         .iter()
         .enumerate()
         .filter(|(_, app)| !app.deleted)
-        .map(|(number, app)| App {
-            serial: AppSerial(number as u32 + 1),
-            id: app.id.as_str().into(),
-            name: "simulated".into(),
-            enabled: app.enabled,
-            keys: app.keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
-            settings: AppSettings {
-                client_events: app.client_events,
-                max_connections: app.connections_max,
-                connection_limit_soft: app.soft_quota,
-                max_event_data_bytes: app.data_bytes_max,
-                max_presence_members: app.members_max,
-                watchlist: app.watchlist,
-                ..AppSettings::default()
-            },
-            webhooks: webhooks(),
+        .map(|(number, app)| {
+            let limit = |limit: u32| if app.counted { limit } else { 0 };
+            App {
+                serial: AppSerial(number as u32 + 1),
+                id: app.id.as_str().into(),
+                name: "simulated".into(),
+                enabled: app.enabled,
+                keys: app.keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+                settings: AppSettings {
+                    client_events: app.client_events,
+                    max_connections: app.connections_max,
+                    connection_limit_soft: app.soft_quota,
+                    max_event_data_bytes: app.data_bytes_max,
+                    max_presence_members: app.members_max,
+                    channels_max: limit(1_000_000),
+                    messages_per_day: limit(u32::MAX),
+                    requests_per_minute: limit(20_000),
+                    signed_requests_per_minute: limit(100_000),
+                    watchlist: app.watchlist,
+                    ..AppSettings::default()
+                },
+                webhooks: webhooks(),
+            }
         })
         .collect();
     let tokens = tokens

@@ -72,7 +72,9 @@ impl Bench {
                     | Output::ShutdownWrite { .. }
                     | Output::TokenUsed { .. }
                     | Output::Change(_)
-                    | Output::Webhook(_) => {}
+                    | Output::Webhook(_)
+                    | Output::MessagesCounted { .. }
+                    | Output::MisleadingName { .. } => {}
                 }
             }
             while let Some(flush) = self.shards[shard].poll_flush() {

@@ -120,7 +120,7 @@ impl Host {
             limits: parse_limits(&of_process("limits")?),
             capabilities: parse_capabilities(&of_process("status")?),
             memory_total_bytes: capacity::memory_bytes(),
-            memory_limit_bytes: memory_limit(&of_process("cgroup")?),
+            memory_limit_bytes: capacity::memory_limit(&of_process("cgroup")?),
             huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|text| parse_choice(&text)),
             governors: governors(),
             clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
@@ -190,36 +190,6 @@ fn parse_choice(text: &str) -> Option<String> {
 fn parse_kernel(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-/// `/proc/PID/cgroup`: where the files with the memory limits of this process may be, the innermost first. Inside a
-/// container the path is that of the host while the mount shows the container's own group, so the roots are there too.
-fn limit_files(text: &str) -> Vec<String> {
-    let mut files = Vec::new();
-    for line in text.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(mut path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let (mount, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        while let Some((parent, _)) = path.rsplit_once('/').filter(|_| path != "/") {
-            files.push(format!("{mount}{path}/{file}"));
-            path = parent;
-        }
-        files.push(format!("{mount}/{file}"));
-    }
-    files
-}
-
-fn memory_limit(cgroup: &str) -> Option<u64> {
-    let read = |file: String| fs::read_to_string(file).ok()?.trim().parse().ok();
-    limit_files(cgroup).into_iter().filter_map(read).min()
 }
 
 fn governors() -> Vec<String> {
@@ -340,30 +310,6 @@ mod tests {
         assert_eq!(parse_kernel("unknown"), None);
         assert_eq!(network_file_system(0x6969), Some("NFS"));
         assert_eq!(network_file_system(0xef53), None);
-    }
-
-    /// Both versions of control groups: every group on the way up may limit, others than memory are not looked at.
-    #[test]
-    fn limits_of_groups_are_found() {
-        let second = limit_files("0::/system.slice/relay.service\n");
-        assert_eq!(
-            second,
-            [
-                "/sys/fs/cgroup/system.slice/relay.service/memory.max",
-                "/sys/fs/cgroup/system.slice/memory.max",
-                "/sys/fs/cgroup/memory.max"
-            ]
-        );
-        let first = limit_files("5:devices:/\n4:memory:/a/b\n3:cpu,cpuacct:/c\n");
-        assert_eq!(
-            first,
-            [
-                "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
-            ]
-        );
-        assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
     }
 
     /// Only listening sockets of the very port count, in both tables.

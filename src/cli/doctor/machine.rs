@@ -1,7 +1,7 @@
 //! Memory, the data directory, and what makes time.
 
 use super::host::{DataState, Host};
-use super::{Expected, Finding, Plan, State};
+use super::{Finding, Plan, State};
 use crate::driver::capacity::Capacity;
 
 pub(super) fn memory(host: &Host, plan: &Plan) -> Finding {
@@ -26,11 +26,6 @@ pub(super) fn memory(host: &Host, plan: &Plan) -> Finding {
         );
         let fix = format!("max_connections = {room} in relay.toml, or more memory");
         return Finding::of(plan.expected.shortfall(), CHECK, found, cost, fix);
-    }
-    if usable < total && matches!(plan.expected, Expected::Assumed(_)) {
-        let cost =
-            "the server reckons with the memory of the machine: it accepts more than its group carries, and is killed";
-        return Finding::of(State::Advice, CHECK, found, cost, format!("max_connections = {room} in relay.toml"));
     }
     Finding::ok(CHECK, format!("{found}, room for {room} connections"))
 }

@@ -171,14 +171,15 @@ fn further_rings_exceed_descriptors() {
     assert!(finding(&host, &plan, "descriptors").cost.contains("524288 connections"));
 }
 
-/// The server reckons with the whole machine, so a group with less memory needs `max_connections`.
+/// The limit of a control group counts as the machine's memory does, for the server and so for the doctor.
 #[test]
 fn a_control_group_is_seen() {
     let mut host = tuned();
     host.memory_limit_bytes = Some(1 << 30);
-    let found = finding(&host, &plan(Expected::Assumed(50_000)), "memory");
-    assert!(found.state == State::Advice && found.fix.starts_with("max_connections = "), "{found:?}");
-    assert_eq!(finding(&host, &plan(Expected::Stated(50_000)), "memory").state, State::Ok);
+    let found = finding(&host, &plan(Expected::Stated(50_000)), "memory");
+    assert!(found.state == State::Ok && found.found.contains("1024 MiB by the control group"), "{found:?}");
+    let found = finding(&host, &plan(Expected::Stated(500_000)), "memory");
+    assert!(found.state == State::Problem && found.fix.starts_with("max_connections = "), "{found:?}");
 }
 
 /// `io` decides what a missing io_uring means; the line fits the reason.

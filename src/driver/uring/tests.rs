@@ -272,6 +272,7 @@ fn setup(shape: &Shape) -> (ShardSetup, SocketAddr, Arc<Control>) {
         token_used: Box::new(|_, _| {}),
         webhook: Box::new(|_| {}),
         change: Box::new(|_| {}),
+        messages_counted: Box::new(|_, _| {}),
     };
     (setup, bound.address, control)
 }

@@ -449,6 +449,8 @@ impl System {
                 self.coverage.note(Happening::WebhookTold);
                 self.told.note(&event);
             }
+            // For the store and the log, which the simulation does without.
+            Output::MessagesCounted { .. } | Output::MisleadingName { .. } => {}
         }
     }
 

@@ -1,0 +1,93 @@
+//! What an authenticated request asks of the shard, in full and owned, so that it can wait for its app's allowance.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::gather::Question;
+use super::mail::PublishItem;
+use super::request::{JSON, Response};
+use super::{ChangeKind, Shard, ShardIndex};
+use crate::api::answer::AnswerShape;
+use crate::api::info::Info;
+use crate::api::refusal::Refusal;
+use crate::app::AppSerial;
+use crate::connection::ConnectionKey;
+use crate::protocol::dialect::Dialect;
+
+/// A request that is understood and valid.
+pub(super) enum Command {
+    /// Publish all of it or nothing.
+    Publish(OwnerItems, AnswerShape),
+    /// Ask the one shard that knows.
+    Ask(Question),
+    /// List the channels of the app whose names begin so.
+    List(AppSerial, Arc<str>, Info),
+    /// Change what the store has of the app with this id.
+    Change(Box<str>, ChangeKind),
+    /// Tell what is known already: the body of the answer.
+    Tell(Vec<u8>),
+}
+
+/// Events by the shard that owns their channels.
+pub(super) type OwnerItems = SmallVec<[(ShardIndex, Vec<PublishItem>); 4]>;
+
+/// Where the answer to a request goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) connection: ConnectionKey,
+    /// Its place in the order of the connection's answers.
+    pub(super) ticket: u32,
+    pub(super) dialect: Dialect,
+}
+
+impl Command {
+    /// Messages that it publishes: one per event and channel (R-LIM-3).
+    pub(super) fn messages(&self) -> u32 {
+        match self {
+            Self::Publish(items, _) => items.iter().map(|(_, items)| items.len() as u32).sum(),
+            Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Tell(_) => 0,
+        }
+    }
+
+    /// Hashes of the channels that it publishes to.
+    pub(super) fn channel_hashes(&self) -> Vec<u64> {
+        match self {
+            Self::Publish(items, _) => {
+                items.iter().flat_map(|(_, items)| items.iter().map(|item| item.channel.hash)).collect()
+            }
+            Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Tell(_) => Vec::new(),
+        }
+    }
+}
+
+impl Shard {
+    /// Does what a request asks.
+    ///
+    /// # Errors
+    /// 503 when the server is overloaded; nothing was done then.
+    pub(super) fn carry_out(&mut self, place: Place, command: Command) -> Result<(), Refusal> {
+        match command {
+            Command::Publish(items, shape) => self.publish(place, items, shape),
+            Command::Ask(question) => {
+                self.ask(place, question);
+                Ok(())
+            }
+            Command::List(app, prefix, info) => self.ask_channels(place, app, prefix, info),
+            Command::Change(app, what) => self.ask_change(place, app, what),
+            Command::Tell(body) => {
+                let response = Response { status: 200, content_type: JSON, extra: "", body: &body };
+                self.finish_request(place.connection, place.ticket, &response);
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers a request that was refused after it had its place.
+    pub(super) fn answer_place(&mut self, place: Place, refusal: &Refusal) {
+        let (content_type, body) = place.dialect.error_body(refusal.status, &refusal.message);
+        let extra = refusal.header_lines();
+        let response = Response { status: refusal.status, content_type, extra: &extra, body: &body };
+        self.finish_request(place.connection, place.ticket, &response);
+    }
+}

@@ -1,0 +1,362 @@
+//! What an app may still do in the present minute and day (R-LIM-3, R-LIM-4): permits, leases of them, and the tally of
+//! the app's counter. Time is an argument.
+//!
+//! What must hold: permits that the tally granted in one window, spent or leased, are never more than the limit.
+
+use std::collections::VecDeque;
+
+use super::ShardIndex;
+use super::mail::PendingId;
+use crate::app::AppSettings;
+use crate::auth::request::Credential;
+use crate::limits;
+use crate::moment::Moment;
+
+/// One thing that is limited per minute or day.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Meter {
+    /// Requests, however they authenticate.
+    Requests,
+    /// Requests with a signature.
+    Signed,
+    /// Requests with key and secret in headers.
+    Keyed,
+    /// Requests with a token.
+    Tokens,
+    /// Messages: one per event and channel.
+    Messages,
+}
+
+const METERS: usize = 5;
+
+/// One number per [`Meter`].
+pub(super) type Permits = [u32; METERS];
+
+/// No permit.
+pub(super) const NONE: Permits = [0; METERS];
+
+impl Meter {
+    const ALL: [Self; METERS] = [Self::Requests, Self::Signed, Self::Keyed, Self::Tokens, Self::Messages];
+
+    /// The meter of the way in which a request authenticates.
+    fn of(credential: &Credential) -> Self {
+        match credential {
+            Credential::Signature(_) => Self::Signed,
+            Credential::KeyAndSecret(_) => Self::Keyed,
+            Credential::Token(..) => Self::Tokens,
+        }
+    }
+
+    /// The app's limit; 0 is none.
+    pub(super) fn limit(self, settings: &AppSettings) -> u32 {
+        match self {
+            Self::Requests => settings.requests_per_minute,
+            Self::Signed => settings.signed_requests_per_minute,
+            Self::Keyed => settings.key_requests_per_minute,
+            Self::Tokens => settings.token_requests_per_minute,
+            Self::Messages => settings.messages_per_day,
+        }
+    }
+
+    /// The name of that setting.
+    pub(super) fn setting(self) -> &'static str {
+        match self {
+            Self::Requests => "requests_per_minute",
+            Self::Signed => "signed_requests_per_minute",
+            Self::Keyed => "key_requests_per_minute",
+            Self::Tokens => "token_requests_per_minute",
+            Self::Messages => "messages_per_day",
+        }
+    }
+}
+
+/// The limits of an app.
+pub(super) fn limits_of(settings: &AppSettings) -> Permits {
+    Meter::ALL.map(|meter| meter.limit(settings))
+}
+
+/// What a request takes, of what is limited.
+pub(super) fn costs(settings: &AppSettings, credential: &Credential, messages: u32) -> Permits {
+    Meter::ALL.map(|meter| {
+        let cost = match meter {
+            Meter::Requests => 1,
+            Meter::Messages => messages,
+            Meter::Signed | Meter::Keyed | Meter::Tokens => u32::from(meter == Meter::of(credential)),
+        };
+        if meter.limit(settings) > 0 { cost } else { 0 }
+    })
+}
+
+/// A minute, which begins with a request, and a day of UTC.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Window {
+    /// When the minute ends, on the monotonic clock.
+    minute_ends_ms: u64,
+    /// Number of the day since 1970.
+    day: u64,
+}
+
+impl Window {
+    /// True when what is counted by this meter starts anew. A day that comes again, by a step of the clock, does not.
+    fn is_over(self, meter: Meter, now: Moment) -> bool {
+        match meter {
+            Meter::Messages => day_of(now) > self.day,
+            Meter::Requests | Meter::Signed | Meter::Keyed | Meter::Tokens => now.monotonic_ms >= self.minute_ends_ms,
+        }
+    }
+
+    /// True when both are the same in what this meter looks at.
+    fn agrees(self, other: Self, meter: Meter) -> bool {
+        match meter {
+            Meter::Messages => self.day == other.day,
+            Meter::Requests | Meter::Signed | Meter::Keyed | Meter::Tokens => {
+                self.minute_ends_ms == other.minute_ends_ms
+            }
+        }
+    }
+
+    /// Seconds until what is counted by this meter starts anew, at least 1.
+    pub(super) fn seconds_left(self, meter: Meter, now: Moment) -> u32 {
+        let left_ms = match meter {
+            Meter::Messages => ((self.day + 1) * DAY_MS).saturating_sub(now.unix_ms),
+            Meter::Requests | Meter::Signed | Meter::Keyed | Meter::Tokens => {
+                self.minute_ends_ms.saturating_sub(now.monotonic_ms)
+            }
+        };
+        u32::try_from(left_ms.div_ceil(1_000).max(1)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Number of the day since 1970, in UTC.
+pub(super) fn day_of(now: Moment) -> u64 {
+    now.unix_ms / DAY_MS
+}
+
+/// Permits that a shard may spend without asking.
+#[derive(Debug, Default)]
+pub(super) struct Lease {
+    pub(super) window: Window,
+    pub(super) permits: Permits,
+}
+
+impl Lease {
+    /// Spends what is at hand; gives what is missing, each meter whole or not at all.
+    pub(super) fn spend(&mut self, now: Moment, costs: Permits) -> Permits {
+        let mut missing = costs;
+        for meter in Meter::ALL {
+            let at = meter as usize;
+            if costs[at] > 0 && self.permits[at] >= costs[at] && !self.window.is_over(meter, now) {
+                self.permits[at] -= costs[at];
+                missing[at] = 0;
+            }
+        }
+        missing
+    }
+
+    /// Adds permits of a window; what is left of an older one is void.
+    pub(super) fn add(&mut self, window: Window, permits: Permits) {
+        for meter in Meter::ALL {
+            let at = meter as usize;
+            if self.window.agrees(window, meter) {
+                self.permits[at] = self.permits[at].saturating_add(permits[at]);
+            } else {
+                self.permits[at] = permits[at];
+            }
+        }
+        self.window = window;
+    }
+
+    /// Takes permits back that were not used after all, if their window is still the lease's.
+    pub(super) fn put_back(&mut self, window: Window, permits: Permits) {
+        for meter in Meter::ALL {
+            if self.window.agrees(window, meter) {
+                self.permits[meter as usize] += permits[meter as usize];
+            }
+        }
+    }
+}
+
+/// A request that waits for its permits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) from: ShardIndex,
+    pub(super) request: PendingId,
+    pub(super) costs: Permits,
+}
+
+/// What was granted of an app's limits, at the app's counter.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) window: Window,
+    granted: Permits,
+    /// Shards that may hold unspent permits.
+    pub(super) leased_to: Vec<ShardIndex>,
+    /// Shards that were asked for their unspent permits and have not answered.
+    pub(super) recalls: usize,
+    /// Requests that wait for these answers; at most one per connection.
+    pub(super) waiting: VecDeque<Asked>,
+}
+
+impl Tally {
+    /// With the messages of a day that were counted before the process began.
+    pub(super) fn resumed(day: u64, messages: u32) -> Self {
+        let mut tally = Self { window: Window { minute_ends_ms: 0, day }, ..Self::default() };
+        tally.granted[Meter::Messages as usize] = messages;
+        tally
+    }
+
+    /// Takes a request's permits, and a lease of some more for the shard that asked: the smaller, the less is left, so
+    /// that it ends in exact figures.
+    ///
+    /// # Errors
+    /// The meter that has too few; nothing is taken then.
+    pub(super) fn take(
+        &mut self,
+        now: Moment,
+        costs: Permits,
+        limits: Permits,
+        shards: ShardIndex,
+    ) -> Result<Permits, Meter> {
+        self.roll(now);
+        let rest = |granted: u32, at: usize| limits[at].saturating_sub(granted);
+        for meter in Meter::ALL {
+            let at = meter as usize;
+            if limits[at] > 0 && costs[at] > rest(self.granted[at], at) {
+                return Err(meter);
+            }
+        }
+        let mut lease = NONE;
+        for at in 0..METERS {
+            self.granted[at] = self.granted[at].saturating_add(costs[at]);
+            if limits[at] > 0 && costs[at] > 0 {
+                let part = rest(self.granted[at], at) / (4 * u32::from(shards));
+                lease[at] = part.min(limits::LEASED_PERMITS_MAX);
+                self.granted[at] += lease[at];
+            }
+        }
+        Ok(lease)
+    }
+
+    /// Takes unspent permits back.
+    pub(super) fn give_back(&mut self, now: Moment, window: Window, permits: Permits) {
+        self.roll(now);
+        for meter in Meter::ALL {
+            let at = meter as usize;
+            if self.window.agrees(window, meter) {
+                self.granted[at] = self.granted[at].saturating_sub(permits[at]);
+            }
+        }
+    }
+
+    /// Messages of the day so far, those leased included.
+    pub(super) fn messages(&self) -> (u64, u32) {
+        (self.window.day, self.granted[Meter::Messages as usize])
+    }
+
+    fn roll(&mut self, now: Moment) {
+        for meter in Meter::ALL {
+            if self.window.is_over(meter, now) {
+                self.granted[meter as usize] = 0;
+            }
+        }
+        if self.window.is_over(Meter::Requests, now) {
+            self.window.minute_ends_ms = now.monotonic_ms + MINUTE_MS;
+        }
+        self.window.day = self.window.day.max(day_of(now));
+    }
+}
+
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUESTS: Permits = [1, 0, 0, 0, 0];
+    const MESSAGES: Permits = [0, 0, 0, 0, 1];
+
+    fn at(monotonic_ms: u64, unix_ms: u64) -> Moment {
+        Moment { monotonic_ms, unix_ms }
+    }
+
+    /// R-LIM-4: a minute begins with a request; at the limit nothing more is granted until it ends.
+    #[test]
+    fn a_minute_begins_with_a_request() {
+        let mut tally = Tally::default();
+        let limits = [3, 0, 0, 0, 0];
+        for _ in 0..3 {
+            assert_eq!(tally.take(at(5_000, 0), REQUESTS, limits, 1), Ok(NONE));
+        }
+        assert_eq!(tally.take(at(64_999, 0), REQUESTS, limits, 1), Err(Meter::Requests));
+        assert_eq!(tally.window.seconds_left(Meter::Requests, at(63_500, 0)), 2);
+        assert_eq!(tally.take(at(65_000, 0), REQUESTS, limits, 1), Ok(NONE));
+    }
+
+    /// R-LIM-3: a day ends at midnight of UTC, and a clock that steps back begins none anew.
+    #[test]
+    fn a_day_ends_at_midnight() {
+        let limits = [0, 0, 0, 0, 2];
+        let mut tally = Tally::resumed(10, 1);
+        let (late, next) = (at(0, 11 * DAY_MS - 1), at(0, 11 * DAY_MS));
+        assert_eq!(tally.take(late, MESSAGES, limits, 1), Ok(NONE));
+        assert_eq!(tally.take(late, MESSAGES, limits, 1), Err(Meter::Messages));
+        assert_eq!(tally.window.seconds_left(Meter::Messages, late), 1);
+        assert_eq!(tally.take(next, [0, 0, 0, 0, 3], limits, 1), Err(Meter::Messages), "more than the limit at once");
+        assert_eq!(tally.take(next, [0, 0, 0, 0, 2], limits, 1), Ok(NONE));
+        assert_eq!(tally.take(late, MESSAGES, limits, 1), Err(Meter::Messages));
+        assert_eq!(tally.messages(), (11, 2));
+    }
+
+    /// R-LIM-3, R-LIM-4: with leases, and permits that come back, exactly the limit is spent, for every limit and
+    /// number of shards. Random shards spend until none gets any.
+    #[test]
+    fn leases_spend_exactly_the_limit() {
+        for shards in [1, 2, 5] {
+            for limit in [1, 2, 7, 100, 5_000] {
+                let (now, limits) = (at(1, 1), [limit, 0, 0, 0, limit]);
+                let mut tally = Tally::default();
+                let mut leases: Vec<Lease> = (0..shards).map(|_| Lease::default()).collect();
+                let costs = [1, 0, 0, 0, 1];
+                let (mut spent, mut seed) = (0, 17_u32);
+                loop {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let lease = &mut leases[(seed >> 16) as usize % shards as usize];
+                    let missing = lease.spend(now, costs);
+                    if missing == NONE {
+                        spent += 1;
+                        continue;
+                    }
+                    lease.put_back(lease.window, std::array::from_fn(|at| costs[at] - missing[at]));
+                    match tally.take(now, costs, limits, shards) {
+                        Ok(more) => {
+                            lease.add(tally.window, more);
+                            spent += 1;
+                        }
+                        Err(_) if leases.iter().all(|lease| lease.permits == NONE) => break,
+                        Err(_) => leases.iter_mut().for_each(|lease| {
+                            tally.give_back(now, lease.window, std::mem::take(&mut lease.permits));
+                        }),
+                    }
+                }
+                assert_eq!(spent, limit, "{shards} shards");
+            }
+        }
+    }
+
+    /// R-LIM-4: a lease ends with its minute, and what comes back late from an older one frees nothing.
+    #[test]
+    fn leases_end_with_their_window() {
+        let limits = [1_000, 0, 0, 0, 0];
+        let (mut tally, mut lease) = (Tally::default(), Lease::default());
+        let more = tally.take(at(0, 0), REQUESTS, limits, 1).expect("room");
+        assert_eq!(more[0], 999 / 4);
+        lease.add(tally.window, more);
+        assert_eq!(lease.spend(at(59_999, 0), REQUESTS), NONE);
+        assert_eq!(lease.spend(at(60_000, 0), REQUESTS), REQUESTS);
+        let old = lease.window;
+        assert!(tally.take(at(60_000, 0), [1_000, 0, 0, 0, 0], limits, 1).is_ok());
+        tally.give_back(at(60_001, 0), old, lease.permits);
+        assert_eq!(tally.take(at(60_001, 0), REQUESTS, limits, 1), Err(Meter::Requests));
+    }
+}
