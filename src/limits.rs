@@ -158,6 +158,9 @@ pub const TOKEN_USE_WRITE_MS: u64 = 60_000;
 /// Token uses that may wait for the keeper; further ones are dropped, a later use of the token makes up for it.
 pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
 
+/// Longest configuration of another server that `relay migrate` reads, in bytes.
+pub const MIGRATION_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// A drain that takes this much longer than it may is cut off, in ms.
 pub const DRAIN_OVERTIME_MS: u64 = 5_000;
 

@@ -17,6 +17,7 @@ mod bench;
 mod dev;
 mod doctor;
 mod logging;
+mod migrate;
 mod serve;
 mod time;
 mod token;
@@ -46,6 +47,8 @@ enum Command {
     /// Make, list and revoke tokens, also while the server runs.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Take the apps of another server's configuration over: soketi, Sockudo, Reverb, laravel-websockets.
+    Migrate(migrate::MigrateArguments),
     /// Put load on a server and measure it: runs relay-loadgen.
     Bench(bench::BenchArguments),
     /// Print the version.
@@ -133,6 +136,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::App(command) => app::run(command),
         Command::Token(command) => token::run(command),
+        Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Version => print(concat!("relay ", env!("CARGO_PKG_VERSION"), "\n")),
     };
