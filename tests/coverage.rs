@@ -42,6 +42,7 @@ const BUILT: &[(&str, &[u32])] = &[
     ("R-CHAN", &[2]),
     ("R-READ", &[1]),
     ("R-AUTHREQ", &[1, 2, 3]),
+    ("R-RECIPE", &[2, 4, 5]),
 ];
 
 /// Rules of built families that need no test now, each with its reason.

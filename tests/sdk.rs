@@ -72,7 +72,7 @@ fn javascript_clients_reconnect() {
     });
 }
 
-/// P-SUB-1, P-SUB-4, P-CEV-2, P-PRES-2, P-CACHE-2: pysher, through a restart of the server.
+/// P-SUB-1, P-SUB-4, P-CEV-2, P-PRES-2: pysher, through a restart of the server.
 #[test]
 fn pysher_client() {
     restarted_once("pysher_client", || Script::python(&python(), "pysher_client.py"));

@@ -237,3 +237,42 @@ fn old_credentials_work() {
         socket.expect_data("e", "private-orders", "x");
     });
 }
+
+/// The first block of a guide in this language.
+fn sample_of(guide: &str, language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migration").join(guide);
+    let text = std::fs::read_to_string(path).unwrap();
+    let block = text.split(&format!("```{language}\n")).nth(1).unwrap_or_else(|| panic!("{language} in {guide}"));
+    block.split("```").next().unwrap().to_owned()
+}
+
+/// What the guides call before and after is what the command makes of it.
+#[test]
+fn the_guides_are_right() {
+    let place = data_directory();
+    let data = place.path().join("data");
+    let file = |name: &str, text: &str| {
+        let path = place.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let soketi = report("soketi", &file("soketi.json", &sample_of("soketi.md", "json")), &data, &["--dry-run"]);
+    let settings = &soketi["apps"][0]["settings"];
+    assert_eq!((&settings["max_connections"], &settings["client_events"]), (&json!("5000"), &json!("true")));
+    assert_eq!(soketi["not_taken"], json!([]));
+    let lines = |report: &Value| {
+        let settings = report["settings"].as_object().unwrap();
+        settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect::<String>()
+    };
+    assert_eq!(lines(&soketi), sample_of("soketi.md", "toml"));
+
+    let config = sample_of("sockudo.md", "toml");
+    let sockudo = report("sockudo", &file("sockudo.toml", &config), &data, &["--dry-run"]);
+    let settings = &sockudo["apps"][0]["settings"];
+    assert_eq!(
+        (&settings["max_connections"], &settings["allowed_origins"]),
+        (&json!("1000"), &json!("board.example.com"))
+    );
+    assert_eq!(sockudo["settings"], json!({ "listen": "0.0.0.0:6001", "activity_timeout": 120 }));
+    assert_eq!(sockudo["not_taken"], json!([]));
+}

@@ -120,7 +120,7 @@ const SDKS: [Sdk; 8] = [
         package: Package::PyPi("Pysher"),
         kind: Kind::Client,
         cells: &[
-            PYSHER, PYSHER, PYSHER, PYSHER, Absent, PYSHER, PYSHER, Absent, PYSHER, Absent, Absent, Absent, Absent,
+            PYSHER, PYSHER, PYSHER, PYSHER, Absent, PYSHER, PYSHER, Absent, Absent, Absent, Absent, Absent, Absent,
             Absent,
         ],
     },

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Origin;
 use super::entries::Entry;
-use super::plan::Verdict;
+use super::plan::{PlannedWebhook, Verdict};
 use crate::limits;
 use crate::store::setting;
 
@@ -55,7 +55,6 @@ pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
         ["allowedOrigins"] => origins(value),
         ["maxMessageSize"] => message_size(value),
         ["webhooks"] if is_empty(value) => Verdict::Same,
-        ["webhooks", ..] => webhook(&words, value),
         ["pingInterval" | "activityTimeout"] => {
             Verdict::Not("one value holds for all apps in Relay: activity_timeout of relay.toml".into())
         }
@@ -76,9 +75,9 @@ pub(super) fn limit(name: &str, value: &Value) -> Option<Verdict> {
         }
         "maxPresenceMemberSizeInKb" => member_size(value),
         "maxChannelNameLength" => fixed(value, limits::CHANNEL_NAME_BYTES_MAX),
-        "maxEventChannelsAtOnce" => fixed(value, limits::CHANNELS_PER_EVENT_MAX),
+        "maxEventChannelsAtOnce" => settable(value, "max_channels_per_event", limits::CHANNELS_PER_EVENT_MAX),
         "maxEventNameLength" => fixed(value, limits::EVENT_NAME_BYTES_MAX),
-        "maxEventBatchSize" => fixed(value, limits::BATCH_EVENTS_MAX),
+        "maxEventBatchSize" => settable(value, "max_batch_events", limits::BATCH_EVENTS_MAX),
         "maxEventPayloadInKb" => bytes(value).map_or(NUMBER, |n| Verdict::Set("max_event_data_bytes", n.to_string())),
         _ => return None,
     };
@@ -178,17 +177,15 @@ fn client_events_from(value: &Value) -> Verdict {
     }
 }
 
+/// Where there is no limit, one below zero says so.
 fn client_events_per_second(value: &Value) -> Verdict {
+    let here = limits::CLIENT_EVENTS_PER_SECOND;
     match number(value) {
-        Some(..0) => Verdict::Not(format!(
-            "there is no limit there; Relay allows {} a second per connection",
-            limits::CLIENT_EVENTS_PER_SECOND
-        )),
         Some(rate) if has("max_client_events_per_second") => {
-            Verdict::Set("max_client_events_per_second", rate.to_string())
+            Verdict::Set("max_client_events_per_second", rate.max(0).to_string())
         }
-        Some(rate) if rate == i64::from(limits::CLIENT_EVENTS_PER_SECOND) => Verdict::Same,
-        Some(_) => Verdict::Not(format!("Relay allows {} a second per connection", limits::CLIENT_EVENTS_PER_SECOND)),
+        Some(rate) if rate == i64::from(here) => Verdict::Same,
+        Some(_) => Verdict::Not(format!("Relay allows {here} a second per connection")),
         None => NUMBER,
     }
 }
@@ -210,10 +207,19 @@ fn fixed(value: &Value, here: usize) -> Verdict {
     }
 }
 
+/// A limit that an app may set in Relay, or that is as it is.
+fn settable(value: &Value, name: &'static str, here: usize) -> Verdict {
+    match number(value) {
+        Some(there) if usize::try_from(there) != Ok(here) && has(name) => Verdict::Set(name, there.to_string()),
+        _ => fixed(value, here),
+    }
+}
+
+/// The size of `user_info` alone: Relay's bound of the whole `channel_data` is never set lower for it.
 fn member_size(value: &Value) -> Verdict {
     match bytes(value) {
-        Some(there) if has("max_channel_data_bytes") => Verdict::Set("max_channel_data_bytes", there.to_string()),
         Some(there) if there <= limits::CHANNEL_DATA_BYTES_MAX as u64 => Verdict::Same,
+        Some(there) if has("max_channel_data_bytes") => Verdict::Set("max_channel_data_bytes", there.to_string()),
         Some(_) => Verdict::Not(format!("it is {} bytes for all apps", limits::CHANNEL_DATA_BYTES_MAX)),
         None => NUMBER,
     }
@@ -246,12 +252,30 @@ fn origins(value: &Value) -> Verdict {
     Verdict::Set("allowed_origins", origins.iter().map(host).collect::<Vec<_>>().join(","))
 }
 
-fn webhook(words: &[&str], value: &Value) -> Verdict {
-    match words {
-        [_, _, "url"] => {
-            let url = plain(value).unwrap_or_default();
-            Verdict::Not(format!("Relay sends no webhooks yet: {url}"))
+/// One value of a webhook; the path starts below it.
+pub(super) fn webhook(entry: &Entry, webhook: &mut PlannedWebhook) -> Verdict {
+    let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["url"] => match plain(&entry.value) {
+            Some(url) => {
+                webhook.url = url;
+                Verdict::Same
+            }
+            None => Verdict::Wrong("a URL"),
+        },
+        ["eventTypes" | "events"] => {
+            let names = entry.value.as_array().and_then(|values| values.iter().map(plain).collect());
+            match names {
+                Some(names) => {
+                    webhook.events = names;
+                    Verdict::Same
+                }
+                None => Verdict::Wrong("a list of events"),
+            }
         }
-        _ => Verdict::Not("Relay sends no webhooks yet".into()),
+        ["headers", ..] => Verdict::Not("Relay signs requests and adds no headers of yours".into()),
+        ["filter", ..] => Verdict::Not("Relay filters by event, not by channel: the receiver gets all channels".into()),
+        ["lambdaFunction" | "lambda", ..] => Verdict::Not("Relay calls URLs alone".into()),
+        _ => Verdict::Not("Relay knows of no such key of a webhook".into()),
     }
 }

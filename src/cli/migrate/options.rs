@@ -8,6 +8,7 @@ use super::Origin;
 use super::app::{self, is_empty, number, truth};
 use super::entries::Entry;
 use super::plan;
+use crate::config;
 
 /// What became of one value.
 pub(super) enum Verdict {
@@ -74,6 +75,14 @@ impl Taken {
             ["metrics", "port"] => set(&mut self.metrics_port, port(value), PORT),
             ["metrics", "enabled"] => Verdict::Same,
             ["metrics", "driver"] if value == "prometheus" => Verdict::Same,
+            ["metrics", "prometheus", "prefix"]
+                if config::SETTINGS.iter().any(|known| known.name == "metrics_prefix") =>
+            {
+                match value.as_str() {
+                    Some(prefix) => self.other("metrics_prefix", json!(prefix)),
+                    None => Verdict::Wrong("a text"),
+                }
+            }
             ["metrics", "prometheus", "prefix"] => not(entry, "metrics have Relay's own names"),
             ["pathPrefix"] => self.path(value),
             ["debug"] => match truth(value) {

@@ -19,6 +19,17 @@ pub(super) struct PlannedApp {
     pub(super) enabled: bool,
     /// App settings by name, as text, in the order of the names.
     pub(super) settings: Vec<(&'static str, String)>,
+    pub(super) webhooks: Vec<PlannedWebhook>,
+}
+
+/// Where the app's events are told.
+#[derive(Default)]
+pub(super) struct PlannedWebhook {
+    /// Where it stands in the file.
+    pub(super) at: String,
+    pub(super) url: String,
+    /// What it is told; none is everything.
+    pub(super) events: Vec<String>,
 }
 
 /// The whole file.
@@ -74,6 +85,7 @@ impl Plan {
             return Err(no_apps(&plan));
         }
         plan.check_unique()?;
+        plan.leave_webhooks();
         Ok(plan)
     }
 
@@ -109,7 +121,15 @@ impl Plan {
         let at = app_at(&entries[0]);
         let mut settings = defaults.clone();
         let (mut id, mut key, mut secret, mut enabled) = (None, None, None, true);
+        let mut webhooks: BTreeMap<usize, PlannedWebhook> = BTreeMap::new();
         for entry in entries {
+            if let Some((number, entry)) = of_webhook(entry) {
+                let webhook = webhooks.entry(number).or_default();
+                webhook.at = app_at(&entry);
+                let verdict = app::webhook(&entry, webhook);
+                self.settle(&entry, verdict, &mut settings)?;
+                continue;
+            }
             match app::field(origin, entry) {
                 Verdict::Id(text) => id = Some((text, entry)),
                 Verdict::Key(text) => key = Some((text, entry)),
@@ -133,7 +153,10 @@ impl Plan {
         if let Some(name) = settings.get("name") {
             check_name(name).map_err(|error| format!("{at}.name: {error}"))?;
         }
-        self.apps.push(PlannedApp { at, id, key, secret, enabled, settings: settings.into_iter().collect() });
+        // One without a URL called a function, which was told above.
+        let webhooks = webhooks.into_values().filter(|webhook| !webhook.url.is_empty()).collect();
+        let settings = settings.into_iter().collect();
+        self.apps.push(PlannedApp { at, id, key, secret, enabled, settings, webhooks });
         Ok(())
     }
 
@@ -156,6 +179,16 @@ impl Plan {
         Ok(())
     }
 
+    /// Tells how to make them later.
+    fn leave_webhooks(&mut self) {
+        for app in &self.apps {
+            for webhook in &app.webhooks {
+                let reason = format!("Relay sends no webhooks yet: {} for {}", webhook.url, webhook.events.join(","));
+                self.not_taken.push((format!("{}.url", webhook.at), reason));
+            }
+        }
+    }
+
     /// Ids and keys name one app each.
     fn check_unique(&self) -> Result<(), String> {
         for (index, app) in self.apps.iter().enumerate() {
@@ -174,7 +207,16 @@ impl Plan {
     }
 }
 
-/// Where the app of an entry stands.
+/// The number of the webhook that an entry of an app belongs to, and the entry seen from there.
+fn of_webhook(entry: &Entry) -> Option<(usize, Entry)> {
+    let [first, number, rest @ ..] = entry.path.as_slice() else {
+        return None;
+    };
+    let number = number.parse().ok().filter(|_| first == "webhooks" && !rest.is_empty())?;
+    Some((number, Entry { path: rest.to_vec(), ..entry.clone() }))
+}
+
+/// Where the app or webhook of an entry stands.
 fn app_at(entry: &Entry) -> String {
     let below = entry.path.len();
     let parts: Vec<&str> = entry.at.split('.').collect();
