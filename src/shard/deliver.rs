@@ -36,7 +36,7 @@ impl Shard {
             if excluded.is_some_and(|excluded| excluded.slot == slot && excluded.generation == line.generation) {
                 return;
             }
-            if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX {
+            if frames.is_over_bound(&line.outbox) {
                 too_slow.push(slot);
                 return;
             }
@@ -78,7 +78,7 @@ impl Shard {
         if line.flags.contains(Flags::CLOSE_QUEUED) {
             return;
         }
-        if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX && line.phase == Phase::Open {
+        if self.frames.is_over_bound(&line.outbox) && line.phase == Phase::Open {
             self.close_slow(slot);
             return;
         }

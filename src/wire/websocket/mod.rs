@@ -169,7 +169,7 @@ pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 }
 
 /// Bytes of a server's frame header, which has no mask.
-fn header_bytes(payload_bytes: usize) -> usize {
+pub fn header_bytes(payload_bytes: usize) -> usize {
     match payload_bytes {
         0..=125 => 2,
         126..=0xffff => 4,
