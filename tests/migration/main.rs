@@ -164,7 +164,9 @@ fn a_later_file_changes_what_it_names() {
     };
     write(5, "first-secret");
     report("soketi", &file, &data, &[]);
-    cli::run_json(&["app", "set", "9", "max_presence_members=7", "--data", directory, "--json"]);
+    assert_eq!(show("9", &data)["settings"]["max_event_data_bytes"], 102_400, "what soketi allows by default");
+    let own = ["max_presence_members=7", "max_event_data_bytes=7000"];
+    cli::run_json(&[&["app", "set", "9"], &own[..], &["--data", directory, "--json"]].concat());
     cli::run_json(&["app", "rotate", "9", "--data", directory, "--json"]);
     write(6, "second-secret");
     assert_eq!(report("soketi", &file, &data, &["--dry-run"])["apps"][0]["outcome"], "changed");
@@ -172,6 +174,7 @@ fn a_later_file_changes_what_it_names() {
     let app = show("9", &data);
     assert_eq!(app["settings"]["max_connections"], 6);
     assert_eq!(app["settings"]["max_presence_members"], 7);
+    assert_eq!(app["settings"]["max_event_data_bytes"], 7000);
     assert_eq!((&app["keys"][0]["secret"], app["keys"].as_array().unwrap().len()), (&json!("second-secret"), 2));
 }
 

@@ -135,6 +135,7 @@ fn judge(plan: &Plan, existing: &[AppRecord]) -> Result<Vec<Outcome>, String> {
 /// Makes the app or gives it what it lacks. What it has besides stays: other keys, settings that the file does not name.
 fn apply(store: &Store, app: &PlannedApp) -> Result<(), StoreError> {
     let mut wished = AppRecord::stand_in();
+    app.defaults.iter().try_for_each(|(name, value)| setting::apply(&mut wished, name, value))?;
     app.change(&mut wished)?;
     let done = store.upsert_app(&app.id, &app.key, &app.secret, wished.settings)?;
     debug_assert!(matches!(done, Upserted::Created | Upserted::Changed | Upserted::Same));
@@ -142,6 +143,15 @@ fn apply(store: &Store, app: &PlannedApp) -> Result<(), StoreError> {
 }
 
 impl PlannedApp {
+    /// What the app gets, by name.
+    fn shown(&self, outcome: Outcome) -> BTreeMap<&'static str, &str> {
+        let given = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
+        match outcome {
+            Outcome::Created => given.chain(self.defaults.iter().copied()).collect(),
+            Outcome::Changed | Outcome::Same => given.collect(),
+        }
+    }
+
     /// Brings name, switch and settings of the file into a record.
     fn change(&self, record: &mut AppRecord) -> Result<(), StoreError> {
         record.enabled = self.enabled;
@@ -157,7 +167,7 @@ fn report_json(arguments: &MigrateArguments, plan: &Plan, outcomes: &[Outcome]) 
             "at": app.at,
             "outcome": word(*outcome),
             "enabled": app.enabled,
-            "settings": app.settings.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "settings": app.shown(*outcome),
         })
     };
     json!({
@@ -183,7 +193,7 @@ fn report_text(arguments: &MigrateArguments, plan: &Plan, outcomes: &[Outcome]) 
         if !app.enabled {
             writeln!(text, "    disabled, as it was").expect("a string takes text");
         }
-        for (name, value) in &app.settings {
+        for (name, value) in app.shown(*outcome) {
             writeln!(text, "    {name}={value}").expect("a string takes text");
         }
     }

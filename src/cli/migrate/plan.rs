@@ -17,8 +17,10 @@ pub(super) struct PlannedApp {
     pub(super) key: String,
     pub(super) secret: String,
     pub(super) enabled: bool,
-    /// App settings by name, as text, in the order of the names.
+    /// App settings that the file names, as text, in the order of their names.
     pub(super) settings: Vec<(&'static str, String)>,
+    /// What a new app gets besides, since the other server allows it unless told otherwise.
+    pub(super) defaults: Vec<(&'static str, &'static str)>,
     pub(super) webhooks: Vec<PlannedWebhook>,
 }
 
@@ -77,9 +79,9 @@ impl Plan {
                 None => rest.push(entry),
             }
         }
-        let defaults = plan.take_options(origin, &rest)?;
+        let of_all = plan.take_options(origin, &rest)?;
         for (index, entries) in apps {
-            plan.take_app(origin, index, &entries, &defaults)?;
+            plan.take_app(origin, index, &entries, &of_all)?;
         }
         if plan.apps.is_empty() {
             return Err(no_apps(&plan));
@@ -91,14 +93,13 @@ impl Plan {
 
     /// The values that concern the server; gives those that hold for every app that does not say otherwise.
     fn take_options(&mut self, origin: Origin, entries: &[Entry]) -> Result<BTreeMap<&'static str, String>, String> {
-        let mut defaults: BTreeMap<_, _> =
-            origin.generous().iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let mut of_all = BTreeMap::new();
         let mut told = BTreeSet::new();
         let mut taken = options::Taken::default();
         for entry in entries {
             match taken.take(origin, entry) {
                 options::Verdict::Taken | options::Verdict::Same => {}
-                options::Verdict::OfApps(verdict) => self.settle(entry, verdict, &mut defaults)?,
+                options::Verdict::OfApps(verdict) => self.settle(entry, verdict, &mut of_all)?,
                 options::Verdict::Not { at, reason } => {
                     if told.insert(at.clone()) {
                         self.not_taken.push((at, reason.into()));
@@ -108,7 +109,7 @@ impl Plan {
             }
         }
         self.settings = taken.settings();
-        Ok(defaults)
+        Ok(of_all)
     }
 
     fn take_app(
@@ -116,10 +117,10 @@ impl Plan {
         origin: Origin,
         index: usize,
         entries: &[Entry],
-        defaults: &BTreeMap<&'static str, String>,
+        of_all: &BTreeMap<&'static str, String>,
     ) -> Result<(), String> {
         let at = app_at(&entries[0]);
-        let mut settings = defaults.clone();
+        let mut settings = of_all.clone();
         let (mut id, mut key, mut secret, mut enabled) = (None, None, None, true);
         let mut webhooks: BTreeMap<usize, PlannedWebhook> = BTreeMap::new();
         for entry in entries {
@@ -155,8 +156,9 @@ impl Plan {
         }
         // One without a URL called a function, which was told above.
         let webhooks = webhooks.into_values().filter(|webhook| !webhook.url.is_empty()).collect();
+        let defaults = origin.generous().iter().copied().filter(|(name, _)| !settings.contains_key(name)).collect();
         let settings = settings.into_iter().collect();
-        self.apps.push(PlannedApp { at, id, key, secret, enabled, settings, webhooks });
+        self.apps.push(PlannedApp { at, id, key, secret, enabled, settings, defaults, webhooks });
         Ok(())
     }
 
