@@ -54,6 +54,16 @@ fn encrypted_cache_and_count() {
     });
 }
 
+/// P-USER-1, P-USER-4, P-USER-6, P-WATCH-1, P-SDK-25: pusher-js and laravel-echo sign in; events to a user, its watchlist, and the end.
+#[test]
+fn signed_in_users() {
+    let options = |driver| options(driver).app("watching", &["watchlist=true"]);
+    on_fresh_servers(options, |server| {
+        let shown = Script::node("signed_in.mjs").app(&server, server.named_app("watching")).run();
+        assert_shown("signed_in_users", &shown);
+    });
+}
+
 /// P-SUB-4, P-CLOSE-1: pusher-js and laravel-echo come back by themselves after the server was killed and after it was
 /// drained, with all their subscriptions.
 #[test]

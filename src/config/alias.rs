@@ -30,13 +30,14 @@ const fn alias(variable: &'static str, setting: &'static str, takes: &'static st
 
 /// Parts of settings that only aliases name, with what they are called in the line at start. They count where the
 /// whole setting is not given.
-const PARTS: [(&str, &str); 6] = [
+const PARTS: [(&str, &str); 7] = [
     ("listen_host", "the address of listen"),
     ("listen_port", "the port of listen"),
     ("metrics_host", "the address of metrics_listen"),
     ("metrics_port", "the port of metrics_listen"),
     ("app_client_events", "client_events of a new app"),
     ("app_max_connections", "max_connections of a new app"),
+    ("app_authorized_connections", "authorized_connections of a new app"),
 ];
 
 /// The three that make an app: they come from Relay's own names together, or from aliases together.
@@ -47,12 +48,13 @@ const PORT: &str = "a port";
 const PATH: &str = "a path such as /relay";
 const SWITCH: &str = "true or false";
 
-const ALIASES: [Alias; 23] = [
+const ALIASES: [Alias; 24] = [
     alias("SOKETI_DEFAULT_APP_ID", "app_id", "the id of an app", text),
     alias("SOKETI_DEFAULT_APP_KEY", "app_key", "the key of an app", text),
     alias("SOKETI_DEFAULT_APP_SECRET", "app_secret", "the secret of an app", text),
     alias("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "app_client_events", SWITCH, switch),
     alias("SOKETI_DEFAULT_APP_MAX_CONNS", "app_max_connections", "a number, or -1 for no quota", quota),
+    alias("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "app_authorized_connections", SWITCH, switch),
     alias("SOKETI_HOST", "listen_host", HOST, host),
     alias("SOKETI_PORT", "listen_port", PORT, port),
     alias("SOKETI_PATH_PREFIX", "path_prefix", PATH, path),
@@ -160,7 +162,7 @@ fn whole_of(setting: &'static str) -> &'static str {
     match setting {
         "listen_host" | "listen_port" => "listen",
         "metrics_host" | "metrics_port" => "metrics_listen",
-        "app_client_events" | "app_max_connections" => "app_id",
+        "app_client_events" | "app_max_connections" | "app_authorized_connections" => "app_id",
         whole => whole,
     }
 }

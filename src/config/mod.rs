@@ -183,7 +183,11 @@ impl ConfiguredApp {
         for (name, check) in checks {
             check.map_err(|error| ConfigError(format!("{}: {error}", settings.origin(name))))?;
         }
-        let parts = [("app_client_events", "client_events"), ("app_max_connections", "max_connections")];
+        let parts = [
+            ("app_client_events", "client_events"),
+            ("app_max_connections", "max_connections"),
+            ("app_authorized_connections", "authorized_connections"),
+        ];
         let app_settings =
             parts.into_iter().filter_map(|(part, name)| Some((name, settings.text(part)?.to_owned()))).collect();
         Ok(Some(Self { id: id.into(), key: key.into(), secret: Secret::new(secret), settings: app_settings }))

@@ -31,6 +31,7 @@ fn environments_of_other_servers_start_relay() {
         ("SOKETI_DEFAULT_APP_KEY", "old-key-31"),
         ("SOKETI_DEFAULT_APP_SECRET", "old-secret-31"),
         ("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "true"),
+        ("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "1"),
         ("SOKETI_HOST", "127.0.0.1"),
         ("SOKETI_PORT", "0"),
         ("SOKETI_METRICS_ENABLED", "1"),
@@ -60,6 +61,7 @@ fn environments_of_other_servers_start_relay() {
         socket.expect_data("e", "private-a", "x");
         let shown = cli::run_json(&["app", "show", "31", "--data", data, "--json"]);
         assert_eq!(shown["settings"]["client_events"], json!(client_events));
+        assert_eq!(shown["settings"]["authorized_connections"], json!(client_events));
 
         let log = process.log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains("variables of other servers")).collect();

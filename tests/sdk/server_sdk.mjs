@@ -1,4 +1,5 @@
-// A server SDK of JavaScript does all that it offers (P-SDK-15, P-SDK-19, P-HTTP-1 to P-HTTP-5, P-AUTH-1, P-AUTH-2).
+// A server SDK of JavaScript does all that it offers (P-SDK-15, P-SDK-19, P-HTTP-1 to P-HTTP-5, P-HTTP-6, P-AUTH-1, P-AUTH-2,
+// P-AUTH-4, P-SDK-25).
 //
 //   server_sdk.mjs PACKAGE NAME CHANNEL... EXCLUDED_SOCKET_ID SIGNED_SOCKET_ID
 //
@@ -31,6 +32,7 @@ main(async () => {
   await publishing(wanted);
   await queries();
   await refusals();
+  await users();
   for (const channel of all) await server.trigger(channel, 'end', {});
   console.log(JSON.stringify(wanted));
 });
@@ -40,13 +42,22 @@ async function signing() {
   const answers = {
     'private-signed': await server.authorizeChannel(signedSocket, 'private-signed'),
     'presence-signed': await server.authorizeChannel(signedSocket, 'presence-signed', member),
+    user: await server.authenticateUser(signedSocket, { id: 'signed' }),
   };
   console.log(JSON.stringify(answers));
   const occupied = async () => {
     while (!(await get('/channels/ready')).occupied) await new Promise((resolve) => setTimeout(resolve, 20));
   };
   await within('ready', occupied());
-  shown('authorize private', 'authorize presence');
+  shown('authorize private', 'authorize presence', 'authenticate a user');
+}
+
+/** The signed socket gets the event, and is ended. */
+async function users() {
+  await server.sendToUser('signed', 'mail', { unread: 3 });
+  shown('send to a user');
+  assert.equal((await server.terminateUserConnections('signed')).status, 200);
+  shown('terminate a user');
 }
 
 async function publishing(wanted) {

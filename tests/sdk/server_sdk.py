@@ -1,5 +1,5 @@
-"""The stock Python server SDK does all that it offers (P-SDK-15, P-SDK-18, P-SDK-19, P-HTTP-1 to P-HTTP-5, P-AUTH-1,
-P-AUTH-2).
+"""The stock Python server SDK does all that it offers (P-SDK-15, P-SDK-18, P-SDK-19, P-HTTP-1 to P-HTTP-5, P-HTTP-10,
+P-AUTH-1, P-AUTH-2, P-AUTH-4, P-SDK-25).
 
     server_sdk.py CHANNEL... EXCLUDED_SOCKET_ID SIGNED_SOCKET_ID
 
@@ -48,6 +48,7 @@ def main():
     publishing(wanted)
     queries()
     refusals()
+    users()
     for name in ALL:
         SERVER.trigger(name, "end", {})
     print(json.dumps(wanted), flush=True)
@@ -59,13 +60,14 @@ def signing():
     answers = {
         "private-signed": SERVER.authenticate("private-signed", SIGNED_SOCKET),
         "presence-signed": SERVER.authenticate("presence-signed", SIGNED_SOCKET, member),
+        "user": SERVER.authenticate_user(SIGNED_SOCKET, {"id": "signed"}),
     }
     print(json.dumps(answers), flush=True)
     deadline = time.monotonic() + 10
     while not SERVER.channel_info("ready")["occupied"]:
         assert time.monotonic() < deadline, "nobody subscribed to `ready`"
         time.sleep(0.02)
-    shown("authorize private", "authorize presence")
+    shown("authorize private", "authorize presence", "authenticate a user")
 
 
 def publishing(wanted):
@@ -111,6 +113,14 @@ def queries():
     users = SERVER.users_info(ROOM)["users"]
     assert sorted(user["id"] for user in users) == ["1", "2", "3", "4", "5", "6"], users
     shown("users of a channel")
+
+
+def users():
+    """The signed socket gets the event, and is ended."""
+    SERVER.send_to_user("signed", "mail", {"unread": 3})
+    shown("send to a user")
+    assert SERVER.terminate_user_connections("signed") == {}
+    shown("terminate a user")
 
 
 def refusals():

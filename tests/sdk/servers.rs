@@ -29,6 +29,8 @@ fn python_server_sdk() {
     server_sdk("python_server_sdk", || Script::python(&interpreter, "server_sdk.py"));
 }
 
+const USER_CHANNEL: &str = "#server-to-user-signed";
+
 const CHANNELS: [&str; 4] = ["news", "private-orders", "presence-room", "private-encrypted-vault"];
 
 /// P-AUTH-1, P-AUTH-2: six pusher-js clients get what the SDK publishes, once and in order, the excluded one all but what it was excluded from;
@@ -43,6 +45,14 @@ fn server_sdk(test: &'static str, script: impl Fn() -> Script) {
 
         let signed: Value = serde_json::from_str(&sdk.next_line()).unwrap();
         for (channel, answer) in signed.as_object().unwrap() {
+            if channel == "user" {
+                // P-AUTH-4, P-USER-4: the socket signs in, and subscribes to its user's channel.
+                socket.send_json(&json!({"event": "pusher:signin", "data": answer}));
+                socket.expect_event("pusher:signin_success");
+                socket.send_json(&json!({"event": "pusher:subscribe", "data": {"channel": USER_CHANNEL, "auth": ""}}));
+                assert_eq!(socket.expect_event("pusher_internal:subscription_succeeded")["channel"], USER_CHANNEL);
+                continue;
+            }
             let mut data = answer.clone();
             data["channel"] = json!(channel);
             socket.send_json(&json!({"event": "pusher:subscribe", "data": data}));
@@ -66,6 +76,11 @@ fn server_sdk(test: &'static str, script: impl Fn() -> Script) {
             assert_eq!(got, wanted, "client {client}");
         }
         collector.finish();
+        // P-SDK-25, P-USER-6: what was sent to the user, then the end.
+        let mail = socket.expect_event("mail");
+        let data: Value = serde_json::from_str(mail["data"].as_str().unwrap()).unwrap();
+        assert_eq!((&mail["channel"], data), (&json!(USER_CHANNEL), json!({"unread": 3})));
+        socket.expect_fatal(4009);
         assert_shown(test, &sdk.finish());
     });
 }

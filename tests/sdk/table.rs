@@ -86,6 +86,7 @@ const CHANNELS: Cell = Shown("pusher_js_on_every_kind_of_channel");
 const ECHO: Cell = Shown("laravel_echo");
 const AGAIN: Cell = Shown("javascript_clients_reconnect");
 const KINDS: Cell = Shown("encrypted_cache_and_count");
+const USERS: Cell = Shown("signed_in_users");
 const NODE: Cell = Shown("node_server_sdk");
 const EDGE: Cell = Shown("edge_server_sdk");
 const PYTHON: Cell = Shown("python_server_sdk");
@@ -99,21 +100,21 @@ const SDKS: [Sdk; 8] = [
         package: Package::Npm("pusher-js"),
         kind: Kind::Client,
         cells: &[
-            CHANNELS, CHANNELS, CHANNELS, CHANNELS, CHANNELS, CHANNELS, AGAIN, KINDS, KINDS, KINDS, NotYet, NotYet,
-            NotYet, NotYet,
+            CHANNELS, CHANNELS, CHANNELS, CHANNELS, CHANNELS, CHANNELS, AGAIN, KINDS, KINDS, KINDS, USERS, USERS,
+            USERS, USERS,
         ],
     },
     Sdk {
         name: "laravel-echo, broadcaster pusher",
         package: Package::Npm("laravel-echo"),
         kind: Kind::Client,
-        cells: &[ECHO, ECHO, ECHO, ECHO, ECHO, ECHO, AGAIN, KINDS, Absent, Absent, NotYet, Absent, Absent, Absent],
+        cells: &[ECHO, ECHO, ECHO, ECHO, ECHO, ECHO, AGAIN, KINDS, Absent, Absent, USERS, Absent, Absent, Absent],
     },
     Sdk {
         name: "laravel-echo, broadcaster reverb",
         package: Package::Npm("laravel-echo"),
         kind: Kind::Client,
-        cells: &[ECHO, ECHO, ECHO, ECHO, ECHO, ECHO, AGAIN, KINDS, Absent, Absent, NotYet, Absent, Absent, Absent],
+        cells: &[ECHO, ECHO, ECHO, ECHO, ECHO, ECHO, AGAIN, KINDS, Absent, Absent, USERS, Absent, Absent, Absent],
     },
     Sdk {
         name: "pysher",
@@ -136,25 +137,21 @@ const SDKS: [Sdk; 8] = [
         name: "pusher (Node)",
         package: Package::Npm("pusher"),
         kind: Kind::Server,
-        cells: &[
-            NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NotYet, NotYet, NotYet, NotYet,
-        ],
+        cells: &[NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NotYet],
     },
     Sdk {
         name: "pusher-http-edge",
         package: Package::Npm("pusher-http-edge"),
         kind: Kind::Server,
-        cells: &[
-            EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, NotYet, NotYet, NotYet, NotYet,
-        ],
+        cells: &[EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, NotYet],
     },
     Sdk {
         name: "pusher (Python)",
         package: Package::PyPi("pusher"),
         kind: Kind::Server,
         cells: &[
-            PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, NotYet,
-            NotYet, NotYet, NotYet,
+            PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON, PYTHON,
+            PYTHON, PYTHON, NotYet,
         ],
     },
 ];
