@@ -30,6 +30,7 @@ const BUILT: &[(&str, &[u32])] = &[
     ("P-AUTH", &[]),
     ("P-PRES", &[]),
     ("P-CEV", &[]),
+    ("P-ENC", &[]),
     ("P-CACHE", &[]),
     ("P-COUNT", &[]),
     ("P-USER", &[]),

@@ -29,7 +29,7 @@ fn options(driver: Driver) -> ServerOptions {
 #[test]
 fn pusher_js_on_every_kind_of_channel() {
     on_fresh_servers(options, |server| {
-        let shown = Script::node("channels.mjs").app(&server, server.app()).run();
+        let shown = Script::node("channels.mjs").app(&server, server.app()).run_shown();
         assert_shown("pusher_js_on_every_kind_of_channel", &shown);
     });
 }
@@ -38,7 +38,7 @@ fn pusher_js_on_every_kind_of_channel() {
 #[test]
 fn laravel_echo() {
     on_fresh_servers(options, |server| {
-        let shown = Script::node("echo.mjs").app(&server, server.app()).run();
+        let shown = Script::node("echo.mjs").app(&server, server.app()).run_shown();
         assert_shown("laravel_echo", &shown);
     });
 }
@@ -49,7 +49,7 @@ fn laravel_echo() {
 fn encrypted_cache_and_count() {
     let options = |driver| options(driver).app("counting", &["subscription_count=true"]);
     on_fresh_servers(options, |server| {
-        let shown = Script::node("features.mjs").app(&server, server.named_app("counting")).run();
+        let shown = Script::node("features.mjs").app(&server, server.named_app("counting")).run_shown();
         assert_shown("encrypted_cache_and_count", &shown);
     });
 }
@@ -59,7 +59,7 @@ fn encrypted_cache_and_count() {
 fn signed_in_users() {
     let options = |driver| options(driver).app("watching", &["watchlist=true"]);
     on_fresh_servers(options, |server| {
-        let shown = Script::node("signed_in.mjs").app(&server, server.named_app("watching")).run();
+        let shown = Script::node("signed_in.mjs").app(&server, server.named_app("watching")).run_shown();
         assert_shown("signed_in_users", &shown);
     });
 }
@@ -78,7 +78,7 @@ fn javascript_clients_reconnect() {
         server.signal("TERM");
         assert_eq!(server.wait(Duration::from_secs(15)).code(), Some(0));
         let _server = server.restart(&same_port);
-        assert_shown("javascript_clients_reconnect", &script.finish());
+        assert_shown("javascript_clients_reconnect", &script.finish_shown());
     });
 }
 
@@ -101,7 +101,7 @@ fn restarted_once(test: &'static str, script: impl Fn() -> Script + Sync) {
         script.expect_line("ready");
         let address = server.address.to_string();
         let _server: TestServer = server.restart(&["--listen", &address]);
-        assert_shown(test, &script.finish());
+        assert_shown(test, &script.finish_shown());
     });
 }
 
@@ -114,6 +114,30 @@ fn the_document_is_current() {
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(found, table::document(), "run `RELAY_UPDATE=1 cargo test --test sdk the_document` and commit it");
+}
+
+/// P-USER-1 to P-USER-6, P-WATCH-1, P-SDK-25, P-AUTH-3, P-AUTH-4, P-HTTP-6, P-HTTP-10: pusher-js signs in, hears what the server SDKs send to its
+/// user, joins presence channels as that user, is told who of its watchlist comes and goes, and stays away once the
+/// Node SDK, or the Python SDK by its short path, has ended its user.
+#[test]
+fn users() {
+    on_fresh_servers(
+        |driver| ServerOptions { apps: vec![("main", vec!["watchlist=true"])], ..options(driver) },
+        |server: TestServer| {
+            let interpreter = python();
+            let mut clients = Script::node("users.mjs").app(&server, server.app()).start();
+            let user = clients.line_after("ready ");
+            Script::python(&interpreter, "users.py").arguments(&[&user]).app(&server, server.app()).run();
+            clients.finish();
+        },
+    );
+}
+
+/// P-ENC-1 to P-ENC-3: what the Node SDK encrypts, pusher-js with encryption decrypts, live and from the cache; a client without the secret
+/// sees the ciphertext alone.
+#[test]
+fn encrypted_channels() {
+    on_fresh_servers(options, |server| Script::node("encrypted.mjs").app(&server, server.app()).run());
 }
 
 /// The folder that the scripts run in holds the pinned versions and no others.

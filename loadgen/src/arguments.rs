@@ -78,6 +78,12 @@ pub(crate) fn run() -> ExitCode {
         note(&format!("relay-loadgen: Ctrl-C will end this run without a report: {error}"));
     }
     let mut report = Report::default();
+    macro_rules! scenario {
+        ($name:literal, $scenario:ident) => {{
+            report.begin($name, $scenario);
+            (&$scenario.common, $scenario.run(&mut report))
+        }};
+    }
     let (common, result) = match &command {
         Command::Run { .. } => {
             note("relay-loadgen: a scenario file cannot name another");
@@ -85,46 +91,16 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Worker => return role(worker::run()),
         Command::FloorSender => return role(floor_sender::run()),
-        Command::FanOut(scenario) => {
-            report.begin("fan-out", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::ManyToMany(scenario) => {
-            report.begin("many-to-many", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::Publish(scenario) => {
-            report.begin("publish", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::Subscribe(scenario) => {
-            report.begin("subscribe", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::ConnectionStorm(scenario) => {
-            report.begin("connection-storm", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::ReconnectStorm(scenario) => {
-            report.begin("reconnect-storm", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::PresenceChurn(scenario) => {
-            report.begin("presence-churn", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::SlowReaders(scenario) => {
-            report.begin("slow-readers", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::Idle(scenario) => {
-            report.begin("idle", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
-        Command::Floor(scenario) => {
-            report.begin("floor", scenario);
-            (&scenario.common, scenario.run(&mut report))
-        }
+        Command::FanOut(scenario) => scenario!("fan-out", scenario),
+        Command::ManyToMany(scenario) => scenario!("many-to-many", scenario),
+        Command::Publish(scenario) => scenario!("publish", scenario),
+        Command::Subscribe(scenario) => scenario!("subscribe", scenario),
+        Command::ConnectionStorm(scenario) => scenario!("connection-storm", scenario),
+        Command::ReconnectStorm(scenario) => scenario!("reconnect-storm", scenario),
+        Command::PresenceChurn(scenario) => scenario!("presence-churn", scenario),
+        Command::SlowReaders(scenario) => scenario!("slow-readers", scenario),
+        Command::Idle(scenario) => scenario!("idle", scenario),
+        Command::Floor(scenario) => scenario!("floor", scenario),
     };
     finish(&mut report, common, result)
 }

@@ -206,7 +206,7 @@ pub(crate) fn escape(text: &str) -> String {
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 66.0;
-const RIGHT: f64 = 30.0;
+const RIGHT: f64 = 38.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 48.0;
 const LEAST_MS: f64 = 0.001;

@@ -125,6 +125,12 @@ impl Subscriptions {
         }
     }
 
+    /// Begins nothing new; what is unanswered may still be answered.
+    pub(crate) fn halt(&mut self) {
+        self.schedule.end();
+        self.due.clear();
+    }
+
     /// Whether something is still to be sent or answered.
     pub(crate) fn is_running(&self) -> bool {
         self.schedule.next_ns().is_some() || !self.due.is_empty() || self.unanswered > 0
@@ -224,8 +230,7 @@ impl Subscriptions {
             self.room.pop_front();
         }
         if self.room.is_empty() && self.unanswered == 0 {
-            self.due.clear();
-            self.schedule.end();
+            self.halt();
         }
     }
 

@@ -260,6 +260,7 @@ impl Worker {
                 self.crowd.halt();
                 self.publishers.iter_mut().for_each(Publisher::halt);
                 self.speeches.clear();
+                self.shared.subscriptions.halt();
             }
             Order::MeasureFrom { at_ns } => self.shared.recorder.from_ns = at_ns,
         }

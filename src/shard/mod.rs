@@ -414,10 +414,15 @@ impl Shard {
         self.handle_own_mail();
     }
 
-    /// Takes an output. When there is none left of the inputs so far, what presence channels have to tell comes about.
+    /// Takes an output. When there is none left of the inputs so far, what presence channels and watchlists have to tell
+    /// comes about.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.outputs.is_empty() && (self.has_rosters_to_tell() || !self.users.changed.is_empty()) {
+        if self.outputs.is_empty() && self.has_rosters_to_tell() {
             self.tell_rosters();
+            self.handle_own_mail();
+        }
+        // To tell a watcher may close it, and with it end a user that others watch.
+        while self.outputs.is_empty() && !self.users.changed.is_empty() {
             self.tell_watchers();
             self.handle_own_mail();
         }

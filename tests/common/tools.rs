@@ -146,10 +146,16 @@ impl Script {
         RunningScript { process: RunningProcess::spawn(self.command), shown: BTreeSet::new() }
     }
 
+    /// Runs it to its end, which must be good.
+    #[track_caller]
+    pub fn run(self) {
+        self.start().finish();
+    }
+
     /// Runs it to its end, which must be good; gives what it showed.
     #[track_caller]
-    pub fn run(self) -> BTreeSet<String> {
-        self.start().finish()
+    pub fn run_shown(self) -> BTreeSet<String> {
+        self.start().finish_shown()
     }
 }
 
@@ -189,9 +195,15 @@ impl RunningScript {
         line.strip_prefix(start).unwrap_or_else(|| panic!("{start:?}, not {line:?}\n{}", self.process.log())).to_owned()
     }
 
+    /// Waits for its `ok` and its end.
+    #[track_caller]
+    pub fn finish(self) {
+        self.finish_shown();
+    }
+
     /// Waits for its `ok` and its end; gives what it showed.
     #[track_caller]
-    pub fn finish(mut self) -> BTreeSet<String> {
+    pub fn finish_shown(mut self) -> BTreeSet<String> {
         self.expect_line("ok");
         let shown = std::mem::take(&mut self.shown);
         self.end();

@@ -36,13 +36,19 @@ export const shown = (sdk, ...features) => features.forEach((feature) => console
 
 const clients = [];
 
-/** A stock pusher-js client that asks `endpoint` for signatures, logged in as `user`. */
-export function connect(endpoint, user) {
-  const options = { ...clientOptions };
+/** A stock pusher-js client that asks `endpoint` for signatures, logged in as `user`; `more` are further options. */
+export function connect(endpoint, user, more = {}) {
+  const options = { ...clientOptions, ...more };
   if (endpoint) {
     options.channelAuthorization = { endpoint, transport: 'ajax', headers: { 'X-User': user } };
   }
   const client = new Pusher(RELAY_KEY, options);
+  clients.push(client);
+  return client;
+}
+
+/** Has a client that was made elsewhere ended with the others. */
+export function adopt(client) {
   clients.push(client);
   return client;
 }

@@ -81,6 +81,6 @@ fn server_sdk(test: &'static str, script: impl Fn() -> Script) {
         let data: Value = serde_json::from_str(mail["data"].as_str().unwrap()).unwrap();
         assert_eq!((&mail["channel"], data), (&json!(USER_CHANNEL), json!({"unread": 3})));
         socket.expect_fatal(4009);
-        assert_shown(test, &sdk.finish());
+        assert_shown(test, &sdk.finish_shown());
     });
 }

@@ -24,6 +24,8 @@ pub(crate) struct AppFacts {
     pub(crate) connections_max: u32,
     /// Over quota is 4100 instead of 4004.
     pub(crate) soft_quota: bool,
+    /// Watchlists are on.
+    pub(crate) watchlist: bool,
     /// False while disabled.
     pub(crate) enabled: bool,
     /// True once deleted.
@@ -56,6 +58,9 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                 channels.push(format!("{prefix}room-{}", random.below(10_000)));
             }
             channels.truncate(random.between(3, 6));
+            if random.one_in(2) {
+                channels.push("#server-to-user-user-1".to_owned());
+            }
             let pairs = if number == 0 { 1 } else { 2 };
             AppFacts {
                 id: format!("{}", number + 1),
@@ -67,6 +72,7 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                 data_bytes_max,
                 connections_max: 0,
                 soft_quota: false,
+                watchlist: number == 0,
                 enabled: true,
                 deleted: false,
                 channels,
@@ -109,6 +115,7 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
                 connection_limit_soft: app.soft_quota,
                 max_event_data_bytes: app.data_bytes_max,
                 max_presence_members: app.members_max,
+                watchlist: app.watchlist,
                 ..AppSettings::default()
             },
         })

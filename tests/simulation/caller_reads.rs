@@ -77,6 +77,9 @@ impl World {
         if response.status == 200 {
             self.model.answer(&owed.groups, Outcome::Accepted(self.tick));
             self.check_told(owed, response);
+            if let Some(user) = &owed.ends {
+                self.note_end_of_user(owed.app, user, owed.started);
+            }
             if let Some(token) = &owed.token {
                 assert!(self.system.tokens_used.contains(token), "the use of {token} was not reported (R-TOKEN-4)");
             }

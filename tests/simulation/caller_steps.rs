@@ -32,7 +32,7 @@ impl World {
 
     /// One step of an HTTP client.
     pub(crate) fn step_caller(&mut self, number: usize) {
-        match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2, 6]) {
+        match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2, 6, 4]) {
             0 => {
                 for _ in 0..self.random.between(1, 3) {
                     if self.callers[number].can_talk() {
@@ -50,6 +50,7 @@ impl World {
                 let app = self.random.weighted(&[3, 1]);
                 self.list_channels(number, app, false);
             }
+            9 => self.end_user(number),
             _ => {
                 let caller = &mut self.callers[number];
                 caller.stalled = !caller.stalled;
@@ -82,6 +83,7 @@ impl World {
                 told: Told::Nothing,
                 last: false,
                 at_rest: false,
+                ends: None,
                 token: None,
             },
         }
@@ -266,6 +268,18 @@ impl World {
         draft.query = "info=subscription_count,user_count".to_owned();
         draft.owed.told = Told::Listed;
         draft.owed.at_rest = at_rest;
+        self.send_request(number, draft);
+    }
+
+    /// `POST /users/{id}/terminate_connections`, with an empty body or `{}` (P-HTTP-6).
+    fn end_user(&mut self, number: usize) {
+        let app = self.random.weighted(&[3, 1]);
+        let user = self.draw_user();
+        let mut draft = self.draft(&format!("/users/{user}/terminate_connections"), app);
+        draft.body = if self.random.one_in(2) { b"{}".to_vec() } else { Vec::new() };
+        self.authenticate(&mut draft);
+        self.expect_end_of_user(app, &user);
+        draft.owed.ends = Some(user);
         self.send_request(number, draft);
     }
 

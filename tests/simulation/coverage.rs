@@ -15,6 +15,12 @@ pub(crate) enum Happening {
     ClientEventPassed,
     /// A client event was above the rate (P-LIM-9).
     ClientEventRefused,
+    /// A signin succeeded (P-USER-1).
+    SignedIn,
+    /// A client was told that a watched user came or went (P-WATCH-1).
+    WatchedChange,
+    /// The connections of a user were ended (P-USER-6).
+    UserEnded,
     /// The server closed a WebSocket with this code.
     Closed(u16),
     /// A slow reader was closed (P-CLOSE-5).

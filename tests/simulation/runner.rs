@@ -13,12 +13,15 @@ use crate::trace::Trace;
 const SEEDS: u64 = 2_000;
 
 /// What must happen somewhere in an ordinary test run.
-const EXPECTED: [Happening; 32] = [
+const EXPECTED: [Happening; 36] = [
     Happening::Joined,
     Happening::ChannelFull,
     Happening::Delivered,
     Happening::ClientEventPassed,
     Happening::ClientEventRefused,
+    Happening::SignedIn,
+    Happening::WatchedChange,
+    Happening::UserEnded,
     Happening::SlowClosed,
     Happening::GapClosed,
     Happening::Reset,
@@ -36,6 +39,7 @@ const EXPECTED: [Happening; 32] = [
     Happening::Closed(4001),
     Happening::Closed(4003),
     Happening::Closed(4004),
+    Happening::Closed(4009),
     Happening::Closed(4100),
     Happening::Closed(4200),
     Happening::Answered(200),

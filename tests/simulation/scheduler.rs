@@ -323,6 +323,7 @@ impl World {
 
     /// All that must hold at rest.
     fn check_rest(&mut self) {
+        self.check_users();
         let sockets = &self.sockets;
         self.model.check_at_rest(|client| !sockets[client].stalled && !sockets[client].vanished);
         for (number, client) in self.sockets.iter().enumerate() {

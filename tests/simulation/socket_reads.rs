@@ -141,6 +141,7 @@ impl World {
 
     /// The subscriptions of a client end.
     pub(crate) fn leave_sessions(&mut self, number: usize) {
+        self.sockets[number].user.live = false;
         for session in self.sockets[number].sessions() {
             self.model.sessions[session].live = false;
         }
@@ -173,6 +174,8 @@ impl World {
                 let channel = frame["channel"].as_str().expect("auth_required names its channel").to_owned();
                 client.complaints.push(Complaint::AuthRequired(channel));
             }
+            "pusher:signin_success" => self.handle_signin_success(number, &frame),
+            "pusher_internal:watchlist_events" => self.handle_watchlist(number, &frame),
             "pusher_internal:subscription_succeeded" => self.handle_succeeded(number, &frame),
             _ => self.handle_channel_event(number, event, &frame),
         }
@@ -181,9 +184,10 @@ impl World {
     /// An error that goes before a Close that may come (P-SDK-13) is no refusal of a message.
     fn drop_closing_complaint(&mut self, number: usize) {
         let client = &mut self.sockets[number];
-        if let Some(Complaint::Error(Some(code), _)) = client.complaints.last()
+        // Refusals have 4009 too; only the end of a user has these words.
+        if let Some(Complaint::Error(Some(code), message)) = client.complaints.last()
             && client.may_close.contains(&(*code as u16))
-            && *code != 4009
+            && (*code != 4009 || message == "You got disconnected by the app")
         {
             client.complaints.pop();
         }

@@ -90,7 +90,7 @@ impl World {
 
     /// One step of a client that is connected.
     pub(crate) fn step_socket(&mut self, number: usize) {
-        match self.random.weighted(&[34, 14, 24, 6, 6, 4, 4, 4]) {
+        match self.random.weighted(&[34, 14, 24, 6, 6, 4, 4, 4, 10]) {
             0 => self.subscribe(number),
             1 => self.unsubscribe(number),
             2 => {
@@ -109,6 +109,7 @@ impl World {
                 client.may_close.insert(4100);
                 client.may_vanish = true;
             }
+            8 => self.sign_in(number),
             _ if self.scenario.bad_input => self.misbehave(number),
             _ => {}
         }
@@ -130,7 +131,7 @@ impl World {
         frames
     }
 
-    fn send_message(&mut self, number: usize, message: &Value, operation: Operation) -> u64 {
+    pub(crate) fn send_message(&mut self, number: usize, message: &Value, operation: Operation) -> u64 {
         let frames = self.frames_of(number, &message.to_string());
         self.send_frames(number, &frames, operation)
     }
@@ -170,7 +171,14 @@ impl World {
         let (key, secret) = self.random.pick(&self.apps[app].keys).clone();
         let mut data = json!({ "channel": channel });
         let mut user = None;
-        if channel.starts_with("presence-") {
+        if channel.starts_with("presence-") && self.sockets[number].user.id.is_some() && self.random.one_in(2) {
+            // P-USER-5: as the user that is signed in.
+            let known = &self.sockets[number].user;
+            let (id, info) = (known.id.clone().expect("it is signed in"), known.info.clone());
+            data["auth"] = json!(format!("{key}:{}", hmac_hex(&secret, &format!("{socket_id}:{channel}"))));
+            self.model.offers.entry((app, channel.clone(), id.clone())).or_default().push(info);
+            user = Some(id);
+        } else if channel.starts_with("presence-") {
             let (channel_data, shown, info) = self.channel_data(number);
             data["auth"] =
                 json!(format!("{key}:{}", hmac_hex(&secret, &format!("{socket_id}:{channel}:{channel_data}"))));
@@ -181,6 +189,10 @@ impl World {
             data["auth"] = json!(format!("{key}:{}", hmac_hex(&secret, &format!("{socket_id}:{channel}"))));
         }
         let message = json!({"event": "pusher:subscribe", "data": data});
+        if let Some(refused) = self.refusal_of_user_channel(number, &channel) {
+            self.send_message(number, &message, refused);
+            return;
+        }
         let client = &self.sockets[number];
         if client.wants(&channel) {
             // Whether a channel with few members is still joined is not known while the answer is owed.

@@ -14,6 +14,7 @@ use crate::random::Random;
 use crate::reference::{Model, Tick};
 use crate::system::{SendStyle, System, SystemOptions};
 use crate::trace::Trace;
+use crate::users::UserFacts;
 
 /// What kind of run a seed makes.
 #[derive(Clone, Debug)]
@@ -79,6 +80,8 @@ pub(crate) struct World {
     pub(crate) callers: Vec<Caller>,
     /// What must hold.
     pub(crate) model: Model,
+    /// What is known of users.
+    pub(crate) users: UserFacts,
     /// Apps.
     pub(crate) apps: Vec<AppFacts>,
     /// Tokens.
@@ -146,6 +149,7 @@ impl World {
             sockets: Vec::new(),
             callers: Vec::new(),
             model: Model::default(),
+            users: UserFacts::default(),
             apps,
             tokens,
             version: 1,

@@ -30,6 +30,7 @@ pub(crate) fn serve(kind: DriverKind, socket: OwnedFd, role: Role) -> io::Result
         clock: Clock::start(),
         slots: SLOTS,
         refusal_slots: 0,
+        zero_copy_bytes_min: None,
         token_used: Box::new(|_, _| {}),
     };
     relay::driver::run(kind, setup, &mut Bare::new(role))

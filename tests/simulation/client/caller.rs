@@ -53,6 +53,8 @@ pub(crate) struct Owed {
     pub(crate) last: bool,
     /// Counts must be exactly the model's.
     pub(crate) at_rest: bool,
+    /// The user whose connections it ends.
+    pub(crate) ends: Option<String>,
     /// The token that was used.
     pub(crate) token: Option<String>,
 }

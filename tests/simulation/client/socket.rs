@@ -9,6 +9,7 @@ use super::frames::{CLOSE, FrameReader, PING, TEXT, encode};
 use super::responses::ResponseReader;
 use crate::network::Wire;
 use crate::reference::Group;
+use crate::users::UserView;
 
 /// How far the connection is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -134,6 +135,8 @@ pub(crate) struct SocketClient {
     pub(crate) event_times: Vec<(u64, u64, bool)>,
     /// Send times of client events under way, in ms.
     pub(crate) event_sent: Vec<(u64, u64)>,
+    /// Who it is, and what it knows of others.
+    pub(crate) user: UserView,
     /// Frames of the server.
     pub(crate) frames: FrameReader,
     /// The answer to the upgrade.
@@ -165,6 +168,7 @@ impl SocketClient {
             vanished: false,
             event_times: Vec::new(),
             event_sent: Vec::new(),
+            user: UserView::default(),
             frames: FrameReader::default(),
             responses: ResponseReader::default(),
             mask,

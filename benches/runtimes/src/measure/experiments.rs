@@ -61,7 +61,7 @@ impl Place {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Experiment> {
-    let thousand = ["fan-out", "--subscribers", "1000", "--events-per-second", "50", "--duration-seconds", "2"];
+    let thousand = ["fan-out", "--subscribers", "1000", "--events-per-second", "50", "--duration-seconds", "1.5"];
     let ten_thousand = ["fan-out", "--subscribers", "10000", "--events-per-second", "5", "--duration-seconds", "2"];
     vec![
         fan_out("fan-out-1000", "one event of 128 bytes at a time to 1,000 subscribers", &thousand, false),
@@ -107,7 +107,7 @@ const EIGHT: [&str; 9] = [
     "--messages-per-tick",
     "8",
     "--duration-seconds",
-    "2",
+    "1.5",
 ];
 
 fn fan_out(name: &'static str, title: &'static str, load: &[&'static str], is_joined: bool) -> Experiment {
@@ -115,7 +115,7 @@ fn fan_out(name: &'static str, title: &'static str, load: &[&'static str], is_jo
     let mut contenders: Vec<Contender> = SERVERS
         .into_iter()
         .map(|(name, program)| {
-            let scenario = [load, &["--warmup-seconds", "0.5"]].concat();
+            let scenario = [load, &["--warmup-seconds", "0.3"]].concat();
             Contender { name, server: Some(program), scenario, figure, base: Some(FLOOR) }
         })
         .collect();
@@ -159,7 +159,7 @@ fn publish(name: &'static str, title: &'static str, rhythm: &[&'static str]) -> 
     let contender = |(name, program, base)| Contender {
         name,
         server: Some(program),
-        scenario: [&["publish", "--duration-seconds", "2"], rhythm].concat(),
+        scenario: [&["publish", "--duration-seconds", "1.5"], rhythm].concat(),
         figure: "server-cpu-per-request-ns",
         base,
     };
@@ -175,7 +175,7 @@ fn publish(name: &'static str, title: &'static str, rhythm: &[&'static str]) -> 
 }
 
 fn subscribe(name: &'static str, title: &'static str, options: &[&'static str]) -> Experiment {
-    let load = ["subscribe", "--connections", "100", "--subscribes-per-second", "10000", "--duration-seconds", "2"];
+    let load = ["subscribe", "--connections", "100", "--subscribes-per-second", "10000", "--duration-seconds", "1.5"];
     let contender = |(name, program, base): (&'static str, Program, Option<&'static str>)| {
         let echo: &[&str] = if base.is_none() { &["--echo"] } else { &[] };
         let scenario = [&load[..], options, echo].concat();
