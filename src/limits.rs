@@ -262,6 +262,8 @@ pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
 pub const MESSAGES_COMMIT_MS: u64 = 30_000;
 /// Figures of messages that may wait for the keeper; further ones are dropped, a later one of the app makes up for it.
 pub const MESSAGES_WAITING_MAX: usize = 4 * 1024;
+/// Longest configuration of another server that `relay migrate` reads, in bytes.
+pub const MIGRATION_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A drain that takes this much longer than it may is cut off, in ms.
 pub const DRAIN_OVERTIME_MS: u64 = 5_000;

@@ -151,16 +151,7 @@ pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
 
 fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
     // The settings are read on a stand-in first, so that a bad one makes no app.
-    let mut blank = AppRecord {
-        serial: 0,
-        id: String::new(),
-        name: new.name.clone(),
-        enabled: true,
-        created_at_ms: 0,
-        keys: Vec::new(),
-        settings: new.settings,
-        webhooks: Vec::new(),
-    };
+    let mut blank = AppRecord { name: new.name.clone(), ..AppRecord::stand_in() };
     for (name, value) in pairs(settings)? {
         setting::apply(&mut blank, name, value)?;
     }

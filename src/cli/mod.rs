@@ -17,6 +17,7 @@ mod bench;
 mod dev;
 mod doctor;
 mod logging;
+mod migrate;
 mod serve;
 mod time;
 mod token;
@@ -50,6 +51,8 @@ enum Command {
     /// Add, list, remove and test webhook endpoints, also while the server runs.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
+    /// Take the apps of another server's configuration over: soketi, Sockudo, Reverb, laravel-websockets.
+    Migrate(migrate::MigrateArguments),
     /// Put load on a server and measure it: runs relay-loadgen.
     Bench(bench::BenchArguments),
     /// Print the version.
@@ -149,6 +152,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::App(command) => app::run(command),
         Command::Token(command) => token::run(command),
         Command::Webhook(command) => webhook::run(command),
+        Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Version => print(concat!("relay ", env!("CARGO_PKG_VERSION"), "\n")),
     };

@@ -10,8 +10,8 @@ use super::dev::{self, DevApp, dev_banner};
 use super::{CommandError, logging, note, print};
 use crate::config::{ConfigError, ConfiguredApp, Mode, ServeConfig, Settings};
 use crate::server::{self, Listening};
-use crate::store::record::SettingsRecord;
-use crate::store::{NewApp, Store, StoreError, Upserted};
+use crate::store::record::AppRecord;
+use crate::store::{NewApp, Store, StoreError, Upserted, setting};
 
 /// Flags. What is not given is looked up in `RELAY_*` (as `RELAY_LISTEN`), then relay.toml, then has its default.
 #[derive(Args, Debug)]
@@ -138,6 +138,9 @@ pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandErro
     for warning in &settings.warnings {
         note(&format!("warning: {warning}"));
     }
+    if let Some(aliases) = &settings.aliases {
+        note(&format!("note: {aliases}"));
+    }
     let mut text = String::new();
     let file = settings.file.as_ref().map_or_else(|| "none".into(), |file| file.display().to_string());
     let app = app.map_or_else(|| "none".into(), |app| format!("{} with key {}", app.id, app.key));
@@ -160,6 +163,9 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    if let Some(aliases) = &settings.aliases {
+        tracing::info!("{aliases}");
+    }
     let prepared = server::prepare(&config)?;
     let store = Store::open_to_serve(&config.data)?;
     if let Some(app) = &configured {
@@ -179,7 +185,11 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
 
 /// The app of the environment exists from here on, with this key pair (conventions of `RELAY_APP_*`).
 fn ensure_configured(store: &Store, app: &ConfiguredApp) -> Result<(), StoreError> {
-    match store.upsert_app(&app.id, &app.key, app.secret.expose(), SettingsRecord::default())? {
+    let mut wished = AppRecord::stand_in();
+    for (name, value) in &app.settings {
+        setting::apply(&mut wished, name, value)?;
+    }
+    match store.upsert_app(&app.id, &app.key, app.secret.expose(), wished.settings)? {
         Upserted::Created => tracing::info!(app = app.id, "made the app of the configuration"),
         Upserted::Changed => tracing::info!(app = app.id, "gave the app the key pair of the configuration"),
         Upserted::Same => {}

@@ -1,8 +1,10 @@
-//! `RELAY_*` variables. Other programs also make some: Kubernetes and Docker links of a service called "relay".
+//! `RELAY_*` variables, and those of other servers that are taken too. Other programs also make some: Kubernetes and
+//! Docker links of a service called "relay".
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::alias;
 use super::setting::{ConfigError, SETTINGS};
 use crate::store::nearest;
 
@@ -10,6 +12,7 @@ use crate::store::nearest;
 #[derive(Debug, Default)]
 pub(super) struct FromEnvironment {
     pub(super) values: Vec<(&'static str, String)>,
+    pub(super) aliases: alias::Found,
     pub(super) config: Option<PathBuf>,
     pub(super) warnings: Vec<String>,
 }
@@ -24,9 +27,13 @@ pub(super) fn variable(name: &str) -> String {
 pub(super) fn read(environment: impl Iterator<Item = (OsString, OsString)>) -> Result<FromEnvironment, ConfigError> {
     let mut found = FromEnvironment::default();
     for (variable, value) in environment {
-        let Some(variable) = variable.to_str().filter(|name| name.starts_with("RELAY_")) else {
+        let Some(variable) = variable.to_str() else {
             continue;
         };
+        if !variable.starts_with("RELAY_") {
+            found.aliases.see(variable, value.to_str().unwrap_or_default());
+            continue;
+        }
         if variable == "RELAY_CONFIG" {
             found.config = (!value.is_empty()).then(|| value.into());
             continue;
@@ -55,11 +62,15 @@ pub(super) fn read(environment: impl Iterator<Item = (OsString, OsString)>) -> R
 /// `RELAY_PORT=tcp://10.0.0.1:6001`, `RELAY_SERVICE_HOST`, `RELAY_PORT_6001_TCP_ADDR` and their like for a service
 /// whose name begins with "relay".
 fn is_service_link(variable: &str, value: &str) -> bool {
-    let link = |scheme| value.starts_with(scheme);
     variable.ends_with("_SERVICE_HOST")
         || variable.contains("_SERVICE_PORT")
-        || (variable.contains("_PORT") && (link("tcp://") || link("udp://")))
+        || (variable.contains("_PORT") && is_link(value))
         || (variable.contains("_PORT_") && (variable.contains("_TCP_") || variable.contains("_UDP_")))
+}
+
+/// The value of a service link's `..._PORT`.
+pub(super) fn is_link(value: &str) -> bool {
+    value.starts_with("tcp://") || value.starts_with("udp://")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What `relay serve` was told, after flags, `RELAY_*` environment, `relay.toml` and defaults were weighed
-//! (in this order). Everything here is checked: nobody downstream parses a setting again.
+//! What `relay serve` was told, after flags, `RELAY_*` environment, `relay.toml`, variables of other servers and
+//! defaults were weighed (in this order). Everything here is checked: nobody downstream parses a setting again.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use crate::store::record::{check_id, check_key, check_secret};
 use crate::webhook::WebhookOptions;
 use crate::webhook::client::TrustedRoots;
 
+mod alias;
 mod environment;
 mod file;
 mod setting;
@@ -76,7 +77,7 @@ pub struct ServeConfig {
     pub webhooks: WebhookOptions,
 }
 
-/// The app of `RELAY_APP_ID`, `RELAY_APP_KEY` and `RELAY_APP_SECRET`.
+/// The app of `RELAY_APP_ID`, `RELAY_APP_KEY` and `RELAY_APP_SECRET`, or of another server's variables.
 #[derive(Clone, Debug)]
 pub struct ConfiguredApp {
     /// Its id.
@@ -85,6 +86,8 @@ pub struct ConfiguredApp {
     pub key: String,
     /// Its secret.
     pub secret: Secret,
+    /// App settings by name for the case that it is new.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 /// Where data is when nobody says otherwise.
@@ -106,17 +109,23 @@ impl ServeConfig {
             }
             Mode::Dev => (loopback, DATA_DEV_DEFAULT, 0, MetricsPort::Optional),
         };
-        let listen = settings.parse("listen", address_and_port)?;
-        let listen = listen.unwrap_or(SocketAddr::new(address, LISTEN_PORT));
+        settings.check_aliases()?;
+        let listen = match settings.parse("listen", address_and_port)? {
+            Some(listen) => listen,
+            None => of_parts(settings, ("listen_host", address), ("listen_port", LISTEN_PORT))?,
+        };
         if mode == Mode::Dev && !listen.ip().is_loopback() {
             let text = format!(
                 "{} is {listen}, but --dev has a well-known secret and serves this machine only: use an address \
                  such as 127.0.0.1:{LISTEN_PORT}, or leave out --dev",
-                settings.origin("listen")
+                listen_origin(settings)
             );
             return Err(ConfigError(text));
         }
-        let metrics_listen = settings.parse("metrics_listen", address_and_port)?;
+        let metrics_listen = match settings.parse("metrics_listen", address_and_port)? {
+            Some(listen) => listen,
+            None => of_parts(settings, ("metrics_host", loopback), ("metrics_port", METRICS_PORT))?,
+        };
         let io = settings.parse("io", io)?.unwrap_or_default();
         let send_zc = settings.parse("send_zc", |text| within(text, 1, limits::SEND_BYTES_MAX as u32))?;
         if send_zc.is_some() && io == IoChoice::Epoll {
@@ -129,7 +138,7 @@ impl ServeConfig {
         }
         Ok(Self {
             listen,
-            metrics_listen: metrics_listen.unwrap_or(SocketAddr::new(loopback, METRICS_PORT)),
+            metrics_listen,
             metrics_port,
             data: settings.text("data").map_or_else(|| data.into(), PathBuf::from),
             shards: settings.parse("shards", shards)?.unwrap_or_else(shards_default),
@@ -185,6 +194,7 @@ fn roots(path: &str) -> Option<TrustedRoots> {
 impl ConfiguredApp {
     /// The app of the settings, if they name one. One or two of the three are a mistake.
     pub fn new(settings: &Settings) -> Result<Option<Self>, ConfigError> {
+        settings.check_aliases()?;
         let names = ["app_id", "app_key", "app_secret"];
         let [Some(id), Some(key), Some(secret)] = names.map(|name| settings.text(name)) else {
             let missing: Vec<_> = names.into_iter().filter(|name| settings.text(name).is_none()).collect();
@@ -202,8 +212,32 @@ impl ConfiguredApp {
         for (name, check) in checks {
             check.map_err(|error| ConfigError(format!("{}: {error}", settings.origin(name))))?;
         }
-        Ok(Some(Self { id: id.into(), key: key.into(), secret: Secret::new(secret) }))
+        let parts = [
+            ("app_client_events", "client_events"),
+            ("app_max_connections", "max_connections"),
+            ("app_authorized_connections", "authorized_connections"),
+        ];
+        let app_settings =
+            parts.into_iter().filter_map(|(part, name)| Some((name, settings.text(part)?.to_owned()))).collect();
+        Ok(Some(Self { id: id.into(), key: key.into(), secret: Secret::new(secret), settings: app_settings }))
     }
+}
+
+/// An address whose host and port variables of other servers may name.
+fn of_parts(
+    settings: &Settings,
+    (host, default_host): (&'static str, IpAddr),
+    (port, default_port): (&'static str, u16),
+) -> Result<SocketAddr, ConfigError> {
+    let host = settings.parse(host, |text| text.parse().ok())?.unwrap_or(default_host);
+    let port = settings.parse(port, |text| text.parse().ok())?.unwrap_or(default_port);
+    Ok(SocketAddr::new(host, port))
+}
+
+/// Who named the address to listen on.
+fn listen_origin(settings: &Settings) -> String {
+    let part = if settings.text("listen").is_some() { "listen" } else { "listen_host" };
+    settings.origin(part)
 }
 
 fn shards_default() -> u16 {

@@ -59,6 +59,8 @@ pub enum Source {
     Flag,
     /// The environment.
     Environment,
+    /// This variable of another server.
+    Alias(&'static str),
     /// A line of a file, from 1.
     File(PathBuf, usize),
 }
@@ -74,12 +76,16 @@ pub struct Settings {
     values: HashMap<&'static str, (String, Source)>,
     /// Things to tell the operator that do not stop the start.
     pub warnings: Vec<String>,
+    /// Which variables of other servers were taken, in one line.
+    pub aliases: Option<String>,
+    /// Why a server must not start with them.
+    alias_problem: Option<ConfigError>,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
 }
 
 impl Settings {
-    /// Weighs flags over environment over file. `config` is `--config`; without it `RELAY_CONFIG` names the file, and
+    /// Weighs flags over environment over file over variables of other servers. `config` is `--config`; without it `RELAY_CONFIG` names the file, and
     /// without that the first of `./relay.toml` and `/etc/relay/relay.toml` that exists is read.
     pub fn gather(
         flags: Vec<(&'static str, String)>,
@@ -101,7 +107,18 @@ impl Settings {
             settings.values.insert(name, (value, Source::Flag));
         }
         settings.warnings = from_environment.warnings;
+        let aliases = from_environment.aliases.resolve(|name| settings.values.contains_key(name));
+        for (name, value, variable) in aliases.values {
+            settings.values.insert(name, (value, Source::Alias(variable)));
+        }
+        settings.warnings.extend(aliases.warning);
+        (settings.aliases, settings.alias_problem) = (aliases.note, aliases.problem);
         Ok(settings)
+    }
+
+    /// Refuses variables of other servers that disagree or do not read.
+    pub(super) fn check_aliases(&self) -> Result<(), ConfigError> {
+        self.alias_problem.clone().map_or(Ok(()), Err)
     }
 
     /// The text of a setting.
@@ -115,6 +132,7 @@ impl Settings {
             None => name.into(),
             Some(Source::Flag) => format!("--{}", name.replace('_', "-")),
             Some(Source::Environment) => environment::variable(name),
+            Some(Source::Alias(variable)) => (*variable).into(),
             Some(Source::File(path, line)) => format!("{}:{line}: {name}", path.display()),
         }
     }

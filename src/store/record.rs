@@ -163,6 +163,20 @@ pub struct TokenRecord {
 }
 
 impl AppRecord {
+    /// An app that is in no store: settings are read into it before there is a real one.
+    pub fn stand_in() -> Self {
+        Self {
+            serial: 0,
+            id: String::new(),
+            name: String::new(),
+            enabled: true,
+            created_at_ms: 0,
+            keys: Vec::new(),
+            settings: SettingsRecord::default(),
+            webhooks: Vec::new(),
+        }
+    }
+
     /// As the shards see it.
     pub(super) fn to_app(&self) -> Result<App, Fault> {
         let settings = &self.settings;

@@ -13,11 +13,12 @@ pub fn binary() -> String {
     std::env::var("RELAY_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_relay").to_owned())
 }
 
-/// A command that inherits no `RELAY_*` variable.
+/// A command that inherits no variable that `relay` reads.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("RELAY_") {
+        let text = name.to_string_lossy();
+        if ["RELAY_", "SOKETI_", "PUSHER_", "REVERB_"].iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(name);
         }
     }

@@ -1,5 +1,6 @@
 //! Outside tools that a test installs once under `target/` and finds again in the next run.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,19 @@ impl Script {
         Self { command }
     }
 
+    /// Any program.
+    pub fn command(program: &str, arguments: &[&str]) -> Self {
+        let mut command = mortal(program);
+        command.env("PYTHONDONTWRITEBYTECODE", "1").args(arguments);
+        Self { command }
+    }
+
+    /// Sets variables.
+    pub fn variables(mut self, variables: &[(&str, &str)]) -> Self {
+        self.command.envs(variables.iter().copied());
+        self
+    }
+
     /// Adds arguments.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.command.args(arguments);
@@ -129,7 +143,7 @@ impl Script {
 
     /// Starts it.
     pub fn start(self) -> RunningScript {
-        RunningScript { process: RunningProcess::spawn(self.command) }
+        RunningScript { process: RunningProcess::spawn(self.command), shown: BTreeSet::new() }
     }
 
     /// Runs it to its end, which must be good.
@@ -137,19 +151,34 @@ impl Script {
     pub fn run(self) {
         self.start().finish();
     }
+
+    /// Runs it to its end, which must be good; gives what it showed.
+    #[track_caller]
+    pub fn run_shown(self) -> BTreeSet<String> {
+        self.start().finish_shown()
+    }
 }
 
 /// A script that runs.
 pub struct RunningScript {
     process: RunningProcess,
+    /// `SDK: FEATURE` of its lines `shown SDK: FEATURE`.
+    shown: BTreeSet<String>,
 }
 
 impl RunningScript {
-    /// The next line that it prints.
+    /// The next line that it prints. Lines that report a feature are kept and passed over.
     #[track_caller]
     pub fn next_line(&mut self) -> String {
-        let line = self.process.line(SCRIPT_PATIENCE);
-        line.unwrap_or_else(|| panic!("a line was due from the script, which says:\n{}", self.process.log()))
+        loop {
+            let Some(line) = self.process.line(SCRIPT_PATIENCE) else {
+                panic!("a line was due from the script, which says:\n{}", self.process.log());
+            };
+            match line.strip_prefix("shown ") {
+                Some(feature) => drop(self.shown.insert(feature.to_owned())),
+                None => return line,
+            }
+        }
     }
 
     /// The next line, which must be this one.
@@ -168,9 +197,27 @@ impl RunningScript {
 
     /// Waits for its `ok` and its end.
     #[track_caller]
-    pub fn finish(mut self) {
+    pub fn finish(self) {
+        self.finish_shown();
+    }
+
+    /// Waits for its `ok` and its end; gives what it showed.
+    #[track_caller]
+    pub fn finish_shown(mut self) -> BTreeSet<String> {
         self.expect_line("ok");
+        let shown = self.take_shown();
         self.end();
+        shown
+    }
+
+    /// What it showed so far.
+    pub fn take_shown(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.shown)
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Waits for its end, which must be good.

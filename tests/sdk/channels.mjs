@@ -2,7 +2,7 @@
 // way it has. P-SDK-1 to P-SDK-10, P-AUTH-7, P-CONN-1, P-HTTP-1, P-HTTP-2, P-PRES-2, P-CEV-2, R-CLIENT-2.
 
 import assert from 'node:assert/strict';
-import { authServer, collect, connect, connected, main, once, server, subscribed } from './rig.mjs';
+import { authServer, collect, connect, connected, main, once, server, shown, subscribed } from './rig.mjs';
 
 const NAMES = ['news', 'private-orders', 'presence-room'];
 
@@ -24,6 +24,8 @@ main(async () => {
   await clientEvents(channels);
   await refusals(clients[0]);
   await unsubscribing(clients[0], channels);
+  shown('pusher-js', 'public channels', 'private channels', 'presence channels', 'client events', 'refused channels');
+  shown('pusher-js', 'unsubscribe');
 });
 
 /** Members come one by one: everyone's roster is whole, everyone is told of those who come later. */

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import Echo from 'laravel-echo';
-import { authServer, clientOptions, EchoPusher, key, main, server, within } from './rig.mjs';
+import { authServer, clientOptions, EchoPusher, key, main, server, shown, within } from './rig.mjs';
 
 main(async () => {
   const authEndpoint = await authServer('/broadcasting/auth');
@@ -51,6 +51,17 @@ async function scenario(broadcaster, first, second) {
   const refused = first.private(name('forbidden'));
   const error = await within('error', new Promise((resolve) => refused.error(resolve)));
   assert.equal(error.status, 403);
+
+  // After `leave` nothing comes any more: what is published later to another channel arrives alone.
+  first.leave(name('orders'));
+  const late = heard(privates[0], '.late');
+  publics[0].listen('.early', () => assert.fail('an event after leave'));
+  await server.trigger(name('orders'), 'early', {});
+  await server.trigger(`private-${name('order.7')}`, 'late', {});
+  await late;
+
+  const sdk = `laravel-echo, broadcaster ${broadcaster}`;
+  shown(sdk, 'public channels', 'private channels', 'presence channels', 'client events', 'refused channels', 'unsubscribe');
   first.disconnect();
   second.disconnect();
 }

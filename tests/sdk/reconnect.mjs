@@ -3,7 +3,10 @@
 // Prints `ready` when the server may be restarted, `ok` at the end.
 
 import assert from 'node:assert/strict';
-import { authServer, collect, connect, connected, main, once, server, subscribed } from './rig.mjs';
+import Echo from 'laravel-echo';
+import {
+  authServer, clientOptions, collect, connect, connected, EchoPusher, key, main, once, server, shown, subscribed,
+} from './rig.mjs';
 
 // pusher-js tries again after 1 s (at once after 4200), and if that fails only when its attempt times out, 15 s later.
 const RECONNECT_MS = 40_000;
@@ -14,19 +17,30 @@ main(async () => {
   const clients = ['1', '2', '3', '4'].map((user) => connect(endpoint, user));
   let ids = await Promise.all(clients.map(connected));
   const channels = await Promise.all(clients.map((client) => Promise.all(NAMES.map((name) => subscribed(client, name)))));
+  // laravel-echo with both broadcasters comes back as well.
+  const echoes = ['pusher', 'reverb'].map((broadcaster, index) => {
+    const auth = { headers: { 'X-User': String(5 + index) } };
+    return new Echo({ broadcaster, key, ...clientOptions, authEndpoint: endpoint, auth, Pusher: EchoPusher });
+  });
+  const echoed = echoes.map((echo) => [echo.channel('news').subscription, echo.private('orders').subscription]).flat();
+  await Promise.all(echoed.filter((channel) => !channel.subscribed).map((channel) => once(channel, 'pusher:subscription_succeeded')));
   for (let round = 0; round < 2; round += 1) {
     const last = `end-${round}`;
-    const back = channels.flat().map((channel) => once(channel, 'pusher:subscription_succeeded', RECONNECT_MS));
+    const all = [...channels.flat(), ...echoed];
+    const back = all.map((channel) => once(channel, 'pusher:subscription_succeeded', RECONNECT_MS));
     console.log('ready');
     await Promise.all(back);
     const fresh = await Promise.all(clients.map(connected));
     for (const id of fresh) assert.ok(!ids.includes(id), 'a socket id came back');
     ids = fresh;
-    const got = channels.flat().map((channel) => collect(channel, last));
+    const got = all.map((channel) => collect(channel, last));
     for (let index = 0; index < 20; index += 1) await server.trigger(NAMES, 'tick', { round, index });
     await server.trigger(NAMES, last, {});
     const wanted = Array.from({ length: 20 }, (_, index) => ['tick', { round, index }]);
     for (const collector of got) assert.deepEqual(await collector.ended(), wanted);
     assert.equal(channels[0][2].members.count, clients.length);
+  }
+  for (const sdk of ['pusher-js', 'laravel-echo, broadcaster pusher', 'laravel-echo, broadcaster reverb']) {
+    shown(sdk, 'reconnect');
   }
 });

@@ -17,6 +17,9 @@ export const clientOptions = {
   enabledTransports: ['ws', 'wss'],
 };
 
+// P-ENC-1: the key of encrypted channels, which Relay is never told.
+export const masterKey = Buffer.alloc(32, 7).toString('base64');
+
 // P-CFG-3: the server SDK as its documentation makes it.
 export const server = new PusherServer({
   appId: RELAY_APP_ID,
@@ -25,7 +28,11 @@ export const server = new PusherServer({
   host: RELAY_HOST,
   port: RELAY_PORT,
   useTLS: false,
+  encryptionMasterKeyBase64: masterKey,
 });
+
+/** Reports a feature whose assertions have passed, for the table of SDKs. */
+export const shown = (sdk, ...features) => features.forEach((feature) => console.log(`shown ${sdk}: ${feature}`));
 
 const clients = [];
 

@@ -21,6 +21,8 @@ class Receiver(BaseHTTPRequestHandler):
         webhook = CLIENT.validate_webhook(body=body, **proof)
         forged = CLIENT.validate_webhook(body=body + " ", **proof)
         valid = webhook is not None and forged is None
+        if valid:
+            print("shown pusher (Python): webhooks", flush=True)
         for event in webhook["events"] if valid else []:
             print(json.dumps(event), flush=True)
         self.send_response(200 if valid else 401)

@@ -1,0 +1,227 @@
+//! The values of a configuration that concern the server and not one app.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde_json::{Value, json};
+
+use super::Origin;
+use super::app::{self, is_empty, number, truth};
+use super::entries::Entry;
+use super::plan;
+use crate::config;
+
+/// What became of one value.
+pub(super) enum Verdict {
+    /// It became a setting.
+    Taken,
+    /// Relay does so anyway.
+    Same,
+    /// It holds for all apps that do not say otherwise.
+    OfApps(plan::Verdict),
+    /// It has no counterpart. `at` may be a whole section, told once.
+    Not { at: String, reason: &'static str },
+    /// It is not what that server takes there: this is.
+    Wrong(&'static str),
+}
+
+/// What became settings so far.
+#[derive(Default)]
+pub(super) struct Taken {
+    host: Option<IpAddr>,
+    port: Option<u16>,
+    metrics_host: Option<IpAddr>,
+    metrics_port: Option<u16>,
+    others: Vec<(&'static str, Value)>,
+}
+
+const PORT: &str = "a port";
+const ADDRESS: &str = "an IP address";
+const NUMBER: &str = "a number";
+
+impl Taken {
+    /// The settings, for `relay.toml`.
+    pub(super) fn settings(self) -> Vec<(&'static str, Value)> {
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let mut settings = Vec::new();
+        if self.host.is_some() || self.port.is_some() {
+            let listen = SocketAddr::new(self.host.unwrap_or(any), self.port.unwrap_or(6001));
+            settings.push(("listen", json!(listen.to_string())));
+        }
+        if self.metrics_host.is_some() || self.metrics_port.is_some() {
+            let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let listen = SocketAddr::new(self.metrics_host.unwrap_or(loopback), self.metrics_port.unwrap_or(9601));
+            settings.push(("metrics_listen", json!(listen.to_string())));
+        }
+        settings.extend(self.others);
+        settings
+    }
+
+    /// Takes one value.
+    pub(super) fn take(&mut self, origin: Origin, entry: &Entry) -> Verdict {
+        let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
+        match origin {
+            Origin::Soketi | Origin::Sockudo => self.of_soketi(origin, &words, entry),
+            Origin::Reverb => self.of_reverb(&words, entry),
+            Origin::LaravelWebsockets => self.of_laravel_websockets(&words, entry),
+        }
+    }
+
+    fn of_soketi(&mut self, origin: Origin, words: &[&str], entry: &Entry) -> Verdict {
+        let value = &entry.value;
+        match words {
+            ["host"] => set(&mut self.host, address(value), ADDRESS),
+            ["port"] => set(&mut self.port, port(value), PORT),
+            ["metrics", "host"] => set(&mut self.metrics_host, address(value), ADDRESS),
+            ["metrics", "port"] => set(&mut self.metrics_port, port(value), PORT),
+            ["metrics", "enabled"] => Verdict::Same,
+            ["metrics", "driver"] if value == "prometheus" => Verdict::Same,
+            ["metrics", "prometheus", "prefix"]
+                if config::SETTINGS.iter().any(|known| known.name == "metrics_prefix") =>
+            {
+                match value.as_str() {
+                    Some(prefix) => self.other("metrics_prefix", json!(prefix)),
+                    None => Verdict::Wrong("a text"),
+                }
+            }
+            ["metrics", "prometheus", "prefix"] => not(entry, "metrics have Relay's own names"),
+            ["pathPrefix"] => self.path(value),
+            ["debug"] => match truth(value) {
+                Some(true) => self.other("log", json!("info,relay=debug")),
+                Some(false) => Verdict::Same,
+                None => Verdict::Wrong("true or false"),
+            },
+            ["shutdownGracePeriod"] => {
+                // soketi counts milliseconds, Sockudo seconds.
+                let unit_ms = if origin == Origin::Sockudo { 1_000 } else { 1 };
+                self.number("drain_ms", value, unit_ms)
+            }
+            ["activityTimeout"] => self.number("activity_timeout", value, 1),
+            ["channelLimits", "cacheTtl"] => self.number("cache_ttl", value, 1),
+            ["channelLimits", "maxNameLength"] => of_apps("maxChannelNameLength", value),
+            ["presence", "maxMembersPerChannel"] => of_apps("maxPresenceMembersPerChannel", value),
+            ["presence", "maxMemberSizeInKb"] => of_apps("maxPresenceMemberSizeInKb", value),
+            ["eventLimits", "maxChannelsAtOnce"] => of_apps("maxEventChannelsAtOnce", value),
+            ["eventLimits", "maxNameLength"] => of_apps("maxEventNameLength", value),
+            ["eventLimits", "maxPayloadInKb"] => of_apps("maxEventPayloadInKb", value),
+            ["eventLimits", "maxBatchSize"] => of_apps("maxEventBatchSize", value),
+            ["appManager", "driver"] if value == "array" || value == "memory" => Verdict::Same,
+            ["appManager", "driver"] => {
+                not(entry, "the apps are in a database: export them as a JSON list of apps and migrate that file")
+            }
+            ["appManager", "array", "apps"] if is_empty(value) => Verdict::Same,
+            ["adapter", "driver"] if value == "local" => Verdict::Same,
+            ["adapter", "driver"] => {
+                not(entry, "Relay is one process with one thread per core; there is no cluster yet")
+            }
+            ["ssl", ..] if is_empty(value) || truth(value) == Some(false) => Verdict::Same,
+            ["ssl", ..] => section(entry, words, "a proxy in front of Relay ends TLS"),
+            ["userAuthenticationTimeout"] => not(entry, "it is 30 seconds for all apps"),
+            ["webhooks", ..] => section(entry, words, "batching is chosen per webhook"),
+            ["cors", ..] => section(entry, words, "who may connect is an app's setting allowed_origins"),
+            ["queue", ..] => section(entry, words, "Relay queues by itself and needs no other service"),
+            ["rateLimiter", ..] => section(entry, words, "Relay limits by itself, per app: see `relay app show`"),
+            [
+                "database" | "databasePooling" | "cache" | "cluster" | "instance" | "httpApi" | "mode" | "adapter"
+                | "appManager" | "metrics" | "cleanup" | "logging" | "unixSocket",
+                ..,
+            ] => section(entry, words, "Relay needs no such thing, or decides it by itself"),
+            _ => section(entry, words, "Relay has no counterpart"),
+        }
+    }
+
+    fn of_reverb(&mut self, words: &[&str], entry: &Entry) -> Verdict {
+        let value = &entry.value;
+        match words {
+            ["default" | "enabled"] | ["apps", "provider"] => Verdict::Same,
+            ["servers", _, "host"] => set(&mut self.host, address(value), ADDRESS),
+            ["servers", _, "port"] => set(&mut self.port, port(value), PORT),
+            ["servers", _, "path"] => self.path(value),
+            ["servers", _, "hostname"] if is_empty(value) => Verdict::Same,
+            ["servers", _, "hostname"] => not(entry, "Relay answers to every name; a proxy may choose by name"),
+            ["servers", _, "options", ..] if is_empty(value) => Verdict::Same,
+            ["servers", _, "options", ..] => not(entry, "a proxy in front of Relay ends TLS"),
+            ["servers", _, "maxRequestSize"] => not(entry, "a request may have 1 MiB; an app limits its events"),
+            ["servers", _, "scaling", "enabled"] if truth(value) == Some(true) => {
+                not(entry, "Relay is one process with one thread per core; there is no cluster yet")
+            }
+            ["servers", _, "scaling", ..] => Verdict::Same,
+            ["servers", _, _, ..] => not(entry, "it is Laravel's own, or Relay decides it by itself"),
+            _ => section(entry, words, "Relay has no counterpart"),
+        }
+    }
+
+    fn of_laravel_websockets(&mut self, words: &[&str], entry: &Entry) -> Verdict {
+        let value = &entry.value;
+        match words {
+            ["dashboard", "port"] => set(&mut self.port, port(value), PORT),
+            ["allowedOrigins"] if is_empty(value) => Verdict::Same,
+            ["allowedOrigins"] => {
+                let origins = Entry { path: vec!["allowedOrigins".into()], ..entry.clone() };
+                Verdict::OfApps(app::field(Origin::LaravelWebsockets, &origins))
+            }
+            ["maxRequestSizeInKb"] => of_apps("maxEventPayloadInKb", value),
+            ["ssl", ..] if is_empty(value) => Verdict::Same,
+            ["ssl", ..] => section(entry, words, "a proxy in front of Relay ends TLS"),
+            ["statistics" | "dashboard" | "path" | "middleware", ..] => {
+                section(entry, words, "it is a page of the package, which Laravel serves")
+            }
+            _ => section(entry, words, "it is the package's own and has no counterpart"),
+        }
+    }
+
+    fn other(&mut self, name: &'static str, value: Value) -> Verdict {
+        self.others.push((name, value));
+        Verdict::Taken
+    }
+
+    fn number(&mut self, name: &'static str, value: &Value, unit: i64) -> Verdict {
+        match number(value).and_then(|number| number.checked_mul(unit)) {
+            Some(number) => self.other(name, json!(number)),
+            None => Verdict::Wrong(NUMBER),
+        }
+    }
+
+    /// Relay's prefix begins with a slash and does not end with one.
+    fn path(&mut self, value: &Value) -> Verdict {
+        match value.as_str().map(|path| path.trim_matches('/')) {
+            Some("") => Verdict::Same,
+            Some(path) => self.other("path_prefix", json!(format!("/{path}"))),
+            None if value.is_null() => Verdict::Same,
+            None => Verdict::Wrong("a path"),
+        }
+    }
+}
+
+fn set<T>(place: &mut Option<T>, value: Option<T>, takes: &'static str) -> Verdict {
+    if value.is_none() {
+        return Verdict::Wrong(takes);
+    }
+    *place = value;
+    Verdict::Taken
+}
+
+fn address(value: &Value) -> Option<IpAddr> {
+    match value.as_str()? {
+        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        text => text.parse().ok(),
+    }
+}
+
+fn port(value: &Value) -> Option<u16> {
+    number(value).and_then(|port| u16::try_from(port).ok())
+}
+
+fn of_apps(name: &str, value: &Value) -> Verdict {
+    app::limit(name, value).map_or(Verdict::Wrong(NUMBER), Verdict::OfApps)
+}
+
+fn not(entry: &Entry, reason: &'static str) -> Verdict {
+    Verdict::Not { at: entry.at.clone(), reason }
+}
+
+/// A whole section at once: its first word, as the file spells it.
+fn section(entry: &Entry, words: &[&str], reason: &'static str) -> Verdict {
+    let first = entry.at.split('.').next().unwrap_or_default();
+    let at = if words.len() == 1 { first.into() } else { format!("{first}.*") };
+    Verdict::Not { at, reason }
+}

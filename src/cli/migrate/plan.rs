@@ -1,0 +1,240 @@
+//! What a configuration comes to: apps, settings of the server, and what is not taken over, with the reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::entries::Entry;
+use super::{Origin, app, options};
+use crate::store::record::{AppRecord, check_id, check_key, check_name, check_secret};
+use crate::store::setting;
+
+/// An app as the file describes it; all of it was checked.
+pub(super) struct PlannedApp {
+    /// Where it stands in the file.
+    pub(super) at: String,
+    pub(super) id: String,
+    pub(super) key: String,
+    pub(super) secret: String,
+    pub(super) enabled: bool,
+    /// App settings that the file names, as text, in the order of their names.
+    pub(super) settings: Vec<(&'static str, String)>,
+    /// What a new app gets besides, since the other server allows it unless told otherwise.
+    pub(super) defaults: Vec<(&'static str, &'static str)>,
+    pub(super) webhooks: Vec<PlannedWebhook>,
+}
+
+/// Where the app's events are told.
+#[derive(Default)]
+pub(super) struct PlannedWebhook {
+    /// Where it stands in the file.
+    pub(super) at: String,
+    pub(super) url: String,
+    /// What it is told; none is everything.
+    pub(super) events: Vec<String>,
+}
+
+/// The whole file.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub(super) apps: Vec<PlannedApp>,
+    /// Settings of the server for `relay.toml`.
+    pub(super) settings: Vec<(&'static str, Value)>,
+    /// What has no counterpart: where it stands, and why.
+    pub(super) not_taken: Vec<(String, String)>,
+}
+
+/// What became of one value of the file.
+pub(super) enum Verdict {
+    /// A member of the app itself.
+    Id(String),
+    Key(String),
+    Secret(String),
+    Enabled(bool),
+    /// A setting, as text.
+    Set(&'static str, String),
+    /// Relay does so anyway, or the value asks for nothing.
+    Same,
+    /// It has no counterpart, for this reason.
+    Not(String),
+    /// It is not what that server takes there: this is.
+    Wrong(&'static str),
+}
+
+impl Plan {
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// One line that names the key.
+    pub(super) fn new(origin: Origin, entries: Vec<Entry>) -> Result<Self, String> {
+        let mut plan = Self::default();
+        let mut apps: BTreeMap<usize, Vec<Entry>> = BTreeMap::new();
+        let mut rest = Vec::new();
+        for entry in entries {
+            match app::position(&entry.path) {
+                Some((index, depth)) => {
+                    let path = entry.path[depth..].to_vec();
+                    apps.entry(index).or_default().push(Entry { path, ..entry });
+                }
+                None => rest.push(entry),
+            }
+        }
+        let of_all = plan.take_options(origin, &rest)?;
+        for (index, entries) in apps {
+            plan.take_app(origin, index, &entries, &of_all)?;
+        }
+        if plan.apps.is_empty() {
+            return Err(no_apps(&plan));
+        }
+        plan.check_unique()?;
+        plan.leave_webhooks();
+        Ok(plan)
+    }
+
+    /// The values that concern the server; gives those that hold for every app that does not say otherwise.
+    fn take_options(&mut self, origin: Origin, entries: &[Entry]) -> Result<BTreeMap<&'static str, String>, String> {
+        let mut of_all = BTreeMap::new();
+        let mut told = BTreeSet::new();
+        let mut taken = options::Taken::default();
+        for entry in entries {
+            match taken.take(origin, entry) {
+                options::Verdict::Taken | options::Verdict::Same => {}
+                options::Verdict::OfApps(verdict) => self.settle(entry, verdict, &mut of_all)?,
+                options::Verdict::Not { at, reason } => {
+                    if told.insert(at.clone()) {
+                        self.not_taken.push((at, reason.into()));
+                    }
+                }
+                options::Verdict::Wrong(takes) => return Err(wrong(entry, takes)),
+            }
+        }
+        self.settings = taken.settings();
+        Ok(of_all)
+    }
+
+    fn take_app(
+        &mut self,
+        origin: Origin,
+        index: usize,
+        entries: &[Entry],
+        of_all: &BTreeMap<&'static str, String>,
+    ) -> Result<(), String> {
+        let at = app_at(&entries[0]);
+        let mut settings = of_all.clone();
+        let (mut id, mut key, mut secret, mut enabled) = (None, None, None, true);
+        let mut webhooks: BTreeMap<usize, PlannedWebhook> = BTreeMap::new();
+        for entry in entries {
+            if let Some((number, entry)) = of_webhook(entry) {
+                let webhook = webhooks.entry(number).or_default();
+                webhook.at = app_at(&entry);
+                let verdict = app::webhook(&entry, webhook);
+                self.settle(&entry, verdict, &mut settings)?;
+                continue;
+            }
+            match app::field(origin, entry) {
+                Verdict::Id(text) => id = Some((text, entry)),
+                Verdict::Key(text) => key = Some((text, entry)),
+                Verdict::Secret(text) => secret = Some((text, entry)),
+                Verdict::Enabled(value) => enabled = value,
+                verdict @ (Verdict::Set(..) | Verdict::Same | Verdict::Not(_) | Verdict::Wrong(_)) => {
+                    self.settle(entry, verdict, &mut settings)?;
+                }
+            }
+        }
+        let needs = |name: &str,
+                     found: Option<(String, &Entry)>,
+                     check: fn(&str) -> Result<(), crate::store::StoreError>| {
+            let (text, entry) = found.ok_or_else(|| format!("{at}: the app (number {index} from 0) has no {name}"))?;
+            check(&text).map_err(|error| format!("{}: {error}", entry.at))?;
+            Ok::<String, String>(text)
+        };
+        let id = needs("id", id, check_id)?;
+        let key = needs("key", key, check_key)?;
+        let secret = needs("secret", secret, check_secret)?;
+        if let Some(name) = settings.get("name") {
+            check_name(name).map_err(|error| format!("{at}.name: {error}"))?;
+        }
+        // One without a URL called a function, which was told above.
+        let webhooks = webhooks.into_values().filter(|webhook| !webhook.url.is_empty()).collect();
+        let defaults = origin.generous().iter().copied().filter(|(name, _)| !settings.contains_key(name)).collect();
+        let settings = settings.into_iter().collect();
+        self.apps.push(PlannedApp { at, id, key, secret, enabled, settings, defaults, webhooks });
+        Ok(())
+    }
+
+    /// Keeps what a value came to; a setting's text is checked with the setting itself.
+    fn settle(
+        &mut self,
+        entry: &Entry,
+        verdict: Verdict,
+        settings: &mut BTreeMap<&'static str, String>,
+    ) -> Result<(), String> {
+        match verdict {
+            Verdict::Set(name, text) => match setting::apply(&mut AppRecord::stand_in(), name, &text) {
+                Ok(()) => drop(settings.insert(name, text)),
+                Err(error) => self.not_taken.push((entry.at.clone(), error.to_string())),
+            },
+            Verdict::Not(reason) => self.not_taken.push((entry.at.clone(), reason)),
+            Verdict::Wrong(takes) => return Err(wrong(entry, takes)),
+            Verdict::Same | Verdict::Id(_) | Verdict::Key(_) | Verdict::Secret(_) | Verdict::Enabled(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Tells how to make them later.
+    fn leave_webhooks(&mut self) {
+        for app in &self.apps {
+            for webhook in &app.webhooks {
+                let reason = format!("Relay sends no webhooks yet: {} for {}", webhook.url, webhook.events.join(","));
+                self.not_taken.push((format!("{}.url", webhook.at), reason));
+            }
+        }
+    }
+
+    /// Ids and keys name one app each.
+    fn check_unique(&self) -> Result<(), String> {
+        for (index, app) in self.apps.iter().enumerate() {
+            for other in &self.apps[..index] {
+                let twice = if other.id == app.id {
+                    "id"
+                } else if other.key == app.key {
+                    "key"
+                } else {
+                    continue;
+                };
+                return Err(format!("{}.{twice}: it is the {twice} of {} too", app.at, other.at));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of the webhook that an entry of an app belongs to, and the entry seen from there.
+fn of_webhook(entry: &Entry) -> Option<(usize, Entry)> {
+    let [first, number, rest @ ..] = entry.path.as_slice() else {
+        return None;
+    };
+    let number = number.parse().ok().filter(|_| first == "webhooks" && !rest.is_empty())?;
+    Some((number, Entry { path: rest.to_vec(), ..entry.clone() }))
+}
+
+/// Where the app or webhook of an entry stands.
+fn app_at(entry: &Entry) -> String {
+    let below = entry.path.len();
+    let parts: Vec<&str> = entry.at.split('.').collect();
+    parts[..parts.len().saturating_sub(below)].join(".")
+}
+
+fn wrong(entry: &Entry, takes: &str) -> String {
+    format!("{} takes {takes}", entry.at)
+}
+
+/// Why there is nothing to take, as far as the file tells.
+fn no_apps(plan: &Plan) -> String {
+    let is_driver = |at: &str| at.replace('_', "").eq_ignore_ascii_case("appManager.driver");
+    let driver = plan.not_taken.iter().find(|(at, _)| is_driver(at));
+    match driver {
+        Some((at, reason)) => format!("there is no app in this file; {at}: {reason}"),
+        None => "there is no app in this file".into(),
+    }
+}

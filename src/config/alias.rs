@@ -1,0 +1,332 @@
+//! Variables of other servers that Relay takes as well, so that a container or unit that ran one of them starts Relay
+//! with its environment as it is. What was said to Relay itself (a flag, `RELAY_*`, `relay.toml`) always wins; what is
+//! taken from elsewhere is told in one line, by name and never by value.
+
+use std::collections::BTreeMap;
+
+use super::setting::ConfigError;
+
+/// What became of a variable's text.
+enum Read {
+    /// The text that the setting would have been given.
+    Value(String),
+    /// The variable says what Relay does anyway.
+    Nothing,
+    /// It does not read.
+    Wrong,
+}
+
+struct Alias {
+    variable: &'static str,
+    /// A setting of [`super::SETTINGS`], or one of [`PARTS`].
+    setting: &'static str,
+    takes: &'static str,
+    read: fn(&str) -> Read,
+}
+
+const fn alias(variable: &'static str, setting: &'static str, takes: &'static str, read: fn(&str) -> Read) -> Alias {
+    Alias { variable, setting, takes, read }
+}
+
+/// Parts of settings that only aliases name, with what they are called in the line at start. They count where the
+/// whole setting is not given.
+const PARTS: [(&str, &str); 7] = [
+    ("listen_host", "the address of listen"),
+    ("listen_port", "the port of listen"),
+    ("metrics_host", "the address of metrics_listen"),
+    ("metrics_port", "the port of metrics_listen"),
+    ("app_client_events", "client_events of a new app"),
+    ("app_max_connections", "max_connections of a new app"),
+    ("app_authorized_connections", "authorized_connections of a new app"),
+];
+
+/// The three that make an app: they come from Relay's own names together, or from aliases together.
+const APP: [&str; 3] = ["app_id", "app_key", "app_secret"];
+
+const HOST: &str = "an IP address or localhost";
+const PORT: &str = "a port";
+const PATH: &str = "a path such as /relay";
+const SWITCH: &str = "true or false";
+
+const ALIASES: [Alias; 24] = [
+    alias("SOKETI_DEFAULT_APP_ID", "app_id", "the id of an app", text),
+    alias("SOKETI_DEFAULT_APP_KEY", "app_key", "the key of an app", text),
+    alias("SOKETI_DEFAULT_APP_SECRET", "app_secret", "the secret of an app", text),
+    alias("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "app_client_events", SWITCH, switch),
+    alias("SOKETI_DEFAULT_APP_MAX_CONNS", "app_max_connections", "a number, or -1 for no quota", quota),
+    alias("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "app_authorized_connections", SWITCH, switch),
+    alias("SOKETI_HOST", "listen_host", HOST, host),
+    alias("SOKETI_PORT", "listen_port", PORT, port),
+    alias("SOKETI_PATH_PREFIX", "path_prefix", PATH, path),
+    alias("SOKETI_SHUTDOWN_GRACE_PERIOD", "drain_ms", "milliseconds", number),
+    alias("SOKETI_DEBUG", "log", SWITCH, debug),
+    alias("SOKETI_METRICS_ENABLED", "metrics_listen", SWITCH, |_| Read::Nothing),
+    alias("SOKETI_METRICS_DRIVER", "metrics_listen", "prometheus", |_| Read::Nothing),
+    alias("SOKETI_METRICS_HOST", "metrics_host", HOST, host),
+    alias("SOKETI_METRICS_SERVER_PORT", "metrics_port", PORT, port),
+    alias("PUSHER_APP_ID", "app_id", "the id of an app", text),
+    alias("PUSHER_APP_KEY", "app_key", "the key of an app", text),
+    alias("PUSHER_APP_SECRET", "app_secret", "the secret of an app", text),
+    alias("REVERB_APP_ID", "app_id", "the id of an app", text),
+    alias("REVERB_APP_KEY", "app_key", "the key of an app", text),
+    alias("REVERB_APP_SECRET", "app_secret", "the secret of an app", text),
+    alias("REVERB_SERVER_HOST", "listen_host", HOST, host),
+    alias("REVERB_SERVER_PORT", "listen_port", PORT, port),
+    alias("REVERB_SERVER_PATH", "path_prefix", PATH, path),
+];
+
+/// The variables of other servers that are set.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    values: Vec<(&'static str, String)>,
+    /// Variables of soketi that Relay has nothing for. Those of Laravel are left alone: applications read them.
+    strangers: Vec<String>,
+}
+
+/// What the aliases come to.
+#[derive(Debug, Default)]
+pub(super) struct Resolved {
+    /// Setting, value, and the variable that is named for it in messages.
+    pub(super) values: Vec<(&'static str, String, &'static str)>,
+    /// Which were taken.
+    pub(super) note: Option<String>,
+    /// Which were not.
+    pub(super) warning: Option<String>,
+    /// Why a server must not start with them. Commands on the store do not mind.
+    pub(super) problem: Option<ConfigError>,
+}
+
+impl Found {
+    /// Keeps a variable if it is one of these. An empty one counts as not set.
+    pub(super) fn see(&mut self, variable: &str, value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        match ALIASES.iter().find(|alias| alias.variable == variable) {
+            Some(alias) => self.values.push((alias.variable, value.into())),
+            None if variable.starts_with("SOKETI_") => self.strangers.push(variable.into()),
+            None => {}
+        }
+    }
+
+    /// Resolves them beside what `is_set` in Relay's own names.
+    pub(super) fn resolve(mut self, is_set: impl Fn(&str) -> bool) -> Resolved {
+        let mut resolved = Resolved::default();
+        let own_app = APP.iter().any(|name| is_set(name));
+        let mut taken: BTreeMap<&'static str, Vec<&'static str>> = BTreeMap::new();
+        // The order of the table, so that messages do not depend on the order of the environment.
+        for alias in &ALIASES {
+            let Some((_, value)) = self.values.iter().find(|(variable, _)| *variable == alias.variable) else {
+                continue;
+            };
+            let whole = whole_of(alias.setting);
+            if is_set(whole) || (own_app && (APP.contains(&alias.setting) || whole == "app_id")) {
+                continue;
+            }
+            let value = match (alias.read)(value) {
+                Read::Value(value) => value,
+                Read::Nothing => continue,
+                Read::Wrong => {
+                    let Alias { variable, takes, .. } = alias;
+                    resolved.problem.get_or_insert(ConfigError(format!("{variable} takes {takes}, not {value:?}")));
+                    continue;
+                }
+            };
+            let others = taken.entry(alias.setting).or_default();
+            others.push(alias.variable);
+            match resolved.values.iter().find(|(setting, _, _)| *setting == alias.setting) {
+                Some((_, first, variable)) if *first != value => {
+                    let text = format!(
+                        "{variable} and {} disagree: set {} to the one that is meant, or unset the other",
+                        alias.variable,
+                        super::environment::variable(whole),
+                    );
+                    resolved.problem.get_or_insert(ConfigError(text));
+                }
+                Some(_) => {}
+                None => resolved.values.push((alias.setting, value, alias.variable)),
+            }
+        }
+        resolved.note = note(&taken);
+        self.strangers.sort_unstable();
+        resolved.warning = (!self.strangers.is_empty()).then(|| {
+            let names = self.strangers.join(", ");
+            format!("these variables of soketi have no counterpart and are ignored: {names}")
+        });
+        resolved
+    }
+}
+
+/// The setting that makes a part superfluous.
+fn whole_of(setting: &'static str) -> &'static str {
+    match setting {
+        "listen_host" | "listen_port" => "listen",
+        "metrics_host" | "metrics_port" => "metrics_listen",
+        "app_client_events" | "app_max_connections" | "app_authorized_connections" => "app_id",
+        whole => whole,
+    }
+}
+
+/// One line for all of them.
+fn note(taken: &BTreeMap<&'static str, Vec<&'static str>>) -> Option<String> {
+    let parts: Vec<String> = taken
+        .iter()
+        .map(|(setting, variables)| {
+            let called = PARTS.iter().find(|(part, _)| part == setting).map_or(*setting, |(_, called)| *called);
+            format!("{} as {called}", variables.join(" and "))
+        })
+        .collect();
+    (!parts.is_empty()).then(|| format!("variables of other servers were taken: {}", parts.join(", ")))
+}
+
+fn text(text: &str) -> Read {
+    Read::Value(text.into())
+}
+
+fn host(text: &str) -> Read {
+    match text {
+        "localhost" => Read::Value("127.0.0.1".into()),
+        text if text.parse::<std::net::IpAddr>().is_ok() => Read::Value(text.into()),
+        _ => Read::Wrong,
+    }
+}
+
+fn port(text: &str) -> Read {
+    match text.parse::<u16>() {
+        Ok(port) => Read::Value(port.to_string()),
+        // A service that is called "soketi" gives its containers SOKETI_PORT=tcp://10.0.0.1:6001.
+        Err(_) if super::environment::is_link(text) => Read::Nothing,
+        Err(_) => Read::Wrong,
+    }
+}
+
+fn number(text: &str) -> Read {
+    if text.parse::<u32>().is_ok() { Read::Value(text.into()) } else { Read::Wrong }
+}
+
+/// Without a slash at its end; `/` alone is none.
+fn path(text: &str) -> Read {
+    match text.trim_matches('/') {
+        "" => Read::Nothing,
+        path => Read::Value(format!("/{path}")),
+    }
+}
+
+fn switch(text: &str) -> Read {
+    match text {
+        "true" | "1" => Read::Value("true".into()),
+        "false" | "0" => Read::Nothing,
+        _ => Read::Wrong,
+    }
+}
+
+fn quota(text: &str) -> Read {
+    if text == "-1" { Read::Nothing } else { number(text) }
+}
+
+fn debug(text: &str) -> Read {
+    match switch(text) {
+        Read::Value(_) => Read::Value("info,relay=debug".into()),
+        other @ (Read::Nothing | Read::Wrong) => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SETTINGS;
+
+    fn resolve(pairs: &[(&str, &str)], set: &[&str]) -> Resolved {
+        let mut found = Found::default();
+        pairs.iter().for_each(|(variable, value)| found.see(variable, value));
+        found.resolve(|name| set.contains(&name))
+    }
+
+    fn values(resolved: &Resolved) -> Vec<(&str, &str)> {
+        resolved.values.iter().map(|(setting, value, _)| (*setting, value.as_str())).collect()
+    }
+
+    /// Every alias sets something that Relay has.
+    #[test]
+    fn aliases_lead_somewhere() {
+        for alias in &ALIASES {
+            let whole = SETTINGS.iter().any(|setting| setting.name == alias.setting);
+            assert!(whole || PARTS.iter().any(|(part, _)| *part == alias.setting), "{}", alias.variable);
+        }
+    }
+
+    /// The environment of soketi's container: each value is read, the note names variables and no value.
+    #[test]
+    fn a_soketi_environment_is_taken() {
+        let pairs = [
+            ("SOKETI_METRICS_ENABLED", "1"),
+            ("SOKETI_METRICS_SERVER_PORT", "9700"),
+            ("SOKETI_DEBUG", "1"),
+            ("SOKETI_DEFAULT_APP_SECRET", "hunter2"),
+            ("SOKETI_DEFAULT_APP_KEY", "k"),
+            ("SOKETI_DEFAULT_APP_ID", "7"),
+            ("SOKETI_PORT", "6002"),
+            ("SOKETI_PATH_PREFIX", "/ws/"),
+            ("SOKETI_DEFAULT_APP_MAX_CONNS", "-1"),
+            ("SOKETI_DB_REDIS_HOST", "redis"),
+            ("SOKETI_SSL_CERT", ""),
+        ];
+        let resolved = resolve(&pairs, &[]);
+        assert!(resolved.problem.is_none(), "{:?}", resolved.problem);
+        let wanted = [
+            ("app_id", "7"),
+            ("app_key", "k"),
+            ("app_secret", "hunter2"),
+            ("listen_port", "6002"),
+            ("path_prefix", "/ws"),
+            ("log", "info,relay=debug"),
+            ("metrics_port", "9700"),
+        ];
+        assert_eq!(values(&resolved), wanted);
+        let note = resolved.note.expect("some were taken");
+        assert!(note.contains("SOKETI_DEFAULT_APP_SECRET as app_secret"), "{note}");
+        assert!(note.contains("SOKETI_PORT as the port of listen"), "{note}");
+        assert!(!note.contains("hunter2") && !note.contains("6002"), "{note}");
+        let warning = resolved.warning.expect("one was not");
+        assert!(warning.ends_with(": SOKETI_DB_REDIS_HOST"), "{warning}");
+    }
+
+    /// Two servers' variables for one thing: equal values are one, different ones are a problem without the values.
+    #[test]
+    fn aliases_must_agree() {
+        let mut pairs = [("PUSHER_APP_KEY", "a"), ("REVERB_APP_KEY", "a")];
+        let resolved = resolve(&pairs, &[]);
+        assert_eq!(values(&resolved), [("app_key", "a")]);
+        assert!(resolved.note.expect("taken").contains("PUSHER_APP_KEY and REVERB_APP_KEY as app_key"));
+        pairs[1].1 = "hunter2";
+        let problem = resolve(&pairs, &[]).problem.expect("they disagree").to_string();
+        assert!(problem.contains("PUSHER_APP_KEY and REVERB_APP_KEY disagree: set RELAY_APP_KEY"), "{problem}");
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
+
+    /// What Relay was told itself wins: no conflict, no note; an app is taken whole or not at all.
+    #[test]
+    fn own_names_win() {
+        let pairs = [("PUSHER_APP_ID", "1"), ("REVERB_APP_ID", "2"), ("SOKETI_PORT", "no port")];
+        for set in [["app_id", "listen"], ["app_secret", "listen"]] {
+            let resolved = resolve(&pairs, &set);
+            assert!(resolved.problem.is_none() && resolved.values.is_empty() && resolved.note.is_none());
+        }
+    }
+
+    /// What does not read is told with what it takes; what a service link makes is passed over.
+    #[test]
+    fn bad_values_are_problems() {
+        for (variable, value) in [
+            ("SOKETI_PORT", "65536"),
+            ("REVERB_SERVER_HOST", "ws.example.com"),
+            ("SOKETI_SHUTDOWN_GRACE_PERIOD", "3s"),
+            ("SOKETI_DEBUG", "maybe"),
+        ] {
+            let problem = resolve(&[(variable, value)], &[]).problem.expect(variable).to_string();
+            assert!(problem.starts_with(&format!("{variable} takes ")), "{problem}");
+        }
+        let link = resolve(&[("SOKETI_PORT", "tcp://10.0.0.1:6001")], &[]);
+        assert!(link.problem.is_none() && link.values.is_empty());
+    }
+}
