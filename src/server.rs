@@ -24,7 +24,8 @@ use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::{self, DriverKind, ShardSetup, uring};
 use crate::limits::{DRAIN_OVERTIME_MS, MAILBOX_SLOTS};
-use crate::shard::{Listener, Mail, Shard, ShardConfig, ShardIndex};
+use crate::metrics::figures::Identity;
+use crate::shard::{Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
 use crate::store::keeper::Keeper;
 use crate::store::{Store, StoreError};
 
@@ -156,6 +157,7 @@ pub fn run(
         shards: config.shards,
     };
 
+    let clock = Clock::start();
     let mailboxes = mailboxes(config.shards)?;
     let started = events.clone();
     let report = Box::new(move || drop(started.send(Event::ShardStarted)));
@@ -166,9 +168,15 @@ pub fn run(
         boot_secret: boot_secret()?,
         directory: Arc::new(store.directory()?),
         keeper: Arc::new(keeper(store, &control)?),
+        identity: Identity {
+            driver: kind.name(),
+            driver_reason: listening.driver_reason.clone(),
+            port: listening.public.port(),
+            started_unix_ms: clock.read().unix_ms,
+        },
         mailboxes,
         control: Arc::clone(&control),
-        clock: Clock::start(),
+        clock,
         events,
     };
     // Shard 0 serves health and metrics beside its share of the public port.
@@ -203,6 +211,7 @@ struct Shared {
     mailboxes: Arc<[Mailbox<Mail>]>,
     control: Arc<Control>,
     clock: Clock,
+    identity: Identity,
     events: Sender<Event>,
 }
 
@@ -240,7 +249,7 @@ impl Shared {
             slots: self.capacity.slots,
             boot_secret: self.boot_secret,
             directory: Arc::clone(&self.directory),
-            options: config.shard.clone(),
+            options: ShardOptions { identity: self.identity.clone(), ..config.shard.clone() },
         };
         let kind = self.kind;
         let shards = config.shards;

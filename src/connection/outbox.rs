@@ -68,12 +68,24 @@ impl Outbox {
 struct Frame {
     bytes: Bytes,
     references: u32,
+    /// Index of its stamp, or `NONE`.
+    stamp: u32,
 }
 
 #[derive(Debug)]
 struct Buffer {
     bytes: Bytes,
     references: u32,
+    /// Stamps of the frames in it.
+    stamps: SmallVec<[u32; 4]>,
+}
+
+/// When an event was accepted; goes when neither its frame nor a buffer with it is left to be sent.
+#[derive(Debug)]
+struct Stamp {
+    accepted_us: u64,
+    /// Frames and buffers.
+    holders: u32,
 }
 
 /// A sequence of frames and the buffer that holds them joined; keeps a reference to each until the turn ends.
@@ -91,13 +103,27 @@ pub struct Frames {
     queues: Slab<VecDeque<u32>>,
     remembered: Vec<Remembered>,
     held_bytes: usize,
+    stamps: Slab<Stamp>,
+    /// When the events were accepted whose last send was taken since [`Frames::take_written`], in µs.
+    written: Vec<u64>,
 }
 
 impl Frames {
     /// Holds a frame with one reference, the caller's, given back with [`Frames::release`].
     pub fn hold(&mut self, bytes: Bytes) -> FrameId {
         self.held_bytes += bytes.len();
-        FrameId(self.frames.insert(Frame { bytes, references: 1 }) as u32)
+        FrameId(self.frames.insert(Frame { bytes, references: 1, stamp: NONE }) as u32)
+    }
+
+    /// Notes when the event of a frame was accepted, in µs: once nobody is left to send it to, it counts as written.
+    pub fn stamp(&mut self, frame: FrameId, accepted_us: u64) {
+        let stamp = self.stamps.insert(Stamp { accepted_us, holders: 1 });
+        self.frames[frame.0 as usize].stamp = stamp as u32;
+    }
+
+    /// Takes the times, in µs, at which the events were accepted that were written since the last call.
+    pub fn take_written(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.written.drain(..)
     }
 
     /// Gives back the caller's reference.
@@ -236,7 +262,8 @@ impl Frames {
         }
         let joined = self.join(&sequence, bytes);
         self.held_bytes += joined.len();
-        outbox.buffer = self.buffers.insert(Buffer { bytes: joined, references: 1 }) as u32;
+        let stamps = self.hold_stamps(&sequence);
+        outbox.buffer = self.buffers.insert(Buffer { bytes: joined, references: 1, stamps }) as u32;
         if shared {
             self.remember(sequence, outbox.buffer);
         } else {
@@ -245,6 +272,25 @@ impl Frames {
             }
         }
         Some(())
+    }
+
+    /// The stamps of these frames, held once more.
+    fn hold_stamps(&mut self, sequence: &[u32]) -> SmallVec<[u32; 4]> {
+        let stamps: SmallVec<[u32; 4]> =
+            sequence.iter().map(|frame| self.frames[*frame as usize].stamp).filter(|stamp| *stamp != NONE).collect();
+        for stamp in &stamps {
+            self.stamps[*stamp as usize].holders += 1;
+        }
+        stamps
+    }
+
+    fn release_stamp(&mut self, stamp: u32) {
+        let entry = &mut self.stamps[stamp as usize];
+        entry.holders -= 1;
+        if entry.holders == 0 {
+            let stamp = self.stamps.remove(stamp as usize);
+            self.written.push(stamp.accepted_us);
+        }
     }
 
     fn join(&self, sequence: &[u32], bytes: usize) -> Bytes {
@@ -305,7 +351,10 @@ impl Frames {
         entry.references -= count;
         if entry.references == 0 {
             self.held_bytes -= entry.bytes.len();
-            self.frames.remove(frame as usize);
+            let Frame { stamp, .. } = self.frames.remove(frame as usize);
+            if stamp != NONE {
+                self.release_stamp(stamp);
+            }
         }
     }
 
@@ -314,7 +363,10 @@ impl Frames {
         entry.references -= 1;
         if entry.references == 0 {
             self.held_bytes -= entry.bytes.len();
-            self.buffers.remove(buffer as usize);
+            let Buffer { stamps, .. } = self.buffers.remove(buffer as usize);
+            for stamp in stamps {
+                self.release_stamp(stamp);
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ impl Shard {
     /// Queues one event to all local subscribers of its channel but `exclude`.
     ///
     /// Per subscriber: its hot line and one entry of the dirty list; no allocation, no atomic, no copy.
-    pub(super) fn deliver(&mut self, channel: &ChannelKey, frame: Bytes, exclude: Option<Anywhere>) {
+    pub(super) fn deliver(&mut self, channel: &ChannelKey, frame: Bytes, exclude: Option<Anywhere>, accepted_us: u64) {
         let Some(index) = self.find_channel(channel) else { return };
         let excluded = exclude.filter(|exclude| exclude.shard == self.config.index).map(|exclude| exclude.connection);
         let frame_bytes = frame.len();
@@ -47,8 +47,12 @@ impl Shard {
             }
         });
         self.frames.retain(frame, queued);
+        if accepted_us > 0 && queued > 0 {
+            self.frames.stamp(frame, accepted_us);
+        }
         self.frames.release(frame);
         self.stats.deliveries += u64::from(queued);
+        self.apps.of(channel.app).messages_sent += u64::from(queued);
         for slot in too_slow {
             self.close_slow(slot);
         }
@@ -57,6 +61,7 @@ impl Shard {
     /// Queues a text frame to one connection.
     pub(super) fn send_text(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
         let frame = text_frame(&mut self.scratch, encode);
+        self.count_message_sent(slot);
         self.queue(slot, frame);
     }
 

@@ -24,6 +24,7 @@ use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
 use crate::connection::{ConnectionKey, Phase};
 use crate::limits;
+use crate::metrics::figures::Overload;
 use crate::protocol::dialect::Dialect;
 use crate::wire::http::Request;
 
@@ -116,6 +117,7 @@ impl Shard {
         query: &ChannelsQuery<'_>,
     ) -> Result<(), Refusal> {
         if self.is_out_of_memory() {
+            self.count_overload(Overload::Memory);
             return Err(overloaded());
         }
         let prefix: Arc<str> = (&*query.prefix).into();
@@ -237,6 +239,7 @@ impl Shard {
         if !wanted {
             self.take_gather(request);
         } else if self.gathered_bytes > limits::GATHERED_BYTES_MAX {
+            self.count_overload(Overload::Gathering);
             self.refuse_gather(request, &overloaded());
         } else if let Some(next) = next {
             self.send(from, Body::Ask { request, question: Question::Channels { app, prefix, from: next } });

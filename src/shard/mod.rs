@@ -22,6 +22,7 @@ mod cache;
 mod client_event;
 mod count;
 mod deliver;
+mod figures;
 mod gather;
 mod handshake;
 mod lifecycle;
@@ -33,7 +34,9 @@ mod presence;
 mod publish;
 mod quota;
 mod receive;
+mod refusals;
 mod request;
+mod scrape;
 mod subscribe;
 mod sweep;
 
@@ -51,10 +54,15 @@ use crate::channel::name::NameRules;
 use crate::connection::outbox::{FrameId, Frames};
 use crate::connection::{Cold, ConnectionKey, Hot};
 use crate::limits;
+use crate::metrics::app_figures::AppTable;
+use crate::metrics::figures::Identity;
+pub use crate::metrics::figures::ShardStats;
+use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 
 use cache::Caches;
+use figures::Figures;
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
@@ -102,6 +110,10 @@ pub struct ShardOptions {
     pub info_rules: InfoRules,
     /// How long the event of a cache channel is kept (P-CACHE-1), in s.
     pub cache_ttl_s: u32,
+    /// What all names of metrics begin with.
+    pub metrics_prefix: String,
+    /// What the metrics page says of the server.
+    pub identity: Identity,
 }
 
 impl Default for ShardOptions {
@@ -115,9 +127,14 @@ impl Default for ShardOptions {
             drain_ms: limits::DRAIN_MS,
             info_rules: InfoRules::Lenient,
             cache_ttl_s: limits::CACHE_TTL_S,
+            metrics_prefix: METRICS_PREFIX.to_owned(),
+            identity: Identity::default(),
         }
     }
 }
+
+/// What the names of metrics begin with unless the operator says otherwise.
+pub const METRICS_PREFIX: &str = "relay_";
 
 /// Which listener a connection came from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -220,6 +237,10 @@ pub enum Output {
         /// When.
         at: Moment,
     },
+    /// Write a line about a refusal to the log.
+    Log(Box<LogLine>),
+    /// Measure the process and tell [`Shard::handle_process_figures`]: somebody asks for it.
+    MeasureProcess,
 }
 
 /// One send: bytes lent until `Sent` or `Closed` is fed for the connection.
@@ -231,37 +252,6 @@ pub struct Flush<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Figures of one shard, for health, tests and metrics.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ShardStats {
-    /// Connections accepted and not yet closed.
-    pub connections: u64,
-    /// Of these, established WebSockets.
-    pub websockets: u64,
-    /// Local subscriptions.
-    pub subscriptions: u64,
-    /// Channels with local subscribers.
-    pub channels: u64,
-    /// Channels that this shard owns state for.
-    pub owned_channels: u64,
-    /// Events of cache channels kept as owner, and what they cost of their apps' budgets.
-    pub cached_events: u64,
-    /// In bytes.
-    pub cached_bytes: u64,
-    /// Events accepted as owner.
-    pub events: u64,
-    /// Frames queued to connections.
-    pub deliveries: u64,
-    /// Connections closed as slow readers (P-CLOSE-5).
-    pub slow_closed: u64,
-    /// Connections closed because events for them were lost between shards (4200).
-    pub gap_closed: u64,
-    /// Frames held for sending.
-    pub frames: u64,
-    /// Bytes of frames and joined buffers held for sending.
-    pub send_bytes: u64,
-}
-
 /// A shard.
 pub struct Shard {
     config: ShardConfig,
@@ -269,6 +259,9 @@ pub struct Shard {
     directory: Arc<Directory>,
     cipher: SocketIdCipher,
     stats: ShardStats,
+    figures: Box<Figures>,
+    /// Figures by app.
+    apps: AppTable,
 
     /// One line per slot that was ever used.
     hot: Vec<Hot>,
@@ -338,6 +331,8 @@ impl Shard {
             directory: config.directory.clone(),
             now: Moment::default(),
             stats: ShardStats::default(),
+            figures: Box::default(),
+            apps: AppTable::default(),
             hot: Vec::new(),
             heard: Vec::new(),
             cold: Slab::new(),

@@ -59,8 +59,10 @@ impl Shard {
                 let slot = waiting.connection.slot;
                 self.channels[index as usize].subscribers.insert(slot);
                 self.stats.subscriptions += 1;
+                self.count_message_sent(slot);
                 self.queue(slot, roster);
                 if let Some(after) = self.frame_after_join(&channel.name, cached) {
+                    self.count_message_sent(slot);
                     self.queue(slot, after);
                 }
             }

@@ -14,6 +14,7 @@ use crate::api::refusal::Refusal;
 use crate::app::App;
 use crate::channel::name::Modifiers;
 use crate::connection::ConnectionKey;
+use crate::metrics::figures::Overload;
 use crate::protocol::server_event;
 use crate::wire::http::Request;
 
@@ -39,10 +40,12 @@ impl Shard {
         publish: &Publish<'_>,
     ) -> Result<(), Refusal> {
         if self.is_out_of_memory() {
+            self.count_overload(Overload::Memory);
             return Err(overloaded());
         }
         let mail = self.group_by_owner(app, publish);
         if !mail.iter().all(|(owner, items)| self.can_pay(*owner, publish_cost(items))) {
+            self.count_overload(Overload::Credit);
             return Err(overloaded());
         }
         let shape = AnswerShape::of(publish);

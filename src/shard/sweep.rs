@@ -75,7 +75,8 @@ impl Shard {
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
         let rest = (self.sends_left == 0).then_some(self.now.monotonic_ms);
         let count = self.counts_due.front().map(|(at, _)| *at);
-        let due = [deadline, sweep, drain, rest, self.next_page_ms(), self.caches.due_ms(), count];
+        let lines = self.figures.log_brakes.due_ms();
+        let due = [deadline, sweep, drain, rest, self.next_page_ms(), self.caches.due_ms(), count, lines];
         due.into_iter().flatten().min()
     }
 
@@ -105,6 +106,7 @@ impl Shard {
         self.make_pages();
         self.expire_cached();
         self.tell_counts_due();
+        self.tell_suppressed_lines();
         self.continue_drain();
     }
 

@@ -78,6 +78,8 @@ impl Process {
                         Output::ShutdownWrite { .. }
                         | Output::Pause { .. }
                         | Output::Resume { .. }
+                        | Output::Log(_)
+                        | Output::MeasureProcess
                         | Output::TokenUsed { .. } => {}
                     }
                 }

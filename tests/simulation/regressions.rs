@@ -69,6 +69,7 @@ impl Bench {
                     Output::Pause { .. } => self.paused = true,
                     Output::Resume { .. } => self.paused = false,
                     Output::Close { .. } | Output::ShutdownWrite { .. } | Output::TokenUsed { .. } => {}
+                    Output::Log(_) | Output::MeasureProcess => {}
                 }
             }
             while let Some(flush) = self.shards[shard].poll_flush() {

@@ -433,6 +433,13 @@ impl System {
                 self.lanes[index * shards + usize::from(to)].mails.push_back(mail);
                 self.trace.mix(u64::from(to));
             }
+            Output::Log(line) => {
+                let texts = [&line.app, &line.channel, &line.key, &line.socket_id].into_iter().flatten();
+                for text in texts {
+                    assert!(!text.contains(char::is_control), "a peer breaks a line of the log (T27): {line:?}");
+                }
+            }
+            Output::MeasureProcess => panic!("nobody asks for figures here"),
             Output::TokenUsed { token, at } => {
                 assert_eq!(at, self.now, "a token is used when the request is handled");
                 self.tokens_used.push(token.to_string());
