@@ -146,24 +146,41 @@ labels! {
     }
 }
 
-/// The label that is written as this number, or `other`.
-fn by_number<L: Label>(number: u16, other: L) -> L {
-    let mut digits = itoa::Buffer::new();
-    let text = digits.format(number);
-    L::ALL.iter().copied().find(|label| label.label() == text).unwrap_or(other)
-}
-
 impl Status {
     /// By its number.
     pub fn of(status: u16) -> Self {
-        by_number(status, Self::Other)
+        match status {
+            101 => Self::S101,
+            200 => Self::S200,
+            202 => Self::S202,
+            204 => Self::S204,
+            400 => Self::S400,
+            401 => Self::S401,
+            403 => Self::S403,
+            404 => Self::S404,
+            405 => Self::S405,
+            408 => Self::S408,
+            413 => Self::S413,
+            426 => Self::S426,
+            429 => Self::S429,
+            431 => Self::S431,
+            503 => Self::S503,
+            _ => Self::Other,
+        }
     }
 }
 
 impl ProtocolError {
     /// By the code of the Close frame.
     pub fn of(code: u16) -> Self {
-        by_number(code, Self::Other)
+        match code {
+            1002 => Self::Protocol,
+            1003 => Self::Data,
+            1007 => Self::Text,
+            1008 => Self::Policy,
+            1009 => Self::TooLarge,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -356,11 +373,17 @@ mod tests {
         }
     }
 
-    /// Numbers find their label, others are `other`.
+    /// Numbers find the label that is written as they are, others are `other`.
     #[test]
     fn numbers_are_labels() {
-        assert_eq!((Status::of(404), Status::of(418)), (Status::S404, Status::Other));
-        assert_eq!((ProtocolError::of(1009), ProtocolError::of(1)), (ProtocolError::TooLarge, ProtocolError::Other));
+        for number in 0..=u16::MAX {
+            let text = number.to_string();
+            let (status, error) = (Status::of(number), ProtocolError::of(number));
+            let is_status = Status::ALL.iter().any(|label| label.label() == text);
+            let is_error = ProtocolError::ALL.iter().any(|label| label.label() == text);
+            assert_eq!(status.label(), if is_status { &*text } else { "other" });
+            assert_eq!(error.label(), if is_error { &*text } else { "other" });
+        }
         assert_eq!(SubscriptionError::of("AuthError"), SubscriptionError::Auth);
         assert_eq!(SubscriptionError::of("surprise"), SubscriptionError::Other);
     }

@@ -99,7 +99,7 @@ impl Report<'_> {
         page.family(
             Kind::Counter,
             "new_connections_by_client_total",
-            "WebSockets opened, by what the client calls itself; 16 names, then other.",
+            "WebSockets that passed their handshake, by what the client calls itself; 16 names, then other.",
         );
         for (name, count) in self.clients.iter() {
             page.sample(&[("client", name)], count);
@@ -283,7 +283,7 @@ const STATS_FAMILIES: &[Family<ShardStats>] = &[
         "Connections closed with 4200 since an event for them was lost between shards.",
         |stats| stats.gap_closed,
     ),
-    (Kind::Gauge, "send_frames", "Frames, buffers and queues held for sending.", |stats| stats.frames),
+    (Kind::Gauge, "send_frames", "Frames, buffers, queues and stamps held for sending.", |stats| stats.frames),
     (Kind::Gauge, "send_bytes", "Bytes of them.", |stats| stats.send_bytes),
 ];
 
@@ -326,3 +326,56 @@ const DRIVER_FAMILIES: &[Family<DriverFigures>] = &[
     }),
     (Kind::Gauge, "mailbox_depth", "Mails in the shard's own mailbox.", |driver| driver.mailbox_depth),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::{App, AppSerial, AppSettings};
+    use crate::metrics::figures::DriverFigures;
+
+    fn app(serial: u32) -> App {
+        App {
+            serial: AppSerial(serial),
+            id: format!("id-{serial}").into(),
+            name: "".into(),
+            enabled: true,
+            keys: Vec::new(),
+            settings: AppSettings::default(),
+        }
+    }
+
+    fn snapshot(shard: u16, apps: impl Iterator<Item = u32>) -> Snapshot {
+        let figures = AppFigures { events: 1, ..AppFigures::default() };
+        Snapshot {
+            shard,
+            apps: apps.map(|serial| (AppSerial(serial), figures)).collect(),
+            driver: DriverFigures { waits: 7, ..DriverFigures::default() },
+            ..Snapshot::default()
+        }
+    }
+
+    /// Apps of several shards add up; beyond the bound they are one, `other`; one that is gone from the store is not told.
+    #[test]
+    fn apps_are_bounded() {
+        let count = limits::METRICS_APPS_MAX as u32 + 3;
+        let directory = Directory::new(1, (1..=count).map(app).collect(), Vec::new());
+        let shards = [snapshot(0, 1..=count + 5), snapshot(1, (1..=count).filter(|serial| serial % 2 == 1))];
+        let report = Report {
+            prefix: "relay_",
+            identity: &Identity::default(),
+            shards: &shards,
+            process: &ProcessFigures::default(),
+            clients: &ClientNames::default(),
+            directory: &directory,
+            unix_ms: 0,
+        };
+        let apps = report.apps();
+        assert_eq!(apps.len(), limits::METRICS_APPS_MAX + 1);
+        assert_eq!((apps[0].0, apps[0].1.events, apps[1].1.events), ("id-1", 2, 1));
+        let (name, other) = apps[limits::METRICS_APPS_MAX];
+        assert_eq!((name, other.events), ("other", 3 + 2));
+        let text = report.encode();
+        assert!(text.contains("relay_events_total{app_id=\"other\",port=\"0\"} 5\n"));
+        assert!(text.contains("relay_loop_waits_total{shard=\"0\"} 7\nrelay_loop_waits_total{shard=\"1\"} 7\n"));
+    }
+}

@@ -43,7 +43,7 @@ impl Shard {
     }
 
     /// Everything that the shard has counted.
-    pub(super) fn snapshot(&mut self) -> Snapshot {
+    pub fn snapshot(&mut self) -> Snapshot {
         self.figures.counted.sent_bytes = self.apps.sent_bytes();
         Snapshot {
             shard: self.config.index,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use relay::app::Directory;
 use relay::connection::ConnectionKey;
 use relay::limits::SEND_BYTES_MAX;
+use relay::metrics::figures::{DriverFigures, Snapshot};
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Mail, Output, Shard, ShardConfig, ShardIndex, ShardOptions, ShardStats};
 
@@ -242,6 +243,11 @@ impl System {
         self.hosts.iter().map(|host| host.shard.stats()).collect()
     }
 
+    /// Everything that each shard has counted.
+    pub(crate) fn snapshots(&mut self) -> Vec<Snapshot> {
+        self.hosts.iter_mut().map(|host| host.shard.snapshot()).collect()
+    }
+
     /// True when no connection, mail or send is under way anywhere.
     pub(crate) fn assert_empty(&self) {
         for (index, host) in self.hosts.iter().enumerate() {
@@ -271,6 +277,8 @@ impl System {
             Pace::Settle => random.between(4, 64),
             Pace::Gentle => 1,
         };
+        let at_us = (self.now.monotonic_ms + 1) * 1_000;
+        self.hosts[index].shard.handle_turn_begin(at_us);
         let mut closed = Vec::new();
         let mut timeout_fed = false;
         let mut fed = 0;
@@ -296,6 +304,7 @@ impl System {
             return false;
         }
         self.drain(index, wires, random, &closed);
+        self.hosts[index].shard.handle_turn_end(at_us + 10, &DriverFigures::default());
         if timeout_fed && fed == 1 {
             let timeout = self.hosts[index].shard.poll_timeout();
             assert!(
