@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 #[path = "../tests/memory/mod.rs"]
+#[allow(dead_code, reason = "other benches use more of it")]
 mod memory;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

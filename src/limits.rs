@@ -28,6 +28,12 @@ pub const PRESENCE_MEMBERS_MAX: usize = 100;
 pub const CHANNEL_DATA_BYTES_MAX: usize = 10_240;
 /// Channels that one connection may subscribe (P-LIM-12).
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
+/// What a presence channel tells of its members in one piece, in bytes; the rest follows in further ones.
+pub const ROSTER_CHANGES_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of large rosters unsent beyond which those who join wait, so that they share the next one.
+pub const ROSTER_BYTES_UNSENT_MAX: usize = 64 * 1024 * 1024;
+/// How long they wait at most, in ms.
+pub const ROSTER_WAIT_MS_MAX: u64 = 1_000;
 /// Client events per second and connection, also the burst (P-LIM-9).
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
 /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).

@@ -29,15 +29,49 @@ pub fn decode_channel_users(channel: &str, query: Query<'_>, names: NameRules) -
     })
 }
 
-/// Appends the answer. Users are id and `user_info` as raw JSON text.
-pub fn encode_channel_users<'a>(
+/// The answer under construction: `{"users":[...]}`.
+#[derive(Debug)]
+pub struct UserList {
+    body: Vec<u8>,
+}
+
+impl Default for UserList {
+    fn default() -> Self {
+        Self { body: BEFORE.to_vec() }
+    }
+}
+
+impl UserList {
+    /// Adds what [`encode_users`] made.
+    pub fn push(&mut self, users: &[u8]) {
+        if self.body.len() > BEFORE.len() && !users.is_empty() {
+            self.body.push(b',');
+        }
+        self.body.extend_from_slice(users);
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The whole body.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.body.extend_from_slice(b"]}");
+        self.body
+    }
+}
+
+const BEFORE: &[u8] = br#"{"users":["#;
+
+/// Appends users, with commas between all that `out` holds. Users are id and `user_info` as raw JSON text.
+pub fn encode_users<'a>(
     out: &mut Vec<u8>,
     fields: UserFields,
     users: impl Iterator<Item = (&'a str, Option<&'a str>)>,
 ) {
-    out.extend_from_slice(br#"{"users":["#);
-    for (index, (user_id, user_info)) in users.enumerate() {
-        out.extend_from_slice(if index > 0 { br#",{"id":"# } else { br#"{"id":"# });
+    for (user_id, user_info) in users {
+        out.extend_from_slice(if out.is_empty() { br#"{"id":"# } else { br#",{"id":"# });
         encode_json_string(out, user_id);
         if fields == UserFields::IdAndInfo {
             out.extend_from_slice(br#","user_info":"#);
@@ -45,7 +79,6 @@ pub fn encode_channel_users<'a>(
         }
         out.push(b'}');
     }
-    out.extend_from_slice(b"]}");
 }
 
 #[cfg(test)]
@@ -53,9 +86,15 @@ mod tests {
     use super::*;
 
     fn encoded(fields: UserFields, users: &[(&str, Option<&str>)]) -> String {
-        let mut out = Vec::new();
-        encode_channel_users(&mut out, fields, users.iter().copied());
-        String::from_utf8(out).expect("UTF-8")
+        // In two pieces, as a long list comes.
+        let (first, second) = users.split_at(users.len() / 2);
+        let mut list = UserList::default();
+        for piece in [first, second] {
+            let mut text = Vec::new();
+            encode_users(&mut text, fields, piece.iter().copied());
+            list.push(&text);
+        }
+        String::from_utf8(list.finish()).expect("UTF-8")
     }
 
     /// P-HTTP-5: ids in order, `user_info` on demand, an empty list for nobody.

@@ -3,4 +3,5 @@
 pub mod cache;
 pub mod name;
 pub mod presence;
+pub mod roster;
 pub mod subscribers;

@@ -1,127 +1,9 @@
-//! The roster of one presence channel, held by the channel's owner (P-PRES rules).
+//! Who joins a presence channel: `channel_data` as the client sends it (P-PRES-1).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use bytes::Bytes;
-use hashbrown::HashMap;
 use serde_json::value::RawValue;
-use siphasher::sip::SipHasher13;
 
 use crate::limits;
 use crate::wire::json::check_depth;
-
-/// Members in the order in which they joined.
-#[derive(Debug)]
-pub struct Roster {
-    members: BTreeMap<u64, Member>,
-    by_user: HashMap<Arc<str>, u64, SeededHash>,
-    next: u64,
-    /// The encoded `subscription_succeeded` frame of the present roster, made at most once per change.
-    encoded: Option<Bytes>,
-}
-
-/// One user, however many connections it has.
-#[derive(Debug)]
-pub struct Member {
-    /// Identity as a string (P-PRES-1).
-    pub user_id: Arc<str>,
-    /// `user_info` as raw JSON text, that of the first join (P-PRES-3).
-    pub user_info: Option<Arc<str>>,
-    connections: u32,
-}
-
-/// What a join changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Joined {
-    /// The user's first connection: tell the others (P-PRES-2).
-    First,
-    /// A further connection of a member.
-    Again,
-    /// The channel is full (P-LIM-7); nothing changed.
-    Full,
-}
-
-/// What a leave changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Left {
-    /// The user's last connection: tell the others (P-PRES-2).
-    Last,
-    /// The user has other connections.
-    StillThere,
-}
-
-/// Hashes user ids, which peers choose, under the process's secret (threat T12).
-#[derive(Clone, Debug)]
-struct SeededHash(SipHasher13);
-
-impl std::hash::BuildHasher for SeededHash {
-    type Hasher = SipHasher13;
-    fn build_hasher(&self) -> SipHasher13 {
-        self.0
-    }
-}
-
-impl Roster {
-    /// Nobody.
-    pub fn new(boot_secret: &[u8; 16]) -> Self {
-        let hash = SeededHash(SipHasher13::new_with_key(boot_secret));
-        Self { members: BTreeMap::new(), by_user: HashMap::with_hasher(hash), next: 0, encoded: None }
-    }
-
-    /// Users in it.
-    pub fn count(&self) -> u32 {
-        self.members.len() as u32
-    }
-
-    /// Adds a connection of a user, unless that would make more than `members_max` users.
-    pub fn join(&mut self, user_id: &Arc<str>, user_info: Option<&Arc<str>>, members_max: u32) -> Joined {
-        if let Some(at) = self.by_user.get(user_id) {
-            self.members.get_mut(at).expect("both maps hold the same users").connections += 1;
-            return Joined::Again;
-        }
-        if self.count() >= members_max {
-            return Joined::Full;
-        }
-        let member = Member { user_id: user_id.clone(), user_info: user_info.cloned(), connections: 1 };
-        self.members.insert(self.next, member);
-        self.by_user.insert(user_id.clone(), self.next);
-        self.next += 1;
-        self.encoded = None;
-        Joined::First
-    }
-
-    /// Takes a connection of a member away.
-    pub fn leave(&mut self, user_id: &str) -> Left {
-        let at = *self.by_user.get(user_id).expect("only who joined leaves");
-        let member = self.members.get_mut(&at).expect("both maps hold the same users");
-        member.connections -= 1;
-        if member.connections > 0 {
-            return Left::StillThere;
-        }
-        self.members.remove(&at);
-        self.by_user.remove(user_id);
-        self.encoded = None;
-        Left::Last
-    }
-
-    /// The members in join order.
-    pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> + Clone {
-        self.members.values()
-    }
-
-    /// The encoded roster, made by `encode` when it changed since.
-    pub fn encoded(&mut self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
-        match &self.encoded {
-            Some(bytes) => bytes.clone(),
-            None => {
-                let bytes = encode(self);
-                self.encoded = Some(bytes.clone());
-                bytes
-            }
-        }
-    }
-}
 
 /// Who joins, from `channel_data`.
 #[derive(Debug, Eq, PartialEq)]
@@ -208,20 +90,5 @@ mod tests {
         assert_eq!(with_info(10_240).len(), 10_240);
         assert!(decode_channel_data(&with_info(10_240)).is_ok());
         assert_eq!(refused(&with_info(10_241)), ChannelDataError::TooLong);
-    }
-
-    /// P-PRES-2, P-PRES-3, P-LIM-7: one member per user, first info kept, gone with the last connection.
-    #[test]
-    fn members_are_users() {
-        let mut roster = Roster::new(&[7; 16]);
-        let (alice, bob): (Arc<str>, Arc<str>) = ("alice".into(), "bob".into());
-        let (first, second): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
-        assert_eq!(roster.join(&alice, Some(&first), 1), Joined::First);
-        assert_eq!(roster.join(&alice, Some(&second), 1), Joined::Again);
-        assert_eq!(roster.join(&bob, None, 1), Joined::Full);
-        assert_eq!(roster.members().next().and_then(|member| member.user_info.as_deref()), Some("1"));
-        assert_eq!(roster.leave("alice"), Left::StillThere);
-        assert_eq!(roster.leave("alice"), Left::Last);
-        assert_eq!(roster.count(), 0);
     }
 }

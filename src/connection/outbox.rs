@@ -20,6 +20,9 @@ pub struct FrameId(u32);
 /// Frame ids that stand in the outbox itself; further ones wait in a pooled queue.
 const FRAMES_INLINE: usize = 3;
 
+/// Queued frames of an outbox among which ones longer than its bound are looked for.
+const GIANTS_SOUGHT: usize = 64;
+
 /// Distinct sequences remembered within a turn.
 const SEQUENCES_REMEMBERED_MAX: usize = 8;
 
@@ -141,6 +144,11 @@ impl Frames {
         self.frames[frame.0 as usize].bytes.len()
     }
 
+    /// Its first byte; `None` for an empty one.
+    pub fn first_byte(&self, frame: FrameId) -> Option<u8> {
+        self.frames[frame.0 as usize].bytes.first().copied()
+    }
+
     /// Queues a frame whose reference the caller has added with [`Frames::retain`].
     pub fn push(&mut self, outbox: &mut Outbox, frame: FrameId, frame_bytes: usize) {
         outbox.unsent_bytes += frame_bytes as u32;
@@ -154,6 +162,25 @@ impl Frames {
             outbox.queue = self.queues.insert(VecDeque::new()) as u32;
         }
         self.queues[outbox.queue as usize].push_back(frame.0);
+    }
+
+    /// Whether an outbox owes more than it may (P-CLOSE-5). A frame that is longer than the bound by itself, as the roster
+    /// of a large presence channel is, does not count: what waits behind it does.
+    #[inline]
+    pub fn is_over_bound(&self, outbox: &Outbox) -> bool {
+        outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX && self.is_over_bound_without_giants(outbox)
+    }
+
+    #[cold]
+    fn is_over_bound_without_giants(&self, outbox: &Outbox) -> bool {
+        let is_giant = |bytes: &usize| *bytes > limits::OUTBOX_BYTES_MAX;
+        let buffer = if outbox.buffer == NONE { 0 } else { self.buffers[outbox.buffer as usize].bytes.len() };
+        let sent = if is_giant(&buffer) { buffer - outbox.taken_bytes as usize } else { 0 };
+        let inline = outbox.inline.iter().take(usize::from(outbox.inline_used));
+        let queue = self.queues.get(outbox.queue as usize).into_iter().flatten().take(GIANTS_SOUGHT);
+        let frames = inline.chain(queue).map(|frame| self.frames[*frame as usize].bytes.len());
+        let giants = sent + frames.filter(is_giant).sum::<usize>();
+        outbox.unsent_bytes() - giants > limits::OUTBOX_BYTES_MAX
     }
 
     /// Lends the next bytes of an outbox that is not lent; `None` when it owes nothing.

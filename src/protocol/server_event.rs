@@ -8,16 +8,21 @@ use super::socket_id::SocketId;
 
 /// Appends a JSON string literal, quotes included. Escapes what RFC 8259 section 7 demands and nothing else.
 pub fn encode_json_string(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text.as_bytes();
-    out.reserve(rest.len() + 2);
+    out.reserve(text.len() + 2);
     out.push(b'"');
+    encode_escaped(out, text.as_bytes());
+    out.push(b'"');
+}
+
+/// What stands between the quotes of a literal.
+fn encode_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
     while let Some((clean, byte)) = split_at_escape(rest) {
         out.extend_from_slice(clean);
         encode_escape(out, byte);
         rest = rest.get(clean.len() + 1..).unwrap_or_default();
     }
     out.extend_from_slice(rest);
-    out.push(b'"');
 }
 
 /// P-CONN-9.
@@ -61,29 +66,42 @@ pub fn encode_cache_miss(out: &mut Vec<u8>, channel: &str) {
     encode_channel_event(out, "pusher:cache_miss", channel, r#""{}""#, None);
 }
 
-/// P-OUT-2. Members in join order: user id and `user_info` as raw JSON text.
-pub fn encode_presence_succeeded<'a>(
-    out: &mut Vec<u8>,
-    channel: &str,
-    members: impl ExactSizeIterator<Item = (&'a str, Option<&'a str>)> + Clone,
-) {
-    let mut data = Vec::new();
-    data.extend_from_slice(br#"{"presence":{"count":"#);
-    encode_number(&mut data, members.len());
-    data.extend_from_slice(br#","ids":["#);
-    for (index, (user_id, _)) in members.clone().enumerate() {
-        encode_comma(&mut data, index);
-        encode_json_string(&mut data, user_id);
+/// What P-OUT-2 says before, between and after the members' parts, which [`encode_member_id`] and
+/// [`encode_member_entry`] make; the first comma of each is to be left out.
+pub struct PresenceSucceeded {
+    /// Up to the ids.
+    pub head: Vec<u8>,
+    /// From the ids to the entries of `hash`.
+    pub middle: &'static [u8],
+    /// From the entries on.
+    pub tail: &'static [u8],
+}
+
+impl PresenceSucceeded {
+    /// For a channel with so many users.
+    pub fn new(channel: &str, count: u32) -> Self {
+        let mut head = br#"{"event":"pusher_internal:subscription_succeeded","channel":"#.to_vec();
+        encode_json_string(&mut head, channel);
+        head.extend_from_slice(br#","data":"{\"presence\":{\"count\":"#);
+        encode_number(&mut head, count);
+        head.extend_from_slice(br#",\"ids\":["#);
+        Self { head, middle: br#"],\"hash\":{"#, tail: br#"}}}"}"# }
     }
-    data.extend_from_slice(br#"],"hash":{"#);
-    for (index, (user_id, user_info)) in members.enumerate() {
-        encode_comma(&mut data, index);
-        encode_json_string(&mut data, user_id);
-        data.push(b':');
-        data.extend_from_slice(user_info.unwrap_or("null").as_bytes());
-    }
-    data.extend_from_slice(b"}}}");
-    encode_event_with_object(out, "pusher_internal:subscription_succeeded", channel, data);
+}
+
+/// A member's part of `ids` in P-OUT-2, a comma before it, as it stands inside the literal: `,\"1\"`.
+pub fn encode_member_id(out: &mut Vec<u8>, user_id: &str) {
+    let mut literal = Vec::new();
+    encode_json_string(&mut literal, user_id);
+    out.push(b',');
+    encode_escaped(out, &literal);
+}
+
+/// A member's part of `hash` in P-OUT-2, likewise: `,\"1\":{}`. Without `user_info` it is null (P-PRES-4).
+pub fn encode_member_entry(out: &mut Vec<u8>, user_id: &str, user_info: Option<&str>) {
+    encode_member_id(out, user_id);
+    out.push(b':');
+    encode_escaped(out, user_info.unwrap_or("null").as_bytes());
 }
 
 /// P-OUT-3; without `user_info` that member is left out (P-PRES-4).
@@ -154,12 +172,6 @@ fn encode_event_with_object(out: &mut Vec<u8>, event: &str, channel: &str, objec
 
 fn encode_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn encode_comma(out: &mut Vec<u8>, index: usize) {
-    if index > 0 {
-        out.push(b',');
-    }
 }
 
 /// What stands before the first byte that must be escaped, and that byte; `None` when there is none.
@@ -259,23 +271,6 @@ mod tests {
             text(|out| encode_subscription_succeeded(out, "c")),
             r#"{"event":"pusher_internal:subscription_succeeded","channel":"c","data":"{}"}"#
         );
-    }
-
-    /// P-OUT-2, P-SDK-9, P-PRES-4: ids are strings and keys of `hash`; a member without `user_info` is null there.
-    #[test]
-    fn presence_succeeded() {
-        let members = [("1", Some(r#"{"n":"A \"b\""}"#)), ("6\"9", None)];
-        let frame = text(|out| encode_presence_succeeded(out, "presence-c", members.into_iter()));
-        assert_eq!(
-            frame,
-            r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-c","data":"{\"presence\":{\"count\":2,\"ids\":[\"1\",\"6\\\"9\"],\"hash\":{\"1\":{\"n\":\"A \\\"b\\\"\"},\"6\\\"9\":null}}}"}"#
-        );
-        let frame: Value = serde_json::from_str(&frame).expect("JSON");
-        let data: Value = serde_json::from_str(frame["data"].as_str().expect("a string")).expect("JSON");
-        let hash = json!({"1": {"n": "A \"b\""}, "6\"9": null});
-        assert_eq!(data, json!({"presence": {"count": 2, "ids": ["1", "6\"9"], "hash": hash}}));
-        let nobody = text(|out| encode_presence_succeeded(out, "presence-c", std::iter::empty()));
-        assert!(nobody.contains(r#"\"count\":0,\"ids\":[],\"hash\":{}"#));
     }
 
     /// P-OUT-3, P-OUT-4, P-PRES-4: members come and go; `user_info` is left out where there is none.

@@ -5,8 +5,9 @@ use smallvec::SmallVec;
 
 use super::mail::{Anywhere, ChannelKey};
 use super::{Output, Shard};
+use crate::app::AppSerial;
 use crate::connection::outbox::FrameId;
-use crate::connection::{Flags, Phase};
+use crate::connection::{Flags, NONE, Phase};
 use crate::limits;
 use crate::wire::websocket::{self, Opcode};
 
@@ -36,7 +37,7 @@ impl Shard {
             if excluded.is_some_and(|excluded| excluded.slot == slot && excluded.generation == line.generation) {
                 return;
             }
-            if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX {
+            if frames.is_over_bound(&line.outbox) {
                 too_slow.push(slot);
                 return;
             }
@@ -61,7 +62,6 @@ impl Shard {
     /// Queues a text frame to one connection.
     pub(super) fn send_text(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
         let frame = text_frame(&mut self.scratch, encode);
-        self.count_message_sent(slot);
         self.queue(slot, frame);
     }
 
@@ -83,11 +83,15 @@ impl Shard {
         if line.flags.contains(Flags::CLOSE_QUEUED) {
             return;
         }
-        if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX && line.phase == Phase::Open {
+        if self.frames.is_over_bound(&line.outbox) && line.phase == Phase::Open {
             self.close_slow(slot);
             return;
         }
         let frame_bytes = self.frames.frame_bytes(frame);
+        // Close, ping and pong are no messages, nor is anything of HTTP.
+        if self.frames.first_byte(frame) == Some(websocket::TEXT_FRAME) && line.app != NONE {
+            self.apps.of(AppSerial(line.app)).messages_sent += 1;
+        }
         self.frames.retain(frame, 1);
         self.frames.push(&mut line.outbox, frame, frame_bytes);
         if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {

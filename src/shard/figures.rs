@@ -7,7 +7,7 @@ use slab::Slab;
 use super::Shard;
 use super::scrape::Scrape;
 use crate::app::AppSerial;
-use crate::connection::Phase;
+use crate::connection::NONE;
 use crate::metrics::figures::{ClientNames, DriverFigures, Identity, Overload, ShardFigures, Snapshot, Status};
 use crate::metrics::refusal_log::LogBrakes;
 
@@ -65,35 +65,17 @@ impl Shard {
     /// A WebSocket that was open is not any more.
     pub(super) fn count_ended(&mut self, app: u32) {
         self.stats.websockets -= 1;
-        if app != crate::connection::NONE {
+        if app != NONE {
             let figures = self.apps.of(AppSerial(app));
             figures.connected -= 1;
             figures.disconnections += 1;
         }
     }
 
-    /// A text message is queued to this connection, if it is a WebSocket of an app.
-    pub(super) fn count_message_sent(&mut self, slot: u32) {
-        let line = &self.hot[slot as usize];
-        let app = line.app;
-        match line.phase {
-            Phase::Open | Phase::Closing if app != crate::connection::NONE => {
-                self.apps.of(AppSerial(app)).messages_sent += 1
-            }
-            Phase::Free
-            | Phase::Http
-            | Phase::Admitting
-            | Phase::Open
-            | Phase::Closing
-            | Phase::Lingering
-            | Phase::Ended => {}
-        }
-    }
-
     /// Bytes of a WebSocket came in.
     pub(super) fn count_socket_received(&mut self, slot: u32, bytes: usize) {
         let app = self.hot[slot as usize].app;
-        if app != crate::connection::NONE {
+        if app != NONE {
             self.apps.of(AppSerial(app)).socket_received_bytes += bytes as u64;
         }
     }
@@ -101,7 +83,7 @@ impl Shard {
     /// A text message of a WebSocket came in.
     pub(super) fn count_message_received(&mut self, slot: u32) {
         let app = self.hot[slot as usize].app;
-        if app != crate::connection::NONE {
+        if app != NONE {
             self.apps.of(AppSerial(app)).messages_received += 1;
         }
     }

@@ -1,11 +1,12 @@
 //! Questions over HTTP about channels, users and connections (P-HTTP-3 to P-HTTP-5, P-HTTP-8, P-HTTP-9).
 //!
-//! What a question is about belongs to one shard, which answers it whole; only the list of all channels is gathered
-//! from every shard. A shard tells its channels in pages, and looks at no more than one page's worth of places in a
-//! millisecond, however many ask: the next page is asked for when the one before has come, and between two turns
-//! everything else goes on.
+//! What a question is about belongs to one shard, which answers it; only the list of all channels is gathered from every
+//! shard. A shard tells its channels, and the users of one channel, in pages, and looks at no more than one page's worth of
+//! places in a millisecond, however many ask: the next page is asked for when the one before has come, and between two
+//! turns everything else goes on.
 //!
-//! What must hold: a channel that is occupied from the beginning to the end of a gathering is listed once.
+//! What must hold: a channel that is occupied from the beginning to the end of a gathering is listed once, and so is a
+//! user who is there all the time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::request::{JSON, Response};
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
 use crate::api::channel::{ChannelInfo, encode_channel, encode_channel_stats};
-use crate::api::channel_users::{UserFields, encode_channel_users};
+use crate::api::channel_users::{UserFields, UserList, encode_users};
 use crate::api::channels::{ChannelList, ChannelsQuery};
 use crate::api::connections::encode_connections;
 use crate::api::refusal::Refusal;
@@ -34,8 +35,15 @@ pub(super) struct Gather {
     connection: ConnectionKey,
     ticket: u32,
     dialect: Dialect,
-    /// For the list of all channels.
-    listing: Option<Box<Listing>>,
+    gathered: Gathered,
+}
+
+/// What has come so far.
+enum Gathered {
+    /// The answer comes whole.
+    Nothing,
+    Channels(Box<Listing>),
+    Users(UserList),
 }
 
 /// A list of channels under construction.
@@ -59,8 +67,8 @@ pub(super) enum Question {
     Channel { channel: ChannelKey, info: ChannelInfo },
     /// One channel, in the deprecated shape.
     Stats { channel: ChannelKey },
-    /// The users of a presence channel.
-    Users { channel: ChannelKey, fields: UserFields },
+    /// The next page of the users of a presence channel.
+    Users { channel: ChannelKey, fields: UserFields, pages: RosterPages },
     /// The connections of an app.
     Connections { app: AppSerial },
 }
@@ -72,6 +80,16 @@ pub(super) enum Reply {
     Whole(Vec<u8>),
     /// Some channels, and where the next page begins if there is one.
     Page { channels: Vec<Listed>, next: Option<u32> },
+    /// Some users as text, and the question for the next page if there is one.
+    Users { users: Vec<u8>, next: Option<Box<Question>> },
+}
+
+/// The pages of a roster that are yet to be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RosterPages {
+    All,
+    /// From the first number to the second.
+    Rest(u64, u64),
 }
 
 /// One channel of a page.
@@ -86,9 +104,8 @@ pub(super) struct Listed {
 pub(super) struct AskedPage {
     from: ShardIndex,
     request: PendingId,
-    app: AppSerial,
-    prefix: Arc<str>,
-    index: u32,
+    /// About channels or users.
+    question: Question,
 }
 
 impl Shard {
@@ -100,7 +117,14 @@ impl Shard {
                 self.owner_of(channel)
             }
         };
-        let request = self.start_gather(slot, request, dialect, None);
+        let gathered = match &question {
+            Question::Users { .. } => Gathered::Users(UserList::default()),
+            Question::Channels { .. }
+            | Question::Channel { .. }
+            | Question::Stats { .. }
+            | Question::Connections { .. } => Gathered::Nothing,
+        };
+        let request = self.start_gather(slot, request, dialect, gathered);
         self.send(knows, Body::Ask { request, question });
     }
 
@@ -128,7 +152,7 @@ impl Shard {
             awaited: usize::from(self.config.shards),
             seen: HashSet::default(),
         };
-        let request = self.start_gather(slot, request, dialect, Some(Box::new(listing)));
+        let request = self.start_gather(slot, request, dialect, Gathered::Channels(Box::new(listing)));
         for to in 0..self.config.shards {
             let question = Question::Channels { app, prefix: prefix.clone(), from: 0 };
             self.send(to, Body::Ask { request, question });
@@ -136,18 +160,12 @@ impl Shard {
         Ok(())
     }
 
-    fn start_gather(
-        &mut self,
-        slot: u32,
-        request: &Request<'_>,
-        dialect: Dialect,
-        listing: Option<Box<Listing>>,
-    ) -> PendingId {
+    fn start_gather(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, gathered: Gathered) -> PendingId {
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let nonce = self.pending_nonce;
         let (connection, ticket) = (self.key(slot), self.take_ticket(slot, request));
-        self.gathered_bytes += listing.as_ref().map_or(0, |listing| listing.bytes());
-        let index = self.gathers.insert(Gather { nonce, connection, ticket, dialect, listing });
+        self.gathered_bytes += gathered.bytes();
+        let index = self.gathers.insert(Gather { nonce, connection, ticket, dialect, gathered });
         PendingId { index: index as u32, nonce }
     }
 
@@ -155,8 +173,8 @@ impl Shard {
     pub(super) fn handle_question(&mut self, from: ShardIndex, request: PendingId, question: Question) {
         let mut body = Vec::new();
         match question {
-            Question::Channels { app, prefix, from: index } => {
-                self.asked_pages.push_back(AskedPage { from, request, app, prefix, index });
+            Question::Channels { .. } | Question::Users { .. } => {
+                self.asked_pages.push_back(AskedPage { from, request, question });
                 return;
             }
             Question::Channel { channel, info } => {
@@ -164,12 +182,6 @@ impl Shard {
                 encode_channel(&mut body, info, self.counts_of(&channel), cached);
             }
             Question::Stats { channel } => encode_channel_stats(&mut body, self.counts_of(&channel)),
-            Question::Users { channel, fields } => {
-                let roster = self.roster_of(&channel);
-                let members = roster.into_iter().flat_map(|roster| roster.members());
-                let users = members.map(|member| (&*member.user_id, member.user_info.as_deref()));
-                encode_channel_users(&mut body, fields, users);
-            }
             Question::Connections { app } => {
                 encode_connections(&mut body, self.app_connections.get(&app).copied().unwrap_or(0));
             }
@@ -185,7 +197,16 @@ impl Shard {
         }
         let mut places = limits::LIST_PAGE_CHANNELS;
         while let Some(page) = self.asked_pages.pop_front() {
-            places = places.saturating_sub(self.make_page(&page, places).max(PAGE_PLACES_MIN));
+            let AskedPage { from, request, question } = page;
+            let (reply, looked_at) = match question {
+                Question::Channels { app, prefix, from } => self.make_channels_page(app, &prefix, from, places),
+                Question::Users { channel, fields, pages } => self.make_users_page(channel, fields, pages, places),
+                Question::Channel { .. } | Question::Stats { .. } | Question::Connections { .. } => {
+                    unreachable!("these are answered at once")
+                }
+            };
+            self.send(from, Body::Reply { request, reply });
+            places = places.saturating_sub(looked_at.max(PAGE_PLACES_MIN));
             if places == 0 {
                 self.pages_due_ms = self.now.monotonic_ms + 1;
                 return;
@@ -198,60 +219,89 @@ impl Shard {
         (!self.asked_pages.is_empty()).then_some(self.pages_due_ms)
     }
 
-    /// Makes one page from at most so many places; gives how many it looked at.
-    fn make_page(&mut self, asked: &AskedPage, places_max: usize) -> usize {
-        let start = asked.index as usize;
+    /// Makes one page from at most so many places of the table; gives how many it looked at.
+    fn make_channels_page(&self, app: AppSerial, prefix: &str, from: u32, places_max: usize) -> (Reply, usize) {
+        let start = from as usize;
         let end = self.owned.capacity().min(start + places_max).max(start);
         let mut channels = Vec::new();
         for owned in (start..end).filter_map(|index| self.owned.get(index)) {
             let (key, counts) = (owned.key(), owned.counts());
-            if key.app == asked.app && key.name.starts_with(&*asked.prefix) && counts.subscription_count > Some(0) {
+            if key.app == app && key.name.starts_with(prefix) && counts.subscription_count > Some(0) {
                 channels.push(Listed { name: key.name.clone(), hash: key.hash, counts });
             }
         }
         let next = (end < self.owned.capacity()).then_some(end as u32);
-        self.send(asked.from, Body::Reply { request: asked.request, reply: Reply::Page { channels, next } });
-        end - start
+        (Reply::Page { channels, next }, end - start)
+    }
+
+    /// Makes one page of about so many users; gives how many they are.
+    fn make_users_page(
+        &mut self,
+        channel: ChannelKey,
+        fields: UserFields,
+        pages: RosterPages,
+        users_max: usize,
+    ) -> (Reply, usize) {
+        let mut users = Vec::new();
+        let Some(roster) = self.roster_of(&channel) else { return (Reply::Users { users, next: None }, 0) };
+        let (mut from, end) = match pages {
+            RosterPages::Rest(from, end) => (from, end),
+            RosterPages::All if roster.count() as usize <= users_max => (0, u64::MAX),
+            RosterPages::All => (0, roster.seal()),
+        };
+        let mut count = 0;
+        while let Some((number, members)) = roster.page(from).filter(|(number, _)| *number <= end) {
+            if count >= users_max {
+                let pages = RosterPages::Rest(number, end);
+                let next = Box::new(Question::Users { channel, fields, pages });
+                return (Reply::Users { users, next: Some(next) }, count);
+            }
+            let of_page = members.iter().map(|member| (&*member.user_id, member.user_info.as_deref()));
+            encode_users(&mut users, fields, of_page);
+            count += members.len();
+            from = number + 1;
+        }
+        (Reply::Users { users, next: None }, count)
     }
 
     /// As the shard that asked. A reply to a gathering that has ended is late and dropped.
     pub(super) fn handle_reply(&mut self, from: ShardIndex, request: PendingId, reply: Reply) {
         let gather = self.gathers.get_mut(request.index as usize).filter(|gather| gather.nonce == request.nonce);
         let Some(gather) = gather else { return };
-        let (channels, next) = match reply {
-            Reply::Whole(body) => return self.finish_gather(request, &body),
-            Reply::Page { channels, next } => (channels, next),
-        };
-        let connection = gather.connection;
-        let listing = gather.listing.as_mut().expect("pages answer a listing");
-        let before = listing.bytes();
-        let in_pages = next.is_some() || !listing.seen.is_empty();
-        for Listed { name, hash, counts } in channels {
-            if !in_pages || listing.seen.insert(hash) {
-                listing.list.push(&name, counts);
+        let (connection, before) = (gather.connection, gather.gathered.bytes());
+        let next = match (reply, &mut gather.gathered) {
+            (Reply::Whole(body), _) => return self.finish_gather(request, &body),
+            (Reply::Page { channels, next }, Gathered::Channels(listing)) => listing.add(channels, next),
+            (Reply::Users { users, next }, Gathered::Users(list)) => {
+                list.push(&users);
+                next.map_or(Next::Done, |question| Next::Ask(*question))
             }
-        }
-        let (app, prefix) = (listing.app, listing.prefix.clone());
-        listing.awaited -= usize::from(next.is_none());
-        let done = listing.awaited == 0;
-        self.gathered_bytes += listing.bytes() - before;
+            (Reply::Page { .. } | Reply::Users { .. }, _) => unreachable!("pages answer what asked for them"),
+        };
+        self.gathered_bytes += self.gathers[request.index as usize].gathered.bytes() - before;
         let wanted = self.is_live(connection) && self.hot[connection.slot as usize].phase == Phase::Http;
         if !wanted {
             self.take_gather(request);
         } else if self.gathered_bytes > limits::GATHERED_BYTES_MAX {
             self.count_overload(Overload::Gathering);
             self.refuse_gather(request, &overloaded());
-        } else if let Some(next) = next {
-            self.send(from, Body::Ask { request, question: Question::Channels { app, prefix, from: next } });
-        } else if done {
-            self.finish_gather(request, &[]);
+        } else {
+            match next {
+                Next::Ask(question) => self.send(from, Body::Ask { request, question }),
+                Next::Wait => {}
+                Next::Done => self.finish_gather(request, &[]),
+            }
         }
     }
 
     /// Answers 200 with the body, or with the list that was gathered.
     fn finish_gather(&mut self, request: PendingId, body: &[u8]) {
-        let Gather { connection, ticket, listing, .. } = self.take_gather(request);
-        let listed = listing.map(|listing| listing.list.finish());
+        let Gather { connection, ticket, gathered, .. } = self.take_gather(request);
+        let listed = match gathered {
+            Gathered::Nothing => None,
+            Gathered::Channels(listing) => Some(listing.list.finish()),
+            Gathered::Users(list) => Some(list.finish()),
+        };
         let body = listed.as_deref().unwrap_or(body);
         self.finish_request(connection, ticket, &Response { status: 200, content_type: JSON, extra: "", body });
     }
@@ -266,12 +316,50 @@ impl Shard {
 
     fn take_gather(&mut self, request: PendingId) -> Gather {
         let gather = self.gathers.remove(request.index as usize);
-        self.gathered_bytes -= gather.listing.as_ref().map_or(0, |listing| listing.bytes());
+        self.gathered_bytes -= gather.gathered.bytes();
         gather
     }
 }
 
+/// How a gathering goes on.
+enum Next {
+    /// With a question to the shard that has replied.
+    Ask(Question),
+    /// Other shards have more to tell.
+    Wait,
+    /// Not at all.
+    Done,
+}
+
+impl Gathered {
+    /// What it holds, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Channels(listing) => listing.bytes(),
+            Self::Users(list) => list.bytes(),
+        }
+    }
+}
+
 impl Listing {
+    /// Adds a shard's page.
+    fn add(&mut self, channels: Vec<Listed>, next: Option<u32>) -> Next {
+        let in_pages = next.is_some() || !self.seen.is_empty();
+        for Listed { name, hash, counts } in channels {
+            if !in_pages || self.seen.insert(hash) {
+                self.list.push(&name, counts);
+            }
+        }
+        match next {
+            Some(from) => Next::Ask(Question::Channels { app: self.app, prefix: self.prefix.clone(), from }),
+            None => {
+                self.awaited -= 1;
+                if self.awaited == 0 { Next::Done } else { Next::Wait }
+            }
+        }
+    }
+
     /// What it holds, in bytes.
     fn bytes(&self) -> usize {
         self.list.bytes() + self.seen.len() * 2 * size_of::<u64>()

@@ -44,6 +44,13 @@ pub(super) struct PendingId {
     pub(super) nonce: u32,
 }
 
+/// A join under way: its number on the joiner's shard, and as whom.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) number: u32,
+    pub(super) user_id: Arc<str>,
+}
+
 /// One event for one channel.
 #[derive(Debug)]
 pub(super) struct PublishItem {
@@ -63,7 +70,7 @@ pub(super) enum Body {
     /// To the subscribers' shard: the count is recorded; events follow from here on (P-SUB-5). On a cache channel with
     /// the last event before them (P-CACHE-2).
     Recorded { channel: ChannelKey, cached: Option<Bytes> },
-    /// To the owner: a connection wants to join a presence channel. Answered `Joined`.
+    /// To the owner: a connection wants to join a presence channel. Answered `Joined` or `JoinRefused`.
     Join {
         channel: ChannelKey,
         connection: ConnectionKey,
@@ -72,8 +79,11 @@ pub(super) enum Body {
         user_info: Option<Arc<str>>,
         members_max: u32,
     },
-    /// To the joiner's shard: the encoded roster, or `None` when the channel is full (P-LIM-7).
-    Joined { channel: ChannelKey, ticket: u32, user_id: Arc<str>, roster: Option<Bytes>, cached: Option<Bytes> },
+    /// To the shard of some who joined: they are members, and told so by one frame for all (P-OUT-2). On a cache channel
+    /// with the last event.
+    Joined { channel: ChannelKey, joiners: Vec<Ticket>, succeeded: Bytes, cached: Option<Bytes> },
+    /// To the joiner's shard: the channel is full (P-LIM-7).
+    JoinRefused { channel: ChannelKey, ticket: u32 },
     /// To the owner: one connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// To the owners: events of one request (or a client event, without `request`). Costs credit.
@@ -118,6 +128,7 @@ impl Body {
             | Self::Recorded { .. }
             | Self::Join { .. }
             | Self::Joined { .. }
+            | Self::JoinRefused { .. }
             | Self::Leave { .. }
             | Self::Accepted { .. }
             | Self::Ask { .. }

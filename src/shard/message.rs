@@ -32,10 +32,7 @@ impl Shard {
                 let app = AppSerial(self.hot[slot as usize].app);
                 self.unsubscribe(slot, app, channel.as_deref());
             }
-            ClientMessage::Ping => {
-                self.count_message_sent(slot);
-                self.queue_shared(slot, self.pong);
-            }
+            ClientMessage::Ping => self.queue_shared(slot, self.pong),
             ClientMessage::Pong => {}
             ClientMessage::ClientEvent { event, channel, data, data_bytes } => {
                 let message =

@@ -36,6 +36,7 @@ mod quota;
 mod receive;
 mod refusals;
 mod request;
+mod roster;
 mod scrape;
 mod subscribe;
 mod sweep;
@@ -68,6 +69,7 @@ pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
 use owner::OwnedChannel;
 use publish::PendingPublish;
+use roster::Rosters;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
 
@@ -286,6 +288,8 @@ pub struct Shard {
     owned_by_name: HashTable<u32>,
     /// Events kept for cache channels that this shard owns.
     caches: Caches,
+    /// What presence channels that this shard owns have yet to tell.
+    rosters: Rosters,
     /// Large channels that are not told their count before a time, in the order of these times.
     counts_due: VecDeque<(u64, ChannelKey)>,
     /// Publish requests that await other shards.
@@ -346,6 +350,7 @@ impl Shard {
             owned: Slab::new(),
             owned_by_name: HashTable::new(),
             caches: Caches::default(),
+            rosters: Rosters::default(),
             counts_due: VecDeque::new(),
             pending: Slab::new(),
             gathers: Slab::new(),
@@ -387,8 +392,12 @@ impl Shard {
         self.handle_own_mail();
     }
 
-    /// Takes an output.
+    /// Takes an output. When there is none left of the inputs so far, what presence channels have to tell comes about.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.has_rosters_to_tell() {
+            self.tell_rosters();
+            self.handle_own_mail();
+        }
         self.outputs.pop_front()
     }
 

@@ -1,18 +1,16 @@
-//! What a channel's owner does: it orders events, knows which shards have subscribers, and holds the presence roster.
-
-use std::sync::Arc;
+//! What a channel's owner does: it orders events and knows which shards have subscribers. Who is there on presence
+//! channels is told in `roster`.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::count::Told;
-use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, ChannelKey, PendingId, PublishItem};
+use super::roster::Untold;
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
 use crate::channel::cache::CachedEvent;
-use crate::channel::presence::{Joined, Left, Roster};
-use crate::protocol::server_event;
+use crate::channel::roster::Roster;
 
 /// State of a channel with its owner; exists while anyone is subscribed or an event is cached.
 pub(super) struct OwnedChannel {
@@ -27,6 +25,8 @@ pub(super) struct OwnedChannel {
 pub(super) struct More {
     /// Who is there, on presence channels.
     pub(super) roster: Option<Roster>,
+    /// What it has yet to tell of its roster.
+    pub(super) untold: Option<Box<Untold>>,
     /// The last event, on cache channels.
     pub(super) cached: Option<CachedEvent>,
     /// How many they are, where the app wants it told.
@@ -61,57 +61,6 @@ impl Shard {
         }
     }
 
-    /// A connection wants to join a presence channel (P-PRES-2).
-    pub(super) fn own_join(
-        &mut self,
-        joiner: Anywhere,
-        channel: ChannelKey,
-        ticket: u32,
-        user_id: Arc<str>,
-        user_info: Option<Arc<str>>,
-        members_max: u32,
-    ) {
-        let index = self.owned_index(&channel);
-        let owned = &mut self.owned[index];
-        let roster = owned.more().roster.get_or_insert_with(|| Roster::new(&self.config.boot_secret));
-        let joined = roster.join(&user_id, user_info.as_ref(), members_max);
-        if joined == Joined::Full {
-            self.forget_if_unused(index);
-            self.send(joiner.shard, Body::Joined { channel, ticket, user_id, roster: None, cached: None });
-            return;
-        }
-        let scratch = &mut self.scratch;
-        let frame = roster.encoded(|roster| {
-            let members = roster.members().map(|member| (&*member.user_id, member.user_info.as_deref()));
-            text_frame(scratch, |out| server_event::encode_presence_succeeded(out, &channel.name, members))
-        });
-        owned.interest(joiner.shard).count += 1;
-        let cached = self.cached_frame(&channel);
-        let (to, roster) = (joiner.shard, Some(frame));
-        self.send(to, Body::Joined { channel: channel.clone(), ticket, user_id: user_id.clone(), roster, cached });
-        if joined == Joined::First {
-            let added = text_frame(&mut self.scratch, |out| {
-                server_event::encode_member_added(out, &channel.name, &user_id, user_info.as_deref());
-            });
-            self.fan_out(index, added, Some(joiner));
-        }
-    }
-
-    /// One connection of a member left.
-    pub(super) fn own_leave(&mut self, from: ShardIndex, channel: &ChannelKey, user_id: &str) {
-        let index = self.find_owned(channel).expect("a channel with members has state");
-        let owned = &mut self.owned[index];
-        owned.interest(from).count -= 1;
-        let roster = owned.more().roster.as_mut().expect("a channel with members has a roster");
-        if roster.leave(user_id) == Left::Last {
-            let removed = text_frame(&mut self.scratch, |out| {
-                server_event::encode_member_removed(out, &channel.name, user_id);
-            });
-            self.fan_out(index, removed, None);
-        }
-        self.forget_if_unused(index);
-    }
-
     /// Events of one request: ordered, sent on, and answered.
     pub(super) fn own_publish(
         &mut self,
@@ -133,6 +82,7 @@ impl Shard {
                 self.own_cache(&item.channel, item.frame.clone(), data_bytes);
             }
             if let Some(index) = self.find_owned(&item.channel) {
+                self.tell_changes(index);
                 self.fan_out(index, item.frame, item.exclude);
             }
         }
@@ -143,7 +93,7 @@ impl Shard {
 
     /// Sends one event to every shard with subscribers. A shard without credit has its subscribers of this channel
     /// closed instead, so that nobody misses an event without seeing it.
-    fn fan_out(&mut self, index: usize, frame: Bytes, exclude: Option<Anywhere>) {
+    pub(super) fn fan_out(&mut self, index: usize, frame: Bytes, exclude: Option<Anywhere>) {
         for at in 0..self.owned[index].interests.len() {
             let owned = &self.owned[index];
             let interest = &owned.interests[at];
@@ -178,8 +128,9 @@ impl Shard {
     }
 
     /// The roster of a presence channel that somebody is in.
-    pub(super) fn roster_of(&self, channel: &ChannelKey) -> Option<&Roster> {
-        self.owned[self.find_owned(channel)?].roster()
+    pub(super) fn roster_of(&mut self, channel: &ChannelKey) -> Option<&mut Roster> {
+        let index = self.find_owned(channel)?;
+        self.owned[index].more.as_mut()?.roster.as_mut()
     }
 
     pub(super) fn find_owned(&self, channel: &ChannelKey) -> Option<usize> {
@@ -205,7 +156,7 @@ impl Shard {
             return;
         }
         if let Some(more) = &mut owned.more {
-            (more.roster, more.told) = (None, None);
+            (more.roster, more.untold, more.told) = (None, None, None);
         }
         if owned.cached().is_none() {
             let hash = owned.key.hash;
@@ -223,6 +174,16 @@ impl OwnedChannel {
             self.interests.len() - 1
         });
         &mut self.interests[at]
+    }
+
+    /// One subscriber more on that shard.
+    pub(super) fn count_subscriber(&mut self, shard: ShardIndex) {
+        self.interest(shard).count += 1;
+    }
+
+    /// One subscriber less on that shard.
+    pub(super) fn discount_subscriber(&mut self, shard: ShardIndex) {
+        self.interest(shard).count -= 1;
     }
 
     pub(super) fn subscriber_count(&self) -> u32 {
@@ -245,6 +206,10 @@ impl OwnedChannel {
 
     pub(super) fn cached(&self) -> Option<&CachedEvent> {
         self.more.as_ref()?.cached.as_ref()
+    }
+
+    pub(super) fn untold_mut(&mut self) -> Option<&mut Untold> {
+        self.more.as_mut()?.untold.as_deref_mut()
     }
 
     pub(super) fn told(&self) -> Option<&Told> {

@@ -94,9 +94,10 @@ impl Shard {
                 let joiner = super::Anywhere { shard: from, connection };
                 self.own_join(joiner, channel, ticket, user_id, user_info, members_max);
             }
-            Body::Joined { channel, ticket, user_id, roster, cached } => {
-                self.handle_joined(&channel, ticket, user_id, roster, cached);
+            Body::Joined { channel, joiners, succeeded, cached } => {
+                self.handle_joined(&channel, joiners, succeeded, cached);
             }
+            Body::JoinRefused { channel, ticket } => self.handle_join_refused(&channel, ticket),
             Body::Leave { channel, user_id } => self.own_leave(from, &channel, &user_id),
             Body::Publish { request, counts, items } => self.own_publish(from, request, counts, items),
             Body::Accepted { request, counts } => self.handle_accepted_publish(request, counts),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Shard;
-use super::mail::{Body, ChannelKey};
+use super::mail::{Body, ChannelKey, Ticket};
 use super::subscribe::Waiting;
 use crate::app::App;
 use crate::channel::name::ChannelKind;
@@ -26,7 +26,7 @@ impl Shard {
         self.add_subscription(slot, index);
         self.cold_mut(slot).members.push((index, user_id.clone()));
         let entry = &mut self.channels[index as usize];
-        entry.waiting.push(Waiting { connection, ticket });
+        entry.waiting.push_back(Waiting { connection, ticket });
         let join = Body::Join {
             channel,
             connection,
@@ -39,48 +39,62 @@ impl Shard {
         self.send(owner, join);
     }
 
-    /// The owner's answer to a join.
+    /// The owner's answer to joins: all of them are told by the same frame.
     pub(super) fn handle_joined(
         &mut self,
         channel: &ChannelKey,
-        ticket: u32,
-        user_id: Arc<str>,
-        roster: Option<Bytes>,
+        joiners: Vec<Ticket>,
+        succeeded: Bytes,
         cached: Option<Bytes>,
     ) {
-        let index = self.find_channel(channel);
-        let waiting = index.and_then(|index| {
-            let waiting = &mut self.channels[index as usize].waiting;
-            let at = waiting.iter().position(|waiting| waiting.ticket == ticket)?;
-            Some((index, waiting.remove(at)))
-        });
-        match (waiting, roster) {
-            (Some((index, waiting)), Some(roster)) => {
-                let slot = waiting.connection.slot;
-                self.channels[index as usize].subscribers.insert(slot);
-                self.stats.subscriptions += 1;
-                self.count_message_sent(slot);
-                self.queue(slot, roster);
-                if let Some(after) = self.frame_after_join(&channel.name, cached) {
-                    self.count_message_sent(slot);
-                    self.queue(slot, after);
+        let succeeded = self.frames.hold(succeeded);
+        let after = self.frame_after_join(&channel.name, cached).map(|frame| self.frames.hold(frame));
+        let mut joined = Vec::with_capacity(joiners.len());
+        // All are subscribers before the first is told: to tell one may close it, and then the others must count.
+        for Ticket { number, user_id } in joiners {
+            match self.take_waiting(channel, number) {
+                Some((index, waiting)) => {
+                    self.channels[index as usize].subscribers.insert(waiting.connection.slot);
+                    self.stats.subscriptions += 1;
+                    joined.push(waiting.connection.slot);
+                }
+                // The connection went or changed its mind while the join was under way.
+                None => {
+                    let owner = self.owner_of(channel);
+                    self.send(owner, Body::Leave { channel: channel.clone(), user_id });
                 }
             }
-            (Some((index, waiting)), None) => {
-                let slot = waiting.connection.slot;
-                self.remove_member(slot, index);
-                self.remove_subscription(slot, index);
-                self.forget_channel_if_unused(index);
-                let reason = format!("Presence channel {} has as many members as it may have", channel.name);
-                self.refuse_subscription(slot, &channel.name, None, "LimitReached", &reason, 4100);
-            }
-            // The connection went or changed its mind while the join was under way.
-            (None, Some(_)) => {
-                let owner = self.owner_of(channel);
-                self.send(owner, Body::Leave { channel: channel.clone(), user_id });
-            }
-            (None, None) => {}
         }
+        for slot in joined {
+            self.queue_shared(slot, succeeded);
+            if let Some(after) = after {
+                self.queue_shared(slot, after);
+            }
+        }
+        self.frames.release(succeeded);
+        if let Some(after) = after {
+            self.frames.release(after);
+        }
+    }
+
+    /// The channel is full (P-LIM-7).
+    pub(super) fn handle_join_refused(&mut self, channel: &ChannelKey, ticket: u32) {
+        let Some((index, waiting)) = self.take_waiting(channel, ticket) else { return };
+        let slot = waiting.connection.slot;
+        self.remove_member(slot, index);
+        self.remove_subscription(slot, index);
+        self.forget_channel_if_unused(index);
+        let reason = format!("Presence channel {} has as many members as it may have", channel.name);
+        self.refuse_subscription(slot, &channel.name, None, "LimitReached", &reason, 4100);
+    }
+
+    /// Takes the join with this ticket out of those that wait; `None` when it does not wait any more.
+    fn take_waiting(&mut self, channel: &ChannelKey, ticket: u32) -> Option<(u32, Waiting)> {
+        let index = self.find_channel(channel)?;
+        let waiting = &mut self.channels[index as usize].waiting;
+        // Answers come in the order of the joins, but for refusals: it is the first or near it.
+        let at = waiting.iter().position(|waiting| waiting.ticket == ticket)?;
+        waiting.remove(at).map(|waiting| (index, waiting))
     }
 
     /// The presence side of a leave. A join that is still under way is undone when its answer comes.

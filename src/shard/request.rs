@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::gather::Question;
+use super::gather::{Question, RosterPages};
 use super::scrape::ScrapePage;
 use super::{Output, Shard};
 use crate::api::authorize::authorize;
@@ -147,7 +147,7 @@ impl Shard {
             Endpoint::ChannelUsers(name) => {
                 let fields = decode_channel_users(&name, query, names)?;
                 let channel = self.channel_key(app.serial, &name);
-                self.ask(slot, request, dialect, Question::Users { channel, fields });
+                self.ask(slot, request, dialect, Question::Users { channel, fields, pages: RosterPages::All });
                 Ok(())
             }
             Endpoint::Connections => {

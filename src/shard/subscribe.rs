@@ -4,6 +4,7 @@
 //! is missed (P-SUB-5). Until then it waits in the channel's `waiting` list. At most one count per channel is under
 //! way to the owner; what changes meanwhile is told with the next one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ pub(super) struct LocalChannel {
     pub(super) owner: ShardIndex,
     pub(super) subscribers: Subscribers,
     /// Connections whose join is not yet recorded, in the order in which they asked.
-    pub(super) waiting: Vec<Waiting>,
+    pub(super) waiting: VecDeque<Waiting>,
     /// The last count sent to the owner (not for presence channels, which join and leave one by one).
     reported: u32,
     /// How many of `waiting` the count under way covers; `None` when none is under way.
@@ -81,7 +82,7 @@ impl Shard {
         let index = self.channel_index(&key, name.kind());
         self.add_subscription(slot, index);
         let connection = self.key(slot);
-        self.channels[index as usize].waiting.push(Waiting { connection, ticket: 0 });
+        self.channels[index as usize].waiting.push_back(Waiting { connection, ticket: 0 });
         self.report_count(index);
     }
 
@@ -136,10 +137,8 @@ impl Shard {
                 self.stats.subscriptions += 1;
             }
             for Waiting { connection, .. } in joined {
-                self.count_message_sent(connection.slot);
                 self.queue_shared(connection.slot, frame);
                 if let Some(after) = after {
-                    self.count_message_sent(connection.slot);
                     self.queue_shared(connection.slot, after);
                 }
             }
@@ -299,7 +298,7 @@ impl Shard {
             kind,
             owner: self.owner_of(key),
             subscribers: Subscribers::default(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             reported: 0,
             covered: None,
         }) as u32;

@@ -76,8 +76,10 @@ impl Shard {
         let rest = (self.sends_left == 0).then_some(self.now.monotonic_ms);
         let count = self.counts_due.front().map(|(at, _)| *at);
         let lines = self.figures.log_brakes.due_ms();
-        let due = [deadline, sweep, drain, rest, self.next_page_ms(), self.caches.due_ms(), count, lines];
-        due.into_iter().flatten().min()
+        let own = [deadline, sweep, drain, rest, count, lines];
+        let parts = [self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms()];
+        let due = own.into_iter().chain(parts);
+        due.flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
@@ -107,6 +109,7 @@ impl Shard {
         self.expire_cached();
         self.tell_counts_due();
         self.tell_suppressed_lines();
+        self.retry_joiners();
         self.continue_drain();
     }
 

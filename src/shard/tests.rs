@@ -8,6 +8,7 @@ use super::*;
 
 mod cache;
 mod count;
+mod presence;
 mod queries;
 use crate::app::{App, AppKey, AppSettings};
 
@@ -148,17 +149,7 @@ impl Process {
     }
 
     pub(super) fn say(&mut self, shard: usize, connection: ConnectionKey, text: &str) {
-        let mut frame = vec![0x81];
-        match text.len() {
-            length @ ..=125 => frame.push(0x80 | length as u8),
-            length => {
-                frame.push(0x80 | 126);
-                frame.extend_from_slice(&(length as u16).to_be_bytes());
-            }
-        }
-        frame.extend_from_slice(&[0; 4]);
-        frame.extend_from_slice(text.as_bytes());
-        self.receive(shard, connection, &frame);
+        self.receive(shard, connection, &client_frame(text));
     }
 
     pub(super) fn subscribe(&mut self, shard: usize, connection: ConnectionKey, channel: &str) {
@@ -208,6 +199,21 @@ impl Process {
             assert!(shard.app_connections.is_empty());
         }
     }
+}
+
+/// A client's text frame, masked with zeros.
+pub(super) fn client_frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        length @ ..=125 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text.as_bytes());
+    frame
 }
 
 /// The bytes of such a request.

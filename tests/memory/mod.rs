@@ -8,13 +8,16 @@ use relay::metrics::figures::DriverFigures;
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
 
-/// A shard with subscribers of the channel `news` and one publisher on a kept HTTP connection.
+/// A shard with subscribers of the channel `news` and one publisher on a kept HTTP connection; or one with members of a
+/// presence channel.
 pub(crate) struct Memory {
     shard: Shard,
     now: Moment,
     now_us: u64,
     publisher: ConnectionKey,
     request: Vec<u8>,
+    /// Connections that join and leave, with the bytes of their joins.
+    joiners: Vec<(ConnectionKey, Vec<u8>)>,
 }
 
 /// What one publish moved.
@@ -29,18 +32,63 @@ pub(crate) struct Moved {
 impl Memory {
     /// Opens and subscribes the connections; the publisher sends `data_bytes` of data per event.
     pub(crate) fn new(subscribers: u32, data_bytes: usize) -> Self {
+        let mut memory = Self::empty(subscribers + 1, data_bytes);
+        for slot in 0..subscribers {
+            let text = r#"{"event":"pusher:subscribe","data":{"auth":"","channel":"news"}}"#;
+            memory.open(ConnectionKey { slot, generation: 1 });
+            memory.say(ConnectionKey { slot, generation: 1 }, text);
+        }
+        memory.publisher = ConnectionKey { slot: subscribers, generation: 1 };
+        memory.accept(memory.publisher);
+        memory
+    }
+
+    /// Members of one presence channel, and joiners that are connected.
+    pub(crate) fn presence(members: u32, joiners: u32) -> Self {
+        let mut memory = Self::empty(members + joiners, 0);
+        for slot in 0..members + joiners {
+            let connection = ConnectionKey { slot, generation: 1 };
+            let socket_id = memory.open(connection);
+            let join = join_message(&socket_id, slot);
+            if slot < members {
+                memory.say(connection, &join);
+            } else {
+                memory.joiners.push((connection, client_frame(&join)));
+            }
+        }
+        memory
+    }
+
+    /// All joiners join, so many in each turn, and leave in one turn.
+    pub(crate) fn join_and_leave(&mut self, joins_per_turn: usize) {
+        let joiners = std::mem::take(&mut self.joiners);
+        for turn in joiners.chunks(joins_per_turn) {
+            for (connection, join) in turn {
+                self.receive(*connection, join);
+            }
+            assert!(self.drain().sends >= turn.len(), "every joiner was answered");
+        }
+        let leave = client_frame(r#"{"event":"pusher:unsubscribe","data":{"channel":"presence-bench"}}"#);
+        for (connection, _) in &joiners {
+            self.receive(*connection, &leave);
+        }
+        self.drain();
+        self.joiners = joiners;
+    }
+
+    fn empty(slots: u32, data_bytes: usize) -> Self {
         let app = App {
             serial: AppSerial(1),
             id: "1".into(),
             name: "memory".into(),
             enabled: true,
             keys: vec![AppKey::new("app-key", "app-secret")],
-            settings: AppSettings::default(),
+            settings: AppSettings { max_presence_members: u32::MAX, ..AppSettings::default() },
         };
         let shard = Shard::new(ShardConfig {
             index: 0,
             shards: 1,
-            slots: subscribers + 1,
+            slots,
             boot_secret: [3; 16],
             directory: Arc::new(Directory::new(1, vec![app], Vec::new())),
             options: ShardOptions::default(),
@@ -52,13 +100,8 @@ impl Memory {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let publisher = ConnectionKey { slot: subscribers, generation: 1 };
-        let mut memory = Self { shard, now, now_us: 1_000_000, publisher, request: request.into_bytes() };
-        for slot in 0..subscribers {
-            memory.subscribe(ConnectionKey { slot, generation: 1 });
-        }
-        memory.accept(publisher);
-        memory
+        let publisher = ConnectionKey { slot: 0, generation: 1 };
+        Self { shard, now, now_us: 1_000_000, publisher, request: request.into_bytes(), joiners: Vec::new() }
     }
 
     /// Publishes one event and takes everything that is to be sent.
@@ -100,17 +143,56 @@ impl Memory {
         self.shard.handle_input(self.now, input);
     }
 
-    fn subscribe(&mut self, connection: ConnectionKey) {
+    /// A WebSocket; gives its socket id.
+    fn open(&mut self, connection: ConnectionKey) -> String {
         self.accept(connection);
         let upgrade = b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
                         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                         Sec-WebSocket-Version: 13\r\n\r\n";
-        self.shard.handle_input(self.now, Input::Received { connection, bytes: &mut upgrade.to_vec() });
-        let text = br#"{"event":"pusher:subscribe","data":{"auth":"","channel":"news"}}"#;
-        let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
-        frame.extend_from_slice(text);
-        self.shard.handle_input(self.now, Input::Received { connection, bytes: &mut frame });
-        let moved = self.drain();
-        assert!(moved.sends > 0, "every subscriber was answered");
+        self.receive(connection, upgrade);
+        let flush = self.shard.poll_flush().expect("an answer to the upgrade");
+        let said = String::from_utf8_lossy(flush.bytes).into_owned();
+        let bytes = flush.bytes.len();
+        self.shard.handle_input(self.now, Input::Sent { connection, bytes });
+        self.drain();
+        let (_, id) = said.split_once(r#"socket_id\":\""#).expect("established");
+        id.split_once('\\').expect("the end of the id").0.to_owned()
     }
+
+    fn say(&mut self, connection: ConnectionKey, text: &str) {
+        self.receive(connection, &client_frame(text));
+        assert!(self.drain().sends > 0, "every subscriber was answered");
+    }
+
+    fn receive(&mut self, connection: ConnectionKey, bytes: &[u8]) {
+        self.shard.handle_input(self.now, Input::Received { connection, bytes: &mut bytes.to_vec() });
+    }
+}
+
+/// A client's text frame, masked with zeros.
+fn client_frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        length @ ..=125 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&u16::try_from(length).expect("a short message").to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
+/// A signed subscribe to the presence channel.
+fn join_message(socket_id: &str, user: u32) -> String {
+    use hmac::{KeyInit, Mac};
+    let data = format!(r#"{{"user_id":"user-{user}","user_info":{{"name":"Somebody"}}}}"#);
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("keys of any length are taken");
+    mac.update(format!("{socket_id}:presence-bench:{data}").as_bytes());
+    let auth = format!("app-key:{}", hex::encode(mac.finalize().into_bytes()));
+    let data = serde_json::Value::from(data);
+    format!(
+        r#"{{"event":"pusher:subscribe","data":{{"channel":"presence-bench","auth":"{auth}","channel_data":{data}}}}}"#
+    )
 }
