@@ -74,15 +74,23 @@ const NONE: u32 = u32::MAX;
 
 impl AppTable {
     /// The figures of an app, made when there are none.
+    #[inline]
     pub fn of(&mut self, app: AppSerial) -> &mut AppFigures {
+        let place = self.places.get(app.0 as usize).copied().unwrap_or(NONE);
+        let place = if place == NONE { self.make(app) } else { place };
+        &mut self.figures[place as usize].1
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&mut self, app: AppSerial) -> u32 {
         let serial = app.0 as usize;
         if serial >= self.places.len() {
             self.places.resize(serial + 1, NONE);
         }
-        if self.places[serial] == NONE {
-            self.places[serial] = self.figures.insert((app, AppFigures::default())) as u32;
-        }
-        &mut self.figures[self.places[serial] as usize].1
+        let place = self.figures.insert((app, AppFigures::default())) as u32;
+        self.places[serial] = place;
+        place
     }
 
     /// The kernel took bytes for a connection of this app (the serial of its hot line, `u32::MAX` for none). A fan-out
