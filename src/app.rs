@@ -93,6 +93,10 @@ pub struct AppSettings {
     pub subscription_count: bool,
     /// What its cached events may cost together, in bytes; 0 caches nothing (P-CACHE-1, threat T28).
     pub max_cache_bytes: u32,
+    /// Signed-in users are told who of their watchlist is there (P-WATCH-1).
+    pub watchlist: bool,
+    /// A connection must sign in or join a protected channel within a time (P-AUTHZ-1).
+    pub authorized_connections: bool,
     /// Hosts whose pages may connect; empty allows all (P-CONN-8, threat T21).
     pub allowed_origins: Vec<Box<str>>,
 }
@@ -108,6 +112,8 @@ impl Default for AppSettings {
             max_presence_members: PRESENCE_MEMBERS_MAX as u32,
             subscription_count: false,
             max_cache_bytes: CACHE_BYTES_MAX as u32,
+            watchlist: false,
+            authorized_connections: false,
             allowed_origins: Vec::new(),
         }
     }
@@ -439,11 +445,12 @@ mod tests {
         assert!(!shown.contains("very-private-part"), "{shown}");
     }
 
-    /// P-CEV-1, P-LIM-3, P-LIM-7, P-CLOSE-2: the settings of an app that nobody configured.
+    /// P-CEV-1, P-LIM-3, P-LIM-7, P-CLOSE-2, P-WATCH-1, P-AUTHZ-1: the settings of an app that nobody configured.
     #[test]
     fn default_settings_are_those_of_the_protocol() {
         let settings = AppSettings::default();
         assert!(!settings.client_events && !settings.tls_only && !settings.connection_limit_soft);
+        assert!(!settings.watchlist && !settings.authorized_connections);
         assert_eq!(settings.max_connections, 0);
         assert_eq!(settings.max_event_data_bytes, 10_240);
         assert_eq!(settings.max_presence_members, 100);

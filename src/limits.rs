@@ -22,6 +22,16 @@ pub const CHANNELS_PER_EVENT_MAX: usize = 100;
 pub const BATCH_EVENTS_MAX: usize = 10;
 /// Longest user id (P-LIM-6).
 pub const USER_ID_BYTES_MAX: usize = 128;
+/// Users of a watchlist that are watched (P-LIM-8).
+pub const WATCHLIST_USERS_MAX: usize = 100;
+/// What the users that one shard knows, and who watches them, may cost in bytes before watchlists are cut (P-WATCH-1).
+pub const WATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// What one watch costs of that: a slot in the list of the watched and a place in the list of the watcher.
+pub const WATCH_BYTES: usize = 32;
+/// What one known user costs of that, with its longest id, here and with its owner.
+pub const USER_BYTES: usize = 512;
+/// Signins of one connection that may await the owner of the user; a further one fails (P-USER-3).
+pub const SIGNINS_WAITING_MAX: u8 = 8;
 /// Users in one presence channel by default (P-LIM-7).
 pub const PRESENCE_MEMBERS_MAX: usize = 100;
 /// Longest `channel_data` (P-LIM-7).
@@ -84,6 +94,8 @@ pub const ACTIVITY_TIMEOUT_S: u32 = 120;
 pub const PING_AFTER_MS: u64 = 30_000;
 /// Silence beyond that ping before Close 4201, in ms (P-LIVE-4).
 pub const PONG_WITHIN_MS: u64 = 30_000;
+/// Within this a connection must be authorized where its app demands it, by default, in s (P-AUTHZ-1).
+pub const AUTHORIZATION_TIMEOUT_S: u32 = 30;
 /// From accept (or the first byte of a further request) to a whole request or upgrade, in ms (threat T14).
 pub const REQUEST_WITHIN_MS: u64 = 5_000;
 /// Idle HTTP keep-alive connections are closed after this, in ms (section 7 of the Pusher protocol).
@@ -103,6 +115,10 @@ pub const DRAIN_MS: u64 = 10_000;
 pub const SEND_BYTES_MAX: usize = 64 * 1024;
 /// Sends of one turn; what is owed beyond it follows in the next, so that a large fan-out holds nobody else up (U17).
 pub const SENDS_PER_TURN: u32 = 1_024;
+/// Zero-copy sends that a loop starts before it has judged whether they are worth it.
+pub const ZERO_COPY_TRIAL_SENDS: u32 = 16;
+/// Zero-copy sends after which a loop judges again.
+pub const ZERO_COPY_WINDOW_SENDS: u32 = 1_024;
 /// Unsent bytes of one connection that are counted as slow (soft bound).
 pub const OUTBOX_BYTES_SOFT: usize = 256 * 1024;
 /// Unsent bytes of one connection beyond which it is closed (P-CLOSE-5).

@@ -103,6 +103,7 @@ pub struct Prepared {
 /// # Errors
 /// A port, a driver or descriptors that cannot be had.
 pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
+    stay_off_huge_pages();
     let public = bind_patiently(config.listen, usize::from(config.shards))?;
     let metrics = match config.metrics_port {
         MetricsPort::Required => Ok(bind_patiently(config.metrics_listen, 1)?),
@@ -111,6 +112,14 @@ pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
     let (kind, driver_reason) = choose_driver(config.io, config.shards)?;
     let capacity = capacity_of(kind, config)?;
     Ok(Prepared { kind, driver_reason, capacity, public, metrics })
+}
+
+/// Where the host gives huge pages to everybody, tables and the allocator's arenas would become resident in steps of 2 MiB;
+/// fan-out is no faster for it (decisions 0003 and 0008).
+fn stay_off_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "the host decides about huge pages");
+    }
 }
 
 /// Binds, trying again for a moment while the port is in use: the kernel takes the rings of an ended process apart after
@@ -165,6 +174,7 @@ pub fn run(
     let shared = Shared {
         kind,
         capacity,
+        zero_copy_bytes_min: zero_copy_bytes_min(config, kind),
         boot_secret: boot_secret()?,
         directory: Arc::new(store.directory()?),
         keeper: Arc::new(keeper(store, &control)?),
@@ -205,6 +215,7 @@ pub fn run(
 struct Shared {
     kind: DriverKind,
     capacity: Capacity,
+    zero_copy_bytes_min: Option<u32>,
     boot_secret: [u8; 16],
     directory: Arc<crate::app::Directory>,
     keeper: Arc<Keeper>,
@@ -241,6 +252,7 @@ impl Shared {
             clock: self.clock,
             slots: self.capacity.slots,
             refusal_slots: self.capacity.refusal_slots,
+            zero_copy_bytes_min: self.zero_copy_bytes_min,
             token_used: Box::new(move |token, at| keeper.token_used(token, at.unix_ms)),
         };
         let shard = ShardConfig {
@@ -340,6 +352,25 @@ fn choose_driver(choice: IoChoice, shards: u16) -> Result<(DriverKind, String), 
             Ok(()) => Ok((DriverKind::Uring, "a test connection over io_uring worked".to_owned())),
             Err(cause) => Ok((DriverKind::Epoll, format!("io_uring cannot be used here: {cause}"))),
         },
+    }
+}
+
+/// The bound of `--send-zc` where it can be kept; else the log says why it is not (hazard U12).
+fn zero_copy_bytes_min(config: &ServeConfig, kind: DriverKind) -> Option<u32> {
+    let bytes_min = config.send_zc?;
+    let refused = match kind {
+        DriverKind::Epoll => Err("it needs io_uring, and epoll was chosen".to_owned()),
+        DriverKind::Uring => uring::probe_zero_copy(),
+    };
+    match refused {
+        Ok(()) => {
+            tracing::info!(bytes_min, "zero-copy sends are on trial");
+            Some(bytes_min)
+        }
+        Err(reason) => {
+            tracing::warn!(reason, "--send-zc has no effect");
+            None
+        }
     }
 }
 

@@ -131,6 +131,7 @@ fn one_process_holds_more_connections_than_files() {
         clock: Clock::start(),
         slots: u32::try_from(connections + 64).expect("small"),
         refusal_slots: 16,
+        zero_copy_bytes_min: None,
         token_used: Box::new(|_, _| {}),
     };
     let mut core = Echo { open: Arc::clone(&open), ..Echo::default() };

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::cut::Cut;
 use crate::outcome::{Failure, Verdict};
 use crate::report::Report;
 use crate::scenario::Common;
@@ -18,7 +19,8 @@ use crate::scenario::presence_churn::PresenceChurn;
 use crate::scenario::publish::Publish;
 use crate::scenario::reconnect_storm::ReconnectStorm;
 use crate::scenario::slow_readers::SlowReaders;
-use crate::{environment, floor_sender, hdr, html, scenario_file, worker};
+use crate::scenario::subscribe::Subscribe;
+use crate::{csv, cut, environment, floor_sender, hdr, html, process, scenario_file, worker};
 
 /// Load generator for Relay and every other server of the Pusher Channels protocol.
 #[derive(Parser)]
@@ -33,6 +35,7 @@ enum Command {
     FanOut(Box<FanOut>),
     ManyToMany(Box<ManyToMany>),
     Publish(Box<Publish>),
+    Subscribe(Box<Subscribe>),
     ConnectionStorm(Box<ConnectionStorm>),
     ReconnectStorm(Box<ReconnectStorm>),
     PresenceChurn(Box<PresenceChurn>),
@@ -69,6 +72,11 @@ pub(crate) fn run() -> ExitCode {
         }
     }
     environment::raise_descriptors();
+    if !matches!(command, Command::Worker | Command::FloorSender)
+        && let Err(error) = cut::handle_signals()
+    {
+        note(&format!("relay-loadgen: Ctrl-C will end this run without a report: {error}"));
+    }
     let mut report = Report::default();
     let (common, result) = match &command {
         Command::Run { .. } => {
@@ -87,6 +95,10 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Publish(scenario) => {
             report.begin("publish", scenario);
+            (&scenario.common, scenario.run(&mut report))
+        }
+        Command::Subscribe(scenario) => {
+            report.begin("subscribe", scenario);
             (&scenario.common, scenario.run(&mut report))
         }
         Command::ConnectionStorm(scenario) => {
@@ -124,6 +136,7 @@ fn role(result: std::io::Result<()>) -> ExitCode {
 
 /// Prints the report, also that of a run that was cut short.
 fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> ExitCode {
+    report.cut = cut::reason().cloned().map(|cut| with_trouble(cut, common));
     let failure = match result {
         Ok(()) => None,
         Err(Failure::Usage(text)) => {
@@ -135,12 +148,14 @@ fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> 
             Some(text)
         }
     };
-    if let Some(thresholds) = common.fail_if.as_ref().filter(|_| failure.is_none()) {
+    if let Some(thresholds) = common.fail_if.as_ref().filter(|_| failure.is_none() && report.cut.is_none()) {
         thresholds.check(report);
     }
     let files = [
         common.hdr.as_ref().map(|path| (path, hdr::write(path, &report.times))),
+        common.csv.as_ref().map(|path| (path, csv::write(path, &report.times))),
         common.html.as_ref().map(|path| (path, html::write(path, report))),
+        common.svg.as_ref().map(|path| (path, html::write_charts(path, report))),
     ];
     for (path, written) in files.into_iter().flatten() {
         if let Err(error) = written {
@@ -150,10 +165,21 @@ fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> 
     let text = if common.json { format!("{:#}\n", report.json()) } else { report.text() };
     // A closed pipe is not ours to report.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    if let Some(text) = failure {
+    if let Some(text) = report.cut.as_ref().map(|cut| format!("cut short: {}", cut.text())).or(failure) {
         note(&format!("relay-loadgen: {text}"));
     }
     report.verdict().exit_code()
+}
+
+/// What can be seen of a server that is gone or silent.
+fn with_trouble(cut: Cut, common: &Common) -> Cut {
+    match (cut, common.server_pid) {
+        (Cut::Server(text), Some(pid)) => match process::trouble(pid) {
+            Some(trouble) => Cut::Server(format!("{text} (process {pid} {trouble})")),
+            None => Cut::Server(text),
+        },
+        (cut @ (Cut::Server(_) | Cut::Generator(_) | Cut::Interrupted(_)), _) => cut,
+    }
 }
 
 fn note(line: &str) {
@@ -168,4 +194,5 @@ Examples:
   relay-loadgen idle --connections 15000 --server-pid $(pidof relay)
   relay-loadgen floor --subscribers 10000
 
-Exit codes: 0 passed, 1 failed, 2 asked for wrongly, 3 the generator was the bottleneck, 99 a --fail-if condition failed.";
+Exit codes: 0 passed, 1 failed, 2 asked for wrongly, 3 the generator was the bottleneck, 4 interrupted (the report says
+what was measured until then), 99 a --fail-if condition failed.";

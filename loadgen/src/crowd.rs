@@ -14,7 +14,7 @@ use crate::messages::{Back, ConnectOrder, Group};
 use crate::poll::Token;
 use crate::receive::Receiver;
 use crate::schedule::Schedule;
-use crate::socket::{Ended, Mask, connect, flush, hint, say, send};
+use crate::socket::{Ended, Mask, connect, flush, hint, say, say_together, send};
 use crate::worker::Shared;
 
 /// All connections of a worker.
@@ -81,6 +81,11 @@ impl Crowd {
         };
         let schedule = Schedule::new(order.start_ns, order.interval_ns, count);
         self.waves.push(Wave { order, schedule, numbers: Some(numbers) });
+    }
+
+    /// Opens no further connection.
+    pub(crate) fn halt(&mut self) {
+        self.waves.clear();
     }
 
     pub(crate) fn waves_running(&self) -> u64 {
@@ -150,8 +155,9 @@ impl Crowd {
         let socket = match connect(shared.plan.target.address, number, group) {
             Ok(socket) => socket,
             // It is a fact about this machine, not about the server, so there is no sense in going on.
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)) => {
-                return Err(io::Error::other(format!("cannot open connection {number}: {error}{}", hint(error))));
+            Err(error) if hint(error).is_some() => {
+                let hint = hint(error).unwrap_or_default();
+                return Err(io::Error::other(format!("cannot open connection {number}: {error} ({hint})")));
             }
             Err(error) => {
                 shared.counters.failed += 1;
@@ -313,6 +319,28 @@ impl Crowd {
         }
     }
 
+    /// As [`Crowd::speak`], several messages in one send.
+    pub(crate) fn speak_together(&mut self, key: (u32, u32), texts: &[String], shared: &mut Shared) -> Spoke {
+        let (number, slot) = key;
+        let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return Spoke::Gone };
+        if connection.number != number || connection.phase != Phase::Ready {
+            return Spoke::Gone;
+        }
+        match say_together(connection, texts, &mut self.mask) {
+            None => Spoke::Sent,
+            Some(reason) => {
+                self.end(slot, &reason, shared);
+                Spoke::Gone
+            }
+        }
+    }
+
+    /// The `socket_id` of the connection in this slot, where it is kept.
+    pub(crate) fn socket_id(&self, slot: u32) -> Option<&str> {
+        let connection = self.slots.get(slot as usize)?.as_ref()?;
+        connection.kept.as_ref().map(|kept| kept.socket_id.as_str())
+    }
+
     /// Makes a presence member leave and join again as somebody else.
     pub(crate) fn change(&mut self, key: (u32, u32), sequence: u32, due_ns: u64, shared: &mut Shared) -> Spoke {
         let (number, slot) = key;
@@ -348,6 +376,7 @@ impl Crowd {
             shared.counters.failed += 1;
         }
         shared.reason(reason);
+        shared.lose_subscriptions(slot);
         self.free.push(slot);
     }
 

@@ -22,6 +22,21 @@ pub(crate) fn json() -> Value {
     })
 }
 
+/// The same as one line for people.
+pub(crate) fn line() -> String {
+    let machine = json();
+    let text = |name: &str| machine[name].as_str().unwrap_or_default().to_owned();
+    format!(
+        "relay-loadgen {}, Linux {}, {} cores ({}), load {}, {} descriptors",
+        text("version"),
+        text("kernel"),
+        machine["cores"],
+        text("processor"),
+        text("load-average"),
+        machine["descriptors"]
+    )
+}
+
 /// The command line without the secret.
 fn arguments() -> Vec<String> {
     let mut hide = false;

@@ -86,6 +86,7 @@ impl Cost {
 
 /// Runs the sender until its coordinator goes away.
 pub(crate) fn run() -> io::Result<()> {
+    process::end_with_parent();
     let result = serve();
     if let Err(error) = &result {
         say(&Said::Failed { message: error.to_string() })?;

@@ -37,7 +37,9 @@ pub(crate) fn text(histogram: &Histogram<u64>) -> String {
     let most = buckets.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
     for (upper_ns, count) in buckets {
         let width = usize::try_from(count.saturating_mul(BAR_WIDTH).div_ceil(most)).unwrap_or(0);
-        text.push_str(&format!("  < {:>10.3} {:<40} {count}\n", upper_ns as f64 / 1e6, "#".repeat(width)));
+        let (upper, bar) = (upper_ns as f64 / 1e6, "#".repeat(width));
+        let percent = 100.0 * count as f64 / histogram.len().max(1) as f64;
+        text.push_str(&format!("  < {upper:>10.3} |{bar:<40}| {percent:>6.2} %  {count}\n"));
     }
     text
 }

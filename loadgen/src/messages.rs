@@ -41,11 +41,17 @@ pub(crate) enum Order {
     Say(SayOrder),
     /// Presence members leave and join again.
     Churn(ChurnOrder),
+    /// Connections that open from now on will subscribe.
+    PrepareSubscribe(SubscribePlan),
+    /// Connections subscribe private channels.
+    Subscribe(SubscribeOrder),
     /// Reset every connection of a group; they may come back.
     Drop {
         group: Group,
         back: Option<Back>,
     },
+    /// Begin nothing new, whatever the orders so far say: the run is cut short.
+    Halt,
     /// Count latencies only of what is intended from this moment on.
     MeasureFrom {
         at_ns: u64,
@@ -125,6 +131,57 @@ pub(crate) struct ChurnOrder {
     /// Time between two changes in this worker.
     pub(crate) interval_ns: f64,
     pub(crate) count: u64,
+}
+
+/// What connections subscribe, and how they are answered.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct SubscribePlan {
+    /// Channel `i` is this name with `-i` behind it.
+    pub(crate) channel: String,
+    pub(crate) channels: u32,
+    pub(crate) replies: Replies,
+    pub(crate) stay: Stay,
+}
+
+impl SubscribePlan {
+    /// Name of a channel.
+    pub(crate) fn channel(&self, index: u32) -> String {
+        format!("{}-{index}", self.channel)
+    }
+}
+
+/// How the server answers a subscription.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Replies {
+    /// As the protocol says.
+    Pusher,
+    /// With the messages that it was sent.
+    Echoes,
+}
+
+/// What follows a subscription.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Stay {
+    /// Nothing: each connection subscribes each channel once.
+    Stays,
+    /// Its end, in one send with the next subscription of the connection.
+    Leaves,
+}
+
+/// Subscribe by the clock, or as fast as is answered.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct SubscribeOrder {
+    pub(crate) start_ns: u64,
+    /// Time between two ticks of this worker; 0 means closed loop: all pipelines are kept full until `end_ns`.
+    pub(crate) interval_ns: f64,
+    pub(crate) ticks: u64,
+    /// Subscriptions that are due at each tick.
+    pub(crate) per_tick: u32,
+    pub(crate) end_ns: u64,
+    /// Subscriptions that a connection may have unanswered.
+    pub(crate) pipeline: u32,
 }
 
 /// What is measured as a time.

@@ -29,17 +29,20 @@ pub(crate) enum Verdict {
     Threshold,
     /// The generator was the bottleneck, so that the figures say little about the server.
     Invalid,
+    /// A signal ended the run before its plan did.
+    Interrupted,
     /// Events were lost, doubled, out of order or in the wrong channel, or the server went away.
     Failed,
 }
 
 impl Verdict {
-    /// 0, 99, 3 and 1.
+    /// 0, 99, 3, 4 and 1.
     pub(crate) fn exit_code(self) -> ExitCode {
         match self {
             Self::Passed => ExitCode::SUCCESS,
             Self::Threshold => ExitCode::from(99),
             Self::Invalid => ExitCode::from(3),
+            Self::Interrupted => ExitCode::from(4),
             Self::Failed => ExitCode::from(1),
         }
     }
@@ -50,6 +53,7 @@ impl Verdict {
             Self::Passed => "passed",
             Self::Threshold => "threshold",
             Self::Invalid => "invalid",
+            Self::Interrupted => "interrupted",
             Self::Failed => "failed",
         }
     }

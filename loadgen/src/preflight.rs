@@ -105,6 +105,8 @@ impl Conversation {
     fn open(target: &Target) -> Result<Self, Failure> {
         let stream = TcpStream::connect_timeout(&target.address, TIMEOUT)
             .map_err(|error| Failure::Run(format!("no server at {}: {error}", target.address)))?;
+        // Like all connections of a run it ends by a reset and leaves nothing behind.
+        let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
         let target = target.address.to_string();
         Ok(Self { stream, target, received: Vec::new(), deadline: Instant::now() + TIMEOUT })
     }

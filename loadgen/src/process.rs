@@ -109,6 +109,23 @@ pub(crate) fn thread_cpu(folder: &str) -> Option<CpuTime> {
     Some(CpuTime { total_ns, user_ns, system_ns, wait_ns: schedule.next().unwrap_or(0) })
 }
 
+/// What is wrong with a process, if that can be seen from here.
+pub(crate) fn trouble(pid: u32) -> Option<&'static str> {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return Some("is gone") };
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"))?.trim_start().chars().next()?;
+    match state {
+        'T' | 't' => Some("is stopped"),
+        'Z' | 'X' => Some("has ended"),
+        _ => None,
+    }
+}
+
+/// Has the kernel end this process when the one that started it ends, however that happens.
+pub(crate) fn end_with_parent() {
+    // Without it, a process in the middle of a round would finish that first.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+}
+
 /// Memory that the kernel uses for its own objects, sockets among them, in bytes.
 pub(crate) fn kernel_slab_bytes() -> Option<u64> {
     kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "Slab:")

@@ -92,6 +92,12 @@ impl Publisher {
         self.broken = 0;
     }
 
+    /// Sends no further request; answers to those under way are still taken.
+    pub(crate) fn halt(&mut self) {
+        self.schedule.end();
+        self.due.clear();
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.schedule.next_ns().is_some() || !self.due.is_empty() || !self.outstanding.is_empty()
     }

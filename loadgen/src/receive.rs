@@ -79,6 +79,11 @@ impl Receiver<'_> {
                 connection.phase = Phase::Ready;
                 None
             }
+            // The echo of the subscription.
+            (Meaning::Other, Phase::Subscribing) if self.shared.subscriptions.expects_echoes() => {
+                connection.phase = Phase::Ready;
+                None
+            }
             (Meaning::Error(text), _) => Some(text),
             (
                 Meaning::Established { .. }
@@ -95,6 +100,9 @@ impl Receiver<'_> {
     /// An event after the connection is subscribed: a published one as a rule.
     fn take_event(&mut self, payload: &[u8]) -> Ended {
         let shared = &mut *self.shared;
+        if shared.subscriptions.is_prepared() && shared.take_subscription_reply(self.slot, payload, self.now) {
+            return None;
+        }
         let channel = shared.channel_of(self.connection.number);
         match shared.ledger.check(self.slot as usize, channel, payload) {
             Arrived::Other => return self.take_other(payload),

@@ -1,8 +1,10 @@
 //! What a run found: figures in the order in which they were found, times, and what is wrong. Also of a run that was cut
 //! short.
 
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
+use crate::cut::Cut;
 use crate::environment;
 use crate::histogram;
 use crate::messages::{Counters, MEASURES, Measure};
@@ -17,9 +19,15 @@ pub(crate) struct Report {
     pub(crate) settings: Value,
     pub(crate) figures: Vec<Figure>,
     pub(crate) times: Times,
+    /// Deliveries of something else in the same run, the floor's for instance: name and times.
+    pub(crate) beside: Vec<(String, Histogram<u64>)>,
     /// Why the verdict is not "passed".
     problems: Vec<(Verdict, String)>,
-    /// What a reader should know.
+    /// What did not come that should have: a failure, unless a signal ended the run before it could.
+    shortfalls: Vec<String>,
+    /// Why the run ended before its plan did.
+    pub(crate) cut: Option<Cut>,
+    /// See [`Self::notes`].
     pub(crate) notes: Vec<String>,
     pub(crate) reasons: std::collections::BTreeMap<String, u64>,
 }
@@ -55,15 +63,41 @@ impl Report {
         self.problems.push((verdict, text.into()));
     }
 
+    /// Adds what has not come: a problem, unless a signal ended the run.
+    pub(crate) fn shortfall(&mut self, text: impl Into<String>) {
+        self.shortfalls.push(text.into());
+    }
+
+    /// All problems, that it was cut short first among them.
+    pub(crate) fn problems(&self) -> Vec<(Verdict, String)> {
+        let cut = self.cut.iter().map(|cut| {
+            let verdict = if self.is_interrupted() { Verdict::Interrupted } else { Verdict::Failed };
+            (verdict, format!("cut short: {}", cut.text()))
+        });
+        let short = self.shortfalls.iter().filter(|_| !self.is_interrupted());
+        let short = short.map(|text| (Verdict::Failed, text.clone()));
+        cut.chain(self.problems.iter().cloned()).chain(short).collect()
+    }
+
+    /// What a reader should know.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let short = self.shortfalls.iter().filter(|_| self.is_interrupted());
+        self.notes.iter().cloned().chain(short.map(|text| format!("when it was cut short: {text}"))).collect()
+    }
+
+    fn is_interrupted(&self) -> bool {
+        matches!(self.cut, Some(Cut::Interrupted(_)))
+    }
+
     /// The worst of all problems.
     pub(crate) fn verdict(&self) -> Verdict {
-        self.problems.iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::Passed)
+        self.problems().iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::Passed)
     }
 
     /// Problems and notes, each with its kind.
     pub(crate) fn remarks(&self) -> Vec<(&'static str, String)> {
-        let problems = self.problems.iter().map(|(verdict, text)| (verdict.name(), text.clone()));
-        problems.chain(self.notes.iter().map(|note| ("note", note.clone()))).collect()
+        let problems = self.problems().into_iter().map(|(verdict, text)| (verdict.name(), text));
+        problems.chain(self.notes().into_iter().map(|note| ("note", note))).collect()
     }
 
     /// Adds what was counted about deliveries, and what is wrong with them.
@@ -80,7 +114,7 @@ impl Report {
             ("damaged", after.damaged - before.damaged),
         ];
         if loss > 0 {
-            self.problem(Verdict::Failed, format!("{loss} of {expected} deliveries are missing"));
+            self.shortfall(format!("{loss} of {expected} deliveries are missing"));
         }
         for (name, count) in wrong {
             self.count(name, count);
@@ -107,8 +141,9 @@ impl Report {
         json!({
             "scenario": self.scenario,
             "verdict": self.verdict().name(),
-            "problems": self.problems.iter().map(|(verdict, text)| json!({"kind": verdict.name(), "text": text})).collect::<Vec<_>>(),
-            "notes": self.notes,
+            "cut-short": self.cut.as_ref().map(Cut::text),
+            "problems": self.problems().iter().map(problem).collect::<Vec<_>>(),
+            "notes": self.notes(),
             "settings": self.settings,
             "figures": figures,
             "times-ms": times,
@@ -119,13 +154,13 @@ impl Report {
 
     /// The whole report for people.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("{}\n", self.scenario);
+        let mut text = format!("{}\n  {}\n\n", self.scenario, environment::line());
         for figure in &self.figures {
             text.push_str(&format!("  {:<36} {:>16} {}\n", figure.name, number(figure.value), figure.unit));
         }
         for measure in MEASURES {
             if let Some(total) = self.times.total(measure) {
-                text.push_str(&format!("\n{} ({} times, ms)\n", title(measure), total.len()));
+                text.push_str(&format!("\n{} ({} times, ms)\n", title(measure), number(total.len() as f64)));
                 text.push_str(&histogram::text(total));
             }
         }
@@ -135,15 +170,19 @@ impl Report {
                 text.push_str(&format!("  {count:>10}  {reason}\n"));
             }
         }
-        for note in &self.notes {
+        for note in self.notes() {
             text.push_str(&format!("\nnote: {note}"));
         }
         text.push_str(&format!("\n{}\n", self.verdict().name()));
-        for (verdict, problem) in &self.problems {
+        for (verdict, problem) in self.problems() {
             text.push_str(&format!("  {}: {problem}\n", verdict.name()));
         }
         text
     }
+}
+
+fn problem((verdict, text): &(Verdict, String)) -> Value {
+    json!({"kind": verdict.name(), "text": text})
 }
 
 /// Name of a measure in JSON and thresholds.

@@ -1,7 +1,7 @@
 //! An open-loop schedule: when things should happen, whatever happens meanwhile.
 
 /// Moments at equal distances.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Schedule {
     start_ns: u64,
     interval_ns: f64,

@@ -62,13 +62,17 @@ fn source(number: u32) -> Ipv4Addr {
     Ipv4Addr::new(127, 1, third, last)
 }
 
-/// What to do about a kernel that opens no more sockets.
-pub(crate) fn hint(error: Errno) -> &'static str {
+/// What to do about a kernel that opens no more sockets; `None` for an error that is not of this kind.
+pub(crate) fn hint(error: Errno) -> Option<&'static str> {
     match error {
-        Errno::MFILE => " (more --workers, or a higher `ulimit -n`)",
-        Errno::NFILE => " (fs.file-max is reached)",
-        Errno::ADDRNOTAVAIL => " (no free port towards this server: widen net.ipv4.ip_local_port_range)",
-        _ => " (the kernel has no memory for more sockets: see net.ipv4.tcp_mem)",
+        Errno::MFILE => Some("more --workers, or a higher `ulimit -n`"),
+        Errno::NFILE => Some("fs.file-max is reached"),
+        // Which of the two depends on whether the source address was bound first.
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => {
+            Some("no free port towards this server: widen net.ipv4.ip_local_port_range")
+        }
+        Errno::NOBUFS | Errno::NOMEM => Some("the kernel has no memory for more sockets: see net.ipv4.tcp_mem"),
+        _ => None,
     }
 }
 
@@ -76,6 +80,15 @@ pub(crate) fn hint(error: Errno) -> &'static str {
 pub(crate) fn say(connection: &mut Connection, opcode: u8, payload: &[u8], mask: &mut Mask) -> Ended {
     let mut bytes = Vec::with_capacity(payload.len() + 14);
     frame::encode(opcode, payload, mask.next(), &mut bytes);
+    send(connection, &bytes)
+}
+
+/// Sends several text frames at once.
+pub(crate) fn say_together(connection: &mut Connection, texts: &[String], mask: &mut Mask) -> Ended {
+    let mut bytes = Vec::with_capacity(texts.iter().map(|text| text.len() + 14).sum());
+    for text in texts {
+        frame::encode(frame::TEXT, text.as_bytes(), mask.next(), &mut bytes);
+    }
     send(connection, &bytes)
 }
 

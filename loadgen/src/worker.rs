@@ -17,6 +17,7 @@ use crate::publisher::Publisher;
 use crate::recorder::Recorder;
 use crate::speech::Speech;
 use crate::stamp::Stamp;
+use crate::subscriptions::Subscriptions;
 use crate::target::Signer;
 
 /// What the parts of a worker have in common.
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) recorder: Recorder,
     pub(crate) ledger: Ledger,
     pub(crate) signer: Signer,
+    pub(crate) subscriptions: Subscriptions,
     /// The request that opens each WebSocket.
     pub(crate) upgrade: Vec<u8>,
     /// When members began to change.
@@ -43,6 +45,7 @@ impl Shared {
             recorder: Recorder::new(),
             ledger: Ledger::new(plan.run, plan.publishers, plan.payload_bytes, &plan.channels),
             signer: Signer::new(&plan.target),
+            subscriptions: Subscriptions::default(),
             upgrade: plan.target.upgrade_request(),
             churn_from_ns: None,
             body: Vec::new(),
@@ -92,7 +95,7 @@ impl Shared {
 
     /// Whether the connection will subscribe again.
     pub(crate) fn keeps_socket_id(&self, number: u32) -> bool {
-        self.plan.channels[self.channel_of(number)].starts_with("presence-")
+        self.subscriptions.is_prepared() || self.plan.channels[self.channel_of(number)].starts_with("presence-")
     }
 
     /// The message by which a connection subscribes its channel, signed where the channel's name asks for it. A
@@ -134,6 +137,7 @@ struct Worker {
 
 /// Runs a worker until its coordinator goes away.
 pub(crate) fn run() -> io::Result<()> {
+    process::end_with_parent();
     // Sleeps end on time, not up to 50 us later.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     let result = work();
@@ -165,7 +169,17 @@ fn work() -> io::Result<()> {
 }
 
 impl Worker {
+    /// Works until the coordinator goes away. If it cannot go on, what it has counted so far is not lost.
     fn work(mut self) -> io::Result<()> {
+        let result = self.turns();
+        if result.is_err() {
+            self.flushed_second = 0;
+            self.report(now_ns())?;
+        }
+        result
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
         loop {
             while let Some(order) = self.orders.take()? {
                 self.obey(order);
@@ -180,13 +194,15 @@ impl Worker {
                 speech.run_schedule(&mut self.crowd, &mut self.shared);
             }
             self.speeches.retain(|speech| speech.next_ns().is_some());
+            Subscriptions::run_schedule(&mut self.crowd, &mut self.shared);
             let now = now_ns();
             if now >= self.progress_ns {
                 self.report(now)?;
             }
             let publisher = self.publishers.iter().filter_map(Publisher::next_ns).min();
             let speech = self.speeches.iter().filter_map(Speech::next_ns).min();
-            let due = [self.crowd.next_ns(&self.shared), publisher, speech].into_iter().flatten().min();
+            let subscription = self.shared.subscriptions.next_ns();
+            let due = [self.crowd.next_ns(&self.shared), publisher, speech, subscription].into_iter().flatten().min();
             self.shared.poll.wait(due.unwrap_or(u64::MAX).min(self.progress_ns), now_ns())?;
             if !self.handle_events()? {
                 return Ok(());
@@ -232,11 +248,18 @@ impl Worker {
                 self.shared.churn_from_ns = Some(order.start_ns);
                 self.speeches.push(Speech::churn(&order, &self.crowd, &self.shared));
             }
+            Order::PrepareSubscribe(plan) => self.shared.subscriptions.prepare(plan),
+            Order::Subscribe(order) => self.shared.subscriptions.begin(&order, &self.crowd),
             Order::Drop { group, back } => {
                 let numbers = self.crowd.drop_group(group, &mut self.shared);
                 if let Some(back) = back {
                     self.crowd.begin_again(group, numbers, back);
                 }
+            }
+            Order::Halt => {
+                self.crowd.halt();
+                self.publishers.iter_mut().for_each(Publisher::halt);
+                self.speeches.clear();
             }
             Order::MeasureFrom { at_ns } => self.shared.recorder.from_ns = at_ns,
         }
@@ -247,6 +270,7 @@ impl Worker {
         self.progress_ns = now + PROGRESS_NS;
         let running = self.publishers.iter().filter(|publisher| publisher.is_running()).count() as u64;
         self.shared.counters.schedules_running = running + self.crowd.waves_running() + self.speeches.len() as u64;
+        self.shared.counters.schedules_running += u64::from(self.shared.subscriptions.is_running());
         let second = now / SECOND_NS;
         // Writing histograms takes a while, so it is rare while they are being filled.
         let flush = second != self.flushed_second || self.shared.counters.schedules_running == 0;

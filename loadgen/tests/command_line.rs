@@ -258,9 +258,11 @@ fn the_floor_runs_from_a_file() {
     let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let text = format!(
         "scenario = \"floor\"\nsubscribers = 8\nevents_per_second = 100\nduration_seconds = 9\nfloor_core = {core}\n\
-         json = true\nfail_if = \"loss=0\"\nhdr = {:?}\nhtml = {:?}\n",
+         json = true\nfail_if = \"loss=0\"\nhdr = {:?}\nhtml = {:?}\ncsv = {:?}\nsvg = {:?}\n",
         path("a.hlog"),
-        path("a.html")
+        path("a.html"),
+        path("a.csv"),
+        path("charts")
     );
     std::fs::write(path("floor.toml"), text).expect("the folder is there");
     let output = run(&["run", &path("floor.toml"), "--duration-seconds", "0.5"]);
@@ -271,6 +273,8 @@ fn the_floor_runs_from_a_file() {
     assert!(report["figures"]["delivered"].as_f64() >= Some(400.0));
     assert!(std::fs::read_to_string(path("a.hlog")).expect("it was written").contains("Tag=delivery"));
     assert!(std::fs::read_to_string(path("a.html")).expect("it was written").contains("<svg"));
+    assert!(std::fs::read_to_string(path("a.csv")).expect("it was written").contains(",delivery,"));
+    assert!(std::fs::read_to_string(path("charts/floor-delivery-spectrum.svg")).expect("written").starts_with("<svg"));
     let output = run(&["run", &path("floor.toml"), "--duration-seconds", "0.2", "--fail-if", "p50<1ns"]);
     assert_eq!(output.status.code(), Some(99), "{}", error_of(&output));
     std::fs::remove_dir_all(&folder).expect("it is ours");

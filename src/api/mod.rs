@@ -14,3 +14,4 @@ mod literal;
 pub mod query;
 pub mod refusal;
 pub mod route;
+pub mod terminate;

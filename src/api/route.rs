@@ -34,6 +34,11 @@ pub enum Route<'a> {
         /// Which endpoint.
         endpoint: Endpoint<'a>,
     },
+    /// A route of the HTTP API without an app in its path: the app is that of `auth_key` (P-HTTP-10).
+    ApiOfKey {
+        /// Which endpoint.
+        endpoint: Endpoint<'a>,
+    },
     /// A known path with another method: 405 with `Allow`.
     MethodNotAllowed(Dialect, &'static str),
     /// Fallback transports and statistics that are answered 404 at once, with CORS (P-FALL-1); true for OPTIONS (204).
@@ -56,7 +61,7 @@ pub enum OperatorPage {
     Usage,
 }
 
-/// Endpoints of the HTTP API, with the channel that the path names, percent-decoded and not yet checked.
+/// Endpoints of the HTTP API, with the channel or user that the path names, percent-decoded and not yet checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Endpoint<'a> {
     /// `POST /events` (P-HTTP-1).
@@ -75,6 +80,8 @@ pub enum Endpoint<'a> {
     ChannelStats(Cow<'a, str>),
     /// `GET /connections` (P-HTTP-9).
     Connections,
+    /// `POST /users/{uid}/terminate_connections` (P-HTTP-6, P-HTTP-10).
+    TerminateConnections(Cow<'a, str>),
 }
 
 impl<'a> Endpoint<'a> {
@@ -82,12 +89,12 @@ impl<'a> Endpoint<'a> {
     fn of_path(path: &'a str) -> Option<Self> {
         let mut segments = path.split('/');
         let name = percent_decode(segments.next()?)?;
-        let channel = segments.next().map(percent_decode);
+        let subject = segments.next().map(percent_decode);
         let part = segments.next().map(percent_decode);
         if segments.next().is_some() {
             return None;
         }
-        match (&*name, channel, part) {
+        match (&*name, subject, part) {
             ("events", None, None) => Some(Self::Events),
             ("batch_events", None, None) => Some(Self::BatchEvents),
             ("channels", None, None) => Some(Self::Channels),
@@ -104,6 +111,10 @@ impl<'a> Endpoint<'a> {
                     },
                 }
             }
+            ("users", Some(user_id), Some(part)) => {
+                let user_id = user_id.filter(|user_id| !user_id.is_empty())?;
+                (&*part? == "terminate_connections").then_some(Self::TerminateConnections(user_id))
+            }
             _ => None,
         }
     }
@@ -111,7 +122,7 @@ impl<'a> Endpoint<'a> {
     /// Its method, as `Allow` names it.
     pub fn method(&self) -> &'static str {
         match self {
-            Self::Events | Self::BatchEvents | Self::ChannelEvents(_) => "POST",
+            Self::Events | Self::BatchEvents | Self::ChannelEvents(_) | Self::TerminateConnections(_) => "POST",
             Self::Channels | Self::Channel(_) | Self::ChannelUsers(_) | Self::ChannelStats(_) | Self::Connections => {
                 "GET"
             }
@@ -126,6 +137,7 @@ impl<'a> Endpoint<'a> {
             Self::Channels | Self::Channel(_) | Self::ChannelStats(_) => Scope::ChannelsRead,
             Self::ChannelUsers(_) => Scope::PresenceRead,
             Self::Connections => Scope::ConnectionsRead,
+            Self::TerminateConnections(_) => Scope::ConnectionsManage,
         }
     }
 }
@@ -151,6 +163,9 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
     }
     if let Some(rest) = path.strip_prefix("/api/v1/apps/") {
         return route_api(method, rest, Dialect::Relay);
+    }
+    if path.starts_with("/users/") {
+        return route_of_key(method, path);
     }
     if path.starts_with("/pusher/app/") || path.starts_with("/timeline/") {
         return Route::Fallback { preflight: method == "OPTIONS" };
@@ -192,6 +207,15 @@ fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
         Some((app_id, endpoint)) if method == endpoint.method() => Route::Api { dialect, app_id, endpoint },
         Some((_, endpoint)) => Route::MethodNotAllowed(dialect, endpoint.method()),
         None => Route::NotFound(dialect),
+    }
+}
+
+/// What the Python SDK asks without `/apps/{id}` before it.
+fn route_of_key<'a>(method: &str, path: &'a str) -> Route<'a> {
+    match Endpoint::of_path(path.trim_start_matches('/')) {
+        Some(endpoint) if method == endpoint.method() => Route::ApiOfKey { endpoint },
+        Some(endpoint) => Route::MethodNotAllowed(Dialect::Pusher, endpoint.method()),
+        None => Route::NotFound(Dialect::Pusher),
     }
 }
 
@@ -252,13 +276,22 @@ mod tests {
                 assert_eq!(route("GET", &path, prefix), websocket("some-key"));
             }
         }
+        // P-HTTP-10: the Python SDK leaves the app out, also behind a prefix.
+        let endpoint = Endpoint::TerminateConnections("7".into());
+        for path in ["/users/7/terminate_connections", "/pre/users/7/terminate_connections"] {
+            assert_eq!(route("POST", path, "/pre"), Route::ApiOfKey { endpoint: endpoint.clone() });
+            assert_eq!(route("GET", path, "/pre"), Route::MethodNotAllowed(Dialect::Pusher, "POST"));
+        }
+        for path in ["/users/7", "/users/7/terminate", "/users//terminate_connections", "/users/"] {
+            assert_eq!(route("POST", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
+        }
         assert_eq!(route("GET", "/pre/up", "/pre"), Route::Up);
         assert_eq!(route("POST", "/prefix/apps/3/events", "/pre"), Route::NotFound(Dialect::Pusher));
         assert_eq!(route("POST", "/pre/pre/apps/3/events", "/pre"), Route::NotFound(Dialect::Pusher));
         assert_eq!(route("POST", "/pre/apps/3/events", ""), Route::NotFound(Dialect::Pusher));
     }
 
-    /// R-BASE-1, P-HTTP-3 to P-HTTP-5, P-HTTP-7 to P-HTTP-9: the queries, each with its method, its scope (R-TOKEN-6)
+    /// R-BASE-1, P-HTTP-3 to P-HTTP-9: the queries and the end of a user, each with its method, its scope (R-TOKEN-6)
     /// and the channel of its path.
     #[test]
     fn queries_name_their_channel() {
@@ -276,6 +309,12 @@ mod tests {
                 Scope::ChannelsRead,
             ),
             ("connections", Endpoint::Connections, "GET", Scope::ConnectionsRead),
+            (
+                "users/a%2Fb/terminate_connections",
+                Endpoint::TerminateConnections("a/b".into()),
+                "POST",
+                Scope::ConnectionsManage,
+            ),
         ];
         for (rest, endpoint, method, scope) in rows {
             for (base, dialect) in [("/apps/3", Dialect::Pusher), ("/api/v1/apps/3", Dialect::Relay)] {

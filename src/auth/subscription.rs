@@ -48,6 +48,17 @@ pub fn verify_subscription(
     hmac::verify(&pair.hmac, &signed, &tag).map_err(|_| SubscriptionRefusal::InvalidSignature)
 }
 
+/// Verifies `auth` over `socket_id::user::user_data`, the exact bytes received, in constant time (P-AUTH-4).
+///
+/// # Errors
+/// [`SubscriptionRefusal`]; the socket stays open (P-USER-3).
+pub fn verify_signin(app: &App, socket_id: &str, user_data: &str, auth: &str) -> Result<(), SubscriptionRefusal> {
+    verify_subscription(app, socket_id, SIGNIN, Some(user_data), auth)
+}
+
+/// What stands in the place of the channel where a user is signed (P-AUTH-4).
+pub const SIGNIN: &str = ":user:";
+
 /// The text that the client reads (P-FAIL-1); what it quotes is cut to 200 bytes at a character boundary.
 pub fn refusal_message(
     refusal: &SubscriptionRefusal,

@@ -1,7 +1,9 @@
-//! One channel's state: its name, its local subscribers, its presence roster, its cached event.
+//! One channel's state: its name, its local subscribers, its presence roster, its cached event; and the user whose id
+//! makes a channel's name.
 
 pub mod cache;
 pub mod name;
 pub mod presence;
 pub mod roster;
 pub mod subscribers;
+pub mod user;

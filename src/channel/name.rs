@@ -146,7 +146,7 @@ fn is_default(byte: u8) -> bool {
 /// What the names of typed channels begin with; the longer one of two that fit stands first.
 const TYPE_PREFIXES: [&str; 3] = ["private-encrypted-", "private-", "presence-"];
 /// Begins the name of a signed-in user's channel.
-const SERVER_TO_USER: &str = "#server-to-user-";
+pub const SERVER_TO_USER: &str = "#server-to-user-";
 
 #[cfg(test)]
 mod tests {

@@ -40,6 +40,9 @@ pub(super) struct ServeArguments {
     /// Driver: auto, uring or epoll [default: auto].
     #[arg(long, value_name = "DRIVER")]
     io: Option<String>,
+    /// Send without copying what has at least this many bytes, while the kernel can; io_uring only [default: never].
+    #[arg(long, value_name = "MIN_BYTES")]
+    send_zc: Option<String>,
     /// Proxies whose X-Forwarded-For and PROXY protocol v2 are believed [default: none].
     #[arg(long, value_name = "CIDR,CIDR")]
     trusted_proxies: Option<String>,
@@ -58,6 +61,9 @@ pub(super) struct ServeArguments {
     /// Seconds for which the last event of a cache channel is kept [default: 1800].
     #[arg(long, value_name = "SECONDS")]
     cache_ttl: Option<String>,
+    /// Seconds in which a connection must sign in or join a protected channel, where its app demands it [default: 30].
+    #[arg(long, value_name = "SECONDS")]
+    authorization_timeout: Option<String>,
     /// Answer 400 for info attributes that do not apply, instead of leaving them out.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
     strict_pusher_info: Option<String>,
@@ -81,12 +87,14 @@ impl ServeArguments {
             ("data", &self.data),
             ("shards", &self.shards),
             ("io", &self.io),
+            ("send_zc", &self.send_zc),
             ("trusted_proxies", &self.trusted_proxies),
             ("path_prefix", &self.path_prefix),
             ("activity_timeout", &self.activity_timeout),
             ("strict_protocol", &self.strict_protocol),
             ("channel_names", &self.channel_names),
             ("cache_ttl", &self.cache_ttl),
+            ("authorization_timeout", &self.authorization_timeout),
             ("strict_pusher_info", &self.strict_pusher_info),
             ("drain_ms", &self.drain_ms),
             ("max_connections", &self.max_connections),

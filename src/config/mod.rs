@@ -66,6 +66,8 @@ pub struct ServeConfig {
     pub shards: u16,
     /// Driver.
     pub io: IoChoice,
+    /// Sends of at least this many bytes are zero-copy where io_uring runs and the kernel does not copy all the same.
+    pub send_zc: Option<u32>,
     /// Connections of the whole process at once; `None`: what descriptors and memory allow.
     pub connections_max: Option<u32>,
     /// Options that every shard gets.
@@ -113,13 +115,24 @@ impl ServeConfig {
             return Err(ConfigError(text));
         }
         let metrics_listen = settings.parse("metrics_listen", address_and_port)?;
+        let io = settings.parse("io", io)?.unwrap_or_default();
+        let send_zc = settings.parse("send_zc", |text| within(text, 1, limits::SEND_BYTES_MAX as u32))?;
+        if send_zc.is_some() && io == IoChoice::Epoll {
+            let text = format!(
+                "{} asks for zero-copy sends, which epoll does not have: leave it out, or set {} to auto or uring",
+                settings.origin("send_zc"),
+                settings.origin("io")
+            );
+            return Err(ConfigError(text));
+        }
         Ok(Self {
             listen,
             metrics_listen: metrics_listen.unwrap_or(SocketAddr::new(loopback, METRICS_PORT)),
             metrics_port,
             data: settings.text("data").map_or_else(|| data.into(), PathBuf::from),
             shards: settings.parse("shards", shards)?.unwrap_or_else(shards_default),
-            io: settings.parse("io", io)?.unwrap_or_default(),
+            io,
+            send_zc,
             connections_max: settings.parse("max_connections", |text| within(text, 1, 10_000_000))?,
             shard: ShardOptions {
                 path_prefix: settings.parse("path_prefix", path_prefix)?.unwrap_or_default(),
@@ -133,6 +146,9 @@ impl ServeConfig {
                 cache_ttl_s: settings
                     .parse("cache_ttl", |text| within(text, 1, limits::CACHE_TTL_SETTING_S_MAX))?
                     .unwrap_or(limits::CACHE_TTL_S),
+                authorization_timeout_s: settings
+                    .parse("authorization_timeout", |text| within(text, 1, 3_600))?
+                    .unwrap_or(limits::AUTHORIZATION_TIMEOUT_S),
                 info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
                 metrics_prefix: settings
                     .parse("metrics_prefix", |text| is_prefix(text).then(|| text.to_owned()))?

@@ -23,19 +23,21 @@ const fn plain(name: &'static str, takes: &'static str) -> Setting {
 }
 
 /// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 21] = [
     plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
     plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
     plain("metrics_prefix", "letters, digits and underscores that begin with no digit, such as relay_ or soketi_"),
     plain("data", "a directory"),
     plain("shards", "a number from 1 to 256"),
     plain("io", "auto, uring or epoll"),
+    plain("send_zc", "bytes from 1 to 65536"),
     plain("trusted_proxies", "addresses or networks joined by commas, such as 10.0.0.0/8,192.168.1.7"),
     plain("path_prefix", "nothing, or a path such as /relay without a slash at its end"),
     plain("activity_timeout", "seconds from 1 to 3600"),
     plain("strict_protocol", "true or false"),
     plain("channel_names", "default, strict or permissive"),
     plain("cache_ttl", "seconds from 1 to 604800"),
+    plain("authorization_timeout", "seconds from 1 to 3600"),
     plain("strict_pusher_info", "true or false"),
     plain("drain_ms", "milliseconds from 0 to 600000"),
     plain("max_connections", "a number from 1 to 10000000"),

@@ -1,7 +1,7 @@
 //! One connection: its key, its phases, and the two parts of its state.
 //!
 //! The hot line is one cache line per slot and is all that fan-out touches. The cold part is boxed and exists only
-//! while a connection needs it: during HTTP, with a partial frame, on presence channels, beyond three channels.
+//! while a connection needs it: during HTTP, with a partial frame, on presence channels, signed in, beyond three channels.
 
 pub mod outbox;
 
@@ -86,6 +86,9 @@ impl Flags {
 
     /// Our Close frame is queued: no frame may follow it (RFC 6455 section 5.5.1).
     pub const CLOSE_QUEUED: Self = Self(1 << 11);
+
+    /// It must yet sign in or join a protected channel, and does not count to its app's connections (P-AUTHZ-1).
+    pub const UNAUTHORIZED: Self = Self(1 << 12);
 
     /// Sets a flag.
     pub fn insert(&mut self, flag: Self) {
@@ -175,6 +178,25 @@ pub struct Cold {
     pub more_channels: Vec<u32>,
     /// User id per presence channel that it has joined or is joining.
     pub members: Vec<(u32, Arc<str>)>,
+    /// Who is signed in on it (P-USER-2).
+    pub signed_in: Option<Box<SignedIn>>,
+}
+
+/// The user of a connection, for its life (P-USER-2).
+#[derive(Debug)]
+pub struct SignedIn {
+    /// Index of the shard's entry of the user.
+    pub user: u32,
+    /// `user_info` as raw JSON text, for presence channels (P-USER-5).
+    pub user_info: Option<Box<str>>,
+    /// Indices of the users that it watches (P-WATCH-1).
+    pub watched: Box<[u32]>,
+    /// What must be known before it is told who of them is there: each of them, and that itself is recorded.
+    pub awaited: u32,
+    /// Signins that are not yet answered.
+    pub signins_waiting: u8,
+    /// The owner of the user knows of it.
+    pub recorded: bool,
 }
 
 impl Cold {
@@ -187,6 +209,7 @@ impl Cold {
             && self.invalid_messages == 0
             && self.more_channels.is_empty()
             && self.members.is_empty()
+            && self.signed_in.is_none()
     }
 }
 

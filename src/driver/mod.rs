@@ -15,6 +15,7 @@ use crate::shard::{Flush, Input, Mail, Output, Shard, ShardIndex};
 
 pub mod capacity;
 pub mod clock;
+mod completion;
 pub mod control;
 pub mod epoll;
 pub mod listener;
@@ -129,6 +130,8 @@ pub struct ShardSetup {
     pub slots: u32,
     /// Of these, how many are kept back to refuse with 4100 (P-CLOSE-2).
     pub refusal_slots: u32,
+    /// Sends of at least this many bytes are zero-copy where io_uring runs and it pays (`--send-zc`).
+    pub zero_copy_bytes_min: Option<u32>,
     /// Where used tokens are reported.
     pub token_used: TokenSink,
 }

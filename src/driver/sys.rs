@@ -4,7 +4,7 @@
 //! reads, receive buffers. It lives on the thread that made it (`!Send`), pushes operations that are typed so that a
 //! pointer can only lead to memory that outlives them, and counts operations until their last completion. Bytes of a
 //! send are the core's: the contract of [`crate::shard`] keeps them valid and unmoved until `Sent` or `Closed` is
-//! fed, which the driver does only after the send's completion.
+//! fed, which the driver does only after the send's completion, and for a zero-copy send after its notice.
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
-use super::uring::ring::{QueueSizes, QueueStep};
+pub(super) use super::completion::{Completion, HeldBuffer};
+use super::uring::ring::{QueueSizes, QueueStep, Sends};
 
 /// Sets `TCP_NOTSENT_LOWAT`: the kernel takes no more once this many bytes of a socket have not been sent yet.
 ///
@@ -41,45 +42,6 @@ pub fn set_tcp_notsent_lowat(socket: impl AsFd, bytes: u32) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// One completion, copied out of the ring.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Completion {
-    /// What the operation was pushed with.
-    pub(super) user_data: u64,
-    /// The result, or a negative errno.
-    pub(super) result: i32,
-    flags: u32,
-}
-
-impl Completion {
-    /// A completion that no kernel made.
-    #[cfg(test)]
-    pub(super) fn invented(user_data: u64, result: i32) -> Self {
-        Self { user_data, result, flags: 0 }
-    }
-    /// Further completions of the same operation follow.
-    pub(super) fn has_more(&self) -> bool {
-        cqueue::more(self.flags)
-    }
-    /// The socket held more when this was received.
-    pub(super) fn socket_holds_more(&self) -> bool {
-        cqueue::sock_nonempty(self.flags)
-    }
-    /// The buffer that this completion hands over, also when the result is an error (U7).
-    pub(super) fn take_buffer(&mut self) -> Option<HeldBuffer> {
-        let id = cqueue::buffer_select(self.flags)?;
-        self.flags &= !COMPLETION_HAS_BUFFER;
-        Some(HeldBuffer { id })
-    }
-}
-
-/// A receive buffer that the kernel filled and the driver has not given back. Not `Copy`: it is given back once.
-#[derive(Debug)]
-#[must_use]
-pub(super) struct HeldBuffer {
-    id: u16,
 }
 
 /// A ring and the memory that its operations point into.
@@ -117,8 +79,6 @@ struct Seat {
 /// `sizeof(struct sockaddr_in6)`.
 pub(super) const ADDRESS_BYTES: usize = 28;
 const BUFFER_GROUP: u16 = 0;
-/// `IORING_CQE_F_BUFFER`.
-const COMPLETION_HAS_BUFFER: u32 = 1;
 static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
 /// U15: what a ring may do once it is enabled. A bug that forges an entry cannot open files or spawn anything.
@@ -133,6 +93,8 @@ const OPCODES: [u8; 9] = [
     opcode::SetSockOpt::CODE,
     opcode::Shutdown::CODE,
 ];
+/// `IORING_SEND_ZC_REPORT_USAGE` (kernel 6.2).
+const SEND_ZC_REPORT_USAGE: u16 = 8;
 const REGISTER_ENABLE_RINGS: u8 = 12;
 const REGISTER_SYNC_CANCEL: u8 = 24;
 const REGISTER_PBUF_STATUS: u8 = 26;
@@ -154,6 +116,10 @@ impl Queue {
             .map_err(|error| (QueueStep::Setup, error.into()))?;
         submitter.register_eventfd(eventfd.as_raw_fd()).map_err(|error| (QueueStep::Setup, error))?;
         let mut allowed = Vec::from(OPCODES.map(Restriction::sqe_op));
+        match sizes.sends {
+            Sends::Copied => {}
+            Sends::ZeroCopyToo => allowed.push(Restriction::sqe_op(opcode::SendZc::CODE)),
+        }
         allowed.push(Restriction::register_op(REGISTER_ENABLE_RINGS));
         allowed.push(Restriction::register_op(REGISTER_SYNC_CANCEL));
         allowed.push(Restriction::register_op(REGISTER_PBUF_STATUS));
@@ -245,6 +211,17 @@ impl Queue {
         let length = u32::try_from(bytes.len()).expect("a send is at most SEND_BYTES_MAX");
         let entry = opcode::Send::new(Fixed(file), bytes.as_ptr(), length)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        self.push(entry, user_data);
+    }
+
+    /// As [`Queue::send`], from where the bytes are. The first completion says what was taken; while it has more to come, the
+    /// kernel still reads the bytes, until a second one, the notice, which also tells whether it copied them after all.
+    pub(super) fn send_zero_copy(&mut self, file: u32, bytes: &[u8], user_data: u64) {
+        let length = u32::try_from(bytes.len()).expect("a send is at most SEND_BYTES_MAX");
+        let entry = opcode::SendZc::new(Fixed(file), bytes.as_ptr(), length)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .zc_flags(SEND_ZC_REPORT_USAGE)
             .build();
         self.push(entry, user_data);
     }
@@ -358,11 +335,11 @@ impl Queue {
 
     fn reap(&mut self) {
         for entry in self.ring.completion() {
-            let completion = Completion { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() };
+            let completion = Completion::new(entry.user_data(), entry.result(), entry.flags());
             if !completion.has_more() {
                 self.in_flight = self.in_flight.checked_sub(1).expect("an operation ends once");
             }
-            if cqueue::buffer_select(completion.flags).is_some() {
+            if completion.has_buffer() {
                 self.memory.buffers.held += 1;
             }
             self.completions.push_back(completion);
@@ -421,16 +398,16 @@ impl Queue {
     /// The bytes that a receive left in a buffer.
     pub(super) fn bytes(&mut self, buffer: &HeldBuffer, length: usize) -> &mut [u8] {
         let buffers = &mut self.memory.buffers;
-        assert!(length <= buffers.buffer_bytes && buffer.id < buffers.entries, "the kernel fills one buffer");
+        assert!(length <= buffers.buffer_bytes && buffer.id() < buffers.entries, "the kernel fills one buffer");
         // SAFETY: inside the allocation; the kernel gave the buffer up with the completion and gets it back by
         // `give_back`, which consumes the `HeldBuffer` that is borrowed here; `&mut self` excludes other borrows.
-        unsafe { std::slice::from_raw_parts_mut(buffers.place(buffer.id).as_ptr(), length) }
+        unsafe { std::slice::from_raw_parts_mut(buffers.place(buffer.id()).as_ptr(), length) }
     }
 
     /// Gives a buffer back to the kernel.
     pub(super) fn give_back(&mut self, buffer: HeldBuffer) {
         self.memory.buffers.held -= 1;
-        self.memory.buffers.offer(buffer.id);
+        self.memory.buffers.offer(buffer.id());
     }
 
     /// Buffers that the driver holds.
@@ -609,6 +586,7 @@ mod tests {
             accepts: 1,
             wakes: 1,
             slice: 8,
+            sends: Sends::Copied,
         };
         Queue::open(sizes).expect("the kernel of the test machine has io_uring")
     }
@@ -621,9 +599,10 @@ mod tests {
         queue.push(opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build(), 7);
         queue.push(opcode::Nop::new().build(), 8);
         queue.cancel(99, 9);
+        queue.send_zero_copy(0, b"not asked for", 10);
         queue.submit();
         let results: Vec<(u64, i32)> = std::iter::from_fn(|| queue.pop()).map(|c| (c.user_data, c.result)).collect();
-        assert_eq!(results, [(7, -libc::EACCES), (8, -libc::EACCES), (9, -libc::ENOENT)]);
+        assert_eq!(results, [(7, -libc::EACCES), (8, -libc::EACCES), (9, -libc::ENOENT), (10, -libc::EACCES)]);
     }
 
     /// U1: a ring that is dropped with an operation under way ends it first.

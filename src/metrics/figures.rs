@@ -27,6 +27,10 @@ pub struct ShardStats {
     pub cached_events: u64,
     /// In bytes.
     pub cached_bytes: u64,
+    /// Users that are signed in or watched here.
+    pub users: u64,
+    /// Users that this shard owns state for.
+    pub owned_users: u64,
     /// Events accepted as owner.
     pub events: u64,
     /// Frames queued to connections.
@@ -283,6 +287,10 @@ pub struct DriverFigures {
     pub ring_overflows: u64,
     /// io_uring: receives that found no buffer and were put off (hazard U6).
     pub receives_starved: u64,
+    /// io_uring: zero-copy sends that ended (hazard U12).
+    pub zero_copy_sends: u64,
+    /// io_uring: of these, copied by the kernel all the same.
+    pub zero_copy_copies: u64,
     /// io_uring: completions of an earlier use of their slot, dropped (hazard U2).
     pub completions_stale: u64,
     /// Times that accepting rested because the kernel lacked something (threat T15).

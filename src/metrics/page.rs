@@ -270,6 +270,8 @@ const STATS_FAMILIES: &[Family<ShardStats>] = &[
     (Kind::Gauge, "subscriptions", "Subscriptions of the shard's connections.", |stats| stats.subscriptions),
     (Kind::Gauge, "channels", "Channels with subscribers on the shard.", |stats| stats.channels),
     (Kind::Gauge, "owned_channels", "Channels whose events the shard orders.", |stats| stats.owned_channels),
+    (Kind::Gauge, "users", "Users signed in or watched on the shard.", |stats| stats.users),
+    (Kind::Gauge, "owned_users", "Users whose state the shard owns.", |stats| stats.owned_users),
     (Kind::Gauge, "cached_events", "Events kept for cache channels.", |stats| stats.cached_events),
     (Kind::Gauge, "cached_bytes", "What they cost of their apps' budgets.", |stats| stats.cached_bytes),
     (Kind::Counter, "owned_events_total", "Events accepted as owner of their channel.", |stats| stats.events),
@@ -314,6 +316,8 @@ const DRIVER_FAMILIES: &[Family<DriverFigures>] = &[
     (Kind::Counter, "ring_completions_stale_total", "Completions of an earlier use of their slot.", |driver| {
         driver.completions_stale
     }),
+    (Kind::Counter, "zero_copy_sends_total", "Zero-copy sends that ended.", |driver| driver.zero_copy_sends),
+    (Kind::Counter, "zero_copy_copies_total", "Zero-copy sends that were copied.", |driver| driver.zero_copy_copies),
     (
         Kind::Counter,
         "accept_pauses_total",

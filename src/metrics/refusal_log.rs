@@ -18,6 +18,8 @@ labels! {
         Close => "connection closed",
         /// A subscription.
         Subscription => "subscription refused",
+        /// A signin.
+        Signin => "signin refused",
         /// A client event.
         ClientEvent => "client event refused",
         /// A credential of a request of the HTTP API.

@@ -30,6 +30,13 @@ pub enum ClientMessage<'a> {
     Ping,
     /// `pusher:pong`.
     Pong,
+    /// `pusher:signin`.
+    Signin {
+        /// `auth`; absent, null and anything but a string are `None`.
+        auth: Option<Cow<'a, str>>,
+        /// `user_data` as the exact string received; absent, null and anything but a string are `None`.
+        user_data: Option<Cow<'a, str>>,
+    },
     /// An event that starts with `client-`.
     ClientEvent {
         /// Event name, unchecked.
@@ -67,6 +74,10 @@ pub fn decode_client_message(text: &str) -> Result<ClientMessage<'_>, InvalidMes
         "pusher:unsubscribe" => {
             let SubscriptionData { channel, .. } = decode_subscription_data(envelope.data)?;
             Ok(ClientMessage::Unsubscribe { channel })
+        }
+        "pusher:signin" => {
+            let SigninData { auth, user_data } = decode_signin_data(envelope.data)?;
+            Ok(ClientMessage::Signin { auth, user_data })
         }
         "pusher:ping" => Ok(ClientMessage::Ping),
         "pusher:pong" => Ok(ClientMessage::Pong),
@@ -127,6 +138,35 @@ impl<'a> SubscriptionData<'a> {
     }
 }
 
+/// The members of the `data` of `pusher:signin` that are read, as JSON.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SigninMembers<'a> {
+    #[serde(borrow, deserialize_with = "present")]
+    auth: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    user_data: Option<&'a RawValue>,
+}
+
+/// The same, as text.
+#[derive(Default)]
+struct SigninData<'a> {
+    auth: Option<Cow<'a, str>>,
+    user_data: Option<Cow<'a, str>>,
+}
+
+impl<'a> SigninData<'a> {
+    fn decode(text: &'a str) -> Result<Self, InvalidMessage> {
+        let members: SigninMembers<'a> = parse_object(text)?;
+        Ok(Self { auth: decode_member(members.auth)?, user_data: decode_member(members.user_data)? })
+    }
+
+    fn into_owned(self) -> SigninData<'static> {
+        let own = |text: Option<Cow<'a, str>>| text.map(|text| Cow::Owned(text.into_owned()));
+        SigninData { auth: own(self.auth), user_data: own(self.user_data) }
+    }
+}
+
 /// Keeps `null` apart from an absent member, which serde alone would not.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
@@ -148,16 +188,29 @@ fn is_object(text: &str) -> bool {
 /// Reads the `data` of a `pusher:` event: an object, or a string that holds one (P-IN-2). Anything else is as if it
 /// were empty: the message then lacks what it needs, and the answer is the one for that (P-FAIL-5).
 fn decode_subscription_data(data: Option<&RawValue>) -> Result<SubscriptionData<'_>, InvalidMessage> {
-    let Some(data) = data else {
-        return Ok(SubscriptionData::default());
-    };
+    match object_text(data)? {
+        Some(Cow::Borrowed(text)) => SubscriptionData::decode(text),
+        Some(Cow::Owned(text)) => Ok(SubscriptionData::decode(&text)?.into_owned()),
+        None => Ok(SubscriptionData::default()),
+    }
+}
+
+/// As [`decode_subscription_data`], for `pusher:signin`.
+fn decode_signin_data(data: Option<&RawValue>) -> Result<SigninData<'_>, InvalidMessage> {
+    match object_text(data)? {
+        Some(Cow::Borrowed(text)) => SigninData::decode(text),
+        Some(Cow::Owned(text)) => Ok(SigninData::decode(&text)?.into_owned()),
+        None => Ok(SigninData::default()),
+    }
+}
+
+/// The text of an object that stands as such or in a string (P-IN-2).
+fn object_text(data: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, InvalidMessage> {
+    let Some(data) = data else { return Ok(None) };
     if is_object(data.get()) {
-        return SubscriptionData::decode(data.get());
+        return Ok(Some(Cow::Borrowed(data.get())));
     }
-    match decode_string(data)? {
-        Some(text) if is_object(&text) => Ok(SubscriptionData::decode(&text)?.into_owned()),
-        Some(_) | None => Ok(SubscriptionData::default()),
-    }
+    Ok(decode_string(data)?.filter(|text| is_object(text)))
 }
 
 /// The text of a member; `None` when it is absent or no string.
@@ -357,6 +410,30 @@ mod tests {
             let text = json!({"event": event, "data": {}}).to_string();
             assert_eq!(decode_client_message(&text), Ok(ClientMessage::Unknown), "{event}");
         }
+    }
+
+    /// Section 3 of the protocol, P-IN-2, P-USER-1: a signin as pusher-js sends it, also with its data in a string; what
+    /// is no string is missing, and a member that stands twice is invalid.
+    #[test]
+    fn signins() {
+        let signin = |data: &str| {
+            let text = format!(r#"{{"event":"pusher:signin","data":{data}}}"#);
+            let ClientMessage::Signin { auth, user_data } = decode_client_message(&text)? else {
+                panic!("no signin: {text}");
+            };
+            Ok((auth.map(Cow::into_owned), user_data.map(Cow::into_owned)))
+        };
+        let whole = Ok((Some("k:ab".to_owned()), Some(r#"{"id":"1"}"#.to_owned())));
+        let data = json!({"auth": "k:ab", "user_data": r#"{"id":"1"}"#, "shared_secret": null});
+        assert_eq!(signin(&data.to_string()), whole);
+        assert_eq!(signin(&json!(data.to_string()).to_string()), whole);
+        assert_eq!(signin(r#"{"auth":7,"user_data":{"id":"1"}}"#), Ok((None, None)));
+        assert_eq!(signin(r#"{"auth":"","user_data":null}"#), Ok((Some(String::new()), None)));
+        for data in ["null", "{}", "[]", "7", r#""x""#] {
+            assert_eq!(signin(data), Ok((None, None)), "{data}");
+        }
+        assert_eq!(signin(r#"{"auth":"a","auth":"b"}"#), Err(InvalidMessage));
+        assert_eq!(signin(r#"{"user_data":"a","user_data":"a"}"#), Err(InvalidMessage));
     }
 
     /// P-CEV-3: a string passes as its own literal, other JSON as the literal of its raw text, nothing as `"{}"`.

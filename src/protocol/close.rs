@@ -26,6 +26,10 @@ pub enum CloseReason {
     NoProtocolVersion,
     /// 4009, origin that the app does not allow.
     OriginNotAllowed,
+    /// 4009, the app ended all connections of the user (P-USER-6).
+    Terminated,
+    /// 4009, neither signed in nor on a protected channel in time (P-AUTHZ-1).
+    NotAuthorized,
     /// 4009, too many malformed messages (P-IN-3).
     TooManyInvalidMessages,
     /// 4100, node at capacity (P-CLOSE-2), or a soft quota.
@@ -62,6 +66,10 @@ labels! {
         /// 4009.
         OriginNotAllowed => "origin_not_allowed",
         /// 4009.
+        Terminated => "terminated",
+        /// 4009.
+        NotAuthorized => "not_authorized",
+        /// 4009.
         TooManyInvalidMessages => "too_many_invalid_messages",
         /// 4100.
         OverCapacity => "over_capacity",
@@ -88,7 +96,7 @@ impl CloseKind {
             Self::InvalidVersionString => 4006,
             Self::UnsupportedProtocolVersion => 4007,
             Self::NoProtocolVersion => 4008,
-            Self::OriginNotAllowed | Self::TooManyInvalidMessages => 4009,
+            Self::OriginNotAllowed | Self::Terminated | Self::NotAuthorized | Self::TooManyInvalidMessages => 4009,
             Self::OverCapacity | Self::TooSlow => 4100,
             Self::Draining | Self::EventsLost => 4200,
             Self::PongTimeout => 4201,
@@ -109,6 +117,8 @@ impl CloseReason {
             Self::UnsupportedProtocolVersion => CloseKind::UnsupportedProtocolVersion,
             Self::NoProtocolVersion => CloseKind::NoProtocolVersion,
             Self::OriginNotAllowed => CloseKind::OriginNotAllowed,
+            Self::Terminated => CloseKind::Terminated,
+            Self::NotAuthorized => CloseKind::NotAuthorized,
             Self::TooManyInvalidMessages => CloseKind::TooManyInvalidMessages,
             Self::OverCapacity => CloseKind::OverCapacity,
             Self::TooSlow => CloseKind::TooSlow,
@@ -135,6 +145,8 @@ impl CloseReason {
             Self::UnsupportedProtocolVersion => "Unsupported protocol version: 4 to 7 are supported",
             Self::NoProtocolVersion => "No protocol version supplied",
             Self::OriginNotAllowed => "Origin not allowed",
+            Self::Terminated => "You got disconnected by the app",
+            Self::NotAuthorized => "Connection not authorized within timeout",
             Self::TooManyInvalidMessages => "Too many invalid messages",
             Self::OverCapacity => "Over capacity",
             Self::TooSlow => "Connection reads too slowly",
@@ -167,6 +179,8 @@ mod tests {
             CloseReason::UnsupportedProtocolVersion,
             CloseReason::NoProtocolVersion,
             CloseReason::OriginNotAllowed,
+            CloseReason::Terminated,
+            CloseReason::NotAuthorized,
             CloseReason::TooManyInvalidMessages,
             CloseReason::OverCapacity,
             CloseReason::TooSlow,

@@ -124,6 +124,55 @@ pub fn encode_member_removed(out: &mut Vec<u8>, channel: &str, user_id: &str) {
     encode_event_with_object(out, "pusher_internal:member_removed", channel, data);
 }
 
+/// P-OUT-9: `user_data` is told as it was received.
+pub fn encode_signin_success(out: &mut Vec<u8>, user_data: &str) {
+    let mut data = br#"{"user_data":"#.to_vec();
+    encode_json_string(&mut data, user_data);
+    data.push(b'}');
+    encode_user_event(out, "pusher:signin_success", data);
+}
+
+/// P-OUT-10: those who are there and those who are not; a side without users is left out (P-WATCH-1).
+pub fn encode_watchlist_events<'a>(
+    out: &mut Vec<u8>,
+    online: impl ExactSizeIterator<Item = &'a str>,
+    offline: impl ExactSizeIterator<Item = &'a str>,
+) {
+    let mut data = br#"{"events":["#.to_vec();
+    let both = online.len() > 0 && offline.len() > 0;
+    encode_watchlist_side(&mut data, "online", online);
+    if both {
+        data.push(b',');
+    }
+    encode_watchlist_side(&mut data, "offline", offline);
+    data.extend_from_slice(b"]}");
+    encode_user_event(out, "pusher_internal:watchlist_events", data);
+}
+
+fn encode_watchlist_side<'a>(data: &mut Vec<u8>, name: &str, users: impl ExactSizeIterator<Item = &'a str>) {
+    if users.len() == 0 {
+        return;
+    }
+    data.extend_from_slice(br#"{"name":"#);
+    encode_json_string(data, name);
+    data.extend_from_slice(br#","user_ids":["#);
+    for (index, user_id) in users.enumerate() {
+        encode_comma(data, index);
+        encode_json_string(data, user_id);
+    }
+    data.extend_from_slice(b"]}");
+}
+
+/// A frame without a channel (P-SDK-10), whose `data` is the text of an object.
+fn encode_user_event(out: &mut Vec<u8>, event: &str, object: Vec<u8>) {
+    let object = String::from_utf8(object).expect("made of strings alone");
+    out.extend_from_slice(br#"{"event":"#);
+    encode_json_string(out, event);
+    out.extend_from_slice(br#","data":"#);
+    encode_json_string(out, &object);
+    out.push(b'}');
+}
+
 /// P-OUT-5 and P-OUT-6. `data_literal` is a JSON string literal, quotes included, copied as it is.
 pub fn encode_channel_event(out: &mut Vec<u8>, event: &str, channel: &str, data_literal: &str, user_id: Option<&str>) {
     out.reserve(MEMBERS_BYTES + event.len() + channel.len() + data_literal.len());
@@ -172,6 +221,12 @@ fn encode_event_with_object(out: &mut Vec<u8>, event: &str, channel: &str, objec
 
 fn encode_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn encode_comma(out: &mut Vec<u8>, index: usize) {
+    if index > 0 {
+        out.push(b',');
+    }
 }
 
 /// What stands before the first byte that must be escaped, and that byte; `None` when there is none.
@@ -234,6 +289,27 @@ mod tests {
         let count =
             r#"{"event":"pusher_internal:subscription_count","channel":"c","data":"{\"subscription_count\":7}"}"#;
         assert_eq!(text(|out| encode_subscription_count(out, "c", 7)), count);
+    }
+
+    /// P-OUT-9, P-OUT-10, P-SDK-10, P-WATCH-1: frames to a user, as the rules write them; a side without users is left out.
+    #[test]
+    fn frames_to_a_user() {
+        assert_eq!(
+            text(|out| encode_signin_success(out, r#"{"id":"u1"}"#)),
+            r#"{"event":"pusher:signin_success","data":"{\"user_data\":\"{\\\"id\\\":\\\"u1\\\"}\"}"}"#
+        );
+        let watchlist = |online: &[&'static str], offline: &[&'static str]| {
+            text(|out| encode_watchlist_events(out, online.iter().copied(), offline.iter().copied()))
+        };
+        assert_eq!(
+            watchlist(&["a"], &["b"]),
+            r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"online\",\"user_ids\":[\"a\"]},{\"name\":\"offline\",\"user_ids\":[\"b\"]}]}"}"#
+        );
+        for (name, frame) in [("online", watchlist(&["a", "\"é"], &[])), ("offline", watchlist(&[], &["a", "\"é"]))] {
+            let frame: Value = serde_json::from_str(&frame).expect("JSON");
+            let data: Value = serde_json::from_str(frame["data"].as_str().expect("a string")).expect("JSON");
+            assert_eq!(data, json!({"events": [{"name": name, "user_ids": ["a", "\"é"]}]}));
+        }
     }
 
     /// P-CONN-9, P-SDK-2, P-SDK-3: the first frame, as the rule writes it.

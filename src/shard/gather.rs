@@ -1,4 +1,5 @@
-//! Questions over HTTP about channels, users and connections (P-HTTP-3 to P-HTTP-5, P-HTTP-8, P-HTTP-9).
+//! Questions over HTTP about channels, users and connections (P-HTTP-3 to P-HTTP-5, P-HTTP-8, P-HTTP-9), and the end of
+//! a user's connections (P-HTTP-6).
 //!
 //! What a question is about belongs to one shard, which answers it; only the list of all channels is gathered from every
 //! shard. A shard tells its channels, and the users of one channel, in pages, and looks at no more than one page's worth of
@@ -12,8 +13,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
+use smallvec::SmallVec;
 
-use super::mail::{Body, ChannelKey, PendingId};
+use super::mail::{Body, ChannelKey, PendingId, UserKey};
 use super::request::{JSON, Response};
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
@@ -44,6 +46,8 @@ enum Gathered {
     Nothing,
     Channels(Box<Listing>),
     Users(UserList),
+    /// Shards that have yet to end their connections of a user (P-USER-6).
+    Ending(usize),
 }
 
 /// A list of channels under construction.
@@ -71,6 +75,10 @@ pub(super) enum Question {
     Users { channel: ChannelKey, fields: UserFields, pages: RosterPages },
     /// The connections of an app.
     Connections { app: AppSerial },
+    /// The shards where a user is signed in.
+    ShardsOf { user: UserKey },
+    /// Not only a question: that the connections of a user here end (P-USER-6).
+    EndUser { user: UserKey },
 }
 
 /// What it tells.
@@ -82,6 +90,10 @@ pub(super) enum Reply {
     Page { channels: Vec<Listed>, next: Option<u32> },
     /// Some users as text, and the question for the next page if there is one.
     Users { users: Vec<u8>, next: Option<Box<Question>> },
+    /// Where the user is signed in.
+    Shards { user: UserKey, shards: SmallVec<[ShardIndex; 4]> },
+    /// The connections of the user have ended.
+    Ended,
 }
 
 /// The pages of a roster that are yet to be told.
@@ -116,13 +128,16 @@ impl Shard {
             Question::Channel { channel, .. } | Question::Stats { channel } | Question::Users { channel, .. } => {
                 self.owner_of(channel)
             }
+            Question::ShardsOf { user } | Question::EndUser { user } => self.owner_of_hash(user.hash),
         };
         let gathered = match &question {
             Question::Users { .. } => Gathered::Users(UserList::default()),
             Question::Channels { .. }
             | Question::Channel { .. }
             | Question::Stats { .. }
-            | Question::Connections { .. } => Gathered::Nothing,
+            | Question::Connections { .. }
+            | Question::ShardsOf { .. }
+            | Question::EndUser { .. } => Gathered::Nothing,
         };
         let request = self.start_gather(slot, request, dialect, gathered);
         self.send(knows, Body::Ask { request, question });
@@ -182,6 +197,14 @@ impl Shard {
                 encode_channel(&mut body, info, self.counts_of(&channel), cached);
             }
             Question::Stats { channel } => encode_channel_stats(&mut body, self.counts_of(&channel)),
+            Question::ShardsOf { user } => {
+                let shards = self.shards_of_user(&user);
+                return self.send(from, Body::Reply { request, reply: Reply::Shards { user, shards } });
+            }
+            Question::EndUser { user } => {
+                self.end_user(&user);
+                return self.send(from, Body::Reply { request, reply: Reply::Ended });
+            }
             Question::Connections { app } => {
                 encode_connections(&mut body, self.app_connections.get(&app).copied().unwrap_or(0));
             }
@@ -201,7 +224,11 @@ impl Shard {
             let (reply, looked_at) = match question {
                 Question::Channels { app, prefix, from } => self.make_channels_page(app, &prefix, from, places),
                 Question::Users { channel, fields, pages } => self.make_users_page(channel, fields, pages, places),
-                Question::Channel { .. } | Question::Stats { .. } | Question::Connections { .. } => {
+                Question::Channel { .. }
+                | Question::Stats { .. }
+                | Question::Connections { .. }
+                | Question::ShardsOf { .. }
+                | Question::EndUser { .. } => {
                     unreachable!("these are answered at once")
                 }
             };
@@ -271,12 +298,22 @@ impl Shard {
         let (connection, before) = (gather.connection, gather.gathered.bytes());
         let next = match (reply, &mut gather.gathered) {
             (Reply::Whole(body), _) => return self.finish_gather(request, &body),
+            (Reply::Shards { user, shards }, _) => return self.end_user_on(request, &user, &shards),
+            (Reply::Ended, Gathered::Ending(shards)) => {
+                *shards -= 1;
+                if *shards == 0 {
+                    self.finish_gather(request, EMPTY_OBJECT);
+                }
+                return;
+            }
             (Reply::Page { channels, next }, Gathered::Channels(listing)) => listing.add(channels, next),
             (Reply::Users { users, next }, Gathered::Users(list)) => {
                 list.push(&users);
                 next.map_or(Next::Done, |question| Next::Ask(*question))
             }
-            (Reply::Page { .. } | Reply::Users { .. }, _) => unreachable!("pages answer what asked for them"),
+            (Reply::Page { .. } | Reply::Users { .. } | Reply::Ended, _) => {
+                unreachable!("replies answer what asked for them")
+            }
         };
         self.gathered_bytes += self.gathers[request.index as usize].gathered.bytes() - before;
         let wanted = self.is_live(connection) && self.hot[connection.slot as usize].phase == Phase::Http;
@@ -294,11 +331,22 @@ impl Shard {
         }
     }
 
+    /// As the shard that asked where a user is: has the connections there ended, whoever still awaits the answer.
+    fn end_user_on(&mut self, request: PendingId, user: &UserKey, shards: &[ShardIndex]) {
+        self.gathers[request.index as usize].gathered = Gathered::Ending(shards.len());
+        for &to in shards {
+            self.send(to, Body::Ask { request, question: Question::EndUser { user: user.clone() } });
+        }
+        if shards.is_empty() {
+            self.finish_gather(request, EMPTY_OBJECT);
+        }
+    }
+
     /// Answers 200 with the body, or with the list that was gathered.
     fn finish_gather(&mut self, request: PendingId, body: &[u8]) {
         let Gather { connection, ticket, gathered, .. } = self.take_gather(request);
         let listed = match gathered {
-            Gathered::Nothing => None,
+            Gathered::Nothing | Gathered::Ending(_) => None,
             Gathered::Channels(listing) => Some(listing.list.finish()),
             Gathered::Users(list) => Some(list.finish()),
         };
@@ -335,7 +383,7 @@ impl Gathered {
     /// What it holds, in bytes.
     fn bytes(&self) -> usize {
         match self {
-            Self::Nothing => 0,
+            Self::Nothing | Self::Ending(_) => 0,
             Self::Channels(listing) => listing.bytes(),
             Self::Users(list) => list.bytes(),
         }
@@ -365,6 +413,9 @@ impl Listing {
         self.list.bytes() + self.seen.len() * 2 * size_of::<u64>()
     }
 }
+
+/// What is told of a thing that was done.
+const EMPTY_OBJECT: &[u8] = b"{}";
 
 /// What a page costs at least, in places.
 const PAGE_PLACES_MIN: usize = 16;

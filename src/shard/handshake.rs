@@ -19,6 +19,8 @@ enum Verdict {
         app: AppSerial,
         connections_max: u32,
     },
+    /// A connection of this app that has to authorize itself first (P-AUTHZ-1).
+    Unauthorized,
     #[cfg(feature = "conformance")]
     Echo,
 }
@@ -47,6 +49,10 @@ impl Shard {
                 self.count_client(request.query);
                 let (counter, connection) = (self.counter_of(app), self.key(slot));
                 self.send(counter, Body::Admit { app, connection, connections_max });
+            }
+            Verdict::Unauthorized => {
+                self.count_client(request.query);
+                self.open_unauthorized(slot);
             }
             #[cfg(feature = "conformance")]
             Verdict::Echo => {
@@ -86,7 +92,8 @@ impl Shard {
     /// The app's counter has answered (P-CLOSE-2).
     pub(super) fn handle_admitted(&mut self, app: AppSerial, connection: ConnectionKey, admitted: bool) {
         let slot = connection.slot;
-        if !self.is_live(connection) || self.hot[slot as usize].phase != Phase::Admitting {
+        let phase = if self.is_live(connection) { self.hot[slot as usize].phase } else { Phase::Free };
+        if !matches!(phase, Phase::Admitting | Phase::Open) {
             if admitted {
                 let counter = self.counter_of(app);
                 self.send(counter, Body::Departed { app });
@@ -99,14 +106,13 @@ impl Shard {
             return self.close_websocket(slot, &reason);
         }
         self.hot[slot as usize].flags.insert(Flags::COUNTED);
+        if phase == Phase::Open {
+            return; // It opened unauthorized and counts only now (P-AUTHZ-1).
+        }
         if self.drain.is_some() {
             return self.close_websocket(slot, &CloseReason::Draining);
         }
-        let socket_id = self.socket_id(connection);
-        let activity_timeout_s = self.config.options.activity_timeout_s;
-        self.hot[slot as usize].phase = Phase::Open;
-        self.count_opened(app);
-        self.send_text(slot, |out| server_event::encode_connection_established(out, socket_id, activity_timeout_s));
+        self.open_websocket(slot);
         self.resume_reading(slot);
         let mut held_back = Vec::new();
         if let Some(cold) = self.cold_of(slot) {
@@ -116,6 +122,15 @@ impl Shard {
         if !held_back.is_empty() {
             self.receive_websocket(slot, &mut held_back);
         }
+    }
+
+    /// The connection is established.
+    pub(super) fn open_websocket(&mut self, slot: u32) {
+        let socket_id = self.socket_id(self.key(slot));
+        let activity_timeout_s = self.config.options.activity_timeout_s;
+        self.hot[slot as usize].phase = Phase::Open;
+        self.count_opened(AppSerial(self.hot[slot as usize].app));
+        self.send_text(slot, |out| server_event::encode_connection_established(out, socket_id, activity_timeout_s));
     }
 
     fn judge(&mut self, slot: u32, key: Option<&str>, request: &Request<'_>) -> Verdict {
@@ -136,6 +151,7 @@ impl Shard {
         self.hot[slot as usize].app = app.serial.0;
         let secure = self.came_through_tls(slot, request);
         match check(app, request, secure, self.config.options.strict_protocol) {
+            Ok(()) if app.settings.authorized_connections => Verdict::Unauthorized,
             Ok(()) => Verdict::App { app: app.serial, connections_max: app.settings.max_connections },
             Err(reason) => Verdict::Refused(reason),
         }

@@ -211,6 +211,7 @@ impl Shard {
     /// Takes the connection out of everything that others see: channels, rosters, counts.
     pub(super) fn retire(&mut self, slot: u32) {
         self.leave_all(slot);
+        self.sign_out(slot);
         let line = &self.hot[slot as usize];
         if line.phase == Phase::Open {
             self.count_ended(line.app);

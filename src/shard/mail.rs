@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::ShardIndex;
 use super::gather::{Question, Reply};
+use super::users::Report;
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
@@ -26,6 +27,14 @@ pub struct Mail(pub(super) Body);
 pub(super) struct ChannelKey {
     pub(super) app: AppSerial,
     pub(super) name: Arc<str>,
+    pub(super) hash: u64,
+}
+
+/// A user of an app, with the hash that names its owner and finds it in every table.
+#[derive(Clone, Debug)]
+pub(super) struct UserKey {
+    pub(super) app: AppSerial,
+    pub(super) id: Arc<str>,
     pub(super) hash: u64,
 }
 
@@ -109,6 +118,16 @@ pub(super) enum Body {
     Admitted { app: AppSerial, connection: ConnectionKey, admitted: bool },
     /// To the app's counter: an admitted connection is gone.
     Departed { app: AppSerial },
+    /// To the owner of a user: who of this shard is signed in as the user or watches the user. At most one per user is
+    /// under way from each shard. Answered `UserRecorded`.
+    UserReport { user: UserKey, report: Report },
+    /// To the reporting shard: the report is recorded (P-USER-6), and whether the user is there.
+    UserRecorded { user: UserKey, online: bool },
+    /// To a shard that watches the user: whether the user is there now. At most one per user is under way to each shard.
+    /// Answered `UserTold`.
+    UserState { user: UserKey, online: bool },
+    /// To the owner of a user.
+    UserTold { user: UserKey },
     /// Credit for event mail comes back.
     Credit { bytes: usize },
     /// To every shard: hand over your figures. Pages under construction are bounded. Answered `Measured`.
@@ -138,6 +157,10 @@ impl Body {
             | Self::Admit { .. }
             | Self::Admitted { .. }
             | Self::Departed { .. }
+            | Self::UserReport { .. }
+            | Self::UserRecorded { .. }
+            | Self::UserState { .. }
+            | Self::UserTold { .. }
             | Self::Credit { .. }
             | Self::Measure { .. }
             | Self::Measured { .. } => 0,

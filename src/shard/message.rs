@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::client_event::ClientEvent;
 use super::subscribe::Subscribe;
+use super::users::Signin;
 use crate::app::{App, AppSerial};
 use crate::limits;
 use crate::protocol::client_message::{ClientMessage, decode_client_message};
@@ -31,6 +32,12 @@ impl Shard {
             ClientMessage::Unsubscribe { channel } => {
                 let app = AppSerial(self.hot[slot as usize].app);
                 self.unsubscribe(slot, app, channel.as_deref());
+            }
+            ClientMessage::Signin { auth, user_data } => {
+                let message = Signin { auth: auth.as_deref(), user_data: user_data.as_deref() };
+                if let Some(app) = self.app_of(slot) {
+                    self.sign_in(slot, &app, &message);
+                }
             }
             ClientMessage::Ping => self.queue_shared(slot, self.pong),
             ClientMessage::Pong => {}

@@ -18,6 +18,7 @@
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
 
+mod authorization;
 mod cache;
 mod client_event;
 mod count;
@@ -40,6 +41,9 @@ mod roster;
 mod scrape;
 mod subscribe;
 mod sweep;
+mod user_owner;
+mod users;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -72,6 +76,7 @@ use publish::PendingPublish;
 use roster::Rosters;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
+use users::Users;
 
 /// Index of a shard in its process, from 0.
 pub type ShardIndex = u16;
@@ -112,6 +117,8 @@ pub struct ShardOptions {
     pub info_rules: InfoRules,
     /// How long the event of a cache channel is kept (P-CACHE-1), in s.
     pub cache_ttl_s: u32,
+    /// Within this a connection must be authorized where its app demands it (P-AUTHZ-1), in s.
+    pub authorization_timeout_s: u32,
     /// What all names of metrics begin with.
     pub metrics_prefix: String,
     /// What the metrics page says of the server.
@@ -129,6 +136,7 @@ impl Default for ShardOptions {
             drain_ms: limits::DRAIN_MS,
             info_rules: InfoRules::Lenient,
             cache_ttl_s: limits::CACHE_TTL_S,
+            authorization_timeout_s: limits::AUTHORIZATION_TIMEOUT_S,
             metrics_prefix: METRICS_PREFIX.to_owned(),
             identity: Identity::default(),
         }
@@ -292,6 +300,8 @@ pub struct Shard {
     rosters: Rosters,
     /// Large channels that are not told their count before a time, in the order of these times.
     counts_due: VecDeque<(u64, ChannelKey)>,
+    /// Who is signed in, and who watches whom.
+    users: Users,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
     /// Questions that await other shards, and the bytes gathered for them so far.
@@ -337,8 +347,10 @@ impl Shard {
             stats: ShardStats::default(),
             figures: Box::default(),
             apps: AppTable::default(),
-            hot: Vec::new(),
-            heard: Vec::new(),
+            // Address space, of which each slot touches its own part: tables that grew by copying would leave their old
+            // places behind as resident memory.
+            hot: Vec::with_capacity(config.slots as usize),
+            heard: Vec::with_capacity(config.slots as usize),
             cold: Slab::new(),
             frames,
             dirty: Vec::new(),
@@ -352,6 +364,7 @@ impl Shard {
             caches: Caches::default(),
             rosters: Rosters::default(),
             counts_due: VecDeque::new(),
+            users: Users::default(),
             pending: Slab::new(),
             gathers: Slab::new(),
             gathered_bytes: 0,
@@ -394,8 +407,9 @@ impl Shard {
 
     /// Takes an output. When there is none left of the inputs so far, what presence channels have to tell comes about.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.outputs.is_empty() && self.has_rosters_to_tell() {
+        if self.outputs.is_empty() && (self.has_rosters_to_tell() || !self.users.changed.is_empty()) {
             self.tell_rosters();
+            self.tell_watchers();
             self.handle_own_mail();
         }
         self.outputs.pop_front()
@@ -435,6 +449,8 @@ impl Shard {
         ShardStats {
             channels: self.channels.len() as u64,
             owned_channels: self.owned.len() as u64,
+            users: self.users.local.len() as u64,
+            owned_users: self.users.owned.len() as u64,
             cached_events: self.caches.events() as u64,
             cached_bytes: self.caches.bytes() as u64,
             // The pong frame is always held, for nobody in particular.

@@ -77,8 +77,12 @@ impl Shard {
 
     /// The shard that orders a channel's events.
     pub(super) fn owner_of(&self, channel: &ChannelKey) -> ShardIndex {
-        (channel.hash >> 32).checked_rem(u64::from(self.config.shards)).expect("there is at least one shard")
-            as ShardIndex
+        self.owner_of_hash(channel.hash)
+    }
+
+    /// The shard that owns what has this hash: a channel, or a user.
+    pub(super) fn owner_of_hash(&self, hash: u64) -> ShardIndex {
+        (hash >> 32).checked_rem(u64::from(self.config.shards)).expect("there is at least one shard") as ShardIndex
     }
 
     /// The shard that counts an app's connections.
@@ -113,6 +117,10 @@ impl Shard {
             }
             Body::Admitted { app, connection, admitted } => self.handle_admitted(app, connection, admitted),
             Body::Departed { app } => self.count_departure(app),
+            Body::UserReport { user, report } => self.own_user_report(from, user, report),
+            Body::UserRecorded { user, online } => self.handle_user_recorded(&user, online),
+            Body::UserState { user, online } => self.handle_user_state(from, user, online),
+            Body::UserTold { user } => self.own_user_told(from, &user),
             Body::Credit { bytes } => self.credit[usize::from(from)] += bytes,
             Body::Measure { request } => self.handle_measure(from, request),
             Body::Measured { request, snapshot } => self.handle_measured(request, *snapshot),

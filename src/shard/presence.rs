@@ -9,15 +9,21 @@ use super::mail::{Body, ChannelKey, Ticket};
 use super::subscribe::Waiting;
 use crate::app::App;
 use crate::channel::name::ChannelKind;
-use crate::channel::presence::{ChannelDataError, decode_channel_data};
+use crate::channel::presence::{ChannelData, ChannelDataError, decode_channel_data};
 use crate::limits;
 
 impl Shard {
     /// A verified presence subscribe: `channel_data` says who joins (P-PRES-1).
     pub(super) fn join_presence(&mut self, slot: u32, app: &App, channel: ChannelKey, channel_data: Option<&str>) {
-        let member = match decode_channel_data(channel_data.unwrap_or_default()) {
-            Ok(member) => member,
-            Err(error) => return self.refuse_member(slot, &channel.name, error),
+        let member = match (channel_data, self.user_of(slot)) {
+            // Whoever is signed in joins as that user (P-USER-5).
+            (None, Some((id, user_info))) => {
+                ChannelData { user_id: id.to_owned(), user_info: user_info.map(str::to_owned) }
+            }
+            (channel_data, _) => match decode_channel_data(channel_data.unwrap_or_default()) {
+                Ok(member) => member,
+                Err(error) => return self.refuse_member(slot, &channel.name, error),
+            },
         };
         let index = self.channel_index(&channel, ChannelKind::Presence);
         self.join_ticket = self.join_ticket.wrapping_add(1);
@@ -70,6 +76,7 @@ impl Shard {
             if let Some(after) = after {
                 self.queue_shared(slot, after);
             }
+            self.authorize_connection(slot);
         }
         self.frames.release(succeeded);
         if let Some(after) = after {

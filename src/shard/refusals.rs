@@ -35,7 +35,15 @@ impl Shard {
         self.write_line(LogLine { code: Some(code), channel, suppressed, ..about });
     }
 
-    /// The signature of a subscription, or the one of a signin, does not hold.
+    /// A signin is refused.
+    pub(super) fn note_signin_refused(&mut self, slot: u32, failure: AuthFailure) {
+        self.figures.counted.auth_failed(Surface::Signin, failure);
+        let Some(suppressed) = self.admit_line(Refused::Signin, failure.label()) else { return };
+        let about = self.line_about(slot, Refused::Signin, failure.label());
+        self.write_line(LogLine { code: Some(4009), suppressed, ..about });
+    }
+
+    /// The signature of a subscription does not hold.
     pub(super) fn note_auth_failure(&mut self, surface: Surface, failure: AuthFailure) {
         self.figures.counted.auth_failed(surface, failure);
     }
@@ -54,7 +62,8 @@ impl Shard {
         self.figures.counted.auth_failed(Surface::Http, failure);
         let Some(suppressed) = self.admit_line(Refused::Credential, failure.label()) else { return };
         let line = LogLine::new(Refused::Credential, failure.label());
-        let app = Some(printable(app_id));
+        // Empty where the path names no app.
+        let app = Some(printable(app_id)).filter(|app| !app.is_empty());
         self.write_line(LogLine { code: Some(401), app, peer: Some(client), suppressed, ..line });
     }
 
@@ -71,7 +80,7 @@ impl Shard {
         };
         let Some(suppressed) = self.admit_line(Refused::Request, reason) else { return };
         let known = self.directory.app_by_id(app_id).is_some();
-        let app = Some(if known { printable(app_id) } else { hint(app_id) });
+        let app = Some(if known { printable(app_id) } else { hint(app_id) }).filter(|app| !app.is_empty());
         let line = LogLine::new(Refused::Request, reason);
         let scope = Some(scope.name());
         self.write_line(LogLine { code: Some(status), app, peer: Some(client), scope, suppressed, ..line });

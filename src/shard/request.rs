@@ -17,7 +17,9 @@ use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::query::Query;
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, OperatorPage, Route, route};
+use crate::api::terminate::check_user_id;
 use crate::app::AppSerial;
+use crate::auth::AuthFailure;
 use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
 use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
@@ -83,6 +85,14 @@ impl Shard {
                     self.answer_refusal(slot, request, dialect, &refusal);
                 }
             }
+            Route::ApiOfKey { endpoint } if !self.http(slot).metrics => {
+                let scope = endpoint.scope();
+                if let Err(refusal) = self.call_of_key(slot, request, endpoint) {
+                    let client = self.client_address(slot, request);
+                    self.note_request_refused(client, "", scope, refusal.status);
+                    self.answer_refusal(slot, request, Dialect::Pusher, &refusal);
+                }
+            }
             Route::WebSocket { .. } if !self.http(slot).metrics => {
                 let body = b"This path is for WebSockets\n";
                 let extra = "Upgrade: websocket\r\n";
@@ -100,9 +110,21 @@ impl Shard {
             }
             Route::NotFound(dialect) => self.answer_not_found(slot, request, dialect),
             Route::Api { dialect, .. } => self.answer_not_found(slot, request, dialect),
-            Route::WebSocket { .. } => self.answer_not_found(slot, request, Dialect::Pusher),
+            Route::ApiOfKey { .. } | Route::WebSocket { .. } => self.answer_not_found(slot, request, Dialect::Pusher),
         }
         After::Next
+    }
+
+    /// An endpoint whose path names no app: it is that of `auth_key` (P-HTTP-10).
+    fn call_of_key(&mut self, slot: u32, request: &Request<'_>, endpoint: Endpoint<'_>) -> Result<(), Refusal> {
+        let key = Query::new(request.query).value("auth_key")?;
+        let app = key.and_then(|key| self.directory.app_by_key(&key)).cloned();
+        let Some(app) = app else {
+            let text = "This path names no app: sign the query with an active key, whose app is meant.";
+            let refusal = RequestRefusal::Unauthorized(AuthFailure::UnknownKey, text.to_owned());
+            return Err(self.count_failure(slot, request, "", refusal));
+        };
+        self.call(slot, request, Dialect::Pusher, &app.id, endpoint)
     }
 
     /// An endpoint of the API: who calls, may it, what does it ask, and do it.
@@ -148,6 +170,12 @@ impl Shard {
                 let fields = decode_channel_users(&name, query, names)?;
                 let channel = self.channel_key(app.serial, &name);
                 self.ask(slot, request, dialect, Question::Users { channel, fields, pages: RosterPages::All });
+                Ok(())
+            }
+            Endpoint::TerminateConnections(user_id) => {
+                check_user_id(&user_id)?;
+                let user = self.user_key(app.serial, &user_id);
+                self.ask(slot, request, dialect, Question::ShardsOf { user });
                 Ok(())
             }
             Endpoint::Connections => {

@@ -14,7 +14,7 @@ use super::{Shard, ShardIndex};
 use crate::app::{App, AppSerial};
 use crate::auth::AuthFailure;
 use crate::auth::subscription::{refusal_message, verify_subscription};
-use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource};
+use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource, SERVER_TO_USER};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{CHANNELS_INLINE, ConnectionKey, Phase};
 use crate::limits;
@@ -125,7 +125,7 @@ impl Shard {
         let covered = entry.covered.take().expect("one answer per count");
         let joined: Vec<Waiting> = entry.waiting.drain(..covered).collect();
         if !joined.is_empty() {
-            let name = entry.key.name.clone();
+            let (name, authorizes) = (entry.key.name.clone(), entry.kind != ChannelKind::Public);
             let frame = super::deliver::text_frame(&mut self.scratch, |out| {
                 server_event::encode_subscription_succeeded(out, &name);
             });
@@ -140,6 +140,9 @@ impl Shard {
                 self.queue_shared(connection.slot, frame);
                 if let Some(after) = after {
                     self.queue_shared(connection.slot, after);
+                }
+                if authorizes {
+                    self.authorize_connection(connection.slot);
                 }
             }
             self.frames.release(frame);
@@ -208,7 +211,11 @@ impl Shard {
     fn is_authorized(&mut self, slot: u32, app: &App, name: &ChannelName<'_>, message: &Subscribe<'_>) -> bool {
         let channel = name.as_str();
         let socket_id = self.socket_id(self.key(slot));
-        let Some(auth) = message.auth else {
+        if name.kind() == ChannelKind::ServerToUser && self.is_own_channel(slot, name) {
+            return true;
+        }
+        let auth = message.auth.or((name.kind() == ChannelKind::ServerToUser).then_some(""));
+        let Some(auth) = auth else {
             if name.kind() != ChannelKind::PrivateEncrypted {
                 self.send_text(slot, |out| server_event::encode_auth_required(out, channel, socket_id));
             }
@@ -231,6 +238,12 @@ impl Shard {
         let reason = refusal_message(&refusal, &socket_id, channel, channel_data, auth);
         self.refuse_subscription(slot, channel, Some(4009), "AuthError", &reason, 401);
         false
+    }
+
+    /// True for the channel of the user that is signed in on the connection (P-USER-4).
+    fn is_own_channel(&self, slot: u32, name: &ChannelName<'_>) -> bool {
+        let user_id = name.as_str().strip_prefix(SERVER_TO_USER);
+        user_id.is_some() && user_id == self.user_of(slot).map(|(id, _)| id)
     }
 
     fn refuse_name(&mut self, slot: u32, channel: &str, error: NameError) {

@@ -24,10 +24,18 @@ pub(super) enum Deadline {
     CloseAnswer,
     /// A slow reader is reset.
     SlowReset,
+    /// The connection must be authorized (P-AUTHZ-1).
+    Authorization,
 }
 
-const DEADLINES: [Deadline; 5] =
-    [Deadline::Request, Deadline::Message, Deadline::Linger, Deadline::CloseAnswer, Deadline::SlowReset];
+const DEADLINES: [Deadline; 6] = [
+    Deadline::Request,
+    Deadline::Message,
+    Deadline::Linger,
+    Deadline::CloseAnswer,
+    Deadline::SlowReset,
+    Deadline::Authorization,
+];
 
 /// Time between two steps of the sweep.
 const SWEEP_INTERVAL_MS: u64 = 100;
@@ -130,9 +138,15 @@ impl Shard {
             }
             (Deadline::Linger, Phase::Lingering) | (Deadline::CloseAnswer, Phase::Closing) => self.end(slot, false),
             (Deadline::SlowReset, Phase::Open | Phase::Closing | Phase::Lingering) => self.end(slot, true),
+            (Deadline::Authorization, Phase::Open) => self.end_unauthorized(slot),
             // The connection has gone on to a phase that the deadline does not concern.
             (
-                Deadline::Request | Deadline::Message | Deadline::Linger | Deadline::CloseAnswer | Deadline::SlowReset,
+                Deadline::Request
+                | Deadline::Message
+                | Deadline::Linger
+                | Deadline::CloseAnswer
+                | Deadline::SlowReset
+                | Deadline::Authorization,
                 _,
             ) => {}
         }

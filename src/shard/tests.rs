@@ -10,6 +10,7 @@ mod cache;
 mod count;
 mod presence;
 mod queries;
+mod users;
 use crate::app::{App, AppKey, AppSettings};
 
 /// Shards, their mail, and what each connection has received.
@@ -194,6 +195,7 @@ impl Process {
             let stats = shard.stats();
             let left = [stats.connections, stats.websockets, stats.subscriptions, stats.channels, stats.owned_channels];
             assert_eq!((left, stats.cached_events, stats.cached_bytes), ([0; 5], 0, 0));
+            assert_eq!((stats.users, stats.owned_users, shard.users.watches), (0, 0, 0));
             assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
             assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
             assert!(shard.app_connections.is_empty());

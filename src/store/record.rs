@@ -70,6 +70,10 @@ pub struct SettingsRecord {
     pub subscription_count: bool,
     /// What its cached events may cost together, in bytes; 0 caches nothing (P-CACHE-1).
     pub max_cache_bytes: u32,
+    /// Signed-in users are told who of their watchlist is there (P-WATCH-1).
+    pub watchlist: bool,
+    /// A connection must sign in or join a protected channel within a time (P-AUTHZ-1).
+    pub authorized_connections: bool,
     /// Hosts whose pages may connect; empty allows all (P-CONN-8).
     pub allowed_origins: Vec<String>,
 }
@@ -85,6 +89,8 @@ impl Default for SettingsRecord {
             max_presence_members: limits::PRESENCE_MEMBERS_MAX as u32,
             subscription_count: false,
             max_cache_bytes: limits::CACHE_BYTES_MAX as u32,
+            watchlist: false,
+            authorized_connections: false,
             allowed_origins: Vec::new(),
         }
     }
@@ -132,6 +138,8 @@ impl AppRecord {
                 max_presence_members: settings.max_presence_members,
                 subscription_count: settings.subscription_count,
                 max_cache_bytes: settings.max_cache_bytes,
+                watchlist: settings.watchlist,
+                authorized_connections: settings.authorized_connections,
                 allowed_origins: settings.allowed_origins.iter().map(|origin| origin.as_str().into()).collect(),
             },
         }

@@ -5,7 +5,7 @@ use super::record::{AppRecord, SettingsRecord, check_name};
 use crate::limits;
 
 /// Every setting and what it takes.
-pub const SETTINGS: [(&str, &str); 10] = [
+pub const SETTINGS: [(&str, &str); 12] = [
     ("name", "a name for people, at most 100 bytes"),
     ("client_events", "true or false: clients may send client- events"),
     ("tls_only", "true or false: plain sockets are refused"),
@@ -18,6 +18,8 @@ pub const SETTINGS: [(&str, &str); 10] = [
         "max_cache_bytes",
         "what the events of cache channels may take together, in bytes, 0 to 4294967295; 0 caches nothing",
     ),
+    ("watchlist", "true or false: signed-in users are told who of their watchlist is there"),
+    ("authorized_connections", "true or false: connections must sign in or join a protected channel in time"),
     ("allowed_origins", "hosts whose pages may connect, joined by commas; empty allows all"),
 ];
 
@@ -41,6 +43,8 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
         }
         "subscription_count" => settings.subscription_count = switch(name, value)?,
         "max_cache_bytes" => settings.max_cache_bytes = number(name, value, 0, u32::MAX)?,
+        "watchlist" => settings.watchlist = switch(name, value)?,
+        "authorized_connections" => settings.authorized_connections = switch(name, value)?,
         "allowed_origins" => settings.allowed_origins = origins(value)?,
         _ => {
             let names = SETTINGS.map(|(name, _)| name);
@@ -53,7 +57,7 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
 }
 
 /// The settings by name with their values, in the order of [`SETTINGS`].
-pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 10] {
+pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 12] {
     let SettingsRecord {
         client_events,
         tls_only,
@@ -63,6 +67,8 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 10] {
         max_presence_members,
         subscription_count,
         max_cache_bytes,
+        watchlist,
+        authorized_connections,
         allowed_origins,
     } = app.settings.clone();
     [
@@ -75,6 +81,8 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 10] {
         ("max_presence_members", max_presence_members.into()),
         ("subscription_count", subscription_count.into()),
         ("max_cache_bytes", max_cache_bytes.into()),
+        ("watchlist", watchlist.into()),
+        ("authorized_connections", authorized_connections.into()),
         ("allowed_origins", allowed_origins.into()),
     ]
 }
@@ -140,6 +148,8 @@ mod tests {
             ("max_presence_members", "10000", "10000"),
             ("subscription_count", "true", "true"),
             ("max_cache_bytes", "4294967295", "4294967295"),
+            ("watchlist", "true", "true"),
+            ("authorized_connections", "yes", "true"),
             ("allowed_origins", "Example.com, *.example.org", r#"["example.com","*.example.org"]"#),
         ];
         let mut app = app();

@@ -28,6 +28,11 @@ impl App {
         format!("{}:{}", self.key, hmac_hex(&self.secret, &format!("{socket_id}:{channel}:{channel_data}")))
     }
 
+    /// `KEY:HEX` over `socket_id::user::user_data` (P-AUTH-4).
+    pub fn sign_user(&self, socket_id: &str, user_data: &str) -> String {
+        format!("{}:{}", self.key, hmac_hex(&self.secret, &format!("{socket_id}::user::{user_data}")))
+    }
+
     /// A path under `/apps/{id}`.
     pub fn path(&self, rest: &str) -> String {
         format!("/apps/{}{rest}", self.id)

@@ -254,6 +254,20 @@ impl Socket {
         data["presence"].clone()
     }
 
+    /// Sends a signin.
+    pub fn send_signin(&mut self, user_data: &str) {
+        let auth = self.app.sign_user(&self.socket_id, user_data);
+        self.send_json(&json!({"event": "pusher:signin", "data": {"auth": auth, "user_data": user_data}}));
+    }
+
+    /// Signs in, with success: the answer echoes what was sent (P-OUT-9).
+    #[track_caller]
+    pub fn sign_in(&mut self, user_data: &str) {
+        self.send_signin(user_data);
+        let data = json!({"user_data": user_data}).to_string();
+        assert_eq!(self.next_json(), json!({"event": "pusher:signin_success", "data": data}));
+    }
+
     /// Sends an unsubscribe.
     pub fn unsubscribe(&mut self, channel: &str) {
         self.send_json(&json!({"event": "pusher:unsubscribe", "data": {"channel": channel}}));

@@ -114,7 +114,8 @@ fn server_to_user_channels_are_refused_to_others() {
     on_each_driver(|server| {
         let mut socket = Socket::open(server, server.app());
         subscribe_unsigned(&mut socket, "#server-to-user-7");
-        expect_auth_refusal(&mut socket, "#server-to-user-7");
+        assert_eq!(socket.expect_error(Some(4009)), "Invalid key in subscription auth data: ''");
+        assert_eq!(socket.expect_event("pusher:subscription_error")["channel"], "#server-to-user-7");
         server.publish(server.app(), "#server-to-user-7", "e", "x");
         socket.expect_quiet();
     });

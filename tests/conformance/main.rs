@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod authorization;
 mod cache;
 mod channels;
 mod client_events;
@@ -27,3 +28,5 @@ mod shards;
 mod stage;
 mod start;
 mod subscribe;
+mod users;
+mod watchlist;

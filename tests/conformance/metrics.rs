@@ -233,6 +233,10 @@ fn failed_credentials_have_reasons() {
             socket.send_json(&json!({"event": "pusher:subscribe", "data": {"channel": "private-a", "auth": auth}}));
             while socket.next_json()["event"] != "pusher:subscription_error" {}
         }
+        let signature = "0".repeat(64);
+        let signin = json!({"auth": format!("{}:{signature}", app.key), "user_data": "{\"id\":\"u\"}"});
+        socket.send_json(&json!({"event": "pusher:signin", "data": signin}));
+        socket.expect_error(Some(4009));
         let page = page(&server);
         for (surface, reasons) in [
             (
@@ -249,7 +253,7 @@ fn failed_credentials_have_reasons() {
                 ][..],
             ),
             ("subscribe", &["missing", "unknown_key", "bad_signature"][..]),
-            ("signin", &[][..]),
+            ("signin", &["bad_signature"][..]),
         ] {
             for sample in page.samples("relay_auth_failures_total") {
                 if sample.labels["surface"] == surface {

@@ -6,8 +6,8 @@ use crate::common::server::{Driver, ServerOptions, TestServer};
 /// Runs a scenario on the shared io_uring server and on the shared epoll server, two shards each.
 ///
 /// Apps: `main` (client events on), `other` (another tenant, likewise), `plain` (all defaults), `quota` (two
-/// connections), `soft` (one, told 4100), `tls` (TLS only), `origin` (pages of example.com only), `small` (20 bytes of
-/// data, three members).
+/// connections), `soft` (one, told 4100), `tls` (TLS only), `origin` (pages of example.com only), `watch` (watchlists),
+/// `small` (20 bytes of data, three members).
 pub(crate) fn on_each_driver(scenario: impl Fn(&'static TestServer)) {
     on_shared_servers(&SHARED, scenario);
 }
@@ -22,5 +22,6 @@ fn options(driver: Driver) -> ServerOptions {
         .app("soft", &["max_connections=1", "connection_limit_soft=true"])
         .app("tls", &["tls_only=true"])
         .app("origin", &["allowed_origins=example.com"])
+        .app("watch", &["watchlist=true"])
         .app("small", &["max_event_data_bytes=20", "max_presence_members=3"])
 }

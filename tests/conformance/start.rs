@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::common::http::{self, HttpConnection};
 use crate::common::rig::{drivers, on_fresh_servers};
-use crate::common::server::{RunningProcess, ServerOptions, TestServer, addresses, data_directory};
+use crate::common::server::{Driver, RunningProcess, ServerOptions, TestServer, addresses, data_directory};
 use crate::common::sign::App;
 use crate::common::socket::{Arrival, QUERY, Socket};
 use crate::common::{PATIENCE, cli};
@@ -148,10 +148,14 @@ fn bad_starts_are_refused_in_one_line() {
         ("--io", "kqueue"),
         ("--trusted-proxies", "10.0.0.0/99"),
         ("--activity-timeout", "0"),
+        ("--send-zc", "0"),
+        ("--send-zc", "65537"),
     ] {
         let line = refused(&[flag, value]);
         assert!(line.contains(flag.trim_start_matches("--")) || line.contains(value), "{flag} {value}: {line:?}");
     }
+    let line = refused(&["--io", "epoll", "--send-zc", "4096"]);
+    assert!(line.contains("--send-zc") && line.contains("--io"), "{line:?}");
     let directory = data_directory();
     let file = directory.path().join("file");
     std::fs::write(&file, "not a directory").unwrap();
@@ -202,7 +206,7 @@ fn forbidden_io_uring_falls_back_to_epoll() {
     let forbidden = || {
         let mut command = cli::command("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "python3"]).arg(&script).arg(cli::binary()).args(arguments);
-        command.arg(directory.path());
+        command.arg(directory.path()).args(["--send-zc", "4096"]);
         command
     };
     let app = cli::create_app(directory.path(), &[]);
@@ -210,6 +214,7 @@ fn forbidden_io_uring_falls_back_to_epoll() {
     let line = process.listening_line();
     assert!(line.contains("(epoll, "), "{line}");
     assert!(process.log().contains("io_uring"), "the log says why not io_uring: {}", process.log());
+    assert!(process.log().contains("--send-zc has no effect"), "{}", process.log());
     let server = TestServer::adopt(addresses(&line).0, app.clone());
     let mut socket = Socket::open(&server, &app);
     socket.subscribe("private-c");
@@ -219,6 +224,36 @@ fn forbidden_io_uring_falls_back_to_epoll() {
     let output = forbidden().args(["--io", "uring"]).output().unwrap();
     let line = one_line(&output);
     assert!(line.contains("io_uring") && (line.contains("epoll") || line.contains("seccomp")), "{line:?}");
+}
+
+/// Hazard U12: zero-copy sends on loopback, where the kernel copies all of them, end by themselves with one line in the log, and
+/// every event arrives whole and in order.
+#[test]
+fn zero_copy_ends_itself_on_loopback() {
+    let server = TestServer::start_with(ServerOptions::new(Driver::Uring).shards(1).with(&["--send-zc", "4096"]));
+    let app = server.app();
+    let mut socket = Socket::open(&server, app);
+    socket.subscribe("c");
+    for number in 0..40 {
+        let data = format!("{number} {}", "x".repeat(9_000));
+        server.publish(app, "c", "e", &data);
+        socket.expect_data("e", "c", &data);
+    }
+    let log = crate::common::eventually("a line in the log", || {
+        let log = server.log();
+        log.contains("zero-copy sends are off").then_some(log)
+    });
+    assert_eq!(log.matches("zero-copy sends are off").count(), 1, "{log}");
+    assert!(log.contains("\"copied\":16,\"sends\":16"), "{log}");
+}
+
+/// Memory does not depend on what the host does with huge pages: the server has them turned off for itself.
+#[test]
+fn huge_pages_are_off() {
+    on_fresh_servers(ServerOptions::new, |server| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        assert!(status.contains("THP_enabled:\t0"), "{status}");
+    });
 }
 
 /// P-CLOSE-1, R-BASE-3: on SIGTERM and on SIGINT `/ready` turns 503 while requests are answered and publishes delivered, new sockets get 4200,

@@ -103,6 +103,7 @@ impl Server {
                 clock,
                 slots: options.slots,
                 refusal_slots: options.refusal_slots,
+                zero_copy_bytes_min: None,
                 token_used: Box::new(|_, _| {}),
             };
             let make = make.clone();

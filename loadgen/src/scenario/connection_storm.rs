@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Common, Needs, WaveOfConnections, channel_names};
+use super::load::Channels;
+use super::{Common, Needs, WaveOfConnections};
+use crate::cut::{self, Cut};
 use crate::messages::{Group, Measure};
 use crate::outcome::{Failure, Verdict};
-use crate::preflight::Proof;
 use crate::process::Watched;
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
@@ -17,6 +18,7 @@ use crate::window::Window;
 
 /// Connections that all come within a short time.
 #[derive(Args, Clone, Debug, Serialize)]
+#[command(after_help = EXAMPLES, mut_arg("channel", |arg| arg.required(false).default_value("loadgen-storm")))]
 pub(crate) struct ConnectionStorm {
     /// Connections in all.
     #[arg(long, value_name = "N", default_value_t = 5_000)]
@@ -27,12 +29,9 @@ pub(crate) struct ConnectionStorm {
     /// Seconds to hold them.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     hold_seconds: f64,
-    /// Channel that all subscribe; `private-` and `presence-` names are signed.
-    #[arg(long, value_name = "NAME", default_value = "loadgen-storm")]
-    channel: String,
-    /// Channels: connection i subscribes number i mod N.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    channels: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    channels: Channels,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
@@ -43,16 +42,15 @@ impl ConnectionStorm {
     pub(crate) fn run(&self, report: &mut Report) -> Result<(), Failure> {
         let common = &self.common;
         let server = common.server()?;
-        let signed = self.channel.starts_with("private-") || self.channel.starts_with("presence-");
         let needs = Needs {
             connections: self.target_connections,
-            channels: channel_names(&self.channel, self.channels)?,
+            channels: self.channels.names()?,
             publishers: 1,
             pipeline: 1,
             under_way_max: 0,
             payload_bytes: STAMP_BYTES,
             watchers: 0,
-            proof: if signed { Proof::KeyAndSecret } else { Proof::KeyOnly },
+            proof: self.channels.proof(),
         };
         let mut fleet = common.start(&needs, common.target()?)?;
         let window = Window::open(&fleet, server);
@@ -75,7 +73,12 @@ impl ConnectionStorm {
         connected?;
         let bar = Bar::new("hold", self.target_connections, Counts::Joins, &fleet.totals());
         let crowd = Group::Crowd as usize;
-        fleet.wait(Duration::from_secs_f64(self.hold_seconds), &bar, |totals| totals.counters.open[crowd] == 0)?;
+        fleet.wait(Duration::from_secs_f64(self.hold_seconds), &bar, |totals| {
+            if totals.counters.open[crowd] == 0 {
+                cut::set(Cut::Server("the server ended every connection".into()));
+            }
+            false
+        })?;
         let held = fleet.totals().counters;
         report.count("still-subscribed-after-hold", held.subscribed[crowd]);
         if held.lost[crowd] > 0 {
@@ -91,3 +94,9 @@ impl ConnectionStorm {
         Ok(())
     }
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen connection-storm --target-connections 15000 --ramp-seconds 5 --hold-seconds 10
+  relay-loadgen connection-storm --channel presence-lobby --channels 100 --target-connections 5000
+  relay-loadgen connection-storm --ramp-seconds 0 --fail-if 'join.p99<250ms'";

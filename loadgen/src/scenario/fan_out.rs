@@ -4,9 +4,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::floor::{FloorSide, Mode};
-use super::round::Audience;
-use super::{Common, Needs, Rhythm, WaveOfConnections, channel_names};
-use crate::messages::{Counters, Group, Measure};
+use super::load::Load;
+use super::rounds::{Rounds, median};
+use super::{Common, Needs, Rhythm, find_rate};
+use crate::cut;
+use crate::fleet::Fleet;
+use crate::messages::{Counters, Measure};
 use crate::outcome::{Failure, Verdict};
 use crate::preflight::Proof;
 use crate::process::Watched;
@@ -15,28 +18,16 @@ use crate::window::Used;
 
 /// Events published over HTTP, delivered to many subscribers.
 #[derive(Args, Clone, Debug, Serialize)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("subscribers", |arg| arg.required(false).default_value("1000")),
+    mut_arg("publishers", |arg| arg.required(false).default_value("1")),
+    mut_arg("channel", |arg| arg.required(false).default_value("loadgen-fan-out")),
+)]
 pub(crate) struct FanOut {
-    /// WebSocket connections that subscribe.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    subscribers: u64,
-    /// Publishers, each with a keep-alive connection of its own.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    publishers: u32,
-    /// Events per second of all publishers together; 0 means a closed loop: as fast as they are answered.
-    #[arg(long, value_name = "N", default_value_t = 100.0)]
-    events_per_second: f64,
-    /// Seconds of each round.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
-    duration_seconds: f64,
-    /// Channel that all subscribe.
-    #[arg(long, value_name = "NAME", default_value = "loadgen-fan-out")]
-    channel: String,
-    /// Channels: subscriber i subscribes number i mod N, events go to each in turn.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    channels: usize,
-    /// Bytes of each event's data.
-    #[arg(long, value_name = "BYTES", default_value_t = 128)]
-    payload_bytes: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    load: Load,
     /// Events that are due at the same moment and are sent together, pipelined.
     #[arg(long, value_name = "N", default_value_t = 1)]
     messages_per_tick: u32,
@@ -59,6 +50,12 @@ pub(crate) struct FanOut {
     /// Core of the floor's sender [default: the server's, if it has one, else 0].
     #[arg(long, value_name = "CORE")]
     floor_core: Option<usize>,
+    /// First search the highest rate that the server holds, from --events-per-second on; rounds run at a share of it.
+    #[arg(long)]
+    find_rate: bool,
+    /// The share of the highest rate at which rounds run.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, requires = "find_rate")]
+    rate_share: f64,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
@@ -69,78 +66,58 @@ impl FanOut {
     pub(crate) fn run(&self, report: &mut Report) -> Result<(), Failure> {
         let common = &self.common;
         let server = common.server()?;
-        if self.publishers == 0 || self.messages_per_tick == 0 || self.subscribers == 0 {
-            return Err(Failure::Usage(
-                "--subscribers, --publishers and --messages-per-tick must be at least 1".into(),
-            ));
-        }
+        self.validate()?;
         let needs = Needs {
-            connections: self.subscribers,
-            channels: channel_names(&self.channel, self.channels)?,
-            publishers: self.publishers,
             pipeline: self.pipeline.max(self.messages_per_tick as usize),
             under_way_max: self.events_under_way,
-            payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
-            watchers: 0,
-            proof: Proof::KeyAndSecret,
+            ..self.load.needs()?
         };
         let mut fleet = common.start(&needs, common.target()?)?;
-        let wave = WaveOfConnections {
-            label: "connect",
-            group: Group::Crowd,
-            first: 0,
-            count: self.subscribers,
-            per_second: 0.0,
-        };
-        common.connect(&mut fleet, &wave, report)?;
+        common.connect(&mut fleet, &self.load.wave(), report)?;
         let mut floor = if self.floor { Some(self.start_floor(&needs, server)?) } else { None };
-        if self.warmup_seconds > 0.0 {
-            let rhythm = Rhythm { seconds: self.warmup_seconds, ..self.rhythm() };
-            self.audience().round(&mut fleet, rhythm, "warm up", None)?;
-            if let Some(floor) = &mut floor {
-                floor.round(rhythm, Mode::Send)?;
-                // Where io_uring is not to be had, the rounds say so.
-                let _ = floor.round(rhythm, Mode::Uring);
-            }
+        self.warm_up(&mut fleet, floor.as_mut())?;
+        let mut rhythm = self.rhythm();
+        if self.find_rate {
+            let found = find_rate::search(&mut fleet, self.load.audience(0), rhythm, report)?;
+            rhythm.events_per_second = found.map_or(rhythm.events_per_second, |rate| rate * self.rate_share);
+            report.figure("events-per-second", rhythm.events_per_second, "/s");
         }
         fleet.times.clear();
-        let mut rounds = Rounds::default();
         let begun = fleet.totals().counters;
+        let mut rounds = Rounds::default();
         let mut last = None;
+        let mut result = Ok(());
         for _ in 0..self.rounds.max(1) {
-            let used = self.audience().round(&mut fleet, self.rhythm(), "fan-out", server);
-            let totals = fleet.totals();
-            report.reasons.clone_from(&totals.counters.reasons);
-            report.times.merge(&std::mem::take(&mut fleet.times));
-            let used = used?;
-            rounds.add(&used);
-            if let Some(floor) = &mut floor {
-                rounds.send_ns.push(floor.round(self.rhythm(), Mode::Send)?.per_delivery_ns());
-                rounds.send_p99_ms.extend(floor.take_p99_ms());
-                match floor.round(self.rhythm(), Mode::Uring) {
-                    Ok(cost) => rounds.uring_ns.push(cost.per_delivery_ns()),
-                    Err(error) => report.notes.push(format!("no io_uring floor: {error}")),
-                }
-                rounds.uring_p99_ms.extend(floor.take_p99_ms());
-            }
-            let gone = used.after.open[Group::Crowd as usize] == 0;
-            last = Some(used);
-            if gone {
-                report.problem(Verdict::Failed, "the server ended every connection: the run was cut short");
+            last = Some(self.round(rhythm, &mut fleet, server, &mut rounds, report)?);
+            result = floor.as_mut().map_or(Ok(()), |floor| floor_rounds(rhythm, floor, &mut rounds, report));
+            if result.is_err() || cut::reason().is_some() {
                 break;
             }
         }
         let used = last.expect("there is at least one round");
-        self.summarize(&begun, &used, &rounds, report);
+        self.summarize(rhythm, &begun, &used, &rounds, report);
+        result
+    }
+
+    fn validate(&self) -> Result<(), Failure> {
+        let load = &self.load;
+        if load.publishers == 0 || self.messages_per_tick == 0 || load.subscribers == 0 {
+            let text = "--subscribers, --publishers and --messages-per-tick must be at least 1";
+            return Err(Failure::Usage(text.into()));
+        }
+        if self.find_rate && (load.events_per_second < 1.0 || !(0.0..=1.0).contains(&self.rate_share)) {
+            let text = "--find-rate begins at --events-per-second of at least 1, and --rate-share is from 0 to 1";
+            return Err(Failure::Usage(text.into()));
+        }
         Ok(())
     }
 
     fn rhythm(&self) -> Rhythm {
         Rhythm {
-            publishers: self.publishers,
-            events_per_second: self.events_per_second,
+            publishers: self.load.publishers,
+            events_per_second: self.load.events_per_second,
             messages_per_tick: self.messages_per_tick,
-            seconds: self.duration_seconds,
+            seconds: self.load.duration_seconds,
         }
     }
 
@@ -150,14 +127,41 @@ impl FanOut {
         FloorSide::start(&self.common, &needs, core)
     }
 
-    fn audience(&self) -> Audience {
-        Audience { subscribers: self.subscribers, channels: self.channels as u64, excluded: 0 }
+    fn warm_up(&self, fleet: &mut Fleet, floor: Option<&mut FloorSide>) -> Result<(), Failure> {
+        if self.warmup_seconds <= 0.0 {
+            return Ok(());
+        }
+        let rhythm = Rhythm { seconds: self.warmup_seconds, ..self.rhythm() };
+        self.load.audience(0).round(fleet, rhythm, "warm up", None)?;
+        if let Some(floor) = floor {
+            floor.round(rhythm, Mode::Send)?;
+            // Where io_uring is not to be had, the rounds say so.
+            let _ = floor.round(rhythm, Mode::Uring);
+            floor.fleet.times.clear();
+        }
+        Ok(())
+    }
+
+    /// One round of the server.
+    fn round(
+        &self,
+        rhythm: Rhythm,
+        fleet: &mut Fleet,
+        server: Option<Watched>,
+        rounds: &mut Rounds,
+        report: &mut Report,
+    ) -> Result<Used, Failure> {
+        let used = self.load.audience(0).round(fleet, rhythm, "fan-out", server)?;
+        report.reasons.clone_from(&used.after.reasons);
+        rounds.add(&used, fleet);
+        report.times.merge(&std::mem::take(&mut fleet.times));
+        Ok(used)
     }
 
     /// Says when server and floor did not do the same work: then their ratio says nothing.
-    fn compare(&self, used: &Used, rounds: &Rounds, report: &mut Report) {
-        let interval_ms = self.rhythm().interval_ns() / 1e6;
-        let slowest = rounds.send_p99_ms.iter().copied().fold(0.0, f64::max);
+    fn compare(&self, rhythm: Rhythm, used: &Used, rounds: &Rounds, report: &mut Report) {
+        let interval_ms = Rhythm { publishers: 1, ..rhythm }.interval_ns() / 1e6;
+        let slowest = rounds.send.p99_ms.iter().copied().fold(0.0, f64::max);
         if interval_ms > 0.0 && slowest > interval_ms {
             let text = format!(
                 "the floor's sender fell behind its schedule (p99 {slowest:.1} ms, an event every {interval_ms:.1} ms): \
@@ -181,23 +185,15 @@ impl FanOut {
         }
     }
 
-    fn summarize(&self, begun: &Counters, used: &Used, rounds: &Rounds, report: &mut Report) {
+    fn summarize(&self, rhythm: Rhythm, begun: &Counters, used: &Used, rounds: &Rounds, report: &mut Report) {
         let after = &used.after;
-        self.audience().report(begun, after, report);
-        report.figure("deliveries-per-second", median(&rounds.per_second), "/s");
+        self.load.audience(0).report(begun, after, report);
         used.report_server(report, "delivery-last-round", after.delivered - used.before.delivered);
-        spread(report, "server-cpu-per-delivery", &rounds.server_ns, "ns");
-        spread(report, "floor-send-cpu-per-delivery", &rounds.send_ns, "ns");
-        spread(report, "floor-uring-cpu-per-delivery", &rounds.uring_ns, "ns");
-        spread(report, "server-to-floor-send-ratio", &ratios(&rounds.server_ns, &rounds.send_ns), "");
-        spread(report, "server-to-floor-uring-ratio", &ratios(&rounds.server_ns, &rounds.uring_ns), "");
-        spread(report, "floor-send-p99", &rounds.send_p99_ms, "ms");
-        spread(report, "floor-uring-p99", &rounds.uring_p99_ms, "ms");
-        report.figure("deliveries-per-read", median(&rounds.per_read), "");
+        rounds.report(report);
         if self.floor {
-            self.compare(used, rounds, report);
+            self.compare(rhythm, used, rounds, report);
         }
-        if self.events_per_second <= 0.0 {
+        if rhythm.events_per_second <= 0.0 {
             report.notes.push("closed loop: latencies leave out the time that events waited to be sent".into());
         }
         let times = std::mem::take(&mut report.times);
@@ -206,56 +202,33 @@ impl FanOut {
     }
 }
 
-/// What each round measured.
-#[derive(Default)]
-struct Rounds {
-    per_second: Vec<f64>,
-    per_read: Vec<f64>,
-    server_ns: Vec<f64>,
-    send_ns: Vec<f64>,
-    uring_ns: Vec<f64>,
-    send_p99_ms: Vec<f64>,
-    uring_p99_ms: Vec<f64>,
-}
-
-impl Rounds {
-    fn add(&mut self, used: &Used) {
-        let delivered = (used.after.delivered - used.before.delivered) as f64;
-        self.per_second.push(delivered / used.seconds);
-        self.per_read.push(delivered / (used.after.reads - used.before.reads).max(1) as f64);
-        if let Some(server) = used.server.filter(|_| delivered > 0.0) {
-            self.server_ns.push(server.total_ns as f64 / delivered);
-        }
+/// The same round without a server, in both ways.
+fn floor_rounds(
+    rhythm: Rhythm,
+    floor: &mut FloorSide,
+    rounds: &mut Rounds,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    if let Some(cost) = floor.round(rhythm, Mode::Send)? {
+        rounds.send.add(cost.per_delivery_ns(), &mut floor.fleet);
     }
-}
-
-fn ratios(above: &[f64], below: &[f64]) -> Vec<f64> {
-    above.iter().zip(below).map(|(above, below)| above / below).collect()
-}
-
-/// The middle of several values.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// The median, and with several rounds the least and the most.
-fn spread(report: &mut Report, name: &str, values: &[f64], unit: &'static str) {
-    if values.is_empty() {
-        return;
+    match floor.round(rhythm, Mode::Uring) {
+        Ok(Some(cost)) => rounds.uring.add(cost.per_delivery_ns(), &mut floor.fleet),
+        Ok(None) => {}
+        Err(error) => report.notes.push(format!("no io_uring floor: {error}")),
     }
-    let suffix = if unit.is_empty() { String::new() } else { format!("-{unit}") };
-    report.figure(&format!("{name}{suffix}"), median(values), unit);
-    if values.len() > 1 {
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        report.figure(&format!("{name}-min{suffix}"), least, unit);
-        report.figure(&format!("{name}-max{suffix}"), most, unit);
-    }
+    Ok(())
 }
 
 /// Events read at once, as a multiple of those that were due at once, above which server and floor are not alike.
 const JOINED_MAX: f64 = 1.05;
 /// Share of time that a server waits for a core, above which a reader should know.
 const WAITED_MAX: f64 = 0.05;
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen fan-out --subscribers 1000 --events-per-second 200 --duration-seconds 30
+  relay-loadgen fan-out --url ws://10.0.0.5:6001 --app-id 1 --key app-key --secret app-secret
+  relay-loadgen fan-out --events-per-second 400 --messages-per-tick 8       # eight events are due at once
+  relay-loadgen fan-out --events-per-second 0                               # closed loop: saturate it
+  relay-loadgen fan-out --find-rate --floor --rounds 5 --server-pid $(pidof relay)
+  relay-loadgen fan-out --html report.html --fail-if 'p99<50ms,loss=0'";

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
 use clap::Args;
@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::{Common, Needs, Rhythm, WaveOfConnections};
 use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns};
+use crate::cut;
 use crate::environment;
-use crate::fleet::{Fleet, own_command};
+use crate::fleet::{Fleet, Waited, ended, own_command};
 use crate::floor_sender::{Cost, Go, Said, Setup};
 use crate::histogram::milliseconds;
 use crate::messages::{Group, Measure};
@@ -27,6 +28,7 @@ pub(crate) use crate::floor_sender::Mode;
 
 /// The kernel's own cost of the same deliveries, without a server.
 #[derive(Args, Clone, Debug, Serialize)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Floor {
     /// Sockets that receive.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
@@ -86,6 +88,7 @@ impl Floor {
                 }
                 cost => cost?,
             };
+            let Some(cost) = cost else { break };
             deliveries += cost.deliveries;
             report.count(&format!("floor-{name}-sends"), cost.sends);
             report.figure(&format!("floor-{name}-cpu-per-send-ns"), cost.per_send_ns(), "ns");
@@ -135,8 +138,10 @@ impl FloorSide {
         };
         let mut sender = SenderProcess::start()?;
         sender.order(&setup)?;
-        let Said::Listening { port } = sender.hear(Duration::from_secs(5))? else {
-            return Err(Failure::Run("the floor's sender is confused".into()));
+        let port = match sender.hear(Duration::from_secs(5))? {
+            Said::Listening { port } => port,
+            Said::Failed { message } => return Err(Failure::Run(format!("the floor's sender: {message}"))),
+            Said::Sent(_) => return Err(Failure::Run("the floor's sender is confused".into())),
         };
         let target = Target::new(&format!("ws://127.0.0.1:{port}"), "1", "floor", "floor")?;
         let mut fleet = common.start_without_check(needs, target)?;
@@ -149,15 +154,15 @@ impl FloorSide {
         };
         let mut report = Report::default();
         common.connect(&mut fleet, &wave, &mut report)?;
-        if report.verdict() != Verdict::Passed {
+        if report.verdict() != Verdict::Passed && cut::reason().is_none() {
             return Err(Failure::Run("the floor's clients could not all connect".into()));
         }
         let run = fleet.run;
         Ok(Self { fleet, sender, run })
     }
 
-    /// Sends for a while and waits until everything has arrived.
-    pub(crate) fn round(&mut self, rhythm: Rhythm, mode: Mode) -> Result<Cost, Failure> {
+    /// Sends for a while and waits until everything has arrived; `None` if the run is cut short meanwhile.
+    pub(crate) fn round(&mut self, rhythm: Rhythm, mode: Mode) -> Result<Option<Cost>, Failure> {
         let start_ns = now_ns() + 50 * MILLISECOND_NS;
         let before = self.fleet.totals();
         let whole = Rhythm { publishers: 1, ..rhythm };
@@ -171,16 +176,26 @@ impl FloorSide {
             messages_per_tick: rhythm.messages_per_tick,
         })?;
         // The clients' reports must be taken meanwhile.
-        let bar = Bar::new("floor", 0, Counts::Deliveries, &before);
-        self.fleet.wait(Duration::from_secs_f64(rhythm.seconds), &bar, |_| false)?;
-        let cost = match self.sender.hear(Duration::from_secs(10))? {
-            Said::Sent(cost) => cost,
-            Said::Failed { message } => return Err(Failure::Run(message)),
-            Said::Listening { .. } => return Err(Failure::Run("the floor's sender is confused".into())),
+        let length = whole.events() * self.fleet.totals().counters.subscribed[Group::Crowd as usize];
+        let bar = Bar::new("floor", length, Counts::Deliveries, &before);
+        let mut said = None;
+        let sender = &mut self.sender;
+        let waited = self.fleet.wait(Duration::from_secs_f64(rhythm.seconds + 10.0), &bar, |_| {
+            said = said.take().or_else(|| sender.heard());
+            said.is_some()
+        })?;
+        let cost = match (said, waited) {
+            (Some(said), _) => sent(said?)?,
+            (None, Waited::CutShort) => return Ok(None),
+            (None, Waited::Reached | Waited::TimedOut) => {
+                return Err(Failure::Run("the floor's sender is 10 s behind its end".into()));
+            }
         };
         let wanted = before.counters.delivered + cost.deliveries;
-        self.fleet.wait(Duration::from_secs(5), &bar, |totals| totals.counters.delivered >= wanted)?;
-        Ok(cost)
+        match self.fleet.wait(Duration::from_secs(5), &bar, |totals| totals.counters.delivered >= wanted)? {
+            Waited::Reached | Waited::TimedOut => Ok(Some(cost)),
+            Waited::CutShort => Ok(None),
+        }
     }
 
     /// Gives the p99 of the latest round, and forgets its times.
@@ -218,16 +233,37 @@ impl SenderProcess {
         let written = self.orders.as_mut().map(|pipe| pipe.write_all(&line));
         match written {
             Some(Ok(())) => Ok(()),
-            _ => Err(Failure::Run("the floor's sender has ended".into())),
+            Some(Err(_)) | None => Err(self.gone()),
         }
     }
 
-    fn hear(&self, bound: Duration) -> Result<Said, Failure> {
+    fn hear(&mut self, bound: Duration) -> Result<Said, Failure> {
         match self.said.recv_timeout(bound) {
-            Ok(Said::Failed { message }) => Err(Failure::Run(format!("the floor's sender: {message}"))),
             Ok(said) => Ok(said),
-            Err(error) => Err(Failure::Run(format!("the floor's sender is silent: {error}"))),
+            Err(RecvTimeoutError::Timeout) => Err(Failure::Run("the floor's sender is silent".into())),
+            Err(RecvTimeoutError::Disconnected) => Err(self.gone()),
         }
+    }
+
+    /// What it has said meanwhile, if anything.
+    fn heard(&mut self) -> Option<Result<Said, Failure>> {
+        match self.said.try_recv() {
+            Ok(said) => Some(Ok(said)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(self.gone())),
+        }
+    }
+
+    fn gone(&mut self) -> Failure {
+        Failure::Run(format!("the floor's sender has ended{}", ended(&mut self.child)))
+    }
+}
+
+fn sent(said: Said) -> Result<Cost, Failure> {
+    match said {
+        Said::Sent(cost) => Ok(cost),
+        Said::Failed { message } => Err(Failure::Run(format!("the floor's sender: {message}"))),
+        Said::Listening { .. } => Err(Failure::Run("the floor's sender is confused".into())),
     }
 }
 
@@ -237,3 +273,8 @@ impl Drop for SenderProcess {
         let _ = self.child.wait();
     }
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen floor --subscribers 10000 --events-per-second 5
+  relay-loadgen floor --events-per-second 400 --messages-per-tick 8 --floor-core 1";

@@ -6,28 +6,29 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Common, Needs, Rhythm, WaveOfConnections, channel_names};
+use super::load::Channels;
+use super::{Common, Needs, Rhythm, WaveOfConnections};
+use crate::cut::{self, Cut};
 use crate::messages::{Group, Measure};
 use crate::outcome::{Failure, Verdict};
 use crate::preflight::Proof;
 use crate::process::{self, Memory};
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
+use crate::silence::{Owed, SILENCE_MAX, Silence};
 use crate::stamp::STAMP_BYTES;
 use crate::window::Window;
 
 /// Memory of idle subscribed connections.
 #[derive(Args, Clone, Debug, Serialize)]
+#[command(after_help = EXAMPLES, mut_arg("channel", |arg| arg.required(false).default_value("loadgen-idle")))]
 pub(crate) struct Idle {
     /// Connections to hold.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     connections: u64,
-    /// Channel that all subscribe.
-    #[arg(long, value_name = "NAME", default_value = "loadgen-idle")]
-    channel: String,
-    /// Channels: connection i subscribes number i mod N.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    channels: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    channels: Channels,
     /// Connections begun per second; 0 means as fast as they are answered.
     #[arg(long, value_name = "N", default_value_t = 0.0)]
     connections_per_second: f64,
@@ -49,13 +50,13 @@ impl Idle {
         let server = common.server()?;
         let needs = Needs {
             connections: self.connections,
-            channels: channel_names(&self.channel, self.channels)?,
+            channels: self.channels.names()?,
             publishers: 1,
             pipeline: 16,
             under_way_max: 0,
             payload_bytes: STAMP_BYTES,
             watchers: 0,
-            proof: if self.publish > 0 { Proof::KeyAndSecret } else { Proof::KeyOnly },
+            proof: if self.publish > 0 { Proof::KeyAndSecret } else { self.channels.proof() },
         };
         let mut fleet = common.start(&needs, common.target()?)?;
         let memory_before = server.and_then(process::Watched::memory);
@@ -76,7 +77,12 @@ impl Idle {
 
         let bar = Bar::new("hold", self.connections, Counts::Joins, &fleet.totals());
         let hold = Duration::from_secs_f64(self.hold_seconds);
-        fleet.wait(hold, &bar, |totals| totals.counters.open[Group::Crowd as usize] == 0)?;
+        fleet.wait(hold, &bar, |totals| {
+            if totals.counters.open[Group::Crowd as usize] == 0 {
+                cut::set(Cut::Server("the server ended every connection".into()));
+            }
+            false
+        })?;
         let held = fleet.totals().counters;
         let open = held.subscribed[Group::Crowd as usize];
         report.count("still-subscribed-after-hold", open);
@@ -87,8 +93,8 @@ impl Idle {
         if let Some((before, after)) = memory_before.zip(memory_after) {
             report_memory(report, before, after, joined);
         }
-        if let Some((before, after)) = slab_before.zip(process::kernel_slab_bytes()) {
-            let per = (after as f64 - before as f64) / joined as f64;
+        if let Some((before, after)) = slab_before.zip(process::kernel_slab_bytes()).filter(|_| joined >= SLAB_FROM) {
+            let per = (after as f64 - before as f64) / joined.max(1) as f64;
             report.figure("kernel-slab-per-connection-both-ends-bytes", per, "B");
         }
         self.publish_to_all(&mut fleet, open, report)?;
@@ -97,19 +103,21 @@ impl Idle {
     }
 
     fn publish_to_all(&self, fleet: &mut crate::fleet::Fleet, open: u64, report: &mut Report) -> Result<(), Failure> {
-        if self.publish == 0 || open == 0 {
+        if self.publish == 0 || open == 0 || cut::reason().is_some() {
             return Ok(());
         }
         let before = fleet.totals().counters;
         // One event for each channel is one event for each connection.
-        let events = u64::from(self.publish) * self.channels as u64;
+        let events = u64::from(self.publish) * self.channels.count();
         let expected = u64::from(self.publish) * open;
         let rhythm =
             Rhythm { publishers: 1, events_per_second: 10.0, messages_per_tick: 1, seconds: events as f64 / 10.0 };
         let bar = Bar::new("publish", expected, Counts::Deliveries, &fleet.totals());
         rhythm.begin(fleet)?;
         let bound = Duration::from_secs_f64(rhythm.seconds + 30.0);
+        let mut silence = Silence::new(SILENCE_MAX);
         fleet.wait(bound, &bar, |totals| {
+            silence.watch(totals.counters.delivered, Owed::Something);
             totals.counters.schedules_running == 0 && totals.counters.delivered - before.delivered >= expected
         })?;
         let after = fleet.totals().counters;
@@ -139,3 +147,11 @@ fn report_memory(report: &mut Report, before: Memory, after: Memory, connections
         report.figure(&format!("server-{name}-per-connection-bytes"), per, "B");
     }
 }
+
+/// With fewer connections the rest of the machine decides how much the kernel's own memory changes.
+const SLAB_FROM: u64 = 1_000;
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen idle --connections 15000 --server-pid $(pidof relay)
+  relay-loadgen idle --connections 1000000 --in-flight 16 --server-pid $(pidof relay)   # 51 workers by themselves
+  relay-loadgen idle --channel private-idle --connections-per-second 500";

@@ -7,27 +7,33 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns};
+use crate::cut::{self, Cut};
 use crate::environment;
 use crate::fleet::{Fleet, Totals, Waited};
 use crate::messages::{ConnectOrder, Group, Order, Plan, PublishOrder};
-use crate::outcome::{Failure, Verdict};
+use crate::outcome::Failure;
 use crate::preflight::{self, Proof};
 use crate::process::Watched;
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
+use crate::silence::JoinSilence;
 use crate::target::Target;
 use crate::threshold::Thresholds;
 
 pub(crate) mod connection_storm;
 pub(crate) mod fan_out;
+mod find_rate;
 pub(crate) mod floor;
 pub(crate) mod idle;
+pub(crate) mod load;
 pub(crate) mod many_to_many;
 pub(crate) mod presence_churn;
 pub(crate) mod publish;
 pub(crate) mod reconnect_storm;
 pub(crate) mod round;
+pub(crate) mod rounds;
 pub(crate) mod slow_readers;
+pub(crate) mod subscribe;
 
 /// Options of every scenario.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -70,9 +76,15 @@ pub(crate) struct Common {
     /// Write all times as an HdrHistogram log (V2), one line per second and measure.
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) hdr: Option<PathBuf>,
+    /// Write percentiles for each second and measure as CSV.
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub(crate) csv: Option<PathBuf>,
     /// Write a self-contained HTML report with charts.
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) html: Option<PathBuf>,
+    /// Write each chart as an SVG file of its own.
+    #[arg(long, value_name = "FOLDER", help_heading = "Report")]
+    pub(crate) svg: Option<PathBuf>,
     /// End with code 99 unless all of these hold, e.g. 'p99<50ms,loss=0'.
     #[arg(long, value_name = "CONDITIONS", help_heading = "Report")]
     pub(crate) fail_if: Option<Thresholds>,
@@ -169,8 +181,10 @@ impl Common {
         begin_wave(fleet, wave, self.in_flight)?;
         let ramp = if wave.per_second > 0.0 { wave.count as f64 / wave.per_second } else { wave.count as f64 / 500.0 };
         let bound = Duration::from_secs_f64(self.connect_timeout_seconds + ramp + 5.0);
+        let mut silence = JoinSilence::new(Duration::from_secs_f64(self.connect_timeout_seconds + 2.0));
         let done = |totals: &Totals| {
             let (now, then) = (&totals.counters, &before.counters);
+            silence.watch(now, then);
             now.joined + now.failed >= then.joined + then.failed + wave.count
         };
         let waited = fleet.wait(bound, &bar, done)?;
@@ -186,10 +200,10 @@ impl Common {
                 report.figure("server-resident-per-connection-bytes", per, "B");
             }
         }
-        if waited == Waited::TimedOut || joined < wave.count {
-            report.problem(Verdict::Failed, format!("only {joined} of {} connections were subscribed", wave.count));
+        if waited != Waited::Reached || joined < wave.count {
+            report.shortfall(format!("only {joined} of {} connections were subscribed", wave.count));
         }
-        if joined == 0 {
+        if joined == 0 && !matches!(cut::reason(), Some(Cut::Interrupted(_) | Cut::Generator(_))) {
             let earlier = |reason: &String| before.counters.reasons.get(reason).copied().unwrap_or(0);
             let why = totals.counters.reasons.iter().max_by_key(|(reason, count)| **count - earlier(reason));
             let why = why.map_or("no answer", |(reason, _)| reason);
@@ -258,8 +272,11 @@ impl Rhythm {
         ((self.seconds * SECOND_NS as f64 / self.interval_ns()) as u64).max(1)
     }
 
-    /// Events of all publishers together.
+    /// Events of all publishers together; 0 for a closed loop, of which nobody knows it.
     pub(crate) fn events(self) -> u64 {
+        if self.events_per_second <= 0.0 {
+            return 0;
+        }
         self.ticks() * u64::from(self.messages_per_tick) * u64::from(self.publishers)
     }
 
@@ -283,15 +300,6 @@ impl Rhythm {
             })
         })?;
         Ok(start_ns)
-    }
-}
-
-/// Names of the channels of a run: the base alone, or with a number behind it.
-pub(crate) fn channel_names(base: &str, count: usize) -> Result<Vec<String>, Failure> {
-    match count {
-        0 => Err(Failure::Usage("at least one channel is needed".into())),
-        1 => Ok(vec![base.to_owned()]),
-        _ => Ok((0..count).map(|index| format!("{base}-{index}")).collect()),
     }
 }
 

@@ -5,19 +5,29 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Common, LEAD_NS, Needs, WaveOfConnections, channel_names};
+use super::load::Channels;
+use super::{Common, LEAD_NS, Needs, WaveOfConnections};
 use crate::clock::{SECOND_NS, now_ns};
+use crate::cut::{self, Cut};
 use crate::fleet::Totals;
 use crate::messages::{ChurnOrder, Group, Measure, Order};
-use crate::outcome::{Failure, Verdict};
+use crate::outcome::Failure;
 use crate::preflight::Proof;
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
+use crate::silence::{SILENCE_MAX, Silence};
 use crate::stamp::STAMP_BYTES;
 use crate::window::Window;
 
 /// Members that come and go in presence channels.
 #[derive(Args, Clone, Debug, Serialize)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("channel", |arg| arg.required(false).default_value("presence-loadgen").help("Presence channel")),
+    mut_arg("channels", |arg| {
+        arg.help("Channels: member i is in number i mod N. Servers allow some 100 members in each")
+    }),
+)]
 pub(crate) struct PresenceChurn {
     /// Members that leave and join again, over all channels.
     #[arg(long, value_name = "N", default_value_t = 50)]
@@ -31,12 +41,9 @@ pub(crate) struct PresenceChurn {
     /// Seconds to change.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     duration_seconds: f64,
-    /// Presence channel.
-    #[arg(long, value_name = "NAME", default_value = "presence-loadgen")]
-    channel: String,
-    /// Channels: member i is in number i mod N. Servers allow some 100 members in each.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    channels: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    channels: Channels,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
@@ -48,16 +55,10 @@ impl PresenceChurn {
         let common = &self.common;
         let server = common.server()?;
         let connections = u64::from(self.watchers) + self.members;
-        if !self.channel.starts_with("presence-") || self.changes_per_second <= 0.0 || self.members == 0 {
-            let text = "--channel must begin with presence-, --members and --changes-per-second must be above 0";
-            return Err(Failure::Usage(text.into()));
-        }
-        if u64::from(self.watchers) % self.channels.max(1) as u64 != 0 {
-            return Err(Failure::Usage("--watchers must be a multiple of --channels".into()));
-        }
+        self.validate()?;
         let needs = Needs {
             connections,
-            channels: channel_names(&self.channel, self.channels)?,
+            channels: self.channels.names()?,
             publishers: u32::try_from(connections).unwrap_or(u32::MAX),
             pipeline: 1,
             under_way_max: 0,
@@ -79,15 +80,20 @@ impl PresenceChurn {
         let changes = ((self.changes_per_second * self.duration_seconds) as u64).max(1);
         let bar = Bar::new("churn", changes, Counts::Changes, window.before());
         self.order(&mut fleet, changes)?;
-        let seen = u64::from(self.watchers) / self.channels as u64;
+        let seen = u64::from(self.watchers) / self.channels.count();
+        let mut silence = Silence::new(SILENCE_MAX);
         let is_over = |totals: &Totals| {
             let now = &totals.counters;
             let changed = now.changes - before.changes;
-            now.open[Group::Crowd as usize] == 0
-                || (now.schedules_running == 0
-                    && changed >= changes
-                    && now.delivered - before.delivered >= changed * seen
-                    && now.removals - before.removals >= changed * seen)
+            if now.open[Group::Crowd as usize] == 0 {
+                cut::set(Cut::Server("the server ended every connection".into()));
+            }
+            let is_owed = now.sent - before.sent > changed || now.delivered - before.delivered < changed * seen;
+            silence.watch(now.changes + now.delivered + now.removals, is_owed.into());
+            now.schedules_running == 0
+                && changed >= changes
+                && now.delivered - before.delivered >= changed * seen
+                && now.removals - before.removals >= changed * seen
         };
         fleet.wait(Duration::from_secs_f64(self.duration_seconds + 10.0), &bar, is_over)?;
         let used = window.close(&fleet);
@@ -97,19 +103,29 @@ impl PresenceChurn {
         report.count("changes", changed);
         report.figure("changes-per-second", changed as f64 / used.seconds, "/s");
         if changed < changes {
-            report.problem(Verdict::Failed, format!("only {changed} of {changes} changes were confirmed"));
+            report.shortfall(format!("only {changed} of {changes} changes were confirmed"));
         }
         report.deliveries(&before, &used.after, changed * seen);
         let removals = used.after.removals - before.removals;
         report.count("removals-seen", removals);
         if removals != changed * seen {
-            let text = format!("watchers saw {removals} leaves instead of {}", changed * seen);
-            report.problem(Verdict::Failed, text);
+            report.shortfall(format!("watchers saw {removals} leaves instead of {}", changed * seen));
         }
         used.report_server(report, "change", changed);
         let times = std::mem::take(&mut report.times);
         used.report_generator(&times, Measure::Join, report);
         report.times = times;
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<(), Failure> {
+        if !self.channels.channel.starts_with("presence-") || self.changes_per_second <= 0.0 || self.members == 0 {
+            let text = "--channel must begin with presence-, --members and --changes-per-second must be above 0";
+            return Err(Failure::Usage(text.into()));
+        }
+        if u64::from(self.watchers) % self.channels.count() != 0 {
+            return Err(Failure::Usage("--watchers must be a multiple of --channels".into()));
+        }
         Ok(())
     }
 
@@ -133,3 +149,8 @@ impl PresenceChurn {
         })
     }
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen presence-churn --members 80 --watchers 20 --changes-per-second 100
+  relay-loadgen presence-churn --channels 10 --members 800 --watchers 50 --changes-per-second 500";

@@ -12,6 +12,7 @@ use crate::report::Report;
 
 /// Signed publishes over HTTP that nobody receives.
 #[derive(Args, Clone, Debug, Serialize)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Publish {
     /// Keep-alive connections.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -83,3 +84,8 @@ impl Publish {
         Ok(())
     }
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen publish --requests-per-second 5000 --publishers 4
+  relay-loadgen publish --requests-per-second 0 --server-pid $(pidof relay)      # closed loop: as fast as it answers";

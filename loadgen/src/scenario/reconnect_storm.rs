@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Common, Needs, WaveOfConnections, begin_wave};
 use crate::clock::SECOND_NS;
+use crate::cut;
 use crate::fleet::{Fleet, Totals};
 use crate::histogram::milliseconds;
 use crate::messages::{Back, Group, Measure, Order};
@@ -14,12 +15,14 @@ use crate::outcome::{Failure, Verdict};
 use crate::preflight::{self, Proof};
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
+use crate::silence::JoinSilence;
 use crate::stamp::STAMP_BYTES;
 use crate::target::Target;
 use crate::window::Window;
 
 /// All connections reset at once, while others arrive.
 #[derive(Args, Clone, Debug, Serialize)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct ReconnectStorm {
     /// Connections that are reset.
     #[arg(long, value_name = "N", default_value_t = 5_000)]
@@ -73,10 +76,15 @@ impl ReconnectStorm {
         let bar = Bar::new("storm", arrivals, Counts::Joins, window.before());
         fleet.wait(Duration::from_secs_f64(self.duration_seconds / 5.0), &bar, |_| false)?;
         self.reset(&mut fleet)?;
-        let right_ms = self.watch_counters(&mut fleet, &bar, &target)?;
+        let counted = match cut::reason() {
+            None => self.watch_counters(&mut fleet, &bar, &target)?,
+            Some(_) => Counted::Unknown("the run was cut short".into()),
+        };
         let back = if self.reconnect_seconds.is_some() { self.connections } else { 0 };
+        let mut silence = JoinSilence::new(Duration::from_secs_f64(common.connect_timeout_seconds + 2.0));
         let is_over = |totals: &Totals| {
             let (now, then) = (&totals.counters, &before);
+            silence.watch(now, then);
             now.joined + now.failed >= then.joined + then.failed + arrivals + back
         };
         let bound =
@@ -90,21 +98,13 @@ impl ReconnectStorm {
         report.count("joined-meanwhile", joined);
         report.count("failed-meanwhile", used.after.failed - before.failed);
         if joined < arrivals + back {
-            report
-                .problem(Verdict::Failed, format!("only {joined} of {} connections were subscribed", arrivals + back));
+            report.shortfall(format!("only {joined} of {} connections were subscribed", arrivals + back));
         }
         if let Some(arrival) = report.times.total(Measure::Arrival) {
             let p99 = milliseconds(arrival, 99.0);
             report.figure("arrival-p99-ms", p99, "ms");
         }
-        match right_ms {
-            Counted::Right(milliseconds) => report.figure("counters-right-after-ms", milliseconds, "ms"),
-            Counted::Wrong(count) => {
-                let text = format!("10 s after the reset the server still counts {count} connections");
-                report.problem(Verdict::Failed, text);
-            }
-            Counted::Unknown(why) => report.notes.push(format!("the server's count of connections is unknown: {why}")),
-        }
+        counted.report(report);
         used.report_server(report, "join", joined);
         let times = std::mem::take(&mut report.times);
         used.report_generator(&times, Measure::Arrival, report);
@@ -151,6 +151,19 @@ enum Counted {
     Unknown(String),
 }
 
+impl Counted {
+    fn report(self, report: &mut Report) {
+        match self {
+            Self::Right(milliseconds) => report.figure("counters-right-after-ms", milliseconds, "ms"),
+            Self::Wrong(count) => {
+                let text = format!("10 s after the reset the server still counts {count} connections");
+                report.problem(Verdict::Failed, text);
+            }
+            Self::Unknown(why) => report.notes.push(format!("the server's count of connections is unknown: {why}")),
+        }
+    }
+}
+
 /// What the server says of a channel.
 fn subscribers(target: &Target, channel: &str) -> Result<u64, String> {
     let path = format!("/channels/{channel}");
@@ -162,3 +175,8 @@ fn subscribers(target: &Target, channel: &str) -> Result<u64, String> {
     let answer: serde_json::Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
     answer["subscription_count"].as_u64().ok_or_else(|| "no subscription_count in the answer".into())
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen reconnect-storm --connections 15000 --arrivals-per-second 50
+  relay-loadgen reconnect-storm --connections 15000 --reconnect-seconds 2 --duration-seconds 10";

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::Rhythm;
+use crate::cut::{self, Cut};
 use crate::fleet::{Fleet, Totals};
 use crate::messages::{Counters, Group};
 use crate::outcome::{Failure, Verdict};
 use crate::process::Watched;
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
+use crate::silence::{SILENCE_MAX, Silence};
 use crate::window::{Used, Window};
 
 /// Subscribers spread evenly over channels.
@@ -49,18 +51,23 @@ impl Audience {
         Ok(window.close(fleet))
     }
 
-    /// Waits until all schedules are at their end and all that is expected has arrived, all subscribers are gone, or
-    /// time is up.
+    /// Waits until all schedules are at their end and all that is expected has arrived, or time is up. Without a
+    /// subscriber, or with a server that gives nothing of what it owes, the run is cut short.
     pub(crate) fn wait(self, fleet: &mut Fleet, before: &Counters, seconds: f64, bar: &Bar) -> Result<(), Failure> {
         let mut last = (0, Instant::now());
+        let mut silence = Silence::new(SILENCE_MAX);
         let is_over = |totals: &Totals| {
             let now = &totals.counters;
             if now.delivered != last.0 {
                 last = (now.delivered, Instant::now());
             }
             let has_arrived = now.delivered - before.delivered >= self.expected(before, now);
-            (self.subscribers > 0 && now.open[Group::Crowd as usize] == 0)
-                || (now.schedules_running == 0 && (has_arrived || last.1.elapsed() > QUIET))
+            if self.subscribers > 0 && now.open[Group::Crowd as usize] == 0 {
+                cut::set(Cut::Server("the server ended every connection".into()));
+            }
+            let is_owed = !has_arrived || now.sent > now.accepted + now.refused;
+            silence.watch(now.delivered + now.accepted, is_owed.into());
+            now.schedules_running == 0 && (has_arrived || last.1.elapsed() > QUIET)
         };
         fleet.wait(Duration::from_secs_f64(seconds + DRAIN_SECONDS), bar, is_over)?;
         Ok(())

@@ -15,6 +15,7 @@ use crate::report::Report;
 
 /// Subscribers that never read, among many that do.
 #[derive(Args, Clone, Debug, Serialize)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct SlowReaders {
     /// Subscribers that read.
     #[arg(long, value_name = "N", default_value_t = 500)]
@@ -105,3 +106,8 @@ impl SlowReaders {
         Ok(())
     }
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  relay-loadgen slow-readers --subscribers 5000 --stalled 1 --events-per-second 5 --duration-seconds 25
+  relay-loadgen slow-readers --stalled 50 --server-pid $(pidof relay) --fail-if 'with-to-without-p99-ratio<1.5'";

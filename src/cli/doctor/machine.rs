@@ -65,19 +65,14 @@ pub(super) fn data(host: &Host, plan: &Plan) -> Finding {
     }
 }
 
-/// The allocator asks for huge pages for its arenas (MADV_HUGEPAGE), so that `madvise` is enough.
+/// Whatever the host says: the server keeps itself off them.
 pub(super) fn huge_pages(host: &Host) -> Finding {
     const CHECK: &str = "huge_pages";
     match host.huge_pages.as_deref() {
         None => Finding::ok(CHECK, "this kernel has none, or they cannot be seen from here"),
-        Some(choice @ ("madvise" | "always")) => Finding::ok(CHECK, format!("transparent_hugepage is {choice}")),
-        Some(choice) => Finding::of(
-            State::Advice,
-            CHECK,
-            format!("transparent_hugepage is {choice}"),
-            "the tables of connections lie in pages of 4 KiB: every fan-out to many misses the TLB more often",
-            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
-        ),
+        Some(choice) => {
+            Finding::ok(CHECK, format!("transparent_hugepage is {choice}; the server does without them in any case"))
+        }
     }
 }
 

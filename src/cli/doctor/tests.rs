@@ -101,7 +101,7 @@ fn each_shortcoming_is_found() {
             |host: &mut Host| drop(host.sysctls.insert($name.into(), $value.into()))
         };
     }
-    let cases: [(&str, State, Spoil); 22] = [
+    let cases: [(&str, State, Spoil); 21] = [
         ("io_uring", State::Advice, |host| host.uring = Err("kernel.io_uring_disabled is 2".into())),
         ("locked_memory", State::Problem, |host| host.limits.locked_bytes_soft = 64 * 1024),
         ("descriptors", State::Problem, |host| host.limits.descriptors_hard = 128),
@@ -121,7 +121,6 @@ fn each_shortcoming_is_found() {
         ("tcp_memory", State::Advice, sysctl!("net.ipv4.tcp_mem", "287832\t383779\t575664")),
         ("send_buffers", State::Advice, sysctl!("net.core.wmem_max", "65536")),
         ("receive_buffers", State::Advice, sysctl!("net.ipv4.tcp_rmem", "4096\t131072\t33554432")),
-        ("huge_pages", State::Advice, |host| host.huge_pages = Some("never".into())),
         ("cpu_governor", State::Advice, |host| host.governors = vec!["performance".into(), "powersave".into()]),
         ("clock", State::Advice, |host| host.clock_source = Some("hpet".into())),
     ];

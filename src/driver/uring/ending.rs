@@ -59,11 +59,22 @@ impl<C: Core> Driver<'_, C> {
         ring.queue.close(entry.file, token::of_connection(Operation::Close, connection));
     }
 
-    /// The socket is closed: the connection is over, its slot and its descriptor are free.
+    /// The socket is closed and its descriptor free. The connection is over, unless the kernel still reads the bytes of a
+    /// zero-copy send: it delivers them after the close too, for as long as the peer acknowledges any (U12).
     pub(super) fn closed(&mut self, connection: ConnectionKey) {
-        let entry = &self.connections[connection.slot as usize];
+        let entry = &mut self.connections[connection.slot as usize];
         assert!(entry.is_quiet(), "the close is the last operation");
         self.rings[usize::from(entry.ring)].files_used -= 1;
+        if entry.has(Flag::AwaitsNotice) {
+            entry.set(Flag::SocketClosed);
+            self.zero_copy.orphan();
+        } else {
+            self.over(connection);
+        }
+    }
+
+    /// Nothing of a connection is left: its slot is free.
+    pub(super) fn over(&mut self, connection: ConnectionKey) {
         self.slots.release(connection);
         self.core.handle_input(self.turn.now(), Input::Closed { connection });
     }
@@ -84,7 +95,7 @@ impl<C: Core> Driver<'_, C> {
             };
             let entry = &mut self.connections[slot as usize];
             let due = entry.has(Flag::FinWanted) && !entry.has(Flag::Closing) && !entry.has(Flag::FinSent);
-            if due && !entry.is_under_way(Operation::Send) {
+            if due && !entry.is_under_way(Operation::Send) && !entry.has(Flag::AwaitsNotice) {
                 entry.set(Flag::FinSent);
                 entry.begin(Operation::Shutdown);
                 let token = token::of_connection(Operation::Shutdown, connection);
@@ -102,13 +113,13 @@ impl<C: Core> Driver<'_, C> {
             let target = token::of_ring(Operation::Wake, number);
             self.rings[0].queue.cancel(target, token::of_ring(Operation::Cancel, 0));
         }
-        for slot in 0..self.slots.high_water() {
-            if let Some(connection) = self.slots.current(slot) {
-                self.end(connection, false);
-            }
-        }
-        for _ in 0..END_ROUNDS {
+        self.end_connections(Stragglers::Wait);
+        for round in 0..END_ROUNDS {
             self.feed_completions(usize::MAX);
+            if !self.zero_copy.is_quiet() {
+                let patient = round < END_ROUNDS / 2;
+                self.end_connections(if patient { Stragglers::Wait } else { Stragglers::Reset });
+            }
             while self.core.poll_output().is_some() {}
             if self.rings.iter().all(|ring| ring.queue.in_flight() == 0) {
                 break;
@@ -128,6 +139,20 @@ impl<C: Core> Driver<'_, C> {
         self.rings.iter_mut().find_map(|ring| ring.queue.take_failure()).map_or(Ok(()), Err)
     }
 
+    /// Ends all connections that are not ending yet.
+    fn end_connections(&mut self, stragglers: Stragglers) {
+        for slot in 0..self.slots.high_water() {
+            let Some(connection) = self.slots.current(slot) else {
+                continue;
+            };
+            let straggles = self.connections[slot as usize].has(Flag::AwaitsNotice);
+            match stragglers {
+                Stragglers::Wait if straggles => {}
+                Stragglers::Wait | Stragglers::Reset => self.end(connection, straggles),
+            }
+        }
+    }
+
     fn cancel_accepts(&mut self) {
         self.accepting.close();
         for ring in &mut self.rings {
@@ -137,6 +162,14 @@ impl<C: Core> Driver<'_, C> {
             }
         }
     }
+}
+
+/// What becomes of connections whose zero-copy send has not given its notice when the loop stops. Closed in order they would
+/// keep the bytes for as long as the peer lets them; a reset drops the bytes at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stragglers {
+    Wait,
+    Reset,
 }
 
 /// How often and how long the end waits for operations that do not end, at most 2 s.

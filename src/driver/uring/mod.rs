@@ -13,7 +13,8 @@
 //! more, up to a budget per turn. A receive never waits: it has ended when the submission returns.
 //!
 //! # Invariants (hazards U1 to U18 in `docs/reliability.md`)
-//! - A slot is given back and `Closed` fed only when every operation of the connection has reported its end (U1, U3, U13).
+//! - A slot is given back and `Closed` fed only when every operation of the connection has reported its end (U1, U3, U13),
+//!   and a zero-copy send its notice (U12).
 //! - A completion names slot and generation; a stale one is counted and dropped (U2).
 //! - At most one operation of each kind per connection (U10).
 //! - Every buffer that a completion hands over goes back to the ring before the next receive (U6, U7).
@@ -40,11 +41,12 @@ mod receive;
 pub(in crate::driver) mod ring;
 mod table;
 mod token;
+mod zero_copy;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::probe::{probe, probe_rings};
+pub use self::probe::{probe, probe_rings, probe_zero_copy};
 pub use self::ring::Options;
 
 /// What the loop counted; all of it is rare but `enters`.
@@ -62,6 +64,12 @@ pub struct Figures {
     pub accept_pauses: u64,
     /// Rings opened.
     pub rings: u64,
+    /// Zero-copy sends that ended (U12).
+    pub zero_copy_sends: u64,
+    /// Of these, copied by the kernel all the same.
+    pub zero_copy_copies: u64,
+    /// Connections whose socket was closed before the notice of their zero-copy send.
+    pub zero_copy_orphans: u64,
     /// System calls to submit and wait.
     pub enters: u64,
     /// Turns.
@@ -73,7 +81,8 @@ pub struct Figures {
 /// # Errors
 /// When the ring cannot be made (see [`mod@probe`], which tells beforehand) or breaks.
 pub fn run(setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
-    let figures = run_with(setup, core, Options::default())?;
+    let options = Options { zero_copy_bytes_min: setup.zero_copy_bytes_min, ..Options::default() };
+    let figures = run_with(setup, core, options)?;
     tracing::debug!(?figures, "the io_uring loop ended");
     Ok(())
 }
@@ -104,6 +113,7 @@ struct Driver<'a, C> {
     /// Connections whose FIN may be due.
     fin_due: Vec<u32>,
     accepting: accept::Accepting,
+    zero_copy: zero_copy::ZeroCopy,
     turn_number: u32,
     figures: Figures,
 }
@@ -131,6 +141,7 @@ impl<'a, C: Core> Driver<'a, C> {
             options,
             over_budget: Vec::new(),
             fin_due: Vec::new(),
+            zero_copy: zero_copy::ZeroCopy::new(options.zero_copy_bytes_min),
             turn_number: 0,
             figures: Figures::default(),
         };
@@ -239,6 +250,9 @@ impl<'a, C: Core> Driver<'a, C> {
         completion: Completion,
         buffer: Option<&super::sys::HeldBuffer>,
     ) {
+        if operation == Operation::Send && self.zero_copy.is_under_way(connection.slot) {
+            return self.zero_copy_reported(connection, completion);
+        }
         let entry = &mut self.connections[connection.slot as usize];
         if !completion.has_more() {
             entry.end(operation);
@@ -293,7 +307,13 @@ impl<'a, C: Core> Driver<'a, C> {
             }
             entry.begin(Operation::Send);
             let token = token::of_connection(Operation::Send, connection);
-            self.rings[usize::from(entry.ring)].queue.send(entry.file, flush.bytes, token);
+            let queue = &mut self.rings[usize::from(entry.ring)].queue;
+            if self.zero_copy.takes(flush.bytes.len()) {
+                self.zero_copy.start(connection.slot);
+                queue.send_zero_copy(entry.file, flush.bytes, token);
+            } else {
+                queue.send(entry.file, flush.bytes, token);
+            }
         }
         any
     }
@@ -335,7 +355,8 @@ impl<'a, C: Core> Driver<'a, C> {
             return;
         }
         let files: u32 = self.rings.iter().map(|ring| ring.files_used).sum();
-        assert_eq!(files, self.slots.in_use(), "a direct descriptor per slot in use");
+        let open = self.slots.in_use() - self.zero_copy.orphans();
+        assert_eq!(files, open, "a direct descriptor per slot in use");
         for ring in &self.rings {
             if ring.receives > 0 || ring.queue.has_taken() {
                 continue;
@@ -349,8 +370,10 @@ impl<'a, C: Core> Driver<'a, C> {
 
     /// Puts what this driver counts beside what every turn counts.
     fn tell_figures(&mut self) {
-        let Figures { stale, overflows, starved, accept_pauses, rings, enters, .. } = self.figures();
+        let figures = self.figures();
+        let Figures { stale, overflows, starved, accept_pauses, rings, enters, .. } = figures;
         let told = &mut self.turn.figures;
+        (told.zero_copy_sends, told.zero_copy_copies) = (figures.zero_copy_sends, figures.zero_copy_copies);
         (told.completions_stale, told.ring_overflows, told.receives_starved) = (stale, overflows, starved);
         (told.accept_pauses, told.rings, told.waits) = (accept_pauses, rings, enters);
         told.slots = u64::from(self.slots.capacity());
@@ -363,6 +386,9 @@ impl<'a, C: Core> Driver<'a, C> {
             enters: self.rings.iter().map(|ring| ring.queue.enters()).sum(),
             rings: self.rings.len() as u64,
             turns: u64::from(self.turn_number),
+            zero_copy_sends: self.zero_copy.notices,
+            zero_copy_copies: self.zero_copy.copies,
+            zero_copy_orphans: self.zero_copy.orphaned,
             ..self.figures
         }
     }

@@ -15,10 +15,23 @@ use crate::driver::sys::Completion;
 /// # Errors
 /// One line with cause and remedy: io_uring is forbidden, too old, or lacks memory or descriptors here.
 pub fn probe() -> Result<(), String> {
-    let options =
-        Options { submissions: 16, completions: 64, files_max: 4, buffers: 8, accepts: 1, ..Options::default() };
-    let ring = Ring::open(&options, 4).map_err(|refusal| refusal.to_string())?;
+    let ring = Ring::open(&options(), 4).map_err(|refusal| refusal.to_string())?;
     round_trip(ring).map_err(|failure| format!("io_uring does not work here: {failure}"))
+}
+
+/// Sends a few bytes by a zero-copy send and awaits its notice.
+///
+/// # Errors
+/// One line with cause and remedy: the kernel does not know it, or lacks memory that may be locked.
+pub fn probe_zero_copy() -> Result<(), String> {
+    let options = Options { zero_copy_bytes_min: Some(1), ..options() };
+    let ring = Ring::open(&options, 4).map_err(|refusal| refusal.to_string())?;
+    zero_copy_round_trip(ring).map_err(|failure| format!("the kernel has no zero-copy sends for us ({failure})"))
+}
+
+/// A ring like those of the shards, but small.
+fn options() -> Options {
+    Options { submissions: 16, completions: 64, files_max: 4, buffers: 8, accepts: 1, ..Options::default() }
 }
 
 /// Makes a ring for every shard, of the shards' own size and all at once, and gives them back: where the limit on locked
@@ -45,14 +58,39 @@ enum Step {
     Close,
 }
 
-fn round_trip(mut ring: Ring) -> Result<(), String> {
-    let network = |error: std::io::Error| format!("TCP over 127.0.0.1 failed: {error}");
+/// A client and the direct descriptor that it was accepted into.
+fn connect(ring: &mut Ring) -> Result<(TcpStream, u32), String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(network)?;
-    let mut client = TcpStream::connect(listener.local_addr().map_err(network)?).map_err(network)?;
+    let client = TcpStream::connect(listener.local_addr().map_err(network)?).map_err(network)?;
     client.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(network)?;
-
     ring.queue.accept(listener.as_fd(), 0, Step::Accept as u64);
-    let file = u32::try_from(finish(&mut ring, Step::Accept)?.result).expect("not negative");
+    let file = finish(ring, Step::Accept)?.result;
+    Ok((client, u32::try_from(file).expect("not negative")))
+}
+
+fn network(error: std::io::Error) -> String {
+    format!("TCP over 127.0.0.1 failed: {error}")
+}
+
+fn zero_copy_round_trip(mut ring: Ring) -> Result<(), String> {
+    let (mut client, file) = connect(&mut ring)?;
+    ring.queue.send_zero_copy(file, PONG, Step::Send as u64);
+    let sent = finish(&mut ring, Step::Send)?;
+    let mut echo = [0; PONG.len()];
+    client.read_exact(&mut echo).map_err(network)?;
+    if echo != PONG || usize::try_from(sent.result) != Ok(PONG.len()) {
+        return Err("a zero-copy send brought other bytes".to_owned());
+    }
+    // Its result has the highest bit set if the bytes were copied, so only the notice itself is looked for.
+    if !sent.has_more() || complete(&mut ring, Step::Send)?.notice().is_none() {
+        return Err("a zero-copy send gave no notice".to_owned());
+    }
+    ring.queue.close(file, Step::Close as u64);
+    finish(&mut ring, Step::Close).map(drop)
+}
+
+fn round_trip(mut ring: Ring) -> Result<(), String> {
+    let (mut client, file) = connect(&mut ring)?;
     let peer = parse_address(&ring.queue.peer(0));
     if peer != Some(client.local_addr().map_err(network)?) {
         return Err(format!("accept told a wrong peer {peer:?}"));

@@ -34,6 +34,8 @@ pub struct Options {
     pub receive_bytes_per_turn: u32,
     /// Completions fed in one turn before sends are started (U17).
     pub completions_per_turn: usize,
+    /// Sends of at least this many bytes are zero-copy while that pays; `None`: none is.
+    pub zero_copy_bytes_min: Option<u32>,
 }
 
 impl Default for Options {
@@ -49,6 +51,7 @@ impl Default for Options {
             slice: 128,
             receive_bytes_per_turn: READ_BYTES_PER_TURN as u32,
             completions_per_turn: 8192,
+            zero_copy_bytes_min: None,
         }
     }
 }
@@ -72,6 +75,15 @@ pub(in crate::driver) struct QueueSizes {
     pub(in crate::driver) wakes: u16,
     /// Operations pushed before they are submitted.
     pub(in crate::driver) slice: u32,
+    /// Which sends it may do.
+    pub(in crate::driver) sends: Sends,
+}
+
+/// Which sends a ring may do (U15: what is not asked for is not allowed).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::driver) enum Sends {
+    Copied,
+    ZeroCopyToo,
 }
 
 /// At which step the making of a ring failed: it decides the advice that goes with the error.
@@ -123,6 +135,7 @@ impl Ring {
             accepts: seats,
             wakes: options.rings_max,
             slice: options.slice,
+            sends: if options.zero_copy_bytes_min.is_some() { Sends::ZeroCopyToo } else { Sends::Copied },
         };
         let queue = Queue::open(sizes).map_err(|(step, error)| Refusal { step, error })?;
         let seats = vec![Seat::Free; usize::from(seats)];

@@ -49,6 +49,10 @@ pub(super) enum Flag {
     Closing = 1 << 7,
     /// It is to end by RST.
     Reset = 1 << 8,
+    /// The kernel took a zero-copy send and still reads its bytes (U12).
+    AwaitsNotice = 1 << 9,
+    /// On its way out, its socket is closed: it is over with its notice.
+    SocketClosed = 1 << 10,
 }
 
 impl Connection {

@@ -18,6 +18,8 @@ use crate::driver::mailbox::Mailbox;
 use crate::moment::Moment;
 use crate::shard::{Flush, Listener, Output};
 
+mod zero_copy;
+
 /// What the core does with what arrives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Manner {
@@ -27,6 +29,8 @@ enum Manner {
     Blast(usize),
     /// At the first bytes: sends this many and closes at once when the socket took them.
     BlastAndClose(usize),
+    /// At the first bytes: sends this many, at further ones closes, whatever is still lent.
+    BlastOrClose(usize),
     /// At the first bytes: resets.
     Reset,
 }
@@ -106,7 +110,8 @@ impl TestCore {
                 self.owe(connection, &noise(count));
                 self.outputs.push_back(Output::ShutdownWrite { connection });
             }
-            Manner::BlastAndClose(count) if first => self.owe(connection, &noise(count)),
+            Manner::BlastAndClose(count) | Manner::BlastOrClose(count) if first => self.owe(connection, &noise(count)),
+            Manner::BlastOrClose(_) => self.close(connection),
             Manner::Reset if first => {
                 self.peer(connection).closing = true;
                 self.outputs.push_back(Output::Close { connection, reset: true });
@@ -263,6 +268,7 @@ fn setup(shape: &Shape) -> (ShardSetup, SocketAddr, Arc<Control>) {
         clock: Clock::start(),
         slots: shape.slots,
         refusal_slots: shape.refusal_slots,
+        zero_copy_bytes_min: None,
         token_used: Box::new(|_, _| {}),
     };
     (setup, bound.address, control)
@@ -570,13 +576,13 @@ fn stale_completions_are_dropped() {
         for operation in [Operation::Poll, Operation::Send, Operation::Close, Operation::CancelPoll] {
             for result in [0, 5, -libc::ECONNRESET] {
                 let token = token::of_connection(operation, connection);
-                driver.complete(0, Completion::invented(token, result));
+                driver.complete(0, Completion::new(token, result, 0));
                 expected += 1;
             }
         }
     }
-    driver.complete(0, Completion::invented(u64::MAX, 0));
-    driver.complete(0, Completion::invented(token::of_ring(Operation::Accept, 31), 3));
+    driver.complete(0, Completion::new(u64::MAX, 0, 0));
+    driver.complete(0, Completion::new(token::of_ring(Operation::Accept, 31), 3, 0));
     assert_eq!(driver.figures.stale, expected + 2);
     assert!(driver.slots.is_current(live) && driver.core.peers.len() == 1);
     driver.end_all().expect("the ring works");

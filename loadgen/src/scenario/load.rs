@@ -1,0 +1,99 @@
+//! Options that several scenarios have in common: what is sent to whom, and on which channels. Each scenario sets
+//! defaults of its own.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::round::Audience;
+use super::{Needs, WaveOfConnections};
+use crate::messages::Group;
+use crate::outcome::Failure;
+use crate::preflight::Proof;
+use crate::stamp::STAMP_BYTES;
+
+/// Channels of a run.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct Channels {
+    /// Channel that all subscribe; `private-` and `presence-` names are signed.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) channel: String,
+    /// Channels: connection i subscribes number i mod N.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) channels: usize,
+}
+
+impl Channels {
+    /// Their names: the one given, or with a number behind it.
+    pub(crate) fn names(&self) -> Result<Vec<String>, Failure> {
+        match self.channels {
+            0 => Err(Failure::Usage("at least one channel is needed".into())),
+            1 => Ok(vec![self.channel.clone()]),
+            count => Ok((0..count).map(|index| format!("{}-{index}", self.channel)).collect()),
+        }
+    }
+
+    /// How many there are, as a divisor.
+    pub(crate) fn count(&self) -> u64 {
+        self.channels.max(1) as u64
+    }
+
+    /// Whether subscriptions carry a signature.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.channel.starts_with("private-") || self.channel.starts_with("presence-")
+    }
+
+    /// What the server must accept before a run that only subscribes.
+    pub(crate) fn proof(&self) -> Proof {
+        if self.is_signed() { Proof::KeyAndSecret } else { Proof::KeyOnly }
+    }
+}
+
+/// Events from publishers to subscribers.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct Load {
+    /// WebSocket connections that subscribe.
+    #[arg(long, value_name = "N")]
+    pub(crate) subscribers: u64,
+    /// Publishers, each with a keep-alive connection of its own.
+    #[arg(long, value_name = "N")]
+    pub(crate) publishers: u32,
+    /// Events per second of all publishers together; 0 means a closed loop: as fast as they are answered.
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    pub(crate) events_per_second: f64,
+    /// Seconds of each round.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub(crate) duration_seconds: f64,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) channels: Channels,
+    /// Bytes of each event's data.
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub(crate) payload_bytes: usize,
+}
+
+impl Load {
+    /// What this asks of the fleet, with one request under way for each publisher.
+    pub(crate) fn needs(&self) -> Result<Needs, Failure> {
+        Ok(Needs {
+            connections: self.subscribers,
+            channels: self.channels.names()?,
+            publishers: self.publishers,
+            pipeline: 1,
+            under_way_max: 0,
+            payload_bytes: self.payload_bytes.max(STAMP_BYTES),
+            watchers: 0,
+            proof: Proof::KeyAndSecret,
+        })
+    }
+
+    /// All subscribers at once.
+    pub(crate) fn wave(&self) -> WaveOfConnections {
+        let count = self.subscribers;
+        WaveOfConnections { label: "connect", group: Group::Crowd, first: 0, count, per_second: 0.0 }
+    }
+
+    /// Who gets an event; `excluded` of a channel's subscribers do not.
+    pub(crate) fn audience(&self, excluded: u64) -> Audience {
+        Audience { subscribers: self.subscribers, channels: self.channels.count(), excluded }
+    }
+}

@@ -1,0 +1,109 @@
+//! The scenarios with their fields and reports, against a real Relay.
+
+mod common;
+
+use common::{Ended, Relay, Run};
+
+#[track_caller]
+fn assert_done(ended: &Ended) {
+    // On a busy machine a run may be called invalid; all that it counts is right all the same.
+    assert!(matches!(ended.code, Some(0 | 3)), "{:#} {}", ended.report, ended.error);
+}
+
+/// R-LOAD-1, R-LOAD-2: fan-out takes its fields as flags, publishes over HTTP, and the rate is that of all publishers.
+/// Method: a subscriber that is no part of the run sees server events, and as many as were due.
+#[test]
+fn fan_out_publishes_over_http() {
+    let relay = Relay::start();
+    let mut subscriber = relay.subscribe("a-channel");
+    let fields = ["--subscribers", "10", "--publishers", "5", "--events-per-second", "100", "--duration-seconds", "1"];
+    let run = ["fan-out", "--url", &relay.url(), "--channel", "a-channel", "--warmup-seconds", "0", "--json"];
+    let ended = Run::start(&[&run[..], &fields[..]].concat()).finish();
+    assert_done(&ended);
+    assert_eq!(ended.figure("published"), 100.0);
+    assert_eq!(ended.figure("delivered"), 1_000.0);
+    assert_eq!(subscriber.wait(100)["event"], "load");
+}
+
+/// R-LOAD-1, R-LOAD-2: in many-to-many, clients that are connected send client events on a private channel that all
+/// subscribe; each gets those of the others.
+#[test]
+fn many_to_many_sends_client_events() {
+    let relay = Relay::start();
+    let mut subscriber = relay.subscribe("private-crowd");
+    let fields = ["--subscribers", "10", "--publishers", "5", "--events-per-second", "40", "--duration-seconds", "1"];
+    let run = ["many-to-many", "--url", &relay.url(), "--channel", "private-crowd", "--workers", "2", "--json"];
+    let ended = Run::start(&[&run[..], &fields[..]].concat()).finish();
+    assert_done(&ended);
+    assert_eq!(ended.figure("published"), 40.0);
+    assert_eq!(ended.figure("delivered"), 360.0, "the sender does not get its own");
+    assert_eq!(subscriber.wait(40)["event"], "client-load");
+}
+
+/// R-LOAD-1, R-LOAD-3: a storm takes its fields as flags, is bounded by no cap of 10,000 connections, and reports the
+/// success rate, joins per second and the server's memory for each connection.
+#[test]
+fn a_storm_connects_more_than_ten_thousand() {
+    let relay = Relay::start();
+    let fields = ["--target-connections", "10001", "--ramp-seconds", "0", "--hold-seconds", "0.1"];
+    let run = ["connection-storm", "--url", &relay.url(), "--server-pid", &relay.pid(), "--json"];
+    let ended = Run::start(&[&run[..], &fields[..]].concat()).finish();
+    assert_done(&ended);
+    assert_eq!(ended.figure("joined"), 10_001.0);
+    assert_eq!(ended.figure("connection-success-rate-percent"), 100.0);
+    assert!(ended.figure("joins-per-second") > 0.0);
+    assert!(ended.figure("server-resident-per-connection-bytes") > 0.0);
+    assert_eq!(ended.report["times-ms"]["join"]["count"], 10_001);
+}
+
+/// R-LOAD-3: a server that drains closes with a code, and connections that ended are counted by it.
+#[test]
+fn ends_are_counted_by_code() {
+    let relay = Relay::start();
+    let fields = ["--target-connections", "30", "--ramp-seconds", "0", "--hold-seconds", "600"];
+    let storm = ["connection-storm", "--url", &relay.url(), "--json"];
+    let mut run = Run::start(&[&storm[..], &fields[..]].concat());
+    run.until("its connections", || relay.connections().0 >= 30);
+    relay.signal("TERM");
+    let ended = run.finish();
+    assert_eq!(ended.code, Some(1), "{}", ended.error);
+    let reasons = ended.report["reasons"].as_object().expect("an object");
+    let closed = reasons.iter().filter(|(reason, _)| reason.starts_with("closed by the server with 4"));
+    assert_eq!(closed.filter_map(|(_, count)| count.as_u64()).sum::<u64>(), 30, "{:#}", ended.report);
+    assert!(ended.cut_short().contains("the server ended every connection"), "{}", ended.cut_short());
+}
+
+/// R-LOAD-3: text and JSON both have deliveries and p50, p95 and p99 in milliseconds.
+#[test]
+fn both_reports_have_the_main_figures() {
+    let relay = Relay::start();
+    let run = ["fan-out", "--url", &relay.url(), "--subscribers", "5", "--duration-seconds", "0.3"];
+    let text = std::process::Command::new(common::LOADGEN).args(run).output().expect("it starts").stdout;
+    let text = String::from_utf8(text).expect("text");
+    for part in ["delivered", "connection-success-rate-percent", "joins-per-second", " p50 ", " p95 ", " p99 ", "ms"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let ended = Run::start(&[&run[..], &["--json"]].concat()).finish();
+    assert_done(&ended);
+    for percentile in ["p50", "p95", "p99"] {
+        assert!(ended.report["times-ms"]["delivery"][percentile].as_f64() > Some(0.0), "{:#}", ended.report);
+    }
+    assert_eq!(ended.figure("delivered"), 150.0);
+}
+
+/// Goal: the highest rate is searched and the rounds run at half of it, with the floor beside them.
+#[test]
+fn rounds_run_at_half_the_highest_rate() {
+    let relay = Relay::start();
+    let core = common::allowed_core();
+    let search = ["--find-rate", "--floor", "--floor-core", &core, "--rounds", "2", "--duration-seconds", "0.5"];
+    let run = ["fan-out", "--url", &relay.url(), "--subscribers", "50", "--json", "--server-pid", &relay.pid()];
+    let ended = Run::start(&[&run[..], &search[..]].concat()).finish();
+    assert_done(&ended);
+    let highest = ended.figure("highest-rate-events-per-second");
+    assert_eq!(ended.figure("events-per-second"), highest / 2.0);
+    let events = ended.figure("published") - highest / 2.0;
+    assert!(events.abs() <= 4.0, "two rounds of half a second: {:#}", ended.report);
+    let (least, most) = (ended.figure("p99-to-floor-send-ratio-min"), ended.figure("p99-to-floor-send-ratio-max"));
+    assert!(least > 0.0 && least <= ended.figure("p99-to-floor-send-ratio") && most >= least);
+}

@@ -1,0 +1,241 @@
+//! Zero-copy sends: only where asked for, only for large sends, and only while the kernel does not copy after all.
+//!
+//! A zero-copy send reports twice. First what was taken, as any send does; then, once nothing of the kernel reads the bytes
+//! any more, the notice (U12). The core may free or move lent bytes as soon as `Sent` or `Closed` is fed, so neither is fed
+//! before the notice. A peer that reads slowly holds its notice back until it has acknowledged the bytes, and its next
+//! send waits for that; where it never does, the core closes it as it closes any that stalls (P-CLOSE-5).
+//!
+//! ```text
+//!             16 judged, most in place          of the last 1,024, half or more copied
+//!   trial  ------------------------------>  on  ---------------------------------------->  off
+//!     |                                       a send refused for want of memory or means    ^
+//!     +-------------------------------------------------------------------------------------+
+//! ```
+//! While the trial is judged, at most its 16 sends are zero-copy. On loopback and veth the kernel always copies, so it
+//! ends there; it is not taken up again before the next start.
+
+use std::collections::HashMap;
+
+use super::Driver;
+use super::table::Flag;
+use super::token::{self, Operation};
+use crate::connection::ConnectionKey;
+use crate::driver::Core;
+use crate::driver::completion::{Completion, Usage};
+use crate::limits::{ZERO_COPY_TRIAL_SENDS, ZERO_COPY_WINDOW_SENDS};
+
+/// What the loop knows about its zero-copy sends.
+#[derive(Debug)]
+pub(super) struct ZeroCopy {
+    bytes_min: usize,
+    standing: Standing,
+    /// By slot, the sends that have not given their notice; with what they took, once that is known.
+    under_way: HashMap<u32, Option<i32>>,
+    /// Judged since the last judgement.
+    judged: u32,
+    /// Of these, copied.
+    copied: u32,
+    /// Connections whose socket is closed and whose notice is awaited.
+    orphans: u32,
+    /// As many as there ever were.
+    pub(super) orphaned: u64,
+    /// Notices in all.
+    pub(super) notices: u64,
+    /// Of these, telling of a copy.
+    pub(super) copies: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Standing {
+    /// With the sends started so far.
+    Trial(u32),
+    On,
+    Off,
+}
+
+impl ZeroCopy {
+    pub(super) fn new(bytes_min: Option<u32>) -> Self {
+        Self {
+            bytes_min: bytes_min.map_or(usize::MAX, |bytes| bytes as usize),
+            standing: if bytes_min.is_some() { Standing::Trial(0) } else { Standing::Off },
+            under_way: HashMap::new(),
+            judged: 0,
+            copied: 0,
+            orphans: 0,
+            orphaned: 0,
+            notices: 0,
+            copies: 0,
+        }
+    }
+
+    /// Whether a send of that length is to be zero-copy.
+    pub(super) fn takes(&self, bytes: usize) -> bool {
+        let open = match self.standing {
+            Standing::Trial(started) => started < ZERO_COPY_TRIAL_SENDS,
+            Standing::On => true,
+            Standing::Off => false,
+        };
+        open && bytes >= self.bytes_min
+    }
+
+    /// A send was started. At most one per slot: the bytes are lent until its notice.
+    pub(super) fn start(&mut self, slot: u32) {
+        if let Standing::Trial(started) = &mut self.standing {
+            *started += 1;
+        }
+        let before = self.under_way.insert(slot, None);
+        debug_assert!(before.is_none(), "one send per connection at a time");
+    }
+
+    /// Whether the send of this slot is zero-copy.
+    pub(super) fn is_under_way(&self, slot: u32) -> bool {
+        !self.under_way.is_empty() && self.under_way.contains_key(&slot)
+    }
+
+    /// Whether any notice is awaited.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// A connection's socket was closed before its notice.
+    pub(super) fn orphan(&mut self) {
+        self.orphans += 1;
+        self.orphaned += 1;
+    }
+
+    /// How many connections have no socket any more and await their notice.
+    pub(super) fn orphans(&self) -> u32 {
+        self.orphans
+    }
+
+    fn took(&mut self, slot: u32, result: i32) {
+        self.under_way.insert(slot, Some(result));
+    }
+
+    /// The send of this slot is over; gives what it took.
+    fn end(&mut self, slot: u32) -> Option<i32> {
+        self.under_way.remove(&slot).expect("a report belongs to a send under way")
+    }
+
+    fn judge(&mut self, usage: Usage) {
+        let copied = usage == Usage::Copied;
+        self.notices += 1;
+        self.copies += u64::from(copied);
+        self.judged += 1;
+        self.copied += u32::from(copied);
+        let enough = match self.standing {
+            Standing::Trial(_) => ZERO_COPY_TRIAL_SENDS,
+            Standing::On => ZERO_COPY_WINDOW_SENDS,
+            Standing::Off => return,
+        };
+        if self.judged < enough {
+            return;
+        }
+        if self.copied * 2 >= self.judged {
+            let (copied, sends) = (self.copied, self.judged);
+            tracing::warn!(copied, sends, "zero-copy sends are off: the kernel copied the bytes all the same");
+            self.standing = Standing::Off;
+        } else {
+            self.standing = Standing::On;
+        }
+        (self.judged, self.copied) = (0, 0);
+    }
+
+    fn give_up(&mut self, errno: i32) {
+        if self.standing != Standing::Off {
+            let error = std::io::Error::from_raw_os_error(errno);
+            tracing::warn!(%error, "zero-copy sends are off: the kernel refused one");
+            self.standing = Standing::Off;
+        }
+    }
+}
+
+impl<C: Core> Driver<'_, C> {
+    /// A zero-copy send reported what it took, or gave its notice, or was refused before it began.
+    pub(super) fn zero_copy_reported(&mut self, connection: ConnectionKey, completion: Completion) {
+        let entry = &mut self.connections[connection.slot as usize];
+        if let Some(usage) = completion.notice() {
+            self.zero_copy.judge(usage);
+            let taken = self.zero_copy.end(connection.slot).expect("the notice comes last");
+            entry.take(Flag::AwaitsNotice);
+            match (entry.has(Flag::Closing), entry.has(Flag::SocketClosed)) {
+                (false, _) => self.sent(connection, taken),
+                (true, false) => self.close_when_quiet(connection),
+                (true, true) => {
+                    self.zero_copy.orphans -= 1;
+                    self.over(connection);
+                }
+            }
+            return;
+        }
+        entry.end(Operation::Send);
+        if completion.has_more() {
+            entry.set(Flag::AwaitsNotice);
+            self.zero_copy.took(connection.slot, completion.result);
+            if entry.has(Flag::Closing) {
+                self.close_when_quiet(connection);
+            }
+            return;
+        }
+        self.zero_copy.end(connection.slot);
+        match -completion.result {
+            _ if entry.has(Flag::Closing) => self.close_when_quiet(connection),
+            // The limit on locked memory or on socket options, or a socket that cannot: nothing was taken.
+            errno @ (libc::ENOMEM | libc::ENOBUFS | libc::EINVAL | libc::EOPNOTSUPP) => {
+                self.zero_copy.give_up(errno);
+                self.send_again(connection);
+            }
+            _ => self.sent(connection, completion.result),
+        }
+    }
+
+    /// Sends what is lent by a plain send.
+    fn send_again(&mut self, connection: ConnectionKey) {
+        let entry = &mut self.connections[connection.slot as usize];
+        let bytes = self.core.lent(connection);
+        assert!(!bytes.is_empty(), "lent bytes stay lent until Sent or Closed");
+        entry.begin(Operation::Send);
+        let token = token::of_connection(Operation::Send, connection);
+        self.rings[usize::from(entry.ring)].queue.send(entry.file, bytes, token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(zero_copy: &mut ZeroCopy, usages: impl IntoIterator<Item = Usage>) {
+        usages.into_iter().for_each(|usage| zero_copy.judge(usage));
+    }
+
+    /// The trial has a bound of sends, whatever becomes of them; a window that is mostly copied ends zero-copy for good, one that
+    /// is mostly not goes on. Method: the judgements by hand, at both sides of each bound.
+    #[test]
+    fn copies_switch_it_off() {
+        let mut on = ZeroCopy::new(Some(4_096));
+        assert!(!on.takes(4_095) && on.takes(4_096));
+        for slot in 0..ZERO_COPY_TRIAL_SENDS {
+            assert!(on.takes(4_096));
+            on.start(slot);
+        }
+        assert!(!on.takes(4_096), "the trial is judged first");
+        judged(
+            &mut on,
+            (0..ZERO_COPY_TRIAL_SENDS)
+                .map(|send| if send % 2 == 0 || send == 1 { Usage::InPlace } else { Usage::Copied }),
+        );
+        assert!(on.takes(4_096));
+        let half = ZERO_COPY_WINDOW_SENDS / 2;
+        judged(&mut on, (0..half + 1).map(|_| Usage::InPlace).chain((1..half).map(|_| Usage::Copied)));
+        assert!(on.takes(4_096), "fewer than half were copied");
+        judged(&mut on, (0..half).map(|_| Usage::InPlace).chain((0..half).map(|_| Usage::Copied)));
+        assert!(!on.takes(65_536), "half were copied");
+        judged(&mut on, (0..ZERO_COPY_WINDOW_SENDS).map(|_| Usage::InPlace));
+        assert!(!on.takes(65_536), "for good");
+
+        let mut trial = ZeroCopy::new(Some(1));
+        judged(&mut trial, (0..ZERO_COPY_TRIAL_SENDS).map(|_| Usage::Copied));
+        assert!(!trial.takes(65_536));
+        assert!(!ZeroCopy::new(None).takes(usize::MAX - 1));
+    }
+}
