@@ -7,7 +7,8 @@
 // `clippy.toml` lists what a pure floor must not call; the floors with effects allow it below.
 #![deny(clippy::disallowed_methods)]
 
-// Floor 0: every bound, and time as an argument.
+// Floor 0: every bound, time as an argument, closed sets of reasons.
+pub mod label;
 pub mod limits;
 pub mod moment;
 
@@ -23,8 +24,9 @@ pub mod auth;
 pub mod channel;
 pub mod connection;
 
-// Floor 4: an HTTP request becomes a command or a refusal.
+// Floor 4: an HTTP request becomes a command or a refusal; what operators are told.
 pub mod api;
+pub mod metrics;
 
 // Floor 5: the sans-IO core.
 pub mod shard;

@@ -226,6 +226,23 @@ pub const AUTH_FAILURES_PER_MINUTE_SETTING_MAX: u32 = 10_000;
 /// Addresses whose failures one shard remembers.
 pub const AUTH_FAILURE_ADDRESSES_MAX: usize = 16 * 1024;
 
+/// Names of clients that metrics tell apart (P-CONN-4).
+pub const CLIENT_NAMES_MAX: usize = 16;
+/// Longest such name.
+pub const CLIENT_NAME_BYTES_MAX: usize = 32;
+/// Pages of figures that one shard makes at the same time; beyond it 503.
+pub const SCRAPES_MAX: usize = 16;
+/// Apps that a page of metrics tells apart; further ones are told together as `other`.
+pub const METRICS_APPS_MAX: usize = 1_000;
+/// Log lines about refusals of one kind and reason that one shard writes at once, and earns per minute.
+pub const REFUSAL_LINES_MAX: u32 = 20;
+/// Characters of what a peer chose that stand in one log line.
+pub const LOGGED_CHARACTERS_MAX: usize = 200;
+/// Memory in use, in percent of what the process may use, above which `/accept-traffic` answers 503.
+pub const ACCEPT_TRAFFIC_MEMORY_PERCENT: u64 = 85;
+/// Connection slots or descriptors in use, in percent, above which `/accept-traffic` answers 503.
+pub const ACCEPT_TRAFFIC_SLOTS_PERCENT: u64 = 95;
+
 /// Seconds that `auth_timestamp` may be off (P-SIGN-1).
 pub const SIGNATURE_WINDOW_S: u64 = 600;
 /// Query parameters of one signed request; each may be read and sorted for several candidates (P-SIGN-5).

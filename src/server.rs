@@ -24,7 +24,8 @@ use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::{self, DriverKind, ShardSetup, uring};
 use crate::limits::{DRAIN_OVERTIME_MS, MAILBOX_SLOTS};
-use crate::shard::{ChangeId, Listener, Mail, Shard, ShardConfig, ShardIndex};
+use crate::metrics::figures::Identity;
+use crate::shard::{ChangeId, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
 use crate::store::keeper::Keeper;
 use crate::store::queue::Queue;
 use crate::store::{Missing, Store, StoreError};
@@ -185,6 +186,12 @@ pub fn run(
         directory,
         keeper: Arc::new(keeper(store, &control, &mailboxes, webhooks.handle(), &config.webhooks)?),
         webhooks: webhooks.handle(),
+        identity: Identity {
+            driver: kind.name(),
+            driver_reason: listening.driver_reason.clone(),
+            port: listening.public.port(),
+            started_unix_ms: clock.read().unix_ms,
+        },
         mailboxes,
         control: Arc::clone(&control),
         clock,
@@ -226,6 +233,7 @@ struct Shared {
     mailboxes: Arc<[Mailbox<Mail>]>,
     control: Arc<Control>,
     clock: Clock,
+    identity: Identity,
     events: Sender<Event>,
 }
 
@@ -269,7 +277,7 @@ impl Shared {
             slots: self.capacity.slots,
             boot_secret: self.boot_secret,
             directory: Arc::clone(&self.directory),
-            options: config.shard.clone(),
+            options: ShardOptions { identity: self.identity.clone(), ..config.shard.clone() },
         };
         let kind = self.kind;
         let shards = config.shards;

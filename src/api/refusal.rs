@@ -125,7 +125,7 @@ impl From<RequestRefusal> for Refusal {
     fn from(refusal: RequestRefusal) -> Self {
         match refusal {
             RequestRefusal::UnknownApp(message) => Self::not_found(message),
-            RequestRefusal::Unauthorized(message) => Self::unauthorized(message),
+            RequestRefusal::Unauthorized(_, message) => Self::unauthorized(message),
             RequestRefusal::AppDisabled => Self::forbidden("This app is disabled."),
         }
     }
@@ -134,6 +134,7 @@ impl From<RequestRefusal> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::AuthFailure;
 
     /// P-STAT-1 to P-STAT-8, P-STAT-7: each kind has its status, and 429 and 503 alone say when to try again.
     #[test]
@@ -148,7 +149,7 @@ mod tests {
             (Refusal::too_many_failures(), 429, Some(60)),
             (Refusal::unavailable("m", 1), 503, Some(1)),
             (RequestRefusal::UnknownApp("m".into()).into(), 404, None),
-            (RequestRefusal::Unauthorized("m".into()).into(), 401, None),
+            (RequestRefusal::Unauthorized(AuthFailure::BadToken, "m".into()).into(), 401, None),
             (RequestRefusal::AppDisabled.into(), 403, None),
         ];
         for (refusal, status, retry_after_s) in rows {

@@ -16,6 +16,10 @@ pub enum Route<'a> {
     UpApp(&'a str),
     /// `GET|HEAD /ready`, `/readyz`.
     Ready,
+    /// `GET /accept-traffic`.
+    AcceptTraffic,
+    /// A page that the metrics port alone serves (threat T30).
+    Operator(OperatorPage),
     /// Upgrade or not, `/app/{key}`: a plain GET is answered 426.
     WebSocket {
         /// The app key, percent-decoded.
@@ -44,6 +48,17 @@ pub enum Route<'a> {
     },
     /// Nothing here: 404.
     NotFound(Dialect),
+}
+
+/// Pages of the metrics port; each takes GET.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OperatorPage {
+    /// `/metrics`.
+    Metrics,
+    /// `/stats`.
+    Stats,
+    /// `/usage`.
+    Usage,
 }
 
 /// Endpoints of the HTTP API, with the channel or user that the path names, percent-decoded and not yet checked.
@@ -182,6 +197,10 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
     match path {
         "/" | "/up" | "/health" | "/healthz" => read_only(method, Route::Up),
         "/ready" | "/readyz" => read_only(method, Route::Ready),
+        "/accept-traffic" => get_only(method, Route::AcceptTraffic),
+        "/metrics" => get_only(method, Route::Operator(OperatorPage::Metrics)),
+        "/stats" => get_only(method, Route::Operator(OperatorPage::Stats)),
+        "/usage" => get_only(method, Route::Operator(OperatorPage::Usage)),
         _ => match path.strip_prefix("/up/") {
             Some(app_id) if is_one_segment(app_id) => read_only(method, Route::UpApp(app_id)),
             Some(_) | None => Route::NotFound(dialect_of(path)),
@@ -230,6 +249,11 @@ fn read_only<'a>(method: &str, route: Route<'a>) -> Route<'a> {
         "GET" | "HEAD" => route,
         _ => Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"),
     }
+}
+
+/// What is gathered first is told to GET alone.
+fn get_only<'a>(method: &str, route: Route<'a>) -> Route<'a> {
+    if method == "GET" { route } else { Route::MethodNotAllowed(Dialect::Pusher, "GET") }
 }
 
 /// How an unknown path is told: whoever asks below `/api/` reads JSON.

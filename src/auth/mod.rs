@@ -9,6 +9,32 @@ pub mod signature;
 pub mod subscription;
 pub mod token;
 
+use crate::label::labels;
+
+labels! {
+    /// Why a credential was refused: how metrics and logs name it. The set is closed and tells nothing of the credential.
+    pub enum AuthFailure {
+        /// There was none.
+        Missing => "missing",
+        /// It is not written as credentials are: a parameter or header is absent, doubled or of the wrong form.
+        Malformed => "malformed",
+        /// Its key is no active key of the app.
+        UnknownKey => "unknown_key",
+        /// The signature is not that of the key's secret.
+        BadSignature => "bad_signature",
+        /// The secret is not that of the key.
+        BadSecret => "bad_secret",
+        /// The token is unknown, expired, revoked or of another app.
+        BadToken => "bad_token",
+        /// The timestamp is too far from the clock.
+        StaleTimestamp => "stale_timestamp",
+        /// The body is not what was signed.
+        BodyMismatch => "body_mismatch",
+        /// The channel belongs to another user.
+        WrongUser => "wrong_user",
+    }
+}
+
 /// The tag that 64 lower-case hex digits write; `None` for any other length, case or character (threat T1).
 ///
 /// The hex text comes from the peer and the tag is not secret, so only what is compared with it needs constant time.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::AuthFailure;
 use super::signature::{Signed, is_signed, verify_signature};
 use super::token::{TOKEN_PREFIX, is_well_formed, token_hash};
 use crate::app::{App, Directory, Scopes, TokenId};
@@ -48,7 +49,7 @@ pub enum RequestRefusal {
     /// 404, checked before credentials (P-STAT-4).
     UnknownApp(String),
     /// 401.
-    Unauthorized(String),
+    Unauthorized(AuthFailure, String),
     /// 403.
     AppDisabled,
 }
@@ -74,7 +75,7 @@ pub fn verify_request(
     let credential = if let Some(query) = request.query.filter(|query| is_signed(query)) {
         let signed = Signed { method: request.method, path: request.path, query, body: request.body };
         let index = verify_signature(app, &signed, prefix, now)
-            .map_err(|refusal| RequestRefusal::Unauthorized(refusal.to_string()))?;
+            .map_err(|refusal| RequestRefusal::Unauthorized(refusal.failure(), refusal.to_string()))?;
         Credential::Signature(index)
     } else if let Some(token) = bearer(request)? {
         verify_token(directory, app, token, now)?
@@ -100,48 +101,51 @@ fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a [u8]>, RequestRefusal>
 }
 
 fn only_header<'a>(request: &Request<'a>, name: &'static str) -> Result<Option<&'a [u8]>, RequestRefusal> {
-    request
-        .headers
-        .only(name)
-        .map_err(|_: HttpError| unauthorized(&format!("The header {name} must stand exactly once.")))
+    request.headers.only(name).map_err(|_: HttpError| {
+        unauthorized(AuthFailure::Malformed, &format!("The header {name} must stand exactly once."))
+    })
 }
 
 fn verify_token(directory: &Directory, app: &App, token: &[u8], now: Moment) -> Result<Credential, RequestRefusal> {
     let token = std::str::from_utf8(token).ok().filter(|token| is_well_formed(token)).ok_or_else(|| {
-        unauthorized("The Bearer value is not a whole token: expected rly_ and 40 characters of A-Z, a-z and 0-9.")
+        unauthorized(
+            AuthFailure::Malformed,
+            "The Bearer value is not a whole token: expected rly_ and 40 characters of A-Z, a-z and 0-9.",
+        )
     })?;
     // One text for unknown, expired, revoked and foreign tokens: no oracle.
     directory
         .token_by_hash(&token_hash(token))
         .filter(|known| known.app == app.serial && known.is_valid(now.unix_ms))
         .map(|known| Credential::Token(known.id.clone(), known.scopes))
-        .ok_or_else(|| unauthorized("The token is not valid for this app."))
+        .ok_or_else(|| unauthorized(AuthFailure::BadToken, "The token is not valid for this app."))
 }
 
 fn verify_key_and_secret(app: &App, key: Option<&[u8]>, secret: Option<&[u8]>) -> Result<Credential, RequestRefusal> {
     let (key, secret) = match (key, secret) {
         (Some(key), Some(secret)) => (key, secret),
         (Some(_), None) => {
-            return Err(unauthorized("The header X-Relay-Key needs X-Relay-Secret beside it."));
+            return Err(unauthorized(AuthFailure::Malformed, "The header X-Relay-Key needs X-Relay-Secret beside it."));
         }
         (None, Some(_)) => {
-            return Err(unauthorized("The header X-Relay-Secret needs X-Relay-Key beside it."));
+            return Err(unauthorized(AuthFailure::Malformed, "The header X-Relay-Secret needs X-Relay-Key beside it."));
         }
         (None, None) => {
             return Err(unauthorized(
+                AuthFailure::Missing,
                 "No credential was given: sign the query (auth_key, auth_timestamp, auth_version, body_md5, \
                  auth_signature), or send Authorization: Bearer rly_..., or X-Relay-Key and X-Relay-Secret.",
             ));
         }
     };
-    app.active_key(key)
-        .filter(|(_, pair)| pair.secret.matches(secret))
-        .map(|(index, _)| Credential::KeyAndSecret(index))
-        .ok_or_else(|| unauthorized("The key and secret are not an active pair of this app."))
+    // One text for both causes: no oracle.
+    let refuse = |failure| unauthorized(failure, "The key and secret are not an active pair of this app.");
+    let (index, pair) = app.active_key(key).ok_or_else(|| refuse(AuthFailure::UnknownKey))?;
+    if pair.secret.matches(secret) { Ok(Credential::KeyAndSecret(index)) } else { Err(refuse(AuthFailure::BadSecret)) }
 }
 
-fn unauthorized(message: &str) -> RequestRefusal {
-    RequestRefusal::Unauthorized(message.to_owned())
+fn unauthorized(failure: AuthFailure, message: &str) -> RequestRefusal {
+    RequestRefusal::Unauthorized(failure, message.to_owned())
 }
 
 #[cfg(test)]
@@ -241,7 +245,7 @@ mod tests {
 
     fn sentence(outcome: Result<Caller, RequestRefusal>) -> String {
         match outcome {
-            Err(RequestRefusal::Unauthorized(message)) => message,
+            Err(RequestRefusal::Unauthorized(_, message)) => message,
             other => panic!("expected 401, got {other:?}"),
         }
     }

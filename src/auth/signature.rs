@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::decode_signature;
+use super::{AuthFailure, decode_signature};
 use crate::app::App;
 use crate::limits::{SIGNATURE_WINDOW_S, SIGNED_PARAMETERS_MAX};
 use crate::moment::Moment;
@@ -61,6 +61,24 @@ pub enum SignatureRefusal {
     /// The body is not what was signed.
     #[error("The body_md5 is not the MD5 hex digest of the body.")]
     BodyMd5Mismatch,
+}
+
+impl SignatureRefusal {
+    /// How metrics and logs name it.
+    pub fn failure(self) -> AuthFailure {
+        match self {
+            Self::Missing(_)
+            | Self::Repeated(_)
+            | Self::TooManyParameters
+            | Self::Version
+            | Self::TimestampMalformed
+            | Self::SignatureMalformed => AuthFailure::Malformed,
+            Self::UnknownKey => AuthFailure::UnknownKey,
+            Self::TimestampExpired { .. } => AuthFailure::StaleTimestamp,
+            Self::SignatureMismatch => AuthFailure::BadSignature,
+            Self::BodyMd5Mismatch => AuthFailure::BodyMismatch,
+        }
+    }
 }
 
 /// What a signature covers, as requested.

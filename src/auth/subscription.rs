@@ -6,7 +6,7 @@
 use ring::hmac;
 use smallvec::SmallVec;
 
-use super::decode_signature;
+use super::{AuthFailure, decode_signature};
 use crate::app::App;
 use crate::protocol::quote;
 
@@ -18,6 +18,16 @@ pub enum SubscriptionRefusal {
     InvalidKey,
     /// `Invalid signature: Expected HMAC SHA256 hex digest of <socket_id>:<channel>[:<channel_data>], but got <sig>`.
     InvalidSignature,
+}
+
+impl SubscriptionRefusal {
+    /// How metrics and logs name it.
+    pub fn failure(self) -> AuthFailure {
+        match self {
+            Self::InvalidKey => AuthFailure::UnknownKey,
+            Self::InvalidSignature => AuthFailure::BadSignature,
+        }
+    }
 }
 
 /// Verifies `auth` over `socket_id:channel[:channel_data]`, the exact bytes received, in constant time.

@@ -25,9 +25,12 @@ pub(super) struct ServeArguments {
     /// Address and port for WebSockets and the HTTP API [default: 0.0.0.0:6001].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// Address and port for health [default: 127.0.0.1:9601].
+    /// Address and port for health and metrics [default: 127.0.0.1:9601].
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_listen: Option<String>,
+    /// What the names of metrics begin with; soketi_ makes boards of soketi work [default: relay_].
+    #[arg(long, value_name = "PREFIX")]
+    metrics_prefix: Option<String>,
     /// Data directory [default: /var/lib/relay].
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
@@ -98,6 +101,7 @@ impl ServeArguments {
         let flags = [
             ("listen", &self.listen),
             ("metrics_listen", &self.metrics_listen),
+            ("metrics_prefix", &self.metrics_prefix),
             ("data", &self.data),
             ("shards", &self.shards),
             ("io", &self.io),

@@ -10,7 +10,9 @@ use crate::api::info::InfoRules;
 use crate::app::Secret;
 use crate::channel::name::NameRules;
 use crate::limits;
-use crate::shard::ShardOptions;
+use crate::metrics::exposition::is_prefix;
+use crate::metrics::figures::Identity;
+use crate::shard::{METRICS_PREFIX, ShardOptions};
 use crate::store::record::{check_id, check_key, check_secret};
 use crate::webhook::WebhookOptions;
 use crate::webhook::client::TrustedRoots;
@@ -166,6 +168,10 @@ impl ServeConfig {
                     .parse("authorization_timeout", |text| within(text, 1, 3_600))?
                     .unwrap_or(limits::AUTHORIZATION_TIMEOUT_S),
                 info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
+                metrics_prefix: settings
+                    .parse("metrics_prefix", |text| is_prefix(text).then(|| text.to_owned()))?
+                    .unwrap_or_else(|| METRICS_PREFIX.to_owned()),
+                identity: Identity::default(),
             },
             webhooks: webhooks(settings)?,
         })

@@ -23,9 +23,10 @@ const fn plain(name: &'static str, takes: &'static str) -> Setting {
 }
 
 /// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 26] = [
+pub const SETTINGS: [Setting; 27] = [
     plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
     plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
+    plain("metrics_prefix", "letters, digits and underscores that begin with no digit, such as relay_ or soketi_"),
     plain("data", "a directory"),
     plain("shards", "a number from 1 to 256"),
     plain("io", "auto, uring or epoll"),

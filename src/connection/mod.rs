@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::app::AppSerial;
 use crate::wire::http::RequestDecoder;
 use crate::wire::websocket::Decoder;
 use outbox::Outbox;
@@ -168,6 +169,8 @@ pub struct Cold {
     pub decoder: Decoder,
     /// Bytes that arrived while the connection was being admitted; at most one read.
     pub held_back: Vec<u8>,
+    /// The client's address, while the connection is being admitted: for the log, should it be refused.
+    pub client: Option<IpAddr>,
     /// When the message in `decoder` must be whole, in ms of the monotonic clock; 0 when none is partial (threat T8).
     pub message_deadline_ms: u64,
     /// Malformed messages so far (P-IN-3).
@@ -203,6 +206,7 @@ impl Cold {
         self.http.is_none()
             && self.decoder.is_idle()
             && self.held_back.is_empty()
+            && self.client.is_none()
             && self.invalid_messages == 0
             && self.more_channels.is_empty()
             && self.members.is_empty()
@@ -233,6 +237,10 @@ pub struct Http {
     pub held_back: Vec<u8>,
     /// A request waits for its app's allowance: those behind it wait too.
     pub parked: bool,
+    /// Bytes of the request at hand, for figures.
+    pub request_bytes: usize,
+    /// The app that the request at hand is for, once it is known, for figures.
+    pub app: Option<AppSerial>,
 }
 
 /// What may stand before the first HTTP byte.
@@ -253,6 +261,8 @@ pub enum Answer {
     Waiting {
         /// The connection may carry further requests after it.
         keep_alive: bool,
+        /// The app whose traffic it is.
+        app: Option<AppSerial>,
     },
     /// It waits only for those before it.
     Ready(Bytes),

@@ -18,10 +18,20 @@ impl Clock {
 
     /// Reads both clocks. A wall clock before 1970 reads as 0.
     pub fn read(self) -> Moment {
+        self.moment(self.monotonic_us())
+    }
+
+    /// As [`Clock::read`], where the monotonic clock was read already.
+    pub fn moment(self, monotonic_us: u64) -> Moment {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment {
-            monotonic_ms: u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1),
-            unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-        }
+        let unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
+        Moment { monotonic_ms: monotonic_us / US_PER_MS, unix_ms }
+    }
+
+    /// Reads the monotonic clock, in µs from the zero of [`Moment::monotonic_ms`].
+    pub fn monotonic_us(self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(US_PER_MS)
     }
 }
+
+const US_PER_MS: u64 = 1_000;

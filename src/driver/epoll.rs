@@ -41,11 +41,15 @@ pub fn run(mut setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     loop {
         let wait = driver.sleep(&turn, core);
         driver.wait(wait)?;
+        turn.figures.waits += 1;
         turn.begin(core);
         driver.handle_events(turn.now(), core);
         driver.accept_all(turn.now(), core);
         driver.read_ready(turn.now(), core);
         driver.drain(&mut turn, core);
+        turn.figures.slots = u64::from(driver.slots.capacity());
+        turn.figures.slots_used = u64::from(driver.slots.in_use());
+        turn.figures.accept_pauses = driver.accept_pauses;
         if turn.end(core) == Next::Stop {
             return Ok(());
         }
@@ -59,6 +63,8 @@ struct Epoll {
     /// By slot.
     sockets: Vec<Socket>,
     listeners: Vec<Accepting>,
+    /// Times that a listener had to rest.
+    accept_pauses: u64,
     /// Connections in `Reading::Queued` or `PausedInQueue`, each once: who stood in it twice would read twice its share.
     /// Entries of connections that are gone are skipped.
     ready: VecDeque<ConnectionKey>,
@@ -135,6 +141,12 @@ struct Accepting {
     state: AcceptState,
 }
 
+impl Accepting {
+    fn is_resting(&self) -> bool {
+        matches!(self.state, AcceptState::Resting(_))
+    }
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum AcceptState {
     /// The backlog is empty: an edge will come.
@@ -161,6 +173,7 @@ impl Epoll {
             slots: Slots::new(setup.slots, setup.refusal_slots),
             sockets: Vec::with_capacity(setup.slots as usize),
             listeners: listeners.map(|listener| Accepting { listener, state: AcceptState::Waiting }).collect(),
+            accept_pauses: 0,
             ready: VecDeque::new(),
             endings: Vec::new(),
             events: Vec::with_capacity(EVENTS_PER_TURN),
@@ -272,6 +285,7 @@ impl Epoll {
                 self.listeners[number].state = self.accept_one(now, core, number);
                 accepts += 1;
             }
+            self.accept_pauses += u64::from(accepts > 0 && self.listeners[number].is_resting());
         }
     }
 

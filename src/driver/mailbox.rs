@@ -66,6 +66,11 @@ impl<M> Mailbox<M> {
         self.queue.pop()
     }
 
+    /// How much mail there is.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether there is no mail.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::connection::ConnectionKey;
+use crate::metrics::figures::{DriverFigures, ProcessFigures};
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
 use crate::shard::{Change, Flush, Input, Mail, Output, Shard, ShardIndex};
@@ -19,8 +20,10 @@ mod completion;
 pub mod control;
 pub mod epoll;
 pub mod listener;
+pub mod log;
 pub mod mailbox;
 pub mod post;
+pub mod process;
 pub mod slots;
 pub mod sys;
 pub mod turn;
@@ -41,6 +44,12 @@ pub trait Core {
     fn poll_timeout(&self) -> Option<u64>;
     /// True once `Drain` was fed and nothing is left to wait for.
     fn is_drained(&self) -> bool;
+    /// A turn begins, at this time in µs of [`clock::Clock`]. For figures alone.
+    fn handle_turn_begin(&mut self, _at_us: u64) {}
+    /// A turn has ended, with everything that was sent in it fed; what the loop counted so far. For figures alone.
+    fn handle_turn_end(&mut self, _at_us: u64, _figures: &DriverFigures) {}
+    /// The process was measured, as [`Output::MeasureProcess`] asked.
+    fn handle_process_figures(&mut self, _figures: &ProcessFigures) {}
 }
 
 impl Core for Shard {
@@ -61,6 +70,15 @@ impl Core for Shard {
     }
     fn is_drained(&self) -> bool {
         Shard::is_drained(self)
+    }
+    fn handle_turn_begin(&mut self, at_us: u64) {
+        Shard::handle_turn_begin(self, at_us);
+    }
+    fn handle_turn_end(&mut self, at_us: u64, figures: &DriverFigures) {
+        Shard::handle_turn_end(self, at_us, figures);
+    }
+    fn handle_process_figures(&mut self, figures: &ProcessFigures) {
+        Shard::handle_process_figures(self, figures);
     }
 }
 

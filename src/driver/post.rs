@@ -77,6 +77,11 @@ impl<M> Post<M> {
         self.waiting
     }
 
+    /// The shard whose post this is.
+    pub fn index(&self) -> ShardIndex {
+        self.index
+    }
+
     /// The mailbox of this shard.
     pub fn mailbox(&self) -> &Mailbox<M> {
         &self.mailboxes[usize::from(self.index)]

@@ -16,17 +16,23 @@ use std::sync::Arc;
 use super::control::{Control, Phase};
 use super::mailbox::Sleep;
 use super::post::Post;
-use super::{ChangeSink, Core, MessagesSink, ShardSetup, TokenSink, WebhookSink, clock::Clock};
+use super::{ChangeSink, Core, MessagesSink, ShardSetup, TokenSink, WebhookSink, clock::Clock, log, process};
 use crate::app::MessagesUsed;
 use crate::connection::ConnectionKey;
 use crate::limits::{MAIL_PER_TURN, MAIL_RETRY_MS};
+use crate::metrics::figures::DriverFigures;
 use crate::moment::Moment;
 use crate::shard::{Input, Mail, Output};
 
 /// State of one shard's turns.
 pub struct Turn {
+    /// What the loop counted; a driver adds what is its own.
+    pub figures: DriverFigures,
     clock: Clock,
     now: Moment,
+    /// When the last turn ended, in µs.
+    ended_us: u64,
+    process: Process,
     post: Post<Mail>,
     control: Arc<Control>,
     directory_seen: u64,
@@ -36,6 +42,13 @@ pub struct Turn {
     webhook: WebhookSink,
     change: ChangeSink,
     messages_counted: MessagesSink,
+}
+
+/// Whether the core waits for figures of the process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Process {
+    NotAsked,
+    Asked,
 }
 
 /// Whether the server knows that this loop runs.
@@ -99,8 +112,11 @@ impl Turn {
         let change_nothing: ChangeSink = Box::new(|_| {});
         let ignore_messages: MessagesSink = Box::new(|_, _| {});
         Self {
+            figures: DriverFigures::default(),
             clock: setup.clock,
             now: setup.clock.read(),
+            ended_us: setup.clock.monotonic_us(),
+            process: Process::NotAsked,
             post: Post::new(setup.index, Arc::clone(&setup.mailboxes)),
             control: Arc::clone(&setup.control),
             directory_seen: 0,
@@ -126,7 +142,13 @@ impl Turn {
     /// Reads the clocks and feeds signals, the timeout if it is due, and mail, at most `MAIL_PER_TURN`.
     pub fn begin(&mut self, core: &mut impl Core) {
         self.post.mailbox().end_sleep();
-        self.now = self.clock.read();
+        let began_us = self.clock.monotonic_us();
+        self.now = self.clock.moment(began_us);
+        core.handle_turn_begin(began_us);
+        if self.process == Process::Asked {
+            self.process = Process::NotAsked;
+            core.handle_process_figures(&process::measure());
+        }
         if let Some(directory) = self.control.take_directory(&mut self.directory_seen) {
             core.handle_input(self.now, Input::Directory(directory));
         }
@@ -149,7 +171,16 @@ impl Turn {
     pub fn poll_effect(&mut self, core: &mut impl Core) -> Option<Effect> {
         loop {
             return Some(match core.poll_output()? {
+                Output::Log(line) => {
+                    log::write(self.post.index(), &line);
+                    continue;
+                }
+                Output::MeasureProcess => {
+                    self.process = Process::Asked;
+                    continue;
+                }
                 Output::Mail { to, mail } => {
+                    self.figures.mails_sent += 1;
                     self.post.send(to, mail);
                     continue;
                 }
@@ -186,8 +217,12 @@ impl Turn {
     }
 
     /// Ends the turn: delivers mail, wakes its targets, tells the server when the core has drained.
-    pub fn end(&mut self, core: &impl Core) -> Next {
+    pub fn end(&mut self, core: &mut impl Core) -> Next {
         self.post.deliver();
+        self.ended_us = self.clock.monotonic_us();
+        self.figures.mails_waiting = self.post.waiting() as u64;
+        self.figures.mailbox_depth = self.post.mailbox().len() as u64;
+        core.handle_turn_end(self.ended_us, &self.figures);
         if self.started == Started::NotYet {
             self.started = Started::Reported;
             self.control.report_started();
@@ -205,8 +240,11 @@ impl Turn {
     /// How long the driver may wait now. Unless the answer is `No`, the sleep is announced to the other shards, and
     /// the driver must wait on the mailbox's descriptor too.
     pub fn sleep(&self, core: &impl Core) -> Wait {
-        // Read again: the turn took time, which the timeout must not be late by.
-        let now_ms = self.clock.read().monotonic_ms;
+        if self.process == Process::Asked {
+            return Wait::No;
+        }
+        // Not the time of its beginning: the turn took time, which the timeout must not be late by.
+        let now_ms = self.ended_us / 1_000;
         let timeout_ms = core.poll_timeout().map(|at| at.saturating_sub(now_ms));
         let retry_ms = (self.post.waiting() > 0).then_some(MAIL_RETRY_MS);
         let wait = match (timeout_ms, retry_ms) {

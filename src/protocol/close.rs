@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::quote;
+use crate::label::labels;
 
 /// Why the server ends a connection; each has one code and one message.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,23 +46,96 @@ pub enum CloseReason {
     PongTimeout,
 }
 
-impl CloseReason {
+labels! {
+    /// A [`CloseReason`] without what it quotes: how metrics and logs name it.
+    pub enum CloseKind {
+        /// 4000.
+        TlsOnly => "tls_only",
+        /// 4001.
+        UnknownApp => "unknown_app",
+        /// 4003.
+        AppDisabled => "app_disabled",
+        /// 4004.
+        OverQuota => "over_quota",
+        /// 4100.
+        OverSoftQuota => "over_soft_quota",
+        /// 4005.
+        PathNotFound => "path_not_found",
+        /// 4006.
+        InvalidVersionString => "invalid_version_string",
+        /// 4007.
+        UnsupportedProtocolVersion => "unsupported_protocol_version",
+        /// 4008.
+        NoProtocolVersion => "no_protocol_version",
+        /// 4009.
+        OriginNotAllowed => "origin_not_allowed",
+        /// 4009.
+        Terminated => "terminated",
+        /// 4009.
+        NotAuthorized => "not_authorized",
+        /// 4009.
+        TooManyInvalidMessages => "too_many_invalid_messages",
+        /// 4100.
+        OverCapacity => "over_capacity",
+        /// 4100.
+        TooSlow => "too_slow",
+        /// 4200.
+        Draining => "draining",
+        /// 4200.
+        EventsLost => "events_lost",
+        /// 4201.
+        PongTimeout => "pong_timeout",
+    }
+}
+
+impl CloseKind {
     /// The close code.
-    pub fn code(&self) -> u16 {
+    pub fn code(self) -> u16 {
         match self {
             Self::TlsOnly => 4000,
-            Self::UnknownApp(_) => 4001,
+            Self::UnknownApp => 4001,
             Self::AppDisabled => 4003,
-            Self::OverQuota(_) => 4004,
+            Self::OverQuota => 4004,
             Self::PathNotFound => 4005,
             Self::InvalidVersionString => 4006,
             Self::UnsupportedProtocolVersion => 4007,
             Self::NoProtocolVersion => 4008,
-            Self::OriginNotAllowed | Self::Terminated | Self::NotAuthorized | Self::TooManyInvalidMessages(_) => 4009,
-            Self::OverSoftQuota(_) | Self::OverCapacity | Self::TooSlow => 4100,
+            Self::OriginNotAllowed | Self::Terminated | Self::NotAuthorized | Self::TooManyInvalidMessages => 4009,
+            Self::OverSoftQuota | Self::OverCapacity | Self::TooSlow => 4100,
             Self::Draining | Self::EventsLost => 4200,
             Self::PongTimeout => 4201,
         }
+    }
+}
+
+impl CloseReason {
+    /// Which of the closed set of reasons it is.
+    pub fn kind(&self) -> CloseKind {
+        match self {
+            Self::TlsOnly => CloseKind::TlsOnly,
+            Self::UnknownApp(_) => CloseKind::UnknownApp,
+            Self::AppDisabled => CloseKind::AppDisabled,
+            Self::OverQuota(_) => CloseKind::OverQuota,
+            Self::OverSoftQuota(_) => CloseKind::OverSoftQuota,
+            Self::PathNotFound => CloseKind::PathNotFound,
+            Self::InvalidVersionString => CloseKind::InvalidVersionString,
+            Self::UnsupportedProtocolVersion => CloseKind::UnsupportedProtocolVersion,
+            Self::NoProtocolVersion => CloseKind::NoProtocolVersion,
+            Self::OriginNotAllowed => CloseKind::OriginNotAllowed,
+            Self::Terminated => CloseKind::Terminated,
+            Self::NotAuthorized => CloseKind::NotAuthorized,
+            Self::TooManyInvalidMessages(_) => CloseKind::TooManyInvalidMessages,
+            Self::OverCapacity => CloseKind::OverCapacity,
+            Self::TooSlow => CloseKind::TooSlow,
+            Self::Draining => CloseKind::Draining,
+            Self::EventsLost => CloseKind::EventsLost,
+            Self::PongTimeout => CloseKind::PongTimeout,
+        }
+    }
+
+    /// The close code.
+    pub fn code(&self) -> u16 {
+        self.kind().code()
     }
 
     /// The message of `pusher:error` and of the Close frame.

@@ -30,6 +30,7 @@ impl Shard {
     /// Accepts or refuses a client event; a refusal is `pusher:error` without close, the event is dropped (P-CEV-4).
     pub(super) fn handle_client_event(&mut self, slot: u32, app: &App, message: &ClientEvent<'_>) {
         if let Err((code, reason)) = self.publish_client_event(slot, app, message) {
+            self.note_client_event_refused(slot, message.channel, code);
             self.send_error(slot, code, &reason);
         }
     }

@@ -80,7 +80,7 @@ impl Shard {
         let mut owed = false;
         let shards: SmallVec<[ShardIndex; 8]> = self.owned[index].recipients().collect();
         for to in shards {
-            let body = Body::Deliver { channel: channel.clone(), frame: frame.clone(), exclude: None };
+            let body = Body::Deliver { channel: channel.clone(), frame: frame.clone(), exclude: None, accepted_us: 0 };
             owed |= self.send_paid(to, body).is_err();
         }
         let now_ms = self.now.monotonic_ms;

@@ -5,8 +5,9 @@ use smallvec::SmallVec;
 
 use super::mail::{Anywhere, ChannelKey};
 use super::{Output, Shard};
+use crate::app::AppSerial;
 use crate::connection::outbox::FrameId;
-use crate::connection::{Flags, Phase};
+use crate::connection::{Flags, NONE, Phase};
 use crate::limits;
 use crate::wire::websocket::{self, Opcode};
 
@@ -23,7 +24,7 @@ impl Shard {
     /// Queues one event to all local subscribers of its channel but `exclude`.
     ///
     /// Per subscriber: its hot line and one entry of the dirty list; no allocation, no atomic, no copy.
-    pub(super) fn deliver(&mut self, channel: &ChannelKey, frame: Bytes, exclude: Option<Anywhere>) {
+    pub(super) fn deliver(&mut self, channel: &ChannelKey, frame: Bytes, exclude: Option<Anywhere>, accepted_us: u64) {
         let Some(index) = self.find_channel(channel) else { return };
         let excluded = exclude.filter(|exclude| exclude.shard == self.config.index).map(|exclude| exclude.connection);
         let frame_bytes = frame.len();
@@ -47,8 +48,12 @@ impl Shard {
             }
         });
         self.frames.retain(frame, queued);
+        if accepted_us > 0 && queued > 0 {
+            self.frames.stamp(frame, accepted_us);
+        }
         self.frames.release(frame);
         self.stats.deliveries += u64::from(queued);
+        self.apps.of(channel.app).messages_sent += u64::from(queued);
         for slot in too_slow {
             self.close_slow(slot);
         }
@@ -83,6 +88,10 @@ impl Shard {
             return;
         }
         let frame_bytes = self.frames.frame_bytes(frame);
+        // Close, ping and pong are no messages, nor is anything of HTTP.
+        if self.frames.first_byte(frame) == Some(websocket::TEXT_FRAME) && line.app != NONE {
+            self.apps.of(AppSerial(line.app)).messages_sent += 1;
+        }
         self.frames.retain(frame, 1);
         self.frames.push(&mut line.outbox, frame, frame_bytes);
         if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {

@@ -29,6 +29,7 @@ use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
 use crate::connection::Phase;
 use crate::limits;
+use crate::metrics::figures::Overload;
 
 /// A request that awaits what other shards know.
 pub(super) struct Gather {
@@ -152,6 +153,7 @@ impl Shard {
         info: Info,
     ) -> Result<(), Refusal> {
         if self.is_out_of_memory() {
+            self.count_overload(Overload::Memory);
             return Err(overloaded());
         }
         let listing = Listing {
@@ -313,6 +315,7 @@ impl Shard {
         if !wanted {
             self.take_gather(request);
         } else if self.gathered_bytes > limits::GATHERED_BYTES_MAX {
+            self.count_overload(Overload::Gathering);
             self.refuse_gather(request, &overloaded());
         } else {
             match next {

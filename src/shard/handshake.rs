@@ -21,7 +21,7 @@ enum Verdict {
         connections_max: u32,
     },
     /// A connection of this app that has to authorize itself first (P-AUTHZ-1).
-    Unauthorized(AppSerial),
+    Unauthorized,
     #[cfg(feature = "conformance")]
     Echo,
 }
@@ -36,7 +36,10 @@ impl Shard {
                 return After::Next;
             }
         };
+        let client = self.client_address(slot, request);
+        self.http(slot).client = client;
         let verdict = self.judge(slot, key, request);
+        self.count_response(101);
         let mut answer = Vec::new();
         encode_upgrade(&mut answer, &accept_value(client_key), subprotocol(request));
         self.queue(slot, answer.into());
@@ -44,12 +47,12 @@ impl Shard {
         match verdict {
             Verdict::Refused(reason) => self.close_websocket(slot, &reason),
             Verdict::App { app, connections_max } => {
-                self.hot[slot as usize].app = app.0;
+                self.count_client(request.query);
                 let (counter, connection) = (self.counter_of(app), self.key(slot));
                 self.send(counter, Body::Admit { app, connection, connections_max });
             }
-            Verdict::Unauthorized(app) => {
-                self.hot[slot as usize].app = app.0;
+            Verdict::Unauthorized => {
+                self.count_client(request.query);
                 self.open_unauthorized(slot);
             }
             #[cfg(feature = "conformance")]
@@ -64,7 +67,8 @@ impl Shard {
 
     /// The connection is a WebSocket now; `held_back` came with the request. While it is being admitted it is not read.
     pub(super) fn start_websocket(&mut self, slot: u32, mut held_back: Vec<u8>) {
-        self.cold_mut(slot).http = None;
+        let cold = self.cold_mut(slot);
+        cold.client = cold.http.take().map(|http| http.client);
         match self.hot[slot as usize].phase {
             Phase::Admitting => {
                 self.cold_mut(slot).held_back = held_back;
@@ -77,6 +81,11 @@ impl Shard {
             Phase::Free | Phase::Http | Phase::Lingering | Phase::Ended => {}
         }
         if self.hot[slot as usize].phase != Phase::Free {
+            if self.hot[slot as usize].phase != Phase::Admitting
+                && let Some(cold) = self.cold_of(slot)
+            {
+                cold.client = None;
+            }
             self.drop_cold_if_empty(slot);
         }
     }
@@ -108,7 +117,10 @@ impl Shard {
         }
         self.open_websocket(slot);
         self.resume_reading(slot);
-        let mut held_back = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.held_back)).unwrap_or_default();
+        let mut held_back = Vec::new();
+        if let Some(cold) = self.cold_of(slot) {
+            (held_back, cold.client) = (std::mem::take(&mut cold.held_back), None);
+        }
         self.drop_cold_if_empty(slot);
         if !held_back.is_empty() {
             self.receive_websocket(slot, &mut held_back);
@@ -121,7 +133,7 @@ impl Shard {
         let activity_timeout_s = self.activity_timeout_s(AppSerial(self.hot[slot as usize].app));
         self.hot[slot as usize].phase = Phase::Open;
         self.fill_client_events(slot);
-        self.stats.websockets += 1;
+        self.count_opened(AppSerial(self.hot[slot as usize].app));
         self.send_text(slot, |out| server_event::encode_connection_established(out, socket_id, activity_timeout_s));
     }
 
@@ -140,9 +152,10 @@ impl Shard {
         let Some(app) = self.directory.app_by_key(key) else {
             return Verdict::Refused(CloseReason::UnknownApp(crate::protocol::quote(key).to_owned()));
         };
+        self.hot[slot as usize].app = app.serial.0;
         let secure = self.came_through_tls(slot, request);
         match check(app, request, secure, self.config.options.strict_protocol) {
-            Ok(()) if app.settings.authorized_connections => Verdict::Unauthorized(app.serial),
+            Ok(()) if app.settings.authorized_connections => Verdict::Unauthorized,
             Ok(()) => Verdict::App { app: app.serial, connections_max: app.settings.max_connections },
             Err(reason) => Verdict::Refused(reason),
         }
@@ -159,9 +172,11 @@ impl Shard {
         let mut answer = Vec::new();
         match error {
             UpgradeError::BadRequest(what) => {
+                self.count_response(400);
                 encode_response(&mut answer, 400, TEXT, "", format!("{what}\n").as_bytes(), false);
             }
             UpgradeError::Version => {
+                self.count_response(426);
                 let body = b"Sec-WebSocket-Version must be 13\n";
                 encode_response(&mut answer, 426, TEXT, "Sec-WebSocket-Version: 13\r\n", body, false);
             }

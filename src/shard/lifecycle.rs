@@ -9,6 +9,7 @@ use super::{Listener, Output, Shard};
 use crate::app::{AppSerial, Directory};
 use crate::connection::{Cold, ConnectionKey, Flags, Hot, Http, NONE, Phase, Proxy};
 use crate::limits;
+use crate::metrics::figures::ProtocolError;
 use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
 use crate::wire::websocket;
@@ -31,6 +32,7 @@ impl Shard {
         *line = Hot { generation: connection.generation, phase: Phase::Http, ..Hot::FREE };
         self.heard[slot] = self.tenths();
         self.stats.connections += 1;
+        self.figures.counted.accepted += 1;
         let client = peer.ip().to_canonical();
         let trusted = self.config.options.trusted_proxies.iter().any(|network| network.contains(&client));
         let deadline_ms = self.now.monotonic_ms + limits::REQUEST_WITHIN_MS;
@@ -45,6 +47,8 @@ impl Shard {
             first_ticket: 0,
             held_back: Vec::new(),
             parked: false,
+            request_bytes: 0,
+            app: None,
         };
         self.cold_mut(connection.slot).http = Some(Box::new(http));
         self.deadlines.push(Deadline::Request, deadline_ms, connection);
@@ -73,6 +77,7 @@ impl Shard {
         let slot = connection.slot;
         let line = &mut self.hot[slot as usize];
         self.frames.take_sent(&mut line.outbox, bytes);
+        self.apps.sent(line.app, bytes);
         line.flags.remove(Flags::STALLED);
         line.flags.remove(Flags::STALLED_LONG);
         if line.phase == Phase::Ended {
@@ -150,6 +155,7 @@ impl Shard {
             Phase::Open | Phase::Admitting => {}
             Phase::Free | Phase::Http | Phase::Closing | Phase::Lingering | Phase::Ended => return,
         }
+        self.note_close(slot, reason);
         self.retire(slot);
         self.hot[slot as usize].phase = Phase::Closing;
         self.resume_reading(slot);
@@ -168,6 +174,7 @@ impl Shard {
         line.phase = Phase::Closing;
         line.flags.insert(Flags::LAST_ANSWER);
         if !already_closing {
+            self.figures.counted.protocol_errors.count(ProtocolError::of(code));
             self.send_close(slot, code, reason);
         }
         let connection = self.key(slot);
@@ -206,10 +213,11 @@ impl Shard {
     pub(super) fn retire(&mut self, slot: u32) {
         self.leave_all(slot);
         self.sign_out(slot);
-        let line = &mut self.hot[slot as usize];
+        let line = &self.hot[slot as usize];
         if line.phase == Phase::Open {
-            self.stats.websockets -= 1;
+            self.count_ended(line.app);
         }
+        let line = &mut self.hot[slot as usize];
         if line.flags.contains(Flags::COUNTED) {
             line.flags.remove(Flags::COUNTED);
             let app = AppSerial(line.app);
@@ -226,6 +234,7 @@ impl Shard {
         self.return_leases();
         self.count_channels_of_limited_apps(&before);
         self.tell_which_are_full();
+        self.forget_figures_of_deleted_apps();
         for slot in 0..self.hot.len() as u32 {
             let line = &self.hot[slot as usize];
             let open = matches!(line.phase, Phase::Open | Phase::Admitting) && line.app != NONE;

@@ -20,6 +20,7 @@ use crate::api::answer::Counts;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
 use crate::limits;
+use crate::metrics::figures::Snapshot;
 use crate::protocol::webhook::SentEvent;
 
 /// One mail. Opaque to drivers.
@@ -122,7 +123,8 @@ pub(super) enum Body {
     /// To the shard that asked.
     Reply { request: PendingId, reply: Reply },
     /// To a shard with subscribers: one event. Costs credit.
-    Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<Anywhere> },
+    /// `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers tell no turns.
+    Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<Anywhere>, accepted_us: u64 },
     /// To a shard with subscribers: an event could not be sent for want of credit; its subscribers of the channel are
     /// closed with 4200, so that the gap is seen. Answered `GapClosed`.
     Gap { channel: ChannelKey },
@@ -171,6 +173,10 @@ pub(super) enum Body {
     Changed { request: PendingId, changed: Changed },
     /// Credit for event mail comes back.
     Credit { bytes: usize },
+    /// To every shard: hand over your figures. Pages under construction are bounded. Answered `Measured`.
+    Measure { request: PendingId },
+    /// To the shard that asked.
+    Measured { request: PendingId, snapshot: Box<Snapshot> },
 }
 
 impl Body {
@@ -211,7 +217,9 @@ impl Body {
             | Self::UserState { .. }
             | Self::UserTold { .. }
             | Self::Changed { .. }
-            | Self::Credit { .. } => 0,
+            | Self::Credit { .. }
+            | Self::Measure { .. }
+            | Self::Measured { .. } => 0,
         };
         frames.min(limits::EVENT_MAIL_BYTES_MAX / 2)
     }

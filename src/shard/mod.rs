@@ -26,6 +26,7 @@ mod client_event;
 mod command;
 mod count;
 mod deliver;
+mod figures;
 mod gather;
 mod handshake;
 mod lifecycle;
@@ -38,8 +39,10 @@ mod presence;
 mod publish;
 mod quota;
 mod receive;
+mod refusals;
 mod request;
 mod roster;
+mod scrape;
 mod subscribe;
 mod sweep;
 mod tally;
@@ -62,6 +65,10 @@ use crate::channel::name::NameRules;
 use crate::connection::outbox::{FrameId, Frames};
 use crate::connection::{Cold, ConnectionKey, Hot};
 use crate::limits;
+use crate::metrics::app_figures::AppTable;
+use crate::metrics::figures::Identity;
+pub use crate::metrics::figures::ShardStats;
+use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 use crate::protocol::webhook::WebhookEvent;
@@ -69,6 +76,7 @@ use crate::protocol::webhook::WebhookEvent;
 use allowance::Allowances;
 use cache::Caches;
 pub use change::{Change, ChangeId, ChangeKind, Changed};
+use figures::Figures;
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
@@ -124,6 +132,10 @@ pub struct ShardOptions {
     pub auth_failures_per_minute: u32,
     /// Within this a connection must be authorized where its app demands it (P-AUTHZ-1), in s.
     pub authorization_timeout_s: u32,
+    /// What all names of metrics begin with.
+    pub metrics_prefix: String,
+    /// What the metrics page says of the server.
+    pub identity: Identity,
 }
 
 impl Default for ShardOptions {
@@ -139,9 +151,14 @@ impl Default for ShardOptions {
             cache_ttl_s: limits::CACHE_TTL_S,
             auth_failures_per_minute: limits::AUTH_FAILURES_PER_MINUTE,
             authorization_timeout_s: limits::AUTHORIZATION_TIMEOUT_S,
+            metrics_prefix: METRICS_PREFIX.to_owned(),
+            identity: Identity::default(),
         }
     }
 }
+
+/// What the names of metrics begin with unless the operator says otherwise.
+pub const METRICS_PREFIX: &str = "relay_";
 
 /// Which listener a connection came from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -266,6 +283,10 @@ pub enum Output {
         /// All of that day so far.
         messages: u32,
     },
+    /// Write a line about a refusal to the log.
+    Log(Box<LogLine>),
+    /// Measure the process and tell [`Shard::handle_process_figures`]: somebody asks for it.
+    MeasureProcess,
 }
 
 /// One send: bytes lent until `Sent` or `Closed` is fed for the connection.
@@ -277,41 +298,6 @@ pub struct Flush<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Figures of one shard, for health, tests and metrics.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ShardStats {
-    /// Connections accepted and not yet closed.
-    pub connections: u64,
-    /// Of these, established WebSockets.
-    pub websockets: u64,
-    /// Local subscriptions.
-    pub subscriptions: u64,
-    /// Channels with local subscribers.
-    pub channels: u64,
-    /// Channels that this shard owns state for.
-    pub owned_channels: u64,
-    /// Events of cache channels kept as owner, and what they cost of their apps' budgets.
-    pub cached_events: u64,
-    /// In bytes.
-    pub cached_bytes: u64,
-    /// Users that are signed in or watched here.
-    pub users: u64,
-    /// Users that this shard owns state for.
-    pub owned_users: u64,
-    /// Events accepted as owner.
-    pub events: u64,
-    /// Frames queued to connections.
-    pub deliveries: u64,
-    /// Connections closed as slow readers (P-CLOSE-5).
-    pub slow_closed: u64,
-    /// Connections closed because events for them were lost between shards (4200).
-    pub gap_closed: u64,
-    /// Frames held for sending.
-    pub frames: u64,
-    /// Bytes of frames and joined buffers held for sending.
-    pub send_bytes: u64,
-}
-
 /// A shard.
 pub struct Shard {
     config: ShardConfig,
@@ -319,6 +305,9 @@ pub struct Shard {
     directory: Arc<Directory>,
     cipher: SocketIdCipher,
     stats: ShardStats,
+    figures: Box<Figures>,
+    /// Figures by app.
+    apps: AppTable,
 
     /// One line per slot that was ever used.
     hot: Vec<Hot>,
@@ -405,6 +394,8 @@ impl Shard {
             directory: config.directory.clone(),
             now: Moment::default(),
             stats: ShardStats::default(),
+            figures: Box::default(),
+            apps: AppTable::default(),
             // Address space, of which each slot touches its own part: tables that grew by copying would leave their old
             // places behind as resident memory.
             hot: Vec::with_capacity(config.slots as usize),

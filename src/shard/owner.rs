@@ -86,6 +86,9 @@ impl Shard {
         let mut counted = Vec::new();
         for item in items {
             self.stats.events += 1;
+            let figures = self.apps.of(item.channel.app);
+            figures.events += u64::from(request.is_some());
+            figures.client_events += u64::from(request.is_none());
             if counts {
                 counted.push((item.number, self.counts_of(&item.channel)));
             }
@@ -115,10 +118,12 @@ impl Shard {
                 continue;
             }
             let (to, channel) = (interest.shard, owned.key.clone());
-            let body = Body::Deliver { channel, frame: frame.clone(), exclude };
+            let accepted_us = self.figures.turn_us;
+            let body = Body::Deliver { channel, frame: frame.clone(), exclude, accepted_us };
             if self.send_paid(to, body).is_err() {
                 let owned = &mut self.owned[index];
                 owned.interests[at].gap = true;
+                self.figures.counted.gaps += 1;
                 let channel = owned.key.clone();
                 self.send(to, Body::Gap { channel });
             }

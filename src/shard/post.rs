@@ -114,7 +114,9 @@ impl Shard {
             Body::Accepted { request, counts } => self.handle_accepted_publish(request, counts),
             Body::Ask { request, question } => self.handle_question(from, request, question),
             Body::Reply { request, reply } => self.handle_reply(from, request, reply),
-            Body::Deliver { channel, frame, exclude } => self.deliver(&channel, frame, exclude),
+            Body::Deliver { channel, frame, exclude, accepted_us } => {
+                self.deliver(&channel, frame, exclude, accepted_us);
+            }
             Body::Gap { channel } => self.handle_gap(from, channel),
             Body::GapClosed { channel } => self.own_gap_closed(from, &channel),
             Body::Admit { app, connection, connections_max } => {
@@ -143,6 +145,8 @@ impl Shard {
             Body::UserTold { user } => self.own_user_told(from, &user),
             Body::Changed { request, changed } => self.handle_changed(request, changed),
             Body::Credit { bytes } => self.credit[usize::from(from)] += bytes,
+            Body::Measure { request } => self.handle_measure(from, request),
+            Body::Measured { request, snapshot } => self.handle_measured(request, *snapshot),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::api::refusal::Refusal;
 use crate::app::App;
 use crate::channel::name::Modifiers;
 use crate::connection::ConnectionKey;
+use crate::metrics::figures::Overload;
 use crate::protocol::server_event;
 
 /// A request that owners have yet to accept.
@@ -34,6 +35,7 @@ impl Shard {
     /// 503 when the shard is out of memory.
     pub(super) fn prepare_publish(&mut self, app: &App, publish: &Publish<'_>) -> Result<Command, Refusal> {
         if self.is_out_of_memory() {
+            self.count_overload(Overload::Memory);
             return Err(overloaded());
         }
         Ok(Command::Publish(self.group_by_owner(app, publish), AnswerShape::of(publish)))
@@ -42,6 +44,7 @@ impl Shard {
     /// Publishes all of a request or nothing of it.
     pub(super) fn publish(&mut self, place: Place, mail: OwnerItems, shape: AnswerShape) -> Result<(), Refusal> {
         if !mail.iter().all(|(owner, items)| self.can_pay(*owner, publish_cost(items))) {
+            self.count_overload(Overload::Credit);
             return Err(overloaded());
         }
         let counts = !shape.needs_no_counts();

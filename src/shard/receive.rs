@@ -25,6 +25,7 @@ impl Shard {
         }
         let slot = connection.slot;
         self.heard[slot as usize] = self.tenths();
+        self.figures.counted.received_bytes += bytes.len() as u64;
         let line = &mut self.hot[slot as usize];
         line.flags.remove(Flags::AWAITING_PONG);
         match line.phase {
@@ -65,6 +66,7 @@ impl Shard {
                     return;
                 }
             };
+            self.http(slot).request_bytes += consumed;
             match progress {
                 Progress::Partial => {}
                 Progress::ExpectsContinue => self.answer_continue(slot),
@@ -128,6 +130,7 @@ impl Shard {
     }
 
     pub(super) fn receive_websocket(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.count_socket_received(slot, bytes.len());
         let mut decoder = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.decoder)).unwrap_or_default();
         let message_bytes_max = self.message_bytes_max(slot);
         let mut at = 0;
@@ -182,6 +185,7 @@ impl Shard {
             Message::Text(text) if echo => self.send_frame(slot, Opcode::Text, text.as_bytes()),
             Message::Binary(payload) if echo => self.send_frame(slot, Opcode::Binary, payload),
             Message::Text(text) => {
+                self.count_message_received(slot);
                 self.handle_text(slot, text);
                 self.handle_own_mail();
             }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::command::Command;
 use super::gather::{Question, RosterPages};
 use super::mail::Body;
+use super::scrape::ScrapePage;
 use super::{ChangeKind, Output, Shard};
 use crate::api::authorize::authorize;
 use crate::api::batch_events::decode_batch_events;
@@ -17,13 +18,15 @@ use crate::api::channels::decode_channels;
 use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::query::Query;
 use crate::api::refusal::Refusal;
-use crate::api::route::{Endpoint, Route, route};
+use crate::api::route::{Endpoint, OperatorPage, Route, route};
 use crate::api::terminate::check_user_id;
 use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
-use crate::app::App;
+use crate::app::{App, AppSerial};
+use crate::auth::AuthFailure;
 use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
 use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
+use crate::metrics::figures::Overload;
 use crate::protocol::dialect::Dialect;
 use crate::wire::http::{HttpError, Request, encode_response, is_upgrade};
 
@@ -44,7 +47,7 @@ pub(super) struct Response<'a> {
     pub(super) body: &'a [u8],
 }
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 
 impl Shard {
@@ -55,21 +58,41 @@ impl Shard {
             return self.handle_upgrade(slot, key, request);
         }
         match route {
-            Route::Up => self.answer_text(slot, request, 200, "OK\n"),
+            Route::Up => self.answer_health(slot, request, 200, "OK\n"),
             Route::UpApp(id) => {
                 let up = self.directory.app_by_id(id).is_some_and(|app| app.enabled);
                 let (status, body) = if up { (200, "OK\n") } else { (404, "No such app, or it is disabled\n") };
                 self.answer_text(slot, request, status, body);
             }
-            Route::Ready if self.drain.is_some() => self.answer_text(slot, request, 503, "Draining\n"),
-            Route::Ready => self.answer_text(slot, request, 200, "OK\n"),
+            Route::Ready if self.drain.is_some() => {
+                self.count_overload(Overload::Draining);
+                self.answer_health(slot, request, 503, "Draining\n");
+            }
+            Route::Ready => self.answer_health(slot, request, 200, "OK\n"),
+            Route::AcceptTraffic => self.start_scrape(slot, request, ScrapePage::AcceptTraffic),
+            Route::Operator(page) if self.http(slot).metrics => {
+                let page = match page {
+                    OperatorPage::Metrics => ScrapePage::Metrics,
+                    OperatorPage::Stats => ScrapePage::Stats,
+                    OperatorPage::Usage => ScrapePage::Usage,
+                };
+                self.start_scrape(slot, request, page);
+            }
+            // Threat T30: the public port knows nothing of these.
+            Route::Operator(_) => self.answer_not_found(slot, request, Dialect::Pusher),
             Route::Api { dialect, app_id, endpoint } if !self.http(slot).metrics => {
+                let scope = endpoint.scope();
                 if let Err(refusal) = self.call(slot, request, dialect, app_id, endpoint) {
+                    let client = self.client_address(slot, request);
+                    self.note_request_refused(client, app_id, scope, refusal.status);
                     self.answer_refusal(slot, request, dialect, &refusal);
                 }
             }
             Route::ApiOfKey { endpoint } if !self.http(slot).metrics => {
+                let scope = endpoint.scope();
                 if let Err(refusal) = self.call_of_key(slot, request, endpoint) {
+                    let client = self.client_address(slot, request);
+                    self.note_request_refused(client, "", scope, refusal.status);
                     self.answer_refusal(slot, request, Dialect::Pusher, &refusal);
                 }
             }
@@ -101,7 +124,8 @@ impl Shard {
         let app = key.and_then(|key| self.directory.app_by_key(&key)).cloned();
         let Some(app) = app else {
             let text = "This path names no app: sign the query with an active key, whose app is meant.";
-            return Err(self.count_failure(slot, request, RequestRefusal::Unauthorized(text.to_owned())));
+            let refusal = RequestRefusal::Unauthorized(AuthFailure::UnknownKey, text.to_owned());
+            return Err(self.count_failure(slot, request, "", refusal));
         };
         self.call(slot, request, Dialect::Pusher, &app.id, endpoint)
     }
@@ -118,8 +142,9 @@ impl Shard {
         let prefix = &self.config.options.path_prefix;
         let caller = match verify_request(&self.directory, app_id, request, prefix, self.now) {
             Ok(caller) => caller,
-            Err(refusal) => return Err(self.count_failure(slot, request, refusal)),
+            Err(refusal) => return Err(self.count_failure(slot, request, app_id, refusal)),
         };
+        self.count_call(slot, caller.app.serial);
         let outcome = authorize(&caller, &endpoint).and_then(|()| {
             self.report_token_use(&caller);
             self.understand(&caller.app, request, endpoint)
@@ -174,10 +199,14 @@ impl Shard {
     }
 
     /// Failed credentials count to the caller's address; above the bound 401 becomes 429 (threat T6).
-    fn count_failure(&mut self, slot: u32, request: &Request<'_>, refusal: RequestRefusal) -> Refusal {
-        let unauthorized = matches!(refusal, RequestRefusal::Unauthorized(_));
-        let client = self.client_address(slot, request);
-        if unauthorized {
+    fn count_failure(&mut self, slot: u32, request: &Request<'_>, app_id: &str, refusal: RequestRefusal) -> Refusal {
+        if let Some(app) = self.directory.app_by_id(app_id) {
+            let serial = app.serial;
+            self.count_call(slot, serial);
+        }
+        if let RequestRefusal::Unauthorized(failure, _) = &refusal {
+            let client = self.client_address(slot, request);
+            self.note_credential_refused(client, app_id, *failure);
             if self.failures.count(self.now, client) {
                 return Refusal::too_many_failures();
             }
@@ -191,7 +220,7 @@ impl Shard {
     }
 
     /// The address of the client: behind trusted proxies the last one of `X-Forwarded-For` that is none of them.
-    fn client_address(&self, slot: u32, request: &Request<'_>) -> IpAddr {
+    pub(super) fn client_address(&self, slot: u32, request: &Request<'_>) -> IpAddr {
         let http = self.cold(slot).and_then(|cold| cold.http.as_ref()).expect("a request comes over HTTP");
         let trusted =
             |address: &IpAddr| self.config.options.trusted_proxies.iter().any(|network| network.contains(address));
@@ -223,7 +252,7 @@ impl Shard {
         self.outputs.push_back(Output::TokenUsed { token: token.clone(), at: self.now });
     }
 
-    fn answer_text(&mut self, slot: u32, request: &Request<'_>, status: u16, body: &str) {
+    pub(super) fn answer_text(&mut self, slot: u32, request: &Request<'_>, status: u16, body: &str) {
         self.answer(slot, request, &Response { status, content_type: TEXT, extra: "", body: body.as_bytes() });
     }
 
@@ -239,8 +268,9 @@ impl Shard {
     }
 
     /// Answers a request now.
-    fn answer(&mut self, slot: u32, request: &Request<'_>, response: &Response<'_>) {
+    pub(super) fn answer(&mut self, slot: u32, request: &Request<'_>, response: &Response<'_>) {
         let ticket = self.take_ticket(slot, request);
+        self.count_response(response.status);
         let mut answer = encode(response, self.keeps_alive(request));
         if request.method == "HEAD" {
             answer.truncate(answer.len() - response.body.len());
@@ -254,7 +284,10 @@ impl Shard {
         if !keep_alive {
             self.hot[slot as usize].flags.insert(Flags::LAST_ANSWER);
         }
-        self.http(slot).push_waiting(keep_alive)
+        let http = self.http(slot);
+        http.request_bytes = 0;
+        let app = http.app.take();
+        http.push_waiting(keep_alive, app)
     }
 
     /// Fills the place of an answer in the order, and sends what is ready.
@@ -265,7 +298,10 @@ impl Shard {
         }
         let http = self.http(slot);
         let at = ticket.wrapping_sub(http.first_ticket) as usize;
-        http.answers[at] = Answer::Ready(answer);
+        if let Answer::Waiting { app: Some(app), .. } = http.answers[at] {
+            self.apps.of(app).http_sent_bytes += answer.len() as u64;
+        }
+        self.http(slot).answers[at] = Answer::Ready(answer);
         while let Some(answer) = self.http(slot).take_ready() {
             self.queue(slot, answer);
         }
@@ -278,7 +314,8 @@ impl Shard {
         }
         let http = self.http(connection.slot);
         let at = ticket.wrapping_sub(http.first_ticket) as usize;
-        let keep_alive = matches!(http.answers[at], Answer::Waiting { keep_alive: true });
+        let keep_alive = matches!(http.answers[at], Answer::Waiting { keep_alive: true, .. });
+        self.count_response(response.status);
         let answer = encode(response, keep_alive);
         self.finish_answer(connection, ticket, answer.into());
         self.resume_if_due(connection.slot);
@@ -289,6 +326,7 @@ impl Shard {
     pub(super) fn answer_framing_error(&mut self, slot: u32, error: HttpError) {
         let mut answer = Vec::new();
         let body = format!("{}\n", error.message());
+        self.count_response(error.status());
         encode_response(&mut answer, error.status(), TEXT, "", body.as_bytes(), false);
         self.answer_last(slot, answer);
     }
@@ -297,6 +335,7 @@ impl Shard {
     pub(super) fn answer_too_late(&mut self, slot: u32) {
         let mut answer = Vec::new();
         let body = format!("A request must be whole within {} ms\n", limits::REQUEST_WITHIN_MS);
+        self.count_response(408);
         encode_response(&mut answer, 408, TEXT, "", body.as_bytes(), false);
         self.answer_last(slot, answer);
         self.settle(slot);
@@ -307,7 +346,7 @@ impl Shard {
         self.hot[slot as usize].flags.insert(Flags::LAST_ANSWER);
         let http = self.http(slot);
         http.deadline_ms = 0;
-        let ticket = http.push_waiting(false);
+        let ticket = http.push_waiting(false, None);
         self.finish_answer(self.key(slot), ticket, answer.into());
     }
 
@@ -326,8 +365,8 @@ impl Shard {
 
 impl Http {
     /// Keeps a place in the order of answers; gives its ticket.
-    fn push_waiting(&mut self, keep_alive: bool) -> u32 {
-        self.answers.push_back(Answer::Waiting { keep_alive });
+    fn push_waiting(&mut self, keep_alive: bool, app: Option<AppSerial>) -> u32 {
+        self.answers.push_back(Answer::Waiting { keep_alive, app });
         self.first_ticket.wrapping_add(self.answers.len() as u32 - 1)
     }
 

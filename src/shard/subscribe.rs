@@ -12,11 +12,13 @@ use bytes::Bytes;
 use super::mail::{Body, ChannelKey, Full};
 use super::{Output, Shard, ShardIndex};
 use crate::app::{App, AppSerial};
+use crate::auth::AuthFailure;
 use crate::auth::subscription::{refusal_message, verify_subscription};
 use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource, SERVER_TO_USER, is_misleading};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{CHANNELS_INLINE, ConnectionKey, Phase};
 use crate::limits;
+use crate::metrics::figures::{SubscriptionError, Surface};
 use crate::protocol::server_event;
 
 /// A channel with local subscribers, or with connections that wait to become such.
@@ -265,6 +267,7 @@ impl Shard {
                 self.send_text(slot, |out| server_event::encode_auth_required(out, channel, socket_id));
             }
             let reason = format!("Auth info required to subscribe to {channel}");
+            self.note_auth_failure(Surface::Subscribe, AuthFailure::Missing);
             self.refuse_subscription(slot, channel, Some(4009), "AuthError", &reason, 401);
             return false;
         };
@@ -273,9 +276,10 @@ impl Shard {
         // A server-to-user channel is for the user signed in on this connection, whatever is signed (P-USER-4).
         let verdict = match verify_subscription(app, &socket_id, channel, channel_data, auth) {
             Ok(()) if name.kind() == ChannelKind::ServerToUser => {
+                self.note_auth_failure(Surface::Subscribe, AuthFailure::WrongUser);
                 Err(crate::auth::subscription::SubscriptionRefusal::InvalidSignature)
             }
-            verdict => verdict,
+            verdict => verdict.inspect_err(|refusal| self.note_auth_failure(Surface::Subscribe, refusal.failure())),
         };
         let Err(refusal) = verdict else { return true };
         let reason = refusal_message(&refusal, &socket_id, channel, channel_data, auth);
@@ -309,10 +313,12 @@ impl Shard {
         slot: u32,
         channel: &str,
         code: Option<u16>,
-        kind: &str,
+        kind: &'static str,
         reason: &str,
         status: u16,
     ) {
+        self.figures.counted.subscription_errors.count(SubscriptionError::of(kind));
+        self.note_subscription_refused(slot, channel, kind, status);
         self.send_error(slot, code, reason);
         self.send_text(slot, |out| server_event::encode_subscription_error(out, channel, kind, reason, status));
     }

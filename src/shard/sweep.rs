@@ -84,8 +84,10 @@ impl Shard {
         let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
         let rest = (self.sends_left == 0).then_some(self.now.monotonic_ms);
         let count = self.counts_due.front().map(|(at, _)| *at);
-        let others = [self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms(), self.departures.due_ms()];
-        let due = [deadline, sweep, drain, rest, count].into_iter().chain(others);
+        let lines = self.figures.log_brakes.due_ms();
+        let own = [deadline, sweep, drain, rest, count, lines];
+        let parts = [self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms(), self.departures.due_ms()];
+        let due = own.into_iter().chain(parts);
         due.flatten().min()
     }
 
@@ -115,6 +117,7 @@ impl Shard {
         self.make_pages();
         self.expire_cached();
         self.tell_counts_due();
+        self.tell_suppressed_lines();
         self.retry_joiners();
         self.tell_departures_due();
         self.continue_drain();

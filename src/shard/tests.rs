@@ -109,6 +109,8 @@ impl Process {
                         Output::ShutdownWrite { .. }
                         | Output::Pause { .. }
                         | Output::Resume { .. }
+                        | Output::Log(_)
+                        | Output::MeasureProcess
                         | Output::TokenUsed { .. } => {}
                         Output::Change(change) => self.changes.push(change),
                         Output::Webhook(event) => self.told.push(event),

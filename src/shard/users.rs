@@ -15,6 +15,7 @@ use super::mail::{Body, UserKey};
 use super::user_owner::OwnedUser;
 use super::{Shard, ShardIndex};
 use crate::app::{App, AppSerial};
+use crate::auth::AuthFailure;
 use crate::auth::subscription::{SIGNIN, refusal_message, verify_signin};
 use crate::channel::subscribers::Subscribers;
 use crate::channel::user::{UserData, decode_user_data};
@@ -98,16 +99,19 @@ impl Shard {
 
     fn try_sign_in(&mut self, slot: u32, app: &App, message: &Signin<'_>) -> Result<(), String> {
         let (Some(auth), Some(user_data)) = (message.auth, message.user_data) else {
+            self.note_signin_refused(slot, AuthFailure::Malformed);
             return Err("A signin needs auth and user_data, both strings".to_owned());
         };
         let socket_id = self.socket_id(self.key(slot)).to_text();
         verify_signin(app, &socket_id, user_data, auth)
+            .inspect_err(|refusal| self.note_signin_refused(slot, refusal.failure()))
             .map_err(|refusal| refusal_message(&refusal, &socket_id, SIGNIN, Some(user_data), auth))?;
         let user = decode_user_data(user_data, self.config.options.channel_names).map_err(|error| error.to_string())?;
         let key = self.user_key(app.serial, &user.id);
         let mut answer = text_frame(&mut self.scratch, |out| server_event::encode_signin_success(out, user_data));
         let index = match self.signed_in(slot) {
             Some(signed_in) if !self.users.local[signed_in.user as usize].key.is(&key) => {
+                self.note_signin_refused(slot, AuthFailure::WrongUser);
                 return Err("This connection is signed in as another user for its life".to_owned());
             }
             Some(signed_in) if signed_in.signins_waiting >= limits::SIGNINS_WAITING_MAX => {

@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod cli;
+pub mod exposition;
 pub mod http;
 pub mod receiver;
 pub mod rig;

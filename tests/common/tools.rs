@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::cli;
@@ -235,6 +236,29 @@ fn mortal(program: &str) -> Command {
     let mut command = cli::command("setpriv");
     command.args(["--pdeathsig", "KILL", "--", program]);
     command
+}
+
+/// Prometheus' own checker: the one of this machine, or else the one in Debian's package, unpacked below `target/`
+/// without installing it. `None` where neither can be had.
+pub fn promtool() -> Option<PathBuf> {
+    static PROMTOOL: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+        if Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success()) {
+            return Some("promtool".into());
+        }
+        let directory = installed("promtool", &["prometheus"], |directory| {
+            let fetch = "apt-get download prometheus && dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb";
+            // Without it there is no promtool below, which is said where it is missed.
+            let _ = Command::new("sh").args(["-c", fetch]).current_dir(directory).output();
+        });
+        let unpacked = directory.join("usr/bin/promtool");
+        if !unpacked.exists() {
+            let _ = fs::remove_file(directory.join(".installed"));
+            say_skipped("promtool is not here and could not be fetched (apt-get download prometheus)");
+            return None;
+        }
+        Some(unpacked)
+    });
+    PROMTOOL.clone()
 }
 
 /// Says so where a test could not be run: on standard error itself, which the test harness does not swallow.

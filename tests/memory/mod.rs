@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory};
 use relay::connection::ConnectionKey;
+use relay::metrics::figures::DriverFigures;
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
 
@@ -12,6 +13,7 @@ use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
 pub(crate) struct Memory {
     shard: Shard,
     now: Moment,
+    now_us: u64,
     publisher: ConnectionKey,
     request: Vec<u8>,
     /// Connections that join and leave, with the bytes of their joins.
@@ -100,15 +102,19 @@ impl Memory {
             body.len()
         );
         let publisher = ConnectionKey { slot: 0, generation: 1 };
-        Self { shard, now, publisher, request: request.into_bytes(), joiners: Vec::new() }
+        Self { shard, now, now_us: 1_000_000, publisher, request: request.into_bytes(), joiners: Vec::new() }
     }
 
     /// Publishes one event and takes everything that is to be sent.
     pub(crate) fn publish(&mut self) -> Moved {
+        self.now_us += 100;
+        self.shard.handle_turn_begin(self.now_us);
         let mut request = std::mem::take(&mut self.request);
         self.shard.handle_input(self.now, Input::Received { connection: self.publisher, bytes: &mut request });
         self.request = request;
-        self.drain()
+        let moved = self.drain();
+        self.shard.handle_turn_end(self.now_us + 50, &DriverFigures::default());
+        moved
     }
 
     /// Takes all outputs and flushes; each send is done at once.

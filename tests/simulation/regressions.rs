@@ -75,6 +75,7 @@ impl Bench {
                     | Output::Webhook(_)
                     | Output::MessagesCounted { .. }
                     | Output::MisleadingName { .. } => {}
+                    Output::Log(_) | Output::MeasureProcess => {}
                 }
             }
             while let Some(flush) = self.shards[shard].poll_flush() {

@@ -395,6 +395,24 @@ impl World {
         assert_eq!(sum(|stats| stats.send_bytes), 0, "bytes are held while nobody is owed any: {stats:?}");
     }
 
+    /// When all are gone: every WebSocket that was counted in was counted out, every event is some app's, and no time was
+    /// taken of more events than were queued.
+    fn check_figures(&mut self) {
+        let a_deleted_app_is_forgotten = self.apps.iter().any(|app| app.deleted);
+        for shard in self.system.snapshots() {
+            let (mut events, mut sent_bytes) = (0, 0);
+            for (serial, app) in &shard.apps {
+                assert_eq!(app.connected, 0, "{serial:?}: {app:?}");
+                assert_eq!(app.connections, app.disconnections, "{serial:?}: {app:?}");
+                events += app.events + app.client_events;
+                sent_bytes += app.socket_sent_bytes;
+            }
+            assert!(events == shard.stats.events || a_deleted_app_is_forgotten, "{events} of {:?}", shard.stats);
+            assert!(sent_bytes <= shard.figures.sent_bytes, "{sent_bytes} of {:?}", shard.figures);
+            assert!(shard.figures.publish_to_last_write.count() <= shard.stats.deliveries, "{:?}", shard.figures);
+        }
+    }
+
     /// Publishes and asks for the counts of its channel, then for all channels, while nothing else moves (P-HTTP-3,
     /// P-HTTP-11).
     fn ask_counts(&mut self) {
@@ -454,6 +472,7 @@ impl World {
             };
             assert_eq!(*stats, expected, "shard {shard} has something left over");
         }
+        self.check_figures();
         self.note_closures();
         let waits = self.system.next_timeout();
         self.system.trace.note(|| format!("at the end the next timeout is {waits:?}"));

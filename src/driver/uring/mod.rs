@@ -166,6 +166,7 @@ impl<'a, C: Core> Driver<'a, C> {
         while self.flush() | self.carry_out_effects() {}
         self.send_due_fins();
         self.arm_accepts();
+        self.tell_figures();
         let next = self.turn.end(self.core);
         self.check_accounts();
         match self.rings.iter_mut().find_map(|ring| ring.queue.take_failure()) {
@@ -365,6 +366,18 @@ impl<'a, C: Core> Driver<'a, C> {
                 assert_eq!(free, self.options.buffers, "a buffer leaked");
             }
         }
+    }
+
+    /// Puts what this driver counts beside what every turn counts.
+    fn tell_figures(&mut self) {
+        let figures = self.figures();
+        let Figures { stale, overflows, starved, accept_pauses, rings, enters, .. } = figures;
+        let told = &mut self.turn.figures;
+        (told.zero_copy_sends, told.zero_copy_copies) = (figures.zero_copy_sends, figures.zero_copy_copies);
+        (told.completions_stale, told.ring_overflows, told.receives_starved) = (stale, overflows, starved);
+        (told.accept_pauses, told.rings, told.waits) = (accept_pauses, rings, enters);
+        told.slots = u64::from(self.slots.capacity());
+        told.slots_used = u64::from(self.slots.in_use());
     }
 
     fn figures(&self) -> Figures {

@@ -30,6 +30,9 @@ pub enum Opcode {
     Pong = 10,
 }
 
+/// The first byte of a text frame that is a whole message.
+pub const TEXT_FRAME: u8 = 0x80 | Opcode::Text as u8;
+
 impl Opcode {
     /// `None` for the reserved values 3 to 7 and 11 to 15.
     fn decode(bits: u8) -> Option<Self> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use relay::app::{AppSerial, Directory};
 use relay::connection::ConnectionKey;
 use relay::limits::SEND_BYTES_MAX;
+use relay::metrics::figures::{DriverFigures, Snapshot};
 use relay::moment::Moment;
 use relay::shard::{Input, Listener, Mail, Output, Shard, ShardConfig, ShardIndex, ShardOptions, ShardStats};
 
@@ -249,6 +250,11 @@ impl System {
         self.hosts.iter().map(|host| host.shard.stats()).collect()
     }
 
+    /// Everything that each shard has counted.
+    pub(crate) fn snapshots(&mut self) -> Vec<Snapshot> {
+        self.hosts.iter_mut().map(|host| host.shard.snapshot()).collect()
+    }
+
     /// True when no connection, mail or send is under way anywhere.
     pub(crate) fn assert_empty(&self) {
         for (index, host) in self.hosts.iter().enumerate() {
@@ -278,6 +284,8 @@ impl System {
             Pace::Settle => random.between(4, 64),
             Pace::Gentle => 1,
         };
+        let at_us = (self.now.monotonic_ms + 1) * 1_000;
+        self.hosts[index].shard.handle_turn_begin(at_us);
         let mut closed = Vec::new();
         let mut timeout_fed = false;
         let mut fed = 0;
@@ -303,6 +311,7 @@ impl System {
             return false;
         }
         self.drain(index, wires, random, &closed);
+        self.hosts[index].shard.handle_turn_end(at_us + 10, &DriverFigures::default());
         if timeout_fed && fed == 1 {
             let timeout = self.hosts[index].shard.poll_timeout();
             assert!(
@@ -440,6 +449,13 @@ impl System {
                 self.lanes[index * shards + usize::from(to)].mails.push_back(mail);
                 self.trace.mix(u64::from(to));
             }
+            Output::Log(line) => {
+                let texts = [&line.app, &line.channel, &line.key, &line.socket_id].into_iter().flatten();
+                for text in texts {
+                    assert!(!text.contains(char::is_control), "a peer breaks a line of the log (T27): {line:?}");
+                }
+            }
+            Output::MeasureProcess => panic!("nobody asks for figures here"),
             Output::TokenUsed { token, at } => {
                 assert_eq!(at, self.now, "a token is used when the request is handled");
                 self.tokens_used.push(token.to_string());

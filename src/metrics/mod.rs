@@ -1,0 +1,13 @@
+//! What operators are told: figures of apps, shards, drivers and the process, and the forms in which they read them.
+//!
+//! Figures are plain integers inside each shard. Nothing is shared: when somebody asks, every shard hands a copy of its
+//! own to the shard that was asked, which adds them up and writes the page.
+
+pub mod app_figures;
+pub mod exposition;
+pub mod figures;
+pub mod health;
+pub mod histogram;
+pub mod page;
+pub mod refusal_log;
+pub mod stats;
