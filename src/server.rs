@@ -197,14 +197,7 @@ pub fn run(
         clock,
         events,
     };
-    // Shard 0 serves health and metrics beside its share of the public port.
-    let mut metrics = metrics.into_iter().flat_map(|bound| bound.sockets);
-    let threads = (0..config.shards).zip(public.sockets.drain(..)).map(|(index, socket)| {
-        let public = BoundListener { kind: Listener::Public, socket };
-        let metrics = metrics.next().map(|socket| BoundListener { kind: Listener::Metrics, socket });
-        shared.spawn(config, index, std::iter::once(public).chain(metrics).collect())
-    });
-    let threads = threads.collect::<Result<Vec<_>, _>>();
+    let threads = shared.spawn_all(config, &mut public.sockets, metrics);
     if threads.is_err() {
         control.stop();
     }
@@ -248,6 +241,23 @@ enum Event {
 }
 
 impl Shared {
+    /// Starts all shards, each with its share of the public port. Shard 0 serves health and metrics beside it.
+    fn spawn_all(
+        &self,
+        config: &ServeConfig,
+        public: &mut Vec<std::os::fd::OwnedFd>,
+        metrics: Option<Bound>,
+    ) -> Result<Vec<JoinHandle<()>>, ServeError> {
+        let mut metrics = metrics.into_iter().flat_map(|bound| bound.sockets);
+        let shards = (0..config.shards).zip(public.drain(..));
+        let threads = shards.map(|(index, socket)| {
+            let public = BoundListener { kind: Listener::Public, socket };
+            let metrics = metrics.next().map(|socket| BoundListener { kind: Listener::Metrics, socket });
+            self.spawn(config, index, std::iter::once(public).chain(metrics).collect())
+        });
+        threads.collect()
+    }
+
     fn spawn(
         &self,
         config: &ServeConfig,

@@ -147,35 +147,38 @@ impl ServeConfig {
             io,
             send_zc,
             connections_max: settings.parse("max_connections", |text| within(text, 1, 10_000_000))?,
-            shard: ShardOptions {
-                path_prefix: settings.parse("path_prefix", path_prefix)?.unwrap_or_default(),
-                activity_timeout_s: settings
-                    .parse("activity_timeout", |text| within(text, 1, limits::ACTIVITY_TIMEOUT_SETTING_S_MAX))?
-                    .unwrap_or(limits::ACTIVITY_TIMEOUT_S),
-                strict_protocol: settings.parse("strict_protocol", switch)?.unwrap_or(false),
-                channel_names: settings.parse("channel_names", channel_names)?.unwrap_or_default(),
-                trusted_proxies: settings.parse("trusted_proxies", networks)?.unwrap_or_default(),
-                drain_ms: settings.parse("drain_ms", |text| within(text, 0, 600_000))?.unwrap_or(drain_ms),
-                cache_ttl_s: settings
-                    .parse("cache_ttl", |text| within(text, 1, limits::CACHE_TTL_SETTING_S_MAX))?
-                    .unwrap_or(limits::CACHE_TTL_S),
-                auth_failures_per_minute: settings
-                    .parse("auth_failures_per_minute", |text| {
-                        within(text, 1, limits::AUTH_FAILURES_PER_MINUTE_SETTING_MAX)
-                    })?
-                    .unwrap_or(limits::AUTH_FAILURES_PER_MINUTE),
-                authorization_timeout_s: settings
-                    .parse("authorization_timeout", |text| within(text, 1, 3_600))?
-                    .unwrap_or(limits::AUTHORIZATION_TIMEOUT_S),
-                info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
-                metrics_prefix: settings
-                    .parse("metrics_prefix", |text| is_prefix(text).then(|| text.to_owned()))?
-                    .unwrap_or_else(|| METRICS_PREFIX.to_owned()),
-                identity: Identity::default(),
-            },
+            shard: shard_options(settings, drain_ms)?,
             webhooks: webhooks(settings)?,
         })
     }
+}
+
+/// What an operator may set of the shards; `drain_ms` is the mode's default.
+fn shard_options(settings: &Settings, drain_ms: u64) -> Result<ShardOptions, ConfigError> {
+    Ok(ShardOptions {
+        path_prefix: settings.parse("path_prefix", path_prefix)?.unwrap_or_default(),
+        activity_timeout_s: settings
+            .parse("activity_timeout", |text| within(text, 1, limits::ACTIVITY_TIMEOUT_SETTING_S_MAX))?
+            .unwrap_or(limits::ACTIVITY_TIMEOUT_S),
+        strict_protocol: settings.parse("strict_protocol", switch)?.unwrap_or(false),
+        channel_names: settings.parse("channel_names", channel_names)?.unwrap_or_default(),
+        trusted_proxies: settings.parse("trusted_proxies", networks)?.unwrap_or_default(),
+        drain_ms: settings.parse("drain_ms", |text| within(text, 0, 600_000))?.unwrap_or(drain_ms),
+        cache_ttl_s: settings
+            .parse("cache_ttl", |text| within(text, 1, limits::CACHE_TTL_SETTING_S_MAX))?
+            .unwrap_or(limits::CACHE_TTL_S),
+        auth_failures_per_minute: settings
+            .parse("auth_failures_per_minute", |text| within(text, 1, limits::AUTH_FAILURES_PER_MINUTE_SETTING_MAX))?
+            .unwrap_or(limits::AUTH_FAILURES_PER_MINUTE),
+        authorization_timeout_s: settings
+            .parse("authorization_timeout", |text| within(text, 1, 3_600))?
+            .unwrap_or(limits::AUTHORIZATION_TIMEOUT_S),
+        info_rules: settings.parse("strict_pusher_info", info_rules)?.unwrap_or_default(),
+        metrics_prefix: settings
+            .parse("metrics_prefix", |text| is_prefix(text).then(|| text.to_owned()))?
+            .unwrap_or_else(|| METRICS_PREFIX.to_owned()),
+        identity: Identity::default(),
+    })
 }
 
 /// The settings of webhooks, for the server and for commands that speak to endpoints themselves.
