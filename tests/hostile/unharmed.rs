@@ -5,8 +5,7 @@ use crate::common::server::{ServerOptions, TestServer};
 use crate::common::socket::Socket;
 
 /// Runs an attack on a server of its own, once per driver. Before, between and after, a subscriber of the same app gets its events; in
-/// the end memory has grown by no more than `grown_bytes_max`. The tables stand in huge pages, so a slot that is used for the first
-/// time may cost 2 MiB in each of them; a bound leaves room for a dozen.
+/// the end memory has grown by no more than `grown_bytes_max`.
 pub(crate) fn unharmed_by(grown_bytes_max: u64, attack: impl Fn(&TestServer)) {
     on_fresh_servers(ServerOptions::new, |server| {
         let app = server.app();
