@@ -20,7 +20,7 @@ pub(super) enum WebhookCommand {
         /// Id of the app whose events it is told.
         #[arg(long, value_name = "ID")]
         app: String,
-        /// Where it is: https://host[:port][/path].
+        /// Where it is: a URL such as `https://host:443/path`.
         #[arg(long, value_name = "URL")]
         url: String,
         /// What it is told, such as channel_occupied,channel_vacated [default: everything].

@@ -7,8 +7,8 @@
 //!                        +------ done, failed -----+
 //! ```
 //!
-//! A shard leaves its events in a bounded queue and never waits. The [recorder](recorder) makes bodies of them and
-//! commits them, many at a time; the [dispatcher](dispatcher) sends what is committed. So a delivery is made at least
+//! A shard leaves its events in a bounded queue and never waits. The [recorder] makes bodies of them and
+//! commits them, many at a time; the [dispatcher] sends what is committed. So a delivery is made at least
 //! once, also across a restart, and the order of a channel is kept.
 
 use std::io;
