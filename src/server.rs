@@ -22,6 +22,7 @@ use crate::driver::clock::Clock;
 use crate::driver::control::Control;
 use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
+use crate::driver::services::Services;
 use crate::driver::{self, DriverKind, ShardSetup, uring};
 use crate::limits::{DRAIN_OVERTIME_MS, MAILBOX_SLOTS};
 use crate::metrics::figures::Identity;
@@ -266,7 +267,7 @@ impl Shared {
     ) -> Result<JoinHandle<()>, ServeError> {
         let (keeper, changes) = (Arc::clone(&self.keeper), Arc::clone(&self.keeper));
         let messages_keeper = Arc::clone(&self.keeper);
-        let webhooks = self.webhooks.clone();
+        let (webhooks, webhook_figures) = (self.webhooks.clone(), self.webhooks.clone());
         let setup = ShardSetup {
             index,
             listeners,
@@ -276,10 +277,13 @@ impl Shared {
             slots: self.capacity.slots,
             refusal_slots: self.capacity.refusal_slots,
             zero_copy_bytes_min: self.zero_copy_bytes_min,
-            token_used: Box::new(move |token, at| keeper.token_used(token, at.unix_ms)),
-            webhook: Box::new(move |event| webhooks.accept(event)),
-            change: Box::new(move |change| changes.change(change)),
-            messages_counted: Box::new(move |app, used| messages_keeper.messages_counted(app, used)),
+            services: Services {
+                token_used: Box::new(move |token, at| keeper.token_used(token, at.unix_ms)),
+                webhook: Box::new(move |event| webhooks.accept(event)),
+                change: Box::new(move |change| changes.change(change)),
+                messages_counted: Box::new(move |app, used| messages_keeper.messages_counted(app, used)),
+                webhook_figures: Box::new(move || webhook_figures.figures()),
+            },
         };
         let shard = ShardConfig {
             index,

@@ -132,10 +132,7 @@ fn one_process_holds_more_connections_than_files() {
         slots: u32::try_from(connections + 64).expect("small"),
         refusal_slots: 16,
         zero_copy_bytes_min: None,
-        token_used: Box::new(|_, _| {}),
-        webhook: Box::new(|_| {}),
-        change: Box::new(|_| {}),
-        messages_counted: Box::new(|_, _| {}),
+        services: Default::default(),
     };
     let mut core = Echo { open: Arc::clone(&open), ..Echo::default() };
     let server = std::thread::spawn(move || {

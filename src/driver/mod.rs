@@ -7,12 +7,10 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::connection::ConnectionKey;
 use crate::metrics::figures::{DriverFigures, ProcessFigures};
 use crate::moment::Moment;
-use crate::protocol::webhook::WebhookEvent;
-use crate::shard::{Change, Flush, Input, Mail, Output, Shard, ShardIndex};
+use crate::shard::{Flush, Input, Mail, Output, Shard, ShardIndex};
 
 pub mod capacity;
 pub mod clock;
@@ -24,6 +22,7 @@ pub mod log;
 pub mod mailbox;
 pub mod post;
 pub mod process;
+pub mod services;
 pub mod slots;
 pub mod sys;
 pub mod turn;
@@ -112,17 +111,6 @@ pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Res
     }
 }
 
-/// Where used tokens are reported (R-TOKEN-4): called on the shard's thread, must not block.
-pub type TokenSink = Box<dyn FnMut(TokenId, Moment) + Send>;
-
-/// Where events for webhooks go: called on the shard's thread, must not block.
-pub type WebhookSink = Box<dyn FnMut(WebhookEvent) + Send>;
-
-/// Where changes of the store go: called on the shard's thread, must not block. The answer is [`Mail::changed`].
-pub type ChangeSink = Box<dyn FnMut(Change) + Send>;
-/// Where the messages of an app are reported (R-LIM-3): called on the shard's thread, must not block.
-pub type MessagesSink = Box<dyn FnMut(AppSerial, MessagesUsed) + Send>;
-
 /// What the thread of one shard is given.
 pub struct ShardSetup {
     /// The shard.
@@ -141,12 +129,6 @@ pub struct ShardSetup {
     pub refusal_slots: u32,
     /// Sends of at least this many bytes are zero-copy where io_uring runs and it pays (`--send-zc`).
     pub zero_copy_bytes_min: Option<u32>,
-    /// Where used tokens are reported.
-    pub token_used: TokenSink,
-    /// Where events for webhooks go.
-    pub webhook: WebhookSink,
-    /// Where changes of the store go.
-    pub change: ChangeSink,
-    /// Where the messages of apps are reported.
-    pub messages_counted: MessagesSink,
+    /// What it reaches of the rest of the process.
+    pub services: services::Services,
 }

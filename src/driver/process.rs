@@ -15,6 +15,7 @@ pub fn measure() -> ProcessFigures {
         descriptors: descriptors(),
         descriptors_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         processor_ms: processor_ticks(&read("/proc/self/stat")) * MS_PER_TICK,
+        ..ProcessFigures::default()
     }
 }
 

@@ -16,11 +16,12 @@ use std::sync::Arc;
 use super::control::{Control, Phase};
 use super::mailbox::Sleep;
 use super::post::Post;
-use super::{ChangeSink, Core, MessagesSink, ShardSetup, TokenSink, WebhookSink, clock::Clock, log, process};
+use super::services::Services;
+use super::{Core, ShardSetup, clock::Clock, log, process};
 use crate::app::MessagesUsed;
 use crate::connection::ConnectionKey;
 use crate::limits::{MAIL_PER_TURN, MAIL_RETRY_MS};
-use crate::metrics::figures::DriverFigures;
+use crate::metrics::figures::{DriverFigures, ProcessFigures};
 use crate::moment::Moment;
 use crate::shard::{Input, Mail, Output};
 
@@ -38,10 +39,7 @@ pub struct Turn {
     directory_seen: u64,
     drain: Drain,
     started: Started,
-    token_used: TokenSink,
-    webhook: WebhookSink,
-    change: ChangeSink,
-    messages_counted: MessagesSink,
+    services: Services,
 }
 
 /// Whether the core waits for figures of the process.
@@ -107,10 +105,6 @@ pub enum Next {
 impl Turn {
     /// Takes its part of what the shard's thread was given; the rest (listeners, slots) is the driver's.
     pub fn new(setup: &mut ShardSetup) -> Self {
-        let ignore: TokenSink = Box::new(|_, _| {});
-        let drop_all: WebhookSink = Box::new(|_| {});
-        let change_nothing: ChangeSink = Box::new(|_| {});
-        let ignore_messages: MessagesSink = Box::new(|_, _| {});
         Self {
             figures: DriverFigures::default(),
             clock: setup.clock,
@@ -122,10 +116,7 @@ impl Turn {
             directory_seen: 0,
             drain: Drain::NotAsked,
             started: Started::NotYet,
-            token_used: std::mem::replace(&mut setup.token_used, ignore),
-            webhook: std::mem::replace(&mut setup.webhook, drop_all),
-            change: std::mem::replace(&mut setup.change, change_nothing),
-            messages_counted: std::mem::replace(&mut setup.messages_counted, ignore_messages),
+            services: std::mem::take(&mut setup.services),
         }
     }
 
@@ -147,7 +138,8 @@ impl Turn {
         core.handle_turn_begin(began_us);
         if self.process == Process::Asked {
             self.process = Process::NotAsked;
-            core.handle_process_figures(&process::measure());
+            let figures = ProcessFigures { webhooks: (self.services.webhook_figures)(), ..process::measure() };
+            core.handle_process_figures(&figures);
         }
         if let Some(directory) = self.control.take_directory(&mut self.directory_seen) {
             core.handle_input(self.now, Input::Directory(directory));
@@ -185,15 +177,15 @@ impl Turn {
                     continue;
                 }
                 Output::TokenUsed { token, at } => {
-                    (self.token_used)(token, at);
+                    (self.services.token_used)(token, at);
                     continue;
                 }
                 Output::Change(change) => {
-                    (self.change)(change);
+                    (self.services.change)(change);
                     continue;
                 }
                 Output::Webhook(event) => {
-                    (self.webhook)(event);
+                    (self.services.webhook)(event);
                     continue;
                 }
                 Output::MisleadingName { app, channel } => {
@@ -205,7 +197,7 @@ impl Turn {
                     continue;
                 }
                 Output::MessagesCounted { app, day, messages } => {
-                    (self.messages_counted)(app, MessagesUsed { day, messages });
+                    (self.services.messages_counted)(app, MessagesUsed { day, messages });
                     continue;
                 }
                 Output::Close { connection, reset } => Effect::Close { connection, reset },

@@ -318,6 +318,23 @@ pub struct ProcessFigures {
     pub descriptors_max: u64,
     /// Processor time used, in ms.
     pub processor_ms: u64,
+    /// How it stands with webhooks.
+    pub webhooks: WebhookFigures,
+}
+
+/// Webhooks of all apps.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct WebhookFigures {
+    /// Deliveries that wait or are under way.
+    pub waiting: u64,
+    /// Requests that were answered 2xx.
+    pub delivered: u64,
+    /// Requests that were not.
+    pub refused: u64,
+    /// Deliveries that were given up.
+    pub given_up: u64,
+    /// Events that found no room.
+    pub dropped: u64,
 }
 
 /// Everything of one shard at one moment.

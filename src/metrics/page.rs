@@ -41,6 +41,7 @@ impl Report<'_> {
         self.encode_times(&mut page);
         self.encode_drivers(&mut page);
         self.encode_process(&mut page);
+        self.encode_webhooks(&mut page);
         page.finish()
     }
 
@@ -189,6 +190,19 @@ impl Report<'_> {
         }
         page.standard_family(Kind::Counter, "process_cpu_seconds_total", "Processor time used.");
         page.seconds(&[], process.processor_ms * 1_000);
+    }
+
+    fn encode_webhooks(&self, page: &mut Page<'_>) {
+        let webhooks = self.process.webhooks;
+        page.family(Kind::Gauge, "webhook_queue", "Deliveries to webhook endpoints that wait or are under way.");
+        page.sample(&[], webhooks.waiting);
+        page.family(Kind::Counter, "webhook_requests_total", "Requests to webhook endpoints, by how they ended.");
+        page.sample(&[("result", "delivered")], webhooks.delivered);
+        page.sample(&[("result", "refused")], webhooks.refused);
+        page.family(Kind::Counter, "webhook_deliveries_given_up_total", "Deliveries that were given up.");
+        page.sample(&[], webhooks.given_up);
+        page.family(Kind::Counter, "webhook_events_dropped_total", "Events that found no room in the queue.");
+        page.sample(&[], webhooks.dropped);
     }
 
     fn per_shard(&self, page: &mut Page<'_>, figure: impl Fn(&Snapshot) -> u64) {

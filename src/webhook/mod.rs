@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use crate::app::Directory;
 use crate::driver::clock::Clock;
 use crate::limits;
+use crate::metrics::figures::WebhookFigures;
 use crate::protocol::webhook::WebhookEvent;
 use crate::store::StoreError;
 use crate::store::queue::Queue;
@@ -86,21 +87,6 @@ struct Shared {
     counts: Counts,
     stopping: AtomicBool,
     recorder: OnceLock<Thread>,
-}
-
-/// Figures since the start, for metrics and the log.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct WebhookStats {
-    /// Deliveries that wait or are under way.
-    pub waiting: u64,
-    /// Requests that were answered 2xx.
-    pub delivered: u64,
-    /// Requests that were not.
-    pub refused: u64,
-    /// Deliveries that were given up.
-    pub given_up: u64,
-    /// Events that found no room.
-    pub dropped: u64,
 }
 
 impl Webhooks {
@@ -180,9 +166,9 @@ impl WebhookHandle {
     }
 
     /// Figures.
-    pub fn stats(&self) -> WebhookStats {
+    pub fn figures(&self) -> WebhookFigures {
         let count = |count| self.shared.counts.get(count);
-        WebhookStats {
+        WebhookFigures {
             waiting: self.shared.counts.waiting.load(Ordering::Relaxed),
             delivered: count(Count::Delivered),
             refused: count(Count::Refused),

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
 use crate::common::exposition::Page;
+use crate::common::receiver::{Receiver, Reply};
 use crate::common::rig::on_fresh_servers;
 use crate::common::server::{ServerOptions, TestServer};
 use crate::common::sign::{App, Signing};
@@ -457,6 +459,32 @@ fn deleted_apps_are_forgotten() {
                 let told = page.samples("relay_events_total").iter().any(|sample| sample.labels["app_id"] == app.id);
                 (!told).then_some(())
             });
+        },
+    );
+}
+
+/// P-HOOK-7: requests to endpoints are counted by how they ended, and what waits is told.
+#[test]
+fn webhooks_are_counted() {
+    let seen = Mutex::new(BTreeSet::new());
+    let first_fails = move |_, body: &str| {
+        let is_new = seen.lock().expect("no holder panics").insert(body.to_owned());
+        Reply::Status(if is_new { 500 } else { 200 })
+    };
+    let receiver = Receiver::with(first_fails);
+    on_fresh_servers(
+        |driver| {
+            let options = ServerOptions::new(driver).webhook(&receiver.url(), &["--allow-private"]);
+            options.with(&["--webhook-retry-ms", "100"])
+        },
+        |server| {
+            Socket::open(&server, server.app()).subscribe("room");
+            await_sum(&server, "relay_webhook_requests_total", &[("result", "delivered")], 1.0);
+            await_sum(&server, "relay_webhook_queue", &[], 0.0);
+            let page = page(&server);
+            assert_eq!(page.value("relay_webhook_requests_total", &[("result", "refused")]), 1.0);
+            assert_eq!(page.value("relay_webhook_deliveries_given_up_total", &[]), 0.0);
+            assert_eq!(page.value("relay_webhook_events_dropped_total", &[]), 0.0);
         },
     );
 }

@@ -104,10 +104,7 @@ impl Server {
                 slots: options.slots,
                 refusal_slots: options.refusal_slots,
                 zero_copy_bytes_min: None,
-                token_used: Box::new(|_, _| {}),
-                webhook: Box::new(|_| {}),
-                change: Box::new(|_| {}),
-                messages_counted: Box::new(|_, _| {}),
+                services: Default::default(),
             };
             let make = make.clone();
             std::thread::spawn(move || {

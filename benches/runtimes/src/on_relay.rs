@@ -31,10 +31,7 @@ pub(crate) fn serve(kind: DriverKind, socket: OwnedFd, role: Role) -> io::Result
         slots: SLOTS,
         refusal_slots: 0,
         zero_copy_bytes_min: None,
-        token_used: Box::new(|_, _| {}),
-        webhook: Box::new(|_| {}),
-        change: Box::new(|_| {}),
-        messages_counted: Box::new(|_, _| {}),
+        services: Default::default(),
     };
     relay::driver::run(kind, setup, &mut Bare::new(role))
 }

@@ -269,10 +269,7 @@ fn setup(shape: &Shape) -> (ShardSetup, SocketAddr, Arc<Control>) {
         slots: shape.slots,
         refusal_slots: shape.refusal_slots,
         zero_copy_bytes_min: None,
-        token_used: Box::new(|_, _| {}),
-        webhook: Box::new(|_| {}),
-        change: Box::new(|_| {}),
-        messages_counted: Box::new(|_, _| {}),
+        services: Default::default(),
     };
     (setup, bound.address, control)
 }
