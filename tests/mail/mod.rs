@@ -61,7 +61,13 @@ fn start(kind: DriverKind) -> Server {
 }
 
 fn next(socket: &mut WebSocket<TcpStream>) -> Value {
-    let message = socket.read().expect("a message");
+    let message = loop {
+        match socket.read() {
+            // A read with a time limit is not begun again by itself when the process was stopped meanwhile.
+            Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => break read.expect("a message"),
+        }
+    };
     serde_json::from_str(message.to_text().expect("text")).expect("JSON")
 }
 

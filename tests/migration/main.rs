@@ -79,7 +79,7 @@ fn a_soketi_file() {
 
     let wanted = json!({
         "listen": "0.0.0.0:6002", "metrics_listen": "127.0.0.1:9700", "path_prefix": "/ws", "drain_ms": 5000,
-        "log": "info,relay=debug",
+        "log": "info,relay=debug", "metrics_prefix": "soketi_",
     });
     assert_eq!(wet["settings"], wanted);
     for (key, part) in [
