@@ -17,11 +17,9 @@ enum Cell {
     Shown(&'static str),
     /// The SDK does not offer it.
     Absent,
-    /// Relay lacks it so far.
-    NotYet,
 }
 
-use Cell::{Absent, NotYet, Shown};
+use Cell::{Absent, Shown};
 
 /// One SDK.
 struct Sdk {
@@ -138,13 +136,13 @@ const SDKS: [Sdk; 8] = [
         name: "pusher (Node)",
         package: Package::Npm("pusher"),
         kind: Kind::Server,
-        cells: &[NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NotYet],
+        cells: &[NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, NODE, HOOKS],
     },
     Sdk {
         name: "pusher-http-edge",
         package: Package::Npm("pusher-http-edge"),
         kind: Kind::Server,
-        cells: &[EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, NotYet],
+        cells: &[EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, EDGE, HOOKS],
     },
     Sdk {
         name: "pusher (Python)",
@@ -216,7 +214,6 @@ pub(crate) fn document() -> String {
                 let word = match sdk.cells[row] {
                     Shown(_) => "yes",
                     Absent => "-",
-                    NotYet => "not yet",
                 };
                 write!(text, " {word} |").unwrap();
             }
@@ -234,8 +231,7 @@ Made by `RELAY_UPDATE=1 cargo test --test sdk`; do not edit. `tests/run` drives 
 named, against a Relay process, on io_uring and on epoll. A cell says
 
 - **yes**: a test shows it on every run, and fails when it does not;
-- **-**: the SDK does not offer it;
-- **not yet**: Relay lacks it so far.
+- **-**: the SDK does not offer it.
 ";
 
 const TAIL: &str = "
