@@ -67,13 +67,7 @@ fn short_sends_lose_nothing(kind: DriverKind) {
             writer.shutdown(Shutdown::Write).expect("open");
         });
         let mut received = Vec::with_capacity(bytes.len());
-        let mut chunk = [0; 777];
-        loop {
-            match reader.read(&mut chunk).expect("open") {
-                0 => break,
-                count => received.extend_from_slice(&chunk[..count]),
-            }
-        }
+        while reader.by_ref().take(777).read_to_end(&mut received).expect("open") > 0 {}
         assert!(received == bytes, "{} bytes of {}", received.len(), bytes.len());
     });
     let counts = server.counts();
@@ -223,7 +217,7 @@ fn reset_is_a_reset(kind: DriverKind) {
     let server = Server::start(kind, Options::default());
     let mut client = connect(server.address);
     client.write_all(b"!reset").expect("open");
-    let error = client.read(&mut [0; 8]).expect_err("reset");
+    let error = client.read_exact(&mut [0; 8]).expect_err("reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     server.wait_for("closed", |counts| counts.open == 0);
 }

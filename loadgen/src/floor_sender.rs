@@ -133,7 +133,7 @@ fn welcome(mut stream: TcpStream, channel: &str) -> io::Result<OwnedFd> {
     let mut buffer = [0; 2048];
     let mut length = 0;
     while !buffer[..length].ends_with(b"\r\n\r\n") {
-        let read = stream.read(&mut buffer[length..])?;
+        let read = read_some(&mut stream, &mut buffer[length..])?;
         if read == 0 {
             return Err(io::Error::other("a client left during its handshake"));
         }
@@ -145,7 +145,7 @@ fn welcome(mut stream: TcpStream, channel: &str) -> io::Result<OwnedFd> {
         &mut answer,
     );
     stream.write_all(&answer)?;
-    if stream.read(&mut buffer)? == 0 {
+    if read_some(&mut stream, &mut buffer)? == 0 {
         return Err(io::Error::other("a client left during its subscription"));
     }
     answer.clear();
@@ -154,6 +154,16 @@ fn welcome(mut stream: TcpStream, channel: &str) -> io::Result<OwnedFd> {
     frame(&text, &mut answer);
     stream.write_all(&answer)?;
     Ok(stream.into())
+}
+
+/// A read with a time limit is not begun again by itself where the process was stopped meanwhile.
+fn read_some(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }
 
 /// Appends an unmasked text frame.

@@ -131,6 +131,7 @@ impl Conversation {
                 self.received.extend_from_slice(&buffer[..length]);
                 Ok(())
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(silent()),
             Err(error) => Err(Failure::Run(format!("cannot read from {}: {error}", self.target))),
         }

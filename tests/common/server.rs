@@ -1,7 +1,7 @@
 //! A `relay serve` process of a test's own, on ports that the kernel picked, with a data directory that ends with it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -305,8 +305,14 @@ impl RunningProcess {
         let (mut stderr, kept) = (child.stderr.take().expect("stderr is piped"), Arc::clone(&log));
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-                kept.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&buffer[..count]));
+            loop {
+                match stderr.read(&mut buffer) {
+                    Ok(count @ 1..) => {
+                        kept.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&buffer[..count]));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(0) | Err(_) => break,
+                }
             }
         });
         Self { child, lines: Mutex::new(lines), log, seen: Vec::new() }

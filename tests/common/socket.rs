@@ -126,6 +126,8 @@ impl Socket {
             }
             Ok(Message::Close(None)) => Arrival::Close(1005, String::new()),
             Ok(other) => Arrival::Ended(format!("an unexpected message: {other:?}")),
+            // A read with a time limit is not begun again by itself when the process was stopped meanwhile.
+            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => self.next(),
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 Arrival::Ended("nothing arrived in time".to_owned())
             }

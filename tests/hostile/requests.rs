@@ -230,6 +230,7 @@ fn drip(server: &TestServer, start: &str, drips: bool) {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 assert!(begun.elapsed() < PATIENCE, "still open after {:?}", begun.elapsed());
                 if drips && stream.write_all(b"x").is_err() {

@@ -159,7 +159,12 @@ fn sign(text: &str) -> String {
 }
 
 fn read(socket: &mut WebSocket<TcpStream>) -> Value {
-    let message = socket.read().expect("an event comes");
+    let message = loop {
+        match socket.read() {
+            Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => break read.expect("an event comes"),
+        }
+    };
     serde_json::from_str(message.to_text().expect("text")).expect("JSON")
 }
 

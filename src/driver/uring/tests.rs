@@ -314,13 +314,8 @@ fn echo(stream: &mut TcpStream, bytes: &[u8]) {
 /// Reads to the end, in pieces of odd sizes.
 fn read_slowly(stream: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
-    let mut piece = vec![0; 7_001];
-    loop {
-        match stream.read(&mut piece).expect("the server sends") {
-            0 => return all,
-            count => all.extend_from_slice(&piece[..count]),
-        }
-    }
+    while stream.by_ref().take(7_001).read_to_end(&mut all).expect("the server sends") > 0 {}
+    all
 }
 
 fn reset(stream: TcpStream) {
@@ -448,7 +443,7 @@ fn reset_reaches_the_peer() {
     for _ in 0..20 {
         let mut stream = server.connect();
         stream.write_all(b"x").expect("sent");
-        let error = stream.read(&mut [0; 8]).expect_err("reset");
+        let error = stream.read_exact(&mut [0; 8]).expect_err("reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
     server.stop();
