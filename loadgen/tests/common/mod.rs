@@ -116,6 +116,8 @@ impl Relay {
     pub(crate) fn subscribe(&self, channel: &str) -> Subscriber {
         let stream = TcpStream::connect(self.address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        // It ends by a reset, as all connections of a run do: its port would wait for a minute like one that they left.
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("a socket");
         let url = format!("{}/app/app-key?protocol=7", self.url());
         let (mut socket, _) = tungstenite::client(url, stream).expect("a handshake");
         let established = read(&mut socket);
