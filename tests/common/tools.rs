@@ -1,7 +1,7 @@
 //! Outside tools that a test installs once under `target/` and finds again in the next run.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,22 +22,22 @@ pub fn sdk_sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk")
 }
 
-/// Runs `install` in `target/{name}` unless a stamp there says that it was done with these very `inputs`. A lock
-/// makes test processes take turns.
-pub fn installed(name: &str, inputs: &[&str], install: impl FnOnce(&Path)) -> PathBuf {
-    let directory = target_directory().join(name);
-    fs::create_dir_all(&directory).expect("a directory in target");
-    let lock = File::create(directory.join(".lock")).expect("a lock file");
-    lock.lock().expect("the lock is had in turn");
-    let (stamp, wanted) = (directory.join(".installed"), inputs.join("\n"));
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-        return directory;
+/// The folder below `target/` in which `tests/install` puts this tool, once it is there. An error says why it cannot be
+/// had on this machine.
+pub fn installed(name: &str) -> Result<PathBuf, String> {
+    let folder = target_directory().join("tools").join(name);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/install");
+    let output = Command::new(&script).arg(name).arg(&folder).output().expect("bash is here");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    match output.status.code() {
+        Some(0) => Ok(folder),
+        Some(NOT_HERE) => Err(stderr.lines().last().unwrap_or_default().to_owned()),
+        _ => panic!("tests/install {name} gave {}\n{stdout}\n{stderr}", output.status),
     }
-    let _ = fs::remove_file(&stamp);
-    install(&directory);
-    fs::write(&stamp, wanted).expect("the stamp is written");
-    directory
 }
+
+/// What `tests/install` ends with where this machine lacks something.
+const NOT_HERE: i32 = 77;
 
 /// Runs a command to its end, which must be good.
 #[track_caller]
@@ -50,16 +50,8 @@ pub fn run(command: &mut Command) -> String {
 
 /// `node_modules` by `npm ci` from the pinned lock file. Gives the folder to run scripts in: it holds copies of them.
 pub fn node_project() -> PathBuf {
-    let (sources, manifest, lock) = (sdk_sources(), "package.json", "package-lock.json");
-    let read = |name: &str| fs::read_to_string(sources.join(name)).expect("a file of tests/sdk");
-    let directory = installed("sdk-node", &[&read(manifest), &read(lock)], |directory| {
-        for name in [manifest, lock] {
-            fs::copy(sources.join(name), directory.join(name)).expect("a file is copied");
-        }
-        let mut npm = Command::new("npm");
-        npm.current_dir(directory).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
-        run(&mut npm);
-    });
+    static NODE: LazyLock<PathBuf> = LazyLock::new(|| installed("node").expect("npm is here"));
+    let (sources, directory) = (sdk_sources(), NODE.clone());
     copy_scripts(&sources, &directory);
     copy_scripts(&sources.join("examples"), &directory);
     directory
@@ -80,15 +72,8 @@ fn copy_scripts(from: &Path, to: &Path) {
 
 /// A virtual environment with the pinned Python packages; gives its interpreter.
 pub fn python() -> PathBuf {
-    let requirements = sdk_sources().join("requirements.txt");
-    let text = fs::read_to_string(&requirements).expect("requirements.txt");
-    let directory = installed("sdk-python", &[&text], |directory| {
-        run(Command::new("python3").args(["-m", "venv"]).arg(directory.join("env")));
-        let mut pip = Command::new(directory.join("env/bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
-        run(&mut pip);
-    });
-    directory.join("env/bin/python")
+    static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| installed("python").expect("Python 3 is here"));
+    PYTHON.join("env/bin/python")
 }
 
 /// A script of `tests/sdk`, about to run.
@@ -245,18 +230,13 @@ pub fn promtool() -> Option<PathBuf> {
         if Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success()) {
             return Some("promtool".into());
         }
-        let directory = installed("promtool", &["prometheus"], |directory| {
-            let fetch = "apt-get download prometheus && dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb";
-            // Without it there is no promtool below, which is said where it is missed.
-            let _ = Command::new("sh").args(["-c", fetch]).current_dir(directory).output();
-        });
-        let unpacked = directory.join("usr/bin/promtool");
-        if !unpacked.exists() {
-            let _ = fs::remove_file(directory.join(".installed"));
-            say_skipped("promtool is not here and could not be fetched (apt-get download prometheus)");
-            return None;
+        match installed("promtool") {
+            Ok(folder) => Some(folder.join("usr/bin/promtool")),
+            Err(reason) => {
+                say_skipped(&reason);
+                None
+            }
         }
-        Some(unpacked)
     });
     PROMTOOL.clone()
 }

@@ -332,7 +332,7 @@ fn tokens_and_scopes() {
 /// within 2 s.
 #[test]
 fn tokens_end() {
-    on_fresh_servers(
+    on_fresh_servers_at_once(
         |driver| ServerOptions::new(driver).app("other", &[]),
         |server| {
             let (app, other, data) = (server.app(), server.named_app("other"), server.data.to_str().unwrap());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::common::cli;
 use crate::common::http;
-use crate::common::rig::on_fresh_servers;
+use crate::common::rig::{on_fresh_servers, on_fresh_servers_at_once};
 use crate::common::server::{ServerOptions, TestServer};
 use crate::common::sign::{App, Signing};
 use crate::common::socket::{QUERY, Socket};
@@ -90,7 +90,7 @@ fn event(data: &str) -> Value {
 /// P-CLOSE-2, P-CLOSE-4, P-CONN-8, R-LIM-1, threat T21: what concerns new connections; those that are there stay.
 #[test]
 fn settings_of_connections() {
-    on_fresh_servers(ServerOptions::new, |server| {
+    on_fresh_servers_at_once(ServerOptions::new, |server| {
         check(&server, &[], "tls_only=true", |scene| scene.refusal_of_new(&[]) == Some(4000));
         check(&server, &[], "max_connections=2", |scene| scene.refusal_of_new(&[]) == Some(4004));
         check(&server, &["max_connections=2"], "connection_limit_soft=true", |scene| {
@@ -108,7 +108,7 @@ fn settings_of_connections() {
 /// P-CEV-1, P-LIM-7, P-LIM-9, P-LIM-12, P-COUNT-1, R-LIM-5: what concerns the clients that are connected.
 #[test]
 fn settings_of_clients() {
-    on_fresh_servers(ServerOptions::new, |server| {
+    on_fresh_servers_at_once(ServerOptions::new, |server| {
         let talking = ["client_events=true"];
         check(&server, &talking, "client_events=false", |scene| client_event_is_refused(scene, "enable this feature"));
         check(&server, &talking, "max_client_events_per_second=1", |scene| {
@@ -185,7 +185,7 @@ fn bad_messages_of_before_count() {
 /// P-LIM-3, P-LIM-4, P-LIM-5, P-CACHE-1, R-LIM-3, R-LIM-4: what concerns publishing.
 #[test]
 fn settings_of_publishing() {
-    on_fresh_servers(ServerOptions::new, |server| {
+    on_fresh_servers_at_once(ServerOptions::new, |server| {
         check(&server, &[], "max_event_data_bytes=3", |scene| {
             scene.is_refused("/events", &event("four"), 413, "(3 bytes)")
         });

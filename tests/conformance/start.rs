@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::common::http::{self, HttpConnection};
-use crate::common::rig::{drivers, on_fresh_servers};
+use crate::common::rig::{drivers, on_fresh_servers, on_fresh_servers_at_once};
 use crate::common::server::{Driver, RunningProcess, ServerOptions, TestServer, addresses, data_directory};
 use crate::common::sign::App;
 use crate::common::socket::{Arrival, QUERY, Socket};
@@ -176,7 +176,7 @@ fn bad_starts_are_refused_in_one_line() {
 /// A second server on the same port is refused, and so is one on the same data directory; the first does not notice.
 #[test]
 fn second_server_is_refused() {
-    on_fresh_servers(ServerOptions::new, |first| {
+    on_fresh_servers_at_once(ServerOptions::new, |first| {
         let address = first.address.to_string();
         for shards in ["1", "2"] {
             let line = refused(&["--listen", &address, "--shards", shards, "--io", first.driver.flag()]);
@@ -261,7 +261,7 @@ fn huge_pages_are_off() {
 #[test]
 fn drain_closes_with_4200_and_exits_0() {
     for signal in ["TERM", "INT"] {
-        on_fresh_servers(ServerOptions::new, |mut server| {
+        on_fresh_servers_at_once(ServerOptions::new, |mut server| {
             let app = server.app().clone();
             // Many sockets, so that the drain takes its time and can be watched.
             let mut sockets: Vec<Socket> = (0..300).map(|_| Socket::open(&server, &app)).collect();
