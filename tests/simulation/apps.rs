@@ -29,6 +29,8 @@ pub(crate) struct AppFacts {
     pub(crate) soft_quota: bool,
     /// Watchlists are on.
     pub(crate) watchlist: bool,
+    /// Connections must authorize themselves (P-AUTHZ-1).
+    pub(crate) authorized_connections: bool,
     /// False while disabled.
     pub(crate) enabled: bool,
     /// True once deleted.
@@ -77,6 +79,7 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                 counted: number == 1,
                 soft_quota: false,
                 watchlist: number == 0,
+                authorized_connections: false,
                 enabled: true,
                 deleted: false,
                 channels,
@@ -126,6 +129,7 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
                     requests_per_minute: limit(20_000),
                     signed_requests_per_minute: limit(100_000),
                     watchlist: app.watchlist,
+                    authorized_connections: app.authorized_connections,
                     ..AppSettings::default()
                 },
                 webhooks: webhooks(),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::authorization::NOT_AUTHORIZED;
 use crate::client::frames::{CLOSE, PING, PONG, TEXT};
 use crate::client::responses::Response;
 use crate::client::socket::{Complaint, Operation, Phase, StepKind, decode_roster};
@@ -166,7 +167,11 @@ impl World {
                 );
                 client.last_error = data["code"].as_u64();
                 let message = data["message"].as_str().expect("an error has a message").to_owned();
+                let not_authorized = message == NOT_AUTHORIZED;
                 client.complaints.push(Complaint::Error(data["code"].as_u64(), message));
+                if not_authorized {
+                    self.handle_not_authorized(number);
+                }
                 self.drop_closing_complaint(number);
             }
             "pusher:subscription_error" => self.handle_subscription_error(number, &frame),
@@ -184,10 +189,10 @@ impl World {
     /// An error that goes before a Close that may come (P-SDK-13) is no refusal of a message.
     fn drop_closing_complaint(&mut self, number: usize) {
         let client = &mut self.sockets[number];
-        // Refusals have 4009 too; only the end of a user has these words.
+        // Refusals have 4009 too; only the end of a user and of the unauthorized have these words.
         if let Some(Complaint::Error(Some(code), message)) = client.complaints.last()
             && client.may_close.contains(&(*code as u16))
-            && (*code != 4009 || message == "You got disconnected by the app")
+            && (*code != 4009 || message == "You got disconnected by the app" || message == NOT_AUTHORIZED)
         {
             client.complaints.pop();
         }
@@ -211,6 +216,7 @@ impl World {
                 );
                 let twins = self.sockets.iter().filter(|other| other.socket_id.as_ref() == Some(&socket_id)).count();
                 assert_eq!(twins, 1, "socket id {socket_id} was given twice (P-CONN-10)");
+                self.note_established(number);
             }
             "pusher:error" => {
                 let code = frame["data"]["code"].as_u64().expect("a numeric code before established (P-SDK-5)");
@@ -284,6 +290,9 @@ impl World {
         }
         let live = client.is_subscribed(&channel) && client.close_read.is_none();
         let app = client.app;
+        if channel.starts_with("private-") || channel.starts_with("presence-") {
+            self.note_authorized(number);
+        }
         self.model.sessions.push(Session {
             client: number,
             app,

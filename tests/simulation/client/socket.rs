@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::frames::{CLOSE, FrameReader, PING, TEXT, encode};
 use super::responses::ResponseReader;
+use crate::authorization::AuthorizationView;
 use crate::network::Wire;
 use crate::reference::Group;
 use crate::users::UserView;
@@ -137,6 +138,8 @@ pub(crate) struct SocketClient {
     pub(crate) event_sent: Vec<(u64, u64)>,
     /// Who it is, and what it knows of others.
     pub(crate) user: UserView,
+    /// Whether it must authorize itself, and whether it did.
+    pub(crate) authorization: AuthorizationView,
     /// Frames of the server.
     pub(crate) frames: FrameReader,
     /// The answer to the upgrade.
@@ -169,6 +172,7 @@ impl SocketClient {
             event_times: Vec::new(),
             event_sent: Vec::new(),
             user: UserView::default(),
+            authorization: AuthorizationView::default(),
             frames: FrameReader::default(),
             responses: ResponseReader::default(),
             mask,
