@@ -31,6 +31,8 @@ pub(crate) struct AppFacts {
     pub(crate) watchlist: bool,
     /// Connections must authorize themselves (P-AUTHZ-1).
     pub(crate) authorized_connections: bool,
+    /// Subscribers are told how many they are (P-COUNT-1).
+    pub(crate) subscription_count: bool,
     /// False while disabled.
     pub(crate) enabled: bool,
     /// True once deleted.
@@ -80,6 +82,7 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                 soft_quota: false,
                 watchlist: number == 0,
                 authorized_connections: false,
+                subscription_count: number == 0,
                 enabled: true,
                 deleted: false,
                 channels,
@@ -130,6 +133,7 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
                     signed_requests_per_minute: limit(100_000),
                     watchlist: app.watchlist,
                     authorized_connections: app.authorized_connections,
+                    subscription_count: app.subscription_count,
                     ..AppSettings::default()
                 },
                 webhooks: webhooks(),

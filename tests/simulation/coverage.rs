@@ -53,6 +53,12 @@ pub(crate) enum Happening {
     Mail,
     /// A webhook was told something.
     WebhookTold,
+    /// A webhook was told that a channel was vacated, after the delay (P-HOOK-8).
+    VacatedTold,
+    /// A webhook was told that a member left, after the delay (P-HOOK-8).
+    MemberRemovedTold,
+    /// A subscriber was told how many they are (P-COUNT-1).
+    CountTold,
     /// A run ended with a drain (P-CLOSE-1).
     Drained,
 }

@@ -13,7 +13,7 @@ use crate::trace::Trace;
 const SEEDS: u64 = 2_000;
 
 /// What must happen somewhere in an ordinary test run.
-const EXPECTED: [Happening; 42] = [
+const EXPECTED: [Happening; 45] = [
     Happening::Joined,
     Happening::ChannelFull,
     Happening::Delivered,
@@ -36,6 +36,9 @@ const EXPECTED: [Happening; 42] = [
     Happening::ShortSend,
     Happening::Mail,
     Happening::WebhookTold,
+    Happening::VacatedTold,
+    Happening::MemberRemovedTold,
+    Happening::CountTold,
     Happening::Drained,
     Happening::Closed(1000),
     Happening::Closed(1002),

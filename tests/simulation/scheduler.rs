@@ -311,6 +311,7 @@ impl World {
     fn check_rest(&mut self) {
         self.check_users();
         self.check_authorization();
+        self.check_webhooks();
         let sockets = &self.sockets;
         self.model.check_at_rest(|client| !sockets[client].stalled && !sockets[client].vanished);
         for (number, client) in self.sockets.iter().enumerate() {

@@ -144,7 +144,7 @@ impl World {
     pub(crate) fn leave_sessions(&mut self, number: usize) {
         self.sockets[number].user.live = false;
         for session in self.sockets[number].sessions() {
-            self.model.sessions[session].live = false;
+            self.model.end_session(session, self.system.now.monotonic_ms);
         }
     }
 
@@ -273,9 +273,10 @@ impl World {
         let client = &mut self.sockets[number];
         let channel = frame["channel"].as_str().expect("succeeded names its channel (P-OUT-1)").to_owned();
         let data = frame["data"].as_str().expect("data is a string (P-SDK-6)");
-        let session = self.model.sessions.len();
+        let (session, now_ms) = (self.model.sessions.len(), self.system.now.monotonic_ms);
         self.system.coverage.note(Happening::Joined);
         let step = client.joining_step(&channel).unwrap_or_else(|| panic!("client {number} did not ask for {channel}"));
+        let asked_with = step.operation;
         let StepKind::Joining { user } = std::mem::replace(&mut step.kind, StepKind::Joined(session)) else {
             unreachable!("only a joining step is found");
         };
@@ -289,6 +290,8 @@ impl World {
             assert!(roster.contains_key(user), "the joiner {user} is in its own roster (P-OUT-2)");
         }
         let live = client.is_subscribed(&channel) && client.close_read.is_none();
+        let left = client.channels[&channel].iter().find(|step| step.operation > asked_with && step.is_left());
+        let left_with = left.map(|step| step.operation);
         let app = client.app;
         if channel.starts_with("private-") || channel.starts_with("presence-") {
             self.note_authorized(number);
@@ -298,7 +301,11 @@ impl World {
             app,
             channel,
             from: self.tick,
+            from_ms: now_ms,
             live,
+            ended_ms: (!live).then_some(now_ms),
+            left_with,
+            count: None,
             received: Vec::new(),
             user,
             roster: roster.clone(),
@@ -325,6 +332,12 @@ impl World {
                 let member: Value = serde_json::from_str(data).expect("a member is JSON");
                 let user = member["user_id"].as_str().expect("user_id is a string (P-SDK-9)");
                 self.model.member_removed(session, user);
+            }
+            "pusher_internal:subscription_count" => {
+                let count: Value = serde_json::from_str(data).expect("a count is JSON");
+                assert!(self.apps[self.sockets[number].app].subscription_count, "counts are off (P-COUNT-1): {frame}");
+                self.model.sessions[session].count = count["subscription_count"].as_u64();
+                self.system.coverage.note(Happening::CountTold);
             }
             name => {
                 assert!(!name.starts_with("pusher"), "client {number} got {frame}");

@@ -77,6 +77,13 @@ pub(crate) struct ChannelStep {
     pub(crate) kind: StepKind,
 }
 
+impl ChannelStep {
+    /// True for an unsubscribe.
+    pub(crate) fn is_left(&self) -> bool {
+        matches!(self.kind, StepKind::Left)
+    }
+}
+
 /// What became of a step.
 #[derive(Clone, Debug)]
 pub(crate) enum StepKind {
@@ -106,6 +113,8 @@ pub(crate) struct SocketClient {
     pub(crate) socket_id: Option<String>,
     /// Messages sent; operation `n` is the one before ping `n`, from 1.
     pub(crate) operations: Vec<Operation>,
+    /// When each of them was sent, in ms.
+    pub(crate) sent_ms: Vec<u64>,
     /// Pongs read.
     pub(crate) pongs: u64,
     /// Subscribes and unsubscribes by channel.
@@ -156,6 +165,7 @@ impl SocketClient {
             phase: Phase::Upgrading,
             socket_id: None,
             operations: Vec::new(),
+            sent_ms: Vec::new(),
             pongs: 0,
             channels: BTreeMap::new(),
             complaints: Vec::new(),
