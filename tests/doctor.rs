@@ -163,7 +163,7 @@ fn the_profile_brings_io_uring_back() {
     }
     let forbidden = report(&place.doctor(&["python3", &path("tests/common/forbid_io_uring.py")], &[]));
     assert_found(&forbidden, "io_uring", "advice", &["seccomp", "tuning/seccomp.json"]);
-    let runner = path("tests/doctor/under_profile.py");
+    let runner = path("tests/common/under_profile.py");
     let profile = path("tuning/seccomp.json");
     let allowed = report(&place.doctor(&["python3", &runner, &profile], &[]));
     assert_found(&allowed, "io_uring", "ok", &["a test connection worked"]);

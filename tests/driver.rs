@@ -67,7 +67,7 @@ fn short_sends_lose_nothing(kind: DriverKind) {
             writer.shutdown(Shutdown::Write).expect("open");
         });
         let mut received = Vec::with_capacity(bytes.len());
-        while reader.by_ref().take(777).read_to_end(&mut received).expect("open") > 0 {}
+        while Read::by_ref(&mut reader).take(777).read_to_end(&mut received).expect("open") > 0 {}
         assert!(received == bytes, "{} bytes of {}", received.len(), bytes.len());
     });
     let counts = server.counts();

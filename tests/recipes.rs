@@ -106,9 +106,8 @@ fn with_app(script: Script, server: &TestServer) -> Script {
 
 /// pusher-js gets in through the endpoint; its answer is good for the channel that it was made for and no other.
 fn lets_its_user_in(server: &TestServer, port: u16, path: &str) {
-    fs::copy(own("client.mjs"), node_project().join("recipe_client.mjs")).unwrap();
     let url = format!("http://127.0.0.1:{port}{path}");
-    Script::node("recipe_client.mjs").arguments(&[&url]).app(server, server.app()).run();
+    Script::node("user_client.mjs").arguments(&[&url, "presence-lobby"]).app(server, server.app()).run();
 
     let mut socket = Socket::open(server, server.app());
     let form = format!("socket_id={}&channel_name=private-user.7", socket.socket_id);

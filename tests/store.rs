@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use relay::app::AppSettings;
 use relay::app::{Scope, Scopes};
 use relay::store::keeper::Keeper;
-use relay::store::record::SettingsRecord;
 use relay::store::{Missing, NewApp, NewToken, Store, StoreError, Upserted};
 use sha2::{Digest, Sha256};
 
@@ -101,7 +101,7 @@ fn the_version_follows_what_shards_must_see() {
         assert_eq!(now > last, expected, "{what}: {last} then {now}");
         last = now;
     };
-    let upsert = |secret| store.upsert_app("1", "k", secret, SettingsRecord::default()).expect("upsert");
+    let upsert = |secret| store.upsert_app("1", "k", secret, AppSettings::default()).expect("upsert");
     assert_eq!(upsert("s"), Upserted::Created);
     rises("upsert of a new app", true);
     assert_eq!(upsert("s"), Upserted::Same);

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use super::query::percent_decode;
 use crate::app::Scope;
 use crate::protocol::dialect::Dialect;
+use crate::wire::http::without_prefix;
 
 /// What a method and path ask for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -149,7 +150,8 @@ impl<'a> Endpoint<'a> {
 
     /// True for one of its methods.
     pub fn takes(&self, method: &str) -> bool {
-        self.methods().split(", ").any(|taken| taken == method)
+        let methods = self.methods();
+        methods == method || methods.split(", ").any(|taken| taken == method)
     }
 
     /// The scope that a token needs for it (R-TOKEN-6).
@@ -171,8 +173,7 @@ impl<'a> Endpoint<'a> {
 /// A path is read as it is first, so that configuring a prefix takes no route away, and without its prefix then. A
 /// trailing slash makes another path, as in the hosted service.
 pub fn route<'a>(method: &str, path: &'a str, prefix: &str) -> Route<'a> {
-    let unprefixed = path.strip_prefix(prefix).filter(|rest| !prefix.is_empty() && rest.starts_with('/'));
-    match (route_unprefixed(method, path), unprefixed) {
+    match (route_unprefixed(method, path), without_prefix(path, prefix)) {
         (Route::NotFound(_), Some(rest)) => route_unprefixed(method, rest),
         (found, _) => found,
     }

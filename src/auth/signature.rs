@@ -15,6 +15,7 @@ use super::{AuthFailure, decode_signature};
 use crate::app::App;
 use crate::limits::{SIGNATURE_WINDOW_S, SIGNED_PARAMETERS_MAX};
 use crate::moment::Moment;
+use crate::wire::http::without_prefix;
 
 /// Why a signed request was refused; always 401. No text quotes a signature, a secret or a parameter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -139,15 +140,18 @@ struct SignedQuery<'a> {
     signature: [u8; 32],
     /// All parameters but `auth_signature`, in the order sent; sorted by name if the query is plain.
     covered: SmallVec<[Parameter<'a>; PARAMETERS_INLINE]>,
-    form: QueryForm,
+    form: QueryForm<'a>,
 }
 
 /// Whether a query can be read in several ways (P-SIGN-5).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum QueryForm {
+enum QueryForm<'a> {
     /// No escape, no plus, no array, no upper-case name: all readings are the bytes as sent, sorted by name. What SDKs
     /// send for a publish is of this kind, and is not worth a look at every byte for each reading.
     Plain,
+    /// Plain, sorted already and with the signature as its last pair, as most SDKs send it: what is signed of the query
+    /// stands before that.
+    InOrder(&'a [u8]),
     /// Anything else.
     Ambiguous,
 }
@@ -175,10 +179,15 @@ impl<'a> SignedQuery<'a> {
                 covered.push(parameter);
             }
         }
-        if is_plain && !covered.is_sorted_by_key(|parameter| parameter.name) {
+        let form = if !is_plain {
+            QueryForm::Ambiguous
+        } else if covered.is_sorted_by_key(|parameter| parameter.name) {
+            before_signature(query, &covered).map_or(QueryForm::Plain, QueryForm::InOrder)
+        } else {
             // Stable: parameters of one name stay in the order sent.
             covered.sort_by_key(|parameter| parameter.name);
-        }
+            QueryForm::Plain
+        };
         let [key, timestamp, version, signature, body_md5] = reserved;
         let required =
             |value: Option<Cow<'a, [u8]>>, which: Reserved| value.ok_or(SignatureRefusal::Missing(which.name()));
@@ -190,7 +199,7 @@ impl<'a> SignedQuery<'a> {
             body_md5,
             signature: decode_signature(&signature).ok_or(SignatureRefusal::SignatureMalformed)?,
             covered,
-            form: if is_plain { QueryForm::Plain } else { QueryForm::Ambiguous },
+            form,
         })
     }
 }
@@ -303,15 +312,29 @@ fn parameters(query: &str) -> impl Iterator<Item = Parameter<'_>> {
     })
 }
 
+/// What stands before the signature, if that is the last pair and the text before it is exactly the other parameters
+/// joined: no pair is empty, and each has its `=`. An empty value may lack that, and is not looked at twice for it.
+fn before_signature<'a>(query: &'a str, others: &[Parameter<'_>]) -> Option<&'a [u8]> {
+    let at = memchr::memrchr(b'&', query.as_bytes())?;
+    let (before, last) = query.as_bytes().split_at(at);
+    let joined_bytes: usize = others.iter().map(|other| other.name.len() + 1 + other.value.len() + 1).sum();
+    let is_exact = joined_bytes == before.len() + 1 && others.iter().all(|other| !other.value.is_empty());
+    (is_exact && last.starts_with(b"&auth_signature=")).then_some(before)
+}
+
 /// Tries the readings of P-SIGN-5 in order, the one that SDKs sign first. A reading that gives the same text as one
 /// before it is left out, so a plain query with a wrong signature costs one HMAC.
 fn any_candidate_verifies(key: &hmac::Key, signed: &Signed<'_>, query: &SignedQuery<'_>, prefix: &str) -> bool {
     let paths = candidate_paths(signed.path, prefix);
-    if query.form == QueryForm::Plain {
-        let mut text = SmallVec::new();
+    let mut text = SmallVec::new();
+    if query.form != QueryForm::Ambiguous {
         return paths.iter().any(|path| {
             begin_text(&mut text, signed.method, path);
-            append_pairs(&mut text, query.covered.iter().map(|parameter| (parameter.name, parameter.value)));
+            if let QueryForm::InOrder(pairs) = query.form {
+                text.extend_from_slice(pairs);
+            } else {
+                append_pairs(&mut text, query.covered.iter().map(|parameter| (parameter.name, parameter.value)));
+            }
             hmac::verify(key, &text, &query.signature).is_ok()
         });
     }
@@ -319,7 +342,6 @@ fn any_candidate_verifies(key: &hmac::Key, signed: &Signed<'_>, query: &SignedQu
     let readings = [(Values::Decoded, true), (Values::Raw, has_any(b'%')), (Values::PlusAsSpace, has_any(b'+'))];
     let has_arrays = query.covered.iter().any(|one| array_base(&one.name(Values::Decoded)).is_some());
     let pairings = [(Pairs::AsSent, true), (Pairs::Collapsed, has_arrays)];
-    let mut text = SmallVec::new();
     for (values, _) in readings.into_iter().filter(|(_, differs)| *differs) {
         for (pairs, _) in pairings.into_iter().filter(|(_, differs)| *differs) {
             let sorted = sorted_pairs(&query.covered, values, pairs);
@@ -402,9 +424,9 @@ fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 
     if memchr::memchr(b'%', path.as_bytes()).is_some() {
         paths.push(read(path.as_bytes(), Values::Decoded));
     }
-    let unprefixed = path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path);
-    let shortest = unprefixed.strip_prefix("/api/v1").filter(|rest| rest.starts_with('/')).unwrap_or(unprefixed);
-    for shorter in [shortest, unprefixed] {
+    let unprefixed = without_prefix(path, prefix);
+    let shortest = without_prefix(unprefixed.unwrap_or(path), "/api/v1");
+    for shorter in [shortest, unprefixed].into_iter().flatten() {
         if paths.len() < 3 && paths.iter().all(|known| **known != *shorter.as_bytes()) {
             paths.push(Cow::Borrowed(shorter.as_bytes()));
         }
@@ -598,6 +620,7 @@ mod tests {
 /apps/3/channels?b=x+y => /apps/3/channels?b=x y
 /apps/3/channels?b=x;c=1 => /apps/3/channels?b=x;c=1
 /apps/3/channels?b=x=1&c&&d= => /apps/3/channels?b=x=1&c=&d=
+/apps/3/channels?c&&d=1 => /apps/3/channels?c=&d=1
 /apps/3/channels?b=%zz%4 => /apps/3/channels?b=%zz%4
 /apps/3/channels?b=%C3%A9 => /apps/3/channels?b=\u{e9}
 /apps/3/channels?k[0]=a&k[1]=b => /apps/3/channels?k=a,b
@@ -626,8 +649,24 @@ mod tests {
             let (path, sent) = sent.split_once('?').expect("a query");
             let (signed_path, signed) = signed.split_once('?').expect("a query");
             let signature = sign(&format!("GET\n{signed_path}\n{}&{signed}", auth()));
-            let target = format!("{path}?{sent}&auth_signature={signature}&{}", auth());
-            assert_eq!(verify_at(SENT_S, "/pre", "GET", &target, ""), Ok(1), "{row}");
+            for query in [
+                format!("{sent}&auth_signature={signature}&{}", auth()),
+                format!("{}&{sent}&auth_signature={signature}", auth()),
+            ] {
+                assert_eq!(verify_at(SENT_S, "/pre", "GET", &format!("{path}?{query}"), ""), Ok(1), "{row}");
+            }
+        }
+    }
+
+    /// P-SIGN-2, P-SIGN-4: a query in order is signed as pairs, not as it happens to be written: these have no reading
+    /// that is their own text.
+    #[test]
+    fn pairs_are_signed_and_not_the_query() {
+        for sent in ["c&&d=1", "c&d=", "c=1&&d=1", "&c=1", "c=1&"] {
+            let query = format!("{}&{sent}", auth());
+            let signature = sign(&format!("GET\n/apps/3/channels\n{query}"));
+            let target = format!("/apps/3/channels?{query}&auth_signature={signature}");
+            assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::SignatureMismatch), "{sent}");
         }
     }
 

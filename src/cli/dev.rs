@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use crate::store::record::SettingsRecord;
+use crate::app::AppSettings;
 use crate::store::{NewToken, Store, StoreError};
 
 pub(super) const ID: &str = "1";
@@ -28,7 +28,7 @@ pub struct DevApp {
 
 /// Sees to it that the app exists with client events on, and makes the token of this run.
 pub(super) fn prepare(store: &Store) -> Result<DevApp, StoreError> {
-    let settings = SettingsRecord { client_events: true, ..SettingsRecord::default() };
+    let settings = AppSettings { client_events: true, ..AppSettings::default() };
     store.upsert_app(ID, KEY, SECRET, settings)?;
     store.change_app(ID, |app| {
         (app.enabled, app.settings.client_events) = (true, true);

@@ -63,6 +63,7 @@ pub struct InvalidMessage;
 /// [`InvalidMessage`], also for a lone surrogate in a string that is read, and for a member that is read and stands
 /// twice: parsers differ on which one counts (threat T10).
 pub fn decode_client_message(text: &str) -> Result<ClientMessage<'_>, InvalidMessage> {
+    check_text_depth(text, JSON_DEPTH_MAX).map_err(|_| InvalidMessage)?;
     let envelope: Envelope<'_> = parse_object(text)?;
     let event = decode_member(envelope.event)?.ok_or(InvalidMessage)?;
     match &*event {
@@ -172,9 +173,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Parses text that must be one object, after its depth was checked. (Serde would take an array for a struct, too.)
+/// Parses text that must be one object and whose depth was checked. (Serde would take an array for a struct, too.)
 fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, InvalidMessage> {
-    check_text_depth(text, JSON_DEPTH_MAX).map_err(|_| InvalidMessage)?;
     if !is_object(text) {
         return Err(InvalidMessage);
     }
@@ -204,13 +204,16 @@ fn decode_signin_data(data: Option<&RawValue>) -> Result<SigninData<'_>, Invalid
     }
 }
 
-/// The text of an object that stands as such or in a string (P-IN-2).
+/// The text of an object that stands as such or in a string (P-IN-2), its depth checked.
 fn object_text(data: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, InvalidMessage> {
     let Some(data) = data else { return Ok(None) };
     if is_object(data.get()) {
+        // A part of the message is no deeper than the whole.
         return Ok(Some(Cow::Borrowed(data.get())));
     }
-    Ok(decode_string(data)?.filter(|text| is_object(text)))
+    let Some(text) = decode_string(data)?.filter(|text| is_object(text)) else { return Ok(None) };
+    check_text_depth(&text, JSON_DEPTH_MAX).map_err(|_| InvalidMessage)?;
+    Ok(Some(text))
 }
 
 /// The text of a member; `None` when it is absent or no string.

@@ -27,7 +27,8 @@ impl SocketId {
 
     /// The id as text.
     pub fn to_text(self) -> String {
-        self.to_string()
+        let (mut high, mut low) = (itoa::Buffer::new(), itoa::Buffer::new());
+        [high.format(self.high), ".", low.format(self.low)].concat()
     }
 }
 
@@ -110,6 +111,7 @@ mod tests {
             prop_assert_eq!(cipher.open(id), Some(plain));
             prop_assert!(id.high >= 1);
             prop_assert!(id.to_text().len() <= 21);
+            prop_assert_eq!(id.to_text(), id.to_string());
             prop_assert_eq!(SocketId::parse(&id.to_text()), Some(id));
         }
 

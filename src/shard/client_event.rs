@@ -84,7 +84,7 @@ impl Shard {
             Box::new(SentEvent {
                 event: message.event.into(),
                 data_literal: message.data_literal.into(),
-                socket_id: self.socket_id(self.key(slot)).to_string().into(),
+                socket_id: self.socket_id(self.key(slot)).to_text().into(),
                 user_id,
             })
         });

@@ -28,7 +28,7 @@ use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::dialect::Dialect;
-use crate::wire::http::{HttpError, Request, encode_response, is_upgrade};
+use crate::wire::http::{HttpError, Request, encode_response};
 
 /// What follows a request on its connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,7 +53,7 @@ pub(super) const JSON: &str = "application/json";
 impl Shard {
     pub(super) fn handle_request(&mut self, slot: u32, request: &Request<'_>) -> After {
         let route = route(request.method, request.path, &self.config.options.path_prefix);
-        if is_upgrade(request) && !self.http(slot).metrics {
+        if request.asks_for_websocket && !self.http(slot).metrics {
             let key = if let Route::WebSocket { key } = &route { Some(&**key) } else { None };
             return self.handle_upgrade(slot, key, request);
         }
@@ -275,7 +275,7 @@ impl Shard {
         if request.method == "HEAD" {
             answer.truncate(answer.len() - response.body.len());
         }
-        self.finish_answer(self.key(slot), ticket, answer.into());
+        self.finish_answer(self.key(slot), ticket, answer);
     }
 
     /// A place in the order of the connection's answers. A request that does not keep the connection is its last.
@@ -317,7 +317,7 @@ impl Shard {
         let keep_alive = matches!(http.answers[at], Answer::Waiting { keep_alive: true, .. });
         self.count_response(response.status);
         let answer = encode(response, keep_alive);
-        self.finish_answer(connection, ticket, answer.into());
+        self.finish_answer(connection, ticket, answer);
         self.resume_if_due(connection.slot);
         self.settle(connection.slot);
     }
@@ -384,14 +384,41 @@ impl Http {
     }
 }
 
-fn encode(response: &Response<'_>, keep_alive: bool) -> Vec<u8> {
-    let mut answer = Vec::with_capacity(192 + response.body.len());
-    let Response { status, content_type, extra, body } = response;
-    encode_response(&mut answer, *status, content_type, extra, body, keep_alive);
-    answer
+fn encode(response: &Response<'_>, keep_alive: bool) -> Bytes {
+    match response {
+        // What most publishes are answered.
+        Response { status: 200, content_type: JSON, extra: "", body: b"{}" } if keep_alive => {
+            Bytes::from_static(EMPTY_OBJECT)
+        }
+        Response { status, content_type, extra, body } => {
+            let mut answer = Vec::with_capacity(192 + body.len());
+            encode_response(&mut answer, *status, content_type, extra, body, keep_alive);
+            answer.into()
+        }
+    }
 }
+
+/// `{}` with status 200 on a connection that is kept, as [`encode_response`] writes it.
+const EMPTY_OBJECT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
+                              Connection: keep-alive\r\n\r\n{}";
 
 /// P-FALL-1.
 const FALLBACK_CORS: &str = "Access-Control-Allow-Origin: *\r\n\
                              Access-Control-Allow-Methods: POST, GET\r\n\
                              Access-Control-Allow-Headers: Content-Type\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P-HTTP-15, P-SDK-15: the answer that is kept ready is the one that would be made.
+    #[test]
+    fn the_empty_object_is_encoded_as_any_other() {
+        let mut made = Vec::new();
+        encode_response(&mut made, 200, JSON, "", b"{}", true);
+        assert_eq!(EMPTY_OBJECT, made);
+        let response = Response { status: 200, content_type: JSON, extra: "", body: b"{}" };
+        assert_eq!(encode(&response, true), made);
+        assert!(encode(&response, false).windows(17).any(|part| part == b"Connection: close"));
+    }
+}

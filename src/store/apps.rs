@@ -4,8 +4,9 @@ use heed::{RoTxn, RwTxn};
 
 use super::environment::Tables;
 use super::error::{Fault, StoreError};
-use super::record::{self, AppRecord, KeyRecord, SettingsRecord, check_id, check_key, check_name, check_secret};
+use super::record::{self, AppRecord, KeyRecord, check_id, check_key, check_name, check_secret};
 use super::{META_NEXT_SERIAL, Store, all_apps, all_tokens, meta, raise_version, random, unix_ms};
+use crate::app::AppSettings;
 use crate::limits;
 
 /// An app to be made; what is `None` is drawn at random.
@@ -20,7 +21,7 @@ pub struct NewApp {
     /// A name for people.
     pub name: String,
     /// Its settings.
-    pub settings: SettingsRecord,
+    pub settings: AppSettings,
 }
 
 /// What [`Store::upsert_app`] did.
@@ -68,13 +69,7 @@ impl Store {
 
     /// Sees to it that the app `id` exists and has this key pair. An app that exists keeps its settings, its other
     /// keys and whether it is enabled; `settings` are for a new one.
-    pub fn upsert_app(
-        &self,
-        id: &str,
-        key: &str,
-        secret: &str,
-        settings: SettingsRecord,
-    ) -> Result<Upserted, StoreError> {
+    pub fn upsert_app(&self, id: &str, key: &str, secret: &str, settings: AppSettings) -> Result<Upserted, StoreError> {
         let wished = |app: &AppRecord| app.keys.iter().any(|pair| pair.key == key && pair.secret == secret);
         if self.app(id).is_ok_and(|app| wished(&app)) {
             return Ok(Upserted::Same);

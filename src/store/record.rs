@@ -31,7 +31,7 @@ pub struct AppRecord {
     pub keys: Vec<KeyRecord>,
     /// What an operator may change.
     #[serde(default)]
-    pub settings: SettingsRecord,
+    pub settings: AppSettings,
     /// Where its events are told.
     #[serde(default)]
     pub webhooks: Vec<WebhookRecord>,
@@ -51,91 +51,6 @@ pub struct KeyRecord {
 impl fmt::Debug for KeyRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyRecord({}, [secret])", self.key)
-    }
-}
-
-/// [`AppSettings`] as stored; a missing field has its default.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct SettingsRecord {
-    /// Client events are accepted (P-CEV-1).
-    pub client_events: bool,
-    /// Plain sockets are refused with 4000 (P-CLOSE-4).
-    pub tls_only: bool,
-    /// WebSocket connections at once; 0 is no quota (P-CLOSE-2).
-    pub max_connections: u32,
-    /// Over quota is 4100 instead of 4004 (P-CLOSE-2).
-    pub connection_limit_soft: bool,
-    /// Longest decoded event data in bytes (P-LIM-3).
-    pub max_event_data_bytes: u32,
-    /// Users in one presence channel (P-LIM-7).
-    pub max_presence_members: u32,
-    /// Subscribers are told how many they are (P-COUNT-1).
-    pub subscription_count: bool,
-    /// What its cached events may cost together, in bytes; 0 caches nothing (P-CACHE-1).
-    pub max_cache_bytes: u32,
-    /// Client events per second of one connection, also at once; 0 is no limit (P-LIM-9).
-    pub max_client_events_per_second: u32,
-    /// Longest `channel_data` of a presence subscribe in bytes (P-LIM-7).
-    pub max_channel_data_bytes: u32,
-    /// `activity_timeout` told to its clients, in s; 0 is the server's (P-LIVE-3).
-    pub activity_timeout: u32,
-    /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
-    pub max_invalid_messages: u8,
-    /// Channels that one connection may subscribe (P-LIM-12).
-    pub max_channels_per_connection: u32,
-    /// Channels of one `/events` request (P-LIM-4).
-    pub max_channels_per_event: u32,
-    /// Events of one `/batch_events` request (P-LIM-5).
-    pub max_batch_events: u32,
-    /// Occupied channels at once; 0 is no limit (R-LIM-5).
-    pub channels_max: u32,
-    /// Messages published over HTTP in one day of UTC, one per event and channel; 0 is no limit (R-LIM-3).
-    pub messages_per_day: u32,
-    /// Requests to the HTTP API per minute, however they authenticate; 0 is no limit (R-LIM-4).
-    pub requests_per_minute: u32,
-    /// Of these, with a signature; 0 is no limit (R-LIM-4).
-    pub signed_requests_per_minute: u32,
-    /// Of these, with key and secret in headers; 0 is no limit (R-LIM-4).
-    pub key_requests_per_minute: u32,
-    /// Of these, with a Bearer token; 0 is no limit (R-LIM-4).
-    pub token_requests_per_minute: u32,
-    /// Signed-in users are told who of their watchlist is there (P-WATCH-1).
-    pub watchlist: bool,
-    /// A connection must sign in or join a protected channel within a time (P-AUTHZ-1).
-    pub authorized_connections: bool,
-    /// Hosts whose pages may connect; empty allows all (P-CONN-8).
-    pub allowed_origins: Vec<String>,
-}
-
-impl Default for SettingsRecord {
-    fn default() -> Self {
-        Self {
-            client_events: false,
-            tls_only: false,
-            max_connections: 0,
-            connection_limit_soft: false,
-            max_event_data_bytes: limits::EVENT_DATA_BYTES_MAX as u32,
-            max_presence_members: limits::PRESENCE_MEMBERS_MAX as u32,
-            subscription_count: false,
-            max_cache_bytes: limits::CACHE_BYTES_MAX as u32,
-            max_client_events_per_second: limits::CLIENT_EVENTS_PER_SECOND,
-            max_channel_data_bytes: limits::CHANNEL_DATA_BYTES_MAX as u32,
-            activity_timeout: 0,
-            max_invalid_messages: limits::INVALID_MESSAGES_MAX,
-            max_channels_per_connection: limits::CHANNELS_PER_CONNECTION_MAX as u32,
-            max_channels_per_event: limits::CHANNELS_PER_EVENT_MAX as u32,
-            max_batch_events: limits::BATCH_EVENTS_MAX as u32,
-            channels_max: 0,
-            messages_per_day: 0,
-            requests_per_minute: 0,
-            signed_requests_per_minute: 0,
-            key_requests_per_minute: 0,
-            token_requests_per_minute: 0,
-            watchlist: false,
-            authorized_connections: false,
-            allowed_origins: Vec::new(),
-        }
     }
 }
 
@@ -172,46 +87,20 @@ impl AppRecord {
             enabled: true,
             created_at_ms: 0,
             keys: Vec::new(),
-            settings: SettingsRecord::default(),
+            settings: AppSettings::default(),
             webhooks: Vec::new(),
         }
     }
 
     /// As the shards see it.
     pub(super) fn to_app(&self) -> Result<App, Fault> {
-        let settings = &self.settings;
         Ok(App {
             serial: AppSerial(self.serial),
             id: self.id.as_str().into(),
             name: self.name.as_str().into(),
             enabled: self.enabled,
             keys: self.keys.iter().map(|pair| AppKey::new(&pair.key, &pair.secret)).collect(),
-            settings: AppSettings {
-                client_events: settings.client_events,
-                tls_only: settings.tls_only,
-                max_connections: settings.max_connections,
-                connection_limit_soft: settings.connection_limit_soft,
-                max_event_data_bytes: settings.max_event_data_bytes,
-                max_presence_members: settings.max_presence_members,
-                subscription_count: settings.subscription_count,
-                max_cache_bytes: settings.max_cache_bytes,
-                max_client_events_per_second: settings.max_client_events_per_second,
-                max_channel_data_bytes: settings.max_channel_data_bytes,
-                activity_timeout: settings.activity_timeout,
-                max_invalid_messages: settings.max_invalid_messages,
-                max_channels_per_connection: settings.max_channels_per_connection,
-                max_channels_per_event: settings.max_channels_per_event,
-                max_batch_events: settings.max_batch_events,
-                channels_max: settings.channels_max,
-                messages_per_day: settings.messages_per_day,
-                requests_per_minute: settings.requests_per_minute,
-                signed_requests_per_minute: settings.signed_requests_per_minute,
-                key_requests_per_minute: settings.key_requests_per_minute,
-                token_requests_per_minute: settings.token_requests_per_minute,
-                watchlist: settings.watchlist,
-                authorized_connections: settings.authorized_connections,
-                allowed_origins: settings.allowed_origins.iter().map(|origin| origin.as_str().into()).collect(),
-            },
+            settings: self.settings.clone(),
             webhooks: to_webhooks(&self.webhooks)?,
         })
     }
@@ -282,4 +171,48 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
         return Ok(());
     }
     invalid(format!("the name must be at most {max} bytes without control characters"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An app as a store of the first release holds it, no field at its default.
+    const STORED: &str = concat!(
+        r#"{"serial":7,"id":"4711","name":"Shop","enabled":false,"created_at_ms":1763000000000,"#,
+        r#""keys":[{"key":"shop-key","secret":"shop-secret","created_at_ms":1763000000001}],"settings":{"#,
+        r#""client_events":true,"tls_only":true,"max_connections":1,"connection_limit_soft":true,"#,
+        r#""max_event_data_bytes":2,"max_presence_members":3,"subscription_count":true,"max_cache_bytes":4,"#,
+        r#""max_client_events_per_second":5,"max_channel_data_bytes":6,"activity_timeout":7,"#,
+        r#""max_invalid_messages":8,"max_channels_per_connection":9,"max_channels_per_event":11,"#,
+        r#""max_batch_events":12,"channels_max":13,"messages_per_day":14,"requests_per_minute":15,"#,
+        r#""signed_requests_per_minute":16,"key_requests_per_minute":17,"token_requests_per_minute":18,"#,
+        r#""watchlist":true,"authorized_connections":true,"allowed_origins":["example.com","*.example.org"]},"#,
+        r#""webhooks":[]}"#,
+    );
+
+    fn written_again(stored: &str) -> String {
+        let app: AppRecord = decode("app", stored.as_bytes()).expect("a record of the first release");
+        String::from_utf8(encode(&app)).expect("JSON is text")
+    }
+
+    /// A record as stores hold it today reads and is written again byte for byte: an older server goes on reading
+    /// what a newer one wrote, and no record changes for being read.
+    #[test]
+    fn a_record_is_written_as_it_was_read() {
+        assert_eq!(written_again(STORED), STORED);
+    }
+
+    /// Missing settings have their defaults, in a record from before there were any too, and unknown ones are passed
+    /// over: the record of a later version reads here.
+    #[test]
+    fn missing_settings_are_defaults() {
+        let start = STORED.split(r#","settings""#).next().expect("a split has a first part");
+        let app = |rest: &str| decode::<AppRecord>("app", format!("{start}{rest}}}").as_bytes()).expect("a record");
+        assert_eq!(app("").settings, AppRecord::stand_in().settings);
+        let some = app(r#","settings":{"max_connections":9,"of_a_later_version":[1]}"#).settings;
+        let mut expected = AppRecord::stand_in().settings;
+        expected.max_connections = 9;
+        assert_eq!(some, expected);
+    }
 }

@@ -1,7 +1,8 @@
 //! The settings of an app by name, as `relay app set ID key=value` names them.
 
 use super::error::StoreError;
-use super::record::{AppRecord, SettingsRecord, check_name};
+use super::record::{AppRecord, check_name};
+use crate::app::AppSettings;
 use crate::auth::origin::is_origin_pattern;
 use crate::limits;
 
@@ -102,7 +103,7 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
 
 /// The settings by name with their values, in the order of [`SETTINGS`].
 pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 25] {
-    let SettingsRecord {
+    let AppSettings {
         client_events,
         tls_only,
         max_connections,
@@ -127,33 +128,33 @@ pub fn list(app: &AppRecord) -> [(&'static str, serde_json::Value); 25] {
         watchlist,
         authorized_connections,
         allowed_origins,
-    } = app.settings.clone();
+    } = &app.settings;
     [
         ("name", app.name.clone().into()),
-        ("client_events", client_events.into()),
-        ("tls_only", tls_only.into()),
-        ("max_connections", max_connections.into()),
-        ("connection_limit_soft", connection_limit_soft.into()),
-        ("max_event_data_bytes", max_event_data_bytes.into()),
-        ("max_presence_members", max_presence_members.into()),
-        ("subscription_count", subscription_count.into()),
-        ("max_cache_bytes", max_cache_bytes.into()),
-        ("max_client_events_per_second", max_client_events_per_second.into()),
-        ("max_channel_data_bytes", max_channel_data_bytes.into()),
-        ("activity_timeout", activity_timeout.into()),
-        ("max_invalid_messages", max_invalid_messages.into()),
-        ("max_channels_per_connection", max_channels_per_connection.into()),
-        ("max_channels_per_event", max_channels_per_event.into()),
-        ("max_batch_events", max_batch_events.into()),
-        ("channels_max", channels_max.into()),
-        ("messages_per_day", messages_per_day.into()),
-        ("requests_per_minute", requests_per_minute.into()),
-        ("signed_requests_per_minute", signed_requests_per_minute.into()),
-        ("key_requests_per_minute", key_requests_per_minute.into()),
-        ("token_requests_per_minute", token_requests_per_minute.into()),
-        ("watchlist", watchlist.into()),
-        ("authorized_connections", authorized_connections.into()),
-        ("allowed_origins", allowed_origins.into()),
+        ("client_events", (*client_events).into()),
+        ("tls_only", (*tls_only).into()),
+        ("max_connections", (*max_connections).into()),
+        ("connection_limit_soft", (*connection_limit_soft).into()),
+        ("max_event_data_bytes", (*max_event_data_bytes).into()),
+        ("max_presence_members", (*max_presence_members).into()),
+        ("subscription_count", (*subscription_count).into()),
+        ("max_cache_bytes", (*max_cache_bytes).into()),
+        ("max_client_events_per_second", (*max_client_events_per_second).into()),
+        ("max_channel_data_bytes", (*max_channel_data_bytes).into()),
+        ("activity_timeout", (*activity_timeout).into()),
+        ("max_invalid_messages", (*max_invalid_messages).into()),
+        ("max_channels_per_connection", (*max_channels_per_connection).into()),
+        ("max_channels_per_event", (*max_channels_per_event).into()),
+        ("max_batch_events", (*max_batch_events).into()),
+        ("channels_max", (*channels_max).into()),
+        ("messages_per_day", (*messages_per_day).into()),
+        ("requests_per_minute", (*requests_per_minute).into()),
+        ("signed_requests_per_minute", (*signed_requests_per_minute).into()),
+        ("key_requests_per_minute", (*key_requests_per_minute).into()),
+        ("token_requests_per_minute", (*token_requests_per_minute).into()),
+        ("watchlist", (*watchlist).into()),
+        ("authorized_connections", (*authorized_connections).into()),
+        ("allowed_origins", allowed_origins.iter().map(|host| &**host).collect()),
     ]
 }
 
@@ -176,9 +177,9 @@ fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, StoreEr
 }
 
 /// Hosts, not URLs: `example.com`, `example.com:8080`, `*.example.com`.
-fn origins(value: &str) -> Result<Vec<String>, StoreError> {
-    let hosts: Vec<String> =
-        value.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty()).collect();
+fn origins(value: &str) -> Result<Vec<Box<str>>, StoreError> {
+    let hosts = value.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
+    let hosts: Vec<Box<str>> = hosts.map(String::into_boxed_str).collect();
     if hosts.len() <= limits::ALLOWED_ORIGINS_MAX && hosts.iter().all(|host| is_origin_pattern(host)) {
         return Ok(hosts);
     }
@@ -188,19 +189,6 @@ fn origins(value: &str) -> Result<Vec<String>, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn app() -> AppRecord {
-        AppRecord {
-            serial: 1,
-            id: "1".into(),
-            name: String::new(),
-            enabled: true,
-            created_at_ms: 0,
-            keys: Vec::new(),
-            settings: SettingsRecord::default(),
-            webhooks: Vec::new(),
-        }
-    }
 
     /// Every setting takes a good value and shows it again.
     #[test]
@@ -232,7 +220,7 @@ mod tests {
             ("authorized_connections", "yes", "true"),
             ("allowed_origins", "Example.com, *.example.org", r#"["example.com","*.example.org"]"#),
         ];
-        let mut app = app();
+        let mut app = AppRecord::stand_in();
         for (name, value, _) in good {
             apply(&mut app, name, value).expect(name);
         }
@@ -270,7 +258,7 @@ mod tests {
             ("name", "a\nb", "control"),
             ("client_event", "true", "client_events"),
         ];
-        let before = app();
+        let before = AppRecord::stand_in();
         for (name, value, expectation) in bad {
             let mut app = before.clone();
             let error = apply(&mut app, name, value).expect_err(name).to_string();

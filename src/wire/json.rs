@@ -21,6 +21,10 @@ pub fn check_depth(json: &[u8], depth_max: usize) -> Result<(), TooDeep> {
 /// # Errors
 /// [`TooDeep`] when it nests deeper than `depth_max`.
 pub fn check_text_depth(json: &str, depth_max: usize) -> Result<(), TooDeep> {
+    // Text with no more brackets than that cannot nest deeper, wherever they stand. Nearly all text is such.
+    if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).take(depth_max + 1).count() <= depth_max {
+        return Ok(());
+    }
     let mut depth = 0_usize;
     let mut rest = json.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
@@ -62,6 +66,8 @@ mod tests {
     #[test]
     fn depth_is_counted_outside_strings() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(check_depth(format!("[{}]", nested(2).repeat(100)).as_bytes(), 3), Ok(()));
+        assert_eq!(check_depth(format!("[{}]", nested(2).repeat(100)).as_bytes(), 2), Err(TooDeep));
         assert_eq!(check_depth(nested(32).as_bytes(), 32), Ok(()));
         assert_eq!(check_depth(nested(33).as_bytes(), 32), Err(TooDeep));
         assert_eq!(check_depth(br#"{"a":"[[[\"[[[","b":"\\"}"#, 1), Ok(()));

@@ -4,28 +4,14 @@ Prints `ready` when the server may be restarted, `ok` at the end.
 """
 
 import asyncio
-import os
+from functools import partial
 
-import pusher
+import rig
 from asyncpusher.pusher import Pusher
+from rig import PATIENCE_S, RECONNECT_S, server_sdk
 
-PATIENCE_S = 10
-# The server is started anew, and the client waits longer after each attempt.
-RECONNECT_S = 40
-
-SERVER = pusher.Pusher(
-    app_id=os.environ["RELAY_APP_ID"],
-    key=os.environ["RELAY_KEY"],
-    secret=os.environ["RELAY_SECRET"],
-    host=os.environ["RELAY_HOST"],
-    port=int(os.environ["RELAY_PORT"]),
-    ssl=False,
-)
-
-
-def shown(*features):
-    for feature in features:
-        print(f"shown asyncpusher: {feature}", flush=True)
+SERVER = server_sdk()
+shown = partial(rig.shown, "asyncpusher")
 
 
 async def publish(channel, event, data):
@@ -39,10 +25,10 @@ async def connect(user):
         return SERVER.authenticate(data["channel_name"], data["socket_id"], member)
 
     client = Pusher(
-        os.environ["RELAY_KEY"],
+        rig.KEY,
         secure=False,
-        custom_host=os.environ["RELAY_HOST"],
-        custom_port=int(os.environ["RELAY_PORT"]),
+        custom_host=rig.HOST,
+        custom_port=rig.PORT,
         channel_authenticator=authorize,
         auto_sub=True,
     )

@@ -6,9 +6,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import express from 'express';
-import PusherServer from 'pusher';
 import NodePusher from 'pusher-js';
-import { adopt, clientOptions, connect, connected, key, main, once } from './rig.mjs';
+import { adopt, clientOptions, connect, connected, key, listen, main, once, serverSdk } from './rig.mjs';
 
 globalThis.window = globalThis;
 globalThis.self = globalThis;
@@ -18,24 +17,12 @@ globalThis.document = { body: {}, location: { protocol: 'http:' } };
 globalThis.navigator ??= {};
 const { default: Pusher } = await import('pusher-js/with-encryption/index.js');
 
-const { RELAY_HOST, RELAY_PORT, RELAY_APP_ID, RELAY_KEY, RELAY_SECRET } = process.env;
-const sdk = (encryptionMasterKeyBase64) =>
-  new PusherServer({
-    appId: RELAY_APP_ID,
-    key: RELAY_KEY,
-    secret: RELAY_SECRET,
-    host: RELAY_HOST,
-    port: RELAY_PORT,
-    useTLS: false,
-    encryptionMasterKeyBase64,
-  });
-
 main(async () => {
   // The check of P-ENC-2, with the key of zeros.
-  const zeros = sdk(Buffer.alloc(32).toString('base64')).authorizeChannel('1.1', 'private-encrypted-a');
+  const zeros = serverSdk(Buffer.alloc(32).toString('base64')).authorizeChannel('1.1', 'private-encrypted-a');
   assert.equal(zeros.shared_secret, 'P6p55DZY9I5G6p7ZDYT+USFMFWC0qykLs4vSk5z/lWI=');
 
-  const server = sdk(randomBytes(32).toString('base64'));
+  const server = serverSdk(randomBytes(32).toString('base64'));
   const endpoint = await customer(server);
   const authorization = { endpoint, transport: 'ajax' };
   const clients = [1, 2].map(() => adopt(new Pusher(key, { ...clientOptions, channelAuthorization: authorization })));
@@ -82,12 +69,7 @@ function customer(server) {
     assert.ok(answer.shared_secret);
     response.json(answer);
   });
-  return new Promise((resolve) => {
-    const listener = app.listen(0, '127.0.0.1', () => {
-      listener.unref();
-      resolve(`http://127.0.0.1:${listener.address().port}/pusher/auth`);
-    });
-  });
+  return listen(app, '/pusher/auth');
 }
 
 /** A client that is subscribed by hand and does not decrypt; gives the data of the next event as it came. */

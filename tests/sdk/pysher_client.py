@@ -5,40 +5,26 @@ channel, so an answer may come too early for it: the script learns from the HTTP
 """
 
 import json
-import os
 import queue
 import threading
 import time
+from functools import partial
 
-import pusher
 import pysher
+import rig
+from rig import PATIENCE_S, RECONNECT_S, server_sdk
 
-PATIENCE_S = 10
-# The server is started anew, and pysher tries once a second.
-RECONNECT_S = 40
-
-SERVER = pusher.Pusher(
-    app_id=os.environ["RELAY_APP_ID"],
-    key=os.environ["RELAY_KEY"],
-    secret=os.environ["RELAY_SECRET"],
-    host=os.environ["RELAY_HOST"],
-    port=int(os.environ["RELAY_PORT"]),
-    ssl=False,
-)
-
-
-def shown(*features):
-    for feature in features:
-        print(f"shown pysher: {feature}", flush=True)
+SERVER = server_sdk()
+shown = partial(rig.shown, "pysher")
 
 
 def connect(user):
     client = pysher.Pusher(
-        os.environ["RELAY_KEY"],
+        rig.KEY,
         secure=False,
-        secret=os.environ["RELAY_SECRET"],
-        custom_host=os.environ["RELAY_HOST"],
-        port=int(os.environ["RELAY_PORT"]),
+        secret=rig.SECRET,
+        custom_host=rig.HOST,
+        port=rig.PORT,
         user_data={"user_id": user, "user_info": {"name": f"User {user}"}},
         reconnect_interval=1,
         auto_sub=True,

@@ -20,16 +20,19 @@ export const clientOptions = {
 // P-ENC-1: the key of encrypted channels, which Relay is never told.
 export const masterKey = Buffer.alloc(32, 7).toString('base64');
 
-// P-CFG-3: the server SDK as its documentation makes it.
-export const server = new PusherServer({
-  appId: RELAY_APP_ID,
-  key: RELAY_KEY,
-  secret: RELAY_SECRET,
-  host: RELAY_HOST,
-  port: RELAY_PORT,
-  useTLS: false,
-  encryptionMasterKeyBase64: masterKey,
-});
+/** P-CFG-3: the server SDK as its documentation makes it. */
+export const serverSdk = (encryptionMasterKeyBase64 = masterKey) =>
+  new PusherServer({
+    appId: RELAY_APP_ID,
+    key: RELAY_KEY,
+    secret: RELAY_SECRET,
+    host: RELAY_HOST,
+    port: RELAY_PORT,
+    useTLS: false,
+    encryptionMasterKeyBase64,
+  });
+
+export const server = serverSdk();
 
 /** Reports a feature whose assertions have passed, for the table of SDKs. */
 export const shown = (sdk, ...features) => features.forEach((feature) => console.log(`shown ${sdk}: ${feature}`));
@@ -74,6 +77,11 @@ export function authServer(path) {
     const member = { user_id: user, user_info: { name: `User ${user}` } };
     return response.json(server.authorizeChannel(socketId, channel, member));
   });
+  return listen(app, path);
+}
+
+/** Has an auth server listen on a port of its own; gives the URL of the path. It keeps no script from its end. */
+export function listen(app, path) {
   return new Promise((resolve) => {
     const listener = app.listen(0, '127.0.0.1', () => {
       listener.unref();

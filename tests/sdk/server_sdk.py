@@ -8,38 +8,20 @@ Prints what it signed for the last socket id, waits until somebody subscribed to
 of `[event, data]` that each subscriber of each channel must get.
 """
 
-import base64
 import json
-import os
 import sys
 import time
+from functools import partial
 
 import pusher
+import rig
 
 *ALL, EXCLUDED, SIGNED_SOCKET = sys.argv[1:]
 *PLAIN, VAULT = ALL
 ROOM = PLAIN[2]
-MASTER_KEY = base64.b64encode(bytes([7]) * 32).decode()
-
-
-def client(secret=os.environ["RELAY_SECRET"]):
-    return pusher.Pusher(
-        app_id=os.environ["RELAY_APP_ID"],
-        key=os.environ["RELAY_KEY"],
-        secret=secret,
-        host=os.environ["RELAY_HOST"],
-        port=int(os.environ["RELAY_PORT"]),
-        ssl=False,
-        encryption_master_key_base64=MASTER_KEY,
-    )
-
-
+client = partial(rig.server_sdk, encryption_master_key_base64=rig.MASTER_KEY)
 SERVER = client()
-
-
-def shown(*features):
-    for feature in features:
-        print(f"shown pusher (Python): {feature}", flush=True)
+shown = partial(rig.shown, "pusher (Python)")
 
 
 def main():
@@ -131,7 +113,7 @@ def refusals():
     except pusher.errors.PusherBadRequest as error:
         assert str(error).strip(), "the reason is told"
     try:
-        client("not-the-secret").trigger("a-channel", "event", {})
+        client(secret="not-the-secret").trigger("a-channel", "event", {})
         raise AssertionError("a wrong secret published")
     except pusher.errors.PusherBadAuth:
         pass

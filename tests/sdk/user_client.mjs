@@ -1,10 +1,12 @@
-// A pusher-js client that subscribes through the auth endpoint given as argument, which lets user 7 into
-// `private-user.7` alone (P-AUTH-7, R-RECIPE-2, R-RECIPE-4, R-RECIPE-5, R-PIT-1).
+// A pusher-js client that subscribes through an auth endpoint, which lets user 7 into `private-user.7` alone and, where
+// it has one, into the presence channel LOBBY (P-AUTH-7, R-RECIPE-2, R-RECIPE-4, R-RECIPE-5, R-PIT-1).
+//
+//   user_client.mjs ENDPOINT [LOBBY]
 
 import assert from 'node:assert/strict';
 import { connect, main, once, server, subscribed } from './rig.mjs';
 
-const [endpoint] = process.argv.slice(2);
+const [endpoint, lobby] = process.argv.slice(2);
 
 main(async () => {
   const client = connect(endpoint, '7');
@@ -12,6 +14,11 @@ main(async () => {
   const heard = once(channel, 'greeting');
   await server.trigger('private-user.7', 'greeting', { to: 7 });
   assert.deepEqual(await heard, { to: 7 });
+
+  if (lobby) {
+    const { members } = await subscribed(client, lobby);
+    assert.deepEqual(members.me, { id: '7', info: { name: 'User 7' } });
+  }
 
   const other = client.subscribe('private-user.8');
   assert.equal((await once(other, 'pusher:subscription_error')).status, 403);

@@ -4,21 +4,13 @@
 """
 
 import json
-import os
 import sys
 
-import pusher
+from rig import server_sdk
 
 
 def main(user):
-    client = pusher.Pusher(
-        app_id=os.environ["RELAY_APP_ID"],
-        key=os.environ["RELAY_KEY"],
-        secret=os.environ["RELAY_SECRET"],
-        host=os.environ["RELAY_HOST"],
-        port=int(os.environ["RELAY_PORT"]),
-        ssl=False,
-    )
+    client = server_sdk()
     proof = client.authenticate_user("1234.1234", {"id": user, "watchlist": ["a"]})
     assert json.loads(proof["user_data"])["id"] == user
     assert client.send_to_user(user, "greeting", {"from": "python"}) == {}

@@ -4,12 +4,11 @@ What the SDK finds valid is printed, one event per line; what it does not is ref
 """
 
 import json
-import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import pusher
+from rig import server_sdk, shown
 
-CLIENT = pusher.Pusher(app_id=os.environ["RELAY_APP_ID"], key=os.environ["RELAY_KEY"], secret=os.environ["RELAY_SECRET"])
+CLIENT = server_sdk()
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -22,7 +21,7 @@ class Receiver(BaseHTTPRequestHandler):
         forged = CLIENT.validate_webhook(body=body + " ", **proof)
         valid = webhook is not None and forged is None
         if valid:
-            print("shown pusher (Python): webhooks", flush=True)
+            shown("pusher (Python)", "webhooks")
         for event in webhook["events"] if valid else []:
             print(json.dumps(event), flush=True)
         self.send_response(200 if valid else 401)

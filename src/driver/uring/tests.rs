@@ -314,7 +314,7 @@ fn echo(stream: &mut TcpStream, bytes: &[u8]) {
 /// Reads to the end, in pieces of odd sizes.
 fn read_slowly(stream: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
-    while stream.by_ref().take(7_001).read_to_end(&mut all).expect("the server sends") > 0 {}
+    while Read::by_ref(stream).take(7_001).read_to_end(&mut all).expect("the server sends") > 0 {}
     all
 }
 

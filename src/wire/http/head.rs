@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Headers, HttpError, Request, RequestLimits, Version};
+use super::{Headers, HttpError, Request, RequestLimits, Version, has_token, trim};
 use crate::limits::HTTP_HEADERS_MAX;
 
 /// How far a head was looked through, so that every byte is looked at once however few arrive at a time (threat T14).
@@ -58,6 +58,7 @@ pub(super) struct Head<'a> {
     version: Version,
     headers: Headers<'a>,
     keep_alive: bool,
+    asks_for_websocket: bool,
     /// How the body is delimited.
     pub(super) framing: Framing,
     /// The client waits for `100 Continue` before it sends the body.
@@ -86,25 +87,82 @@ impl<'a> Head<'a> {
         let (path, query) = split_target(method, request.path.unwrap_or_default())?;
         let lines_start = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
         let headers = Headers { lines: bytes.get(lines_start..).unwrap_or_default() };
-        check_host(&headers, version)?;
-        let framing = decode_framing(&headers, version)?;
+        let deciding = DecidingHeaders::find(request.headers);
+        check_host(deciding.host, version)?;
+        let framing = decode_framing(deciding.coding, deciding.length, version)?;
         if query.is_some_and(|query| query.len() > limits.query_bytes_max) {
             return Err(HttpError::QueryTooLong);
         }
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max) {
             return Err(HttpError::BodyTooLarge);
         }
-        let keep_alive = !headers.has_token("connection", "close")
-            && (version == Version::Http11 || headers.has_token("connection", "keep-alive"));
-        let expects_continue =
-            version == Version::Http11 && framing != Framing::Length(0) && headers.has_token("expect", "100-continue");
-        Ok(Self { method, path, query, version, headers, keep_alive, framing, expects_continue })
+        let keep_alive = !deciding.close && (version == Version::Http11 || deciding.keep_alive);
+        let expects_continue = version == Version::Http11 && framing != Framing::Length(0) && deciding.expects_continue;
+        let asks_for_websocket = deciding.asks_for_websocket;
+        Ok(Self { method, path, query, version, headers, keep_alive, asks_for_websocket, framing, expects_continue })
     }
 
     /// The request, now that its body is whole.
     pub(super) fn into_request(self, body: &'a [u8]) -> Request<'a> {
-        let Self { method, path, query, version, headers, keep_alive, .. } = self;
-        Request { method, path, query, version, headers, body, keep_alive }
+        let Self { method, path, query, version, headers, keep_alive, asks_for_websocket, .. } = self;
+        Request { method, path, query, version, headers, body, keep_alive, asks_for_websocket }
+    }
+}
+
+/// The headers that say how a request is to be read, found in one pass over all of them.
+#[derive(Default)]
+struct DecidingHeaders<'a> {
+    host: Occurrence<'a>,
+    coding: Occurrence<'a>,
+    length: Occurrence<'a>,
+    /// `Connection` says so.
+    close: bool,
+    /// `Connection` says so.
+    keep_alive: bool,
+    /// `Expect` says so.
+    expects_continue: bool,
+    /// `Upgrade` says so.
+    asks_for_websocket: bool,
+}
+
+impl<'a> DecidingHeaders<'a> {
+    fn find(headers: &[httparse::Header<'a>]) -> Self {
+        let mut found = Self::default();
+        for httparse::Header { name, value } in headers {
+            let is = |known: &str| name.eq_ignore_ascii_case(known);
+            // Few headers have the length of one that is looked for.
+            match name.len() {
+                4 if is("host") => found.host.add(value),
+                17 if is("transfer-encoding") => found.coding.add(value),
+                14 if is("content-length") => found.length.add(value),
+                10 if is("connection") => {
+                    found.close |= has_token(value, "close");
+                    found.keep_alive |= has_token(value, "keep-alive");
+                }
+                7 if is("upgrade") => found.asks_for_websocket |= has_token(value, "websocket"),
+                6 if is("expect") => found.expects_continue |= has_token(value, "100-continue"),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// How often a header stands that may stand once.
+#[derive(Clone, Copy, Default)]
+enum Occurrence<'a> {
+    #[default]
+    Absent,
+    Once(&'a [u8]),
+    Several,
+}
+
+impl<'a> Occurrence<'a> {
+    fn add(&mut self, value: &'a [u8]) {
+        *self = match self {
+            Self::Absent => Self::Once(trim(value)),
+            Self::Once(_) | Self::Several => Self::Several,
+        };
     }
 }
 
@@ -169,14 +227,14 @@ fn split_target<'a>(method: &str, target: &'a str) -> Result<(&'a str, Option<&'
 }
 
 /// Exactly one Host under HTTP/1.1, at most one under HTTP/1.0 (RFC 9112 section 3.2).
-fn check_host(headers: &Headers<'_>, version: Version) -> Result<(), HttpError> {
-    let host = headers.only("host").map_err(|_| HttpError::BadRequest("several Host headers"))?;
+fn check_host(host: Occurrence<'_>, version: Version) -> Result<(), HttpError> {
     match host {
-        None if version == Version::Http11 => Err(HttpError::BadRequest("no Host header")),
-        Some(host) if !host.iter().all(|byte| is_host_byte(*byte)) => {
+        Occurrence::Several => Err(HttpError::BadRequest("several Host headers")),
+        Occurrence::Absent if version == Version::Http11 => Err(HttpError::BadRequest("no Host header")),
+        Occurrence::Once(host) if !host.iter().all(|byte| is_host_byte(*byte)) => {
             Err(HttpError::BadRequest("a Host header that names no host"))
         }
-        None | Some(_) => Ok(()),
+        Occurrence::Absent | Occurrence::Once(_) => Ok(()),
     }
 }
 
@@ -186,17 +244,19 @@ fn is_host_byte(byte: u8) -> bool {
 }
 
 /// The smuggling rules of RFC 9112 section 6, each in its strictest reading.
-fn decode_framing(headers: &Headers<'_>, version: Version) -> Result<Framing, HttpError> {
-    let coding =
-        headers.only("transfer-encoding").map_err(|_| HttpError::BadRequest("several Transfer-Encoding headers"))?;
-    let length = headers.only("content-length").map_err(|_| HttpError::BadRequest("several Content-Length headers"))?;
+fn decode_framing(coding: Occurrence<'_>, length: Occurrence<'_>, version: Version) -> Result<Framing, HttpError> {
+    use Occurrence::{Absent, Once, Several};
     match (coding, length) {
-        (Some(_), Some(_)) => Err(HttpError::BadRequest("both Transfer-Encoding and Content-Length")),
-        (Some(_), None) if version == Version::Http10 => Err(HttpError::BadRequest("Transfer-Encoding under HTTP/1.0")),
-        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-        (Some(_), None) => Err(HttpError::UnknownTransferCoding),
-        (None, Some(length)) => decode_content_length(length).map(Framing::Length),
-        (None, None) => Ok(Framing::Length(0)),
+        (Several, _) => Err(HttpError::BadRequest("several Transfer-Encoding headers")),
+        (_, Several) => Err(HttpError::BadRequest("several Content-Length headers")),
+        (Once(_), Once(_)) => Err(HttpError::BadRequest("both Transfer-Encoding and Content-Length")),
+        (Once(_), Absent) if version == Version::Http10 => {
+            Err(HttpError::BadRequest("Transfer-Encoding under HTTP/1.0"))
+        }
+        (Once(coding), Absent) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        (Once(_), Absent) => Err(HttpError::UnknownTransferCoding),
+        (Absent, Once(length)) => decode_content_length(length).map(Framing::Length),
+        (Absent, Absent) => Ok(Framing::Length(0)),
     }
 }
 

@@ -14,7 +14,7 @@ mod upgrade;
 
 pub use decoder::{DecodedRequest, Progress, RequestDecoder};
 pub use response::{encode_response, encode_response_head};
-pub use upgrade::{UpgradeError, decode_upgrade, encode_upgrade, is_upgrade};
+pub use upgrade::{UpgradeError, decode_upgrade, encode_upgrade};
 
 /// Bounds of one request, in bytes and counts.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +119,16 @@ pub struct Request<'a> {
     pub body: &'a [u8],
     /// Whether the connection may carry another request (version and `Connection`).
     pub keep_alive: bool,
+    /// Whether `Upgrade` asks for a WebSocket; the rest of the opening handshake is not checked yet.
+    pub asks_for_websocket: bool,
+}
+
+/// The path behind the configured prefix; `None` where it stands behind none (P-CONN-2).
+pub fn without_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    if prefix.is_empty() {
+        return None;
+    }
+    path.strip_prefix(prefix).filter(|rest| rest.starts_with('/'))
 }
 
 /// Headers of one request: their checked text, looked through line by line, since few are ever asked for.
@@ -149,9 +159,7 @@ impl<'a> Headers<'a> {
 
     /// True when one of the comma-separated values of this header is the token, without case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.all(name)
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .any(|value| trim(value).eq_ignore_ascii_case(token.as_bytes()))
+        self.all(name).any(|value| has_token(value, token))
     }
 
     /// All headers, in order.
@@ -170,6 +178,11 @@ impl<'a> Headers<'a> {
             candidate.eq_ignore_ascii_case(name.as_bytes()).then(|| trim(value))
         })
     }
+}
+
+/// True when one of the comma-separated parts of this value is the token, without case.
+fn has_token(value: &[u8], token: &str) -> bool {
+    value.split(|byte| *byte == b',').any(|part| trim(part).eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// Lines without their line feeds, up to the first empty one.

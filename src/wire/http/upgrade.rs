@@ -11,11 +11,6 @@ pub enum UpgradeError {
     Version,
 }
 
-/// True when the request asks for an upgrade to `websocket` at all.
-pub fn is_upgrade(request: &Request<'_>) -> bool {
-    request.headers.has_token("upgrade", "websocket")
-}
-
 /// Checks the opening handshake of RFC 6455 section 4.2.1 and gives the client's key.
 ///
 /// # Errors
@@ -28,7 +23,7 @@ pub fn decode_upgrade<'a>(request: &Request<'a>) -> Result<&'a [u8], UpgradeErro
     if !request.body.is_empty() {
         return Err(UpgradeError::BadRequest("a WebSocket opens without a body"));
     }
-    if !is_upgrade(request) {
+    if !request.asks_for_websocket {
         return Err(UpgradeError::BadRequest("Upgrade must be websocket"));
     }
     if !headers.has_token("connection", "upgrade") {

@@ -1,0 +1,64 @@
+//! Where the kernel writes while operations are in flight: addresses of accepted peers, words of eventfds, and the
+//! receive buffers.
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+
+use super::buffers::BufferRing;
+
+/// Everything that operations in flight point into. Leaked rather than freed if the kernel might still write to it.
+pub(super) struct Memory {
+    pub(super) buffers: BufferRing,
+    seats: Box<[UnsafeCell<Seat>]>,
+    wakes: Box<[UnsafeCell<u64>]>,
+}
+
+/// Where one accept's address is written.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Seat {
+    address: [u8; ADDRESS_BYTES],
+    length: libc::socklen_t,
+}
+
+/// `sizeof(struct sockaddr_in6)`.
+pub(in crate::driver) const ADDRESS_BYTES: usize = 28;
+
+impl Memory {
+    /// Memory for this many accepts and reads of eventfds at once.
+    pub(super) fn new(buffers: BufferRing, accepts: u16, wakes: u16) -> Self {
+        let seat = || UnsafeCell::new(Seat { address: [0; ADDRESS_BYTES], length: 0 });
+        Self {
+            buffers,
+            seats: (0..accepts).map(|_| seat()).collect(),
+            wakes: (0..wakes).map(|_| UnsafeCell::new(0)).collect(),
+        }
+    }
+
+    /// What stands in for memory that is leaked.
+    pub(super) fn empty() -> Self {
+        Self::new(BufferRing::new(1, 1), 0, 0)
+    }
+
+    /// Makes a seat ready for the next accept; gives where address and length are to be written.
+    pub(super) fn seat(&self, seat: u16) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
+        let place = self.seats[usize::from(seat)].get();
+        // SAFETY: the driver has at most one accept in flight per seat, so nothing else refers to it now.
+        unsafe { (*place).length = ADDRESS_BYTES as libc::socklen_t };
+        // SAFETY: computing addresses of fields of a live allocation.
+        let (address, length) = unsafe { (&raw mut (*place).address, &raw mut (*place).length) };
+        (address.cast(), length)
+    }
+
+    /// The peer's `sockaddr_in` or `sockaddr_in6` that a completed accept left in its seat.
+    pub(super) fn peer(&self, seat: u16) -> [u8; ADDRESS_BYTES] {
+        // SAFETY: called for an accept that has completed, so the kernel writes there no more; a copy is taken.
+        let seat = unsafe { *self.seats[usize::from(seat)].get() };
+        seat.address
+    }
+
+    /// The word that a read of an eventfd fills.
+    pub(super) fn wake(&self, place: u16) -> *mut u64 {
+        self.wakes[usize::from(place)].get()
+    }
+}

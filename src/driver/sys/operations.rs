@@ -1,0 +1,119 @@
+//! The operations of a ring, typed so that a pointer in one can only lead to memory that outlives it: into the queue's
+//! own [`super::memory`], to a constant, or to bytes that the core lends.
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
+use io_uring::{opcode, squeue};
+
+use super::buffers::BUFFER_GROUP;
+use super::memory::ADDRESS_BYTES;
+use super::queue::Queue;
+
+impl Queue {
+    /// Accepts one connection into a free direct descriptor; the peer's address goes to `seat`.
+    ///
+    /// The listener must stay open until the completion; a closed one would fail with `EBADF`, not reach memory.
+    pub(in crate::driver) fn accept(&mut self, listener: BorrowedFd<'_>, seat: u16, user_data: u64) {
+        let (address, length) = self.memory.seat(seat);
+        let entry = opcode::Accept::new(Fd(listener.as_raw_fd()), address, length)
+            .file_index(Some(DestinationSlot::auto_target()))
+            .build();
+        self.push(entry, user_data);
+    }
+
+    /// The peer's `sockaddr_in` or `sockaddr_in6` that a completed accept left in its seat.
+    pub(in crate::driver) fn peer(&self, seat: u16) -> [u8; ADDRESS_BYTES] {
+        self.memory.peer(seat)
+    }
+
+    /// Reports readiness of a direct descriptor until cancelled, edge by edge.
+    pub(in crate::driver) fn poll(&mut self, file: u32, user_data: u64) {
+        self.push(opcode::PollAdd::new(Fixed(file), POLL_EVENTS).multi(true).build(), user_data);
+    }
+
+    /// Reports readability of a descriptor until cancelled, edge by edge. It must stay open until then.
+    pub(in crate::driver) fn poll_descriptor(&mut self, descriptor: BorrowedFd<'_>, user_data: u64) {
+        let events = u32::from(libc::POLLIN.cast_unsigned());
+        self.push(opcode::PollAdd::new(Fd(descriptor.as_raw_fd()), events).multi(true).build(), user_data);
+    }
+
+    /// Reads a blocking eventfd once it is not 0. `place` numbers the word it is read into, one read at a time.
+    pub(in crate::driver) fn read_eventfd(&mut self, eventfd: RawFd, place: u16, user_data: u64) {
+        let word = self.memory.wake(place);
+        self.push(opcode::Read::new(Fd(eventfd), word.cast(), 8).build(), user_data);
+    }
+
+    /// Receives what is there into a buffer of the ring, never waiting.
+    pub(in crate::driver) fn receive(&mut self, file: u32, user_data: u64) {
+        let entry = opcode::Recv::new(Fixed(file), std::ptr::null_mut(), 0)
+            .flags(libc::MSG_DONTWAIT)
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.push(entry, user_data);
+    }
+
+    /// Throws away what is there, never waiting.
+    pub(in crate::driver) fn discard(&mut self, file: u32, user_data: u64) {
+        // With MSG_TRUNC TCP counts the bytes off its queue and copies none, so there is no buffer to point to.
+        let entry = opcode::Recv::new(Fixed(file), std::ptr::null_mut(), DISCARD_BYTES)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+            .build();
+        self.push(entry, user_data);
+    }
+
+    /// Sends all of `bytes`, waiting for room in the socket. The bytes must stay valid and unmoved until the
+    /// completion: they are lent by the core until `Sent` or `Closed` is fed, and neither is fed before it.
+    pub(in crate::driver) fn send(&mut self, file: u32, bytes: &[u8], user_data: u64) {
+        let length = u32::try_from(bytes.len()).expect("a send is at most SEND_BYTES_MAX");
+        let entry = opcode::Send::new(Fixed(file), bytes.as_ptr(), length)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        self.push(entry, user_data);
+    }
+
+    /// As [`Queue::send`], from where the bytes are. The first completion says what was taken; while it has more to come, the
+    /// kernel still reads the bytes, until a second one, the notice, which also tells whether it copied them after all.
+    pub(in crate::driver) fn send_zero_copy(&mut self, file: u32, bytes: &[u8], user_data: u64) {
+        let length = u32::try_from(bytes.len()).expect("a send is at most SEND_BYTES_MAX");
+        let entry = opcode::SendZc::new(Fixed(file), bytes.as_ptr(), length)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .zc_flags(SEND_ZC_REPORT_USAGE)
+            .build();
+        self.push(entry, user_data);
+    }
+
+    /// Sends FIN.
+    pub(in crate::driver) fn shutdown_write(&mut self, file: u32, user_data: u64) {
+        self.push(opcode::Shutdown::new(Fixed(file), libc::SHUT_WR).build(), user_data);
+    }
+
+    /// Makes the close of this direct descriptor send RST and drop what is unsent (kernel 6.7).
+    pub(in crate::driver) fn linger_none(&mut self, file: u32, user_data: u64) {
+        let level = libc::SOL_SOCKET.cast_unsigned();
+        let name = libc::SO_LINGER.cast_unsigned();
+        let size = size_of::<libc::linger>() as u32;
+        let value = (&raw const LINGER_NONE).cast();
+        self.push(opcode::SetSockOpt::new(Fixed(file), level, name, value, size).build(), user_data);
+    }
+
+    /// Cancels the operation that was pushed with `target`; both report their end, in any order (U3).
+    pub(in crate::driver) fn cancel(&mut self, target: u64, user_data: u64) {
+        self.push(opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build(), user_data);
+    }
+
+    /// Closes a direct descriptor (U9: never a plain close).
+    pub(in crate::driver) fn close(&mut self, file: u32, user_data: u64) {
+        self.push(opcode::Close::new(Fixed(file)).build(), user_data);
+    }
+}
+
+static LINGER_NONE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+
+/// `IORING_SEND_ZC_REPORT_USAGE` (kernel 6.2).
+const SEND_ZC_REPORT_USAGE: u16 = 8;
+/// More than a receive buffer of the kernel holds.
+const DISCARD_BYTES: u32 = 1 << 30;
+/// Bytes to read or the peer's end; errors and hang-ups are always reported.
+const POLL_EVENTS: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
