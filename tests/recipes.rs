@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,12 +23,16 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The blocks of a recipe in this language.
+fn blocks(name: &str, language: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join("docs/recipes").join(name)).unwrap();
+    let after = format!("```{language}\n");
+    text.split(&after).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned() + "\n").collect()
+}
+
 /// The first block of a recipe in this language.
 fn recipe(name: &str, language: &str) -> String {
-    let text = fs::read_to_string(root().join("docs/recipes").join(name)).unwrap();
-    let start = format!("```{language}\n");
-    let block = text.split(&start).nth(1).unwrap_or_else(|| panic!("a block of {language} in {name}"));
-    block.split("\n```").next().unwrap().to_owned() + "\n"
+    blocks(name, language).into_iter().next().unwrap_or_else(|| panic!("a block of {language} in {name}"))
 }
 
 fn own(name: &str) -> PathBuf {
@@ -68,9 +73,8 @@ fn flask() {
 /// R-RECIPE-3, R-RECIPE-5, P-AUTH-7: PHP without a package, under PHP's own server.
 #[test]
 fn php() {
-    if std::process::Command::new("php").arg("--version").output().is_err() {
-        // `tests/run` installs it; where only `cargo test` runs, the gap is seen.
-        return say_skipped("php is not installed; the recipe for PHP was not run (Debian: apt-get install php-cli)");
+    if !php_is_installed() {
+        return;
     }
     let place = data_directory();
     fs::write(place.path().join("auth.php"), recipe("php.md", "php")).unwrap();
@@ -87,6 +91,91 @@ fn php() {
         });
         lets_its_user_in(&server, port, "/pusher/auth");
     });
+}
+
+/// P-CFG-4, P-CFG-6, P-SDK-15, P-SDK-19: PHP publishes and asks with the variables of Laravel's `.env`, with values that are
+/// signed as they are and sent percent-encoded; what is no 200 is an error there.
+#[test]
+fn php_publishes() {
+    if !php_is_installed() {
+        return;
+    }
+    let place = data_directory();
+    let script = place.path().join("publish.php");
+    fs::write(&script, blocks("php.md", "php").remove(1)).unwrap();
+    on_fresh_servers(ServerOptions::new, |server| {
+        let mut user = Socket::open(&server, server.app());
+        user.subscribe("private-user.7");
+        user.subscribe("orders");
+        let publish = || with_laravel_environment(Script::command("php", &[script.to_str().unwrap()]), &server);
+        let mut published = publish().start();
+        assert_eq!(published.next_line(), r#"{"private-user.7":{"subscription_count":1}}"#);
+        // Channels have no order among each other.
+        let events = [(); 2].map(|()| user.expect_event("order-shipped"));
+        let channels: BTreeSet<_> = events.iter().map(|event| event["channel"].as_str().unwrap()).collect();
+        assert_eq!(channels, BTreeSet::from(["private-user.7", "orders"]));
+        for event in &events {
+            assert_eq!(event["data"], r#"{"order":42,"note":"Gr\u00fc\u00dfe"}"#);
+        }
+        let forger = publish().variables(&[("PUSHER_APP_SECRET", "another")]).start();
+        common::eventually("PHP is told", || {
+            forger.log().contains("Relay answered 401: Invalid signature").then_some(())
+        });
+    });
+}
+
+/// P-FALL-2: every snippet for clients in the documentation sets `enabledTransports`.
+#[test]
+fn client_snippets_name_their_transports() {
+    let mut snippets = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("```").skip(1).step_by(2) {
+            // `wsHost` is what makes it one for Relay; a guide also shows what stood there before.
+            for call in block.split_inclusive("})").filter(|call| call.contains("wsHost")) {
+                snippets += 1;
+                assert!(call.contains("enabledTransports: ['ws', 'wss']"), "{}: {call}", page.display());
+            }
+        }
+    }
+    assert!(snippets >= 4, "only {snippets} snippets were found");
+}
+
+/// README and all pages of `docs`, but for the protocols, which quote the options as a table.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md")];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("protocol") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages
+}
+
+/// `tests/run` installs it; where only `cargo test` runs, the gap is seen.
+fn php_is_installed() -> bool {
+    let installed = std::process::Command::new("php").arg("--version").output().is_ok();
+    if !installed {
+        say_skipped("php is not installed; the recipes for PHP were not run (Debian: apt-get install php-cli)");
+    }
+    installed
+}
+
+/// The variables of the `.env` in the recipe for Laravel, those that name server and app with the values of this one.
+fn with_laravel_environment(script: Script, server: &TestServer) -> Script {
+    let file = blocks("laravel.md", "ini").remove(0);
+    let lines: Vec<(&str, &str)> = file.lines().filter_map(|line| line.split_once('=')).collect();
+    let read = ["APP_ID", "APP_KEY", "APP_SECRET", "HOST", "PORT", "SCHEME"].map(|name| format!("PUSHER_{name}"));
+    for name in &read {
+        assert!(lines.iter().any(|(variable, _)| variable == name), "{name} is not in the .env of laravel.md");
+    }
+    with_app(script.variables(&lines), server)
 }
 
 /// The recipes read what Laravel's `.env` has too.

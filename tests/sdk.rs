@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
 mod common;
+#[path = "sdk/configured.rs"]
+mod configured;
 #[path = "sdk/servers.rs"]
 mod servers;
 #[path = "sdk/table.rs"]

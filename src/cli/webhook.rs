@@ -129,7 +129,7 @@ fn add(app: &str, new: NewWebhook, store: &StoreArguments) -> Result<(), Command
 }
 
 /// What the configuration says of webhooks.
-fn options(store: &StoreArguments) -> Result<WebhookOptions, CommandError> {
+pub(super) fn options(store: &StoreArguments) -> Result<WebhookOptions, CommandError> {
     Ok(config::webhooks(&store.settings()?)?)
 }
 

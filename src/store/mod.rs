@@ -35,7 +35,7 @@ pub use apps::{NewApp, Upserted};
 pub use error::StoreError;
 pub use files::Missing;
 pub use tokens::{CreatedToken, NewToken};
-pub use webhooks::WebhookRecord;
+pub use webhooks::{WebhookRecord, check_webhook};
 
 /// Checks owner and modes of a data directory and its files as opening does, and changes nothing.
 ///

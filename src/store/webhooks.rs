@@ -10,7 +10,7 @@ use ureq::http::Uri;
 use super::apps::app_by_id;
 use super::error::{Fault, StoreError};
 use super::record::AppRecord;
-use super::{Store, all_apps, nearest, raise_version, random, unix_ms};
+use super::{Store, Upserted, all_apps, nearest, raise_version, random, unix_ms};
 use crate::app::Secret;
 use crate::app::webhook::address::is_public;
 use crate::app::webhook::{
@@ -65,34 +65,36 @@ impl Store {
     /// Makes an endpoint with a secret of its own. `allowed` are networks where every endpoint may be, beside public
     /// addresses.
     pub fn add_webhook(&self, app: &str, new: NewWebhook, allowed: &[IpNet]) -> Result<WebhookRecord, StoreError> {
-        check_url(&new.url, new.reach, allowed)?;
-        parse_kinds(&new.events)?;
-        if new.batching == Batching::Batched && new.format == WebhookFormat::Relay {
-            return Err(StoreError::Invalid(
-                "batches are for the pusher format: the relay format has one event per request".into(),
-            ));
-        }
+        check_webhook(&new, allowed)?;
         self.environment().write(|transaction, tables| {
             let mut app = app_by_id(transaction, tables, app)?;
-            if app.webhooks.len() >= limits::WEBHOOKS_PER_APP_MAX {
-                return Err(StoreError::TooManyWebhooks(app.id).into());
-            }
-            let webhook = WebhookRecord {
-                id: random::webhook_id(),
-                url: new.url,
-                secret: random::webhook_secret(),
-                events: new.events,
-                format: new.format.name().into(),
-                batch: new.batching == Batching::Batched,
-                allow_private: new.reach == Reach::Anywhere,
-                count_changed: new.count_name == CountName::Changed,
-                enabled: true,
-                created_at_ms: unix_ms(),
-            };
-            app.webhooks.push(webhook.clone());
+            let webhook = insert(&mut app, new)?;
             super::apps::put(transaction, tables, &app)?;
             raise_version(transaction, tables)?;
             Ok(webhook)
+        })
+    }
+
+    /// Sees to it that the app has an endpoint at this URL which is told this. One that is there keeps its id, its
+    /// secret, its format, whether it is enabled, and leave to be at a private address once that was given.
+    pub fn upsert_webhook(&self, app: &str, new: NewWebhook, allowed: &[IpNet]) -> Result<Upserted, StoreError> {
+        check_webhook(&new, allowed)?;
+        self.environment().write(|transaction, tables| {
+            let mut app = app_by_id(transaction, tables, app)?;
+            let done = match app.webhooks.iter_mut().find(|webhook| webhook.url == new.url) {
+                Some(webhook) if webhook.does(&new) => return Ok(Upserted::Same),
+                Some(webhook) => {
+                    webhook.take_over(new);
+                    Upserted::Changed
+                }
+                None => {
+                    insert(&mut app, new)?;
+                    Upserted::Created
+                }
+            };
+            super::apps::put(transaction, tables, &app)?;
+            raise_version(transaction, tables)?;
+            Ok(done)
         })
     }
 
@@ -131,7 +133,47 @@ impl Store {
     }
 }
 
+/// Adds an endpoint with an id and a secret of its own, up to the bound of an app.
+fn insert(app: &mut AppRecord, new: NewWebhook) -> Result<WebhookRecord, Fault> {
+    if app.webhooks.len() >= limits::WEBHOOKS_PER_APP_MAX {
+        return Err(StoreError::TooManyWebhooks(app.id.clone()).into());
+    }
+    let webhook = WebhookRecord {
+        id: random::webhook_id(),
+        url: new.url,
+        secret: random::webhook_secret(),
+        events: new.events,
+        format: new.format.name().into(),
+        batch: new.batching == Batching::Batched,
+        allow_private: new.reach == Reach::Anywhere,
+        count_changed: new.count_name == CountName::Changed,
+        enabled: true,
+        created_at_ms: unix_ms(),
+    };
+    app.webhooks.push(webhook.clone());
+    Ok(webhook)
+}
+
 impl WebhookRecord {
+    /// True when it is told what `new` asks for, as [`Store::upsert_webhook`] would leave it.
+    pub fn does(&self, new: &NewWebhook) -> bool {
+        let mut after = self.clone();
+        after.take_over(new.clone());
+        parse_kinds(&self.events).ok() == parse_kinds(&after.events).ok()
+            && (self.batch, self.count_changed, self.allow_private)
+                == (after.batch, after.count_changed, after.allow_private)
+    }
+
+    /// Has it told this. In Relay's format there are no batches and one spelling.
+    fn take_over(&mut self, new: NewWebhook) {
+        self.events = new.events;
+        if self.format == WebhookFormat::Pusher.name() {
+            self.batch = new.batching == Batching::Batched;
+            self.count_changed = new.count_name == CountName::Changed;
+        }
+        self.allow_private |= new.reach == Reach::Anywhere;
+    }
+
     pub(super) fn to_endpoint(&self) -> Result<WebhookEndpoint, Fault> {
         let damaged = |what: &str| Fault::Record(format!("webhook {} has a bad {what}", self.id));
         Ok(WebhookEndpoint {
@@ -151,6 +193,19 @@ impl WebhookRecord {
 /// As the shards see them.
 pub(super) fn to_webhooks(records: &[WebhookRecord]) -> Result<Webhooks, Fault> {
     Ok(Webhooks::new(records.iter().map(WebhookRecord::to_endpoint).collect::<Result<_, _>>()?))
+}
+
+/// Refuses an endpoint that could not be made, whatever the store holds. `allowed` are networks where every endpoint
+/// may be, beside public addresses.
+pub fn check_webhook(new: &NewWebhook, allowed: &[IpNet]) -> Result<(), StoreError> {
+    check_url(&new.url, new.reach, allowed)?;
+    parse_kinds(&new.events)?;
+    if new.batching == Batching::Batched && new.format == WebhookFormat::Relay {
+        return Err(StoreError::Invalid(
+            "batches are for the pusher format: the relay format has one event per request".into(),
+        ));
+    }
+    Ok(())
 }
 
 /// The set that these names make, everything for none; an unknown one is refused with the nearest.
@@ -178,11 +233,12 @@ fn check_url(url: &str, reach: Reach, allowed: &[IpNet]) -> Result<(), StoreErro
     if url.len() > max {
         return invalid(format!("the webhook URL is longer than {max} bytes"));
     }
+    // The URL itself is not repeated: what is wrong with it may be a password in it.
     let malformed = || {
-        let shown: String = url.chars().filter(|character| !character.is_control()).take(200).collect();
-        StoreError::Invalid(format!(
-            "{shown:?} is no webhook URL: it takes the form https://host[:port][/path], without user or fragment"
-        ))
+        StoreError::Invalid(
+            "a webhook URL takes the form https://host[:port][/path], without user or fragment, in visible ASCII"
+                .into(),
+        )
     };
     let uri: Uri = url.parse().map_err(|_| malformed())?;
     let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority().ok_or_else(malformed)?);
@@ -253,7 +309,7 @@ mod tests {
             "javascript:alert(1)",
         ] {
             let error = check_url(url, Reach::Anywhere, &[]).expect_err(url).to_string();
-            assert!(!error.contains('\r') && !error.contains('\n'), "{error}");
+            assert!(error.contains("the form https://") && !error.contains("u:p"), "{error}");
         }
         for url in [
             "https://127.0.0.1/",
@@ -324,6 +380,45 @@ mod tests {
         assert!(store.remove_webhook(Some(&other), &second.id).is_err(), "it belongs to another app");
         store.delete_app(&app).expect("deleted");
         assert!(store.webhooks(None).expect("list").is_empty());
+    }
+
+    /// P-HOOK-9: a second wish for a URL makes no second endpoint, and what the operator did to the first one stays.
+    #[test]
+    fn an_endpoint_is_there_once() {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
+        let app = store.create_app(NewApp::default()).expect("app").id;
+        let only = || store.webhooks(Some(&app)).expect("list").pop().expect("one").1;
+        let told = |events: &[&str]| NewWebhook {
+            events: events.iter().map(|name| (*name).into()).collect(),
+            ..new("https://example.com/")
+        };
+        let upsert = |new| store.upsert_webhook(&app, new, &[]).expect("upsert");
+        assert_eq!(upsert(told(&["member_added", "cache_miss"])), Upserted::Created);
+        let (first, version) = (only(), store.version().expect("version"));
+        assert_eq!(upsert(told(&["cache.miss", "member_added"])), Upserted::Same);
+        assert_eq!((only(), store.version().expect("version")), (first.clone(), version), "nothing was written");
+
+        store.switch_webhook(&first.id, false).expect("off");
+        let wish = NewWebhook { reach: Reach::Anywhere, batching: Batching::Batched, ..told(&["member_added"]) };
+        assert_eq!(upsert(wish), Upserted::Changed);
+        let changed = WebhookRecord {
+            events: vec!["member_added".into()],
+            batch: true,
+            allow_private: true,
+            enabled: false,
+            ..first.clone()
+        };
+        assert_eq!(only(), changed);
+        let public = NewWebhook { batching: Batching::Batched, ..told(&["member_added"]) };
+        assert_eq!(upsert(public), Upserted::Same, "leave that was given is not taken back");
+
+        store.remove_webhook(None, &first.id).expect("removed");
+        let relay = NewWebhook { format: WebhookFormat::Relay, ..told(&["cache_miss"]) };
+        store.add_webhook(&app, relay, &[]).expect("added");
+        let wish = NewWebhook { batching: Batching::Batched, ..told(&["cache_miss"]) };
+        assert_eq!(upsert(wish), Upserted::Same, "batches are for the other format");
+        assert!(store.upsert_webhook(&app, new("http://127.0.0.1/"), &[]).is_err());
     }
 
     /// P-HOOK-9, R-HOOK-2: an unknown event is refused with the nearest; batches are for Pusher's format.

@@ -8,6 +8,7 @@
 mod common;
 
 mod environment;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Origin;
 use super::entries::Entry;
-use super::plan::{PlannedWebhook, Verdict};
+use super::plan::Verdict;
 use crate::limits;
 use crate::store::setting;
 
@@ -55,6 +55,7 @@ pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
         ["allowedOrigins"] => origins(value),
         ["maxMessageSize"] => message_size(value),
         ["webhooks"] if is_empty(value) => Verdict::Same,
+        ["webhooks"] => Verdict::Not("it is no list of webhooks".into()),
         ["pingInterval" | "activityTimeout"] => {
             Verdict::Not("one value holds for all apps in Relay: activity_timeout of relay.toml".into())
         }
@@ -92,7 +93,7 @@ fn unknown(origin: Origin) -> Verdict {
 }
 
 /// Text, or a number that stands for its digits.
-fn plain(value: &Value) -> Option<String> {
+pub(super) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -250,32 +251,4 @@ fn origins(value: &Value) -> Verdict {
         rest.split(['/', ':']).next().unwrap_or_default().to_owned()
     };
     Verdict::Set("allowed_origins", origins.iter().map(host).collect::<Vec<_>>().join(","))
-}
-
-/// One value of a webhook; the path starts below it.
-pub(super) fn webhook(entry: &Entry, webhook: &mut PlannedWebhook) -> Verdict {
-    let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["url"] => match plain(&entry.value) {
-            Some(url) => {
-                webhook.url = url;
-                Verdict::Same
-            }
-            None => Verdict::Wrong("a URL"),
-        },
-        ["eventTypes" | "events"] => {
-            let names = entry.value.as_array().and_then(|values| values.iter().map(plain).collect());
-            match names {
-                Some(names) => {
-                    webhook.events = names;
-                    Verdict::Same
-                }
-                None => Verdict::Wrong("a list of events"),
-            }
-        }
-        ["headers", ..] => Verdict::Not("Relay signs requests and adds no headers of yours".into()),
-        ["filter", ..] => Verdict::Not("Relay filters by event, not by channel: the receiver gets all channels".into()),
-        ["lambdaFunction" | "lambda", ..] => Verdict::Not("Relay calls URLs alone".into()),
-        _ => Verdict::Not("Relay knows of no such key of a webhook".into()),
-    }
 }

@@ -33,7 +33,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Vec<Entry>, String> {
     Ok(entries)
 }
 
-fn flatten(at: &str, path: &[String], value: Value, entries: &mut Vec<Entry>) {
+/// Adds the values below one, which stands at `at`.
+pub(super) fn flatten(at: &str, path: &[String], value: Value, entries: &mut Vec<Entry>) {
     let mut descend = |key: &str, value: Value| {
         let at = if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
         // soketi takes dotted keys for nested objects.

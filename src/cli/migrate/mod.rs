@@ -1,6 +1,6 @@
 //! `relay migrate --from SERVER FILE`: the apps of another server's configuration come into the store with their ids,
 //! keys and secrets, so that clients need only a new host; what belongs into `relay.toml` is printed, and whatever
-//! Relay does not take over is listed with its reason. A second run changes nothing.
+//! Relay does not take over is listed with its reason. Webhooks come along. A second run changes nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,19 +8,23 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments};
+use crate::app::webhook::{Batching, CountName, Reach};
 use crate::config::ConfigError;
 use crate::limits;
 use crate::store::record::AppRecord;
-use crate::store::{Missing, Store, StoreError, Upserted, setting};
+use crate::store::{Missing, Store, StoreError, setting};
 use plan::{Plan, PlannedApp};
+use webhooks::JudgedWebhook;
 
 mod app;
 mod entries;
 mod options;
 mod plan;
+mod webhooks;
 
 /// Whose configuration it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -65,11 +69,14 @@ pub(super) struct MigrateArguments {
     /// Say what would be done, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Let the webhooks of FILE be at private addresses, and over http.
+    #[arg(long)]
+    allow_private: bool,
     #[command(flatten)]
     store: StoreArguments,
 }
 
-/// What became, or would become, of an app.
+/// What became, or would become, of an app or of a webhook.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Outcome {
     Created,
@@ -82,7 +89,8 @@ pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {
     let refused = |text: String| CommandError::Config(ConfigError(format!("{file}: {text}")));
     let text = read(&arguments.file).map_err(refused)?;
     let entries = entries::parse(&text, &arguments.file).map_err(refused)?;
-    let plan = Plan::new(arguments.from, entries).map_err(refused)?;
+    let mut plan = Plan::new(arguments.from, entries).map_err(refused)?;
+    let allowed = allowed(arguments, &plan)?;
     let missing = if arguments.dry_run { Missing::Refuse } else { Missing::Create };
     let store = match arguments.store.open(missing) {
         Ok(store) => Some(store),
@@ -90,16 +98,22 @@ pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {
         Err(error) => return Err(error),
     };
     let existing = store.as_ref().map_or_else(|| Ok(Vec::new()), Store::apps)?;
-    let outcomes = judge(&plan, &existing).map_err(refused)?;
+    let judged = judge(arguments, &mut plan, &existing, &allowed).map_err(refused)?;
     if let Some(store) = store.filter(|_| !arguments.dry_run) {
-        for (app, outcome) in plan.apps.iter().zip(&outcomes) {
-            if *outcome != Outcome::Same {
-                apply(&store, app)?;
-            }
+        for (app, judged) in plan.apps.iter().zip(&judged) {
+            apply(&store, app, judged, &allowed)?;
         }
     }
-    let json = report_json(arguments, &plan, &outcomes);
-    arguments.store.answer(&json, &report_text(arguments, &plan, &outcomes))
+    let json = report_json(arguments, &plan, &judged);
+    arguments.store.answer(&json, &report_text(arguments, &plan, &judged))
+}
+
+/// Networks where every webhook may be. A file without webhooks does not ask.
+fn allowed(arguments: &MigrateArguments, plan: &Plan) -> Result<Vec<IpNet>, CommandError> {
+    if plan.apps.iter().all(|app| app.webhooks.is_empty()) {
+        return Ok(Vec::new());
+    }
+    Ok(super::webhook::options(&arguments.store)?.allowed)
 }
 
 /// The whole file, up to a bound: it is a configuration and no archive.
@@ -111,8 +125,20 @@ fn read(path: &Path) -> Result<String, String> {
     if text.len() as u64 > bound { Err(format!("is longer than {bound} bytes")) } else { Ok(text) }
 }
 
+/// What becomes of an app and of its webhooks.
+struct Judged {
+    outcome: Outcome,
+    webhooks: Vec<JudgedWebhook>,
+}
+
 /// Compares the plan with the store, before anything is written: a key belongs to one app.
-fn judge(plan: &Plan, existing: &[AppRecord]) -> Result<Vec<Outcome>, String> {
+fn judge(
+    arguments: &MigrateArguments,
+    plan: &mut Plan,
+    existing: &[AppRecord],
+    allowed: &[IpNet],
+) -> Result<Vec<Judged>, String> {
+    let reach = if arguments.allow_private { Reach::Anywhere } else { Reach::Public };
     let outcome = |app: &PlannedApp| {
         let holder = existing.iter().find(|other| other.keys.iter().any(|pair| pair.key == app.key));
         if let Some(holder) = holder.filter(|holder| holder.id != app.id) {
@@ -129,17 +155,29 @@ fn judge(plan: &Plan, existing: &[AppRecord]) -> Result<Vec<Outcome>, String> {
         app.change(&mut after).map_err(|error| error.to_string())?;
         Ok(if has_pair && after == *before { Outcome::Same } else { Outcome::Changed })
     };
-    plan.apps.iter().map(outcome).collect()
+    let Plan { apps, not_taken, .. } = plan;
+    let judged = |app: &PlannedApp| {
+        let outcome = outcome(app)?;
+        let before = existing.iter().find(|other| other.id == app.id);
+        Ok(Judged { outcome, webhooks: webhooks::judge(&app.webhooks, before, reach, allowed, not_taken) })
+    };
+    apps.iter().map(judged).collect()
 }
 
-/// Makes the app or gives it what it lacks. What it has besides stays: other keys, settings that the file does not name.
-fn apply(store: &Store, app: &PlannedApp) -> Result<(), StoreError> {
-    let mut wished = AppRecord::stand_in();
-    app.defaults.iter().try_for_each(|(name, value)| setting::apply(&mut wished, name, value))?;
-    app.change(&mut wished)?;
-    let done = store.upsert_app(&app.id, &app.key, &app.secret, wished.settings)?;
-    debug_assert!(matches!(done, Upserted::Created | Upserted::Changed | Upserted::Same));
-    store.change_app(&app.id, |record| app.change(record)).map(drop)
+/// Makes the app or gives it what it lacks. What it has besides stays: other keys, other webhooks, settings that the
+/// file does not name.
+fn apply(store: &Store, app: &PlannedApp, judged: &Judged, allowed: &[IpNet]) -> Result<(), StoreError> {
+    if judged.outcome != Outcome::Same {
+        let mut wished = AppRecord::stand_in();
+        app.defaults.iter().try_for_each(|(name, value)| setting::apply(&mut wished, name, value))?;
+        app.change(&mut wished)?;
+        store.upsert_app(&app.id, &app.key, &app.secret, wished.settings)?;
+        store.change_app(&app.id, |record| app.change(record))?;
+    }
+    for webhook in judged.webhooks.iter().filter(|webhook| webhook.outcome != Outcome::Same) {
+        store.upsert_webhook(&app.id, webhook.new.clone(), allowed)?;
+    }
+    Ok(())
 }
 
 impl PlannedApp {
@@ -159,42 +197,57 @@ impl PlannedApp {
     }
 }
 
-fn report_json(arguments: &MigrateArguments, plan: &Plan, outcomes: &[Outcome]) -> Value {
-    let app = |(app, outcome): (&PlannedApp, &Outcome)| {
+fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged]) -> Value {
+    let webhook = |JudgedWebhook { new, outcome }: &JudgedWebhook| {
+        json!({
+            "url": new.url,
+            "events": new.events,
+            "batch": new.batching == Batching::Batched,
+            "count_changed": new.count_name == CountName::Changed,
+            "allow_private": new.reach == Reach::Anywhere,
+            "outcome": word(*outcome),
+        })
+    };
+    let app = |(app, judged): (&PlannedApp, &Judged)| {
         json!({
             "id": app.id,
             "key": app.key,
             "at": app.at,
-            "outcome": word(*outcome),
+            "outcome": word(judged.outcome),
             "enabled": app.enabled,
-            "settings": app.shown(*outcome),
+            "settings": app.shown(judged.outcome),
+            "webhooks": judged.webhooks.iter().map(webhook).collect::<Vec<_>>(),
         })
     };
     json!({
         "from": arguments.from.name(),
         "file": arguments.file.display().to_string(),
         "dry_run": arguments.dry_run,
-        "apps": plan.apps.iter().zip(outcomes).map(app).collect::<Vec<_>>(),
+        "apps": plan.apps.iter().zip(judged).map(app).collect::<Vec<_>>(),
         "settings": plan.settings.iter().cloned().collect::<BTreeMap<_, _>>(),
         "not_taken": plan.not_taken.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect::<Vec<_>>(),
     })
 }
 
-fn report_text(arguments: &MigrateArguments, plan: &Plan, outcomes: &[Outcome]) -> String {
+fn report_text(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged]) -> String {
     let mut text = String::new();
-    let would = if arguments.dry_run { "would be " } else { "" };
-    for (app, outcome) in plan.apps.iter().zip(outcomes) {
+    let done = |outcome: Outcome| match outcome {
+        Outcome::Created | Outcome::Changed if arguments.dry_run => format!("would be {}", word(outcome)),
+        Outcome::Created | Outcome::Changed => word(outcome).into(),
+        Outcome::Same => "is there already".into(),
+    };
+    for (app, judged) in plan.apps.iter().zip(judged) {
         let PlannedApp { id, key, at, .. } = app;
-        let done = match outcome {
-            Outcome::Created | Outcome::Changed => format!("{would}{}", word(*outcome)),
-            Outcome::Same => "is there already".into(),
-        };
-        writeln!(text, "app {id} with key {key} ({at}) {done}").expect("a string takes text");
+        writeln!(text, "app {id} with key {key} ({at}) {}", done(judged.outcome)).expect("a string takes text");
         if !app.enabled {
             writeln!(text, "    disabled, as it was").expect("a string takes text");
         }
-        for (name, value) in app.shown(*outcome) {
+        for (name, value) in app.shown(judged.outcome) {
             writeln!(text, "    {name}={value}").expect("a string takes text");
+        }
+        for JudgedWebhook { new, outcome } in &judged.webhooks {
+            let (url, events, done) = (&new.url, new.events.join(","), done(*outcome));
+            writeln!(text, "    webhook {url} ({events}) {done}").expect("a string takes text");
         }
     }
     if !plan.settings.is_empty() {

@@ -8,7 +8,9 @@ use super::Origin;
 use super::app::{self, is_empty, number, truth};
 use super::entries::Entry;
 use super::plan;
+use crate::app::webhook::Batching;
 use crate::config;
+use crate::limits;
 
 /// What became of one value.
 pub(super) enum Verdict {
@@ -32,6 +34,8 @@ pub(super) struct Taken {
     metrics_host: Option<IpAddr>,
     metrics_port: Option<u16>,
     others: Vec<(&'static str, Value)>,
+    /// How many events one request to a webhook has: those servers decide it for all.
+    pub(super) batching: Batching,
 }
 
 const PORT: &str = "a port";
@@ -116,7 +120,9 @@ impl Taken {
             ["ssl", ..] if is_empty(value) || truth(value) == Some(false) => Verdict::Same,
             ["ssl", ..] => section(entry, words, "a proxy in front of Relay ends TLS"),
             ["userAuthenticationTimeout"] => not(entry, "it is 30 seconds for all apps"),
-            ["webhooks", ..] => section(entry, words, "batching is chosen per webhook"),
+            ["webhooks", ..] if is_empty(value) => Verdict::Same,
+            ["webhooks", "batching", rest @ ..] => self.batching(rest, entry),
+            ["webhooks", ..] => section(entry, words, "Relay bounds and repeats deliveries by itself"),
             ["cors", ..] => section(entry, words, "who may connect is an app's setting allowed_origins"),
             ["queue", ..] => section(entry, words, "Relay queues by itself and needs no other service"),
             ["rateLimiter", ..] => section(entry, words, "Relay limits by itself, per app: see `relay app show`"),
@@ -178,6 +184,22 @@ impl Taken {
         match number(value).and_then(|number| number.checked_mul(unit)) {
             Some(number) => self.other(name, json!(number)),
             None => Verdict::Wrong(NUMBER),
+        }
+    }
+
+    fn batching(&mut self, words: &[&str], entry: &Entry) -> Verdict {
+        match (words, &entry.value) {
+            (["enabled"], value) => match truth(value) {
+                Some(true) => {
+                    self.batching = Batching::Batched;
+                    Verdict::Taken
+                }
+                Some(false) => Verdict::Same,
+                None => Verdict::Wrong("true or false"),
+            },
+            (["duration"], value) if number(value) == Some(limits::WEBHOOK_BATCH_MS as i64) => Verdict::Same,
+            (["duration"], _) => not(entry, "a batch has what comes within 50 ms"),
+            _ => not(entry, "Relay has no counterpart"),
         }
     }
 

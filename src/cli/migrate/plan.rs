@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::entries::Entry;
+use super::webhooks::{self, Draft, PlannedWebhook};
 use super::{Origin, app, options};
+use crate::app::webhook::Batching;
 use crate::store::record::{AppRecord, check_id, check_key, check_name, check_secret};
 use crate::store::setting;
 
@@ -21,17 +23,8 @@ pub(super) struct PlannedApp {
     pub(super) settings: Vec<(&'static str, String)>,
     /// What a new app gets besides, since the other server allows it unless told otherwise.
     pub(super) defaults: Vec<(&'static str, &'static str)>,
+    /// Where the app's events are told.
     pub(super) webhooks: Vec<PlannedWebhook>,
-}
-
-/// Where the app's events are told.
-#[derive(Default)]
-pub(super) struct PlannedWebhook {
-    /// Where it stands in the file.
-    pub(super) at: String,
-    pub(super) url: String,
-    /// What it is told; none is everything.
-    pub(super) events: Vec<String>,
 }
 
 /// The whole file.
@@ -42,6 +35,8 @@ pub(super) struct Plan {
     pub(super) settings: Vec<(&'static str, Value)>,
     /// What has no counterpart: where it stands, and why.
     pub(super) not_taken: Vec<(String, String)>,
+    /// How many events one request to a webhook of the file has.
+    batching: Batching,
 }
 
 /// What became of one value of the file.
@@ -74,7 +69,7 @@ impl Plan {
             match app::position(&entry.path) {
                 Some((index, depth)) => {
                     let path = entry.path[depth..].to_vec();
-                    apps.entry(index).or_default().push(Entry { path, ..entry });
+                    apps.entry(index).or_default().extend(webhooks::unfold(Entry { path, ..entry }));
                 }
                 None => rest.push(entry),
             }
@@ -87,7 +82,6 @@ impl Plan {
             return Err(no_apps(&plan));
         }
         plan.check_unique()?;
-        plan.leave_webhooks();
         Ok(plan)
     }
 
@@ -108,6 +102,7 @@ impl Plan {
                 options::Verdict::Wrong(takes) => return Err(wrong(entry, takes)),
             }
         }
+        self.batching = taken.batching;
         self.settings = taken.settings();
         Ok(of_all)
     }
@@ -122,12 +117,12 @@ impl Plan {
         let at = app_at(&entries[0]);
         let mut settings = of_all.clone();
         let (mut id, mut key, mut secret, mut enabled) = (None, None, None, true);
-        let mut webhooks: BTreeMap<usize, PlannedWebhook> = BTreeMap::new();
+        let mut drafts: BTreeMap<usize, Draft> = BTreeMap::new();
         for entry in entries {
             if let Some((number, entry)) = of_webhook(entry) {
-                let webhook = webhooks.entry(number).or_default();
-                webhook.at = app_at(&entry);
-                let verdict = app::webhook(&entry, webhook);
+                let draft = drafts.entry(number).or_default();
+                draft.at = app_at(&entry);
+                let verdict = webhooks::field(&entry, draft);
                 self.settle(&entry, verdict, &mut settings)?;
                 continue;
             }
@@ -154,8 +149,7 @@ impl Plan {
         if let Some(name) = settings.get("name") {
             check_name(name).map_err(|error| format!("{at}.name: {error}"))?;
         }
-        // One without a URL called a function, which was told above.
-        let webhooks = webhooks.into_values().filter(|webhook| !webhook.url.is_empty()).collect();
+        let webhooks = webhooks::settle(drafts.into_values(), self.batching, &mut self.not_taken);
         let defaults = origin.generous().iter().copied().filter(|(name, _)| !settings.contains_key(name)).collect();
         let settings = settings.into_iter().collect();
         self.apps.push(PlannedApp { at, id, key, secret, enabled, settings, defaults, webhooks });
@@ -179,16 +173,6 @@ impl Plan {
             Verdict::Same | Verdict::Id(_) | Verdict::Key(_) | Verdict::Secret(_) | Verdict::Enabled(_) => {}
         }
         Ok(())
-    }
-
-    /// Tells how to make them later.
-    fn leave_webhooks(&mut self) {
-        for app in &self.apps {
-            for webhook in &app.webhooks {
-                let reason = format!("Relay sends no webhooks yet: {} for {}", webhook.url, webhook.events.join(","));
-                self.not_taken.push((format!("{}.url", webhook.at), reason));
-            }
-        }
     }
 
     /// Ids and keys name one app each.

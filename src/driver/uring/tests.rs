@@ -311,6 +311,18 @@ fn echo(stream: &mut TcpStream, bytes: &[u8]) {
     assert!(answer == bytes, "the echo differs");
 }
 
+/// All speak before any reads.
+fn echo_at_once(clients: &mut [TcpStream], bytes: &[u8]) {
+    for client in &mut *clients {
+        client.write_all(bytes).expect("the server reads");
+    }
+    for client in clients {
+        let mut answer = vec![0; bytes.len()];
+        client.read_exact(&mut answer).expect("the server answers");
+        assert!(answer == bytes, "the echo differs");
+    }
+}
+
 /// Reads to the end, in pieces of odd sizes.
 fn read_slowly(stream: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
@@ -346,14 +358,7 @@ fn few_buffers_serve_many_talkers() {
     let server = Server::start(Manner::Echo, shape);
     let mut clients: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
     let bytes = noise(30_000);
-    for client in &mut clients {
-        client.write_all(&bytes).expect("the server reads");
-    }
-    for client in &mut clients {
-        let mut answer = vec![0; bytes.len()];
-        client.read_exact(&mut answer).expect("the server answers");
-        assert!(answer == bytes);
-    }
+    echo_at_once(&mut clients, &bytes);
     drop(clients);
     let (_, figures) = server.stop();
     // 200 x 30,000 bytes are some 3,000 receives; a spin would enter the kernel many times for each.
@@ -503,14 +508,7 @@ fn overflow_loses_nothing() {
     let mut clients: Vec<TcpStream> = (0..400).map(|_| server.connect()).collect();
     for _ in 0..5 {
         let bytes = noise(6_000);
-        for client in &mut clients {
-            client.write_all(&bytes).expect("the server reads");
-        }
-        for client in &mut clients {
-            let mut answer = vec![0; bytes.len()];
-            client.read_exact(&mut answer).expect("the server answers");
-            assert!(answer == bytes);
-        }
+        echo_at_once(&mut clients, &bytes);
     }
     drop(clients);
     let (_, figures) = server.stop();

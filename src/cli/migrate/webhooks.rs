@@ -1,0 +1,204 @@
+//! The webhooks of an app of another server: what they come to as endpoints, and whether the store has them already.
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::Outcome;
+use super::app::{is_empty, plain};
+use super::entries::{Entry, flatten};
+use super::plan::Verdict;
+use crate::app::webhook::{Batching, COUNT_CHANGED, CountName, NewWebhook, Reach, WebhookKind, WebhookKinds};
+use crate::limits;
+use crate::store::check_webhook;
+use crate::store::record::AppRecord;
+
+/// A webhook, value by value.
+#[derive(Default)]
+pub(super) struct Draft {
+    /// Where it stands in the file.
+    pub(super) at: String,
+    url: Option<String>,
+    /// What it is told, with where that stands.
+    events: Option<(String, Vec<String>)>,
+    calls: Calls,
+}
+
+/// What a webhook calls.
+#[derive(Default)]
+enum Calls {
+    /// A URL; it has one or should.
+    #[default]
+    Url,
+    /// A function in a cloud, of which the operator is told.
+    Function,
+}
+
+/// An endpoint that the file comes to.
+pub(super) struct PlannedWebhook {
+    /// Where it stands in the file, the first of several with its URL.
+    at: String,
+    url: String,
+    kinds: WebhookKinds,
+    count_name: CountName,
+    batching: Batching,
+}
+
+/// An endpoint and what becomes of it.
+pub(super) struct JudgedWebhook {
+    pub(super) new: NewWebhook,
+    pub(super) outcome: Outcome,
+}
+
+/// A list of webhooks that is JSON in a text, as tables of a database hold it, as if it stood in the file itself.
+pub(super) fn unfold(entry: Entry) -> Vec<Entry> {
+    let text = entry.value.as_str().filter(|_| entry.path == ["webhooks"]);
+    let list = text.and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
+    let Some(list) = list else {
+        return vec![entry];
+    };
+    let mut entries = Vec::new();
+    flatten(&entry.at, &entry.path, Value::Array(list), &mut entries);
+    entries
+}
+
+/// Takes one value of a webhook; the path of `entry` starts below it.
+pub(super) fn field(entry: &Entry, draft: &mut Draft) -> Verdict {
+    let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["url"] => match &entry.value {
+            Value::Null => Verdict::Same,
+            Value::String(url) => {
+                draft.url = Some(url.clone());
+                Verdict::Same
+            }
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => Verdict::Wrong("a URL"),
+        },
+        ["eventTypes" | "events"] => {
+            let names = entry.value.as_array().and_then(|values| values.iter().map(plain).collect());
+            match names {
+                Some(names) => {
+                    draft.events = Some((entry.at.clone(), names));
+                    Verdict::Same
+                }
+                None => Verdict::Wrong("a list of events"),
+            }
+        }
+        ["headers" | "filter" | "lambda" | "lambdaFunction", ..] if is_empty(&entry.value) => Verdict::Same,
+        ["headers", ..] => Verdict::Not("Relay signs requests and adds no headers of yours".into()),
+        ["filter", ..] => Verdict::Not("Relay filters by event, not by channel: the receiver gets all channels".into()),
+        ["lambdaFunction" | "lambda", ..] => {
+            draft.calls = Calls::Function;
+            Verdict::Not("Relay calls URLs alone, no functions of a cloud".into())
+        }
+        _ => Verdict::Not("Relay knows of no such key of a webhook".into()),
+    }
+}
+
+/// What the webhooks of an app come to, one endpoint for each URL. What is left out is told in `not_taken`.
+pub(super) fn settle(
+    drafts: impl Iterator<Item = Draft>,
+    batching: Batching,
+    not_taken: &mut Vec<(String, String)>,
+) -> Vec<PlannedWebhook> {
+    let mut planned: Vec<PlannedWebhook> = Vec::new();
+    for draft in drafts {
+        let Some(url) = draft.url.filter(|url| !url.is_empty()) else {
+            match draft.calls {
+                Calls::Url => not_taken.push((draft.at, "it has no url".into())),
+                Calls::Function => {}
+            }
+            continue;
+        };
+        let (at, names) = draft.events.unwrap_or_else(|| (draft.at.clone(), Vec::new()));
+        let (kinds, count_name, unknown) = kinds(&names);
+        if !unknown.is_empty() {
+            not_taken.push((at.clone(), format!("Relay has no such webhook event: {}", unknown.join(", "))));
+        }
+        if kinds.is_empty() {
+            not_taken.push((draft.at, "it names no event of Relay's, so it would be told nothing".into()));
+            continue;
+        }
+        if kinds.contains(WebhookKind::SubscriptionCount) {
+            let reason = "taken, but subscription_count is told only while the app has subscription_count=true";
+            not_taken.push((at, reason.into()));
+        }
+        match planned.iter_mut().find(|webhook| webhook.url == url) {
+            Some(webhook) => {
+                webhook.kinds = webhook.kinds.union(kinds);
+                if count_name == CountName::Changed {
+                    webhook.count_name = count_name;
+                }
+            }
+            None => planned.push(PlannedWebhook { at: draft.at, url, kinds, count_name, batching }),
+        }
+    }
+    planned
+}
+
+/// The kinds of these names, as those servers spell them, how one of them is spelled, and the names that are none.
+fn kinds(names: &[String]) -> (WebhookKinds, CountName, Vec<String>) {
+    let (mut kinds, mut count_name, mut unknown) = (WebhookKinds::NONE, CountName::Pusher, Vec::new());
+    for name in names {
+        // Relay's own spelling would have matched nothing there.
+        match WebhookKind::from_name(name).filter(|kind| kind.relay_name() != name) {
+            Some(kind) => kinds = kinds.with(kind),
+            None => unknown.push(format!("{name:?}")),
+        }
+        if name == COUNT_CHANGED {
+            count_name = CountName::Changed;
+        }
+    }
+    (kinds, count_name, unknown)
+}
+
+impl PlannedWebhook {
+    fn to_new(&self, reach: Reach) -> NewWebhook {
+        NewWebhook {
+            url: self.url.clone(),
+            events: self.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+            batching: self.batching,
+            reach,
+            count_name: self.count_name,
+            ..NewWebhook::default()
+        }
+    }
+}
+
+/// Compares the endpoints of an app with the store, before anything is written. `reach` is the operator's word for all
+/// endpoints of a file (threat T19), `allowed` are networks where every endpoint may be.
+pub(super) fn judge(
+    planned: &[PlannedWebhook],
+    before: Option<&AppRecord>,
+    reach: Reach,
+    allowed: &[IpNet],
+    not_taken: &mut Vec<(String, String)>,
+) -> Vec<JudgedWebhook> {
+    let present = before.map_or(&[][..], |app| &app.webhooks);
+    let mut count = present.len();
+    let mut judged = Vec::new();
+    for webhook in planned {
+        let same_place = present.iter().find(|present| present.url == webhook.url);
+        // Leave that was given once needs not be given again with every run.
+        let new = match same_place {
+            Some(present) if present.allow_private => webhook.to_new(Reach::Anywhere),
+            Some(_) | None => webhook.to_new(reach),
+        };
+        if let Err(error) = check_webhook(&new, allowed) {
+            not_taken.push((format!("{}.url", webhook.at), error.to_string()));
+            continue;
+        }
+        let outcome = match same_place {
+            Some(present) if present.does(&new) => Outcome::Same,
+            Some(_) => Outcome::Changed,
+            None if count >= limits::WEBHOOKS_PER_APP_MAX => {
+                let reason = format!("an app has {} webhooks at most", limits::WEBHOOKS_PER_APP_MAX);
+                not_taken.push((webhook.at.clone(), reason));
+                continue;
+            }
+            None => Outcome::Created,
+        };
+        count += usize::from(outcome == Outcome::Created);
+        judged.push(JudgedWebhook { new, outcome });
+    }
+    judged
+}

@@ -1,0 +1,34 @@
+//! Server SDKs made as their documentation makes them: by options and by `PUSHER_URL`.
+
+use super::common::rig::on_fresh_servers;
+use super::common::server::TestServer;
+use super::common::socket::Socket;
+use super::common::tools::{Script, python};
+use super::options;
+
+/// P-CFG-3, P-CFG-7: the SDK for Node by options and by `Pusher.forURL` publishes.
+#[test]
+fn node_sdk_as_configured() {
+    publishes_in_each_way(|| Script::node("configured.mjs"), &["options", "url"]);
+}
+
+/// P-CFG-5, P-CFG-7: the SDK for Python by its arguments, by `from_url` and by `from_env` publishes.
+#[test]
+fn python_sdk_as_configured() {
+    let interpreter = python();
+    publishes_in_each_way(|| Script::python(&interpreter, "configured.py"), &["options", "url", "environment"]);
+}
+
+/// A subscriber gets one event from each SDK that the script makes, named as it was made.
+fn publishes_in_each_way(script: impl Fn() -> Script, ways: &[&str]) {
+    on_fresh_servers(options, |server: TestServer| {
+        let mut socket = Socket::open(&server, server.app());
+        socket.subscribe("news");
+        let app = server.app();
+        let url = format!("http://{}:{}@{}/apps/{}", app.key, app.secret, server.address, app.id);
+        script().variables(&[("PUSHER_URL", &url)]).app(&server, app).run();
+        for way in ways {
+            assert_eq!(socket.expect_event(way)["channel"], "news");
+        }
+    });
+}
