@@ -262,6 +262,9 @@ pub enum WebhookError {
 
 #[cfg(test)]
 mod tests {
+    mod receiver;
+    mod simulation;
+
     use super::*;
     use crate::app::AppSerial;
     use crate::protocol::webhook::Happened;

@@ -29,6 +29,10 @@ pub(crate) struct AppFacts {
     pub(crate) soft_quota: bool,
     /// Watchlists are on.
     pub(crate) watchlist: bool,
+    /// Connections must authorize themselves (P-AUTHZ-1).
+    pub(crate) authorized_connections: bool,
+    /// Subscribers are told how many they are (P-COUNT-1).
+    pub(crate) subscription_count: bool,
     /// False while disabled.
     pub(crate) enabled: bool,
     /// True once deleted.
@@ -77,6 +81,8 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                 counted: number == 1,
                 soft_quota: false,
                 watchlist: number == 0,
+                authorized_connections: false,
+                subscription_count: number == 0,
                 enabled: true,
                 deleted: false,
                 channels,
@@ -126,6 +132,8 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
                     requests_per_minute: limit(20_000),
                     signed_requests_per_minute: limit(100_000),
                     watchlist: app.watchlist,
+                    authorized_connections: app.authorized_connections,
+                    subscription_count: app.subscription_count,
                     ..AppSettings::default()
                 },
                 webhooks: webhooks(),

@@ -21,6 +21,16 @@ pub(crate) enum Happening {
     WatchedChange,
     /// The connections of a user were ended (P-USER-6).
     UserEnded,
+    /// A connection did not authorize itself in time and was closed (P-AUTHZ-1).
+    NotAuthorized,
+    /// A connection authorized itself in time and was kept.
+    AuthorizedKept,
+    /// A connection was kept that was open before the app demanded authorization.
+    OlderKept,
+    /// A connection was kept because the app no longer demanded authorization when its time was over.
+    UnauthorizedReleased,
+    /// A connection authorized itself when the app's quota was spent.
+    AuthorizedOverQuota,
     /// The server closed a WebSocket with this code.
     Closed(u16),
     /// A slow reader was closed (P-CLOSE-5).
@@ -43,6 +53,12 @@ pub(crate) enum Happening {
     Mail,
     /// A webhook was told something.
     WebhookTold,
+    /// A webhook was told that a channel was vacated, after the delay (P-HOOK-8).
+    VacatedTold,
+    /// A webhook was told that a member left, after the delay (P-HOOK-8).
+    MemberRemovedTold,
+    /// A subscriber was told how many they are (P-COUNT-1).
+    CountTold,
     /// A run ended with a drain (P-CLOSE-1).
     Drained,
 }

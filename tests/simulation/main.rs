@@ -5,12 +5,14 @@
 //!
 //! - `system` drives the shards and uses every freedom of the driver's contract; `network` is TCP.
 //! - `client` speaks both protocols with codecs of its own; `socket_steps` and `caller_steps` are what clients do,
-//!   `socket_reads` and `caller_reads` what they make of the answers; `users` is both for signins and watchlists.
+//!   `socket_reads` and `caller_reads` what they make of the answers; `users` is both for signins and watchlists,
+//!   `authorization` for connections that must authorize themselves, `webhooks` for what receivers must know.
 //! - `reference` is the model, `assertions` what must hold when all is at rest, `scheduler` who moves next.
 //! - `fault` breaks the contract on purpose, so that the checks are seen to catch it.
 
 mod apps;
 mod assertions;
+mod authorization;
 mod caller_reads;
 mod caller_steps;
 mod client;
@@ -28,4 +30,5 @@ mod socket_steps;
 mod system;
 mod trace;
 mod users;
+mod webhooks;
 mod world;

@@ -67,8 +67,16 @@ pub(crate) struct Session {
     pub(crate) channel: String,
     /// When succeeded was read.
     pub(crate) from: Tick,
+    /// The same, in ms of the monotonic clock.
+    pub(crate) from_ms: u64,
     /// False once the client unsubscribed, closed or was closed.
     pub(crate) live: bool,
+    /// Since when it is not live, in ms of the monotonic clock.
+    pub(crate) ended_ms: Option<u64>,
+    /// Number of the operation with which its client unsubscribed.
+    pub(crate) left_with: Option<u64>,
+    /// Subscribers of the channel, as told last (P-COUNT-1).
+    pub(crate) count: Option<u64>,
     /// Events in the order read.
     pub(crate) received: Vec<Group>,
     /// The user on presence channels.
@@ -118,6 +126,11 @@ impl Model {
         data
     }
 
+    /// The group that `data` names.
+    pub(crate) fn group_of(data: &str) -> Option<Group> {
+        data.strip_prefix("group ")?.split(' ').next()?.parse().ok()
+    }
+
     /// Notes what became of publishes that had no answer yet.
     pub(crate) fn answer(&mut self, groups: &[Group], outcome: Outcome) {
         for group in groups {
@@ -130,11 +143,7 @@ impl Model {
     /// A subscriber read an event.
     pub(crate) fn receive(&mut self, session: usize, event: &Received<'_>) {
         let state = &mut self.sessions[session];
-        let group: Group = event
-            .data
-            .strip_prefix("group ")
-            .and_then(|rest| rest.split(' ').next())
-            .and_then(|number| number.parse().ok())
+        let group = Self::group_of(event.data)
             .unwrap_or_else(|| panic!("client {} got an event that nobody published: {event:?}", state.client));
         let publish = self.publishes.get(group).expect("only what was published has a group");
         let client = state.client;
@@ -156,6 +165,13 @@ impl Model {
         );
         assert!(!state.received.contains(&group), "group {group} came twice on {channel} to client {client}");
         state.received.push(group);
+    }
+
+    /// A subscription ends as its client sees it.
+    pub(crate) fn end_session(&mut self, session: usize, now_ms: u64) {
+        let state = &mut self.sessions[session];
+        state.live = false;
+        state.ended_ms.get_or_insert(now_ms);
     }
 
     /// A subscriber read `member_added`.

@@ -39,7 +39,11 @@ impl World {
             if scenario.drains && phase + 1 == scenario.phases {
                 self.start_drain();
             }
+            let flip = if self.random.one_in(2) { self.random.below(scenario.steps) } else { scenario.steps };
             for step in 0..scenario.steps {
+                if step == flip {
+                    self.flip_authorization();
+                }
                 if scenario.flood && step == scenario.steps / 2 {
                     self.flood();
                 }
@@ -75,6 +79,7 @@ impl World {
     fn note_store(&mut self) {
         if self.stable_since == Tick::MAX && !self.system.directory_is_spreading() {
             self.stable_since = self.tick;
+            self.note_flags_known();
         }
     }
 
@@ -192,7 +197,7 @@ impl World {
     }
 
     /// Everything that can happen without the clock happens.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.system.release_lanes();
         self.flow(Pace::Settle);
     }
@@ -302,28 +307,11 @@ impl World {
         now.unix_ms = if self.random.one_in(2) { now.unix_ms + step } else { now.unix_ms - step };
     }
 
-    /// The quota is kept, and a place that became free can be taken (P-CLOSE-2).
-    fn check_quota(&mut self) {
-        let max = self.apps[0].connections_max as usize;
-        let open = self.sockets.iter().filter(|client| client.app == 0 && client.can_talk()).count();
-        assert!(max == 0 || open <= max, "{open} connections of an app that may have {max} (P-CLOSE-2)");
-        if max == 0 || open == max || self.scenario.few_slots || self.draining || !self.apps[0].enabled {
-            return;
-        }
-        self.tick += 1;
-        let newcomer = self.sockets.len();
-        self.connect_socket_of(0, "/app/key-0-0?protocol=7");
-        self.settle();
-        assert_eq!(
-            self.sockets[newcomer].phase,
-            Phase::Open,
-            "{open} of {max} connections are open and one more is refused"
-        );
-    }
-
     /// All that must hold at rest.
     fn check_rest(&mut self) {
         self.check_users();
+        self.check_authorization();
+        self.check_webhooks();
         let sockets = &self.sockets;
         self.model.check_at_rest(|client| !sockets[client].stalled && !sockets[client].vanished);
         for (number, client) in self.sockets.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::authorization::NOT_AUTHORIZED;
 use crate::client::frames::{CLOSE, PING, PONG, TEXT};
 use crate::client::responses::Response;
 use crate::client::socket::{Complaint, Operation, Phase, StepKind, decode_roster};
@@ -143,7 +144,7 @@ impl World {
     pub(crate) fn leave_sessions(&mut self, number: usize) {
         self.sockets[number].user.live = false;
         for session in self.sockets[number].sessions() {
-            self.model.sessions[session].live = false;
+            self.model.end_session(session, self.system.now.monotonic_ms);
         }
     }
 
@@ -166,7 +167,11 @@ impl World {
                 );
                 client.last_error = data["code"].as_u64();
                 let message = data["message"].as_str().expect("an error has a message").to_owned();
+                let not_authorized = message == NOT_AUTHORIZED;
                 client.complaints.push(Complaint::Error(data["code"].as_u64(), message));
+                if not_authorized {
+                    self.handle_not_authorized(number);
+                }
                 self.drop_closing_complaint(number);
             }
             "pusher:subscription_error" => self.handle_subscription_error(number, &frame),
@@ -184,10 +189,10 @@ impl World {
     /// An error that goes before a Close that may come (P-SDK-13) is no refusal of a message.
     fn drop_closing_complaint(&mut self, number: usize) {
         let client = &mut self.sockets[number];
-        // Refusals have 4009 too; only the end of a user has these words.
+        // Refusals have 4009 too; only the end of a user and of the unauthorized have these words.
         if let Some(Complaint::Error(Some(code), message)) = client.complaints.last()
             && client.may_close.contains(&(*code as u16))
-            && (*code != 4009 || message == "You got disconnected by the app")
+            && (*code != 4009 || message == "You got disconnected by the app" || message == NOT_AUTHORIZED)
         {
             client.complaints.pop();
         }
@@ -211,6 +216,7 @@ impl World {
                 );
                 let twins = self.sockets.iter().filter(|other| other.socket_id.as_ref() == Some(&socket_id)).count();
                 assert_eq!(twins, 1, "socket id {socket_id} was given twice (P-CONN-10)");
+                self.note_established(number);
             }
             "pusher:error" => {
                 let code = frame["data"]["code"].as_u64().expect("a numeric code before established (P-SDK-5)");
@@ -267,9 +273,10 @@ impl World {
         let client = &mut self.sockets[number];
         let channel = frame["channel"].as_str().expect("succeeded names its channel (P-OUT-1)").to_owned();
         let data = frame["data"].as_str().expect("data is a string (P-SDK-6)");
-        let session = self.model.sessions.len();
+        let (session, now_ms) = (self.model.sessions.len(), self.system.now.monotonic_ms);
         self.system.coverage.note(Happening::Joined);
         let step = client.joining_step(&channel).unwrap_or_else(|| panic!("client {number} did not ask for {channel}"));
+        let asked_with = step.operation;
         let StepKind::Joining { user } = std::mem::replace(&mut step.kind, StepKind::Joined(session)) else {
             unreachable!("only a joining step is found");
         };
@@ -283,13 +290,22 @@ impl World {
             assert!(roster.contains_key(user), "the joiner {user} is in its own roster (P-OUT-2)");
         }
         let live = client.is_subscribed(&channel) && client.close_read.is_none();
+        let left = client.channels[&channel].iter().find(|step| step.operation > asked_with && step.is_left());
+        let left_with = left.map(|step| step.operation);
         let app = client.app;
+        if channel.starts_with("private-") || channel.starts_with("presence-") {
+            self.note_authorized(number);
+        }
         self.model.sessions.push(Session {
             client: number,
             app,
             channel,
             from: self.tick,
+            from_ms: now_ms,
             live,
+            ended_ms: (!live).then_some(now_ms),
+            left_with,
+            count: None,
             received: Vec::new(),
             user,
             roster: roster.clone(),
@@ -316,6 +332,12 @@ impl World {
                 let member: Value = serde_json::from_str(data).expect("a member is JSON");
                 let user = member["user_id"].as_str().expect("user_id is a string (P-SDK-9)");
                 self.model.member_removed(session, user);
+            }
+            "pusher_internal:subscription_count" => {
+                let count: Value = serde_json::from_str(data).expect("a count is JSON");
+                assert!(self.apps[self.sockets[number].app].subscription_count, "counts are off (P-COUNT-1): {frame}");
+                self.model.sessions[session].count = count["subscription_count"].as_u64();
+                self.system.coverage.note(Happening::CountTold);
             }
             name => {
                 assert!(!name.starts_with("pusher"), "client {number} got {frame}");

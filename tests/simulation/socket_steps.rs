@@ -64,6 +64,7 @@ impl World {
     pub(crate) fn connect_socket_of(&mut self, app: usize, path: &str) {
         let wire = self.connect();
         let mut client = SocketClient::new(wire, app, self.random.next() as u32);
+        client.authorization.connected = self.stamp();
         if self.scenario.few_slots || self.scenario.large_events {
             client.may_close.insert(4100);
             client.may_vanish |= self.scenario.large_events;
@@ -141,6 +142,7 @@ impl World {
         self.system
             .trace
             .note(|| format!("client {number} sends operation {} {operation:?}", client.operations.len() + 1));
+        client.sent_ms.push(self.system.now.monotonic_ms);
         client.send(&mut self.wires[client.wire], frames, operation)
     }
 
@@ -165,8 +167,13 @@ impl World {
     }
 
     fn subscribe(&mut self, number: usize) {
+        let channel = self.channel_of(self.sockets[number].app);
+        self.subscribe_to(number, channel);
+    }
+
+    /// A subscribe to this channel.
+    pub(crate) fn subscribe_to(&mut self, number: usize, channel: String) {
         let app = self.sockets[number].app;
-        let channel = self.channel_of(app);
         let socket_id = self.sockets[number].socket_id.clone().expect("an open client has one");
         let (key, secret) = self.random.pick(&self.apps[app].keys).clone();
         let mut data = json!({ "channel": channel });
@@ -219,7 +226,8 @@ impl World {
         let client = &mut self.sockets[number];
         let steps = client.channels.get_mut(&channel).expect("a wanted channel has steps");
         if let Some(ChannelStep { kind: StepKind::Joined(session), .. }) = steps.last() {
-            self.model.sessions[*session].live = false;
+            self.model.end_session(*session, self.system.now.monotonic_ms);
+            self.model.sessions[*session].left_with = Some(operation);
         }
         steps.push(ChannelStep { operation, kind: StepKind::Left });
     }

@@ -121,6 +121,7 @@ impl World {
             client.user.live = client.can_talk();
             self.system.coverage.note(Happening::SignedIn);
         }
+        self.note_authorized(number);
     }
 
     /// P-OUT-10: the split first, then changes and nothing else.

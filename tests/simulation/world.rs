@@ -6,6 +6,7 @@ use relay::moment::Moment;
 use relay::shard::ShardOptions;
 
 use crate::apps::{self, AppFacts, TokenFacts};
+use crate::authorization::FlagHistory;
 use crate::client::caller::Caller;
 use crate::client::socket::SocketClient;
 use crate::fault::Fault;
@@ -35,6 +36,8 @@ pub(crate) struct Scenario {
     pub(crate) store_changes: bool,
     /// Clients misbehave.
     pub(crate) bad_input: bool,
+    /// The app whose connections must authorize themselves, now and then.
+    pub(crate) authorization: Option<usize>,
     /// Phases of chaos, each followed by a rest.
     pub(crate) phases: usize,
     /// Steps of one phase.
@@ -58,6 +61,7 @@ impl Scenario {
             phases: random.between(2, 4),
             steps: random.between(60, 220),
             sockets_max: random.between(2, 9),
+            authorization: random.one_in(3).then(|| random.below(2)),
         }
     }
 }
@@ -82,6 +86,10 @@ pub(crate) struct World {
     pub(crate) model: Model,
     /// What is known of users.
     pub(crate) users: UserFacts,
+    /// Within this a connection must authorize itself where its app demands it, in ms.
+    pub(crate) authorization_ms: u64,
+    /// How that flag stood, by app.
+    pub(crate) flags: Vec<FlagHistory>,
     /// Apps.
     pub(crate) apps: Vec<AppFacts>,
     /// Tokens.
@@ -113,6 +121,11 @@ impl World {
             apps[0].connections_max = random.between(1, 4) as u32;
             apps[0].soft_quota = random.one_in(2);
         }
+        if let Some(app) = scenario.authorization {
+            apps[app].authorized_connections = !random.one_in(4);
+        }
+        let authorization_timeout_s = *random.pick(&[2, 5, 20]);
+        let flags = apps.iter().map(|app| FlagHistory::new(app.authorized_connections)).collect();
         let tokens = apps::tokens();
         let directory = apps::directory(1, &apps, &tokens);
         let options = SystemOptions {
@@ -122,6 +135,7 @@ impl World {
             options: ShardOptions {
                 trusted_proxies: vec!["127.2.0.0/16".parse().expect("a network")],
                 drain_ms: *random.pick(&[0, 1_000, 10_000]),
+                authorization_timeout_s,
                 ..ShardOptions::default()
             },
             send_style: *random.pick(&[SendStyle::Immediate, SendStyle::Deferred, SendStyle::Mixed]),
@@ -150,6 +164,8 @@ impl World {
             callers: Vec::new(),
             model: Model::default(),
             users: UserFacts::default(),
+            authorization_ms: u64::from(authorization_timeout_s) * 1_000,
+            flags,
             apps,
             tokens,
             version: 1,

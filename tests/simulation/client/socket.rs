@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::frames::{CLOSE, FrameReader, PING, TEXT, encode};
 use super::responses::ResponseReader;
+use crate::authorization::AuthorizationView;
 use crate::network::Wire;
 use crate::reference::Group;
 use crate::users::UserView;
@@ -76,6 +77,13 @@ pub(crate) struct ChannelStep {
     pub(crate) kind: StepKind,
 }
 
+impl ChannelStep {
+    /// True for an unsubscribe.
+    pub(crate) fn is_left(&self) -> bool {
+        matches!(self.kind, StepKind::Left)
+    }
+}
+
 /// What became of a step.
 #[derive(Clone, Debug)]
 pub(crate) enum StepKind {
@@ -105,6 +113,8 @@ pub(crate) struct SocketClient {
     pub(crate) socket_id: Option<String>,
     /// Messages sent; operation `n` is the one before ping `n`, from 1.
     pub(crate) operations: Vec<Operation>,
+    /// When each of them was sent, in ms.
+    pub(crate) sent_ms: Vec<u64>,
     /// Pongs read.
     pub(crate) pongs: u64,
     /// Subscribes and unsubscribes by channel.
@@ -137,6 +147,8 @@ pub(crate) struct SocketClient {
     pub(crate) event_sent: Vec<(u64, u64)>,
     /// Who it is, and what it knows of others.
     pub(crate) user: UserView,
+    /// Whether it must authorize itself, and whether it did.
+    pub(crate) authorization: AuthorizationView,
     /// Frames of the server.
     pub(crate) frames: FrameReader,
     /// The answer to the upgrade.
@@ -153,6 +165,7 @@ impl SocketClient {
             phase: Phase::Upgrading,
             socket_id: None,
             operations: Vec::new(),
+            sent_ms: Vec::new(),
             pongs: 0,
             channels: BTreeMap::new(),
             complaints: Vec::new(),
@@ -169,6 +182,7 @@ impl SocketClient {
             event_times: Vec::new(),
             event_sent: Vec::new(),
             user: UserView::default(),
+            authorization: AuthorizationView::default(),
             frames: FrameReader::default(),
             responses: ResponseReader::default(),
             mask,

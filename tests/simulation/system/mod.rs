@@ -22,6 +22,7 @@ mod feed;
 mod told;
 
 use told::Told;
+pub(crate) use told::{Departure, ToldEvent};
 
 /// How sends complete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -463,7 +464,8 @@ impl System {
             Output::Change(change) => panic!("nobody asked for {change:?}"),
             Output::Webhook(event) => {
                 self.coverage.note(Happening::WebhookTold);
-                self.told.note(&event);
+                let draining = self.hosts.iter().any(|host| host.drain.is_some());
+                self.told.note(&event, self.now, draining);
             }
             // For the store and the log, which the simulation does without.
             Output::MessagesCounted { .. } | Output::MisleadingName { .. } => {}

@@ -1,34 +1,86 @@
-//! What the shards told webhooks, against a naive model: on every channel occupied and vacated alternate, and so do the
-//! comings and goings of every user (P-HOOK-1, P-HOOK-2, P-HOOK-8), however mail is delayed between shards.
+//! What the shards told webhooks, as their receivers know it: on every channel occupied and vacated alternate, and so do
+//! the comings and goings of every user (P-HOOK-1, P-HOOK-2, P-HOOK-8), no client event is told twice and no count
+//! again (P-HOOK-3, P-HOOK-5), however mail is delayed between shards. `webhooks` compares it with the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use relay::app::{AppSerial, Directory};
-use relay::protocol::webhook::{Happened, WebhookEvent};
+use relay::moment::Moment;
+use relay::protocol::webhook::{Happened, SentEvent, WebhookEvent};
+use serde_json::Value;
+
+use crate::reference::{Group, Model};
+
+/// A channel of an app, which has its number in the run.
+type Channel = (usize, String);
+
+/// That a channel was vacated or a user left.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    /// The channel.
+    pub(crate) channel: Channel,
+    /// Who left; `None` where all did.
+    pub(crate) user: Option<String>,
+    /// When it was told, in ms of the monotonic clock.
+    pub(crate) told_ms: u64,
+}
+
+/// A client event.
+#[derive(Debug)]
+pub(crate) struct ToldEvent {
+    /// The event, as its data says.
+    pub(crate) group: Group,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its data.
+    pub(crate) data: String,
+    /// Who sent it.
+    pub(crate) socket_id: String,
+    /// As which user.
+    pub(crate) user_id: Option<String>,
+}
 
 /// What receivers know so far.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// Channels that are occupied, with the users who are in them.
-    occupied: BTreeMap<(AppSerial, String), BTreeSet<String>>,
+    pub(crate) occupied: BTreeMap<Channel, BTreeSet<String>>,
+    /// Departures that were not compared with the model yet.
+    pub(crate) departures: Vec<Departure>,
+    /// Client events by channel, in the order told.
+    pub(crate) client_events: BTreeMap<Channel, Vec<ToldEvent>>,
+    /// The last count of each channel.
+    pub(crate) counts: BTreeMap<Channel, u32>,
     /// Apps that were disabled or deleted: what happened meanwhile was not told.
-    unknown: BTreeSet<AppSerial>,
+    unknown: BTreeSet<usize>,
+}
+
+/// The number in the run of an app.
+fn number_of(serial: AppSerial) -> usize {
+    serial.0 as usize - 1
 }
 
 impl Told {
     /// The shards learn of this directory from now on.
     pub(crate) fn note_directory(&mut self, directory: &Directory, serials: impl Iterator<Item = AppSerial>) {
         let served = |serial: &AppSerial| directory.app(*serial).is_some_and(|app| app.enabled);
-        self.unknown.extend(serials.filter(|serial| !served(serial)));
+        self.unknown.extend(serials.filter(|serial| !served(serial)).map(number_of));
     }
 
-    /// An event was told.
-    pub(crate) fn note(&mut self, event: &WebhookEvent) {
-        if self.unknown.contains(&event.app) {
+    /// True when everything that happened in this app was told.
+    pub(crate) fn knows_all_of(&self, app: usize) -> bool {
+        !self.unknown.contains(&app)
+    }
+
+    /// An event was told. While the process drains, departures are told without delay.
+    pub(crate) fn note(&mut self, event: &WebhookEvent, now: Moment, draining: bool) {
+        assert_eq!(event.unix_ms, now.unix_ms, "{event:?} tells another time than that at which it is told");
+        if !self.knows_all_of(number_of(event.app)) {
             return;
         }
-        let channel = (event.app, event.channel.to_string());
+        let channel = (number_of(event.app), event.channel.to_string());
         let users = self.occupied.get_mut(&channel);
+        let departure = |user| Departure { channel: channel.clone(), user, told_ms: now.monotonic_ms };
         match (&event.what, users) {
             (Happened::ChannelOccupied { subscription_count }, None) => {
                 assert!(*subscription_count > 0, "{event:?}");
@@ -36,6 +88,7 @@ impl Told {
             }
             (Happened::ChannelVacated, Some(users)) => {
                 assert!(users.is_empty(), "{event:?} with {users:?} in it");
+                self.departures.extend((!draining).then(|| departure(None)));
                 self.occupied.remove(&channel);
             }
             (Happened::MemberAdded { user_id }, Some(users)) => {
@@ -43,11 +96,31 @@ impl Told {
             }
             (Happened::MemberRemoved { user_id }, Some(users)) => {
                 assert!(users.remove(&**user_id), "{event:?} of nobody");
+                self.departures.extend((!draining).then(|| departure(Some(user_id.to_string()))));
             }
             // A sender may have left while its event was on the way to the owner.
-            (Happened::ClientEvent(_) | Happened::SubscriptionCount(_), _) => {}
+            (Happened::ClientEvent(sent), _) => self.note_client_event(channel, sent),
+            (Happened::SubscriptionCount(count), _) => {
+                let before = self.counts.insert(channel, *count);
+                assert_ne!(before, Some(*count), "{event:?} again (P-HOOK-5)");
+            }
             (Happened::CacheMiss, Some(_)) => {}
             (_, users) => panic!("{event:?} while occupied is {}", users.is_some()),
         }
+    }
+
+    fn note_client_event(&mut self, channel: Channel, sent: &SentEvent) {
+        let data: Value = serde_json::from_str(&sent.data_literal).expect("data is a JSON literal");
+        let data = data.as_str().expect("data is a string (P-HOOK-3)").to_owned();
+        let group = Model::group_of(&data).unwrap_or_else(|| panic!("nobody sent {sent:?} (P-HOOK-3)"));
+        let events = self.client_events.entry(channel).or_default();
+        assert!(events.iter().all(|event| event.group != group), "{sent:?} is told twice (P-HOOK-3)");
+        events.push(ToldEvent {
+            group,
+            name: sent.event.to_string(),
+            data,
+            socket_id: sent.socket_id.to_string(),
+            user_id: sent.user_id.as_ref().map(ToString::to_string),
+        });
     }
 }

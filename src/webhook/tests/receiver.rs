@@ -1,0 +1,155 @@
+//! An endpoint as the simulation of delivery knows it: how it behaves, what it wants to be told, what it read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::app::Secret;
+use crate::app::webhook::{Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds};
+
+/// An endpoint that always answers soon is told of everything within this, in ms, whatever the others do: less than one
+/// of them may hang.
+const SOON_MS: u64 = 3_000;
+
+/// A generator of repeatable chance: splitmix64.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    pub(super) fn one_in(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+}
+
+/// How an endpoint behaves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Behaviour {
+    /// Every request is answered soon, with 200.
+    Good,
+    /// One of three requests is refused.
+    Flaky,
+    /// Every request is refused at once until then; good from then on.
+    RefusesUntil(u64),
+    /// Every request is left without an answer.
+    Hangs,
+}
+
+/// An endpoint as the test knows it, and what it read.
+pub(super) struct Receiver {
+    pub(super) app: u32,
+    pub(super) endpoint: WebhookEndpoint,
+    pub(super) behaviour: Behaviour,
+    /// Numbers of the events that it has to be told, by channel.
+    pub(super) wanted: BTreeMap<String, Vec<u64>>,
+    /// Events read with a 200, by channel, each with the time.
+    read: BTreeMap<String, Vec<(u64, u64)>>,
+    /// Events that may be missing: given up, or dropped when the endpoint was turned off.
+    excused: BTreeSet<u64>,
+    /// Events whose request was under way when the process ended: they may come twice.
+    pub(super) doubled: BTreeSet<u64>,
+}
+
+impl Receiver {
+    /// One that was told nothing yet.
+    pub(super) fn new(app: u32, endpoint: WebhookEndpoint, behaviour: Behaviour) -> Self {
+        Self {
+            app,
+            endpoint,
+            behaviour,
+            wanted: BTreeMap::new(),
+            read: BTreeMap::new(),
+            excused: BTreeSet::new(),
+            doubled: BTreeSet::new(),
+        }
+    }
+
+    /// How long a delivery may wait, as the rules say (P-HOOK-7, R-HOOK-4).
+    pub(super) fn window_ms(&self) -> u64 {
+        match self.endpoint.format {
+            WebhookFormat::Pusher => 300_000,
+            WebhookFormat::Relay => 420_000,
+        }
+    }
+
+    /// The rest after this many failures, as the rules write it (P-HOOK-7, R-HOOK-4).
+    pub(super) fn rest_ms(&self, failures: usize) -> Option<u64> {
+        match self.endpoint.format {
+            WebhookFormat::Pusher => Some([1, 2, 4, 8, 16, 32, 60].get(failures - 1).copied().unwrap_or(60) * 1_000),
+            WebhookFormat::Relay => [10_000, 60_000, 300_000].get(failures - 1).copied(),
+        }
+    }
+
+    /// What a delivery with this body tells may be missing.
+    pub(super) fn excuse(&mut self, body: &[u8]) {
+        let events = decode(self.endpoint.format, body);
+        self.excused.extend(events.into_iter().map(|(_, number)| number));
+    }
+
+    /// A body was read and answered with 200.
+    pub(super) fn receive(&mut self, body: &[u8], now_ms: u64) {
+        for (channel, number) in decode(self.endpoint.format, body) {
+            self.read.entry(channel).or_default().push((number, now_ms));
+        }
+    }
+
+    /// At the end: it was told everything that it wanted, once, in order and in time.
+    pub(super) fn check(&self, id: &str, events_ms: &[u64], soon_from_ms: u64) {
+        for (channel, wanted) in &self.wanted {
+            let read = self.read.get(channel).map(Vec::as_slice).unwrap_or_default();
+            let mut told = Vec::new();
+            for (number, at_ms) in read {
+                if told.contains(number) {
+                    assert!(self.doubled.contains(number), "{id} was told {number} twice");
+                    continue;
+                }
+                told.push(*number);
+                let event_ms = events_ms[*number as usize];
+                let took_ms = at_ms - event_ms;
+                let soon = self.behaviour != Behaviour::Good || event_ms < soon_from_ms || took_ms <= SOON_MS;
+                assert!(soon, "{id} answers soon and was told {number} after {took_ms} ms");
+            }
+            let (got, missed): (Vec<u64>, Vec<u64>) = wanted.iter().partition(|number| told.contains(number));
+            assert_eq!(told, got, "{id} was told of {channel} out of order, or what it does not want (P-HOOK-6)");
+            let lost: Vec<&u64> = missed.iter().filter(|number| !self.excused.contains(number)).collect();
+            assert!(lost.is_empty(), "{id} was never told {lost:?} of {channel}");
+        }
+        let unwanted = self.read.keys().find(|channel| !self.wanted.contains_key(*channel));
+        assert_eq!(unwanted, None, "{id} is told of what it does not want");
+    }
+}
+
+/// The events that a body tells: channel and number.
+pub(super) fn decode(format: WebhookFormat, body: &[u8]) -> Vec<(String, u64)> {
+    let body: Value = serde_json::from_slice(body).expect("a body is JSON");
+    let event = |members: &Value| {
+        let count = members["subscription_count"].as_u64();
+        let number = count.or_else(|| members["user_id"].as_str().and_then(|text| text.parse().ok()));
+        (members["channel"].as_str().expect("a channel").to_owned(), number.expect("a number"))
+    };
+    match format {
+        WebhookFormat::Pusher => body["events"].as_array().expect("events").iter().map(event).collect(),
+        WebhookFormat::Relay => vec![event(&body["data"])],
+    }
+}
+
+/// Some endpoint: of either format, with or without batches, for all kinds or for one.
+pub(super) fn endpoint(id: &str, random: &mut Random) -> WebhookEndpoint {
+    let counts = WebhookKinds::NONE.with(WebhookKind::SubscriptionCount);
+    WebhookEndpoint {
+        id: id.into(),
+        url: "https://example.com/".into(),
+        secret: Secret::new("s"),
+        kinds: if random.one_in(3) { counts } else { WebhookKinds::all() },
+        format: if random.one_in(3) { WebhookFormat::Relay } else { WebhookFormat::Pusher },
+        batching: if random.one_in(2) { Batching::Batched } else { Batching::Single },
+        reach: Reach::Public,
+        count_name: CountName::Pusher,
+        enabled: true,
+    }
+}
