@@ -1,5 +1,7 @@
 //! Fan-out within a shard: one frame into the outboxes of a channel's local subscribers, and frames to one connection.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -18,6 +20,45 @@ pub(super) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>
     let mut frame = Vec::new();
     websocket::encode_frame(&mut frame, Opcode::Text, scratch);
     Bytes::from(frame)
+}
+
+/// Slots that owe bytes and have no send under way, each once, in the order in which they became so. An answer does not
+/// wait for a fan-out to be sent (P-HTTP-14), nor does a fan-out wait while answers keep coming.
+#[derive(Default)]
+pub(super) struct Dirty {
+    /// They owe something to one connection: an answer, a reply, a pong.
+    answers: VecDeque<u32>,
+    /// They owe what all subscribers of a channel get.
+    events: VecDeque<u32>,
+}
+
+impl Dirty {
+    pub(super) fn push_answer(&mut self, slot: u32) {
+        self.answers.push_back(slot);
+    }
+
+    pub(super) fn push_event(&mut self, slot: u32) {
+        self.events.push_back(slot);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.answers.is_empty() && self.events.is_empty()
+    }
+
+    /// The next one; answers and events take turns where there are both.
+    fn take(&mut self, send: u32) -> Option<u32> {
+        let (first, second) = match send % 2 {
+            0 => (&mut self.answers, &mut self.events),
+            _ => (&mut self.events, &mut self.answers),
+        };
+        first.pop_front().or_else(|| second.pop_front())
+    }
+
+    /// Room for so many slots.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.answers.capacity() + self.events.capacity()
+    }
 }
 
 impl Shard {
@@ -44,7 +85,7 @@ impl Shard {
             frames.push(&mut line.outbox, frame, frame_bytes);
             queued += 1;
             if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {
-                dirty.push(slot);
+                dirty.push_event(slot);
             }
         });
         self.frames.retain(frame, queued);
@@ -95,7 +136,7 @@ impl Shard {
         self.frames.retain(frame, 1);
         self.frames.push(&mut line.outbox, frame, frame_bytes);
         if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {
-            self.dirty.push(slot);
+            self.dirty.push_answer(slot);
         }
         if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_SOFT {
             self.pause(slot);
@@ -110,13 +151,13 @@ impl Shard {
         }
     }
 
-    /// The next slot of the dirty list that owes bytes; ends the turn when there is none.
+    /// The next slot that owes bytes; ends the turn when there is none.
     pub(super) fn next_to_flush(&mut self) -> Option<u32> {
-        while let Some(&slot) = self.dirty.get(self.flushed) {
+        while !self.dirty.is_empty() {
             if self.sends_left == 0 {
                 return None;
             }
-            self.flushed += 1;
+            let slot = self.dirty.take(self.sends_left).expect("it is not empty");
             let line = &mut self.hot[slot as usize];
             if !line.flags.contains(Flags::DIRTY) {
                 continue;
@@ -127,8 +168,6 @@ impl Shard {
                 return Some(slot);
             }
         }
-        self.dirty.clear();
-        self.flushed = 0;
         self.sends_left = limits::SENDS_PER_TURN;
         self.frames.end_turn();
         None

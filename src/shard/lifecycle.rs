@@ -84,7 +84,11 @@ impl Shard {
             return;
         }
         if line.outbox.unsent_bytes() > 0 && line.flags.raise(Flags::DIRTY) {
-            self.dirty.push(slot);
+            if line.phase == Phase::Http {
+                self.dirty.push_answer(slot);
+            } else {
+                self.dirty.push_event(slot);
+            }
         }
         self.resume_if_due(slot);
         self.settle(slot);

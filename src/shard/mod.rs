@@ -315,10 +315,8 @@ pub struct Shard {
     heard: Vec<u32>,
     cold: Slab<Box<Cold>>,
     frames: Frames,
-    /// Slots that owe bytes and have no send under way, in the order in which they became so.
-    dirty: Vec<u32>,
-    /// How far `poll_flush` has come in `dirty`.
-    flushed: usize,
+    /// Who is to be sent something.
+    dirty: deliver::Dirty,
     /// Sends that this turn may still start.
     sends_left: u32,
     /// The answer to every `pusher:ping`, encoded once.
@@ -402,8 +400,7 @@ impl Shard {
             heard: Vec::with_capacity(config.slots as usize),
             cold: Slab::new(),
             frames,
-            dirty: Vec::new(),
-            flushed: 0,
+            dirty: deliver::Dirty::default(),
             sends_left: limits::SENDS_PER_TURN,
             pong,
             channels: Slab::new(),

@@ -417,7 +417,8 @@ fn stalls_are_measured_in_time() {
     assert!((limits::STALL_MS..=limits::STALL_MS * 3 / 2 + 100).contains(&stalled_ms), "closed after {stalled_ms} ms");
 }
 
-/// U17: a fan-out larger than a turn's sends lets input in between, and reaches everybody once.
+/// U17, P-HTTP-14: a fan-out larger than a turn's sends lets input in between, and reaches everybody once; the answer to
+/// the publish does not wait for it.
 #[test]
 fn large_fan_outs_take_several_turns() {
     let mut process = Process::new(1);
@@ -431,10 +432,14 @@ fn large_fan_outs_take_several_turns() {
     let (now, shard) = (process.now, &mut process.shards[0]);
     shard.handle_input(now, Input::Received { connection: publisher, bytes: &mut request });
     let mut turns = Vec::new();
+    let mut answered_after = None;
     while turns.iter().sum::<usize>() <= count {
         let mut sends = 0;
         while let Some(flush) = shard.poll_flush() {
             let (connection, bytes) = (flush.connection, flush.bytes.len());
+            if connection == publisher {
+                answered_after = Some(turns.iter().sum::<usize>() + sends);
+            }
             shard.handle_input(now, Input::Sent { connection, bytes });
             sends += 1;
         }
@@ -444,5 +449,34 @@ fn large_fan_outs_take_several_turns() {
     }
     let full = limits::SENDS_PER_TURN as usize;
     assert_eq!(turns, [full, full, count + 1 - 2 * full], "all subscribers and the answer");
+    assert!(answered_after.is_some_and(|sends| sends < 2), "answered after {answered_after:?} sends");
+    process.finish();
+}
+
+/// U17: where events keep coming faster than they are sent, who is to be sent something is remembered once, however
+/// long that lasts.
+#[test]
+fn unfinished_fan_outs_keep_no_memory() {
+    let mut process = Process::new(1);
+    let count = limits::SENDS_PER_TURN as usize * 2;
+    let subscribers: Vec<ConnectionKey> = (0..count).map(|_| process.open(0)).collect();
+    for connection in &subscribers {
+        process.subscribe(0, *connection, "news");
+    }
+    let publisher = process.accept(0);
+    let request = publish_request(r#"{"name":"e","channel":"news","data":"1"}"#).into_bytes();
+    let (now, shard) = (process.now, &mut process.shards[0]);
+    let mut sent = 0;
+    for _ in 0..100 {
+        shard.handle_input(now, Input::Received { connection: publisher, bytes: &mut request.clone() });
+        while let Some(flush) = shard.poll_flush() {
+            let (connection, bytes) = (flush.connection, flush.bytes.len());
+            shard.handle_input(now, Input::Sent { connection, bytes });
+            sent += 1;
+        }
+        shard.handle_input(now, Input::Timeout);
+    }
+    assert_eq!(sent, 100 * limits::SENDS_PER_TURN as usize, "every turn has more to send than it may");
+    assert!(shard.dirty.capacity() <= 4 * count, "{} for {count} subscribers", shard.dirty.capacity());
     process.finish();
 }

@@ -150,13 +150,13 @@ fn caught(kind: FaultKind, seeds: u64) -> usize {
 #[test]
 fn a_broken_driver_is_caught() {
     for (kind, at_least) in [
-        (FaultKind::DropMail, 10),
-        (FaultKind::SwapMail, 2),
-        (FaultKind::DoubleSend, 20),
-        (FaultKind::LoseBytes, 14),
-        (FaultKind::ForgetClosed, 10),
+        (FaultKind::DropMail, 40),
+        (FaultKind::SwapMail, 48),
+        (FaultKind::DoubleSend, 96),
+        (FaultKind::LoseBytes, 80),
+        (FaultKind::ForgetClosed, 112),
     ] {
-        let caught = caught(kind, 32);
-        assert!(caught >= at_least, "{kind:?} was caught in {caught} of 32 seeds");
+        let caught = caught(kind, 128);
+        assert!(caught >= at_least, "{kind:?} was caught in {caught} of 128 seeds");
     }
 }
