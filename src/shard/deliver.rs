@@ -22,8 +22,9 @@ pub(super) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>
     Bytes::from(frame)
 }
 
-/// Slots that owe bytes and have no send under way, each once, in the order in which they became so. An answer does not
-/// wait for a fan-out to be sent (P-HTTP-14), nor does a fan-out wait while answers keep coming.
+/// Slots that owe bytes and have no send under way, each once, in the order in which they became so. An answer leaves in
+/// the turn in which it was made and does not wait for a large fan-out to be sent (P-HTTP-14); nor does a fan-out wait
+/// while answers keep coming. Within a turn events go first: who publishes one after the other gives more of them to join.
 #[derive(Default)]
 pub(super) struct Dirty {
     /// They owe something to one connection: an answer, a reply, a pong.
@@ -45,13 +46,13 @@ impl Dirty {
         self.answers.is_empty() && self.events.is_empty()
     }
 
-    /// The next one; answers and events take turns where there are both.
-    fn take(&mut self, send: u32) -> Option<u32> {
-        let (first, second) = match send % 2 {
-            0 => (&mut self.answers, &mut self.events),
-            _ => (&mut self.events, &mut self.answers),
-        };
-        first.pop_front().or_else(|| second.pop_front())
+    /// The next one while the turn has so many sends left: the last of them are kept for answers, half at most.
+    fn take(&mut self, sends_left: u32) -> Option<u32> {
+        let kept = self.answers.len().min(limits::SENDS_PER_TURN as usize / 2);
+        if sends_left as usize <= kept {
+            return self.answers.pop_front();
+        }
+        self.events.pop_front().or_else(|| self.answers.pop_front())
     }
 
     /// Room for so many slots.
