@@ -5,12 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
 mod common;
+mod tree;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::http;
 use common::rig::on_fresh_servers;
@@ -19,13 +20,9 @@ use common::socket::Socket;
 use common::tools::{RunningScript, Script, node_project, python, say_skipped};
 use serde_json::{Value, json};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// The blocks of a recipe in this language.
 fn blocks(name: &str, language: &str) -> Vec<String> {
-    let text = fs::read_to_string(root().join("docs/recipes").join(name)).unwrap();
+    let text = fs::read_to_string(tree::root().join("docs/recipes").join(name)).unwrap();
     let after = format!("```{language}\n");
     text.split(&after).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned() + "\n").collect()
 }
@@ -36,7 +33,7 @@ fn recipe(name: &str, language: &str) -> String {
 }
 
 fn own(name: &str) -> PathBuf {
-    root().join("tests/recipes").join(name)
+    tree::root().join("tests/recipes").join(name)
 }
 
 /// R-RECIPE-2, R-RECIPE-5, P-AUTH-7: Node.
@@ -128,34 +125,18 @@ fn php_publishes() {
 #[test]
 fn client_snippets_name_their_transports() {
     let mut snippets = 0;
-    for page in pages() {
-        let text = fs::read_to_string(&page).unwrap();
-        for block in text.split("```").skip(1).step_by(2) {
+    // The protocols quote the options as a table.
+    let pages = tree::sources("docs", &[".md"]).into_iter().filter(|page| !page.path.starts_with("docs/protocol/"));
+    for page in pages.chain([tree::source("README.md")]) {
+        for block in page.text.split("```").skip(1).step_by(2) {
             // `wsHost` is what makes it one for Relay; a guide also shows what stood there before.
             for call in block.split_inclusive("})").filter(|call| call.contains("wsHost")) {
                 snippets += 1;
-                assert!(call.contains("enabledTransports: ['ws', 'wss']"), "{}: {call}", page.display());
+                assert!(call.contains("enabledTransports: ['ws', 'wss']"), "{}: {call}", page.path);
             }
         }
     }
     assert!(snippets >= 4, "only {snippets} snippets were found");
-}
-
-/// README and all pages of `docs`, but for the protocols, which quote the options as a table.
-fn pages() -> Vec<PathBuf> {
-    let mut pages = vec![root().join("README.md")];
-    let mut folders = vec![root().join("docs")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() && !path.ends_with("protocol") {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                pages.push(path);
-            }
-        }
-    }
-    pages
 }
 
 /// `tests/run` installs it; where only `cargo test` runs, the gap is seen.
