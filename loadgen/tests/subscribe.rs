@@ -20,13 +20,9 @@ struct Relay {
 }
 
 impl Relay {
-    /// `None` where it was not built.
-    fn start(io: &str, shards: &str) -> Option<Self> {
+    fn start(io: &str, shards: &str) -> Self {
         let program = std::env::var_os("RELAY_TEST_BINARY").map_or_else(beside, PathBuf::from);
-        if !program.exists() {
-            eprintln!("skipped: {} is not there (cargo build --bin relay)", program.display());
-            return None;
-        }
+        assert!(program.exists(), "{} is not there: `cargo build --bin relay` makes it", program.display());
         let data = std::env::temp_dir().join(format!("relay-loadgen-subscribe-{}-{io}-{shards}", std::process::id()));
         let mut child = Command::new(program)
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
@@ -42,7 +38,7 @@ impl Relay {
         let line = lines.map_while(Result::ok).find(|line| line.contains("listening on")).expect("it says where");
         let (_, rest) = line.split_once("listening on ").expect("just found");
         relay.address = rest.split(' ').next().expect("an address").to_owned();
-        Some(relay)
+        relay
     }
 }
 
@@ -76,7 +72,7 @@ fn subscribe(address: &str, options: &[&str]) -> (i32, Value) {
 #[test]
 fn relay_answers_every_subscription() {
     for (io, shards) in [("uring", "1"), ("epoll", "2")] {
-        let Some(relay) = Relay::start(io, shards) else { return };
+        let relay = Relay::start(io, shards);
         for options in [&["--channels", "3"][..], &["--stay", "--channels", "20", "--pipeline", "4"]] {
             let (code, report) = subscribe(&relay.address, options);
             assert!([0, 3].contains(&code), "{report:#}");
@@ -97,7 +93,7 @@ fn relay_answers_every_subscription() {
 /// Goal: a wrong secret is told before anything is subscribed.
 #[test]
 fn a_wrong_secret_is_named() {
-    let Some(relay) = Relay::start("epoll", "1") else { return };
+    let relay = Relay::start("epoll", "1");
     let (code, report) = subscribe(&relay.address, &["--secret", "wrong"]);
     assert_eq!(code, 1);
     assert!(report["problems"].to_string().contains("check --secret"), "{report:#}");

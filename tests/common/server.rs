@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -220,8 +221,7 @@ impl TestServer {
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
-        assert!(status.expect("kill starts").success());
+        signal_process(self.pid(), name);
     }
 
     /// Waits for the process to end by itself.
@@ -269,6 +269,21 @@ impl TestServer {
             (answer["channels"][channel]["subscription_count"] == count).then_some(())
         });
     }
+}
+
+/// Sends a signal to a process, without a program for it.
+#[track_caller]
+pub fn signal_process(pid: u32, name: &str) {
+    let signal = match name {
+        "TERM" => Signal::TERM,
+        "INT" => Signal::INT,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        "KILL" => Signal::KILL,
+        name => panic!("no test sends SIG{name} yet"),
+    };
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
+    kill_process(pid, signal).unwrap_or_else(|error| panic!("SIG{name} to {pid:?}: {error}"));
 }
 
 /// A child process whose output is kept.
