@@ -238,6 +238,18 @@ pub const METRICS_APPS_MAX: usize = 1_000;
 pub const REFUSAL_LINES_MAX: u32 = 20;
 /// Characters of what a peer chose that stand in one log line.
 pub const LOGGED_CHARACTERS_MAX: usize = 200;
+/// Log lines that may wait until somebody reads standard error; further ones are dropped and counted (R-PROC-1).
+pub const LOG_LINES_WAITING_MAX: usize = 4 * 1024;
+/// The same in bytes.
+pub const LOG_BYTES_WAITING_MAX: usize = 4 * 1024 * 1024;
+/// Longest log line; a longer one is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
+/// How long the end of the process waits for the last log lines, in ms.
+pub const LOG_FLUSH_MS: u64 = 1_000;
+/// A shard that does not turn for this long ends the process, in s, by default (R-PROC-3).
+pub const WATCHDOG_S: u32 = 60;
+/// Largest value that an operator may set for it; 0 is never.
+pub const WATCHDOG_SETTING_S_MAX: u32 = 3_600;
 /// Memory in use, in percent of what the process may use, above which `/accept-traffic` answers 503.
 pub const ACCEPT_TRAFFIC_MEMORY_PERCENT: u64 = 85;
 /// Connection slots or descriptors in use, in percent, above which `/accept-traffic` answers 503.
@@ -280,7 +292,7 @@ pub const MESSAGES_COMMIT_MS: u64 = 30_000;
 /// Figures of messages that may wait for the keeper; further ones are dropped, a later one of the app makes up for it.
 pub const MESSAGES_WAITING_MAX: usize = 4 * 1024;
 /// Longest configuration of another server that `relay migrate` reads, in bytes.
-pub const MIGRATION_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub const MIGRATION_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// A drain that takes this much longer than it may is cut off, in ms.
 pub const DRAIN_OVERTIME_MS: u64 = 5_000;
@@ -295,6 +307,8 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 pub const MAIL_PER_TURN: usize = 4 * 1024;
 /// After the kernel refused a descriptor or memory, accepting rests for this, in ms (threat T15).
 pub const ACCEPT_REST_MS: u64 = 100;
+/// A shard writes a line about accepting that rests at most once in this time, in ms.
+pub const ACCEPT_REST_LOG_MS: u64 = 10_000;
 /// How long a loop may sleep while mail waits for room, in ms: the receiver tells nobody that it made room.
 pub const MAIL_RETRY_MS: u64 = 1;
 /// Descriptors kept for LMDB, logs, wakes, outgoing HTTP and whatever an operator attaches (threat T15).

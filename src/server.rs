@@ -1,8 +1,8 @@
 //! Assembly: listeners, drivers, the keeper of the store, signals.
 //!
 //! One thread per shard; the calling thread waits for what they and the operator say. Shards end together: each serves the
-//! others until the last one has drained (P-CLOSE-1). A shard that panics ends the process, as a server with a dead
-//! shard would go on accepting connections that nobody serves.
+//! others until the last one has drained (P-CLOSE-1). A panic of any thread ends the process ([`driver::failure`]), and so
+//! does a shard that stopped turning ([`driver::watchdog`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,8 +23,8 @@ use crate::driver::control::Control;
 use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::services::Services;
-use crate::driver::{self, DriverKind, ShardSetup, uring};
-use crate::limits::{DRAIN_OVERTIME_MS, MAILBOX_SLOTS};
+use crate::driver::{self, DriverKind, ShardSetup, log_writer, uring, watchdog};
+use crate::limits::{DRAIN_OVERTIME_MS, LOG_FLUSH_MS, MAILBOX_SLOTS};
 use crate::metrics::figures::Identity;
 use crate::shard::{ChangeId, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
 use crate::store::keeper::Keeper;
@@ -198,6 +198,7 @@ pub fn run(
         clock,
         events,
     };
+    shared.start_watchdog(config.watchdog_s)?;
     let threads = shared.spawn_all(config, &mut public.sockets, metrics);
     if threads.is_err() {
         control.stop();
@@ -242,6 +243,16 @@ enum Event {
 }
 
 impl Shared {
+    /// From here on a shard that stops turning for that long ends the process (R-PROC-3); 0 is never.
+    fn start_watchdog(&self, limit_s: u32) -> Result<(), ServeError> {
+        if limit_s == 0 {
+            return Ok(());
+        }
+        let (beats, mailboxes) = (Arc::clone(self.control.beats()), Arc::clone(&self.mailboxes));
+        watchdog::start(beats, mailboxes, Duration::from_secs(limit_s.into()))
+            .map_err(|error| ServeError::start("start a thread", error))
+    }
+
     /// Starts all shards, each with its share of the public port. Shard 0 serves health and metrics beside it.
     fn spawn_all(
         &self,
@@ -297,7 +308,6 @@ impl Shared {
         let shards = config.shards;
         let events = self.events.clone();
         let run = move || {
-            let _abort = AbortOnPanic { shard: index };
             pin(index, shards);
             // Made here, so that its memory is near its core.
             let mut core = Shard::new(shard);
@@ -309,7 +319,7 @@ impl Shared {
         std::thread::Builder::new()
             .name(format!("shard-{index}"))
             .spawn(run)
-            .map_err(|error| start("start a thread", error))
+            .map_err(|error| ServeError::start("start a thread", error))
     }
 }
 
@@ -335,6 +345,7 @@ fn attend(
             }
             Ok(Event::Signal(signal)) if deadline.is_some() => {
                 tracing::warn!("a second signal: exiting at once");
+                log_writer::flush(Duration::from_millis(LOG_FLUSH_MS));
                 #[allow(clippy::disallowed_methods, reason = "at once is what the second signal asks for")]
                 std::process::exit(128 + signal);
             }
@@ -419,7 +430,7 @@ fn capacity_of(kind: DriverKind, config: &ServeConfig) -> Result<Capacity, Serve
 
 fn mailboxes(shards: u16) -> Result<Arc<[Mailbox<Mail>]>, ServeError> {
     let mailboxes = (0..shards).map(|_| Mailbox::new(MAILBOX_SLOTS)).collect::<Result<Vec<_>, _>>();
-    mailboxes.map(Arc::from).map_err(|error| start("make an eventfd", error))
+    mailboxes.map(Arc::from).map_err(|error| ServeError::start("make an eventfd", error))
 }
 
 fn keeper(
@@ -437,7 +448,7 @@ fn keeper(
     });
     let on_changed = Box::new(move |id: ChangeId, changed| deliver(&mailboxes, id, Mail::changed(id, changed)));
     let keeper = Keeper::spawn_changing(store, on_change, on_changed, options.allowed.clone());
-    keeper.map_err(|error| start("start a thread", error))
+    keeper.map_err(|error| ServeError::start("start a thread", error))
 }
 
 /// Puts the keeper's answer into the mailbox of the shard that asked. A shard that takes no mail for that long has ended,
@@ -455,12 +466,15 @@ fn deliver(mailboxes: &[Mailbox<Mail>], id: ChangeId, mut mail: Mail) {
 
 fn boot_secret() -> Result<[u8; 16], ServeError> {
     let mut secret = [0; 16];
-    SystemRandom::new().fill(&mut secret).map_err(|_| start("draw randomness", "the system gave none"))?;
+    SystemRandom::new().fill(&mut secret).map_err(|_| ServeError::start("draw randomness", "the system gave none"))?;
     Ok(secret)
 }
 
-fn start(doing: &'static str, cause: impl ToString) -> ServeError {
-    ServeError::Start { doing, cause: cause.to_string() }
+impl ServeError {
+    /// Something of the system that a start needs could not be had.
+    pub fn start(doing: &'static str, cause: impl ToString) -> Self {
+        Self::Start { doing, cause: cause.to_string() }
+    }
 }
 
 /// Pins the calling thread to one of the processors that the process may use, round robin. With fewer shards than
@@ -480,20 +494,6 @@ fn pin(index: ShardIndex, shards: u16) {
     }
 }
 
-/// Ends the process when dropped by a panic, whose message the hook has printed by then.
-struct AbortOnPanic {
-    shard: ShardIndex,
-}
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("relay: shard {} panicked, which is a bug in Relay; the process ends", self.shard);
-            std::process::abort();
-        }
-    }
-}
-
 /// The thread that turns signals into events; ends when dropped.
 struct SignalThread {
     handle: signal_hook::iterator::Handle,
@@ -502,7 +502,8 @@ struct SignalThread {
 
 impl SignalThread {
     fn start(events: Sender<Event>) -> Result<Self, ServeError> {
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| start("wait for signals", error))?;
+        let mut signals =
+            Signals::new([SIGTERM, SIGINT]).map_err(|error| ServeError::start("wait for signals", error))?;
         let handle = signals.handle();
         let run = move || {
             for signal in signals.forever() {
@@ -512,7 +513,7 @@ impl SignalThread {
             }
         };
         let thread = std::thread::Builder::new().name("signals".into()).spawn(run);
-        Ok(Self { handle, thread: Some(thread.map_err(|error| start("start a thread", error))?) })
+        Ok(Self { handle, thread: Some(thread.map_err(|error| ServeError::start("start a thread", error))?) })
     }
 }
 

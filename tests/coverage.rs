@@ -53,6 +53,7 @@ const BUILT: &[(&str, &[u32])] = &[
     ("P-FALL", &[]),
     ("P-CFG", &[]),
     ("R-HOOK", &[]),
+    ("R-PROC", &[]),
 ];
 
 /// Rules of built families that need no test now, each with its reason.

@@ -23,6 +23,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/driver/sys/socket.rs", "an option of sockets that rustix lacks"),
     ("src/store/environment.rs", "the one call that opens LMDB, unsafe through its memory map"),
     ("loadgen/src/sys.rs", "an io_uring that sends, beside which the server is measured"),
+    ("tests/reliability/tracer.rs", "a debugger that makes a thread of a server stick"),
     ("tests/allocations.rs", "an allocator that counts, to show that a delivery allocates nothing"),
 ];
 

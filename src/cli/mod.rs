@@ -5,10 +5,13 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, DATA_DEFAULT, Settings};
+use crate::driver::log_writer;
+use crate::limits::LOG_FLUSH_MS;
 use crate::server::ServeError;
 use crate::store::{Missing, Store, StoreError};
 
@@ -156,13 +159,15 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Version => print(concat!("relay ", env!("CARGO_PKG_VERSION"), "\n")),
     };
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("relay: {error}"));
             error.exit_code()
         }
-    }
+    };
+    log_writer::flush(Duration::from_millis(LOG_FLUSH_MS));
+    code
 }
 
 /// Help and version go to standard output as they are; a mistake is one line on standard error.
@@ -198,7 +203,7 @@ fn print(text: &str) -> Result<(), CommandError> {
     }
 }
 
-/// Tells people something on standard error. If nobody can read it, there is nobody to tell.
+/// Writes a line for people to standard error. A server does not wait for its reader (R-PROC-1).
 fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    log_writer::write(&format!("{line}\n"));
 }

@@ -3,13 +3,18 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::dev::{self, DevApp, dev_banner};
 use super::{CommandError, logging, note, print};
 use crate::config::{ConfigError, ConfiguredApp, Mode, ServeConfig, Settings};
-use crate::server::{self, Listening};
+use crate::driver::failure;
+use crate::limits::LOG_FLUSH_MS;
+use crate::server::{self, Listening, ServeError};
 use crate::store::record::AppRecord;
 use crate::store::{NewApp, Store, StoreError, Upserted, setting};
 
@@ -91,6 +96,9 @@ pub(super) struct ServeArguments {
     /// Rest before a failed webhook is tried again, in ms; doubled with each failure [default: 1000].
     #[arg(long, value_name = "MS")]
     webhook_retry_ms: Option<String>,
+    /// Seconds after which a shard that has stopped ends the process; 0 is never [default: 60].
+    #[arg(long, value_name = "SECONDS")]
+    watchdog: Option<String>,
     /// Level or directives of logs, such as info,relay=debug [default: info].
     #[arg(long, value_name = "FILTER", alias = "log-level")]
     log: Option<String>,
@@ -122,6 +130,7 @@ impl ServeArguments {
             ("webhook_threads", &self.webhook_threads),
             ("webhook_queue", &self.webhook_queue),
             ("webhook_retry_ms", &self.webhook_retry_ms),
+            ("watchdog", &self.watchdog),
             ("log", &self.log),
         ];
         let given = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
@@ -157,10 +166,13 @@ pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandErro
 
 /// Serves until drained.
 pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
+    // Before anything is written to it: a start that fails ends also where nobody reads why.
+    logging::open().map_err(|error| ServeError::start("start a thread", error))?;
     let settings = arguments.settings()?;
     let config = ServeConfig::new(&settings, arguments.mode())?;
     let configured = configured_app(&settings, &config)?;
-    logging::start(logging::filter(&settings)?);
+    logging::start(logging::filter(&settings)?).map_err(|error| ServeError::start("start a thread", error))?;
+    failure::end_process_on_panic();
     if let Some(file) = &settings.file {
         tracing::info!(file = %file.display(), "read the config file");
     }
@@ -183,7 +195,10 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
         }
     };
     refuse_known_secrets(&store, config.listen)?;
-    server::run(&config, prepared, store, |listening| announce(listening, dev.as_ref()))?;
+    let (printed, is_printed) = mpsc::channel();
+    server::run(&config, prepared, store, |listening| announce(listening, dev.as_ref(), printed))?;
+    // A server that ends at once has printed its line all the same, if anybody reads it.
+    let _ = is_printed.recv_timeout(Duration::from_millis(LOG_FLUSH_MS));
     Ok(())
 }
 
@@ -256,14 +271,21 @@ fn refuse_known_secrets(store: &Store, listen: SocketAddr) -> Result<(), Command
     Ok(())
 }
 
-/// The one line of standard output, and with `--dev` what to do next.
-fn announce(listening: &Listening, dev: Option<&DevApp>) {
+/// The one line of standard output, and with `--dev` what to do next. A thread of its own writes it: where nobody reads
+/// standard output, that thread alone waits (R-PROC-1).
+fn announce(listening: &Listening, dev: Option<&DevApp>, printed: mpsc::Sender<()>) {
     let mut text = line(listening) + "\n";
     if let Some(app) = dev {
         text += &dev_banner(listening.public, app);
     }
-    if let Err(error) = print(&text) {
-        tracing::warn!(%error, "nobody reads standard output");
+    let write = move || {
+        if let Err(error) = print(&text) {
+            tracing::warn!(%error, "nobody reads standard output");
+        }
+        let _ = printed.send(());
+    };
+    if let Err(error) = thread::Builder::new().name("announce".into()).spawn(write) {
+        tracing::warn!(%error, "no thread to write the line to standard output");
     }
     tracing::info!(
         public = %listening.public,

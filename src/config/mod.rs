@@ -77,6 +77,8 @@ pub struct ServeConfig {
     pub shard: ShardOptions,
     /// Webhooks.
     pub webhooks: WebhookOptions,
+    /// A shard that does not turn for this many seconds ends the process; 0 is never (R-PROC-3).
+    pub watchdog_s: u32,
 }
 
 /// The app of `RELAY_APP_ID`, `RELAY_APP_KEY` and `RELAY_APP_SECRET`, or of another server's variables.
@@ -149,6 +151,9 @@ impl ServeConfig {
             connections_max: settings.parse("max_connections", |text| within(text, 1, 10_000_000))?,
             shard: shard_options(settings, drain_ms)?,
             webhooks: webhooks(settings)?,
+            watchdog_s: settings
+                .parse("watchdog", |text| within(text, 0, limits::WATCHDOG_SETTING_S_MAX))?
+                .unwrap_or(limits::WATCHDOG_S),
         })
     }
 }

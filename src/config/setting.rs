@@ -23,7 +23,7 @@ const fn plain(name: &'static str, takes: &'static str) -> Setting {
 }
 
 /// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 27] = [
+pub const SETTINGS: [Setting; 28] = [
     plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
     plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
     plain("metrics_prefix", "letters, digits and underscores that begin with no digit, such as relay_ or soketi_"),
@@ -47,6 +47,7 @@ pub const SETTINGS: [Setting; 27] = [
     plain("webhook_threads", "a number from 1 to 256"),
     plain("webhook_queue", "a number from 1 to 400000"),
     plain("webhook_retry_ms", "milliseconds from 10 to 60000"),
+    plain("watchdog", "seconds from 1 to 3600, or 0 for never"),
     plain("log", "a level such as info, or directives such as info,relay=debug"),
     plain("app_id", "the id of an app"),
     plain("app_key", "the key of an app"),

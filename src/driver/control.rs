@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 
 use super::mailbox::Mailbox;
+use super::watchdog::Beat;
 use crate::app::Directory;
 use crate::shard::Mail;
 
@@ -19,6 +20,7 @@ pub struct Control {
     phase: AtomicU8,
     drained: AtomicU32,
     on_started: Box<dyn Fn() + Send + Sync>,
+    beats: Arc<[Beat]>,
 }
 
 /// Where the process stands; it only moves forward.
@@ -40,8 +42,10 @@ impl Control {
 
     /// As [`Control::new`]; `on_started` is called once by each shard, on its thread, when its loop runs.
     pub fn with_started(mailboxes: Arc<[Mailbox<Mail>]>, on_started: Box<dyn Fn() + Send + Sync>) -> Self {
+        let beats = mailboxes.iter().map(|_| Beat::default()).collect();
         Self {
             mailboxes,
+            beats,
             directory: ArcSwapOption::empty(),
             directory_changes: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
@@ -67,6 +71,11 @@ impl Control {
     pub fn stop(&self) {
         self.phase.fetch_max(Phase::Stopped as u8, Ordering::AcqRel);
         self.wake_all();
+    }
+
+    /// The turns of all shards, by index.
+    pub fn beats(&self) -> &Arc<[Beat]> {
+        &self.beats
     }
 
     /// Where the process stands.

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, sockopt};
 
 use super::listener::{BoundListener, peer_address};
+use super::log::RestLog;
 use super::slots::Slots;
 use super::turn::{Effect, Next, Turn, Wait};
 use super::{Core, ShardSetup};
@@ -65,6 +66,7 @@ struct Epoll {
     listeners: Vec<Accepting>,
     /// Times that a listener had to rest.
     accept_pauses: u64,
+    rests: RestLog,
     /// Connections in `Reading::Queued` or `PausedInQueue`, each once: who stood in it twice would read twice its share.
     /// Entries of connections that are gone are skipped.
     ready: VecDeque<ConnectionKey>,
@@ -174,6 +176,7 @@ impl Epoll {
             sockets: Vec::with_capacity(setup.slots as usize),
             listeners: listeners.map(|listener| Accepting { listener, state: AcceptState::Waiting }).collect(),
             accept_pauses: 0,
+            rests: RestLog::default(),
             ready: VecDeque::new(),
             endings: Vec::new(),
             events: Vec::with_capacity(EVENTS_PER_TURN),
@@ -303,7 +306,7 @@ impl Epoll {
                 return AcceptState::Ready;
             }
             Err(Errno::AGAIN) => return AcceptState::Waiting,
-            Err(error) => return rest(now, "accepting", error),
+            Err(error) => return self.rest(now, "accepting", error),
         };
         let Ok(peer) = peer_address(peer) else {
             return AcceptState::Ready;
@@ -314,7 +317,7 @@ impl Epoll {
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         if let Err(error) = epoll::add(&self.set, &descriptor, Token::Connection(connection).encode(), interest) {
             self.slots.release(connection);
-            return rest(now, "watching a connection", error);
+            return self.rest(now, "watching a connection", error);
         }
         let socket = Socket {
             descriptor: Some(descriptor),
@@ -330,6 +333,13 @@ impl Epoll {
         let refuse = taken.is_to_refuse();
         core.handle_input(now, Input::Accepted { connection, peer, listener: kind, refuse });
         AcceptState::Ready
+    }
+
+    /// Descriptors or memory ran out (EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC) or the kernel said something unforeseen: rest
+    /// instead of spinning. Peers wait in the backlog meanwhile.
+    fn rest(&mut self, now: Moment, doing: &str, error: Errno) -> AcceptState {
+        self.rests.note(now, doing, &error);
+        AcceptState::Resting(now.monotonic_ms + ACCEPT_REST_MS)
     }
 
     /// Reads from the connections that were ready when the turn began, each up to its budget.
@@ -551,13 +561,6 @@ impl Socket {
             };
         }
     }
-}
-
-/// Descriptors or memory ran out (EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC) or the kernel said something unforeseen: rest
-/// instead of spinning. Peers wait in the backlog meanwhile.
-fn rest(now: Moment, doing: &str, error: Errno) -> AcceptState {
-    tracing::warn!(%error, "{doing} failed; accepting rests for {ACCEPT_REST_MS} ms");
-    AcceptState::Resting(now.monotonic_ms + ACCEPT_REST_MS)
 }
 
 /// What an event is about, as it travels through the kernel: generations start at 1, so 0 marks the rest.

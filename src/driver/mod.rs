@@ -17,8 +17,10 @@ pub mod clock;
 mod completion;
 pub mod control;
 pub mod epoll;
+pub mod failure;
 pub mod listener;
 pub mod log;
+pub mod log_writer;
 pub mod mailbox;
 pub mod post;
 pub mod process;
@@ -27,6 +29,7 @@ pub mod slots;
 pub mod sys;
 pub mod turn;
 pub mod uring;
+pub mod watchdog;
 
 /// What a driver drives. [`Shard`] is the real one; its module states the contract.
 pub trait Core {

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use super::capacity;
+use super::{capacity, log_writer};
 use crate::metrics::figures::ProcessFigures;
 
 /// Reads them; what the kernel does not tell is 0.
@@ -15,6 +15,7 @@ pub fn measure() -> ProcessFigures {
         descriptors: descriptors(),
         descriptors_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         processor_ms: processor_ticks(&read("/proc/self/stat")) * MS_PER_TICK,
+        log_lines_dropped: log_writer::dropped(),
         ..ProcessFigures::default()
     }
 }
@@ -34,13 +35,13 @@ fn descriptors() -> u64 {
 }
 
 /// User and system time, in ticks. The name of the program stands before them in parentheses and may hold anything.
-fn processor_ticks(stat: &str) -> u64 {
+pub(super) fn processor_ticks(stat: &str) -> u64 {
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// The kernel tells user space times in hundredths of a second (`USER_HZ`).
-const MS_PER_TICK: u64 = 10;
+pub(super) const MS_PER_TICK: u64 = 10;
 
 #[cfg(test)]
 mod tests {

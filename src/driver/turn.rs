@@ -17,6 +17,7 @@ use super::control::{Control, Phase};
 use super::mailbox::Sleep;
 use super::post::Post;
 use super::services::Services;
+use super::watchdog::Beat;
 use super::{Core, ShardSetup, clock::Clock, log, process};
 use crate::app::MessagesUsed;
 use crate::connection::ConnectionKey;
@@ -105,6 +106,7 @@ pub enum Next {
 impl Turn {
     /// Takes its part of what the shard's thread was given; the rest (listeners, slots) is the driver's.
     pub fn new(setup: &mut ShardSetup) -> Self {
+        setup.control.beats()[usize::from(setup.index)].begin();
         Self {
             figures: DriverFigures::default(),
             clock: setup.clock,
@@ -125,6 +127,10 @@ impl Turn {
         self.now
     }
 
+    fn beat(&self) -> &Beat {
+        &self.control.beats()[usize::from(self.post.index())]
+    }
+
     /// The mailbox of this shard: its descriptor is to be waited on.
     pub fn post(&self) -> &Post<Mail> {
         &self.post
@@ -133,6 +139,7 @@ impl Turn {
     /// Reads the clocks and feeds signals, the timeout if it is due, and mail, at most `MAIL_PER_TURN`.
     pub fn begin(&mut self, core: &mut impl Core) {
         self.post.mailbox().end_sleep();
+        self.beat().turn();
         let began_us = self.clock.monotonic_us();
         self.now = self.clock.moment(began_us);
         core.handle_turn_begin(began_us);
@@ -249,5 +256,11 @@ impl Turn {
             Sleep::Announced => wait,
             Sleep::MailWaits => Wait::No,
         }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.beat().end();
     }
 }

@@ -318,6 +318,8 @@ pub struct ProcessFigures {
     pub descriptors_max: u64,
     /// Processor time used, in ms.
     pub processor_ms: u64,
+    /// Log lines that were dropped, since nobody read standard error (R-PROC-1).
+    pub log_lines_dropped: u64,
     /// How it stands with webhooks.
     pub webhooks: WebhookFigures,
 }

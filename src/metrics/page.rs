@@ -188,6 +188,12 @@ impl Report<'_> {
             page.standard_family(kind, name, help);
             page.sample(&[], value);
         }
+        page.family(
+            Kind::Counter,
+            "log_lines_dropped_total",
+            "Log lines that were dropped because standard error was not read in time.",
+        );
+        page.sample(&[], process.log_lines_dropped);
         page.standard_family(Kind::Counter, "process_cpu_seconds_total", "Processor time used.");
         page.seconds(&[], process.processor_ms * 1_000);
     }

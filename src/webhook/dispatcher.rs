@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::{Count, Shared};
 use crate::app::webhook::{WebhookEndpoint, WebhookFormat};
 use crate::app::{App, Directory};
 use crate::driver::clock::Clock;
+use crate::driver::failure;
 use crate::limits;
 use crate::moment::Moment;
 use crate::store::queue::{Change, Delivery, FailedDelivery, Queue};
@@ -309,8 +309,8 @@ impl Worker {
         while let Ok(task) = tasks.recv() {
             let begun = self.clock.read();
             // The answer is a stranger's and the code that reads it not ours: a panic costs this one request.
-            let result = catch_unwind(AssertUnwindSafe(|| self.send(&task, begun)));
-            let result = result.unwrap_or_else(|_| Err(SendError::NoAnswer("the answer could not be read".into())));
+            let result = failure::contain(|| self.send(&task, begun));
+            let result = result.unwrap_or_else(|| Err(SendError::NoAnswer("the answer could not be read".into())));
             let took_ms = self.clock.read().monotonic_ms - begun.monotonic_ms;
             let sent = Sent { worker: self.number, format: task.endpoint.format, job: task.job, result, took_ms };
             if self.done.send(Message::Sent(Box::new(sent))).is_err() {

@@ -11,6 +11,7 @@ use super::ring::{Ring, Seat};
 use super::table::Connection;
 use super::token::{self, Operation};
 use super::{Driver, Wait, address};
+use crate::driver::log::RestLog;
 use crate::driver::{Core, listener};
 use crate::limits::ACCEPT_REST_MS;
 use crate::moment::Moment;
@@ -22,6 +23,7 @@ pub(super) struct Accepting {
     /// Accepts under way, by listener.
     under_way: Vec<u16>,
     state: State,
+    rests: RestLog,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +37,7 @@ enum State {
 
 impl Accepting {
     pub(super) fn new(listeners: usize) -> Self {
-        Self { under_way: vec![0; listeners], state: State::Open }
+        Self { under_way: vec![0; listeners], state: State::Open, rests: RestLog::default() }
     }
 
     /// Whether the loop is to go on.
@@ -116,7 +118,7 @@ impl<C: Core> Driver<'_, C> {
                 Some(usize::from(number))
             }
             Err(refusal) => {
-                tracing::warn!(reason = %refusal, "no further ring: accepting goes on as connections end");
+                self.accepting.rests.note(self.turn.now(), "opening a further ring", &refusal);
                 self.pause_accepting();
                 None
             }
@@ -164,7 +166,7 @@ impl<C: Core> Driver<'_, C> {
             _ => {
                 if self.accepting.state == State::Open {
                     let error = std::io::Error::from_raw_os_error(errno);
-                    tracing::warn!(%error, pause_ms = ACCEPT_REST_MS, "cannot accept: trying again after a pause");
+                    self.accepting.rests.note(self.turn.now(), "accepting", &error);
                 }
                 self.pause_accepting();
             }

@@ -1,0 +1,211 @@
+//! Ends the process when one of its shards has stopped turning (R-PROC-3): its clients would see a server that accepts and
+//! never answers, and nothing else would notice.
+//!
+//! Every shard counts its turns ([`Beats`]). The watchdog looks at the counts every so often and wakes a shard that has
+//! made no turn since, so that a healthy one, however idle, turns. What counts against a shard is time in which it could
+//! have turned and did not:
+//!
+//! | state of its thread | counts |
+//! | --- | --- |
+//! | waits in the kernel | the time |
+//! | runs, or is about to | the processor time that it got |
+//! | is stopped, or traced by a debugger | nothing |
+//!
+//! Nothing counts while the watchdog itself was not scheduled in time: then the whole process was stopped (SIGSTOP, a
+//! debugger, a frozen control group) or short of processor time, and so were its shards.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use super::failure;
+use super::mailbox::Mailbox;
+use super::process::{MS_PER_TICK, processor_ticks};
+use crate::shard::Mail;
+
+/// The watchdog looks this many times within its limit.
+const LOOKS_PER_LIMIT: u32 = 12;
+
+/// Turns of one shard, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Beat {
+    turns: AtomicU64,
+    /// Its thread, while its loop runs; else 0.
+    thread: AtomicI32,
+}
+
+impl Beat {
+    /// The calling thread runs the loop of this shard.
+    pub(super) fn begin(&self) {
+        self.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
+    }
+
+    /// A turn. One thread alone calls it, so it needs no atomic addition.
+    pub(super) fn turn(&self) {
+        self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// The loop has ended.
+    pub(super) fn end(&self) {
+        self.thread.store(0, Ordering::Release);
+    }
+}
+
+/// Starts the watchdog over the shards of these mailboxes. It ends the process when one of them has not turned for
+/// `limit`; it never ends itself.
+///
+/// # Errors
+/// No thread.
+pub fn start(beats: Arc<[Beat]>, mailboxes: Arc<[Mailbox<Mail>]>, limit: Duration) -> io::Result<()> {
+    let run = move || watch(&beats, &mailboxes, limit);
+    thread::Builder::new().name("watchdog".into()).spawn(run).map(drop)
+}
+
+fn watch(beats: &[Beat], mailboxes: &[Mailbox<Mail>], limit: Duration) {
+    let interval = limit / LOOKS_PER_LIMIT;
+    let mut watched: Vec<Watched> = beats.iter().map(|_| Watched::default()).collect();
+    let mut looked = Instant::now();
+    loop {
+        thread::sleep(interval);
+        let now = Instant::now();
+        let passed = now.duration_since(looked);
+        looked = now;
+        for (shard, ((watched, beat), mailbox)) in watched.iter_mut().zip(beats).zip(mailboxes).enumerate() {
+            let thread = beat.thread.load(Ordering::Acquire);
+            let turns = beat.turns.load(Ordering::Relaxed);
+            if thread == 0 || watched.turns != turns {
+                *watched = Watched { turns, ..Watched::default() };
+                continue;
+            }
+            if let Some(activity) = read_activity(thread) {
+                watched.note(activity, passed, interval);
+            }
+            if watched.stuck >= limit {
+                failure::end_process(&format!(
+                    "shard {shard} has not turned for {} s and its clients get no answer (its thread {}); this is a \
+                     bug in Relay, or a debugger held it: the process ends (see `watchdog` in the configuration)",
+                    limit.as_secs(),
+                    watched.state.map_or("is gone", State::label),
+                ));
+            }
+            mailbox.wake();
+        }
+    }
+}
+
+/// What the watchdog knows of one shard.
+#[derive(Debug, Default)]
+struct Watched {
+    turns: u64,
+    /// Time that counts against it since its last turn.
+    stuck: Duration,
+    state: Option<State>,
+    /// Its processor time when it was looked at last, once it was.
+    processor_ms: Option<u64>,
+}
+
+/// What a thread does at this moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Waits,
+    Runs,
+    Stopped,
+}
+
+impl State {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Waits => "waits in the kernel",
+            Self::Runs => "runs without an end",
+            Self::Stopped => "is stopped",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Activity {
+    state: State,
+    processor_ms: u64,
+}
+
+impl Watched {
+    /// A look at a shard that has not turned since the last one, which was `passed` ago and should have been `interval` ago.
+    fn note(&mut self, activity: Activity, passed: Duration, interval: Duration) {
+        let before_ms = self.processor_ms.replace(activity.processor_ms);
+        self.state = Some(activity.state);
+        // The first look begins the count: when in the last interval the turn was is not known.
+        let Some(before_ms) = before_ms else {
+            return;
+        };
+        if passed > interval * 2 {
+            return;
+        }
+        self.stuck += match activity.state {
+            State::Waits => passed,
+            State::Runs => passed.min(Duration::from_millis(activity.processor_ms.saturating_sub(before_ms))),
+            State::Stopped => Duration::ZERO,
+        };
+    }
+}
+
+/// `None` when the thread has just ended.
+fn read_activity(thread: i32) -> Option<Activity> {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
+    Some(Activity { state: state(&stat)?, processor_ms: processor_ticks(&stat) * MS_PER_TICK })
+}
+
+/// The letter behind the name of the thread, which may hold anything.
+fn state(stat: &str) -> Option<State> {
+    match stat.rsplit_once(')')?.1.trim_start().chars().next()? {
+        'R' => Some(State::Runs),
+        'T' | 't' => Some(State::Stopped),
+        // S and D, and those that only some kernels have.
+        _ => Some(State::Waits),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Looks once a second and gives the time that counted in the end. A look: state, processor ms in all, seconds since
+    /// the look before.
+    fn stuck(looks: &[(State, u64, u64)]) -> Duration {
+        let mut watched = Watched::default();
+        for (state, processor_ms, passed_s) in looks {
+            watched.note(Activity { state: *state, processor_ms: *processor_ms }, SECOND * *passed_s as u32, SECOND);
+        }
+        watched.stuck
+    }
+
+    /// R-PROC-3: a thread that waits is charged with the time, one that runs with the processor time that it got.
+    #[test]
+    fn waiting_and_running_count() {
+        use State::{Runs, Waits};
+        assert_eq!(stuck(&[(Waits, 5, 1)]), Duration::ZERO, "the first look");
+        assert_eq!(stuck(&[(Waits, 5, 1), (Waits, 5, 1), (Waits, 5, 1)]), 2 * SECOND);
+        assert_eq!(stuck(&[(Runs, 100, 1), (Runs, 1_100, 1), (Runs, 2_100, 1)]), 2 * SECOND);
+        assert_eq!(stuck(&[(Runs, 100, 1), (Runs, 110, 1), (Runs, 120, 1)]), SECOND / 50, "starved");
+    }
+
+    /// R-PROC-3: nothing counts while a debugger holds the thread, or while the watchdog itself did not run in time.
+    #[test]
+    fn pauses_do_not_count() {
+        use State::{Runs, Stopped, Waits};
+        assert_eq!(stuck(&[(Stopped, 5, 1), (Stopped, 5, 1), (Stopped, 5, 1)]), Duration::ZERO);
+        assert_eq!(stuck(&[(Waits, 5, 1), (Waits, 5, 3_600), (Runs, 5, 20)]), Duration::ZERO);
+    }
+
+    /// The state stands behind the name, which may hold parentheses.
+    #[test]
+    fn states_are_read() {
+        assert_eq!(state("17 (shard-0) S 1 17"), Some(State::Waits));
+        assert_eq!(state("17 (a) R (b)) t 1 17"), Some(State::Stopped));
+        let own = rustix::thread::gettid().as_raw_nonzero().get();
+        assert_eq!(read_activity(own).map(|activity| activity.state), Some(State::Runs));
+    }
+}
