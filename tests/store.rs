@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use relay::app::AppSettings;
 use relay::app::{Scope, Scopes};
 use relay::store::keeper::Keeper;
+use relay::store::queue::Queue;
 use relay::store::{Missing, NewApp, NewToken, Store, StoreError, Upserted};
 use sha2::{Digest, Sha256};
 
@@ -262,6 +263,115 @@ fn damaged_files_are_told() {
         damaged(open(&bytes), "zeroed")
     });
     assert!(cut > pages / 2 && zeroed.count() > 3, "{cut} of {pages} cuts were noticed");
+}
+
+/// R-PROC-4: a directory that has lost a file is refused with its name and a remedy, by servers and by commands, and is not
+/// started empty; after the remedy it starts.
+#[test]
+fn a_directory_that_lost_a_file_is_refused() {
+    type Damage = fn(&Path);
+    fn empty(path: &Path) {
+        fs::write(path, b"").expect("written");
+    }
+    let damages: [(&str, Damage, &str); 9] = [
+        ("0 bytes", |data| empty(&data.join("data.mdb")), "data.mdb is damaged or not a store of relay (it is empty"),
+        ("missing", |data| fs::remove_file(data.join("data.mdb")).expect("removed"), "data.mdb is gone"),
+        (
+            "missing with LMDB's lock",
+            |data| {
+                fs::remove_file(data.join("data.mdb")).expect("removed");
+                fs::remove_file(data.join("lock.mdb")).expect("removed");
+            },
+            "(serve.lock, webhooks)",
+        ),
+        (
+            "cut",
+            |data| {
+                fs::File::options().write(true).open(data.join("data.mdb")).expect("file").set_len(4096).expect("cut")
+            },
+            "data.mdb is damaged",
+        ),
+        (
+            "sparse",
+            |data| {
+                let file = fs::File::options().write(true).open(data.join("data.mdb")).expect("file");
+                file.set_len(0).and_then(|()| file.set_len(1 << 20)).expect("zeroed");
+            },
+            "data.mdb is damaged",
+        ),
+        (
+            "a folder",
+            |data| {
+                fs::remove_file(data.join("data.mdb")).expect("removed");
+                fs::create_dir(data.join("data.mdb")).expect("made");
+            },
+            "data.mdb is not a plain file",
+        ),
+        ("no queue", |data| fs::remove_dir_all(data.join("webhooks")).expect("removed"), "webhooks is gone"),
+        (
+            "no file of the queue",
+            |data| fs::remove_file(data.join("webhooks/data.mdb")).expect("removed"),
+            "webhooks/data.mdb is gone",
+        ),
+        ("an empty file of the queue", |data| empty(&data.join("webhooks/data.mdb")), "webhooks/data.mdb is damaged"),
+    ];
+    let serve = |data: &Path| -> Result<usize, StoreError> {
+        let store = Store::open_to_serve(data)?;
+        drop(Queue::open(data, Missing::Create)?);
+        Ok(store.apps()?.len())
+    };
+    for (name, damage, told) in damages {
+        let directory = directory();
+        let data = directory.path();
+        drop(create(data).create_app(NewApp::default()).expect("app"));
+        assert_eq!(serve(data).expect("serves"), 1);
+        damage(data);
+        for _ in 0..2 {
+            let error = serve(data).expect_err(name).to_string();
+            assert!(error.contains(told) && (error.contains("put") || name == "a folder"), "{name}: {error}");
+        }
+        if !told.contains("webhooks") || name == "missing with LMDB's lock" {
+            let error = Store::open(data, Missing::Create).expect_err(name).to_string();
+            assert!(error.contains(told), "{name}: {error}");
+            let output = relay(&["app", "create"], data).output().expect("runs");
+            assert_eq!(output.status.code(), Some(1), "{name}");
+        }
+    }
+    // The remedies: an empty folder for the queue, and all files moved away.
+    let directory = directory();
+    let data = directory.path();
+    drop(create(data).create_app(NewApp::default()).expect("app"));
+    assert_eq!(serve(data).expect("serves"), 1);
+    fs::remove_dir_all(data.join("webhooks")).expect("removed");
+    fs::DirBuilder::new().mode(0o700).create(data.join("webhooks")).expect("made");
+    assert_eq!(serve(data).expect("an empty queue"), 1);
+    for file in ["data.mdb", "lock.mdb", "serve.lock"] {
+        fs::remove_file(data.join(file)).expect("removed");
+    }
+    fs::remove_dir_all(data.join("webhooks")).expect("removed");
+    assert_eq!(serve(data).expect("a new store"), 0);
+}
+
+/// R-PROC-4: what a killed start left of a file that it was making is no store and in nobody's way; two first starts make
+/// one store.
+#[test]
+fn a_store_appears_whole() {
+    let directory = directory();
+    let left = directory.path().join(format!("new.{}.0", std::process::id()));
+    fs::create_dir(&left).expect("made");
+    fs::write(left.join("data.mdb"), b"").expect("written");
+    let data = directory.path();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let output = relay(&["app", "create"], data).output().expect("runs");
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            });
+        }
+    });
+    assert_eq!(reopen(data).apps().expect("apps").len(), 8);
+    let files: Vec<_> = fs::read_dir(data).expect("there").flatten().map(|file| file.file_name()).collect();
+    assert!(files.iter().any(|file| file == "data.mdb") && files.len() <= 3, "{files:?}");
 }
 
 /// LMDB's hazards: 300 files with a few random bytes changed (fixed seed) open or are refused; none ends the process.

@@ -74,29 +74,7 @@ impl Store {
         if self.app(id).is_ok_and(|app| wished(&app)) {
             return Ok(Upserted::Same);
         }
-        self.environment().write(|transaction, tables| {
-            let done = match app_by_id(transaction, tables, id) {
-                Ok(mut app) => {
-                    match app.keys.iter_mut().find(|pair| pair.key == key) {
-                        Some(pair) => {
-                            check_secret(secret)?;
-                            pair.secret = secret.into();
-                        }
-                        None => add_key(transaction, tables, &mut app, key.into(), secret.into())?,
-                    }
-                    put(transaction, tables, &app)?;
-                    Upserted::Changed
-                }
-                Err(Fault::Store(StoreError::UnknownApp(_))) => {
-                    let (id, key, secret) = (Some(id.into()), Some(key.into()), Some(secret.into()));
-                    insert(transaction, tables, NewApp { id, key, secret, name: String::new(), settings })?;
-                    Upserted::Created
-                }
-                Err(fault) => return Err(fault),
-            };
-            raise_version(transaction, tables)?;
-            Ok(done)
-        })
+        self.change_all(|batch| batch.upsert_app(id, key, secret, settings))
     }
 
     /// Changes name, settings or `enabled` of an app. Its id, serial, keys and webhooks stay as they are.
@@ -105,18 +83,7 @@ impl Store {
         id: &str,
         change: impl FnOnce(&mut AppRecord) -> Result<(), StoreError>,
     ) -> Result<AppRecord, StoreError> {
-        self.environment().write(|transaction, tables| {
-            let before = app_by_id(transaction, tables, id)?;
-            let mut app = before.clone();
-            change(&mut app)?;
-            (app.serial, app.id, app.keys) = (before.serial, before.id.clone(), before.keys.clone());
-            app.webhooks.clone_from(&before.webhooks);
-            if app != before {
-                put(transaction, tables, &app)?;
-                raise_version(transaction, tables)?;
-            }
-            Ok(app)
-        })
+        self.change_all(|batch| batch.change_app(id, change))
     }
 
     /// Adds a new random key pair to an app; the old ones go on working until they are removed.
@@ -195,6 +162,54 @@ pub(super) fn app_by_id(transaction: &RoTxn<'_>, tables: &Tables, id: &str) -> R
     let serial = tables.app_ids.get(transaction, id.as_bytes())?.ok_or_else(unknown)?;
     let damaged = || Fault::Record(format!("app {id} is listed but has no record"));
     record::decode("an app", tables.apps.get(transaction, serial)?.ok_or_else(damaged)?)
+}
+
+/// Makes the app or gives it the key pair.
+pub(super) fn upsert(
+    transaction: &mut RwTxn<'_>,
+    tables: &Tables,
+    (id, key, secret): (&str, &str, &str),
+    settings: AppSettings,
+) -> Result<Upserted, Fault> {
+    match app_by_id(transaction, tables, id) {
+        Ok(mut app) => {
+            match app.keys.iter_mut().find(|pair| pair.key == key) {
+                Some(pair) if pair.secret == secret => return Ok(Upserted::Same),
+                Some(pair) => {
+                    check_secret(secret)?;
+                    pair.secret = secret.into();
+                }
+                None => add_key(transaction, tables, &mut app, key.into(), secret.into())?,
+            }
+            put(transaction, tables, &app)?;
+            Ok(Upserted::Changed)
+        }
+        Err(Fault::Store(StoreError::UnknownApp(_))) => {
+            let (id, key, secret) = (Some(id.into()), Some(key.into()), Some(secret.into()));
+            insert(transaction, tables, NewApp { id, key, secret, name: String::new(), settings })?;
+            Ok(Upserted::Created)
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Changes an app; also says whether that made a difference.
+pub(super) fn change(
+    transaction: &mut RwTxn<'_>,
+    tables: &Tables,
+    id: &str,
+    change: impl FnOnce(&mut AppRecord) -> Result<(), StoreError>,
+) -> Result<(AppRecord, bool), Fault> {
+    let before = app_by_id(transaction, tables, id)?;
+    let mut app = before.clone();
+    change(&mut app)?;
+    (app.serial, app.id, app.keys) = (before.serial, before.id.clone(), before.keys.clone());
+    app.webhooks.clone_from(&before.webhooks);
+    let changed = app != before;
+    if changed {
+        put(transaction, tables, &app)?;
+    }
+    Ok((app, changed))
 }
 
 fn insert(transaction: &mut RwTxn<'_>, tables: &Tables, new: NewApp) -> Result<AppRecord, Fault> {

@@ -71,10 +71,23 @@ pub(super) struct Environment<T = Tables> {
 impl<T: TableSet> Environment<T> {
     pub(super) fn open(directory: &Path, missing: Missing, map_bytes: usize) -> Result<Self, StoreError> {
         files::prepare(directory, missing)?;
+        Self::make(directory, map_bytes)?;
         let opened = open(directory, map_bytes)?;
         files::hand_to_owner(directory)?;
         let (directory, opened) = (directory.to_path_buf(), RwLock::new(Some(opened)));
         Ok(Self { directory, map_bytes, opened })
+    }
+
+    /// Makes the data file where there is none, and the directory: whole or not at all, so that a file of 0 bytes is never
+    /// one that a start was making when it was killed (R-PROC-4).
+    pub(super) fn make(directory: &Path, map_bytes: usize) -> Result<(), StoreError> {
+        files::prepare(directory, Missing::Create)?;
+        if files::has_data(directory) {
+            return Ok(());
+        }
+        let part = files::make_part(directory)?;
+        drop(open::<T>(&part, map_bytes)?);
+        files::install(&part, directory)
     }
 
     /// The data file, for messages.

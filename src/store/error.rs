@@ -22,6 +22,22 @@ pub enum StoreError {
         /// The directory.
         path: PathBuf,
     },
+    /// The data file is gone, and other files show that there was one.
+    #[error("the store {0} is gone, though {1} has other files of it ({others}): put back a backup, or move those away too to start empty", path.display(), directory.display())]
+    Lost {
+        /// The data file.
+        path: PathBuf,
+        /// Where it was.
+        directory: PathBuf,
+        /// Names of the files.
+        others: String,
+    },
+    /// The queue of webhooks is gone from a directory that was served from.
+    #[error("the queue of webhooks {0} is gone: put it back, or make an empty directory there (`mkdir -m 700 {0}`) to go on without the webhooks that waited", path.display())]
+    LostQueue {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// Something else has the directory's name.
     #[error("{0} is not a directory: name another one with --data", path.display())]
     NotADirectory {

@@ -6,9 +6,11 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::error::{StoreError, io_error};
 
@@ -16,6 +18,8 @@ use super::error::{StoreError, io_error};
 pub(super) const DATA_FILE: &str = "data.mdb";
 const LOCK_FILE: &str = "lock.mdb";
 const SERVE_LOCK_FILE: &str = "serve.lock";
+/// Folder of the queue of webhooks in the data directory.
+pub(super) const QUEUE_FOLDER: &str = "webhooks";
 
 /// Whether a missing directory or store may be made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,14 +55,70 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
     if metadata.mode() & 0o022 != 0 {
         return Err(StoreError::Exposed { path, mode: metadata.mode() & 0o7777, fix: "700" });
     }
-    let mut found = false;
-    for name in [DATA_FILE, LOCK_FILE, SERVE_LOCK_FILE] {
-        found |= check_file(&directory.join(name))? && name == DATA_FILE;
+    // A data file is made before all others and appears whole ([`install`]). So whoever sees another file first and then no
+    // data file knows that it was lost (R-PROC-4).
+    let mut others = Vec::new();
+    for name in [SERVE_LOCK_FILE, LOCK_FILE] {
+        others.extend(check_file(&directory.join(name))?.then_some(name));
     }
-    if !found && missing == Missing::Refuse {
-        return Err(StoreError::Empty { path });
+    let queue = directory.join(QUEUE_FOLDER);
+    others.extend(fs::read_dir(&queue).is_ok_and(|mut files| files.next().is_some()).then_some(QUEUE_FOLDER));
+    if !check_file(&directory.join(DATA_FILE))? {
+        if !others.is_empty() {
+            let others = others.join(", ");
+            return Err(StoreError::Lost { path: directory.join(DATA_FILE), directory: path, others });
+        }
+        if missing == Missing::Refuse {
+            return Err(StoreError::Empty { path });
+        }
     }
     Ok(())
+}
+
+/// Refuses a directory that was served from before and has lost its queue of webhooks: the file of the queue is made
+/// before the lock of the first server (R-PROC-4). An operator who wants an empty queue makes the folder.
+pub(super) fn check_queue(directory: &Path) -> Result<(), StoreError> {
+    let was_served = check_file(&directory.join(SERVE_LOCK_FILE))?;
+    let path = directory.join(QUEUE_FOLDER);
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && was_served => Err(StoreError::LostQueue { path }),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// True where a data file is.
+pub(super) fn has_data(directory: &Path) -> bool {
+    fs::symlink_metadata(directory.join(DATA_FILE)).is_ok()
+}
+
+/// Makes an empty folder in the directory, for a data file that is to be installed.
+pub(super) fn make_part(directory: &Path) -> Result<PathBuf, StoreError> {
+    static PARTS: AtomicU64 = AtomicU64::new(0);
+    let number = PARTS.fetch_add(1, Ordering::Relaxed);
+    let part = directory.join(format!("new.{}.{number}", std::process::id()));
+    // What a process of the same number left when it was killed.
+    let _ = fs::remove_dir_all(&part);
+    DirBuilder::new().mode(0o700).create(&part).map_err(|source| io_error(source, &part))?;
+    Ok(part)
+}
+
+/// Gives the data file in `part` its name in the directory and removes `part`. It appears whole, on disk, or not at all; if
+/// another process has been faster, its file stays.
+pub(super) fn install(part: &Path, directory: &Path) -> Result<(), StoreError> {
+    let (made, file) = (part.join(DATA_FILE), directory.join(DATA_FILE));
+    let rename = || {
+        File::open(&made)?.sync_all()?;
+        match renameat_with(CWD, &made, CWD, &file, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            // A file system without that flag.
+            Err(Errno::INVAL | Errno::NOSYS) => fs::rename(&made, &file)?,
+            Err(error) => return Err(error.into()),
+        }
+        File::open(directory)?.sync_all()
+    };
+    let renamed = rename().map_err(|source| io_error(source, &file));
+    let _ = fs::remove_dir_all(part);
+    renamed
 }
 
 /// True if the file exists and is ours alone.

@@ -68,8 +68,10 @@ impl Keeper {
             on_changed,
             allowed,
             version: None,
+            handed_out: Vec::new(),
             uses: Uses::default(),
             messages: Messages::default(),
+            losses_told_ms: 0,
         };
         let thread = thread::Builder::new().name("relay-keeper".into()).spawn(move || run.run())?;
         Ok(Self { shared, changes, thread: Some(thread) })
@@ -119,6 +121,13 @@ impl Drop for Keeper {
     }
 }
 
+/// Directories that are held until all shards have let go of them. A shard lags behind by that many only if it has
+/// stopped, and may free what it likes then.
+const DIRECTORIES_HELD_MAX: usize = 4;
+
+/// Token uses that were dropped are logged at most once in this time, in ms.
+const TELL_MS: u64 = 60_000;
+
 /// What the thread owns.
 struct Run {
     store: Store,
@@ -128,8 +137,11 @@ struct Run {
     on_changed: Box<dyn Fn(ChangeId, Changed) + Send>,
     allowed: Vec<IpNet>,
     version: Option<u64>,
+    handed_out: Vec<Arc<Directory>>,
     uses: Uses,
     messages: Messages,
+    /// When token uses that were dropped may be logged again, in ms.
+    losses_told_ms: u64,
 }
 
 impl Run {
@@ -162,14 +174,29 @@ impl Run {
                 self.messages.note_commit(now_ms, &written);
                 failing.tell("writing the messages of the day", written);
             }
-            let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
-            if dropped > 0 {
-                tracing::warn!(dropped, "token uses came faster than they could be noted");
+            if now_ms >= self.losses_told_ms {
+                self.tell_losses(now_ms);
             }
             if stopping {
                 return;
             }
             thread::park_timeout(Duration::from_millis(limits::STORE_POLL_MS));
+        }
+    }
+
+    /// Drops the directories that nobody has any more. A hundred thousand apps take tens of ms to free, which the shard
+    /// that lets go of them last must not spend.
+    fn drop_unused(&mut self) {
+        self.handed_out.retain(|directory| Arc::strong_count(directory) > 1);
+        let surplus = self.handed_out.len().saturating_sub(DIRECTORIES_HELD_MAX);
+        self.handed_out.drain(..surplus);
+    }
+
+    fn tell_losses(&mut self, now_ms: u64) {
+        let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            self.losses_told_ms = now_ms + TELL_MS;
+            tracing::warn!(dropped, "token uses came faster than they could be noted");
         }
     }
 
@@ -196,9 +223,12 @@ impl Run {
     fn notice_change(&mut self) -> Result<(), StoreError> {
         if Some(self.store.version()?) != self.version {
             let directory = self.store.directory()?;
+            let directory = Arc::new(directory);
             self.version = Some(directory.version());
-            (self.on_change)(Arc::new(directory));
+            self.handed_out.push(Arc::clone(&directory));
+            (self.on_change)(directory);
         }
+        self.drop_unused();
         Ok(())
     }
 }

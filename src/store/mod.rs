@@ -17,6 +17,7 @@ use files::ServeLock;
 use record::{AppRecord, SCHEMA, TokenRecord};
 
 mod apps;
+mod batch;
 mod environment;
 mod error;
 mod files;
@@ -32,6 +33,7 @@ mod verify;
 mod webhooks;
 
 pub use apps::{NewApp, Upserted};
+pub use batch::Batch;
 pub use error::StoreError;
 pub use files::Missing;
 pub use tokens::{CreatedToken, NewToken};
@@ -73,6 +75,10 @@ impl Store {
     /// store are dropped or the process ends.
     pub fn open_to_serve(directory: &Path) -> Result<Self, StoreError> {
         files::prepare(directory, Missing::Create)?;
+        files::check_queue(directory)?;
+        // Both files before the lock: a lock without them shows that they were lost.
+        Environment::<Tables>::make(directory, limits::STORE_BYTES_MAX)?;
+        queue::Queue::make(directory)?;
         let serving = ServeLock::take(directory)?;
         let environment = Environment::open(directory, Missing::Create, limits::STORE_BYTES_MAX)?;
         Self::checked(Inner { environment, _serving: Some(serving) })

@@ -10,13 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::environment::{Environment, Table, TableSet};
 use super::error::{Fault, StoreError};
-use super::files::Missing;
+use super::files::{Missing, QUEUE_FOLDER};
 use super::record;
 use crate::app::AppSerial;
 use crate::limits;
 
-/// Name of the folder in the data directory.
-const FOLDER: &str = "webhooks";
 /// Layout of a delivery's record.
 const LAYOUT: u8 = 1;
 
@@ -110,8 +108,16 @@ impl Queue {
     /// # Errors
     /// As the store; [`StoreError::Missing`] where there is none and none may be made.
     pub fn open(data: &Path, missing: Missing) -> Result<Self, StoreError> {
-        let environment = Environment::open(&data.join(FOLDER), missing, limits::STORE_BYTES_MAX)?;
+        let environment = Environment::open(&data.join(QUEUE_FOLDER), missing, limits::STORE_BYTES_MAX)?;
         Ok(Self { environment: Arc::new(environment) })
+    }
+
+    /// Makes the queue's file where there is none.
+    ///
+    /// # Errors
+    /// As the store.
+    pub(super) fn make(data: &Path) -> Result<(), StoreError> {
+        Environment::<QueueTables>::make(&data.join(QUEUE_FOLDER), limits::STORE_BYTES_MAX)
     }
 
     /// All deliveries in their order: what a start takes up again.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::error::{StoreError, io_error};
 
-/// Checks the file; one that is absent or empty is for LMDB to make.
+/// Checks the file; one that is absent is for LMDB to make.
 pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
     let mut options = OpenOptions::new();
     let file = match options.read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
@@ -23,7 +23,7 @@ pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
         Err(error) => return Err(io_error(error, path)),
     };
     if file.metadata().map_err(|source| io_error(source, path))?.len() == 0 {
-        return Ok(());
+        return Err(StoreError::Corrupt { path: path.into(), detail: "it is empty (0 bytes)".into() });
     }
     let mut fault: Option<(u64, String)> = None;
     for _ in 0..TRIES {

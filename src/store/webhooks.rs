@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use heed::RwTxn;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
 
 use super::apps::app_by_id;
+use super::environment::Tables;
 use super::error::{Fault, StoreError};
 use super::record::AppRecord;
 use super::{Store, Upserted, all_apps, nearest, raise_version, random, unix_ms};
@@ -78,24 +80,7 @@ impl Store {
     /// Sees to it that the app has an endpoint at this URL which is told this. One that is there keeps its id, its
     /// secret, its format, whether it is enabled, and leave to be at a private address once that was given.
     pub fn upsert_webhook(&self, app: &str, new: NewWebhook, allowed: &[IpNet]) -> Result<Upserted, StoreError> {
-        check_webhook(&new, allowed)?;
-        self.environment().write(|transaction, tables| {
-            let mut app = app_by_id(transaction, tables, app)?;
-            let done = match app.webhooks.iter_mut().find(|webhook| webhook.url == new.url) {
-                Some(webhook) if webhook.does(&new) => return Ok(Upserted::Same),
-                Some(webhook) => {
-                    webhook.take_over(new);
-                    Upserted::Changed
-                }
-                None => {
-                    insert(&mut app, new)?;
-                    Upserted::Created
-                }
-            };
-            super::apps::put(transaction, tables, &app)?;
-            raise_version(transaction, tables)?;
-            Ok(done)
-        })
+        self.change_all(|batch| batch.upsert_webhook(app, new, allowed))
     }
 
     /// Removes an endpoint, of this app if one is named; gives the id of its app and what it was.
@@ -131,6 +116,29 @@ impl Store {
             Ok((app.id, webhook))
         })
     }
+}
+
+/// Makes the endpoint or has the one at its URL told this.
+pub(super) fn upsert(
+    transaction: &mut RwTxn<'_>,
+    tables: &Tables,
+    app: &str,
+    new: NewWebhook,
+) -> Result<Upserted, Fault> {
+    let mut app = app_by_id(transaction, tables, app)?;
+    let done = match app.webhooks.iter_mut().find(|webhook| webhook.url == new.url) {
+        Some(webhook) if webhook.does(&new) => return Ok(Upserted::Same),
+        Some(webhook) => {
+            webhook.take_over(new);
+            Upserted::Changed
+        }
+        None => {
+            insert(&mut app, new)?;
+            Upserted::Created
+        }
+    };
+    super::apps::put(transaction, tables, &app)?;
+    Ok(done)
 }
 
 /// Adds an endpoint with an id and a secret of its own, up to the bound of an app.

@@ -2,7 +2,7 @@
 //! keys and secrets, so that clients need only a new host; what belongs into `relay.toml` is printed, and whatever
 //! Relay does not take over is listed with its reason. Webhooks come along. A second run changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::app::webhook::{Batching, CountName, Reach};
 use crate::config::ConfigError;
 use crate::limits;
 use crate::store::record::AppRecord;
-use crate::store::{Missing, Store, StoreError, setting};
+use crate::store::{Batch, Missing, Store, StoreError, setting};
 use plan::{Plan, PlannedApp};
 use webhooks::JudgedWebhook;
 
@@ -100,9 +100,8 @@ pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {
     let existing = store.as_ref().map_or_else(|| Ok(Vec::new()), Store::apps)?;
     let judged = judge(arguments, &mut plan, &existing, &allowed).map_err(refused)?;
     if let Some(store) = store.filter(|_| !arguments.dry_run) {
-        for (app, judged) in plan.apps.iter().zip(&judged) {
-            apply(&store, app, judged, &allowed)?;
-        }
+        let mut apps = plan.apps.iter().zip(&judged);
+        store.change_all(|batch| apps.try_for_each(|(app, judged)| apply(batch, app, judged, &allowed)))?;
     }
     let json = report_json(arguments, &plan, &judged);
     arguments.store.answer(&json, &report_text(arguments, &plan, &judged))
@@ -138,16 +137,18 @@ fn judge(
     existing: &[AppRecord],
     allowed: &[IpNet],
 ) -> Result<Vec<Judged>, String> {
+    let by_id: HashMap<&str, &AppRecord> = existing.iter().map(|app| (app.id.as_str(), app)).collect();
+    let pairs = existing.iter().flat_map(|app| app.keys.iter().map(move |pair| (pair.key.as_str(), app)));
+    let by_key: HashMap<&str, &AppRecord> = pairs.collect();
     let reach = if arguments.allow_private { Reach::Anywhere } else { Reach::Public };
     let outcome = |app: &PlannedApp| {
-        let holder = existing.iter().find(|other| other.keys.iter().any(|pair| pair.key == app.key));
-        if let Some(holder) = holder.filter(|holder| holder.id != app.id) {
+        if let Some(holder) = by_key.get(app.key.as_str()).filter(|holder| holder.id != app.id) {
             return Err(format!(
                 "{}.key: the key {} belongs to the app {} of the store: remove it there (`relay app remove-key`)",
                 app.at, app.key, holder.id
             ));
         }
-        let Some(before) = existing.iter().find(|other| other.id == app.id) else {
+        let Some(&before) = by_id.get(app.id.as_str()) else {
             return Ok(Outcome::Created);
         };
         let has_pair = before.keys.iter().any(|pair| pair.key == app.key && pair.secret == app.secret);
@@ -158,7 +159,7 @@ fn judge(
     let Plan { apps, not_taken, .. } = plan;
     let judged = |app: &PlannedApp| {
         let outcome = outcome(app)?;
-        let before = existing.iter().find(|other| other.id == app.id);
+        let before = by_id.get(app.id.as_str()).copied();
         Ok(Judged { outcome, webhooks: webhooks::judge(&app.webhooks, before, reach, allowed, not_taken) })
     };
     apps.iter().map(judged).collect()
@@ -166,16 +167,16 @@ fn judge(
 
 /// Makes the app or gives it what it lacks. What it has besides stays: other keys, other webhooks, settings that the
 /// file does not name.
-fn apply(store: &Store, app: &PlannedApp, judged: &Judged, allowed: &[IpNet]) -> Result<(), StoreError> {
+fn apply(batch: &mut Batch<'_, '_>, app: &PlannedApp, judged: &Judged, allowed: &[IpNet]) -> Result<(), StoreError> {
     if judged.outcome != Outcome::Same {
         let mut wished = AppRecord::stand_in();
         app.defaults.iter().try_for_each(|(name, value)| setting::apply(&mut wished, name, value))?;
         app.change(&mut wished)?;
-        store.upsert_app(&app.id, &app.key, &app.secret, wished.settings)?;
-        store.change_app(&app.id, |record| app.change(record))?;
+        batch.upsert_app(&app.id, &app.key, &app.secret, wished.settings)?;
+        batch.change_app(&app.id, |record| app.change(record))?;
     }
     for webhook in judged.webhooks.iter().filter(|webhook| webhook.outcome != Outcome::Same) {
-        store.upsert_webhook(&app.id, webhook.new.clone(), allowed)?;
+        batch.upsert_webhook(&app.id, webhook.new.clone(), allowed)?;
     }
     Ok(())
 }

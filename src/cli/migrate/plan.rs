@@ -1,6 +1,6 @@
 //! What a configuration comes to: apps, settings of the server, and what is not taken over, with the reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -177,15 +177,10 @@ impl Plan {
 
     /// Ids and keys name one app each.
     fn check_unique(&self) -> Result<(), String> {
-        for (index, app) in self.apps.iter().enumerate() {
-            for other in &self.apps[..index] {
-                let twice = if other.id == app.id {
-                    "id"
-                } else if other.key == app.key {
-                    "key"
-                } else {
-                    continue;
-                };
+        let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
+        for app in &self.apps {
+            let twice = [("id", ids.insert(&app.id, app)), ("key", keys.insert(&app.key, app))];
+            if let Some((twice, other)) = twice.into_iter().find_map(|(twice, other)| Some((twice, other?))) {
                 return Err(format!("{}.{twice}: it is the {twice} of {} too", app.at, other.at));
             }
         }
