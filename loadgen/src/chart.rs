@@ -48,10 +48,13 @@ impl Chart {
         Self { title: title.to_owned(), across: "share of all times that are at most so long", width, ticks, lines }
     }
 
-    /// Percentiles second by second; `None` without any second.
+    /// Percentiles second by second; `None` of fewer than three seconds.
     pub(crate) fn timeline(title: &str, report: &Report, measure: Measure) -> Option<Self> {
         let seconds: Vec<(u64, &Histogram<u64>)> = report.times.by_second(measure).collect();
         let (first, last) = (seconds.first()?.0, seconds.last()?.0);
+        if seconds.len() < SECONDS_MIN {
+            return None;
+        }
         let line = |name: &str, value: fn(&Histogram<u64>) -> u64| {
             let mut parts: Vec<Vec<(f64, f64)>> = Vec::new();
             let mut then = None;
@@ -210,6 +213,8 @@ const RIGHT: f64 = 38.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 48.0;
 const LEAST_MS: f64 = 0.001;
+/// Fewer seconds are no line.
+const SECONDS_MIN: usize = 3;
 const TICKS_MAX: usize = 11;
 const SPECTRUM_STEPS: u32 = 160;
 /// Nines on a spectrum's axis above which 50 % would stand too near to 0 %.

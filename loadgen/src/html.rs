@@ -7,8 +7,9 @@ use hdrhistogram::Histogram;
 
 use crate::chart::{self, Chart, escape, push};
 use crate::environment;
-use crate::histogram::{PERCENTILES, milliseconds};
+use crate::histogram;
 use crate::messages::{MEASURES, Measure};
+use crate::quantity;
 use crate::report::{self, Report};
 
 /// Writes the report.
@@ -28,12 +29,15 @@ pub(crate) fn write_charts(folder: &Path, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-/// The charts of a measure, each with its kind; none if nothing was measured.
+/// The charts of a measure, each with its kind; none of a handful of times, of which a row of figures says everything.
 fn charts(report: &Report, measure: Measure) -> Vec<(&'static str, Chart)> {
-    let Some(total) = report.times.total(measure) else { return Vec::new() };
+    let Some(total) = report.times.total(measure).filter(|total| total.len() >= CHART_TIMES_MIN) else {
+        return Vec::new();
+    };
     let mut lines: Vec<(&str, &Histogram<u64>)> = vec![(report.scenario.as_str(), total)];
     if measure == Measure::Delivery {
-        lines.extend(report.beside.iter().map(|(name, times)| (name.as_str(), times)));
+        let beside = report.beside.iter().filter(|(_, times)| times.len() >= CHART_TIMES_MIN);
+        lines.extend(beside.map(|(name, times)| (name.as_str(), times)));
     }
     let name = report::name(measure);
     let spectrum = Chart::spectrum(&format!("{name} times by percentile"), &lines);
@@ -62,14 +66,18 @@ fn page(report: &Report) -> String {
         let Some(total) = report.times.total(measure) else { continue };
         push(&mut page, format_args!("<h2>{}</h2>", escape(report::title(measure))));
         page.push_str(&percentiles(total));
-        page.push_str("<div class=charts>");
-        charts(report, measure).iter().for_each(|(_, chart)| page.push_str(&chart.inline()));
-        page.push_str("</div>");
+        let charts = charts(report, measure);
+        if !charts.is_empty() {
+            page.push_str("<div class=charts>");
+            charts.iter().for_each(|(_, chart)| page.push_str(&chart.inline()));
+            page.push_str("</div>");
+        }
     }
     page.push_str("<h2>figures</h2><table>");
     for figure in &report.figures {
-        let value = report::number(figure.value);
-        push(&mut page, format_args!("<tr><td>{}<td class=n>{value}<td>{}", escape(&figure.name), figure.unit));
+        let value = quantity::readable(figure.value, figure.unit);
+        let (name, label) = (escape(&figure.name), escape(figure.label()));
+        push(&mut page, format_args!("<tr><td title='{name}'>{label}<td class=n>{value}"));
     }
     page.push_str("</table>");
     if !report.reasons.is_empty() {
@@ -88,20 +96,22 @@ fn page(report: &Report) -> String {
     page
 }
 
-/// A row of tiles: how many, the percentiles, and the longest.
+/// A row of tiles: how many, what so many say (see [`histogram::summary`]), and the longest.
 fn percentiles(total: &Histogram<u64>) -> String {
     let mut row = String::from("<div class=tiles>");
     let mut tile = |name: &str, value: String| {
         push(&mut row, format_args!("<div><span class=dim>{name}</span><b>{value}</b></div>"));
     };
-    tile("times", report::number(total.len() as f64));
-    for (name, percentile) in PERCENTILES {
-        tile(name, format!("{:.3} ms", milliseconds(total, percentile)));
+    tile("times", quantity::number(total.len() as f64));
+    for (name, value_ns) in histogram::summary(total) {
+        tile(name, quantity::time(value_ns as f64));
     }
-    tile("max", format!("{:.3} ms", total.max() as f64 / 1e6));
     row.push_str("</div>");
     row
 }
+
+/// Fewer times are no chart: a hundred have a p99.
+const CHART_TIMES_MIN: u64 = 100;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ok:#1a7f37;--bad:#b3261e;--warn:#9a6700}\
@@ -133,7 +143,7 @@ mod tests {
         report.begin("fan-out", &());
         let mut recorder = Recorder::new();
         for second in 1..4 {
-            recorder.record(Measure::Delivery, 0, second * 1_000_000);
+            (1..=100).for_each(|time| recorder.record(Measure::Delivery, 0, second * time * 1_000_000));
             recorder.take(second).iter().for_each(|interval| report.times.add(interval));
         }
         report
@@ -148,6 +158,24 @@ mod tests {
         assert_eq!(page.matches("<svg").count(), 2);
         assert!(!page.contains("<script") && !page.contains("http://") && !page.contains("https://"));
         assert!(!page.contains("NaN") && !page.contains("inf"));
+    }
+
+    /// Goal: a handful of times is a row of figures in a unit that people read, and no chart, on the page and as files.
+    #[test]
+    fn a_handful_of_times_is_no_chart() {
+        let mut report = Report::default();
+        report.begin("idle", &());
+        report.figure("last-delivery-ms", 5_083.496, "ms");
+        let mut recorder = Recorder::new();
+        (0..5).for_each(|_| recorder.record(Measure::Delivery, 0, 5_083_496_000));
+        recorder.take(1).iter().for_each(|interval| report.times.add(interval));
+        let page = page(&report);
+        let (page, _) = page.split_once("<details>").expect("JSON comes last");
+        assert!(!page.contains("<svg") && !page.contains("p99"), "{page}");
+        assert!(page.contains("<b>5.08 s</b>") && page.contains(">last-delivery<td class=n>5.08 s"), "{page}");
+        let text = report.text();
+        assert!(text.contains("5.08 s") && !text.contains("5083") && !text.contains('#'), "{text}");
+        assert!(charts(&report, Measure::Delivery).is_empty());
     }
 
     /// Goal: charts are files that need no page: they bring their colours and their background.

@@ -28,6 +28,7 @@ mod preflight;
 mod process;
 mod progress;
 mod publisher;
+mod quantity;
 mod receive;
 mod recorder;
 mod report;

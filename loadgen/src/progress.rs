@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::clock::{SECOND_NS, now_ns};
 use crate::fleet::Totals;
-use crate::report::number;
+use crate::quantity::number;
 
 /// A bar for one phase of a run.
 pub(crate) struct Bar {

@@ -9,6 +9,7 @@ use crate::environment;
 use crate::histogram;
 use crate::messages::{Counters, MEASURES, Measure};
 use crate::outcome::Verdict;
+use crate::quantity;
 use crate::times::Times;
 
 /// Everything about a run.
@@ -38,6 +39,21 @@ pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
+}
+
+impl Figure {
+    /// Its name without the unit, for where the value is written with a unit of its own. `--fail-if` knows it, too.
+    pub(crate) fn label(&self) -> &str {
+        let suffix = match self.unit {
+            "ns" => "-ns",
+            "ms" => "-ms",
+            "s" => "-seconds",
+            "B" => "-bytes",
+            "%" => "-percent",
+            _ => return &self.name,
+        };
+        self.name.strip_suffix(suffix).unwrap_or(&self.name)
+    }
 }
 
 impl Report {
@@ -156,11 +172,11 @@ impl Report {
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{}\n  {}\n\n", self.scenario, environment::line());
         for figure in &self.figures {
-            text.push_str(&format!("  {:<36} {:>16} {}\n", figure.name, number(figure.value), figure.unit));
+            text.push_str(&format!("  {:<40} {:>14}\n", figure.label(), quantity::readable(figure.value, figure.unit)));
         }
         for measure in MEASURES {
             if let Some(total) = self.times.total(measure) {
-                text.push_str(&format!("\n{} ({} times, ms)\n", title(measure), number(total.len() as f64)));
+                text.push_str(&format!("\n{} ({} times)\n", title(measure), quantity::number(total.len() as f64)));
                 text.push_str(&histogram::text(total));
             }
         }
@@ -204,25 +220,5 @@ pub(crate) fn title(measure: Measure) -> &'static str {
         Measure::Arrival => "arrival: the same, of connections that came meanwhile",
         Measure::Answer => "answer: from the intended send time of a request to its answer",
         Measure::Lag => "lag: how late the generator itself came to what was due",
-    }
-}
-
-/// A number with as many digits as say something.
-pub(crate) fn number(value: f64) -> String {
-    if value.fract() == 0.0 || value.abs() >= 100_000.0 {
-        let digits = format!("{:.0}", value.abs());
-        let mut grouped = String::new();
-        for (at, digit) in digits.chars().enumerate() {
-            if at > 0 && (digits.len() - at) % 3 == 0 {
-                grouped.push(',');
-            }
-            grouped.push(digit);
-        }
-        return if value < 0.0 { format!("-{grouped}") } else { grouped };
-    }
-    match value.abs() {
-        large if large >= 100.0 => format!("{value:.1}"),
-        middle if middle >= 1.0 => format!("{value:.3}"),
-        _ => format!("{value:.4}"),
     }
 }

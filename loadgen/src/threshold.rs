@@ -5,7 +5,8 @@ use std::str::FromStr;
 use crate::histogram::{PERCENTILES, milliseconds};
 use crate::messages::{MEASURES, Measure};
 use crate::outcome::Verdict;
-use crate::report::{self, Report};
+use crate::quantity;
+use crate::report::{self, Figure, Report};
 
 /// Conditions that must all hold.
 #[derive(Clone, Debug)]
@@ -86,7 +87,7 @@ impl Thresholds {
             let problem = match condition.find(report) {
                 None => format!("`{}` cannot be checked: the report has no {}", condition.text(), condition.name),
                 Some((value, unit)) if !condition.holds(value, unit) => {
-                    format!("`{}` does not hold: it is {} {unit}", condition.text(), report::number(value))
+                    format!("`{}` does not hold: it is {}", condition.text(), quantity::readable(value, unit))
                 }
                 Some(_) => continue,
             };
@@ -125,7 +126,8 @@ impl Condition {
             ("mean", None) => Some(histogram.mean() / 1e6),
             _ => None,
         });
-        let figure = || report.figures.iter().find(|figure| figure.name == self.name);
+        let named = |figure: &&Figure| figure.name == self.name || figure.label() == self.name;
+        let figure = || report.figures.iter().find(named);
         time.map(|time| (time, "ms")).or_else(|| figure().map(|figure| (figure.value, figure.unit)))
     }
 
@@ -186,6 +188,7 @@ mod tests {
             "max!=0",
             "floor-send-cpu-per-delivery-ns<=2us",
             "loss<1",
+            "floor-send-cpu-per-delivery<2.1us",
             "mean>50000us",
         ] {
             assert_eq!(verdict(holds), Verdict::Passed, "{holds}");

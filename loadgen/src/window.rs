@@ -6,6 +6,7 @@ use crate::histogram::milliseconds;
 use crate::messages::{Counters, Measure};
 use crate::outcome::Verdict;
 use crate::process::{CpuTime, Watched};
+use crate::quantity::time;
 use crate::report::Report;
 use crate::times::Times;
 
@@ -87,7 +88,7 @@ impl Used {
         if lag > LAG_MAX_MS && lag > measured * LAG_SHARE_MAX {
             report.problem(
                 Verdict::Invalid,
-                format!("the generator came {lag:.3} ms late (p99) to its own schedule: it was the bottleneck"),
+                format!("the generator came {} late (p99) to its own schedule: it was the bottleneck", time(lag * 1e6)),
             );
         }
     }

@@ -11,7 +11,8 @@ use crate::fleet::Fleet;
 use crate::histogram::milliseconds;
 use crate::messages::Measure;
 use crate::outcome::Failure;
-use crate::report::{Report, number};
+use crate::quantity::number;
+use crate::report::Report;
 
 /// Searches from the rhythm's rate on; gives events per second, or `None` if the run was cut short.
 ///
