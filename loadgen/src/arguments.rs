@@ -20,6 +20,7 @@ use crate::scenario::publish::Publish;
 use crate::scenario::reconnect_storm::ReconnectStorm;
 use crate::scenario::slow_readers::SlowReaders;
 use crate::scenario::subscribe::Subscribe;
+use crate::scenario::tenants::Tenants;
 use crate::{csv, cut, environment, floor_sender, hdr, html, process, scenario_file, worker};
 
 /// Load generator for Relay and every other server of the Pusher Channels protocol.
@@ -40,6 +41,7 @@ enum Command {
     ReconnectStorm(Box<ReconnectStorm>),
     PresenceChurn(Box<PresenceChurn>),
     SlowReaders(Box<SlowReaders>),
+    Tenants(Box<Tenants>),
     Idle(Box<Idle>),
     Floor(Box<Floor>),
     /// Run what a scenario file (TOML) says; options after it override the file.
@@ -99,6 +101,7 @@ pub(crate) fn run() -> ExitCode {
         Command::ReconnectStorm(scenario) => scenario!("reconnect-storm", scenario),
         Command::PresenceChurn(scenario) => scenario!("presence-churn", scenario),
         Command::SlowReaders(scenario) => scenario!("slow-readers", scenario),
+        Command::Tenants(scenario) => scenario!("tenants", scenario),
         Command::Idle(scenario) => scenario!("idle", scenario),
         Command::Floor(scenario) => scenario!("floor", scenario),
     };

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use serde::Deserialize;
 
 use crate::messages::Group;
+use crate::worker::Shared;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,6 +52,11 @@ const _: () = assert!(size_of::<Connection>() == 32, "a connection costs the gen
 impl Connection {
     pub(crate) fn kept(&mut self) -> &mut Kept {
         self.kept.get_or_insert_default()
+    }
+
+    /// When it has failed unless it is subscribed by then.
+    pub(crate) fn expires_ns(&self, shared: &Shared) -> u64 {
+        self.due_ns.max(shared.judged_from_ns) + shared.plan.join_timeout_ns
     }
 
     /// Drops what is kept if it is nothing.

@@ -97,7 +97,7 @@ impl Crowd {
         let open = self.waves.iter().filter(|wave| self.joining_count < wave.order.in_flight_max);
         let due = open.filter_map(|wave| wave.schedule.next_ns()).min();
         let front = self.joining.front().and_then(|key| self.alive(*key));
-        let timeout = front.map(|connection| connection.due_ns + shared.plan.join_timeout_ns);
+        let timeout = front.map(|connection| connection.expires_ns(shared));
         [due, timeout].into_iter().flatten().min()
     }
 
@@ -138,7 +138,7 @@ impl Crowd {
         while let Some(&key) = self.joining.front() {
             match self.alive(key) {
                 Some(connection) if connection.phase == Phase::Ready => {}
-                Some(connection) if connection.due_ns + shared.plan.join_timeout_ns > now_ns() => return,
+                Some(connection) if connection.expires_ns(shared) > now_ns() => return,
                 Some(_) => self.end(key.0, "timed out before it was subscribed", shared),
                 None => {}
             }

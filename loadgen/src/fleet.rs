@@ -49,6 +49,8 @@ pub(crate) struct Totals {
     /// CPU of the busiest worker, and of all.
     pub(crate) cpu_ns: Vec<u64>,
     pub(crate) wait_ns: u64,
+    /// When the worker that has not reported for longest did, on the monotonic clock.
+    pub(crate) as_of_ns: u64,
 }
 
 /// How waiting ended.
@@ -124,8 +126,9 @@ impl Fleet {
         }
         self.halt_if_cut();
         loop {
+            let looked = Instant::now();
             let heard = self.listen(Duration::from_millis(100));
-            self.notice_silence();
+            self.notice_silence(looked.elapsed());
             let caught_up = self
                 .workers
                 .iter()
@@ -207,8 +210,12 @@ impl Fleet {
         cut::set(Cut::Generator(format!("worker {index}: {why}")));
     }
 
-    /// A worker reports several times a second; one that is silent for long hangs or has been stopped.
-    fn notice_silence(&mut self) {
+    /// A worker reports several times a second; one that is silent for long hangs or has been stopped. When this process
+    /// itself was stopped, all get their time anew: what they said waits to be read.
+    fn notice_silence(&mut self, listened: Duration) {
+        if listened > LISTEN_MAX {
+            self.workers.iter_mut().for_each(|worker| worker.heard = Instant::now());
+        }
         for (index, worker) in self.workers.iter_mut().enumerate() {
             if !worker.is_lost && worker.heard.elapsed() > SILENCE_MAX {
                 worker.is_lost = true;
@@ -226,6 +233,8 @@ impl Fleet {
             totals.cpu_ns.push(latest.cpu_ns);
             totals.wait_ns += latest.wait_ns;
         }
+        let reports = self.workers.iter().filter(|worker| !worker.is_lost).map(|worker| worker.latest.as_ref());
+        totals.as_of_ns = reports.map(|latest| latest.map_or(0, |latest| latest.at_ns)).min().unwrap_or(0);
         totals
     }
 }
@@ -350,6 +359,8 @@ pub(crate) fn own_command(role: &str) -> Result<Command, Failure> {
     Ok(command)
 }
 
+/// Listening takes a tenth of a second; when it takes so long, this process was not running.
+const LISTEN_MAX: Duration = Duration::from_secs(2);
 /// Silence after which a worker counts as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// When nothing has changed for so long after a run was cut short, nothing more is under way.

@@ -28,6 +28,18 @@ pub(crate) struct Plan {
     pub(crate) watchers: u32,
     /// A connection that is not subscribed after this long has failed.
     pub(crate) join_timeout_ns: u64,
+    /// What publishers request.
+    pub(crate) requests: Requests,
+}
+
+/// What a publisher requests.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Requests {
+    /// It publishes events.
+    Events,
+    /// It lists the app's channels.
+    Channels,
 }
 
 /// What a worker is to do.

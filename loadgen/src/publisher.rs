@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use crate::answer::{Answer, read_answer};
 use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns};
 use crate::ledger::EVENT;
-use crate::messages::{Group, Measure, PublishOrder};
+use crate::messages::{Group, Measure, PublishOrder, Requests};
 use crate::poll::Token;
 use crate::schedule::Schedule;
 use crate::stamp::Stamp;
@@ -29,6 +29,8 @@ pub(crate) struct Publisher {
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
     outstanding: VecDeque<Outstanding>,
+    /// When the server last gave a byte.
+    heard_ns: u64,
     schedule: Schedule,
     messages_per_tick: u32,
     closed_loop: bool,
@@ -63,6 +65,7 @@ impl Publisher {
             outgoing: Vec::new(),
             incoming: Vec::new(),
             outstanding: VecDeque::new(),
+            heard_ns: 0,
             schedule: Schedule::new(0, 0.0, 0),
             messages_per_tick: 1,
             closed_loop: false,
@@ -120,10 +123,16 @@ impl Publisher {
         sent >= arrived + shared.plan.under_way_max
     }
 
+    /// When the server has given nothing for too long while it owed an answer. A slow answer is not late while bytes come.
+    fn expires_ns(&self, shared: &Shared) -> Option<u64> {
+        let begin = self.heard_ns.max(shared.judged_from_ns);
+        self.outstanding.front().map(|request| request.sent_ns.max(begin) + ANSWER_TIMEOUT_NS)
+    }
+
     /// When there is something to do without an event.
-    pub(crate) fn next_ns(&self) -> Option<u64> {
+    pub(crate) fn next_ns(&self, shared: &Shared) -> Option<u64> {
         let tick = self.schedule.next_ns();
-        let timeout = self.outstanding.front().map(|request| request.sent_ns + ANSWER_TIMEOUT_NS);
+        let timeout = self.expires_ns(shared);
         let retry = self.retry_ns.filter(|_| self.is_running());
         [tick, timeout, retry].into_iter().flatten().min()
     }
@@ -131,7 +140,7 @@ impl Publisher {
     /// Takes what is due and sends what may be sent.
     pub(crate) fn run_schedule(&mut self, shared: &mut Shared) {
         let now = now_ns();
-        if self.outstanding.front().is_some_and(|request| request.sent_ns + ANSWER_TIMEOUT_NS <= now) {
+        if self.expires_ns(shared).is_some_and(|expires_ns| expires_ns <= now) {
             self.disconnect("publish: no answer within 10 s", shared);
         }
         while let Some(intended) = self.schedule.next_ns().filter(|intended| *intended <= now) {
@@ -167,8 +176,15 @@ impl Publisher {
         self.flush(shared);
     }
 
-    /// Appends one publish request.
+    /// Appends one request.
     fn request(&mut self, intended_ns: u64, sent_ns: u64, shared: &mut Shared) {
+        if shared.plan.requests == Requests::Channels {
+            shared.signer.request("GET", "/channels", "", b"", &mut self.outgoing);
+            self.outstanding.push_back(Outstanding { intended_ns, sent_ns, channel: 0 });
+            shared.counters.sent += 1;
+            self.round_sent += 1;
+            return;
+        }
         let channel = self.next_channel;
         self.next_channel = (self.next_channel + 1) % self.sequences.len();
         let sequence = self.sequences[channel];
@@ -250,6 +266,8 @@ impl Publisher {
             match rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return self.disconnect("publish: connection closed by the server", shared),
                 Ok((_, length)) => {
+                    self.heard_ns = now_ns();
+                    shared.counters.bytes_received += length as u64;
                     self.incoming.extend_from_slice(&buffer[..length]);
                     self.take_answers(shared);
                 }

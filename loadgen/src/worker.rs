@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) upgrade: Vec<u8>,
     /// When members began to change.
     churn_from_ns: Option<u64>,
+    /// No time before this counts against the server: the worker was stopped or had no core, and did not look.
+    pub(crate) judged_from_ns: u64,
     /// Space for one request body.
     pub(crate) body: Vec<u8>,
 }
@@ -48,6 +50,7 @@ impl Shared {
             subscriptions: Subscriptions::default(),
             upgrade: plan.target.upgrade_request(),
             churn_from_ns: None,
+            judged_from_ns: 0,
             body: Vec::new(),
             plan,
             poll,
@@ -180,13 +183,22 @@ impl Worker {
     }
 
     fn turns(&mut self) -> io::Result<()> {
+        let mut turned_ns = now_ns();
         loop {
             while let Some(order) = self.orders.take()? {
                 self.obey(order);
             }
+            // A turn sleeps no longer than until the next report.
+            let now = now_ns();
+            if now - turned_ns > LATE_NS {
+                self.shared.judged_from_ns = now;
+            }
+            turned_ns = now;
             self.crowd.run_schedule(&mut self.shared)?;
             for publisher in &mut self.publishers {
-                if publisher.waits_for_deliveries() || publisher.next_ns().is_some_and(|next| next <= now_ns()) {
+                if publisher.waits_for_deliveries()
+                    || publisher.next_ns(&self.shared).is_some_and(|next| next <= now_ns())
+                {
                     publisher.run_schedule(&mut self.shared);
                 }
             }
@@ -199,7 +211,7 @@ impl Worker {
             if now >= self.progress_ns {
                 self.report(now)?;
             }
-            let publisher = self.publishers.iter().filter_map(Publisher::next_ns).min();
+            let publisher = self.publishers.iter().filter_map(|publisher| publisher.next_ns(&self.shared)).min();
             let speech = self.speeches.iter().filter_map(Speech::next_ns).min();
             let subscription = self.shared.subscriptions.next_ns();
             let due = [self.crowd.next_ns(&self.shared), publisher, speech, subscription].into_iter().flatten().min();
@@ -328,4 +340,6 @@ impl OrderLines {
 }
 
 const PROGRESS_NS: u64 = 200 * MILLISECOND_NS;
+/// A turn that takes longer than this was late.
+const LATE_NS: u64 = SECOND_NS;
 const REASONS_MAX: usize = 24;

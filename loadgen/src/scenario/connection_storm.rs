@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::load::Channels;
 use super::{Common, Needs, WaveOfConnections};
 use crate::cut::{self, Cut};
-use crate::messages::{Group, Measure};
+use crate::messages::{Group, Measure, Requests};
 use crate::outcome::{Failure, Verdict};
 use crate::process::Watched;
 use crate::progress::{Bar, Counts};
@@ -51,6 +51,7 @@ impl ConnectionStorm {
             payload_bytes: STAMP_BYTES,
             watchers: 0,
             proof: self.channels.proof(),
+            requests: Requests::Events,
         };
         let mut fleet = common.start(&needs, common.target()?)?;
         let window = Window::open(&fleet, server);

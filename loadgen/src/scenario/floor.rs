@@ -17,7 +17,7 @@ use crate::environment;
 use crate::fleet::{Fleet, Waited, ended, own_command};
 use crate::floor_sender::{Cost, Go, Said, Setup};
 use crate::histogram::milliseconds;
-use crate::messages::{Group, Measure};
+use crate::messages::{Group, Measure, Requests};
 use crate::outcome::{Failure, Verdict};
 use crate::preflight::Proof;
 use crate::progress::{Bar, Counts};
@@ -68,6 +68,7 @@ impl Floor {
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyOnly,
+            requests: Requests::Events,
         };
         let mut side = FloorSide::start(&self.common, &needs, self.floor_core)?;
         let rhythm = Rhythm {

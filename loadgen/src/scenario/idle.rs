@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::load::Channels;
 use super::{Common, Needs, Rhythm, WaveOfConnections};
 use crate::cut::{self, Cut};
-use crate::messages::{Group, Measure};
+use crate::messages::{Group, Measure, Requests};
 use crate::outcome::{Failure, Verdict};
 use crate::preflight::Proof;
 use crate::process::{self, Memory};
@@ -57,6 +57,7 @@ impl Idle {
             payload_bytes: STAMP_BYTES,
             watchers: 0,
             proof: if self.publish > 0 { Proof::KeyAndSecret } else { self.channels.proof() },
+            requests: Requests::Events,
         };
         let mut fleet = common.start(&needs, common.target()?)?;
         let memory_before = server.and_then(process::Watched::memory);
@@ -117,7 +118,7 @@ impl Idle {
         let bound = Duration::from_secs_f64(rhythm.seconds + 30.0);
         let mut silence = Silence::new(SILENCE_MAX);
         fleet.wait(bound, &bar, |totals| {
-            silence.watch(totals.counters.delivered, Owed::Something);
+            silence.watch(totals, Owed::Something);
             totals.counters.schedules_running == 0 && totals.counters.delivered - before.delivered >= expected
         })?;
         let after = fleet.totals().counters;

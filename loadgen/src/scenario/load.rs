@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::round::Audience;
 use super::{Needs, WaveOfConnections};
-use crate::messages::Group;
+use crate::messages::{Group, Requests};
 use crate::outcome::Failure;
 use crate::preflight::Proof;
 use crate::stamp::STAMP_BYTES;
@@ -83,6 +83,7 @@ impl Load {
             payload_bytes: self.payload_bytes.max(STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,
+            requests: Requests::Events,
         })
     }
 

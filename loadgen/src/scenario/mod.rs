@@ -10,7 +10,7 @@ use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns};
 use crate::cut::{self, Cut};
 use crate::environment;
 use crate::fleet::{Fleet, Totals, Waited};
-use crate::messages::{ConnectOrder, Group, Order, Plan, PublishOrder};
+use crate::messages::{ConnectOrder, Group, Order, Plan, PublishOrder, Requests};
 use crate::outcome::Failure;
 use crate::preflight::{self, Proof};
 use crate::process::Watched;
@@ -34,6 +34,7 @@ pub(crate) mod round;
 pub(crate) mod rounds;
 pub(crate) mod slow_readers;
 pub(crate) mod subscribe;
+pub(crate) mod tenants;
 
 /// Options of every scenario.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -102,6 +103,8 @@ pub(crate) struct Needs {
     /// Members that only watch, in a presence channel.
     pub(crate) watchers: u32,
     pub(crate) proof: Proof,
+    /// What publishers request.
+    pub(crate) requests: Requests,
 }
 
 impl Common {
@@ -143,6 +146,7 @@ impl Common {
             payload_bytes: needs.payload_bytes,
             watchers: needs.watchers,
             join_timeout_ns: (self.connect_timeout_seconds * SECOND_NS as f64) as u64,
+            requests: needs.requests,
         };
         Fleet::start(&plan, workers)
     }
@@ -184,7 +188,7 @@ impl Common {
         let mut silence = JoinSilence::new(Duration::from_secs_f64(self.connect_timeout_seconds + 2.0));
         let done = |totals: &Totals| {
             let (now, then) = (&totals.counters, &before.counters);
-            silence.watch(now, then);
+            silence.watch(totals, then);
             now.joined + now.failed >= then.joined + then.failed + wave.count
         };
         let waited = fleet.wait(bound, &bar, done)?;

@@ -10,7 +10,7 @@ use super::{Common, LEAD_NS, Needs, WaveOfConnections};
 use crate::clock::{SECOND_NS, now_ns};
 use crate::cut::{self, Cut};
 use crate::fleet::Totals;
-use crate::messages::{ChurnOrder, Group, Measure, Order};
+use crate::messages::{ChurnOrder, Group, Measure, Order, Requests};
 use crate::outcome::Failure;
 use crate::preflight::Proof;
 use crate::progress::{Bar, Counts};
@@ -65,6 +65,7 @@ impl PresenceChurn {
             payload_bytes: STAMP_BYTES,
             watchers: self.watchers,
             proof: Proof::KeyAndSecret,
+            requests: Requests::Events,
         };
         let mut fleet = common.start(&needs, common.target()?)?;
         let wave =
@@ -89,7 +90,7 @@ impl PresenceChurn {
                 cut::set(Cut::Server("the server ended every connection".into()));
             }
             let is_owed = now.sent - before.sent > changed || now.delivered - before.delivered < changed * seen;
-            silence.watch(now.changes + now.delivered + now.removals, is_owed.into());
+            silence.watch(totals, is_owed.into());
             now.schedules_running == 0
                 && changed >= changes
                 && now.delivered - before.delivered >= changed * seen

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::round::Audience;
 use super::{Common, Needs, Rhythm};
-use crate::messages::Measure;
+use crate::messages::{Measure, Requests};
 use crate::outcome::Failure;
 use crate::preflight::Proof;
 use crate::report::Report;
@@ -57,6 +57,7 @@ impl Publish {
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,
+            requests: Requests::Events,
         };
         let mut fleet = common.start(&needs, common.target()?)?;
         let rhythm = Rhythm {

@@ -10,7 +10,7 @@ use crate::clock::SECOND_NS;
 use crate::cut;
 use crate::fleet::{Fleet, Totals};
 use crate::histogram::milliseconds;
-use crate::messages::{Back, Group, Measure, Order};
+use crate::messages::{Back, Group, Measure, Order, Requests};
 use crate::outcome::{Failure, Verdict};
 use crate::preflight::{self, Proof};
 use crate::progress::{Bar, Counts};
@@ -62,6 +62,7 @@ impl ReconnectStorm {
             payload_bytes: STAMP_BYTES,
             watchers: 0,
             proof: Proof::KeyAndSecret,
+            requests: Requests::Events,
         };
         let target = common.target()?;
         let mut fleet = common.start(&needs, target.clone())?;
@@ -84,7 +85,7 @@ impl ReconnectStorm {
         let mut silence = JoinSilence::new(Duration::from_secs_f64(common.connect_timeout_seconds + 2.0));
         let is_over = |totals: &Totals| {
             let (now, then) = (&totals.counters, &before);
-            silence.watch(now, then);
+            silence.watch(totals, then);
             now.joined + now.failed >= then.joined + then.failed + arrivals + back
         };
         let bound =

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Rhythm;
+use crate::clock::SECOND_NS;
 use crate::cut::{self, Cut};
 use crate::fleet::{Fleet, Totals};
 use crate::messages::{Counters, Group};
@@ -10,7 +11,7 @@ use crate::outcome::{Failure, Verdict};
 use crate::process::Watched;
 use crate::progress::{Bar, Counts};
 use crate::report::Report;
-use crate::silence::{SILENCE_MAX, Silence};
+use crate::silence::{OnTime, SILENCE_MAX, Silence};
 use crate::window::{Used, Window};
 
 /// Subscribers spread evenly over channels.
@@ -51,25 +52,31 @@ impl Audience {
         Ok(window.close(fleet))
     }
 
-    /// Waits until all schedules are at their end and all that is expected has arrived, or time is up. Without a
-    /// subscriber, or with a server that gives nothing of what it owes, the run is cut short.
+    /// Waits until all schedules are at their end and all that is expected has arrived, or nothing arrives any more. Without
+    /// a subscriber, or with a server that gives nothing of what it owes, the run is cut short. A server that is slow and
+    /// goes on is waited for.
     pub(crate) fn wait(self, fleet: &mut Fleet, before: &Counters, seconds: f64, bar: &Bar) -> Result<(), Failure> {
-        let mut last = (0, Instant::now());
+        let begin = Instant::now();
+        let (mut clock, mut progress, mut quiet_ns) = (OnTime::default(), 0, 0);
         let mut silence = Silence::new(SILENCE_MAX);
         let is_over = |totals: &Totals| {
             let now = &totals.counters;
-            if now.delivered != last.0 {
-                last = (now.delivered, Instant::now());
-            }
             let has_arrived = now.delivered - before.delivered >= self.expected(before, now);
             if self.subscribers > 0 && now.open[Group::Crowd as usize] == 0 {
                 cut::set(Cut::Server("the server ended every connection".into()));
             }
             let is_owed = !has_arrived || now.sent > now.accepted + now.refused;
-            silence.watch(now.delivered + now.accepted, is_owed.into());
-            now.schedules_running == 0 && (has_arrived || last.1.elapsed() > QUIET)
+            silence.watch(totals, is_owed.into());
+            let passed_ns = clock.pass(totals);
+            let counted = now.delivered + now.accepted + now.refused;
+            quiet_ns = if counted == progress { quiet_ns + passed_ns } else { 0 };
+            progress = counted;
+            if now.schedules_running > 0 {
+                return begin.elapsed().as_secs_f64() > seconds && quiet_ns > DRAIN_NS;
+            }
+            has_arrived || quiet_ns > QUIET_NS
         };
-        fleet.wait(Duration::from_secs_f64(seconds + DRAIN_SECONDS), bar, is_over)?;
+        fleet.wait(RUN_MAX, bar, is_over)?;
         Ok(())
     }
 
@@ -95,6 +102,8 @@ impl Audience {
 }
 
 /// When nothing has arrived for so long after the last was published, the rest is lost.
-const QUIET: Duration = Duration::from_secs(3);
-/// How long events may be under way after the last was published.
-const DRAIN_SECONDS: f64 = 10.0;
+const QUIET_NS: u64 = 3 * SECOND_NS;
+/// When nothing has happened for so long after the time of the round, schedules that are not at their end never will be.
+const DRAIN_NS: u64 = 10 * SECOND_NS;
+/// The longest round.
+const RUN_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);

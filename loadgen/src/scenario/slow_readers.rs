@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::round::Audience;
 use super::{Common, Needs, Rhythm, WaveOfConnections};
 use crate::histogram::milliseconds;
-use crate::messages::{Group, Measure};
+use crate::messages::{Group, Measure, Requests};
 use crate::outcome::Failure;
 use crate::preflight::Proof;
 use crate::process::Watched;
@@ -57,6 +57,7 @@ impl SlowReaders {
             payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,
+            requests: Requests::Events,
         };
         let mut fleet = common.start(&needs, common.target()?)?;
         let wave = |label, group, first, count| WaveOfConnections { label, group, first, count, per_second: 0.0 };

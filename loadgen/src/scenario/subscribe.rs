@@ -10,7 +10,7 @@ use super::{Common, LEAD_NS, Needs, WaveOfConnections};
 use crate::clock::{SECOND_NS, now_ns};
 use crate::cut::{self, Cut};
 use crate::fleet::{Fleet, Totals};
-use crate::messages::{Group, Measure, Order, Replies, Stay, SubscribeOrder, SubscribePlan};
+use crate::messages::{Group, Measure, Order, Replies, Requests, Stay, SubscribeOrder, SubscribePlan};
 use crate::outcome::{Failure, Verdict};
 use crate::preflight::Proof;
 use crate::process::Watched;
@@ -70,6 +70,7 @@ impl Subscribe {
             payload_bytes: crate::stamp::STAMP_BYTES,
             watchers: 0,
             proof: Proof::KeyAndSecret,
+            requests: Requests::Events,
         };
         let mut fleet = common.start(&needs, common.target()?)?;
         let plan = SubscribePlan {
@@ -133,7 +134,7 @@ impl Subscribe {
                 cut::set(Cut::Server("the server ended every connection".into()));
             }
             let answered = now.accepted + now.refused;
-            silence.watch(answered, (now.sent - before.sent > answered - before.accepted - before.refused).into());
+            silence.watch(totals, (now.sent - before.sent > answered - before.accepted - before.refused).into());
             now.schedules_running == 0
         };
         fleet.wait(Duration::from_secs_f64(seconds + DRAIN_SECONDS), &bar, is_over)?;

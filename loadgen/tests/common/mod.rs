@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test crate uses its own part of this module")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -79,7 +79,7 @@ impl Drop for Folder {
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     child: Child,
-    _data: Folder,
+    data: Folder,
 }
 
 impl Relay {
@@ -98,7 +98,28 @@ impl Relay {
         let address = line.split(" listening on ").nth(1).and_then(|rest| rest.split(' ').next());
         let address = address.expect("it says where it listens").parse().expect("an address");
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { address, child, _data: data }
+        Self { address, child, data }
+    }
+
+    /// Runs a command of Relay's on the server's data.
+    pub(crate) fn command(&self, arguments: &[&str]) {
+        let status = Command::new(relay()).args(arguments).args(["--data", &self.data.path("data")]).output();
+        let output = status.expect("relay starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Makes a second app, and waits until the server knows it.
+    pub(crate) fn create_app(&self, id: &str, key: &str, secret: &str) {
+        self.command(&["app", "create", "--id", id, "--key", key, "--secret", secret]);
+        eventually("the new app", || {
+            let mut stream = TcpStream::connect(self.address).ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).ok()?;
+            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).ok()?;
+            write!(stream, "GET /up/{id} HTTP/1.1\r\nHost: relay\r\n\r\n").ok()?;
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).ok()?;
+            answer.ends_with(b"200").then_some(())
+        });
     }
 
     pub(crate) fn url(&self) -> String {
