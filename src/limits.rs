@@ -192,14 +192,30 @@ pub const SENDS_PER_TURN: u32 = 1_024;
 pub const ZERO_COPY_TRIAL_SENDS: u32 = 16;
 /// Zero-copy sends after which a loop judges again.
 pub const ZERO_COPY_WINDOW_SENDS: u32 = 1_024;
-/// Unsent bytes of one connection that are counted as slow (soft bound).
+/// Unsent bytes of an HTTP connection beyond which it is not read from.
 pub const OUTBOX_BYTES_SOFT: usize = 256 * 1024;
+/// Unsent bytes beyond which the next reply to a WebSocket (a pong, the answer to a subscription, an error) ends reading
+/// from it, also in the middle of what was read (P-CLOSE-5): what a peer brings on itself costs so much and one reply.
+pub const REPLY_BYTES_MAX: usize = 32 * 1024;
 /// Unsent bytes of one connection beyond which it is closed (P-CLOSE-5).
 pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 /// A connection that owes bytes and makes no progress for this long is closed, in ms (P-CLOSE-5).
 pub const STALL_MS: u64 = 10_000;
-/// Frames and joined buffers that one shard may hold; beyond it publishes get 503 (P-STAT-8).
+/// Frames and joined buffers of one shard, in bytes: what its apps share (P-STAT-8, P-STAT-9).
 pub const SHARD_SEND_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// What apps that hold no more than their minimum may use when all of that is held.
+pub const SHARD_SEND_BYTES_RESERVE: usize = 64 * 1024 * 1024;
+/// Up to this an app is not refused on account of what others hold.
+pub const APP_SEND_BYTES_MIN: usize = 1024 * 1024;
+/// An app may hold this many times what is free, so three quarters if it is alone; then its readers that are behind are
+/// closed (P-STAT-9).
+pub const APP_SHARE_OF_FREE: usize = 3;
+/// It may publish until it holds this many times what is free: two thirds if it is alone (P-STAT-9).
+pub const APP_PUBLISH_SHARE_OF_FREE: usize = 2;
+/// A reader of an app that is over its share may be behind by its part of that, but always by this many bytes.
+pub const READER_BYTES_MIN: usize = 2 * 1024;
+/// How often a shard looks whether an app that was full may publish again, in ms.
+pub const FULL_APPS_INTERVAL_MS: u64 = 100;
 
 /// Shards of one process.
 pub const SHARDS_MAX: usize = 256;
@@ -319,6 +335,9 @@ pub const REFUSAL_SLOTS_MAX: u32 = 32;
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
+const _: () = assert!(REPLY_BYTES_MAX < OUTBOX_BYTES_MAX);
+const _: () = assert!(APP_PUBLISH_SHARE_OF_FREE < APP_SHARE_OF_FREE);
+const _: () = assert!(APP_SEND_BYTES_MIN < SHARD_SEND_BYTES_RESERVE && READER_BYTES_MIN < REPLY_BYTES_MAX);
 const _: () = assert!(CHANNELS_PER_EVENT_SETTING_MAX * EVENT_DATA_BYTES_SETTING_MAX <= SHARD_SEND_BYTES_MAX);
 
 /// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text. An app that

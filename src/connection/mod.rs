@@ -4,6 +4,7 @@
 //! while a connection needs it: during HTTP, with a partial frame, on presence channels, signed in, beyond three channels.
 
 pub mod outbox;
+pub mod share;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

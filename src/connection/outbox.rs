@@ -11,6 +11,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::NONE;
+use super::share::Shares;
 use crate::limits;
 
 /// A frame held for sending.
@@ -73,12 +74,16 @@ struct Frame {
     references: u32,
     /// Index of its stamp, or `NONE`.
     stamp: u32,
+    /// Serial of the app whose share it uses, or `NONE`.
+    app: u32,
 }
 
 #[derive(Debug)]
 struct Buffer {
     bytes: Bytes,
     references: u32,
+    /// Serial of the app whose share it uses, or `NONE`.
+    app: u32,
     /// Stamps of the frames in it.
     stamps: SmallVec<[u32; 4]>,
 }
@@ -105,17 +110,24 @@ pub struct Frames {
     buffers: Slab<Buffer>,
     queues: Slab<VecDeque<u32>>,
     remembered: Vec<Remembered>,
-    held_bytes: usize,
+    /// Bytes held, by app.
+    shares: Shares,
     stamps: Slab<Stamp>,
     /// When the events were accepted whose last send was taken since [`Frames::take_written`], in µs.
     written: Vec<u64>,
 }
 
 impl Frames {
-    /// Holds a frame with one reference, the caller's, given back with [`Frames::release`].
-    pub fn hold(&mut self, bytes: Bytes) -> FrameId {
-        self.held_bytes += bytes.len();
-        FrameId(self.frames.insert(Frame { bytes, references: 1, stamp: NONE }) as u32)
+    /// Holds a frame with one reference, the caller's, given back with [`Frames::release`]. It uses the share of the app
+    /// with this serial, or that of connections without an app (`NONE`).
+    pub fn hold(&mut self, bytes: Bytes, app: u32) -> FrameId {
+        self.shares.add(app, bytes.len());
+        FrameId(self.frames.insert(Frame { bytes, references: 1, stamp: NONE, app }) as u32)
+    }
+
+    /// What is held for each app.
+    pub fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// Notes when the event of a frame was accepted, in µs: once nobody is left to send it to, it counts as written.
@@ -164,15 +176,15 @@ impl Frames {
         self.queues[outbox.queue as usize].push_back(frame.0);
     }
 
-    /// Whether an outbox owes more than it may (P-CLOSE-5). A frame that is longer than the bound by itself, as the roster
+    /// Whether an outbox owes more than it may, `bytes_max` (P-CLOSE-5). A frame that is longer than the bound by itself, as the roster
     /// of a large presence channel is, does not count: what waits behind it does.
     #[inline]
-    pub fn is_over_bound(&self, outbox: &Outbox) -> bool {
-        outbox.unsent_bytes() > limits::OUTBOX_BYTES_MAX && self.is_over_bound_without_giants(outbox)
+    pub fn is_over_bound(&self, outbox: &Outbox, bytes_max: usize) -> bool {
+        outbox.unsent_bytes() > bytes_max && self.is_over_bound_without_giants(outbox, bytes_max)
     }
 
     #[cold]
-    fn is_over_bound_without_giants(&self, outbox: &Outbox) -> bool {
+    fn is_over_bound_without_giants(&self, outbox: &Outbox, bytes_max: usize) -> bool {
         let is_giant = |bytes: &usize| *bytes > limits::OUTBOX_BYTES_MAX;
         let buffer = if outbox.buffer == NONE { 0 } else { self.buffers[outbox.buffer as usize].bytes.len() };
         let sent = if is_giant(&buffer) { buffer - outbox.taken_bytes as usize } else { 0 };
@@ -180,14 +192,15 @@ impl Frames {
         let queue = self.queues.get(outbox.queue as usize).into_iter().flatten().take(GIANTS_SOUGHT);
         let frames = inline.chain(queue).map(|frame| self.frames[*frame as usize].bytes.len());
         let giants = sent + frames.filter(is_giant).sum::<usize>();
-        outbox.unsent_bytes() - giants > limits::OUTBOX_BYTES_MAX
+        outbox.unsent_bytes() - giants > bytes_max
     }
 
-    /// Lends the next bytes of an outbox that is not lent; `None` when it owes nothing.
-    pub fn lend(&mut self, outbox: &mut Outbox) -> Option<&[u8]> {
+    /// Lends the next bytes of an outbox that is not lent; `None` when it owes nothing. A buffer that is made for it uses
+    /// the share of the connection's app.
+    pub fn lend(&mut self, outbox: &mut Outbox, app: u32) -> Option<&[u8]> {
         debug_assert!(!outbox.lent, "one send per connection at a time");
         if outbox.buffer == NONE {
-            self.next_buffer(outbox)?;
+            self.next_buffer(outbox, app)?;
         }
         outbox.lent = true;
         Some(self.lent(outbox))
@@ -253,7 +266,7 @@ impl Frames {
 
     /// Bytes held in frames and buffers.
     pub fn held_bytes(&self) -> usize {
-        self.held_bytes
+        self.shares.total()
     }
 
     /// Frames, buffers, queues and stamps held.
@@ -262,7 +275,7 @@ impl Frames {
     }
 
     /// Takes frames up to one send's bytes out of the queue and makes or finds their buffer.
-    fn next_buffer(&mut self, outbox: &mut Outbox) -> Option<()> {
+    fn next_buffer(&mut self, outbox: &mut Outbox, app: u32) -> Option<()> {
         let mut sequence: SmallVec<[u32; 8]> = SmallVec::new();
         let mut bytes = 0;
         let mut shared = true;
@@ -288,9 +301,9 @@ impl Frames {
             return Some(());
         }
         let joined = self.join(&sequence, bytes);
-        self.held_bytes += joined.len();
+        self.shares.add(app, joined.len());
         let stamps = self.hold_stamps(&sequence);
-        outbox.buffer = self.buffers.insert(Buffer { bytes: joined, references: 1, stamps }) as u32;
+        outbox.buffer = self.buffers.insert(Buffer { bytes: joined, references: 1, app, stamps }) as u32;
         if shared {
             self.remember(sequence, outbox.buffer);
         } else {
@@ -386,8 +399,8 @@ impl Frames {
     #[cold]
     #[inline(never)]
     fn forget_frame(&mut self, frame: u32) {
-        let Frame { bytes, stamp, .. } = self.frames.remove(frame as usize);
-        self.held_bytes -= bytes.len();
+        let Frame { bytes, stamp, app, .. } = self.frames.remove(frame as usize);
+        self.shares.remove(app, bytes.len());
         if stamp != NONE {
             self.release_stamp(stamp);
         }
@@ -404,8 +417,8 @@ impl Frames {
     #[cold]
     #[inline(never)]
     fn forget_buffer(&mut self, buffer: u32) {
-        let Buffer { bytes, stamps, .. } = self.buffers.remove(buffer as usize);
-        self.held_bytes -= bytes.len();
+        let Buffer { bytes, stamps, app, .. } = self.buffers.remove(buffer as usize);
+        self.shares.remove(app, bytes.len());
         for stamp in stamps {
             self.release_stamp(stamp);
         }
@@ -419,7 +432,7 @@ mod tests {
     use super::*;
 
     fn stamped(frames: &mut Frames, text: &'static str, accepted_us: u64, outboxes: &mut [&mut Outbox]) {
-        let frame = frames.hold(Bytes::from_static(text.as_bytes()));
+        let frame = frames.hold(Bytes::from_static(text.as_bytes()), 1);
         for outbox in outboxes.iter_mut() {
             frames.retain(frame, 1);
             frames.push(outbox, frame, text.len());
@@ -440,17 +453,17 @@ mod tests {
         let (mut fast, mut slow) = (Outbox::EMPTY, Outbox::EMPTY);
         stamped(&mut frames, "first", 10, &mut [&mut fast, &mut slow]);
         stamped(&mut frames, "second", 20, &mut [&mut fast, &mut slow]);
-        assert_eq!(frames.lend(&mut fast), Some(&b"firstsecond"[..]));
-        assert_eq!(frames.lend(&mut slow), Some(&b"firstsecond"[..]));
+        assert_eq!(frames.lend(&mut fast, 1), Some(&b"firstsecond"[..]));
+        assert_eq!(frames.lend(&mut slow, 1), Some(&b"firstsecond"[..]));
         frames.take_sent(&mut fast, 11);
         frames.take_sent(&mut slow, 7);
         frames.end_turn();
         assert!(written(&mut frames).is_empty());
         stamped(&mut frames, "third", 30, &mut [&mut fast]);
-        assert_eq!(frames.lend(&mut slow), Some(&b"cond"[..]));
+        assert_eq!(frames.lend(&mut slow, 1), Some(&b"cond"[..]));
         frames.take_sent(&mut slow, 4);
         assert_eq!(written(&mut frames), [10, 20]);
-        assert_eq!(frames.lend(&mut fast), Some(&b"third"[..]));
+        assert_eq!(frames.lend(&mut fast, 1), Some(&b"third"[..]));
         frames.take_sent(&mut fast, 5);
         frames.end_turn();
         assert_eq!(written(&mut frames), [30]);
@@ -464,7 +477,7 @@ mod tests {
         let (mut gone, mut slow, mut apart) = (Outbox::EMPTY, Outbox::EMPTY, Outbox::EMPTY);
         stamped(&mut frames, "event", 10, &mut [&mut gone, &mut slow, &mut apart]);
         frames.drop_queued(&mut slow);
-        assert!(frames.lend(&mut apart).is_some());
+        assert!(frames.lend(&mut apart, 1).is_some());
         frames.clear(&mut gone);
         frames.end_turn();
         assert!(written(&mut frames).is_empty());

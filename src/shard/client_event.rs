@@ -73,6 +73,9 @@ impl Shard {
                 format!("A connection may send {rate} client events per second (max_client_events_per_second)");
             return Err((Some(4301), reason));
         }
+        if !self.may_publish(app.serial, message.data_literal.len()) {
+            return Err((None, OVERLOADED.to_owned()));
+        }
         let user_id = if kind == ChannelKind::Presence { self.member_id(slot, index) } else { None };
         let frame = text_frame(&mut self.scratch, |out| {
             server_event::encode_channel_event(out, message.event, name, message.data_literal, user_id.as_deref());
@@ -89,8 +92,8 @@ impl Shard {
             })
         });
         let item = PublishItem { channel: key, frame, exclude, cache: None, number: 0, sent };
-        self.send_paid(owner, Body::Publish { request: None, counts: false, items: vec![item] })
-            .map_err(|_| (None, "The server is overloaded, the event was not sent".to_owned()))
+        self.send_paid(owner, app.serial.0, Body::Publish { request: None, counts: false, items: vec![item] })
+            .map_err(|_| (None, OVERLOADED.to_owned()))
     }
 
     /// A connection begins with a full bucket.
@@ -122,4 +125,5 @@ impl Shard {
     }
 }
 
+const OVERLOADED: &str = "The server is overloaded, the event was not sent";
 const FLAG_OFF: &str = "To send client events, you must enable this feature in the Settings page of your dashboard.";

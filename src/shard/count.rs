@@ -77,11 +77,11 @@ impl Shard {
         let frame = text_frame(&mut self.scratch, |out| {
             server_event::encode_subscription_count(out, &channel.name, count);
         });
-        let mut owed = false;
+        let (app, mut owed) = (channel.app.0, false);
         let shards: SmallVec<[ShardIndex; 8]> = self.owned[index].recipients().collect();
         for to in shards {
             let body = Body::Deliver { channel: channel.clone(), frame: frame.clone(), exclude: None, accepted_us: 0 };
-            owed |= self.send_paid(to, body).is_err();
+            owed |= self.send_paid(to, app, body).is_err();
         }
         let now_ms = self.now.monotonic_ms;
         let told = self.owned[index].more().told.get_or_insert_default();

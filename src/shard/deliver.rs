@@ -9,6 +9,7 @@ use super::mail::{Anywhere, ChannelKey};
 use super::{Output, Shard};
 use crate::app::AppSerial;
 use crate::connection::outbox::FrameId;
+use crate::connection::share::Use;
 use crate::connection::{Flags, NONE, Phase};
 use crate::limits;
 use crate::wire::websocket::{self, Opcode};
@@ -70,7 +71,8 @@ impl Shard {
         let Some(index) = self.find_channel(channel) else { return };
         let excluded = exclude.filter(|exclude| exclude.shard == self.config.index).map(|exclude| exclude.connection);
         let frame_bytes = frame.len();
-        let frame = self.frames.hold(frame);
+        let frame = self.frames.hold(frame, channel.app.0);
+        let bytes_max = self.outbox_bytes_max(channel.app.0);
         let mut queued = 0;
         let mut too_slow: SmallVec<[u32; 8]> = SmallVec::new();
         let (hot, frames, dirty) = (&mut self.hot, &mut self.frames, &mut self.dirty);
@@ -79,7 +81,7 @@ impl Shard {
             if excluded.is_some_and(|excluded| excluded.slot == slot && excluded.generation == line.generation) {
                 return;
             }
-            if frames.is_over_bound(&line.outbox) {
+            if frames.is_over_bound(&line.outbox, bytes_max) {
                 too_slow.push(slot);
                 return;
             }
@@ -108,24 +110,25 @@ impl Shard {
     }
 
     /// Queues bytes to one connection. One that owes too much and is the cause of it itself is not read from for a
-    /// while; one that is over the hard bound is closed (P-CLOSE-5).
+    /// while; one that is over the hard bound, or behind while its app is over its share, is closed (P-CLOSE-5, P-STAT-9).
     pub(super) fn queue(&mut self, slot: u32, bytes: Bytes) {
         if bytes.is_empty() {
             return;
         }
-        let frame = self.frames.hold(bytes);
+        let frame = self.frames.hold(bytes, self.hot[slot as usize].app);
         self.queue_shared(slot, frame);
         self.frames.release(frame);
     }
 
     /// Queues a held frame to one connection.
     pub(super) fn queue_shared(&mut self, slot: u32, frame: FrameId) {
+        let bytes_max = self.outbox_bytes_max(self.hot[slot as usize].app);
         let line = &mut self.hot[slot as usize];
         // An answer of several frames may have met the hard bound with an earlier one.
         if line.flags.contains(Flags::CLOSE_QUEUED) {
             return;
         }
-        if self.frames.is_over_bound(&line.outbox) && line.phase == Phase::Open {
+        if self.frames.is_over_bound(&line.outbox, bytes_max) && line.phase == Phase::Open {
             self.close_slow(slot);
             return;
         }
@@ -139,8 +142,27 @@ impl Shard {
         if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {
             self.dirty.push_answer(slot);
         }
-        if line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_SOFT {
+        if line.outbox.unsent_bytes() > unread_from(line.phase) {
             self.pause(slot);
+        }
+    }
+
+    /// What a connection of an app may owe before it is closed (P-CLOSE-5). Where the app is over its share, its readers may
+    /// owe an equal part of what it holds (P-STAT-9): so those go that are further behind than the others.
+    pub(super) fn outbox_bytes_max(&mut self, app: u32) -> usize {
+        match self.frames.shares().used(app) {
+            Use::Within => limits::OUTBOX_BYTES_MAX,
+            Use::Full => {
+                self.note_full(app);
+                limits::OUTBOX_BYTES_MAX
+            }
+            Use::Over => {
+                self.note_full(app);
+                let connections =
+                    if app == NONE { self.stats.connections } else { self.apps.of(AppSerial(app)).connected };
+                let part = self.frames.shares().of(app) / connections.max(1) as usize;
+                part.clamp(limits::READER_BYTES_MIN, limits::OUTBOX_BYTES_MAX)
+            }
         }
     }
 
@@ -172,5 +194,15 @@ impl Shard {
         self.sends_left = limits::SENDS_PER_TURN;
         self.frames.end_turn();
         None
+    }
+}
+
+/// What a connection may owe before it is not read from any more.
+pub(super) fn unread_from(phase: Phase) -> usize {
+    match phase {
+        Phase::Open => limits::REPLY_BYTES_MAX,
+        // A closing connection is read for the peer's Close, however far that is behind.
+        Phase::Closing => usize::MAX,
+        Phase::Http | Phase::Admitting | Phase::Lingering | Phase::Free | Phase::Ended => limits::OUTBOX_BYTES_SOFT,
     }
 }

@@ -144,7 +144,7 @@ impl Shard {
     /// Asks every shard for its channels of an app.
     ///
     /// # Errors
-    /// 503 when the shard is out of memory.
+    /// 503 when the app has no room for an answer in the memory of a shard.
     pub(super) fn ask_channels(
         &mut self,
         place: Place,
@@ -152,7 +152,7 @@ impl Shard {
         prefix: Arc<str>,
         info: Info,
     ) -> Result<(), Refusal> {
-        if self.is_out_of_memory() {
+        if !self.may_publish(app, 0) {
             self.count_overload(Overload::Memory);
             return Err(overloaded());
         }
@@ -184,7 +184,8 @@ impl Shard {
         let mut body = Vec::new();
         match question {
             Question::Channels { .. } | Question::Users { .. } => {
-                self.asked_pages.push_back(AskedPage { from, request, question });
+                let app = question.app();
+                self.asked_pages.push(app, AskedPage { from, request, question });
                 return;
             }
             Question::Channel { channel, info } => {
@@ -208,13 +209,13 @@ impl Shard {
     }
 
     /// Makes pages until as many places of the table were looked at as one page may have; the rest waits for the next
-    /// millisecond, so that lists never take more than a part of the shard's time.
+    /// millisecond, so that lists never take more than a part of the shard's time. Apps take turns.
     pub(super) fn make_pages(&mut self) {
         if self.now.monotonic_ms < self.pages_due_ms {
             return;
         }
         let mut places = limits::LIST_PAGE_CHANNELS;
-        while let Some(page) = self.asked_pages.pop_front() {
+        while let Some(page) = self.asked_pages.pop() {
             let AskedPage { from, request, question } = page;
             let (reply, looked_at) = match question {
                 Question::Channels { app, prefix, from } => self.make_channels_page(app, &prefix, from, places),
@@ -358,6 +359,17 @@ impl Shard {
         let gather = self.gathers.remove(request.index as usize);
         self.gathered_bytes -= gather.gathered.bytes();
         gather
+    }
+}
+
+impl Question {
+    /// Whose app it is about.
+    fn app(&self) -> AppSerial {
+        match self {
+            Self::Channels { app, .. } | Self::Connections { app } => *app,
+            Self::Channel { channel, .. } | Self::Stats { channel } | Self::Users { channel, .. } => channel.app,
+            Self::ShardsOf { user } | Self::EndUser { user } => user.app,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::deliver::unread_from;
 use super::mail::Body;
 use super::sweep::Deadline;
 use super::{Listener, Output, Shard};
@@ -103,7 +104,13 @@ impl Shard {
         let line = &mut self.hot[slot as usize];
         line.flags.insert(Flags::READ_ENDED);
         match line.phase {
-            Phase::Open | Phase::Admitting => self.end(slot, false),
+            Phase::Open => {
+                self.receive_all_held_back(slot);
+                if self.is_live(connection) {
+                    self.end(slot, false);
+                }
+            }
+            Phase::Admitting => self.end(slot, false),
             Phase::Http | Phase::Closing | Phase::Lingering => self.settle(slot),
             Phase::Free | Phase::Ended => {}
         }
@@ -253,7 +260,7 @@ impl Shard {
         let line = &self.hot[slot as usize];
         if !line.flags.contains(Flags::PAUSED)
             || line.phase == Phase::Admitting
-            || line.outbox.unsent_bytes() > limits::OUTBOX_BYTES_SOFT / 2
+            || line.outbox.unsent_bytes() > unread_from(line.phase) / 2
         {
             return;
         }
@@ -269,6 +276,7 @@ impl Shard {
             }
         } else {
             self.resume_reading(slot);
+            self.receive_held_back(slot);
         }
     }
 

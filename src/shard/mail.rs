@@ -157,6 +157,8 @@ pub(super) enum Body {
     CloseChannel { app: AppSerial, hash: u64 },
     /// To all shards: whether the app has as many channels as it may have.
     ChannelsFull { app: AppSerial, full: bool },
+    /// To all shards: whether the app uses all of its share of the sender's memory (P-STAT-9).
+    ShareFull { app: AppSerial, full: bool },
     /// To all other shards: a credential of this address failed (threat T6). Costs credit.
     Failed { client: IpAddr },
     /// To the owner of a user: who of this shard is signed in as the user or watches the user. At most one per user is
@@ -212,6 +214,7 @@ impl Body {
             | Self::ChannelOpen { .. }
             | Self::CloseChannel { .. }
             | Self::ChannelsFull { .. }
+            | Self::ShareFull { .. }
             | Self::UserReport { .. }
             | Self::UserRecorded { .. }
             | Self::UserState { .. }

@@ -25,6 +25,7 @@ mod change;
 mod client_event;
 mod command;
 mod count;
+mod credit;
 mod deliver;
 mod figures;
 mod gather;
@@ -43,9 +44,11 @@ mod refusals;
 mod request;
 mod roster;
 mod scrape;
+mod share;
 mod subscribe;
 mod sweep;
 mod tally;
+mod turns;
 mod user_owner;
 mod users;
 mod watch;
@@ -63,7 +66,7 @@ use crate::app::{AppSerial, Directory, TokenId};
 use crate::auth::failures::AuthFailures;
 use crate::channel::name::NameRules;
 use crate::connection::outbox::{FrameId, Frames};
-use crate::connection::{Cold, ConnectionKey, Hot};
+use crate::connection::{Cold, ConnectionKey, Hot, NONE};
 use crate::limits;
 use crate::metrics::app_figures::AppTable;
 use crate::metrics::figures::Identity;
@@ -76,6 +79,7 @@ use crate::protocol::webhook::WebhookEvent;
 use allowance::Allowances;
 use cache::Caches;
 pub use change::{Change, ChangeId, ChangeKind, Changed};
+use credit::Credit;
 use figures::Figures;
 use gather::{AskedPage, Gather};
 pub use mail::Mail;
@@ -84,8 +88,10 @@ use opening::OpenChannels;
 use owner::OwnedChannel;
 use publish::PendingPublish;
 use roster::Rosters;
+use share::FullApps;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
+use turns::Turns;
 use users::Users;
 use webhook::Departures;
 
@@ -344,7 +350,7 @@ pub struct Shard {
     gathers: Slab<Gather>,
     gathered_bytes: usize,
     /// Pages that other shards, or this one, await, and when the next may be made.
-    asked_pages: VecDeque<AskedPage>,
+    asked_pages: Turns<AskedPage>,
     pages_due_ms: u64,
     /// Changes of the store that are not answered yet.
     changes_under_way: usize,
@@ -362,9 +368,11 @@ pub struct Shard {
     open_channels: BTreeMap<AppSerial, OpenChannels>,
     /// Apps that have as many channels as they may have, as their counters told.
     full_apps: BTreeSet<AppSerial>,
+    /// Apps that use all of their share of some shard's memory.
+    full_shares: FullApps,
 
-    /// Credit for event mail left to each shard, in bytes.
-    credit: Vec<usize>,
+    /// Credit for event mail with each shard.
+    credit: Vec<Credit>,
     /// Credit to give back to each shard, in bytes.
     credit_owed: Vec<usize>,
     /// Mail to itself, handled before an input is done.
@@ -386,7 +394,7 @@ impl Shard {
         let shards = usize::from(config.shards);
         let mut frames = Frames::default();
         let mut scratch = Vec::new();
-        let pong = frames.hold(deliver::text_frame(&mut scratch, crate::protocol::server_event::encode_pong));
+        let pong = frames.hold(deliver::text_frame(&mut scratch, crate::protocol::server_event::encode_pong), NONE);
         Self {
             cipher: SocketIdCipher::new(config.boot_secret),
             directory: config.directory.clone(),
@@ -415,7 +423,7 @@ impl Shard {
             pending: Slab::new(),
             gathers: Slab::new(),
             gathered_bytes: 0,
-            asked_pages: VecDeque::new(),
+            asked_pages: Turns::default(),
             pages_due_ms: 0,
             changes_under_way: 0,
             pending_nonce: 0,
@@ -426,7 +434,8 @@ impl Shard {
             allowances: Allowances::default(),
             open_channels: BTreeMap::new(),
             full_apps: BTreeSet::new(),
-            credit: vec![limits::EVENT_MAIL_BYTES_MAX; shards],
+            full_shares: FullApps::default(),
+            credit: (0..shards).map(|_| Credit::new()).collect(),
             credit_owed: vec![0; shards],
             own_mail: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -479,7 +488,7 @@ impl Shard {
         let slot = self.next_to_flush()?;
         let line = &mut self.hot[slot as usize];
         let connection = ConnectionKey { slot, generation: line.generation };
-        let bytes = self.frames.lend(&mut line.outbox).expect("only slots that owe bytes are next");
+        let bytes = self.frames.lend(&mut line.outbox, line.app).expect("only slots that owe bytes are next");
         Some(Flush { connection, bytes })
     }
 

@@ -119,8 +119,9 @@ impl Shard {
             }
             let (to, channel) = (interest.shard, owned.key.clone());
             let accepted_us = self.figures.turn_us;
+            let app = channel.app.0;
             let body = Body::Deliver { channel, frame: frame.clone(), exclude, accepted_us };
-            if self.send_paid(to, body).is_err() {
+            if self.send_paid(to, app, body).is_err() {
                 let owned = &mut self.owned[index];
                 owned.interests[at].gap = true;
                 self.figures.counted.gaps += 1;

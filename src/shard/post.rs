@@ -15,23 +15,20 @@ impl Shard {
         self.send_unpaid(to, body);
     }
 
-    /// Sends event mail if its cost is at hand; gives it back otherwise.
-    pub(super) fn send_paid(&mut self, to: ShardIndex, body: Body) -> Result<(), Body> {
-        if to != self.config.index {
-            let cost = body.cost();
-            let credit = &mut self.credit[usize::from(to)];
-            if *credit < cost {
-                return Err(body);
-            }
-            *credit -= cost;
+    /// Sends event mail if there is credit for it; gives it back otherwise. It uses the part of the app with this serial, or
+    /// that of what concerns no app (`NONE`).
+    pub(super) fn send_paid(&mut self, to: ShardIndex, app: u32, body: Body) -> Result<(), Body> {
+        if to != self.config.index && !self.credit[usize::from(to)].pay(app, body.cost()) {
+            return Err(body);
         }
         self.send_unpaid(to, body);
         Ok(())
     }
 
-    /// True when mail of this cost may be sent now.
-    pub(super) fn can_pay(&self, to: ShardIndex, cost: usize) -> bool {
-        to == self.config.index || self.credit[usize::from(to)] >= cost.min(limits::EVENT_MAIL_BYTES_MAX / 2)
+    /// True when mail of this cost may be sent for the app now.
+    pub(super) fn can_pay(&self, app: AppSerial, to: ShardIndex, cost: usize) -> bool {
+        to == self.config.index
+            || self.credit[usize::from(to)].covers(app.0, cost.min(limits::EVENT_MAIL_BYTES_MAX / 2))
     }
 
     fn send_unpaid(&mut self, to: ShardIndex, body: Body) {
@@ -70,7 +67,7 @@ impl Shard {
         }
     }
 
-    /// True when frames and joined buffers fill the shard's bound: publishes get 503 (P-STAT-8).
+    /// True when frames and joined buffers fill the shard's bound: no credit is given back until there is memory for more.
     pub(super) fn is_out_of_memory(&self) -> bool {
         self.frames.held_bytes() > limits::SHARD_SEND_BYTES_MAX
     }
@@ -136,6 +133,7 @@ impl Shard {
             Body::ChannelOpen { app, hash } => self.count_open(app, hash),
             Body::CloseChannel { app, hash } => self.count_closing(app, hash),
             Body::ChannelsFull { app, full } => self.handle_channels_full(app, full),
+            Body::ShareFull { app, full } => self.handle_share_full(from, app, full),
             Body::Failed { client } => {
                 self.failures.count(self.now, client);
             }
@@ -144,7 +142,7 @@ impl Shard {
             Body::UserState { user, online } => self.handle_user_state(from, user, online),
             Body::UserTold { user } => self.own_user_told(from, &user),
             Body::Changed { request, changed } => self.handle_changed(request, changed),
-            Body::Credit { bytes } => self.credit[usize::from(from)] += bytes,
+            Body::Credit { bytes } => self.credit[usize::from(from)].give_back(bytes),
             Body::Measure { request } => self.handle_measure(from, request),
             Body::Measured { request, snapshot } => self.handle_measured(request, *snapshot),
         }

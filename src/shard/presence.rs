@@ -54,8 +54,9 @@ impl Shard {
         succeeded: Bytes,
         cached: Option<Bytes>,
     ) {
-        let succeeded = self.frames.hold(succeeded);
-        let after = self.frame_after_join(&channel.name, cached).map(|frame| self.frames.hold(frame));
+        let app = channel.app.0;
+        let succeeded = self.frames.hold(succeeded, app);
+        let after = self.frame_after_join(&channel.name, cached).map(|frame| self.frames.hold(frame, app));
         let mut joined = Vec::with_capacity(joiners.len());
         // All are subscribers before the first is told: to tell one may close it, and then the others must count.
         for Ticket { number, user_id } in joiners {

@@ -10,9 +10,9 @@ use super::request::{JSON, Response};
 use crate::api::answer::{AnswerShape, Counts};
 use crate::api::events::Publish;
 use crate::api::refusal::Refusal;
-use crate::app::App;
+use crate::app::{App, AppSerial};
 use crate::channel::name::Modifiers;
-use crate::connection::ConnectionKey;
+use crate::connection::{ConnectionKey, NONE};
 use crate::metrics::figures::Overload;
 use crate::protocol::server_event;
 
@@ -32,9 +32,10 @@ impl Shard {
     /// Encodes what a request publishes; nothing is published yet.
     ///
     /// # Errors
-    /// 503 when the shard is out of memory.
+    /// 503 when the app has no room for it in the memory of a shard (P-STAT-9).
     pub(super) fn prepare_publish(&mut self, app: &App, publish: &Publish<'_>) -> Result<Command, Refusal> {
-        if self.is_out_of_memory() {
+        let bytes = publish.events.iter().map(|event| event.channels.len() * event.data_literal.len()).sum();
+        if !self.may_publish(app.serial, bytes) {
             self.count_overload(Overload::Memory);
             return Err(overloaded());
         }
@@ -43,7 +44,9 @@ impl Shard {
 
     /// Publishes all of a request or nothing of it.
     pub(super) fn publish(&mut self, place: Place, mail: OwnerItems, shape: AnswerShape) -> Result<(), Refusal> {
-        if !mail.iter().all(|(owner, items)| self.can_pay(*owner, publish_cost(items))) {
+        let app = mail.iter().flat_map(|(_, items)| items).map(|item| item.channel.app).next();
+        let app = app.unwrap_or(AppSerial(NONE));
+        if !mail.iter().all(|(owner, items)| self.can_pay(app, *owner, publish_cost(items))) {
             self.count_overload(Overload::Credit);
             return Err(overloaded());
         }
@@ -60,7 +63,7 @@ impl Shard {
         };
         let request = PendingId { index: self.pending.insert(pending) as u32, nonce: self.pending_nonce };
         for (owner, items) in mail {
-            let sent = self.send_paid(owner, Body::Publish { request: Some(request), counts, items });
+            let sent = self.send_paid(owner, app.0, Body::Publish { request: Some(request), counts, items });
             assert!(sent.is_ok(), "the credit was checked for every owner");
         }
         Ok(())

@@ -31,7 +31,11 @@ impl Shard {
         match line.phase {
             Phase::Http => self.receive_http(slot, bytes),
             Phase::Admitting => self.cold_mut(slot).held_back.extend_from_slice(bytes),
-            Phase::Open | Phase::Closing => self.receive_websocket(slot, bytes),
+            Phase::Open => self.receive_websocket(slot, bytes),
+            Phase::Closing => {
+                self.receive_held_back(slot);
+                self.receive_websocket(slot, bytes);
+            }
             Phase::Free | Phase::Lingering | Phase::Ended => {}
         }
         if self.is_live(connection) {
@@ -129,14 +133,29 @@ impl Shard {
         }
     }
 
+    /// Reads messages until the connection is paused, which a reply that it does not read may do: what follows is held
+    /// back, at most one read, until the connection is resumed (P-CLOSE-5).
     pub(super) fn receive_websocket(&mut self, slot: u32, bytes: &mut [u8]) {
         self.count_socket_received(slot, bytes.len());
+        if self.holds_back(slot) {
+            // A read that was in flight when reading paused: it comes after what is held back.
+            self.cold_mut(slot).held_back.extend_from_slice(bytes);
+            return;
+        }
+        self.read_messages(slot, bytes);
+    }
+
+    fn read_messages(&mut self, slot: u32, bytes: &mut [u8]) {
         let mut decoder = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.decoder)).unwrap_or_default();
         let message_bytes_max = self.message_bytes_max(slot);
         let mut at = 0;
         while at < bytes.len() {
             if !self.reads_messages(slot) {
                 return;
+            }
+            if self.holds_back(slot) {
+                self.cold_mut(slot).held_back.extend_from_slice(&bytes[at..]);
+                break;
             }
             match decoder.decode(&mut bytes[at..], message_bytes_max) {
                 Ok(Decoded { consumed, message }) => {
@@ -161,6 +180,27 @@ impl Shard {
         if cold.message_deadline_ms == 0 {
             cold.message_deadline_ms = deadline_ms;
             self.deadlines.push(Deadline::Message, deadline_ms, connection);
+        }
+    }
+
+    fn holds_back(&self, slot: u32) -> bool {
+        let line = &self.hot[slot as usize];
+        line.phase == Phase::Open && line.flags.contains(Flags::PAUSED)
+    }
+
+    /// Reads what was held back, now that the connection is not paused any more.
+    pub(super) fn receive_held_back(&mut self, slot: u32) {
+        let mut held_back = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.held_back)).unwrap_or_default();
+        if !held_back.is_empty() {
+            self.read_messages(slot, &mut held_back);
+        }
+    }
+
+    /// Reads what was held back although the connection reads no replies: the peer sends nothing more.
+    pub(super) fn receive_all_held_back(&mut self, slot: u32) {
+        while self.cold(slot).is_some_and(|cold| !cold.held_back.is_empty()) && self.reads_messages(slot) {
+            self.hot[slot as usize].flags.remove(Flags::PAUSED);
+            self.receive_held_back(slot);
         }
     }
 

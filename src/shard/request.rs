@@ -24,7 +24,7 @@ use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
 use crate::app::{App, AppSerial};
 use crate::auth::AuthFailure;
 use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
-use crate::connection::{Answer, ConnectionKey, Flags, Http, Phase, Proxy};
+use crate::connection::{Answer, ConnectionKey, Flags, Http, NONE, Phase, Proxy};
 use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::dialect::Dialect;
@@ -213,7 +213,7 @@ impl Shard {
             // The others count it too. Without credit they do not hear of it: the brake is no reason to fill memory.
             let own = self.config.index;
             for to in (0..self.config.shards).filter(|to| *to != own) {
-                let _ = self.send_paid(to, Body::Failed { client });
+                let _ = self.send_paid(to, NONE, Body::Failed { client });
             }
         }
         refusal.into()

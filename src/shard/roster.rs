@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::deliver::text_frame;
 use super::mail::{Anywhere, Body, ChannelKey, Full, Ticket};
 use super::{Shard, ShardIndex};
+use crate::app::AppSerial;
 use crate::channel::name::Modifiers;
 use crate::channel::roster::{Joined, Left, Roster};
 use crate::limits;
@@ -46,8 +47,8 @@ pub(super) struct Rosters {
     /// Channels whose joiners wait for memory, and when to try again.
     held: Vec<ChannelKey>,
     held_until_ms: u64,
-    /// Frames of large rosters that somebody may still be sent.
-    large: Vec<Bytes>,
+    /// Frames of large rosters that somebody may still be sent, by app.
+    large: Vec<(AppSerial, Bytes)>,
 }
 
 impl Rosters {
@@ -56,10 +57,13 @@ impl Rosters {
         (!self.held.is_empty()).then_some(self.held_until_ms)
     }
 
-    /// Bytes of large rosters that somebody may still be sent.
-    fn large_bytes(&mut self) -> usize {
-        self.large.retain(|frame| !frame.is_unique());
-        self.large.iter().map(Bytes::len).sum()
+    /// Whether an app has so many bytes of large rosters unsent that those who join it wait: a multiple of what is free, so
+    /// that large rosters of one app delay no joins of another (P-STAT-9).
+    fn is_full(&mut self, app: AppSerial) -> bool {
+        self.large.retain(|(_, frame)| !frame.is_unique());
+        let all: usize = self.large.iter().map(|(_, frame)| frame.len()).sum();
+        let own: usize = self.large.iter().filter(|(of, _)| *of == app).map(|(_, frame)| frame.len()).sum();
+        own > limits::ROSTER_BYTES_UNSENT_MAX.saturating_sub(all) * limits::APP_SHARE_OF_FREE
     }
 }
 
@@ -175,7 +179,7 @@ impl Shard {
         let Some(untold) = self.owned[index].untold_mut().filter(|untold| !untold.joiners.is_empty()) else { return };
         let waited_ms = self.now.monotonic_ms - untold.since_ms;
         let channel = self.owned[index].key().clone();
-        if waited_ms < limits::ROSTER_WAIT_MS_MAX && self.rosters.large_bytes() > limits::ROSTER_BYTES_UNSENT_MAX {
+        if waited_ms < limits::ROSTER_WAIT_MS_MAX && self.rosters.is_full(channel.app) {
             self.rosters.held_until_ms = self.now.monotonic_ms + RETRY_MS;
             if !self.rosters.held.iter().any(|held| held.is(&channel)) {
                 self.rosters.held.push(channel);
@@ -186,7 +190,7 @@ impl Shard {
         let roster = self.owned[index].more().roster.as_mut().expect("who joined is on it");
         let succeeded = roster.succeeded(&channel.name);
         if succeeded.len() > LARGE_BYTES {
-            self.rosters.large.push(succeeded.clone());
+            self.rosters.large.push((channel.app, succeeded.clone()));
         }
         let cached = self.cached_frame(&channel);
         if cached.is_none() && Modifiers::of(&channel.name).cache {

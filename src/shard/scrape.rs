@@ -58,9 +58,12 @@ impl Form {
 }
 
 impl Shard {
-    /// Begins to gather for a page; answers 503 when too many are under way.
+    /// Begins to gather for a page; answers 503 when too many are in flight. `/accept-traffic` is public and holds nothing: a
+    /// stranger who asks for many cannot make a load balancer read 503.
     pub(super) fn start_scrape(&mut self, slot: u32, request: &Request<'_>, page: ScrapePage) {
-        if self.figures.scrapes.len() >= limits::SCRAPES_MAX {
+        let is_public = |page| matches!(page, ScrapePage::AcceptTraffic);
+        let reports = || self.figures.scrapes.iter().filter(|(_, scrape)| !is_public(scrape.page)).count();
+        if !is_public(page) && reports() >= limits::SCRAPES_MAX {
             self.count_overload(Overload::Gathering);
             return self.answer_text(slot, request, 503, "Too many pages are being made: try again\n");
         }

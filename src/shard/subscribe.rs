@@ -157,8 +157,9 @@ impl Shard {
             let frame = super::deliver::text_frame(&mut self.scratch, |out| {
                 server_event::encode_subscription_succeeded(out, &name);
             });
-            let frame = self.frames.hold(frame);
-            let after = self.frame_after_join(&name, cached).map(|frame| self.frames.hold(frame));
+            let app = channel.app.0;
+            let frame = self.frames.hold(frame, app);
+            let after = self.frame_after_join(&name, cached).map(|frame| self.frames.hold(frame, app));
             // All are subscribers before the first is told: to tell one may close it, and then the others must count.
             for Waiting { connection, .. } in &joined {
                 self.channels[index as usize].subscribers.insert(connection.slot);

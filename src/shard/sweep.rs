@@ -86,7 +86,8 @@ impl Shard {
         let count = self.counts_due.front().map(|(at, _)| *at);
         let lines = self.figures.log_brakes.due_ms();
         let own = [deadline, sweep, drain, rest, count, lines];
-        let parts = [self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms(), self.departures.due_ms()];
+        let full = self.full_shares.due_ms();
+        let parts = [self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms(), self.departures.due_ms(), full];
         let due = own.into_iter().chain(parts);
         due.flatten().min()
     }
@@ -116,6 +117,7 @@ impl Shard {
         }
         self.make_pages();
         self.expire_cached();
+        self.look_at_full_apps();
         self.tell_counts_due();
         self.tell_suppressed_lines();
         self.retry_joiners();

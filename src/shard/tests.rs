@@ -1,7 +1,7 @@
 //! A few shards in one thread with an orderly network: whole requests in, whole answers out. Disorder is the business of
 //! `tests/simulation`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::*;
@@ -12,6 +12,7 @@ mod count;
 mod opening;
 mod presence;
 mod queries;
+mod share;
 mod users;
 mod webhook;
 use crate::app::webhook::Webhooks;
@@ -23,6 +24,8 @@ pub(super) struct Process {
     pub(super) now: Moment,
     received: BTreeMap<(usize, u32), Vec<u8>>,
     closed: Vec<(usize, u32, bool)>,
+    /// Connections whose sockets take nothing, by shard and slot.
+    pub(super) stopped: BTreeSet<(usize, u32)>,
     /// What webhooks were told.
     pub(super) told: Vec<WebhookEvent>,
     /// Changes of the store that were asked for.
@@ -79,6 +82,7 @@ impl Process {
             now: Moment { monotonic_ms: 1_000, unix_ms: 1_800_000_000_000 },
             received: BTreeMap::new(),
             closed: Vec::new(),
+            stopped: BTreeSet::new(),
             told: Vec::new(),
             changes: Vec::new(),
             slots: 0,
@@ -123,6 +127,9 @@ impl Process {
                 while let Some(flush) = self.shards[from].poll_flush() {
                     quiet = false;
                     let (connection, bytes) = (flush.connection, flush.bytes.to_vec());
+                    if self.stopped.contains(&(from, connection.slot)) {
+                        continue;
+                    }
                     self.received.entry((from, connection.slot)).or_default().extend_from_slice(&bytes);
                     let input = Input::Sent { connection, bytes: bytes.len() };
                     self.shards[from].handle_input(self.now, input);
@@ -171,6 +178,13 @@ impl Process {
     pub(super) fn take(&mut self, shard: usize, connection: ConnectionKey) -> String {
         let bytes = self.received.remove(&(shard, connection.slot)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The socket takes all that it was lent while it was stopped; gives how much that is.
+    pub(super) fn take_lent(&mut self, shard: usize, connection: ConnectionKey) -> usize {
+        let bytes = self.shards[shard].lent(connection).to_vec();
+        self.received.entry((shard, connection.slot)).or_default().extend_from_slice(&bytes);
+        bytes.len()
     }
 
     pub(super) fn open(&mut self, shard: usize) -> ConnectionKey {

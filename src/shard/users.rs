@@ -13,6 +13,7 @@ use slab::Slab;
 use super::deliver::text_frame;
 use super::mail::{Body, UserKey};
 use super::user_owner::OwnedUser;
+use super::watch::WatchCosts;
 use super::{Shard, ShardIndex};
 use crate::app::{App, AppSerial};
 use crate::auth::AuthFailure;
@@ -42,6 +43,7 @@ pub(super) struct Users {
     pub(super) changed: Vec<u32>,
     /// Pairs of a connection here and a user that it watches.
     pub(super) watches: usize,
+    pub(super) costs: WatchCosts,
 }
 
 /// A user with connections here, or watched from here.
@@ -269,6 +271,7 @@ impl Shard {
         if let Some(index) = self.find_user(key) {
             return index;
         }
+        self.users.costs.add(key.app, limits::USER_BYTES);
         let index = self.users.local.insert(LocalUser {
             key: key.clone(),
             owner: self.owner_of_hash(key.hash),
@@ -292,7 +295,8 @@ impl Shard {
         }
         let entry = self.users.local_by_id.find_entry(user.key.hash, |&at| at == index);
         entry.expect("every user is found by its id").remove();
-        self.users.local.remove(index as usize);
+        let user = self.users.local.remove(index as usize);
+        self.users.costs.remove(user.key.app, limits::USER_BYTES);
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::deliver::text_frame;
 use super::mail::{Body, UserKey};
-use super::users::{Known, Users};
+use super::users::Known;
 use super::{Shard, ShardIndex};
 use crate::app::AppSerial;
 use crate::connection::outbox::FrameId;
@@ -26,10 +26,32 @@ pub(super) struct Watched {
     pub(super) refused: Option<String>,
 }
 
-impl Users {
-    /// What the known users and those who watch them cost, in bytes.
-    fn cost_bytes(&self) -> usize {
-        self.local.len() * limits::USER_BYTES + self.watches * limits::WATCH_BYTES
+/// What the users that a shard knows, and who watches them, cost of its memory, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct WatchCosts {
+    total: usize,
+    by_app: BTreeMap<AppSerial, usize>,
+}
+
+impl WatchCosts {
+    pub(super) fn add(&mut self, app: AppSerial, bytes: usize) {
+        self.total += bytes;
+        *self.by_app.entry(app).or_default() += bytes;
+    }
+
+    pub(super) fn remove(&mut self, app: AppSerial, bytes: usize) {
+        self.total -= bytes;
+        let own = self.by_app.get_mut(&app).expect("what is removed was added");
+        *own -= bytes;
+        if *own == 0 {
+            self.by_app.remove(&app);
+        }
+    }
+
+    /// Whether watchlists of the app are cut: an app may use a multiple of what is free (P-STAT-9).
+    fn is_full(&self, app: AppSerial) -> bool {
+        let own = self.by_app.get(&app).copied().unwrap_or(0);
+        own > limits::WATCH_BYTES_MAX.saturating_sub(self.total) * limits::APP_SHARE_OF_FREE
     }
 }
 
@@ -42,7 +64,7 @@ impl Shard {
             watched.refused = Some(format!("A watchlist has at most {users_max} users: only the first are watched"));
         }
         for id in watchlist.iter().take(users_max) {
-            if self.users.cost_bytes() > limits::WATCH_BYTES_MAX {
+            if self.users.costs.is_full(app) {
                 watched.refused = Some("The server watches as many users as it can: the watchlist was cut".to_owned());
                 break;
             }
@@ -53,6 +75,7 @@ impl Shard {
                 watched.unknown += u32::from(user.known.is_none());
                 watched.users.push(index);
                 self.users.watches += 1;
+                self.users.costs.add(app, limits::WATCH_BYTES);
                 self.report_user(index);
             }
         }
@@ -62,7 +85,9 @@ impl Shard {
     /// Ends all watches of a connection.
     pub(super) fn unwatch(&mut self, slot: u32, watched: &[u32]) {
         for &index in watched {
-            self.users.local[index as usize].watchers.remove(slot);
+            let user = &mut self.users.local[index as usize];
+            user.watchers.remove(slot);
+            self.users.costs.remove(user.key.app, limits::WATCH_BYTES);
             self.users.watches -= 1;
             self.report_user(index);
         }
@@ -124,7 +149,7 @@ impl Shard {
                 Some(frame) => *frame,
                 None => {
                     let frame = self.watchlist_frame(changed);
-                    let frame = self.frames.hold(frame);
+                    let frame = self.frames.hold(frame, self.hot[slot as usize].app);
                     frames.insert(changed, frame);
                     frame
                 }

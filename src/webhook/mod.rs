@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle, Thread};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::app::Directory;
+use crate::app::{AppSerial, Directory};
 use crate::driver::clock::Clock;
 use crate::limits;
 use crate::metrics::figures::WebhookFigures;
@@ -187,36 +187,68 @@ impl Shared {
     }
 }
 
-/// Between the shards and the recorder: bounded in events and in bytes, and no larger than what is in it.
+/// Between the shards and the recorder: bounded in events and in bytes, and no larger than what is in it. Apps share it as
+/// they share a shard's memory (P-STAT-9): an app may have a multiple of what is free.
 struct Intake {
     events: Sender<WebhookEvent>,
-    waiting: AtomicUsize,
-    waiting_bytes: AtomicUsize,
+    all: Waiting,
+    /// By serial modulo [`INTAKE_PARTS`]: apps of one part share like one app. No lock, since shards must not wait.
+    parts: Box<[Waiting]>,
 }
+
+/// Events that wait to be recorded.
+#[derive(Default)]
+struct Waiting {
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    /// Adds an event; gives what waits now.
+    fn add(&self, bytes: usize) -> (usize, usize) {
+        (self.events.fetch_add(1, Ordering::Relaxed) + 1, self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes)
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.events.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+const INTAKE_PARTS: usize = 1_024;
 
 impl Intake {
     fn new() -> (Self, Receiver<WebhookEvent>) {
         let (events, inbox) = channel();
-        (Self { events, waiting: AtomicUsize::new(0), waiting_bytes: AtomicUsize::new(0) }, inbox)
+        let parts = (0..INTAKE_PARTS).map(|_| Waiting::default()).collect();
+        (Self { events, all: Waiting::default(), parts }, inbox)
     }
 
-    /// False when there is no room.
+    /// False when there is no room for the app.
     fn push(&self, event: WebhookEvent) -> bool {
-        let bytes = event.bytes();
-        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting_bytes = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let has_room = waiting < limits::WEBHOOK_INTAKE_EVENTS && waiting_bytes + bytes <= limits::WEBHOOK_INTAKE_BYTES;
+        let (app, bytes) = (event.app, event.bytes());
+        let (all_events, all_bytes) = self.all.add(bytes);
+        let (own_events, own_bytes) = self.part(app).add(bytes);
+        let fits = |own: usize, all: usize, max: usize| {
+            all <= max && own <= (max - all).saturating_mul(limits::APP_SHARE_OF_FREE)
+        };
+        let has_room = fits(own_events, all_events, limits::WEBHOOK_INTAKE_EVENTS)
+            && fits(own_bytes, all_bytes, limits::WEBHOOK_INTAKE_BYTES);
         if !has_room || self.events.send(event).is_err() {
-            self.forget(bytes);
+            self.forget(app, bytes);
             return false;
         }
         true
     }
 
     /// An event was taken out.
-    fn forget(&self, bytes: usize) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn forget(&self, app: AppSerial, bytes: usize) {
+        self.all.remove(bytes);
+        self.part(app).remove(bytes);
+    }
+
+    fn part(&self, app: AppSerial) -> &Waiting {
+        &self.parts[app.0 as usize % INTAKE_PARTS]
     }
 }
 
@@ -266,30 +298,33 @@ mod tests {
     mod simulation;
 
     use super::*;
-    use crate::app::AppSerial;
     use crate::protocol::webhook::Happened;
 
-    fn event(channel_bytes: usize) -> WebhookEvent {
+    fn event(app: u32, channel_bytes: usize) -> WebhookEvent {
         let channel = "x".repeat(channel_bytes).into();
-        WebhookEvent { app: AppSerial(1), channel, unix_ms: 1, what: Happened::ChannelVacated }
+        WebhookEvent { app: AppSerial(app), channel, unix_ms: 1, what: Happened::ChannelVacated }
     }
 
-    /// P-HOOK-6: what shards leave is bounded in events and in bytes; what is taken out makes room.
+    /// P-HOOK-6, P-STAT-9: what shards leave is bounded in events and in bytes, three quarters of it for one app; another app
+    /// has room then, and what is taken out makes room.
     #[test]
-    fn the_intake_is_bounded() {
+    fn the_intake_is_bounded_and_shared() {
         let (intake, inbox) = Intake::new();
-        for _ in 0..limits::WEBHOOK_INTAKE_EVENTS {
-            assert!(intake.push(event(1)));
-        }
-        assert!(!intake.push(event(1)));
-        intake.forget(inbox.recv().expect("an event").bytes());
-        assert!(intake.push(event(1)) && !intake.push(event(1)));
+        let own = (0..).take_while(|_| intake.push(event(1, 1))).count();
+        assert_eq!(own, limits::WEBHOOK_INTAKE_EVENTS / 4 * 3);
+        let other = (0..).take_while(|_| intake.push(event(2, 1))).count();
+        assert!(other >= limits::WEBHOOK_INTAKE_EVENTS / 8, "{other}");
+        assert!(intake.push(event(3, 1)) && !intake.push(event(1, 1)));
+        let taken = inbox.try_iter().inspect(|event| intake.forget(event.app, event.bytes())).count();
+        assert_eq!(taken, own + other + 1);
+        assert!(intake.push(event(1, 1)));
 
         let (intake, inbox) = Intake::new();
-        let half = limits::WEBHOOK_INTAKE_BYTES / 2 - event(0).bytes();
-        assert!(intake.push(event(half)) && intake.push(event(half)) && !intake.push(event(1)));
-        assert_eq!(inbox.try_iter().map(|event| intake.forget(event.bytes())).count(), 2);
-        let left = [&intake.waiting, &intake.waiting_bytes].map(|count| count.load(Ordering::Relaxed));
+        let third = limits::WEBHOOK_INTAKE_BYTES / 3 - event(1, 0).bytes();
+        assert!(intake.push(event(1, third)) && intake.push(event(1, third)) && !intake.push(event(1, third)));
+        assert!(intake.push(event(2, 1)));
+        assert_eq!(inbox.try_iter().inspect(|event| intake.forget(event.app, event.bytes())).count(), 3);
+        let left = [&intake.all.events, &intake.all.bytes].map(|count| count.load(Ordering::Relaxed));
         assert_eq!(left, [0, 0]);
     }
 }

@@ -109,7 +109,7 @@ impl Recorder {
         let directory = self.shared.directory.load_full();
         for _ in 0..limits::WEBHOOK_INTAKE_EVENTS {
             let Ok(event) = self.channels.events.try_recv() else { return };
-            self.shared.intake.forget(event.bytes());
+            self.shared.intake.forget(event.app, event.bytes());
             let Some(app) = directory.app(event.app) else { continue };
             for made in self.batches.add(app, &event, now) {
                 self.add(made, now);
@@ -230,13 +230,22 @@ impl Usage {
         Self { deliveries_per_app_max, apps: HashMap::new(), deliveries: 0, bytes: 0 }
     }
 
+    /// An app may have a multiple of what is free, and no more than its own bound. An eighth of the queue is for apps that
+    /// have little in it: however many others fill it, they still have room (P-STAT-9).
     fn has_room(&self, delivery: &Delivery) -> bool {
         let app = self.apps.get(&delivery.app).copied().unwrap_or_default();
-        let cost = cost(delivery);
-        app.deliveries < self.deliveries_per_app_max
-            && app.bytes + cost <= limits::WEBHOOK_BYTES_PER_APP_MAX
-            && self.deliveries < limits::WEBHOOK_DELIVERIES_MAX
-            && self.bytes + cost <= limits::WEBHOOK_BYTES_MAX
+        let (deliveries, bytes) = (self.deliveries + 1, self.bytes + cost(delivery));
+        let (own_deliveries, own_bytes) = (app.deliveries + 1, app.bytes + cost(delivery));
+        let is_little = own_deliveries <= LITTLE_DELIVERIES && own_bytes <= LITTLE_BYTES;
+        let shared = (
+            (limits::WEBHOOK_DELIVERIES_MAX / 8 * 7).saturating_sub(deliveries),
+            (limits::WEBHOOK_BYTES_MAX / 8 * 7).saturating_sub(bytes),
+        );
+        own_deliveries <= self.deliveries_per_app_max
+            && own_bytes <= limits::WEBHOOK_BYTES_PER_APP_MAX
+            && deliveries <= limits::WEBHOOK_DELIVERIES_MAX
+            && bytes <= limits::WEBHOOK_BYTES_MAX
+            && (is_little || own_deliveries.div_ceil(SHARE) <= shared.0 && own_bytes.div_ceil(SHARE.into()) <= shared.1)
     }
 
     fn add(&mut self, delivery: &Delivery) {
@@ -258,6 +267,11 @@ impl Usage {
         self.bytes -= cost(delivery);
     }
 }
+
+const SHARE: u32 = limits::APP_SHARE_OF_FREE as u32;
+/// Up to so much an app has little in the queue: a thousandth.
+const LITTLE_DELIVERIES: u32 = limits::WEBHOOK_DELIVERIES_MAX / 1_000;
+const LITTLE_BYTES: u64 = limits::WEBHOOK_BYTES_MAX / 1_000;
 
 fn cost(delivery: &Delivery) -> u64 {
     u64::from(delivery.body_bytes) + limits::WEBHOOK_DELIVERY_BYTES
@@ -307,6 +321,24 @@ mod tests {
             (0..limits::WEBHOOK_BYTES_PER_APP_MAX >> 20).for_each(|_| usage.add(&mib));
         }
         assert!(!usage.has_room(&delivery(99, 0)), "all of them together");
+
+        let mut usage = Usage::new(limits::WEBHOOK_DELIVERIES_PER_APP_MAX);
+        let fill = |usage: &mut Usage, app| {
+            (0..)
+                .take_while(|_| {
+                    let has_room = usage.has_room(&delivery(app, 0));
+                    if has_room {
+                        usage.add(&delivery(app, 0));
+                    }
+                    has_room
+                })
+                .count() as u32
+        };
+        assert_eq!(fill(&mut usage, 1), limits::WEBHOOK_DELIVERIES_PER_APP_MAX, "an app alone has its own bound");
+        for app in 2..20 {
+            fill(&mut usage, app);
+        }
+        assert!(fill(&mut usage, 20) > 0, "some is free for one more, however many fill the queue");
 
         let mut usage = Usage::new(u32::MAX);
         (0..limits::WEBHOOK_DELIVERIES_MAX).for_each(|number| usage.add(&delivery(number, 0)));

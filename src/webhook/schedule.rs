@@ -4,8 +4,9 @@
 //! order, so the order of a channel is kept (P-HOOK-6); a delivery that failed rests, and with it its lane, while the
 //! others go on. An endpoint has one request under way at most.
 //!
-//! Endpoints take turns. One that was slow when it was last spoken to is in a class of its own, which never has more
-//! than half of the threads: endpoints that hang hold up each other and nobody else.
+//! Apps take turns, and the endpoints of an app (see [`line`]). An endpoint that was slow when it was last sent something is
+//! in a class of its own, which never has more than half of the threads; one that was never sent anything is in another,
+//! since it may turn out to be slow. However many of an app's endpoints hang, they delay no other app (P-HOOK-10).
 //!
 //! ```text
 //!          add            take              finish: delivered, given up
@@ -23,17 +24,15 @@ use crate::app::webhook::WebhookFormat;
 use crate::limits;
 use crate::moment::Moment;
 use crate::store::queue::Delivery;
+use line::{Lines, Pace};
+
+mod line;
 
 /// All deliveries that wait or are under way.
 pub(super) struct Schedule {
     endpoints: HashMap<Arc<str>, Endpoint>,
-    /// Endpoints with something to send and nothing under way, by pace, in the order of their turns.
-    quick: VecDeque<Arc<str>>,
-    slow: VecDeque<Arc<str>>,
-    /// Whose turn is next.
-    next: Pace,
-    slow_under_way: usize,
-    slow_max: usize,
+    /// Endpoints with something to send and nothing in flight.
+    lines: Lines,
     /// Lanes that rest, by the end of their rest in ms of the monotonic clock.
     resting: BinaryHeap<Reverse<(u64, Arc<str>, u64)>>,
     /// Rest after the first failure, in ms.
@@ -69,15 +68,6 @@ enum Stands {
     InLine,
     /// A request is under way.
     UnderWay,
-}
-
-/// How an endpoint answered last.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Pace {
-    /// Soon, or it refused the connection soon.
-    Quick,
-    /// Late or not at all.
-    Slow,
 }
 
 /// A delivery to be made now.
@@ -121,16 +111,7 @@ pub(super) enum Fate {
 impl Schedule {
     /// Nothing to do yet, for this many threads.
     pub(super) fn new(threads: usize, retry_ms: u64) -> Self {
-        Self {
-            endpoints: HashMap::new(),
-            quick: VecDeque::new(),
-            slow: VecDeque::new(),
-            next: Pace::Quick,
-            slow_under_way: 0,
-            slow_max: (threads / 2).max(1),
-            resting: BinaryHeap::new(),
-            retry_ms,
-        }
+        Self { endpoints: HashMap::new(), lines: Lines::new(threads), resting: BinaryHeap::new(), retry_ms }
     }
 
     /// Adds a delivery behind those of its lane. One that was never tried and comes from an earlier run of the process
@@ -163,7 +144,7 @@ impl Schedule {
     /// Takes what is to be done now; `None` when nothing is.
     pub(super) fn take(&mut self, now: Moment) -> Option<Next> {
         self.end_rests(now);
-        let id = self.next_endpoint()?;
+        let id = self.lines.pop()?;
         let endpoint = self.endpoints.get_mut(&id).expect("whoever is in line is known");
         let lane_id = endpoint.ready.pop_front().expect("whoever is in line has a ready lane");
         let lane = endpoint.lanes.get_mut(&lane_id).expect("a ready lane is known");
@@ -177,13 +158,13 @@ impl Schedule {
         }
         let (delivery, pace) = (first.delivery.clone(), endpoint.pace);
         endpoint.stands = Stands::UnderWay;
-        self.slow_under_way += usize::from(pace == Pace::Slow);
+        self.lines.begin(delivery.app, pace);
         Some(Next::Send(Job { delivery, pace }))
     }
 
     /// A request has ended after `took_ms`.
     pub(super) fn finish(&mut self, job: &Job, ended: Ended, took_ms: u64, format: WebhookFormat, now: Moment) -> Fate {
-        self.slow_under_way -= usize::from(job.pace == Pace::Slow);
+        self.lines.end(job.delivery.app, job.pace);
         let (id, lane_id) = (&job.delivery.endpoint, job.delivery.lane);
         let Some(endpoint) = self.endpoints.get_mut(id).filter(|endpoint| endpoint.makes(job)) else {
             return Fate::Gone;
@@ -228,8 +209,7 @@ impl Schedule {
         let deliveries: Vec<Delivery> =
             lanes.flat_map(|lane| lane.deliveries.into_iter().map(|waiting| waiting.delivery)).collect();
         let known = &self.endpoints;
-        self.quick.retain(|id| known.contains_key(id));
-        self.slow.retain(|id| known.contains_key(id));
+        self.lines.retain(|id| known.contains_key(id));
         self.resting.retain(|Reverse((_, id, _))| known.contains_key(id));
         deliveries
     }
@@ -247,36 +227,12 @@ impl Schedule {
         }
     }
 
-    /// The endpoint whose turn it is. The paces take turns as long as both have somebody who may go.
-    fn next_endpoint(&mut self) -> Option<Arc<str>> {
-        let slow_may = self.slow_under_way < self.slow_max && !self.slow.is_empty();
-        let pace = match (slow_may, self.quick.is_empty()) {
-            (false, true) => return None,
-            (false, false) => Pace::Quick,
-            (true, true) => Pace::Slow,
-            (true, false) => self.next,
-        };
-        match pace {
-            Pace::Quick => {
-                self.next = Pace::Slow;
-                self.quick.pop_front()
-            }
-            Pace::Slow => {
-                self.next = Pace::Quick;
-                self.slow.pop_front()
-            }
-        }
-    }
-
     /// Puts an endpoint at the end of its line, if it has something to send and is not there yet.
     fn line_up(&mut self, id: &Arc<str>) {
         let Some(endpoint) = self.endpoints.get_mut(id) else { return };
         if endpoint.stands == Stands::Idle && !endpoint.ready.is_empty() {
             endpoint.stands = Stands::InLine;
-            match endpoint.pace {
-                Pace::Quick => self.quick.push_back(id.clone()),
-                Pace::Slow => self.slow.push_back(id.clone()),
-            }
+            self.lines.push(endpoint.app, id.clone(), endpoint.pace);
         }
     }
 }
@@ -292,7 +248,7 @@ pub(super) enum TakenUp {
 
 impl Endpoint {
     fn new(app: AppSerial) -> Self {
-        Self { app, lanes: HashMap::new(), ready: VecDeque::new(), stands: Stands::Idle, pace: Pace::Quick }
+        Self { app, lanes: HashMap::new(), ready: VecDeque::new(), stands: Stands::Idle, pace: Pace::New }
     }
 
     /// False when the endpoint was removed, and perhaps added again, since the job was taken.

@@ -127,7 +127,7 @@ fn a_count_without_credit_comes_later() {
     let (near, far) = (owner, 1 - owner);
     let waiting = process.open(far);
     process.subscribe(far, waiting, "c");
-    let credit = std::mem::take(&mut process.shards[near].credit[far]);
+    let credit = std::mem::replace(&mut process.shards[near].credit[far], credit::Credit::none());
     let own: Vec<ConnectionKey> = (0..3).map(|_| process.open(near)).collect();
     own.iter().for_each(|connection| process.subscribe(near, *connection, "c"));
     assert_eq!(counts(&mut process, near, own[0]), [3, 4]);

@@ -22,7 +22,12 @@ fn delivery(number: u64, endpoint: &str, lane: u64) -> Delivery {
 }
 
 fn add(schedule: &mut Schedule, number: u64, endpoint: &str, lane: u64) {
-    schedule.add(delivery(number, endpoint, lane), WebhookFormat::Pusher, START, TakenUp::New);
+    add_for(schedule, 1, number, endpoint, lane);
+}
+
+fn add_for(schedule: &mut Schedule, app: u32, number: u64, endpoint: &str, lane: u64) {
+    let delivery = Delivery { app: AppSerial(app), ..delivery(number, endpoint, lane) };
+    schedule.add(delivery, WebhookFormat::Pusher, START, TakenUp::New);
 }
 
 fn take(schedule: &mut Schedule, ms: u64) -> Option<Job> {
@@ -104,7 +109,7 @@ fn lanes_keep_their_order() {
     assert!(take(&mut schedule, 1_000).is_none());
 }
 
-/// Endpoints take turns, however much one of them has to do.
+/// P-HOOK-10: apps and endpoints take turns, however much one of them has to do.
 #[test]
 fn endpoints_take_turns() {
     let mut schedule = Schedule::new(8, 1_000);
@@ -112,41 +117,130 @@ fn endpoints_take_turns() {
         add(&mut schedule, number, "wh_busy", number);
     }
     add(&mut schedule, 10, "wh_calm", 1);
+    add_for(&mut schedule, 2, 11, "wh_other", 1);
     let mut order = Vec::new();
     while let Some(job) = take(&mut schedule, 0) {
         order.push(job.delivery.number);
         end(&mut schedule, &job, 0);
     }
-    assert_eq!(order, [0, 10, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(order.len(), 12);
+    let place = |number: u64| order.iter().position(|other| *other == number).expect("it was made");
+    assert!(place(10) <= 4 && place(11) <= 4, "{order:?}");
+    let busy: Vec<u64> = order.iter().copied().filter(|number| *number < 10).collect();
+    assert_eq!(busy, (0..10).collect::<Vec<u64>>());
 }
 
-/// Endpoints that were slow never have more than half of the threads; one that is quick again leaves their class.
+/// Takes whatever may be made now.
+fn take_all(schedule: &mut Schedule) -> Vec<Job> {
+    std::iter::from_fn(|| take(schedule, 0)).collect()
+}
+
+/// How many of the jobs are of each app.
+fn by_app(jobs: &[Job], apps: std::ops::Range<u32>) -> Vec<usize> {
+    apps.map(|app| jobs.iter().filter(|job| job.delivery.app == AppSerial(app)).count()).collect()
+}
+
+/// P-HOOK-10: endpoints that were slow never have more than half of the threads, and one app not all of these; one that
+/// is quick again leaves their class.
 #[test]
 fn slow_endpoints_share_half_of_the_threads() {
-    let mut schedule = Schedule::new(4, 1_000);
-    let slow: Vec<String> = (0..6).map(|number| format!("wh_slow{number}")).collect();
-    for (number, id) in slow.iter().enumerate() {
-        for lane in 0..3 {
-            add(&mut schedule, 10 * number as u64 + lane, id, lane);
+    let mut schedule = Schedule::new(8, 1_000);
+    for app in 1..4 {
+        for endpoint in 0..3 {
+            add_for(&mut schedule, app, u64::from(app) * 100 + endpoint, &format!("wh_{app}_{endpoint}"), 0);
         }
     }
-    // Nobody knows yet that they are slow.
-    let jobs: Vec<Job> = (0..6).map(|_| take(&mut schedule, 0).expect("all are due")).collect();
-    for job in &jobs {
-        schedule.finish(job, Ended::Failed, limits::WEBHOOK_SLOW_MS, WebhookFormat::Pusher, at(0));
+    // Nobody knows yet that they are slow: each is sent its first.
+    for _ in 0..9 {
+        let job = take(&mut schedule, 0).expect("one after the other");
+        schedule.finish(&job, Ended::Failed, limits::WEBHOOK_SLOW_MS, WebhookFormat::Pusher, at(0));
     }
-    add(&mut schedule, 100, "wh_quick", 1);
-    add(&mut schedule, 101, "wh_quick", 2);
-    let under_way: Vec<Job> = std::iter::from_fn(|| take(&mut schedule, 0)).collect();
-    let slow_ones = under_way.iter().filter(|job| job.delivery.endpoint.starts_with("wh_slow")).count();
-    assert_eq!((slow_ones, under_way.len()), (2, 3));
-    let quick = under_way.iter().find(|job| job.delivery.number == 100).expect("the quick one is not held up");
-    end(&mut schedule, quick, 0);
-    assert_eq!(take(&mut schedule, 0).expect("it goes on").delivery.number, 101);
-    let better = under_way.iter().find(|job| job.delivery.number != 100).expect("a slow one");
+    for app in 1..4 {
+        for endpoint in 0..3 {
+            for lane in 1..3 {
+                let number = u64::from(app) * 100 + endpoint + 10 * lane;
+                add_for(&mut schedule, app, number, &format!("wh_{app}_{endpoint}"), lane);
+            }
+        }
+    }
+    let in_flight = take_all(&mut schedule);
+    assert!((3..=4).contains(&in_flight.len()), "half of the threads: {in_flight:?}");
+    assert!(by_app(&in_flight, 1..4).iter().all(|count| *count <= 2), "{in_flight:?}");
+    add_for(&mut schedule, 9, 1_000, "wh_quick", 1);
+    add_for(&mut schedule, 9, 1_001, "wh_quick", 2);
+    let quick = take(&mut schedule, 0).expect("it is not delayed");
+    end(&mut schedule, &quick, 0);
+    assert_eq!(take(&mut schedule, 0).expect("it goes on").delivery.number, 1_001);
+    let better = &in_flight[0];
     schedule.finish(better, Ended::Done, 5, WebhookFormat::Pusher, at(0));
-    let next: Vec<Job> = std::iter::from_fn(|| take(&mut schedule, 0)).collect();
+    let next = take_all(&mut schedule);
     assert_eq!(next.len(), 2, "the one that became quick, and another slow one in its place");
+}
+
+/// P-HOOK-10: a new endpoint may hang like any other. Method: an app with nine endpoints, none ever sent anything, takes
+/// what it may get; then others come with their first delivery, new and known as quick.
+#[test]
+fn new_endpoints_of_one_app_delay_no_other_app() {
+    for threads in [2, 3, 4, 8, 16] {
+        let mut schedule = Schedule::new(threads, 1_000);
+        add_for(&mut schedule, 7, 700, "wh_known", 1);
+        let known = take(&mut schedule, 0).expect("the first");
+        end(&mut schedule, &known, 0);
+        for endpoint in 0..9 {
+            add_for(&mut schedule, 1, endpoint, &format!("wh_hostile{endpoint}"), 1);
+        }
+        let hostile = take_all(&mut schedule);
+        assert!(!hostile.is_empty() && hostile.len() <= threads.div_ceil(2), "{} of {threads} threads", hostile.len());
+        add_for(&mut schedule, 7, 701, "wh_known", 1);
+        let quick = take(&mut schedule, 0).expect("a quick one is not delayed");
+        assert_eq!(quick.delivery.number, 701);
+        end(&mut schedule, &quick, 0);
+        if threads >= 4 {
+            add_for(&mut schedule, 2, 200, "wh_other", 1);
+            assert_eq!(take(&mut schedule, 0).expect("a new one of another app neither").delivery.number, 200);
+        }
+    }
+}
+
+/// P-HOOK-10: quick endpoints of one app do not take every thread either; an app alone has most of them.
+#[test]
+fn quick_endpoints_of_one_app_leave_threads_to_others() {
+    let mut schedule = Schedule::new(8, 1_000);
+    let ids: Vec<String> = (0..20).map(|endpoint| format!("wh_{endpoint}")).collect();
+    let add_round = |schedule: &mut Schedule, round: u64| {
+        for (number, id) in ids.iter().enumerate() {
+            add_for(schedule, 1, round * 100 + number as u64, id, round);
+        }
+    };
+    add_round(&mut schedule, 0);
+    for _ in 0..20 {
+        let job = take(&mut schedule, 0).expect("one after the other");
+        end(&mut schedule, &job, 0);
+    }
+    add_round(&mut schedule, 1);
+    let in_flight = take_all(&mut schedule);
+    assert_eq!(in_flight.len(), 5, "five of eight");
+    add_for(&mut schedule, 1, 900, "wh_new", 1);
+    add_for(&mut schedule, 1, 901, "wh_newer", 1);
+    assert_eq!(take(&mut schedule, 0).expect("one new endpoint of its own").delivery.number, 900);
+    assert!(take(&mut schedule, 0).is_none(), "no second one");
+    add_for(&mut schedule, 2, 1_000, "wh_other", 1);
+    assert_eq!(take(&mut schedule, 0).expect("a new one of another app").delivery.number, 1_000);
+}
+
+/// One thread serves everybody in turn.
+#[test]
+fn one_thread_is_enough() {
+    let mut schedule = Schedule::new(1, 1_000);
+    for app in 1..4 {
+        add_for(&mut schedule, app, app.into(), &format!("wh_{app}"), 1);
+    }
+    for _ in 1..4 {
+        let job = take(&mut schedule, 0).expect("one after the other");
+        assert!(take(&mut schedule, 0).is_none());
+        schedule.finish(&job, Ended::Failed, limits::WEBHOOK_SLOW_MS, WebhookFormat::Pusher, at(0));
+    }
+    assert_eq!(take(&mut schedule, 1_000).map(|job| job.delivery.number), Some(1));
 }
 
 /// P-HOOK-7: what waited behind failures for all its time is over without a request; what a start finds and was never

@@ -21,8 +21,9 @@ const SEEDS: u64 = 400;
 const EVENTS_MS: u64 = 60_000;
 /// A retry of an endpoint that answers soon is not later than this, in ms.
 const RETRY_LATE_MS: u64 = 3_000;
-/// Where more endpoints hang than there are threads, all of them are known for it by then, in ms.
-const CROWD_KNOWN_MS: u64 = 32_000;
+/// Where more endpoints hang than there are threads, all of them are known for it by then, in ms: those of one app are
+/// found out one after the other.
+const CROWD_KNOWN_MS: u64 = 42_000;
 /// Points of time after which a run that has not ended never will.
 const STEPS_MAX: usize = 100_000;
 
@@ -60,6 +61,8 @@ struct Run<'a> {
     random: Random,
     /// More endpoints may hang than there are threads; then none is turned off, and the process does not start anew.
     crowd: bool,
+    /// No endpoint is turned off, and the process does not start anew.
+    steady: bool,
     now: Moment,
     threads: usize,
     receivers: BTreeMap<Arc<str>, Receiver>,
@@ -79,9 +82,21 @@ impl<'a> Run<'a> {
     fn new(seed: u64, seen: &'a mut Seen) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let crowd = random.one_in(4);
-        let threads = if crowd { 2 + random.below(2) } else { 1 + random.below(6) };
-        // One that is turned off and on again may hold two threads.
-        let mut may_hang = if crowd { 3 } else { (threads - 1) / 2 };
+        // All endpoints of one app hang, and they are more than the threads; nobody else's do.
+        let hostile = !crowd && random.one_in(5);
+        let steady = crowd || hostile || random.one_in(2);
+        let threads = match (crowd, hostile) {
+            (true, _) => 2 + random.below(2),
+            (_, true) => 4 + random.below(5),
+            (false, false) => 1 + random.below(8),
+        };
+        let mut may_hang = match (crowd, hostile, steady) {
+            (true, ..) => 3,
+            (_, true, _) => 0,
+            (false, false, true) => (threads - 1) / 2,
+            // One that is turned off and on again may hold two threads.
+            (false, false, false) => (threads - 1) / 4,
+        };
         let mut receivers = BTreeMap::new();
         for number in 0..3 + random.below(3) {
             let behaviour = match random.below(6) {
@@ -95,12 +110,18 @@ impl<'a> Run<'a> {
                 _ => Behaviour::Good,
             };
             let id: Arc<str> = format!("wh_{number}").into();
-            let receiver = Receiver::new(number as u32 % 3 + 1, endpoint(&id, &mut random), behaviour);
+            let apps = if hostile { 2 } else { 3 };
+            let receiver = Receiver::new(number as u32 % apps + 1, endpoint(&id, &mut random), behaviour);
             receivers.insert(id, receiver);
+        }
+        for number in 10..if hostile { 19 } else { 10 } {
+            let id: Arc<str> = format!("wh_{number}").into();
+            receivers.insert(id.clone(), Receiver::new(3, endpoint(&id, &mut random), Behaviour::Hangs));
         }
         let mut run = Self {
             random,
             crowd,
+            steady,
             now: Moment { monotonic_ms: 1_000, unix_ms: 1_700_000_000_000 },
             threads: threads as usize,
             receivers,
@@ -138,10 +159,10 @@ impl<'a> Run<'a> {
         let end_ms = self.now.monotonic_ms + EVENTS_MS;
         let (mut event_ms, mut restart_ms) = (self.now.monotonic_ms, u64::MAX);
         let mut switch_ms = u64::MAX;
-        if !self.crowd && self.random.one_in(3) {
+        if !self.steady && self.random.one_in(2) {
             restart_ms = self.now.monotonic_ms + self.random.below(EVENTS_MS * 2);
         }
-        if !self.crowd && self.random.one_in(3) {
+        if !self.steady && self.random.one_in(2) {
             switch_ms = self.now.monotonic_ms + self.random.below(EVENTS_MS);
         }
         for _ in 0..STEPS_MAX {
@@ -375,7 +396,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// P-HOOK-6, P-HOOK-7, R-HOOK-4: nothing is lost, doubled or told out of its channel's order, retries keep to their
+/// P-HOOK-6, P-HOOK-7, P-HOOK-10, R-HOOK-4: nothing is lost, doubled or told out of its channel's order, retries keep to their
 /// times, nothing is given up early, and endpoints that refuse or hang delay nobody else's deliveries. Method: random
 /// runs of batches and schedule with time moved by hand, against lists of what each endpoint wanted and read.
 #[test]
