@@ -18,6 +18,8 @@ pub(crate) fn bytes(bytes: f64) -> String {
 /// A value in a unit that a figure or a condition may have.
 pub(crate) fn readable(value: f64, unit: &str) -> String {
     match unit {
+        // Nothing is nothing in every unit.
+        "ns" | "us" | "ms" | "s" if value == 0.0 => format!("0 {unit}"),
         "ns" => time(value),
         "us" => time(value * 1e3),
         "ms" => time(value * 1e6),
@@ -99,6 +101,7 @@ mod tests {
         }
         assert_eq!(readable(5_083.496, "ms"), "5.08 s");
         assert_eq!(readable(0.25, "us"), "250 ns");
+        assert_eq!(readable(0.0, "s"), "0 s");
     }
 
     #[test]

@@ -176,7 +176,8 @@ impl Report {
         }
         for measure in MEASURES {
             if let Some(total) = self.times.total(measure) {
-                text.push_str(&format!("\n{} ({} times)\n", title(measure), quantity::number(total.len() as f64)));
+                let times = if total.len() == 1 { "time" } else { "times" };
+                text.push_str(&format!("\n{} ({} {times})\n", title(measure), quantity::number(total.len() as f64)));
                 text.push_str(&histogram::text(total));
             }
         }

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{Ended, LOADGEN, Relay, Run, allowed_core, eventually};
 
@@ -157,6 +157,28 @@ fn a_server_that_freezes_ends_the_run() {
     assert_eq!(ended.code, Some(1), "{}", ended.error);
     let why = ended.cut_short();
     assert!(why.contains("has given no answer for 10 s (process ") && why.contains("is stopped)"), "{why}");
+    assert_partial(&ended);
+}
+
+/// Goal: a generator that was stopped itself, longer than any bound of its own, blames neither the server nor its workers, and
+/// measures on. Method: all of its processes are stopped and continued; then events still flow.
+#[test]
+fn a_generator_that_was_stopped_blames_nobody() {
+    let relay = Relay::start();
+    let mut run = fan_out(&relay, &[]);
+    let workers = run.children("worker");
+    run.signal("STOP");
+    workers.iter().for_each(|worker| common::signal(*worker, "STOP"));
+    // Longer than a server or a worker may be silent; while all are stopped there is nothing to wait for.
+    std::thread::sleep(Duration::from_secs(12));
+    workers.iter().for_each(|worker| common::signal(*worker, "CONT"));
+    run.signal("CONT");
+    relay.subscribe("loadgen-fan-out").wait(300);
+    run.signal("TERM");
+    let ended = run.finish();
+    assert_eq!(ended.code, Some(4), "{:#} {}", ended.report, ended.error);
+    assert_eq!(ended.cut_short(), "interrupted by SIGTERM");
+    assert_eq!(ended.figure("refused") + ended.figure("loss"), 0.0, "{:#}", ended.report);
     assert_partial(&ended);
 }
 

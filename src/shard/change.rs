@@ -61,13 +61,15 @@ impl Shard {
     /// Asks for a change.
     ///
     /// # Errors
-    /// 503 when too many are under way.
+    /// 503 when too many are in flight: of one app a multiple of what is free (P-STAT-9).
     pub(super) fn ask_change(&mut self, place: Place, app: Box<str>, what: ChangeKind) -> Result<(), Refusal> {
-        if self.changes_under_way >= limits::STORE_CHANGES_PER_SHARD_MAX {
-            return Err(Refusal::unavailable("Too many changes are under way: try again.", 1));
+        let own = self.changes_in_flight.values().filter(|other| **other == app).count();
+        let free = limits::STORE_CHANGES_PER_SHARD_MAX - self.changes_in_flight.len();
+        if free == 0 || own >= (free - 1) * limits::APP_SHARE_OF_FREE {
+            return Err(Refusal::unavailable("Too many changes are in flight: try again.", 1));
         }
-        self.changes_under_way += 1;
         let request = self.start_gather(place, Gathered::Nothing);
+        self.changes_in_flight.insert(request.index, app.clone());
         let id = ChangeId { shard: self.config.index, request };
         self.outputs.push_back(Output::Change(Change { id, app, what }));
         Ok(())
@@ -75,7 +77,7 @@ impl Shard {
 
     /// A change has ended.
     pub(super) fn handle_changed(&mut self, request: PendingId, changed: Changed) {
-        self.changes_under_way -= 1;
+        self.changes_in_flight.remove(&request.index).expect("a change ends once");
         let (status, body) = match changed {
             Changed::Added(endpoint) => (201, encode_new_webhook(&endpoint)),
             Changed::Removed => (204, Vec::new()),

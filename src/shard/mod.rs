@@ -352,8 +352,8 @@ pub struct Shard {
     /// Pages that other shards, or this one, await, and when the next may be made.
     asked_pages: Turns<AskedPage>,
     pages_due_ms: u64,
-    /// Changes of the store that are not answered yet.
-    changes_under_way: usize,
+    /// Ids of the apps whose changes of the store are not answered yet, by the index of their question.
+    changes_in_flight: BTreeMap<u32, Box<str>>,
     pending_nonce: u32,
     /// Hashes of the misleading names that were told of last, and when the next may be.
     misleading_told: VecDeque<u64>,
@@ -425,7 +425,7 @@ impl Shard {
             gathered_bytes: 0,
             asked_pages: Turns::default(),
             pages_due_ms: 0,
-            changes_under_way: 0,
+            changes_in_flight: BTreeMap::new(),
             pending_nonce: 0,
             misleading_told: VecDeque::new(),
             misleading_due_ms: 0,

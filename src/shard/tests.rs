@@ -244,7 +244,7 @@ impl Process {
             assert_eq!((stats.users, stats.owned_users, shard.users.watches), (0, 0, 0));
             assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
             assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
-            assert_eq!(shard.changes_under_way, 0);
+            assert!(shard.changes_in_flight.is_empty());
             assert!(shard.app_connections.is_empty());
             assert!(shard.open_channels.is_empty() && shard.full_apps.is_empty());
             assert_eq!(shard.allowances.parked.len(), 0);

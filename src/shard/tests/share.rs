@@ -257,3 +257,28 @@ fn nothing_follows_close_when_an_answer_meets_the_hard_bound() {
         process.finish();
     }
 }
+
+/// P-STAT-9: changes of the store that one app asks for leave room to those of another.
+#[test]
+fn changes_of_one_app_refuse_no_other_app() {
+    let mut process = two_apps(1);
+    let add = request("POST", "/apps/1/webhooks", r#"{"url":"https://example.com/"}"#);
+    let mut refused = 0;
+    for _ in 0..limits::STORE_CHANGES_PER_SHARD_MAX {
+        let connection = process.accept(0);
+        process.receive(0, connection, add.as_bytes());
+        refused += usize::from(process.take(0, connection).starts_with("HTTP/1.1 503"));
+    }
+    assert_eq!(refused, limits::STORE_CHANGES_PER_SHARD_MAX / 4);
+    let add = add.replace("/apps/1/", "/apps/2/").replace("app-key", "key-b").replace("app-secret", "secret-b");
+    let connection = process.accept(0);
+    process.receive(0, connection, add.as_bytes());
+    assert_eq!(process.take(0, connection), "", "it waits for the store");
+    let changes = std::mem::take(&mut process.changes);
+    assert_eq!(changes.len(), limits::STORE_CHANGES_PER_SHARD_MAX / 4 * 3 + 1);
+    for change in changes {
+        process.feed(0, Input::Mail { from: 0, mail: Mail::changed(change.id, Changed::Removed) });
+    }
+    assert!(process.take(0, connection).starts_with("HTTP/1.1 204"));
+    process.finish();
+}
