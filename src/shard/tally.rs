@@ -97,10 +97,10 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// True when what is counted by this meter starts anew. A day that comes again, by a step of the clock, does not.
+    /// True when it is not the present minute or day of this meter. The wall clock may step either way.
     fn is_over(self, meter: Meter, now: Moment) -> bool {
         match meter {
-            Meter::Messages => day_of(now) > self.day,
+            Meter::Messages => day_of(now) != self.day,
             Meter::Requests | Meter::Signed | Meter::Keyed | Meter::Tokens => now.monotonic_ms >= self.minute_ends_ms,
         }
     }
@@ -189,6 +189,8 @@ pub(super) struct Asked {
 pub(super) struct Tally {
     pub(super) window: Window,
     granted: Permits,
+    /// Messages of other days, should the wall clock step back to one of them, oldest first.
+    other_days: Vec<(u64, u32)>,
     /// Shards that may hold unspent permits.
     pub(super) leased_to: Vec<ShardIndex>,
     /// Shards that were asked for their unspent permits and have not answered.
@@ -256,16 +258,30 @@ impl Tally {
     fn roll(&mut self, now: Moment) {
         for meter in Meter::ALL {
             if self.window.is_over(meter, now) {
-                self.granted[meter as usize] = 0;
+                self.granted[meter as usize] = if meter == Meter::Messages { self.change_day(day_of(now)) } else { 0 };
             }
         }
         if self.window.is_over(Meter::Requests, now) {
             self.window.minute_ends_ms = now.monotonic_ms + MINUTE_MS;
         }
-        self.window.day = self.window.day.max(day_of(now));
+        self.window.day = day_of(now);
+    }
+
+    /// Puts the messages of the day that ends away, and gives those of the one that begins: none, unless the wall clock
+    /// stepped to a day that was there before. A day beyond tomorrow never was, so it is forgotten with the step back.
+    fn change_day(&mut self, today: u64) -> u32 {
+        if self.other_days.len() == DAYS_REMEMBERED_MAX {
+            self.other_days.remove(0);
+        }
+        self.other_days.push((self.window.day, self.granted[Meter::Messages as usize]));
+        let messages = self.other_days.iter().find(|(day, _)| *day == today).map_or(0, |(_, messages)| *messages);
+        self.other_days.retain(|(day, _)| *day != today && *day <= today + 1);
+        messages
     }
 }
 
+/// Days whose messages are remembered besides the present one.
+const DAYS_REMEMBERED_MAX: usize = 4;
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
@@ -293,7 +309,7 @@ mod tests {
         assert_eq!(tally.take(at(65_000, 0), REQUESTS, limits, 1), Ok(NONE));
     }
 
-    /// R-LIM-3: a day ends at midnight of UTC, and a clock that steps back begins none anew.
+    /// R-LIM-3: a day ends at midnight of UTC, and a clock that steps back to a day goes on with what was counted on it.
     #[test]
     fn a_day_ends_at_midnight() {
         let limits = [0, 0, 0, 0, 2];
@@ -305,7 +321,36 @@ mod tests {
         assert_eq!(tally.take(next, [0, 0, 0, 0, 3], limits, 1), Err(Meter::Messages), "more than the limit at once");
         assert_eq!(tally.take(next, [0, 0, 0, 0, 2], limits, 1), Ok(NONE));
         assert_eq!(tally.take(late, MESSAGES, limits, 1), Err(Meter::Messages));
-        assert_eq!(tally.messages(), (11, 2));
+        assert_eq!(tally.messages(), (10, 2));
+        assert_eq!(tally.take(next, MESSAGES, limits, 1), Err(Meter::Messages), "midnight comes once");
+    }
+
+    /// R-LIM-3: a wall clock that is ahead for a moment, however often and far, uses up nothing of the present day, and
+    /// nothing of it comes back; days that never were are forgotten.
+    #[test]
+    fn a_clock_that_was_ahead_takes_no_messages() {
+        let limits = [0, 0, 0, 0, 10];
+        let mut tally = Tally::default();
+        let day = |number: u64| at(0, number * DAY_MS + 5);
+        assert_eq!(tally.take(day(100), [0, 0, 0, 0, 4], limits, 1).map(|lease| lease[4]), Ok(1));
+        for ahead in [103, 3_750, 101, 103] {
+            assert!(tally.take(day(ahead), [0, 0, 0, 0, 10], limits, 1).is_ok());
+            assert_eq!(tally.take(day(ahead), MESSAGES, limits, 1), Err(Meter::Messages));
+            tally.roll(day(100));
+            assert_eq!(tally.messages(), (100, 5));
+        }
+        assert_eq!(
+            tally.take(day(101), MESSAGES, limits, 1),
+            Err(Meter::Messages),
+            "tomorrow may be a step at midnight"
+        );
+        assert!(tally.take(day(103), [0, 0, 0, 0, 10], limits, 1).is_ok());
+        for past in 0..100 {
+            tally.roll(day(past));
+        }
+        assert!(tally.other_days.len() <= DAYS_REMEMBERED_MAX);
+        let mut lease = Lease { window: Window { minute_ends_ms: 0, day: 103 }, permits: [0, 0, 0, 0, 5] };
+        assert_eq!(lease.spend(day(100), MESSAGES), MESSAGES, "a lease of another day is void");
     }
 
     /// R-LIM-3, R-LIM-4: with leases, and permits that come back, exactly the limit is spent, for every limit and

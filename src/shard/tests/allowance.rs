@@ -110,7 +110,7 @@ fn messages_end_at_the_limit() {
         assert!(refusal.starts_with("HTTP/1.1 429 ") && refusal.contains(&format!("Retry-After: {seconds}\r\n")));
         assert_eq!(process.take(0, subscriber).matches(r#""event":"e""#).count(), 4);
         assert!(process.ask(0, callers[0], "GET", "/apps/1/channels", "").starts_with("HTTP/1.1 200 "));
-        process.pass_time(seconds * 1_000);
+        process.pass_turn(seconds * 1_000);
         let callers = accept_callers(&mut process);
         assert_eq!(ask_until_refused(&mut process, &callers, "/apps/1/events", ONE).0, 10);
         process.finish();
