@@ -181,6 +181,12 @@ pub const LINGER_MS: u64 = 2_000;
 pub const CLOSE_WITHIN_MS: u64 = 2_000;
 /// A slow reader is reset this long after it was told, in ms (P-CLOSE-5).
 pub const SLOW_RESET_MS: u64 = 1_000;
+/// Time between two turns of a shard that counts against its peers, in ms; what a late turn took beyond it does not
+/// (P-LIVE-6).
+pub const SERVED_STEP_MS_MAX: u64 = 200;
+/// Deadlines of requests, messages and closes that a shard queues for each slot; those of connections that are gone are
+/// removed at this bound.
+pub const DEADLINES_PER_SLOT_MAX: usize = 8;
 /// Drain is spread over this, in ms (P-CLOSE-1).
 pub const DRAIN_MS: u64 = 10_000;
 
@@ -188,6 +194,10 @@ pub const DRAIN_MS: u64 = 10_000;
 pub const SEND_BYTES_MAX: usize = 64 * 1024;
 /// Sends of one turn; what is owed beyond it follows in the next, so that a large fan-out holds nobody else up (U17).
 pub const SENDS_PER_TURN: u32 = 1_024;
+/// Subscribers of a channel up to which its events are sent before those of larger channels.
+pub const SMALL_FAN_OUT_MAX: u32 = 4 * SENDS_PER_TURN;
+/// Sends of one larger channel before another's turn comes.
+pub const FAN_OUT_CHUNK: u32 = 256;
 /// Zero-copy sends that a loop starts before it has judged whether they are worth it.
 pub const ZERO_COPY_TRIAL_SENDS: u32 = 16;
 /// Zero-copy sends after which a loop judges again.

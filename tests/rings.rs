@@ -49,7 +49,7 @@ impl Core for Echo {
             Input::Closed { .. } => {
                 self.open.fetch_sub(1, Ordering::Relaxed);
             }
-            Input::Mail { .. } | Input::Directory(_) | Input::Timeout | Input::Drain => {}
+            Input::Mail { .. } | Input::Directory(_) | Input::CaughtUp | Input::Timeout | Input::Drain => {}
         }
     }
     fn poll_output(&mut self) -> Option<Output> {

@@ -62,8 +62,8 @@ pub enum Phase {
 pub struct Flags(u16);
 
 impl Flags {
-    /// It stands on the list of connections to flush.
-    pub const DIRTY: Self = Self(1);
+    /// It is in the queue of connections to send answers to.
+    pub const ANSWER_QUEUED: Self = Self(1);
     /// The driver was asked not to read from it.
     pub const PAUSED: Self = Self(1 << 1);
     /// A WebSocket ping was sent and nothing was heard since (P-LIVE-4).
@@ -74,13 +74,13 @@ impl Flags {
     pub const PEER_CLOSED: Self = Self(1 << 4);
     /// The peer's direction ended (FIN).
     pub const READ_ENDED: Self = Self(1 << 5);
-    /// It owed bytes when the sweep came by, and nothing was taken since (P-CLOSE-5).
+    /// The kernel held a send when the sweep came by, and took nothing since (P-CLOSE-5).
     pub const STALLED: Self = Self(1 << 6);
     /// The connection ends with the answer that is queued last.
     pub const LAST_ANSWER: Self = Self(1 << 7);
     /// Echo path of the `conformance` feature.
     pub const ECHO: Self = Self(1 << 9);
-    /// It owed bytes at two visits of the sweep, and nothing was taken between.
+    /// The kernel held a send at two visits of the sweep, and took nothing in between.
     pub const STALLED_LONG: Self = Self(1 << 8);
     /// It was closed as a slow reader: reset it at the deadline.
     pub const RESET: Self = Self(1 << 10);
@@ -91,6 +91,22 @@ impl Flags {
     /// It must yet sign in or join a protected channel, and does not count to its app's connections (P-AUTHZ-1).
     pub const UNAUTHORIZED: Self = Self(1 << 12);
 
+    /// The shard's queue has a deadline for a message of it (threat T8).
+    pub const MESSAGE_AWAITED: Self = Self(1 << 13);
+
+    /// It is in the queue of connections to send events to.
+    pub const EVENT_QUEUED: Self = Self(1 << 14);
+    /// It is in the queue of a large channel.
+    pub const BULK_QUEUED: Self = Self(1 << 15);
+
+    /// Several flags as one.
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    /// True when any of the flags is set.
+    pub fn intersects(self, flags: Self) -> bool {
+        self.0 & flags.0 != 0
+    }
     /// Sets a flag.
     pub fn insert(&mut self, flag: Self) {
         self.0 |= flag.0;
@@ -172,7 +188,7 @@ pub struct Cold {
     pub held_back: Vec<u8>,
     /// The client's address, while the connection is being admitted: for the log, should it be refused.
     pub client: Option<IpAddr>,
-    /// When the message in `decoder` must be whole, in ms of the monotonic clock; 0 when none is partial (threat T8).
+    /// When the message in `decoder` must be whole, in ms of the service clock; 0 when none is partial (threat T8).
     pub message_deadline_ms: u64,
     /// Malformed messages so far (P-IN-3).
     pub invalid_messages: u8,
@@ -228,8 +244,10 @@ pub struct Http {
     pub metrics: bool,
     /// It came in at capacity: WebSockets are refused with 4100 (P-CLOSE-2).
     pub refuse: bool,
-    /// When the request at hand must be whole, in ms of the monotonic clock; 0 between requests.
+    /// When the request that has begun must be whole, in ms of the service clock; 0 between requests.
     pub deadline_ms: u64,
+    /// The shard's queue has a deadline for a request of it.
+    pub deadline_queued: bool,
     /// Answers owed, oldest first, from the first that is not ready yet.
     pub answers: VecDeque<Answer>,
     /// Ticket of the first of `answers`.

@@ -62,6 +62,10 @@ impl Outbox {
     pub fn unsent_bytes(&self) -> usize {
         self.unsent_bytes as usize
     }
+    /// True when there are bytes that were not offered to the kernel: they wait for the shard, not for the peer.
+    pub fn is_unattempted(&self) -> bool {
+        self.unsent_bytes > 0 && !self.lent
+    }
     /// True while the driver sends from it.
     pub fn is_lent(&self) -> bool {
         self.lent

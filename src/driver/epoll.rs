@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, sockopt};
 
+use self::token::Token;
 use super::listener::{BoundListener, peer_address};
 use super::log::RestLog;
+use super::pass::Fed;
 use super::slots::Slots;
 use super::turn::{Effect, Next, Turn, Wait};
 use super::{Core, ShardSetup};
@@ -31,6 +33,8 @@ use crate::connection::ConnectionKey;
 use crate::limits::{ACCEPT_REST_MS, ACCEPTS_PER_TURN, EVENTS_PER_TURN, READ_BYTES_PER_TURN};
 use crate::moment::Moment;
 use crate::shard::{Flush, Input};
+
+mod token;
 
 /// Runs a shard on this thread until all shards have stopped.
 ///
@@ -44,9 +48,10 @@ pub fn run(mut setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
         driver.wait(wait)?;
         turn.figures.waits += 1;
         turn.begin(core);
-        driver.handle_events(turn.now(), core);
+        let events = driver.handle_events(turn.now(), core);
         driver.accept_all(turn.now(), core);
-        driver.read_ready(turn.now(), core);
+        let reads = driver.read_ready(turn.now(), core);
+        turn.finish_inputs(core, driver.fed(events, reads));
         driver.drain(&mut turn, core);
         turn.figures.slots = u64::from(driver.slots.capacity());
         turn.figures.slots_used = u64::from(driver.slots.in_use());
@@ -218,9 +223,10 @@ impl Epoll {
         }
     }
 
-    /// Notes what edges say and sends what was blocked.
-    fn handle_events(&mut self, now: Moment, core: &mut impl Core) {
+    /// Notes what edges say and sends what was blocked; gives how many events there were.
+    fn handle_events(&mut self, now: Moment, core: &mut impl Core) -> usize {
         let mut events = std::mem::take(&mut self.events);
+        let count = events.len();
         for event in events.drain(..) {
             let flags = event.flags;
             match Token::decode(event.data) {
@@ -235,6 +241,19 @@ impl Epoll {
             }
         }
         self.events = events;
+        count
+    }
+
+    /// What this turn fed, of how much there is.
+    fn fed(&self, events: usize, reads: usize) -> Fed {
+        Fed {
+            events,
+            exhausted: events < self.events.capacity(),
+            reads,
+            reads_waiting: self.ready.len(),
+            // Each descriptor is in the kernel's list of ready ones at most once.
+            events_max: u64::from(self.slots.in_use()) + self.listeners.len() as u64 + 1,
+        }
     }
 
     fn handle_edge(&mut self, now: Moment, core: &mut impl Core, connection: ConnectionKey, flags: EventFlags) {
@@ -342,9 +361,10 @@ impl Epoll {
         AcceptState::Resting(now.monotonic_ms + ACCEPT_REST_MS)
     }
 
-    /// Reads from the connections that were ready when the turn began, each up to its budget.
-    fn read_ready(&mut self, now: Moment, core: &mut impl Core) {
-        for _ in 0..self.ready.len().min(EVENTS_PER_TURN) {
+    /// Reads from the connections that were ready when the turn began, each up to its budget; gives how many those were.
+    fn read_ready(&mut self, now: Moment, core: &mut impl Core) -> usize {
+        let count = self.ready.len().min(EVENTS_PER_TURN);
+        for _ in 0..count {
             let connection = self.ready.pop_front().expect("counted");
             if self.slots.is_current(connection) {
                 let socket = &mut self.sockets[connection.slot as usize];
@@ -354,6 +374,7 @@ impl Epoll {
                 self.read(now, core, connection);
             }
         }
+        count
     }
 
     fn read(&mut self, now: Moment, core: &mut impl Core, connection: ConnectionKey) {
@@ -393,7 +414,10 @@ impl Epoll {
     /// Flushes come first: what is to end may have its last bytes among them.
     fn drain(&mut self, turn: &mut Turn, core: &mut impl Core) {
         loop {
+            core.end_batch();
+            let mut idle = true;
             while let Some(Flush { connection, bytes }) = core.poll_flush() {
+                idle = false;
                 assert!(self.slots.is_current(connection), "no flush after Closed");
                 let socket = &mut self.sockets[connection.slot as usize];
                 let sent = match socket.writing {
@@ -403,7 +427,6 @@ impl Epoll {
                 };
                 self.handle_sent(turn.now(), core, connection, sent);
             }
-            let mut idle = true;
             while let Some(effect) = turn.poll_effect(core) {
                 idle = false;
                 self.handle_effect(effect);
@@ -559,35 +582,6 @@ impl Socket {
                 Err(Errno::AGAIN) => Sent::WouldBlock,
                 Err(_) => Sent::Gone,
             };
-        }
-    }
-}
-
-/// What an event is about, as it travels through the kernel: generations start at 1, so 0 marks the rest.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Token {
-    Wake,
-    Listener(u32),
-    Connection(ConnectionKey),
-}
-
-impl Token {
-    fn encode(self) -> EventData {
-        let (generation, slot) = match self {
-            Self::Wake => (0, u32::MAX),
-            Self::Listener(number) => (0, number),
-            Self::Connection(connection) => (connection.generation, connection.slot),
-        };
-        EventData::new_u64(u64::from(generation) << 32 | u64::from(slot))
-    }
-
-    fn decode(data: EventData) -> Self {
-        let generation = u32::try_from(data.u64() >> 32).expect("32 bits");
-        let slot = u32::try_from(data.u64() & u64::from(u32::MAX)).expect("32 bits");
-        match (generation, slot) {
-            (0, u32::MAX) => Self::Wake,
-            (0, number) => Self::Listener(number),
-            (generation, slot) => Self::Connection(ConnectionKey { slot, generation }),
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod listener;
 pub mod log;
 pub mod log_writer;
 pub mod mailbox;
+mod pass;
 pub mod post;
 pub mod process;
 pub mod services;
@@ -35,6 +36,8 @@ pub mod watchdog;
 pub trait Core {
     /// Gives the core an input.
     fn handle_input(&mut self, now: Moment, input: Input<'_>);
+    /// Ends a batch of inputs: makes what they have to send.
+    fn end_batch(&mut self) {}
     /// Takes an output.
     fn poll_output(&mut self) -> Option<Output>;
     /// Takes the next connection that owes bytes and has no send under way.
@@ -44,6 +47,10 @@ pub trait Core {
     fn lent(&self, connection: ConnectionKey) -> &[u8];
     /// When `Timeout` must be fed, on the monotonic clock, in ms.
     fn poll_timeout(&self) -> Option<u64>;
+    /// Whether something waits to be made or taken: false after a drain.
+    fn has_pending(&self) -> bool {
+        false
+    }
     /// True once `Drain` was fed and nothing is left to wait for.
     fn is_drained(&self) -> bool;
     /// A turn begins, at this time in µs of [`clock::Clock`]. For figures alone.
@@ -57,6 +64,12 @@ pub trait Core {
 impl Core for Shard {
     fn handle_input(&mut self, now: Moment, input: Input<'_>) {
         Shard::handle_input(self, now, input);
+    }
+    fn end_batch(&mut self) {
+        Shard::end_batch(self);
+    }
+    fn has_pending(&self) -> bool {
+        Shard::has_pending(self)
     }
     fn poll_output(&mut self) -> Option<Output> {
         Shard::poll_output(self)

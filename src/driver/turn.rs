@@ -3,18 +3,20 @@
 //! ```text
 //! loop {
 //!     wait for events, at most `turn.sleep(core)`        (the driver)
-//!     turn.begin(core)                                   clock, signals, mail, timeout
+//!     turn.begin(core)                                   clock, signals, mail
 //!     feed the events                                    (the driver)
-//!     while poll_effect(core) / poll_flush: carry out    (the driver)
+//!     turn.finish_inputs(core, fed)                      caught up?, timeout
+//!     end_batch; poll_effect(core), poll_flush: carry out, until nothing comes    (the driver)
 //!     turn.end(core)                                     mail out, drained?
 //! }
 //! ```
-//! With several batches in one turn, outputs may be drained after each; `begin` and `end` come once.
+//! With several batches in one turn, outputs may be drained after each; the other steps come once.
 
 use std::sync::Arc;
 
 use super::control::{Control, Phase};
 use super::mailbox::Sleep;
+use super::pass::{Fed, Pass};
 use super::post::Post;
 use super::services::Services;
 use super::watchdog::Beat;
@@ -35,6 +37,7 @@ pub struct Turn {
     /// When the last turn ended, in µs.
     ended_us: u64,
     process: Process,
+    pass: Pass,
     post: Post<Mail>,
     control: Arc<Control>,
     directory_seen: u64,
@@ -113,6 +116,7 @@ impl Turn {
             now: setup.clock.read(),
             ended_us: setup.clock.monotonic_us(),
             process: Process::NotAsked,
+            pass: Pass::new(),
             post: Post::new(setup.index, Arc::clone(&setup.mailboxes)),
             control: Arc::clone(&setup.control),
             directory_seen: 0,
@@ -136,7 +140,7 @@ impl Turn {
         &self.post
     }
 
-    /// Reads the clocks and feeds signals, the timeout if it is due, and mail, at most `MAIL_PER_TURN`.
+    /// Reads the clocks and feeds signals and mail, at most `MAIL_PER_TURN`.
     pub fn begin(&mut self, core: &mut impl Core) {
         self.post.mailbox().end_sleep();
         self.beat().turn();
@@ -155,14 +159,22 @@ impl Turn {
             self.drain = Drain::Fed;
             core.handle_input(self.now, Input::Drain);
         }
-        if core.poll_timeout().is_some_and(|at| at <= self.now.monotonic_ms) {
-            core.handle_input(self.now, Input::Timeout);
-        }
         for _ in 0..MAIL_PER_TURN {
             let Some((from, mail)) = self.post.mailbox().pop() else {
                 break;
             };
             core.handle_input(self.now, Input::Mail { from, mail });
+        }
+    }
+
+    /// Feeds what comes behind the turn's other inputs: whether the driver is caught up, and the timeout if it is due. No
+    /// peer is judged before what it sent was read (P-LIVE-6).
+    pub(super) fn finish_inputs(&mut self, core: &mut impl Core, fed: Fed) {
+        if self.pass.is_complete_with(fed) {
+            core.handle_input(self.now, Input::CaughtUp);
+        }
+        if core.poll_timeout().is_some_and(|at| at <= self.now.monotonic_ms) {
+            core.handle_input(self.now, Input::Timeout);
         }
     }
 
@@ -217,6 +229,7 @@ impl Turn {
 
     /// Ends the turn: delivers mail, wakes its targets, tells the server when the core has drained.
     pub fn end(&mut self, core: &mut impl Core) -> Next {
+        debug_assert!(!core.has_pending(), "the core was drained");
         self.post.deliver();
         self.ended_us = self.clock.monotonic_us();
         self.figures.mails_waiting = self.post.waiting() as u64;

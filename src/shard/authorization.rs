@@ -5,6 +5,7 @@ use super::Shard;
 use super::mail::Body;
 use super::sweep::Deadline;
 use crate::app::AppSerial;
+use crate::channel::name::ChannelKind;
 use crate::connection::{Flags, Phase};
 use crate::protocol::close::CloseReason;
 
@@ -13,8 +14,7 @@ impl Shard {
     pub(super) fn open_unauthorized(&mut self, slot: u32) {
         self.hot[slot as usize].flags.insert(Flags::UNAUTHORIZED);
         let within_ms = u64::from(self.config.options.authorization_timeout_s) * 1_000;
-        let (at_ms, connection) = (self.now.monotonic_ms + within_ms, self.key(slot));
-        self.deadlines.push(Deadline::Authorization, at_ms, connection);
+        self.await_deadline(Deadline::Authorization, slot, within_ms);
         self.open_websocket(slot);
     }
 
@@ -29,6 +29,18 @@ impl Shard {
         let connections_max = self.directory.app(app).map_or(0, |app| app.settings.max_connections);
         let (counter, connection) = (self.counter_of(app), self.key(slot));
         self.send(counter, Body::Admit { app, connection, connections_max });
+    }
+
+    /// Whether the client has done its part, and the connection waits for shards that have yet to record it.
+    pub(super) fn is_being_authorized(&self, slot: u32) -> bool {
+        let (line, cold) = (&self.hot[slot as usize], self.cold(slot));
+        let signs_in = cold.and_then(|cold| cold.signed_in.as_ref()).is_some_and(|signed_in| !signed_in.recorded);
+        let more = cold.map_or(&[][..], |cold| &cold.more_channels);
+        let joins = line.inline_channels().iter().chain(more).any(|index| {
+            let channel = &self.channels[*index as usize];
+            channel.kind != ChannelKind::Public && !channel.subscribers.contains(slot)
+        });
+        signs_in || joins
     }
 
     /// The time is over. An app that no longer demands it keeps the connection, and counts it.

@@ -23,50 +23,143 @@ pub(super) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>
     Bytes::from(frame)
 }
 
-/// Slots that owe bytes and have no send under way, each once, in the order in which they became so. An answer leaves in
-/// the turn in which it was made and does not wait for a large fan-out to be sent (P-HTTP-14); nor does a fan-out wait
-/// while answers keep coming. Within a turn events go first: who publishes one after the other gives more of them to join.
+/// Slots with unsent bytes and no send in flight, in the order in which they became so, each at most once per queue.
+///
+/// A turn sends to a bounded number of them (U17), so the queues decide who waits for whom. An answer leaves in the turn in
+/// which it was made and does not wait for a fan-out to be sent (P-HTTP-14). An event of a small channel does not wait for
+/// those of large ones, and large channels take turns. A slot that waits in a later queue is put into an earlier one too
+/// when there is something for it there: it is sent everything that it has, in order, and its later place is void.
+/// Nobody waits for ever: each queue has a part of every turn. Within a turn events go first, since a client that publishes
+/// one after the other gives more of them to join.
 #[derive(Default)]
 pub(super) struct Dirty {
-    /// They owe something to one connection: an answer, a reply, a pong.
+    /// An answer, a reply or a pong, for one connection.
     answers: VecDeque<u32>,
-    /// They owe what all subscribers of a channel get.
+    /// Events of channels with up to `limits::SMALL_FAN_OUT_MAX` subscribers.
     events: VecDeque<u32>,
+    /// Events of larger channels, one queue for each channel that has any, by its index.
+    bulk: VecDeque<(u32, VecDeque<u32>)>,
+    /// Slots in all queues of `bulk`.
+    bulk_slots: usize,
+    /// Slots that the first queue of `bulk` may give before the next one's turn comes.
+    bulk_left: u32,
+}
+
+/// One queue of [`Dirty`], and the flag of the slots that are in it.
+struct Queue<'a> {
+    slots: &'a mut VecDeque<u32>,
+    mark: Flags,
+    /// With any of these a slot is in this queue or an earlier one.
+    queued: Flags,
+}
+
+const EARLIER: Flags = Flags::ANSWER_QUEUED.union(Flags::EVENT_QUEUED);
+
+impl Queue<'_> {
+    #[inline]
+    fn push(&mut self, slot: u32, flags: &mut Flags) {
+        if !flags.intersects(self.queued) {
+            flags.insert(self.mark);
+            self.slots.push_back(slot);
+        }
+    }
 }
 
 impl Dirty {
-    pub(super) fn push_answer(&mut self, slot: u32) {
-        self.answers.push_back(slot);
-    }
-
-    pub(super) fn push_event(&mut self, slot: u32) {
-        self.events.push_back(slot);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.events.is_empty()
-    }
-
-    /// The next one while the turn has so many sends left: the last of them are kept for answers, half at most.
-    fn take(&mut self, sends_left: u32) -> Option<u32> {
-        let kept = self.answers.len().min(limits::SENDS_PER_TURN as usize / 2);
-        if sends_left as usize <= kept {
-            return self.answers.pop_front();
+    pub(super) fn push_answer(&mut self, slot: u32, flags: &mut Flags) {
+        if flags.raise(Flags::ANSWER_QUEUED) {
+            self.answers.push_back(slot);
         }
-        self.events.pop_front().or_else(|| self.answers.pop_front())
+    }
+
+    /// The rest of what one connection is sent.
+    pub(super) fn push_rest(&mut self, slot: u32, flags: &mut Flags) {
+        self.events().push(slot, flags);
+    }
+
+    fn events(&mut self) -> Queue<'_> {
+        Queue { slots: &mut self.events, mark: Flags::EVENT_QUEUED, queued: EARLIER }
+    }
+
+    /// The queue for an event of a channel with so many subscribers.
+    fn queue_of(&mut self, channel: u32, subscribers: u32) -> Queue<'_> {
+        if subscribers <= limits::SMALL_FAN_OUT_MAX {
+            return self.events();
+        }
+        let at = self.bulk.iter().position(|(known, _)| *known == channel).unwrap_or_else(|| {
+            self.bulk.push_back((channel, VecDeque::new()));
+            self.bulk.len() - 1
+        });
+        let slots = &mut self.bulk[at].1;
+        self.bulk_slots -= slots.len();
+        Queue { slots, mark: Flags::BULK_QUEUED, queued: EARLIER.union(Flags::BULK_QUEUED) }
+    }
+
+    /// Counts what was put into the queue of a channel.
+    fn count_bulk(&mut self, channel: u32) {
+        if let Some(at) = self.bulk.iter().position(|(known, _)| *known == channel) {
+            self.bulk_slots += self.bulk[at].1.len();
+            if self.bulk[at].1.is_empty() {
+                self.bulk.remove(at);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.is_empty() && self.events.is_empty() && self.bulk.is_empty()
+    }
+
+    /// The next one while the turn has so many sends left, and the flag of the queue that it was in. The last sends are
+    /// kept for answers, half of the turn at most, and those before them for large channels, an eighth at most.
+    fn take(&mut self, sends_left: u32) -> Option<(u32, Flags)> {
+        let turn = limits::SENDS_PER_TURN as usize;
+        let for_answers = self.answers.len().min(turn / 2);
+        let for_bulk = self.bulk_slots.min(turn / 8);
+        let sends_left = sends_left as usize;
+        if sends_left > for_answers + for_bulk
+            && let Some(slot) = self.events.pop_front()
+        {
+            return Some((slot, Flags::EVENT_QUEUED));
+        }
+        if sends_left > for_answers
+            && let Some(slot) = self.take_bulk()
+        {
+            return Some((slot, Flags::BULK_QUEUED));
+        }
+        let answer = self.answers.pop_front().map(|slot| (slot, Flags::ANSWER_QUEUED));
+        answer.or_else(|| self.events.pop_front().map(|slot| (slot, Flags::EVENT_QUEUED)))
+    }
+
+    fn take_bulk(&mut self) -> Option<u32> {
+        if self.bulk_left == 0 && !self.bulk.is_empty() {
+            self.bulk.rotate_left(1);
+        }
+        if self.bulk_left == 0 {
+            self.bulk_left = limits::FAN_OUT_CHUNK;
+        }
+        let (_, slots) = self.bulk.front_mut()?;
+        let slot = slots.pop_front()?;
+        self.bulk_slots -= 1;
+        self.bulk_left -= 1;
+        if slots.is_empty() {
+            self.bulk.pop_front();
+            self.bulk_left = limits::FAN_OUT_CHUNK;
+        }
+        Some(slot)
     }
 
     /// Room for so many slots.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.answers.capacity() + self.events.capacity()
+        let bulk: usize = self.bulk.iter().map(|(_, slots)| slots.capacity()).sum();
+        self.answers.capacity() + self.events.capacity() + bulk
     }
 }
 
 impl Shard {
     /// Queues one event to all local subscribers of its channel but `exclude`.
     ///
-    /// Per subscriber: its hot line and one entry of the dirty list; no allocation, no atomic, no copy.
+    /// Per subscriber: its hot line and one entry of a queue; no allocation, no atomic, no copy.
     pub(super) fn deliver(&mut self, channel: &ChannelKey, frame: Bytes, exclude: Option<Anywhere>, accepted_us: u64) {
         let Some(index) = self.find_channel(channel) else { return };
         let excluded = exclude.filter(|exclude| exclude.shard == self.config.index).map(|exclude| exclude.connection);
@@ -75,8 +168,10 @@ impl Shard {
         let bytes_max = self.outbox_bytes_max(channel.app.0);
         let mut queued = 0;
         let mut too_slow: SmallVec<[u32; 8]> = SmallVec::new();
-        let (hot, frames, dirty) = (&mut self.hot, &mut self.frames, &mut self.dirty);
-        self.channels[index as usize].subscribers.for_each(|slot| {
+        let subscribers = &self.channels[index as usize].subscribers;
+        let (hot, frames) = (&mut self.hot, &mut self.frames);
+        let mut queue = self.dirty.queue_of(index, subscribers.count());
+        subscribers.for_each(|slot| {
             let line = &mut hot[slot as usize];
             if excluded.is_some_and(|excluded| excluded.slot == slot && excluded.generation == line.generation) {
                 return;
@@ -87,10 +182,11 @@ impl Shard {
             }
             frames.push(&mut line.outbox, frame, frame_bytes);
             queued += 1;
-            if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {
-                dirty.push_event(slot);
+            if !line.outbox.is_lent() {
+                queue.push(slot, &mut line.flags);
             }
         });
+        self.dirty.count_bulk(index);
         self.frames.retain(frame, queued);
         if accepted_us > 0 && queued > 0 {
             self.frames.stamp(frame, accepted_us);
@@ -139,8 +235,8 @@ impl Shard {
         }
         self.frames.retain(frame, 1);
         self.frames.push(&mut line.outbox, frame, frame_bytes);
-        if !line.outbox.is_lent() && line.flags.raise(Flags::DIRTY) {
-            self.dirty.push_answer(slot);
+        if !line.outbox.is_lent() {
+            self.dirty.push_answer(slot, &mut line.flags);
         }
         if line.outbox.unsent_bytes() > unread_from(line.phase) {
             self.pause(slot);
@@ -180,13 +276,10 @@ impl Shard {
             if self.sends_left == 0 {
                 return None;
             }
-            let slot = self.dirty.take(self.sends_left).expect("it is not empty");
+            let (slot, mark) = self.dirty.take(self.sends_left).expect("it is not empty");
             let line = &mut self.hot[slot as usize];
-            if !line.flags.contains(Flags::DIRTY) {
-                continue;
-            }
-            line.flags.remove(Flags::DIRTY);
-            if line.outbox.unsent_bytes() > 0 && !line.outbox.is_lent() && line.phase != Phase::Ended {
+            line.flags.remove(mark);
+            if line.outbox.is_unattempted() && line.phase != Phase::Ended {
                 self.sends_left -= 1;
                 return Some(slot);
             }

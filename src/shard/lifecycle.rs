@@ -36,14 +36,14 @@ impl Shard {
         self.figures.counted.accepted += 1;
         let client = peer.ip().to_canonical();
         let trusted = self.config.options.trusted_proxies.iter().any(|network| network.contains(&client));
-        let deadline_ms = self.now.monotonic_ms + limits::REQUEST_WITHIN_MS;
         let http = Http {
             decoder: Default::default(),
             client,
             proxy: if trusted { Proxy::Awaited(Vec::new()) } else { Proxy::Direct },
             metrics: listener == Listener::Metrics,
             refuse,
-            deadline_ms,
+            deadline_ms: 0,
+            deadline_queued: false,
             answers: Default::default(),
             first_ticket: 0,
             held_back: Vec::new(),
@@ -52,7 +52,7 @@ impl Shard {
             app: None,
         };
         self.cold_mut(connection.slot).http = Some(Box::new(http));
-        self.deadlines.push(Deadline::Request, deadline_ms, connection);
+        self.renew_request_deadline(connection.slot);
     }
 
     /// The driver has ended the connection; the slot is free from here on.
@@ -79,16 +79,15 @@ impl Shard {
         let line = &mut self.hot[slot as usize];
         self.frames.take_sent(&mut line.outbox, bytes);
         self.apps.sent(line.app, bytes);
-        line.flags.remove(Flags::STALLED);
-        line.flags.remove(Flags::STALLED_LONG);
+        line.flags.remove(Flags::STALLED.union(Flags::STALLED_LONG));
         if line.phase == Phase::Ended {
             return;
         }
-        if line.outbox.unsent_bytes() > 0 && line.flags.raise(Flags::DIRTY) {
+        if line.outbox.unsent_bytes() > 0 {
             if line.phase == Phase::Http {
-                self.dirty.push_answer(slot);
+                self.dirty.push_answer(slot, &mut line.flags);
             } else {
-                self.dirty.push_event(slot);
+                self.dirty.push_rest(slot, &mut line.flags);
             }
         }
         self.resume_if_due(slot);
@@ -146,7 +145,7 @@ impl Shard {
         self.hot[slot as usize].phase = Phase::Lingering;
         self.resume_reading(slot);
         self.outputs.push_back(Output::ShutdownWrite { connection });
-        self.deadlines.push(Deadline::Linger, self.now.monotonic_ms + limits::LINGER_MS, connection);
+        self.await_deadline(Deadline::Linger, slot, limits::LINGER_MS);
     }
 
     /// Has the driver close the connection.
@@ -173,8 +172,7 @@ impl Shard {
         let message = reason.message();
         self.send_text(slot, |out| server_event::encode_error(out, Some(reason.code()), &message));
         self.send_close(slot, reason.code(), &message);
-        let connection = self.key(slot);
-        self.deadlines.push(Deadline::CloseAnswer, self.now.monotonic_ms + limits::CLOSE_WITHIN_MS, connection);
+        self.await_deadline(Deadline::CloseAnswer, slot, limits::CLOSE_WITHIN_MS);
     }
 
     /// A breach of RFC 6455: Close with its code, then FIN; nothing more is read.
@@ -188,13 +186,11 @@ impl Shard {
             self.figures.counted.protocol_errors.count(ProtocolError::of(code));
             self.send_close(slot, code, reason);
         }
-        let connection = self.key(slot);
-        self.deadlines.push(Deadline::CloseAnswer, self.now.monotonic_ms + limits::CLOSE_WITHIN_MS, connection);
+        self.await_deadline(Deadline::CloseAnswer, slot, limits::CLOSE_WITHIN_MS);
     }
 
     /// P-CLOSE-5: a slow reader loses what it has not begun to receive, is told, and is reset soon.
     pub(super) fn close_slow(&mut self, slot: u32) {
-        let connection = self.key(slot);
         let line = &mut self.hot[slot as usize];
         match line.phase {
             Phase::Free | Phase::Ended => return,
@@ -210,7 +206,7 @@ impl Shard {
             self.frames.drop_queued(&mut line.outbox);
             self.close_websocket(slot, &CloseReason::TooSlow);
         }
-        self.deadlines.push(Deadline::SlowReset, self.now.monotonic_ms + limits::SLOW_RESET_MS, connection);
+        self.await_deadline(Deadline::SlowReset, slot, limits::SLOW_RESET_MS);
     }
 
     fn send_close(&mut self, slot: u32, code: u16, reason: &str) {
@@ -299,9 +295,9 @@ impl Shard {
         ConnectionKey { slot, generation: self.hot[slot as usize].generation }
     }
 
-    /// Tenths of a second of the monotonic clock; wraps after 13 years.
+    /// Tenths of a second of the service clock, of which 32 bits last 13 years.
     pub(super) fn tenths(&self) -> u32 {
-        (self.now.monotonic_ms / 100) as u32
+        (self.clock.served_ms() / 100) as u32
     }
 
     pub(super) fn cold(&self, slot: u32) -> Option<&Cold> {

@@ -2,10 +2,16 @@
 //! descriptor, reads no clock, draws no randomness.
 //!
 //! # Contract with a driver
-//! Feed a whole batch of inputs with [`Shard::handle_input`], then drain [`Shard::poll_output`] and
-//! [`Shard::poll_flush`] until both give `None`, then sleep until [`Shard::poll_timeout`] or the next event.
-//! That alone gives one send per connection and turn.
+//! Feed a whole batch of inputs with [`Shard::handle_input`], end it with [`Shard::end_batch`], then drain
+//! [`Shard::poll_output`] and [`Shard::poll_flush`] until both give `None`, then sleep until [`Shard::poll_timeout`] or
+//! the next event. That alone gives one send per connection and turn.
 //!
+//! - `end_batch` makes what the batch's changes have to send; the polls only take. An input that is fed while draining
+//!   (`Sent`, `Closed`) begins a new batch: end it and drain again, until nothing comes. After that [`Shard::has_pending`]
+//!   is false, and a driver asserts so.
+//! - `CaughtUp` comes before `Timeout`, and both come behind the batch's other inputs. A driver that has more events or
+//!   readable sockets than a turn may feed reports `CaughtUp` when it has served, in order, all of those that there were
+//!   when it last did.
 //! - The driver gives out slots. It feeds `Accepted` once per connection, and `Closed` once, as the last input for
 //!   that key, when no operation on the connection is under way any more; only then may the slot be used again.
 //! - `poll_flush` lends the bytes of one send. They stay valid and unmoved until `Sent` or `Closed` is fed for that
@@ -44,6 +50,7 @@ mod refusals;
 mod request;
 mod roster;
 mod scrape;
+mod service_clock;
 mod share;
 mod subscribe;
 mod sweep;
@@ -88,6 +95,7 @@ use opening::OpenChannels;
 use owner::OwnedChannel;
 use publish::PendingPublish;
 use roster::Rosters;
+use service_clock::ServiceClock;
 use share::FullApps;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
@@ -222,6 +230,9 @@ pub enum Input<'a> {
     },
     /// The store changed.
     Directory(Arc<Directory>),
+    /// Everything was fed that the kernel held for this shard when `CaughtUp` was last fed: connections, bytes, ends, and
+    /// room for sends. Deadlines of peers up to that time can be judged now (P-LIVE-6).
+    CaughtUp,
     /// The time of `poll_timeout` has come (feeding it early does no harm).
     Timeout,
     /// The process shall end: drain (P-CLOSE-1).
@@ -308,6 +319,8 @@ pub struct Flush<'a> {
 pub struct Shard {
     config: ShardConfig,
     now: Moment,
+    /// The time by which peers are judged.
+    clock: ServiceClock,
     directory: Arc<Directory>,
     cipher: SocketIdCipher,
     stats: ShardStats,
@@ -317,7 +330,7 @@ pub struct Shard {
 
     /// One line per slot that was ever used.
     hot: Vec<Hot>,
-    /// When each slot was last heard of, in tenths of a second of the monotonic clock.
+    /// When each slot was last heard of, or pinged, in tenths of a second of the service clock.
     heard: Vec<u32>,
     cold: Slab<Box<Cold>>,
     frames: Frames,
@@ -399,6 +412,7 @@ impl Shard {
             cipher: SocketIdCipher::new(config.boot_secret),
             directory: config.directory.clone(),
             now: Moment::default(),
+            clock: ServiceClock::default(),
             stats: ShardStats::default(),
             figures: Box::default(),
             apps: AppTable::default(),
@@ -450,6 +464,9 @@ impl Shard {
 
     /// Gives the core an input.
     pub fn handle_input(&mut self, now: Moment, input: Input<'_>) {
+        if now.monotonic_ms != self.now.monotonic_ms {
+            self.clock.advance(now.monotonic_ms.saturating_sub(self.now.monotonic_ms));
+        }
         self.now = now;
         match input {
             Input::Accepted { connection, peer, listener, refuse } => {
@@ -461,24 +478,34 @@ impl Shard {
             Input::Closed { connection } => self.handle_closed(connection),
             Input::Mail { from, mail } => self.handle_mail(from, mail.0),
             Input::Directory(directory) => self.handle_directory(directory),
+            Input::CaughtUp => self.clock.handle_caught_up(),
             Input::Timeout => self.handle_timeouts(),
             Input::Drain => self.start_drain(),
         }
         self.handle_own_mail();
     }
 
-    /// Takes an output. When there is none left of the inputs so far, what presence channels and watchlists have to tell
-    /// comes about.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        if self.outputs.is_empty() && self.has_rosters_to_tell() {
+    /// The batch of inputs is complete: everything that its changes have to send is made now. Presence channels report
+    /// their members and watchlists their users once per batch, however many changed.
+    pub fn end_batch(&mut self) {
+        // To notify a watcher may close it, and with it end a user that others watch.
+        while self.has_rosters_to_tell() || !self.users.changed.is_empty() {
             self.tell_rosters();
             self.handle_own_mail();
-        }
-        // To tell a watcher may close it, and with it end a user that others watch.
-        while self.outputs.is_empty() && !self.users.changed.is_empty() {
             self.tell_watchers();
             self.handle_own_mail();
         }
+    }
+
+    /// Whether something waits to be made or taken. Never after a drain, but for sends beyond `limits::SENDS_PER_TURN`,
+    /// for which `poll_timeout` is due.
+    pub fn has_pending(&self) -> bool {
+        let unmade = self.has_rosters_to_tell() || !self.users.changed.is_empty() || !self.own_mail.is_empty();
+        unmade || !self.outputs.is_empty() || (self.sends_left > 0 && !self.dirty.is_empty())
+    }
+
+    /// Takes an output.
+    pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 

@@ -56,6 +56,7 @@ impl Shard {
         let mut after_header = Vec::new();
         let Some(mut rest) = self.take_proxy_header(slot, bytes, &mut after_header) else { return };
         let mut decoder = std::mem::take(&mut self.http(slot).decoder);
+        let mut began = false;
         while !rest.is_empty() && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
             let http = self.http(slot);
             if http.parked || http.answers.len() >= limits::HTTP_PIPELINE_MAX {
@@ -75,7 +76,10 @@ impl Shard {
                 Progress::Partial => {}
                 Progress::ExpectsContinue => self.answer_continue(slot),
                 Progress::Request(request) => match self.handle_request(slot, &request) {
-                    After::Next => self.handle_own_mail(),
+                    After::Next => {
+                        began = true;
+                        self.handle_own_mail();
+                    }
                     After::Upgraded => {
                         let held_back = rest[consumed..].to_vec();
                         self.start_websocket(slot, held_back);
@@ -90,19 +94,18 @@ impl Shard {
         }
         let partial = !decoder.is_idle();
         self.http(slot).decoder = if partial { decoder } else { RequestDecoder::default() };
-        self.set_request_deadline(slot, partial);
+        self.set_request_deadline(slot, partial, began);
     }
 
-    /// A request must be whole within a total deadline, from its first byte (threat T14).
-    fn set_request_deadline(&mut self, slot: u32, partial: bool) {
-        let (connection, deadline_ms) = (self.key(slot), self.now.monotonic_ms + limits::REQUEST_WITHIN_MS);
+    /// A request must be whole within a total deadline, from its first byte (threat T14): from accept for the first
+    /// one. `began` says that the part of a request that is there now began with the bytes just read.
+    fn set_request_deadline(&mut self, slot: u32, partial: bool, began: bool) {
         let http = self.http(slot);
         let awaits_header = matches!(&http.proxy, Proxy::Awaited(bytes) if !bytes.is_empty());
         if !partial && !awaits_header {
             http.deadline_ms = 0;
-        } else if http.deadline_ms == 0 {
-            http.deadline_ms = deadline_ms;
-            self.deadlines.push(Deadline::Request, deadline_ms, connection);
+        } else if began || http.deadline_ms == 0 {
+            self.renew_request_deadline(slot);
         }
     }
 
@@ -148,7 +151,7 @@ impl Shard {
     fn read_messages(&mut self, slot: u32, bytes: &mut [u8]) {
         let mut decoder = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.decoder)).unwrap_or_default();
         let message_bytes_max = self.message_bytes_max(slot);
-        let mut at = 0;
+        let (mut at, mut began) = (0, false);
         while at < bytes.len() {
             if !self.reads_messages(slot) {
                 return;
@@ -163,6 +166,8 @@ impl Shard {
                     if let Some(message) = message {
                         self.handle_message(slot, message);
                     }
+                    // A control frame between two fragments leaves the message unfinished, and its deadline as it is.
+                    began |= decoder.is_idle();
                 }
                 Err(error) => return self.fail_websocket(slot, error.close_code(), error.reason()),
             }
@@ -174,12 +179,10 @@ impl Shard {
             }
             return;
         }
-        let (connection, deadline_ms) = (self.key(slot), self.now.monotonic_ms + limits::MESSAGE_WITHIN_MS);
         let cold = self.cold_mut(slot);
         cold.decoder = decoder;
-        if cold.message_deadline_ms == 0 {
-            cold.message_deadline_ms = deadline_ms;
-            self.deadlines.push(Deadline::Message, deadline_ms, connection);
+        if began || cold.message_deadline_ms == 0 {
+            self.renew_message_deadline(slot);
         }
     }
 
@@ -243,8 +246,7 @@ impl Shard {
             let payload = code.map(u16::to_be_bytes);
             self.send_frame(slot, Opcode::Close, payload.as_ref().map_or(&[], |code| code.as_slice()));
             self.hot[slot as usize].flags.insert(Flags::CLOSE_QUEUED);
-            let connection = self.key(slot);
-            self.deadlines.push(Deadline::CloseAnswer, self.now.monotonic_ms + limits::CLOSE_WITHIN_MS, connection);
+            self.await_deadline(Deadline::CloseAnswer, slot, limits::CLOSE_WITHIN_MS);
         }
     }
 

@@ -1,9 +1,11 @@
 //! Time: deadlines, the sweep over idle connections (P-LIVE-4, P-CLOSE-5), and drain (P-CLOSE-1).
 //!
-//! No connection has a timer. A sweep visits all slots every five seconds; what must happen sooner stands in one queue
-//! per kind of deadline, each of a fixed length of time and so already in order.
+//! No connection has a timer. A sweep visits all slots every five seconds; what must happen sooner is in one queue of
+//! deadlines. All of it runs on the shard's service clock, so that no peer is judged for time in which the shard was late
+//! (P-LIVE-6).
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use super::Shard;
 use crate::app::AppSerial;
@@ -13,7 +15,7 @@ use crate::protocol::close::CloseReason;
 use crate::wire::websocket::{self, Opcode};
 
 /// What a deadline is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Deadline {
     /// A request, or the upgrade, must be whole.
     Request,
@@ -29,19 +31,12 @@ pub(super) enum Deadline {
     Authorization,
 }
 
-const DEADLINES: [Deadline; 6] = [
-    Deadline::Request,
-    Deadline::Message,
-    Deadline::Linger,
-    Deadline::CloseAnswer,
-    Deadline::SlowReset,
-    Deadline::Authorization,
-];
-
 /// Time between two steps of the sweep.
 const SWEEP_INTERVAL_MS: u64 = 100;
 /// Steps in which the sweep visits every slot once.
 const SWEEP_STEPS: usize = 50;
+/// Time in which it does so, in tenths of a second.
+const SWEEP_TENTHS: u32 = (SWEEP_INTERVAL_MS * SWEEP_STEPS as u64 / 100) as u32;
 /// Below this many WebSockets, drain closes them all at once.
 const DRAIN_AT_ONCE_MAX: u64 = 100;
 /// How often a draining shard looks whether it is done.
@@ -49,20 +44,46 @@ const DRAIN_INTERVAL_MS: u64 = 20;
 
 const _: () =
     assert!(SWEEP_INTERVAL_MS * SWEEP_STEPS as u64 * 2 == limits::STALL_MS, "a stall is seen at three visits");
+const _: () = assert!(2 * SWEEP_INTERVAL_MS == limits::SERVED_STEP_MS_MAX, "a punctual shard loses no time");
 
-/// Queues of deadlines and the state of the sweep.
+/// The queue of deadlines and the state of the sweep. All times are of the service clock.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    queues: [VecDeque<(u64, ConnectionKey)>; DEADLINES.len()],
+    queue: BinaryHeap<Reverse<(u64, Deadline, ConnectionKey)>>,
     sweep_due_ms: u64,
     /// Which part of the slots the next step visits.
     sweep_step: usize,
 }
 
 impl Deadlines {
-    /// All deadlines of a kind lie equally far in the future, so each is the latest of its queue.
-    pub(super) fn push(&mut self, kind: Deadline, at_ms: u64, connection: ConnectionKey) {
-        self.queues[kind as usize].push_back((at_ms, connection));
+    /// Deadlines of a kind in the queue.
+    #[cfg(test)]
+    pub(super) fn count_of(&self, kind: Deadline) -> usize {
+        self.queue.iter().filter(|Reverse((_, of, _))| *of == kind).count()
+    }
+}
+
+/// What became of a deadline by its time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Standing {
+    /// Its connection is gone, or has gone on to a phase that it does not concern.
+    Stale,
+    /// What was awaited came.
+    Met,
+    /// What is awaited now is a later request or message, until this time.
+    Renewed(u64),
+    /// What was awaited has not come.
+    Due,
+}
+
+impl Standing {
+    /// Of a deadline at `at_ms` where now something is awaited until `awaited_ms`; 0 is nothing.
+    fn of(at_ms: u64, awaited_ms: u64) -> Self {
+        match awaited_ms {
+            0 => Self::Met,
+            later if later > at_ms => Self::Renewed(later),
+            _ => Self::Due,
+        }
     }
 }
 
@@ -78,41 +99,32 @@ pub(super) struct Drain {
 
 impl Shard {
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        let deadline = self.deadlines.queues.iter().filter_map(|queue| queue.front().map(|(at, _)| *at)).min();
-        let sweep = (self.stats.connections > 0).then_some(self.deadlines.sweep_due_ms);
-        let drain = self.drain.as_ref().filter(|drain| !drain.done);
-        let drain = drain.map(|_| self.now.monotonic_ms + DRAIN_INTERVAL_MS);
-        let rest = (self.sends_left == 0).then_some(self.now.monotonic_ms);
+        let deadline = self.deadlines.queue.peek().map(|Reverse((at, ..))| self.clock.ms_until(*at));
+        let departure = self.departures.due_ms().map(|at| self.clock.ms_until(at));
+        let sweep = self.deadlines.sweep_due_ms.saturating_sub(self.clock.judged_ms()).min(SWEEP_INTERVAL_MS);
+        // What waits for the service clock needs turns that are close enough together to be counted in full.
+        let tick = (self.stats.connections > 0 || departure.is_some()).then_some(sweep);
+        let drain = self.drain.as_ref().filter(|drain| !drain.done).map(|_| DRAIN_INTERVAL_MS);
+        let rest = (self.sends_left == 0).then_some(0);
+        let now_ms = self.now.monotonic_ms;
+        let served = [deadline, departure, tick, drain, rest].map(|left_ms| left_ms.map(|left_ms| now_ms + left_ms));
         let count = self.counts_due.front().map(|(at, _)| *at);
         let lines = self.figures.log_brakes.due_ms();
-        let own = [deadline, sweep, drain, rest, count, lines];
         let full = self.full_shares.due_ms();
-        let parts = [self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms(), self.departures.due_ms(), full];
-        let due = own.into_iter().chain(parts);
-        due.flatten().min()
+        let others = [count, lines, self.next_page_ms(), self.caches.due_ms(), self.rosters.due_ms(), full];
+        served.into_iter().chain(others).flatten().min()
     }
 
     pub(super) fn handle_timeouts(&mut self) {
         self.sends_left = limits::SENDS_PER_TURN;
-        let now = self.now.monotonic_ms;
-        for kind in DEADLINES {
-            while let Some(&(at, connection)) = self.deadlines.queues[kind as usize].front() {
-                if at > now {
-                    break;
-                }
-                self.deadlines.queues[kind as usize].pop_front();
-                if self.is_live(connection) {
-                    self.handle_deadline(kind, at, connection.slot);
-                }
-            }
-        }
-        if now >= self.deadlines.sweep_due_ms {
-            // A turn that came late makes up for the steps that it missed, at most one round of all slots.
-            let steps = 1 + (now - self.deadlines.sweep_due_ms) / SWEEP_INTERVAL_MS;
-            for _ in 0..steps.min(SWEEP_STEPS as u64) {
-                self.sweep();
-            }
-            self.deadlines.sweep_due_ms += steps * SWEEP_INTERVAL_MS;
+        self.handle_deadlines();
+        let judged_ms = self.clock.judged_ms();
+        let due_ms = self.deadlines.sweep_due_ms;
+        if judged_ms >= due_ms {
+            self.sweep();
+            // A step that came late delays those after it: two visits of a slot are always five seconds apart.
+            let on_time = judged_ms - due_ms < SWEEP_INTERVAL_MS;
+            self.deadlines.sweep_due_ms = if on_time { due_ms } else { judged_ms } + SWEEP_INTERVAL_MS;
             self.return_all_credit();
         }
         self.make_pages();
@@ -125,24 +137,66 @@ impl Shard {
         self.continue_drain();
     }
 
-    fn handle_deadline(&mut self, kind: Deadline, at_ms: u64, slot: u32) {
-        let line = &self.hot[slot as usize];
+    /// Has a deadline come this long from now; gives its time on the service clock.
+    pub(super) fn await_deadline(&mut self, kind: Deadline, slot: u32, within_ms: u64) -> u64 {
+        let at_ms = self.clock.served_ms() + within_ms;
+        self.queue_deadline(kind, slot, at_ms);
+        at_ms
+    }
+
+    fn queue_deadline(&mut self, kind: Deadline, slot: u32, at_ms: u64) {
+        let connection = self.key(slot);
+        if self.deadlines.queue.len() >= limits::DEADLINES_PER_SLOT_MAX * self.hot.len() {
+            // Connections come and go faster than their deadlines. One that is still there has fewer in the queue than this
+            // bound, so each time a part of the queue goes.
+            let hot = &self.hot;
+            self.deadlines.queue.retain(|Reverse((.., key))| hot[key.slot as usize].generation == key.generation);
+        }
+        self.deadlines.queue.push(Reverse((at_ms, kind, connection)));
+    }
+
+    fn handle_deadlines(&mut self) {
+        if self.stats.connections == 0 {
+            self.deadlines.queue.clear();
+        }
+        while let Some(&Reverse((at_ms, kind, connection))) = self.deadlines.queue.peek() {
+            if at_ms > self.clock.served_ms() {
+                return;
+            }
+            let standing = self.standing(kind, at_ms, connection);
+            // Until it is caught up the shard does not know whether the peer was in time.
+            if standing == Standing::Due && at_ms > self.clock.judged_ms() {
+                return;
+            }
+            self.deadlines.queue.pop();
+            match standing {
+                Standing::Stale => {}
+                Standing::Renewed(at_ms) => self.queue_deadline(kind, connection.slot, at_ms),
+                Standing::Met | Standing::Due => self.note_unqueued(kind, connection.slot),
+            }
+            if standing == Standing::Due {
+                self.handle_deadline(kind, connection.slot);
+            }
+        }
+    }
+
+    fn standing(&self, kind: Deadline, at_ms: u64, connection: ConnectionKey) -> Standing {
+        if !self.is_live(connection) {
+            return Standing::Stale;
+        }
+        let (line, cold) = (&self.hot[connection.slot as usize], self.cold(connection.slot));
         match (kind, line.phase) {
-            (Deadline::Request, Phase::Http) if self.http(slot).deadline_ms == at_ms => {
-                if self.http(slot).decoder.is_idle() {
-                    self.end(slot, false);
-                } else {
-                    self.answer_too_late(slot);
-                }
+            (Deadline::Request, Phase::Http) => {
+                let http = cold.and_then(|cold| cold.http.as_ref());
+                Standing::of(at_ms, http.map_or(0, |http| http.deadline_ms))
             }
             (Deadline::Message, Phase::Open | Phase::Closing) => {
-                if self.cold(slot).is_some_and(|cold| cold.message_deadline_ms == at_ms) {
-                    self.fail_websocket(slot, 1008, "The message took too long");
-                }
+                Standing::of(at_ms, cold.map_or(0, |cold| cold.message_deadline_ms))
             }
-            (Deadline::Linger, Phase::Lingering) | (Deadline::CloseAnswer, Phase::Closing) => self.end(slot, false),
-            (Deadline::SlowReset, Phase::Open | Phase::Closing | Phase::Lingering) => self.end(slot, true),
-            (Deadline::Authorization, Phase::Open) => self.end_unauthorized(slot),
+            (Deadline::Linger, Phase::Lingering)
+            | (Deadline::CloseAnswer, Phase::Closing)
+            | (Deadline::SlowReset, Phase::Open | Phase::Closing | Phase::Lingering) => Standing::Due,
+            (Deadline::Authorization, Phase::Open) if line.flags.contains(Flags::UNAUTHORIZED) => Standing::Due,
             // The connection has gone on to a phase that the deadline does not concern.
             (
                 Deadline::Request
@@ -152,7 +206,63 @@ impl Shard {
                 | Deadline::SlowReset
                 | Deadline::Authorization,
                 _,
-            ) => {}
+            ) => Standing::Stale,
+        }
+    }
+
+    /// The queue has no deadline of this kind for the connection any more.
+    fn note_unqueued(&mut self, kind: Deadline, slot: u32) {
+        match kind {
+            Deadline::Request => self.http(slot).deadline_queued = false,
+            Deadline::Message => self.hot[slot as usize].flags.remove(Flags::MESSAGE_AWAITED),
+            Deadline::Linger | Deadline::CloseAnswer | Deadline::SlowReset | Deadline::Authorization => {}
+        }
+    }
+
+    /// The peer had its time, and everything that it sent was read. Where the shard itself is what the peer waits for, it
+    /// gets its time once more (P-LIVE-6).
+    fn handle_deadline(&mut self, kind: Deadline, slot: u32) {
+        let line = &self.hot[slot as usize];
+        let (paused, unsent) = (line.flags.contains(Flags::PAUSED), line.outbox.is_unattempted());
+        match kind {
+            Deadline::Request if paused => self.renew_request_deadline(slot),
+            Deadline::Request => {
+                if self.http(slot).decoder.is_idle() {
+                    self.end(slot, false);
+                } else {
+                    self.answer_too_late(slot);
+                }
+            }
+            Deadline::Message if paused => self.renew_message_deadline(slot),
+            Deadline::Message => self.fail_websocket(slot, 1008, "The message took too long"),
+            Deadline::CloseAnswer if unsent => {
+                self.await_deadline(kind, slot, limits::CLOSE_WITHIN_MS);
+            }
+            Deadline::Linger | Deadline::CloseAnswer => self.end(slot, false),
+            Deadline::SlowReset => self.end(slot, true),
+            Deadline::Authorization if self.is_being_authorized(slot) => {
+                self.await_deadline(kind, slot, SWEEP_INTERVAL_MS);
+            }
+            Deadline::Authorization => self.end_unauthorized(slot),
+        }
+    }
+
+    /// The request that has begun must be whole within a total time (threat T14).
+    pub(super) fn renew_request_deadline(&mut self, slot: u32) {
+        let at_ms = self.clock.served_ms() + limits::REQUEST_WITHIN_MS;
+        let http = self.http(slot);
+        http.deadline_ms = at_ms;
+        if !std::mem::replace(&mut http.deadline_queued, true) {
+            self.queue_deadline(Deadline::Request, slot, at_ms);
+        }
+    }
+
+    /// The message that has begun must be whole within a total time (threat T8).
+    pub(super) fn renew_message_deadline(&mut self, slot: u32) {
+        let at_ms = self.clock.served_ms() + limits::MESSAGE_WITHIN_MS;
+        self.cold_mut(slot).message_deadline_ms = at_ms;
+        if self.hot[slot as usize].flags.raise(Flags::MESSAGE_AWAITED) {
+            self.queue_deadline(Deadline::Message, slot, at_ms);
         }
     }
 
@@ -170,35 +280,61 @@ impl Shard {
         if line.phase == Phase::Free || line.phase == Phase::Ended {
             return;
         }
-        if line.outbox.unsent_bytes() > 0 && !line.flags.raise(Flags::STALLED) && !line.flags.raise(Flags::STALLED_LONG)
-        {
+        // P-CLOSE-5: only while the kernel holds a send is it the reader that is slow. What waits in the outbox waits for
+        // this shard.
+        if line.outbox.is_lent() && !line.flags.raise(Flags::STALLED) && !line.flags.raise(Flags::STALLED_LONG) {
             self.close_slow(slot);
             return;
         }
-        let idle_ms = u64::from(self.tenths().wrapping_sub(self.heard[slot as usize])) * 100;
-        // Whoever spoke a moment ago is in time under any setting: no app is looked up for it.
-        let app = AppSerial(self.hot[slot as usize].app);
-        let in_time = idle_ms < limits::PING_AFTER_MS;
-        let timeout_s = if in_time { limits::ACTIVITY_TIMEOUT_SETTING_S_MAX } else { self.activity_timeout_s(app) };
-        let line = &mut self.hot[slot as usize];
-        match line.phase {
-            Phase::Open => {
-                let ping_after_ms = u64::from(timeout_s) * 1_000 + limits::PING_AFTER_MS;
-                if idle_ms >= ping_after_ms + limits::PONG_WITHIN_MS && line.flags.contains(Flags::AWAITING_PONG) {
-                    self.close_websocket(slot, &CloseReason::PongTimeout);
-                } else if idle_ms >= ping_after_ms && line.flags.raise(Flags::AWAITING_PONG) {
-                    let mut ping = Vec::new();
-                    websocket::encode_frame(&mut ping, Opcode::Ping, &[]);
-                    self.queue(slot, ping.into());
-                }
-            }
+        let idle_ms = self.idle_ms(slot);
+        match self.hot[slot as usize].phase {
+            Phase::Open => self.visit_open(slot, idle_ms),
             Phase::Http => {
-                if idle_ms >= limits::HTTP_IDLE_MS && self.http(slot).is_answered() {
+                let answered = self.http(slot).is_answered() && self.hot[slot as usize].outbox.unsent_bytes() == 0;
+                if !answered {
+                    // The time between requests begins with the last byte of the answer.
+                    self.heard[slot as usize] = self.tenths();
+                } else if idle_ms >= limits::HTTP_IDLE_MS {
                     self.end(slot, false);
                 }
             }
             Phase::Free | Phase::Admitting | Phase::Closing | Phase::Lingering | Phase::Ended => {}
         }
+    }
+
+    /// P-LIVE-4: silence is answered with a ping, and silence beyond that ping with Close 4201. The second time begins
+    /// when the ping can have reached the client, so not while the shard still has bytes to send to it.
+    fn visit_open(&mut self, slot: u32, idle_ms: u64) {
+        let now = self.tenths();
+        let line = &mut self.hot[slot as usize];
+        if line.flags.contains(Flags::AWAITING_PONG) {
+            if line.outbox.unsent_bytes() > 0 {
+                // The last of it may leave just before the next visit.
+                self.heard[slot as usize] = now + SWEEP_TENTHS;
+            } else if idle_ms >= limits::PONG_WITHIN_MS {
+                self.close_websocket(slot, &CloseReason::PongTimeout);
+            }
+            return;
+        }
+        // A client that spoke a moment ago is in time under any setting: its app is not looked up.
+        if idle_ms < limits::PING_AFTER_MS {
+            return;
+        }
+        let app = AppSerial(line.app);
+        let timeout_ms = u64::from(self.activity_timeout_s(app)) * 1_000;
+        if idle_ms >= timeout_ms + limits::PING_AFTER_MS {
+            self.hot[slot as usize].flags.insert(Flags::AWAITING_PONG);
+            self.heard[slot as usize] = now;
+            let mut ping = Vec::new();
+            websocket::encode_frame(&mut ping, Opcode::Ping, &[]);
+            self.queue(slot, ping.into());
+        }
+    }
+
+    /// How long a connection was silent, as far as that is known: up to where everything was read.
+    fn idle_ms(&self, slot: u32) -> u64 {
+        let heard_ms = u64::from(self.heard[slot as usize]) * 100;
+        self.clock.judged_ms().saturating_sub(heard_ms)
     }
 
     /// `activity_timeout` of an app's clients, in s (P-LIVE-3).
@@ -211,7 +347,7 @@ impl Shard {
     /// jitter do not all come back at once.
     pub(super) fn start_drain(&mut self) {
         if self.drain.is_none() {
-            self.drain = Some(Drain { started_ms: self.now.monotonic_ms, next: 0, done: false });
+            self.drain = Some(Drain { started_ms: self.clock.served_ms(), next: 0, done: false });
             self.tell_all_departures();
             self.return_leases();
             self.handle_timeouts();
@@ -223,7 +359,7 @@ impl Shard {
         if drain.done {
             return;
         }
-        let elapsed_ms = self.now.monotonic_ms - drain.started_ms;
+        let elapsed_ms = self.clock.served_ms() - drain.started_ms;
         let (slots, grace_ms) = (self.hot.len() as u64, self.config.options.drain_ms);
         let few = self.stats.websockets <= DRAIN_AT_ONCE_MAX;
         let until = if few || elapsed_ms >= grace_ms { slots } else { slots * elapsed_ms / grace_ms.max(1) } as u32;

@@ -9,6 +9,8 @@ use super::*;
 mod allowance;
 mod cache;
 mod count;
+mod fairness;
+mod lateness;
 mod opening;
 mod presence;
 mod queries;
@@ -98,6 +100,7 @@ impl Process {
         loop {
             let mut quiet = true;
             for from in 0..self.shards.len() {
+                self.shards[from].end_batch();
                 while let Some(output) = self.shards[from].poll_output() {
                     quiet = false;
                     match output {
@@ -136,17 +139,31 @@ impl Process {
                 }
             }
             if quiet && !self.feed_due_timeouts() {
+                assert!(self.shards.iter().all(|shard| !shard.has_pending()), "a drain leaves nothing");
                 return;
             }
         }
     }
 
-    /// Lets time pass on both clocks, and what is due then happen.
+    /// Lets time pass on both clocks, in turns as a punctual driver has them, and what is due then happen.
     pub(super) fn pass_time(&mut self, ms: u64) {
+        let mut left_ms = ms;
+        while left_ms > 0 {
+            let due = self.shards.iter().filter_map(Shard::poll_timeout).min();
+            let step_ms = due.map_or(left_ms, |at| at.saturating_sub(self.now.monotonic_ms).clamp(1, left_ms));
+            left_ms -= step_ms;
+            self.pass_turn(step_ms);
+        }
+    }
+
+    /// One turn of each shard this long after the last one, with nothing left to be read.
+    pub(super) fn pass_turn(&mut self, ms: u64) {
         self.now.monotonic_ms += ms;
         self.now.unix_ms += ms;
         for shard in 0..self.shards.len() {
-            self.feed(shard, Input::Timeout);
+            for input in [Input::CaughtUp, Input::CaughtUp, Input::Timeout] {
+                self.feed(shard, input);
+            }
         }
     }
 
@@ -156,6 +173,7 @@ impl Process {
         let due = |shard: &Shard| shard.poll_timeout().is_some_and(|at| at <= now.monotonic_ms);
         let mut fed = false;
         for shard in self.shards.iter_mut().filter(|shard| due(shard)) {
+            shard.handle_input(now, Input::CaughtUp);
             shard.handle_input(now, Input::Timeout);
             fed = true;
         }
@@ -404,7 +422,7 @@ fn apps_have_their_own_activity_timeout() {
         assert_eq!(process.take(0, connection), "");
         process.pass_time(5_200);
         assert_eq!(process.take(0, connection), "\u{fffd}\0", "a ping frame");
-        process.pass_time(19_000);
+        process.pass_time(24_000);
         assert_eq!(process.take(0, connection), "");
         process.pass_time(11_000);
         assert!(process.take(0, connection).contains("4201"));
@@ -424,6 +442,7 @@ fn stalls_are_measured_in_time() {
     assert_eq!(process.shards[0].poll_flush().map(|flush| flush.bytes.to_vec()), Some(vec![0x8a, 0]));
     while process.shards[0].stats().slow_closed == 0 {
         process.now.monotonic_ms += 100;
+        process.shards[0].handle_input(process.now, Input::CaughtUp);
         process.shards[0].handle_input(process.now, Input::Timeout);
         assert!(process.now.monotonic_ms < started_ms + 60_000, "it is never closed");
     }

@@ -45,7 +45,7 @@ struct Departure {
 }
 
 impl Departures {
-    /// When the first is to be told, in ms of the monotonic clock.
+    /// When the first is to be told, in ms of the service clock.
     pub(super) fn due_ms(&self) -> Option<u64> {
         self.waiting.front()?.as_ref().map(|departure| departure.due_ms)
     }
@@ -162,7 +162,7 @@ impl Shard {
 
     /// Tells departures whose time is over.
     pub(super) fn tell_departures_due(&mut self) {
-        while self.departures.due_ms().is_some_and(|due_ms| due_ms <= self.now.monotonic_ms) {
+        while self.departures.due_ms().is_some_and(|due_ms| due_ms <= self.clock.judged_ms()) {
             self.tell_first_departure();
         }
     }
@@ -191,7 +191,7 @@ impl Shard {
     /// Somebody left for now; while draining, for good.
     fn depart(&mut self, channel: &ChannelKey, user_id: Option<Arc<str>>) {
         let hash = self.departure_hash(channel, user_id.as_deref());
-        let due_ms = self.now.monotonic_ms + limits::WEBHOOK_DEPARTURE_MS;
+        let due_ms = self.clock.served_ms() + limits::WEBHOOK_DEPARTURE_MS;
         let departure = Departure { due_ms, hash, channel: channel.clone(), user_id };
         let told_now = if self.drain.is_some() { Some(departure) } else { self.departures.push(departure) };
         if let Some(departure) = told_now {

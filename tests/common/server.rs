@@ -224,6 +224,13 @@ impl TestServer {
         signal_process(self.pid(), name);
     }
 
+    /// Stops the process for a time, as a debugger or a starved machine does.
+    pub fn freeze(&self, time: Duration) {
+        self.signal("STOP");
+        std::thread::sleep(time);
+        self.signal("CONT");
+    }
+
     /// Waits for the process to end by itself.
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {

@@ -323,6 +323,7 @@ impl Core for Echo {
                 self.connections.remove(&connection.slot);
                 self.count(|counts| counts.open -= 1);
             }
+            Input::CaughtUp => return,
             Input::Timeout => {
                 assert!(self.tick_at_ms.is_none_or(|at| at <= now.monotonic_ms), "early");
                 self.count(|counts| counts.ticks += 1);

@@ -121,6 +121,7 @@ impl Memory {
     fn drain(&mut self) -> Moved {
         let mut moved = Moved::default();
         loop {
+            self.shard.end_batch();
             while let Some(output) = self.shard.poll_output() {
                 assert!(!matches!(output, Output::Close { .. } | Output::Mail { .. }), "{output:?}");
             }

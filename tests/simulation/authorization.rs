@@ -4,7 +4,7 @@
 use crate::client::socket::Phase;
 use crate::coverage::Happening;
 use crate::reference::Tick;
-use crate::world::World;
+use crate::world::{JUDGED_WITHIN_MS, World};
 
 /// What goes before the Close of a connection that did not authorize itself in time.
 pub(crate) const NOT_AUTHORIZED: &str = "Connection not authorized within timeout";
@@ -13,7 +13,7 @@ pub(crate) const NOT_AUTHORIZED: &str = "Connection not authorized within timeou
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stamp {
     tick: Tick,
-    /// Of the monotonic clock.
+    /// Of the monotonic clock, less the time in which no shard had a turn.
     pub(crate) ms: u64,
 }
 
@@ -78,7 +78,7 @@ enum Counted {
 impl AuthorizationView {
     /// Whether it counts, if it is open: who outlived its time, because the flag was off by then, counts too.
     fn counted(&self, within_ms: u64, now_ms: u64) -> Counted {
-        let over = self.established.is_some_and(|at| at.ms + within_ms <= now_ms);
+        let over = self.established.is_some_and(|at| at.ms + within_ms + JUDGED_WITHIN_MS <= now_ms);
         match self.duty {
             _ if self.authorized || over => Counted::Yes,
             Duty::Free => Counted::Yes,
@@ -91,7 +91,7 @@ impl AuthorizationView {
 impl World {
     /// This point of the run.
     pub(crate) fn stamp(&self) -> Stamp {
-        Stamp { tick: self.tick, ms: self.system.now.monotonic_ms }
+        Stamp { tick: self.tick, ms: self.system.served_ms() }
     }
 
     /// The operator turns the flag of the scenario's app on or off.
@@ -134,7 +134,7 @@ impl World {
 
     /// The error was read that goes before the Close: nobody is closed who need not, or before the time.
     pub(crate) fn handle_not_authorized(&mut self, number: usize) {
-        let (now_ms, within_ms) = (self.system.now.monotonic_ms, self.authorization_ms);
+        let (now_ms, within_ms) = (self.system.served_ms(), self.authorization_ms);
         let client = &mut self.sockets[number];
         let view = &client.authorization;
         assert_eq!(client.phase, Phase::Open, "client {number} had no time to authorize itself (P-AUTHZ-1)");
@@ -151,11 +151,11 @@ impl World {
 
     /// At rest: whose time is over is closed, or was released because the flag is off.
     pub(crate) fn check_authorization(&mut self) {
-        let (now_ms, within_ms) = (self.system.now.monotonic_ms, self.authorization_ms);
+        let (now_ms, within_ms) = (self.system.served_ms(), self.authorization_ms);
         for (number, client) in self.sockets.iter().enumerate().filter(|(_, client)| client.can_talk()) {
             let view = &client.authorization;
             let established = view.established.expect("an open client is established");
-            if established.ms + within_ms > now_ms {
+            if established.ms + within_ms + JUDGED_WITHIN_MS > now_ms {
                 continue;
             }
             let flag = &self.flags[client.app];
@@ -175,7 +175,7 @@ impl World {
 
     /// The quota is kept by those who count, and a place that is free can be taken (P-CLOSE-2, P-AUTHZ-1).
     pub(crate) fn check_quota(&mut self) {
-        let (now_ms, within_ms) = (self.system.now.monotonic_ms, self.authorization_ms);
+        let (now_ms, within_ms) = (self.system.served_ms(), self.authorization_ms);
         let max = self.apps[0].connections_max as usize;
         let open = self.sockets.iter().filter(|client| client.app == 0 && client.can_talk());
         let counted: Vec<Counted> = open.map(|client| client.authorization.counted(within_ms, now_ms)).collect();

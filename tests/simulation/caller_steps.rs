@@ -399,7 +399,7 @@ impl World {
             .client_write(b"POST /apps/1/events HTTP/1.1\r\nHost: relay\r\nContent-Length: 10\r\n\r\nabc");
         caller.ended = true;
         caller.may_vanish = true;
-        caller.dangling_since_ms = Some(self.system.now.monotonic_ms);
+        caller.dangling_since_ms = Some(self.system.served_ms());
         let mut draft = self.draft("/events", 0);
         draft.owed.statuses = vec![408];
         draft.owed.statuses_in_flux = Vec::new();

@@ -59,6 +59,8 @@ pub(crate) enum Happening {
     MemberRemovedTold,
     /// A subscriber was told how many they are (P-COUNT-1).
     CountTold,
+    /// No shard had a turn for longer than most limits (P-LIVE-6).
+    Late,
     /// A run ended with a drain (P-CLOSE-1).
     Drained,
 }

@@ -18,6 +18,7 @@ fn turn(shard: &mut Shard, now: Moment) -> usize {
     let mut closes = 0;
     loop {
         let mut ended = Vec::new();
+        shard.end_batch();
         while let Some(output) = shard.poll_output() {
             if let Output::Close { connection, .. } = output {
                 ended.push(Input::Closed { connection });
@@ -72,6 +73,7 @@ fn many_connections_drain_evenly() {
         }
         now.monotonic_ms =
             shard.poll_timeout().expect("a draining shard waits for something").max(now.monotonic_ms + 1);
+        shard.handle_input(now, Input::CaughtUp);
         shard.handle_input(now, Input::Timeout);
     }
     assert_eq!(per_second.iter().sum::<usize>(), CONNECTIONS as usize);

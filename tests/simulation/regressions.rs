@@ -62,6 +62,7 @@ impl Bench {
     fn drain(&mut self, shard: usize) {
         loop {
             let mut moved = false;
+            self.shards[shard].end_batch();
             while let Some(output) = self.shards[shard].poll_output() {
                 moved = true;
                 match output {
@@ -90,6 +91,7 @@ impl Bench {
                 self.shards[shard].handle_input(self.now, Input::Sent { connection: CONNECTION, bytes: lent.len() });
             }
             if !moved {
+                assert!(!self.shards[shard].has_pending(), "a drain leaves nothing");
                 return;
             }
         }

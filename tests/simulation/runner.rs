@@ -13,7 +13,7 @@ use crate::trace::Trace;
 const SEEDS: u64 = 2_000;
 
 /// What must happen somewhere in an ordinary test run.
-const EXPECTED: [Happening; 45] = [
+const EXPECTED: [Happening; 46] = [
     Happening::Joined,
     Happening::ChannelFull,
     Happening::Delivered,
@@ -40,6 +40,7 @@ const EXPECTED: [Happening; 45] = [
     Happening::MemberRemovedTold,
     Happening::CountTold,
     Happening::Drained,
+    Happening::Late,
     Happening::Closed(1000),
     Happening::Closed(1002),
     Happening::Closed(1003),

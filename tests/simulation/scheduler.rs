@@ -1,6 +1,6 @@
 //! Who moves next: chaos in phases, each followed by a rest at which everything is checked, and the end of a run.
 
-use relay::limits::{REQUEST_WITHIN_MS, SLOW_RESET_MS, STALL_MS};
+use relay::limits::{REQUEST_WITHIN_MS, SERVED_STEP_MS_MAX, SLOW_RESET_MS, STALL_MS};
 use relay::shard::ShardStats;
 
 use crate::client::caller::Caller;
@@ -57,7 +57,7 @@ impl World {
     /// One step of chaos.
     fn step(&mut self) {
         self.tick += 1;
-        match self.random.weighted(&[42, 22, 32, 4, 2]) {
+        match self.random.weighted(&[84, 44, 64, 8, 4, 1]) {
             0 => {
                 let shard = self.random.below(self.system.shards());
                 self.system.turn(shard, &mut self.wires, &mut self.random, Pace::Chaos);
@@ -70,7 +70,12 @@ impl World {
                     self.pass_time(ms);
                 }
             }
-            _ => self.system.toggle_lane(&mut self.random),
+            4 => self.system.toggle_lane(&mut self.random),
+            _ => {
+                if self.lates_left > 0 && self.phase_ms + SERVED_STEP_MS_MAX <= PHASE_MS_MAX {
+                    self.be_late();
+                }
+            }
         }
         self.note_store();
     }
@@ -228,7 +233,7 @@ impl World {
     fn jump(&mut self, ms: u64, hop_ms_max: usize) {
         let end = self.system.now.monotonic_ms + ms;
         while self.system.now.monotonic_ms < end {
-            let hop = self.random.between(1, hop_ms_max) as u64;
+            let hop = self.random.between(hop_ms_max * 3 / 4, hop_ms_max) as u64;
             let left = end - self.system.now.monotonic_ms;
             self.pass_time(hop.min(left));
             self.settle();
@@ -249,7 +254,7 @@ impl World {
         }
         self.settle();
         // What a directory or a close asks of a timer is done within this.
-        self.jump(3_500, 1_200);
+        self.jump(3_500, 200);
         self.check_rest();
         self.ask_counts();
         self.check_rest();
@@ -263,7 +268,7 @@ impl World {
         }
         match long {
             0 => self.outlast_vanished(),
-            1..=2 => self.jump(70_000, 7_000),
+            1..=2 => self.jump(70_000, 200),
             3..=6 if !self.scenario.few_slots => self.step_wall_clock(),
             _ => {}
         }
@@ -279,7 +284,7 @@ impl World {
             .collect();
         let owed: Vec<usize> = stalled.into_iter().filter(|wire| self.system.is_sending_to(*wire)).collect();
         // A stall is seen at the sweep's next visit and closed two visits later, each visit a step late at most.
-        self.jump(STALL_MS + STALL_MS / 2 + SLOW_RESET_MS + 500, 100);
+        self.jump(STALL_MS + STALL_MS / 2 + SLOW_RESET_MS + 1_500, 100);
         for wire in owed {
             assert!(!self.system.holds(wire), "wire {wire} is owed bytes, reads nothing and is still open (P-CLOSE-5)");
         }
@@ -340,7 +345,7 @@ impl World {
             assert!(caller.owed.is_empty(), "a caller waits for {:?}", caller.owed);
             assert!(!caller.ended, "a caller asked for the end of its connection");
         }
-        let now = self.system.now.monotonic_ms;
+        let now = self.system.served_ms();
         for caller in &self.callers {
             let overdue = caller.dangling_since_ms.is_some_and(|since| since + REQUEST_WITHIN_MS + 2_000 < now);
             assert!(!overdue || !self.system.holds(caller.wire), "half a request is waited for too long (threat T14)");
@@ -431,7 +436,7 @@ impl World {
     /// All clients go; nothing may be left over.
     fn finish(&mut self) {
         if self.draining {
-            self.jump(12_000, 1_500);
+            self.jump(12_500, 200);
             assert!(self.system.is_drained(), "the grace period is over and the process is not drained (P-CLOSE-1)");
             let open =
                 self.sockets.iter().filter(|client| client.phase == Phase::Open && client.close_read.is_none()).count();
@@ -447,7 +452,7 @@ impl World {
             }
         }
         self.settle();
-        self.jump(5_000, 1_500);
+        self.jump(5_000, 200);
         self.check_rest();
         self.system.assert_empty();
         for (shard, stats) in self.system.stats().iter().enumerate() {

@@ -144,7 +144,7 @@ impl World {
     pub(crate) fn leave_sessions(&mut self, number: usize) {
         self.sockets[number].user.live = false;
         for session in self.sockets[number].sessions() {
-            self.model.end_session(session, self.system.now.monotonic_ms);
+            self.model.end_session(session, self.system.served_ms());
         }
     }
 
@@ -273,7 +273,7 @@ impl World {
         let client = &mut self.sockets[number];
         let channel = frame["channel"].as_str().expect("succeeded names its channel (P-OUT-1)").to_owned();
         let data = frame["data"].as_str().expect("data is a string (P-SDK-6)");
-        let (session, now_ms) = (self.model.sessions.len(), self.system.now.monotonic_ms);
+        let (session, now_ms) = (self.model.sessions.len(), self.system.served_ms());
         self.system.coverage.note(Happening::Joined);
         let step = client.joining_step(&channel).unwrap_or_else(|| panic!("client {number} did not ask for {channel}"));
         let asked_with = step.operation;

@@ -142,7 +142,7 @@ impl World {
         self.system
             .trace
             .note(|| format!("client {number} sends operation {} {operation:?}", client.operations.len() + 1));
-        client.sent_ms.push(self.system.now.monotonic_ms);
+        client.sent_ms.push(self.system.served_ms());
         client.send(&mut self.wires[client.wire], frames, operation)
     }
 
@@ -226,7 +226,7 @@ impl World {
         let client = &mut self.sockets[number];
         let steps = client.channels.get_mut(&channel).expect("a wanted channel has steps");
         if let Some(ChannelStep { kind: StepKind::Joined(session), .. }) = steps.last() {
-            self.model.end_session(*session, self.system.now.monotonic_ms);
+            self.model.end_session(*session, self.system.served_ms());
             self.model.sessions[*session].left_with = Some(operation);
         }
         steps.push(ChannelStep { operation, kind: StepKind::Left });

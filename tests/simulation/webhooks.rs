@@ -8,7 +8,7 @@ use relay::limits::WEBHOOK_DEPARTURE_MS;
 use crate::coverage::Happening;
 use crate::reference::{Group, Origin, Outcome, Publish, Session};
 use crate::system::{Departure, ToldEvent};
-use crate::world::World;
+use crate::world::{JUDGED_WITHIN_MS, World};
 
 impl Session {
     fn is_on(&self, channel: &(usize, String)) -> bool {
@@ -44,8 +44,8 @@ impl World {
         for (channel, users) in told.occupied.iter().filter(|((app, _), _)| told.knows_all_of(*app)) {
             for user in std::iter::once(None).chain(users.iter().map(Some)) {
                 let may_be_there = self.model.sessions.iter().any(|session| {
-                    let recent =
-                        session.ended_ms.is_some_and(|at| at + WEBHOOK_DEPARTURE_MS > self.system.now.monotonic_ms);
+                    let within_ms = WEBHOOK_DEPARTURE_MS + JUDGED_WITHIN_MS;
+                    let recent = session.ended_ms.is_some_and(|at| at + within_ms > self.system.served_ms());
                     (session.live || recent) && session.is_on(channel) && session.is_of(user)
                 });
                 assert!(may_be_there, "nobody told that {user:?} left {channel:?}, long ago (P-HOOK-8)");
@@ -70,7 +70,7 @@ impl World {
     /// which nothing but a wish to leave was sent.
     fn surely_there_until_ms(&self, session: &Session) -> Option<u64> {
         if session.live {
-            return Some(self.system.now.monotonic_ms);
+            return Some(self.system.served_ms());
         }
         let client = &self.sockets[session.client];
         let last = client.pongs.min(session.left_with.unwrap_or(u64::MAX));

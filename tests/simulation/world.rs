@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use relay::limits::SERVED_STEP_MS_MAX;
 use relay::moment::Moment;
 use relay::shard::ShardOptions;
 
@@ -9,6 +10,7 @@ use crate::apps::{self, AppFacts, TokenFacts};
 use crate::authorization::FlagHistory;
 use crate::client::caller::Caller;
 use crate::client::socket::SocketClient;
+use crate::coverage::Happening;
 use crate::fault::Fault;
 use crate::network::Wire;
 use crate::random::Random;
@@ -16,6 +18,11 @@ use crate::reference::{Model, Tick};
 use crate::system::{SendStyle, System, SystemOptions};
 use crate::trace::Trace;
 use crate::users::UserFacts;
+
+/// Longest time for which no shard has a turn, in ms.
+const LATE_MS_MAX: usize = 60_000;
+/// What is due is done within this of time that passes in small steps, in ms: peers are judged a few turns later.
+pub(crate) const JUDGED_WITHIN_MS: u64 = 600;
 
 /// What kind of run a seed makes.
 #[derive(Clone, Debug)]
@@ -104,6 +111,8 @@ pub(crate) struct World {
     pub(crate) draining: bool,
     /// Time that passed in this phase, in ms.
     pub(crate) phase_ms: u64,
+    /// How often the shards may yet be late: signatures are valid for some minutes only.
+    pub(crate) lates_left: u32,
 }
 
 impl World {
@@ -173,6 +182,7 @@ impl World {
             stable_since: 0,
             draining: false,
             phase_ms: 0,
+            lates_left: 3,
         }
     }
 
@@ -186,6 +196,21 @@ impl World {
         self.system.now.monotonic_ms += ms;
         self.system.now.unix_ms += ms;
         self.phase_ms += ms;
+        self.system.wake_all(&mut self.wires, &mut self.random);
+    }
+
+    /// No shard has a turn for a time that is longer than most limits: the process is stopped, or its turns are long.
+    /// Clients did what they did before, and are judged for none of it (P-LIVE-6).
+    pub(crate) fn be_late(&mut self) {
+        let ms = self.random.between(1_000, LATE_MS_MAX) as u64;
+        self.system.trace.note(|| format!("all shards are late by {ms} ms"));
+        self.system.coverage.note(Happening::Late);
+        self.system.late_ms += ms - SERVED_STEP_MS_MAX;
+        self.lates_left -= 1;
+        self.system.now.monotonic_ms += ms;
+        self.system.now.unix_ms += ms;
+        self.phase_ms += SERVED_STEP_MS_MAX;
+        self.system.wake_all(&mut self.wires, &mut self.random);
     }
 
     /// The store changed.

@@ -177,7 +177,7 @@ impl Core for Bare {
             Input::Sent { connection, bytes } => self.sent(connection, bytes),
             Input::ReadEnded { connection } => self.outputs.push_back(Output::Close { connection, reset: false }),
             Input::Closed { connection } => self.close(connection),
-            Input::Timeout | Input::Drain | Input::Mail { .. } | Input::Directory(_) => {}
+            Input::CaughtUp | Input::Timeout | Input::Drain | Input::Mail { .. } | Input::Directory(_) => {}
         }
     }
 

@@ -5,7 +5,8 @@
 //! wait        submit what the last turn left, sleep until a completion, a wake or the core's timeout
 //! begin       clock, signals, mail (see `turn`)
 //! rounds      take completions, feed them, carry out effects, submit receives; again while receives are under way
-//! flush       one send per connection that owes bytes
+//! finish      caught up?, timeout
+//! flush       one send per connection that has unsent bytes, and effects, until the core has nothing pending
 //! end         accept again, deliver mail
 //! ```
 //! A connection is parked on a multishot poll, which costs 288 bytes of kernel memory and reports edges; bytes are
@@ -26,6 +27,7 @@ use self::ring::Ring;
 use self::table::{Connection, Flag};
 use self::token::Operation;
 use super::listener::BoundListener;
+use super::pass::Fed;
 use super::slots::Slots;
 use super::sys::Completion;
 use super::turn::{Effect, Next, Turn, Wait};
@@ -115,6 +117,8 @@ struct Driver<'a, C> {
     accepting: accept::Accepting,
     zero_copy: zero_copy::ZeroCopy,
     turn_number: u32,
+    /// Receives that this turn fed.
+    receives_fed: usize,
     figures: Figures,
 }
 
@@ -143,6 +147,7 @@ impl<'a, C: Core> Driver<'a, C> {
             fin_due: Vec::new(),
             zero_copy: zero_copy::ZeroCopy::new(options.zero_copy_bytes_min),
             turn_number: 0,
+            receives_fed: 0,
             figures: Figures::default(),
         };
         driver.arm_accepts();
@@ -155,6 +160,7 @@ impl<'a, C: Core> Driver<'a, C> {
         self.turn_number = self.turn_number.wrapping_add(1);
         self.release_over_budget();
         let mut left = self.options.completions_per_turn;
+        self.receives_fed = 0;
         for _ in 0..ROUNDS_MAX {
             left = self.feed_completions(left);
             self.carry_out_effects();
@@ -163,7 +169,13 @@ impl<'a, C: Core> Driver<'a, C> {
                 break;
             }
         }
-        while self.flush() | self.carry_out_effects() {}
+        self.turn.finish_inputs(self.core, self.fed(left));
+        loop {
+            self.core.end_batch();
+            if !(self.flush() | self.carry_out_effects()) {
+                break;
+            }
+        }
         self.send_due_fins();
         self.arm_accepts();
         self.tell_figures();
@@ -172,6 +184,20 @@ impl<'a, C: Core> Driver<'a, C> {
         match self.rings.iter_mut().find_map(|ring| ring.queue.take_failure()) {
             Some(failure) => Err(failure),
             None => Ok(next),
+        }
+    }
+
+    /// What this turn fed, of how much there is, with so many completions of its budget left.
+    fn fed(&self, left: usize) -> Fed {
+        let receives: usize = self.rings.iter().map(|ring| ring.receives as usize + ring.starved.len()).sum();
+        let held = self.rings.len() as u64 * u64::from(self.options.completions);
+        Fed {
+            events: self.options.completions_per_turn - left,
+            exhausted: left > 0,
+            reads: self.receives_fed,
+            reads_waiting: receives + self.over_budget.len(),
+            // The completion queues, and an edge, a receive and a send of each connection that found them full.
+            events_max: held + 3 * u64::from(self.slots.in_use()),
         }
     }
 
@@ -224,7 +250,10 @@ impl<'a, C: Core> Driver<'a, C> {
             Operation::Cancel => return,
             Operation::Mail => return self.mail_poll_completed(completion),
             Operation::Wake => return self.read_wake(connection.slot),
-            Operation::Receive => self.rings[ring].receives -= 1,
+            Operation::Receive => {
+                self.rings[ring].receives -= 1;
+                self.receives_fed += 1;
+            }
             Operation::Poll
             | Operation::Send
             | Operation::Shutdown

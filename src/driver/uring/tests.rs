@@ -179,7 +179,7 @@ impl Core for TestCore {
                 self.closed += 1;
             }
             Input::Drain => self.drain = true,
-            Input::Mail { .. } | Input::Directory(_) | Input::Timeout => {}
+            Input::Mail { .. } | Input::Directory(_) | Input::CaughtUp | Input::Timeout => {}
         }
     }
 

@@ -165,6 +165,7 @@ impl Network {
 
     fn collect(&mut self, from: usize) {
         let shards = self.process.shards.len();
+        self.process.shards[from].end_batch();
         while let Some(output) = self.process.shards[from].poll_output() {
             if let Output::Mail { to, mail } = output {
                 self.lanes[from * shards + usize::from(to)].push_back(mail);

@@ -111,6 +111,7 @@ fn a_large_roster_is_no_slow_reader() {
     // It joins and takes nothing of what it is sent.
     let bytes = join(&process, 0, joiner, "joiner", 0);
     process.begin(0, joiner, bytes);
+    process.shards[0].end_batch();
     while process.shards[0].poll_output().is_some() {}
     let owed = |process: &Process| process.shards[0].hot[joiner.slot as usize].outbox.unsent_bytes();
     assert!(owed(&process) > limits::OUTBOX_BYTES_MAX, "the roster is too small for this test");
@@ -118,6 +119,7 @@ fn a_large_roster_is_no_slow_reader() {
     let mut events = 0;
     while process.shards[0].stats().slow_closed == 0 {
         process.begin(0, publisher, event.clone().into_bytes());
+        process.shards[0].end_batch();
         while process.shards[0].poll_output().is_some() {}
         events += 1;
         assert!(events < 1_000, "it is never closed");
@@ -142,6 +144,7 @@ fn unsent_rosters_are_bounded() {
     for (index, joiner) in joiners.iter().enumerate() {
         let bytes = join(&process, 0, *joiner, &format!("joiner-{index}"), 0);
         process.begin(0, *joiner, bytes);
+        process.shards[0].end_batch();
         while process.shards[0].poll_output().is_some() {}
         held = waiting(&process);
     }
@@ -202,6 +205,7 @@ fn long_lists_of_users_come_in_pages() {
 fn send_all(shard: &mut Shard, now: Moment) -> Vec<(ConnectionKey, Vec<u8>)> {
     let mut sent = Vec::new();
     loop {
+        shard.end_batch();
         while shard.poll_output().is_some() {}
         let Some(flush) = shard.poll_flush() else {
             if shard.poll_timeout().is_none_or(|at| at > now.monotonic_ms) {

@@ -182,7 +182,7 @@ fn nobody_is_told_what_nobody_wants() {
     let connection = process.open(0);
     process.subscribe(0, connection, "cache-c");
     leave(&mut process, 0, connection, "cache-c");
-    assert_eq!(process.shards[0].departures.due_ms(), Some(process.now.monotonic_ms + 3_000));
+    assert_eq!(process.shards[0].departures.due_ms(), Some(process.shards[0].clock.served_ms() + 3_000));
     let none = directory_with(AppSettings::default(), Webhooks::default());
     process.feed(0, Input::Directory(none));
     process.pass_time(3_000);

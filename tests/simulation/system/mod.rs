@@ -101,6 +101,10 @@ struct Host {
     backlog: VecDeque<(usize, Listener)>,
     directories: VecDeque<Arc<Directory>>,
     drain: Option<bool>,
+    /// What the sockets had for the shard when it was last told that it is caught up, and that was not fed since.
+    behind: Vec<Ready>,
+    /// How often it was told so since time passed.
+    caught_up: u32,
 }
 
 /// Mail from one shard to another, in order; a held lane delivers nothing for now.
@@ -128,6 +132,8 @@ enum Ready {
 pub(crate) struct System {
     /// The time, on both clocks.
     pub(crate) now: Moment,
+    /// Time in which no shard had a turn, in ms: peers are not judged for it (P-LIVE-6).
+    pub(crate) late_ms: u64,
     /// What happened, as a digest and, if wanted, as text.
     pub(crate) trace: Trace,
     /// Tokens reported as used.
@@ -168,11 +174,14 @@ impl System {
                 backlog: VecDeque::new(),
                 directories: VecDeque::new(),
                 drain: None,
+                behind: Vec::new(),
+                caught_up: 0,
             })
             .collect();
         let lanes = (0..usize::from(options.shards).pow(2)).map(|_| Lane::default()).collect();
         Self {
             now,
+            late_ms: 0,
             trace,
             tokens_used: Vec::new(),
             told: Told::default(),
@@ -246,6 +255,23 @@ impl System {
         self.hosts.iter().filter_map(|host| host.shard.poll_timeout()).min()
     }
 
+    /// The time on the monotonic clock less that in which no shard had a turn, in ms.
+    pub(crate) fn served_ms(&self) -> u64 {
+        self.now.monotonic_ms - self.late_ms
+    }
+
+    /// Time has passed: each shard has a turn, in which only its timeout is fed. What waits in its sockets is not,
+    /// so it may not be caught up.
+    pub(crate) fn wake_all(&mut self, wires: &mut [Wire], random: &mut Random) {
+        for index in 0..self.hosts.len() {
+            self.trace.note(|| format!("shard {index}: wakes"));
+            self.hosts[index].caught_up = 0;
+            self.input(index, Input::Timeout);
+            self.catch_up(index, wires);
+            self.drain(index, wires, random, &[]);
+        }
+    }
+
     /// Figures of each shard.
     pub(crate) fn stats(&self) -> Vec<ShardStats> {
         self.hosts.iter().map(|host| host.shard.stats()).collect()
@@ -311,9 +337,11 @@ impl System {
         if fed == 0 {
             return false;
         }
+        let settled = self.hosts[index].caught_up > 1;
+        self.catch_up(index, wires);
         self.drain(index, wires, random, &closed);
         self.hosts[index].shard.handle_turn_end(at_us + 10, &DriverFigures::default());
-        if timeout_fed && fed == 1 {
+        if timeout_fed && fed == 1 && settled {
             let timeout = self.hosts[index].shard.poll_timeout();
             assert!(
                 timeout.is_none_or(|at| at > self.now.monotonic_ms),
@@ -322,6 +350,21 @@ impl System {
             );
         }
         true
+    }
+
+    /// Tells a shard that it is caught up when everything was fed that its sockets had for it when it last was.
+    fn catch_up(&mut self, index: usize, wires: &[Wire]) {
+        let of_sockets =
+            |ready: &Ready| matches!(ready, Ready::Read(_) | Ready::ReadEnd(_) | Ready::Sent(_) | Ready::Close(_));
+        let ready: Vec<Ready> = self.ready(index, wires).into_iter().filter(of_sockets).collect();
+        let host = &mut self.hosts[index];
+        host.behind.retain(|known| ready.contains(known));
+        if host.behind.is_empty() {
+            host.behind = ready;
+            host.caught_up += 1;
+            self.trace.note(|| format!("shard {index}: caught up"));
+            self.input(index, Input::CaughtUp);
+        }
     }
 
     fn input(&mut self, index: usize, input: Input<'_>) {
@@ -362,6 +405,7 @@ impl System {
     fn drain(&mut self, index: usize, wires: &mut [Wire], random: &mut Random, closed: &[ConnectionKey]) {
         for _ in 0..100_000 {
             let mut moved = false;
+            self.hosts[index].shard.end_batch();
             while let Some(output) = self.hosts[index].shard.poll_output() {
                 moved = true;
                 self.handle_output(index, output, wires, closed);
@@ -380,6 +424,7 @@ impl System {
                 }
             }
             if !moved {
+                assert!(!self.hosts[index].shard.has_pending(), "shard {index} has something pending after a drain");
                 return;
             }
         }
@@ -465,7 +510,8 @@ impl System {
             Output::Webhook(event) => {
                 self.coverage.note(Happening::WebhookTold);
                 let draining = self.hosts.iter().any(|host| host.drain.is_some());
-                self.told.note(&event, self.now, draining);
+                let served_ms = self.served_ms();
+                self.told.note(&event, self.now, served_ms, draining);
             }
             // For the store and the log, which the simulation does without.
             Output::MessagesCounted { .. } | Output::MisleadingName { .. } => {}

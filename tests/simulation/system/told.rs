@@ -73,14 +73,14 @@ impl Told {
     }
 
     /// An event was told. While the process drains, departures are told without delay.
-    pub(crate) fn note(&mut self, event: &WebhookEvent, now: Moment, draining: bool) {
+    pub(crate) fn note(&mut self, event: &WebhookEvent, now: Moment, told_ms: u64, draining: bool) {
         assert_eq!(event.unix_ms, now.unix_ms, "{event:?} tells another time than that at which it is told");
         if !self.knows_all_of(number_of(event.app)) {
             return;
         }
         let channel = (number_of(event.app), event.channel.to_string());
         let users = self.occupied.get_mut(&channel);
-        let departure = |user| Departure { channel: channel.clone(), user, told_ms: now.monotonic_ms };
+        let departure = |user| Departure { channel: channel.clone(), user, told_ms };
         match (&event.what, users) {
             (Happened::ChannelOccupied { subscription_count }, None) => {
                 assert!(*subscription_count > 0, "{event:?}");
