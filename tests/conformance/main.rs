@@ -14,6 +14,7 @@ mod client_events;
 mod connection;
 mod counts;
 mod http_rules;
+mod latency;
 mod lateness;
 mod limits;
 mod liveness;
