@@ -39,6 +39,8 @@ pub(super) struct Dirty {
     events: VecDeque<u32>,
     /// Events of larger channels, one queue for each channel that has any, by its index.
     bulk: VecDeque<(u32, VecDeque<u32>)>,
+    /// A queue that was emptied: the next large fan-out needs no memory of its own.
+    spare: VecDeque<u32>,
     /// Slots in all queues of `bulk`.
     bulk_slots: usize,
     /// Slots that the first queue of `bulk` may give before the next one's turn comes.
@@ -87,7 +89,7 @@ impl Dirty {
             return self.events();
         }
         let at = self.bulk.iter().position(|(known, _)| *known == channel).unwrap_or_else(|| {
-            self.bulk.push_back((channel, VecDeque::new()));
+            self.bulk.push_back((channel, std::mem::take(&mut self.spare)));
             self.bulk.len() - 1
         });
         let slots = &mut self.bulk[at].1;
@@ -100,7 +102,7 @@ impl Dirty {
         if let Some(at) = self.bulk.iter().position(|(known, _)| *known == channel) {
             self.bulk_slots += self.bulk[at].1.len();
             if self.bulk[at].1.is_empty() {
-                self.bulk.remove(at);
+                self.keep_spare(at);
             }
         }
     }
@@ -142,17 +144,24 @@ impl Dirty {
         self.bulk_slots -= 1;
         self.bulk_left -= 1;
         if slots.is_empty() {
-            self.bulk.pop_front();
+            self.keep_spare(0);
             self.bulk_left = limits::FAN_OUT_CHUNK;
         }
         Some(slot)
+    }
+
+    /// Takes an empty queue out, and keeps it for the next large fan-out.
+    fn keep_spare(&mut self, at: usize) {
+        if let Some((_, slots)) = self.bulk.remove(at) {
+            self.spare = slots;
+        }
     }
 
     /// Room for so many slots.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let bulk: usize = self.bulk.iter().map(|(_, slots)| slots.capacity()).sum();
-        self.answers.capacity() + self.events.capacity() + bulk
+        self.answers.capacity() + self.events.capacity() + self.spare.capacity() + bulk
     }
 }
 
