@@ -273,7 +273,17 @@ fn a_directory_that_lost_a_file_is_refused() {
     fn empty(path: &Path) {
         fs::write(path, b"").expect("written");
     }
-    let damages: [(&str, Damage, &str); 9] = [
+    let damages: [(&str, Damage, &str); 11] = [
+        (
+            "the file of the queue in its place",
+            |data| assert!(fs::copy(data.join("webhooks/data.mdb"), data.join("data.mdb")).is_ok()),
+            "data.mdb is damaged or not a store of relay (it has none of the tables apps",
+        ),
+        (
+            "the file of the apps in the place of the queue",
+            |data| assert!(fs::copy(data.join("data.mdb"), data.join("webhooks/data.mdb")).is_ok()),
+            "webhooks/data.mdb is damaged",
+        ),
         ("0 bytes", |data| empty(&data.join("data.mdb")), "data.mdb is damaged or not a store of relay (it is empty"),
         ("missing", |data| fs::remove_file(data.join("data.mdb")).expect("removed"), "data.mdb is gone"),
         (
@@ -372,6 +382,35 @@ fn a_store_appears_whole() {
     assert_eq!(reopen(data).apps().expect("apps").len(), 8);
     let files: Vec<_> = fs::read_dir(data).expect("there").flatten().map(|file| file.file_name()).collect();
     assert!(files.iter().any(|file| file == "data.mdb") && files.len() <= 3, "{files:?}");
+}
+
+/// LMDB's hazards: a value whose flags say that it has duplicates, and a table whose flags say so, are refused: LMDB would
+/// follow a null pointer.
+#[test]
+fn values_of_another_kind_are_refused() {
+    let original = directory();
+    let store = create(original.path());
+    let app = store.create_app(NewApp::default()).expect("app");
+    drop(store);
+    let whole = fs::read(original.path().join("data.mdb")).expect("file");
+    let copy = directory();
+    let file = copy.path().join("data.mdb");
+    // An entry is 4 bytes of size, 2 of flags, 2 of the key's length, and the key.
+    for (key, offset_of_flags) in [(app.id.as_bytes(), -4), (b"app_ids".as_slice(), -4), (b"app_ids", 7 + 4)] {
+        let places: Vec<usize> = whole
+            .windows(key.len() + 2)
+            .enumerate()
+            .filter(|(_, window)| window[..2] == (key.len() as u16).to_ne_bytes() && window[2..] == *key)
+            .map(|(at, _)| at + 2)
+            .collect();
+        assert!(!places.is_empty());
+        let mut bytes = whole.clone();
+        places.iter().for_each(|at| bytes[at.strict_add_signed(offset_of_flags)] |= 4);
+        fs::write(&file, bytes).expect("write");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode");
+        let opened = Store::open(copy.path(), Missing::Refuse).and_then(|store| store.app(&app.id));
+        assert!(matches!(opened, Err(StoreError::Corrupt { .. })), "{offset_of_flags}: {opened:?}");
+    }
 }
 
 /// LMDB's hazards: 300 files with a few random bytes changed (fixed seed) open or are refused; none ends the process.

@@ -72,7 +72,7 @@ impl<T: TableSet> Environment<T> {
     pub(super) fn open(directory: &Path, missing: Missing, map_bytes: usize) -> Result<Self, StoreError> {
         files::prepare(directory, missing)?;
         Self::make(directory, map_bytes)?;
-        let opened = open(directory, map_bytes)?;
+        let opened = open(directory, map_bytes, New::No)?;
         files::hand_to_owner(directory)?;
         let (directory, opened) = (directory.to_path_buf(), RwLock::new(Some(opened)));
         Ok(Self { directory, map_bytes, opened })
@@ -86,7 +86,7 @@ impl<T: TableSet> Environment<T> {
             return Ok(());
         }
         let part = files::make_part(directory)?;
-        drop(open::<T>(&part, map_bytes)?);
+        drop(open::<T>(&part, map_bytes, New::Yes)?);
         files::install(&part, directory)
     }
 
@@ -131,7 +131,7 @@ impl<T: TableSet> Environment<T> {
         let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         if refuses(&opened) {
             *opened = None;
-            *opened = Some(open(&self.directory, self.map_bytes)?);
+            *opened = Some(open(&self.directory, self.map_bytes, New::No)?);
         }
         Ok(())
     }
@@ -145,40 +145,56 @@ impl<T: TableSet> Environment<T> {
     }
 }
 
-fn open<T: TableSet>(directory: &Path, map_bytes: usize) -> Result<(Env<WithoutTls>, T), StoreError> {
+/// Whether a data file is being made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum New {
+    Yes,
+    No,
+}
+
+fn open<T: TableSet>(directory: &Path, map_bytes: usize, new: New) -> Result<(Env<WithoutTls>, T), StoreError> {
     let file = directory.join(DATA_FILE);
     let failed = |error: heed::Error| Fault::from(error).at(&file);
     verify::verify(&file)?;
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_bytes).max_readers(limits::STORE_READERS_MAX).max_dbs(T::NAMES.len() as u32);
+    let opening = files::OpenLock::take(directory)?;
     // SAFETY: the map of the data file stays valid as long as nobody changes the file but LMDB itself. The file is
     // 0600 in a directory that no other user can write (`files::prepare`), its pages are there and of the right form
     // (`verify`), and Relay's processes change it through LMDB only, with its locks on: no flag such as NO_LOCK,
     // NO_SYNC or WRITEMAP is set.
     #[allow(unsafe_code)]
     let env = unsafe { options.open(directory) }.map_err(failed)?;
+    drop(opening);
     env.clear_stale_readers().map_err(failed)?;
-    let tables = match existing_tables(&env).map_err(failed)? {
+    let (tables, found) = existing_tables(&env).map_err(failed)?;
+    let tables = match tables {
         Some(tables) => tables,
-        None => create_tables(&env).map_err(failed)?,
+        // An older Relay may have made fewer of them.
+        None if new == New::Yes || found > 0 => create_tables(&env).map_err(failed)?,
+        // Well formed, and another's: tables made in it would look like a store without apps (R-PROC-4).
+        None => {
+            let detail = format!("it has none of the tables {}", T::NAMES.join(", "));
+            return Err(StoreError::Corrupt { path: file, detail });
+        }
     };
     Ok((env, tables))
 }
 
-/// The tables if all exist: opening a store costs no write.
-fn existing_tables<T: TableSet>(env: &Env<WithoutTls>) -> Result<Option<T>, heed::Error> {
+/// The tables if all exist, so that opening a store costs no write, and how many exist.
+fn existing_tables<T: TableSet>(env: &Env<WithoutTls>) -> Result<(Option<T>, usize), heed::Error> {
     let transaction = env.read_txn()?;
+    let mut found = 0;
     let opened = env.open_databases_and_commit(transaction, |opener, transaction| {
         let mut tables = Vec::with_capacity(T::NAMES.len());
         for name in T::NAMES {
-            match opener.open_database::<Bytes, Bytes>(transaction, Some(name))? {
-                Some(table) => tables.push(table),
-                None => return Ok(CommitOrAbort::Abort(())),
-            }
+            tables.extend(opener.open_database::<Bytes, Bytes>(transaction, Some(name))?);
         }
-        Ok::<_, heed::Error>(CommitOrAbort::Commit(Opened(tables)))
+        found = tables.len();
+        let all = found == T::NAMES.len();
+        Ok::<_, heed::Error>(if all { CommitOrAbort::Commit(Opened(tables)) } else { CommitOrAbort::Abort(()) })
     })?;
-    Ok(opened.commit().map(|tables| T::new(&tables)))
+    Ok((opened.commit().map(|tables| T::new(&tables)), found))
 }
 
 fn create_tables<T: TableSet>(env: &Env<WithoutTls>) -> Result<T, heed::Error> {

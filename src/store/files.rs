@@ -176,6 +176,34 @@ pub(super) fn hand_to_owner(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Held while LMDB is being opened, so that one process at a time does that.
+///
+/// The first process makes LMDB's lock file anew, last transaction number included, under an exclusive lock of its own. Were
+/// it killed meanwhile, a process that waits for that lock would go on with what it left: the number 0, with which its
+/// commit, and the newest one of the store, are lost. Waiting here instead, it finds itself the first and makes all anew.
+pub(super) struct OpenLock(File);
+
+impl OpenLock {
+    pub(super) fn take(directory: &Path) -> Result<Self, StoreError> {
+        let failed = |source| io_error(source, directory);
+        let file = File::open(directory).map_err(failed)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Self(file)),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+    }
+}
+
+impl Drop for OpenLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that is between fork and exec at this moment.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Held by a serving process as long as it lives: the kernel drops it with the process, however it ends.
 #[derive(Debug)]
 pub(super) struct ServeLock {

@@ -81,17 +81,18 @@ struct Snapshot {
     trees: [Tree; 2],
 }
 
-/// Root and depth of a B+tree.
+/// Root, depth and kind of a B+tree.
 #[derive(Clone, Copy)]
 struct Tree {
     root: u64,
     depth: u16,
+    flags: u16,
 }
 
 impl Tree {
     /// From LMDB's record of a tree.
     fn decode(bytes: &[u8]) -> Self {
-        Self { root: word64(bytes, 40), depth: word16(bytes, 6) as u16 }
+        Self { root: word64(bytes, 40), depth: word16(bytes, 6) as u16, flags: word16(bytes, 4) as u16 }
     }
 }
 
@@ -178,6 +179,10 @@ impl Walk<'_> {
     }
 
     fn leaf(&mut self, node: &Node<'_>) -> Result<(), Fault> {
+        // LMDB takes a value with the flag of duplicates for a table's own tree, and follows a null pointer.
+        if node.flags & !(BIG_DATA | SUB_TREE) != 0 {
+            return Err("has a value of a kind that no table here has".into());
+        }
         let data = node.rest.get(..if node.flags & BIG_DATA == 0 { node.data_bytes } else { 8 });
         let data = data.ok_or("has a value that is too long")?;
         if node.flags & BIG_DATA != 0 {
@@ -187,7 +192,12 @@ impl Walk<'_> {
             if data.len() != TREE_BYTES {
                 return Err("has a table of the wrong size".into());
             }
-            return self.tree(Tree::decode(data));
+            let tree = Tree::decode(data);
+            // Sorted duplicates, integer keys: none of these tables has them.
+            if tree.flags != 0 {
+                return Err("has a table of another kind".into());
+            }
+            return self.tree(tree);
         }
         Ok(())
     }
