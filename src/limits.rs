@@ -154,10 +154,32 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// HTTP request headers (P-LIM-11).
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Input of one shard that is not whole yet, of connections that have not proved themselves: heads, and requests behind
+/// one that is not answered. Beyond it the oldest are answered 503 (threat T14).
+pub const STRANGER_INPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The same of messages of WebSockets. Beyond it the oldest are closed with 4100 (threat T14).
+pub const SOCKET_INPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The same of the WebSockets of one app.
+pub const SOCKET_INPUT_BYTES_PER_APP_MAX: usize = 16 * 1024 * 1024;
+/// The same of requests with a good credential. Beyond it a request is answered 503 (threat T14).
+pub const CALLER_INPUT_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// The same of the requests of one app.
+pub const CALLER_INPUT_BYTES_PER_APP_MAX: usize = 32 * 1024 * 1024;
+/// Unsent answers of one HTTP connection beyond which no further request of it is begun (P-CLOSE-5).
+pub const HTTP_OUTBOX_BYTES_SOFT: usize = 32 * 1024;
+/// Trusted proxies that are followed in `X-Forwarded-For`, from the nearest one (threat T26).
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// Bytes of a path behind the app's id or before its key: three times the longest names, escaped, and more. Beyond it 404.
+pub const ENDPOINT_PATH_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of a header that lists options, such as `Connection`, in which options are looked for.
+pub const HTTP_OPTIONS_BYTES_MAX: usize = 1024;
 /// Header of the PROXY protocol, its TLVs included.
 pub const PROXY_HEADER_BYTES_MAX: usize = 2 * 1024;
 /// Pipelined requests of one connection whose answers are still owed; beyond it reading pauses.
 pub const HTTP_PIPELINE_MAX: usize = 64;
+
+/// Subprotocols of a WebSocket handshake among which the server looks for one of its own (P-CONN-6).
+pub const SUBPROTOCOLS_MAX: usize = 32;
 
 /// `activity_timeout` told to clients, in seconds (P-LIVE-3).
 pub const ACTIVITY_TIMEOUT_S: u32 = 120;
@@ -239,8 +261,12 @@ pub const MAILBOX_SLOTS: usize = 16 * 1024;
 /// Places of its channel table that a shard looks at for one page of a list of channels, and for all pages that it
 /// makes in one millisecond.
 pub const LIST_PAGE_CHANNELS: usize = 2 * 1024;
-/// Bytes of lists of channels that one shard gathers at the same time; beyond it 503 (P-STAT-8).
+/// Bytes of lists that one shard gathers, or has gathered and not sent yet; beyond it 503 (P-STAT-8).
 pub const GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The same for one app.
+pub const GATHERED_BYTES_PER_APP_MAX: usize = 48 * 1024 * 1024;
+/// Channels of one publish that asks for counts, beyond which its answer counts as large: requests behind it wait for it.
+pub const SMALL_ANSWER_CHANNELS_MAX: u32 = 16;
 
 /// Permits of one kind that a shard holds of one app to spend without asking (R-LIM-3, R-LIM-4), at most.
 pub const LEASED_PERMITS_MAX: u32 = 256;
@@ -283,8 +309,16 @@ pub const ACCEPT_TRAFFIC_SLOTS_PERCENT: u64 = 95;
 
 /// Seconds that `auth_timestamp` may be off (P-SIGN-1).
 pub const SIGNATURE_WINDOW_S: u64 = 600;
-/// Query parameters of one signed request; each may be read and sorted for several candidates (P-SIGN-5).
+/// Query parameters of one signed request; all of them are read and sorted once (P-SIGN-4).
 pub const SIGNED_PARAMETERS_MAX: usize = 256;
+/// Query parameters up to which all candidates of P-SIGN-5 are tried; SDKs send about ten.
+pub const CANDIDATE_PARAMETERS_MAX: usize = 20;
+/// Bytes of path and query up to which that is done; SDKs send about 300.
+pub const CANDIDATE_BYTES_MAX: usize = 768;
+/// Bytes of a signed query that must be decoded before it is read: one with escapes, arrays or upper-case names.
+pub const DECODED_QUERY_BYTES_MAX: usize = 2 * 1024;
+/// Parameters of such a query.
+pub const DECODED_PARAMETERS_MAX: usize = 64;
 
 /// Longest app id; generated ones are 9 digits (P-SDK-22).
 pub const APP_ID_BYTES_MAX: usize = 64;
@@ -339,8 +373,13 @@ pub const ACCEPT_REST_LOG_MS: u64 = 10_000;
 pub const MAIL_RETRY_MS: u64 = 1;
 /// Descriptors kept for LMDB, logs, wakes, outgoing HTTP and whatever an operator attaches (threat T15).
 pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// Connection slots of a shard that are kept back to refuse with 4100, at most (P-CLOSE-2).
-pub const REFUSAL_SLOTS_MAX: u32 = 32;
+/// Connection slots of a shard that are kept back, at most: to refuse WebSockets with 4100, and for complete requests
+/// (P-CLOSE-2).
+pub const REFUSAL_SLOTS_MAX: u32 = 128;
+/// At capacity a connection must have made a whole request within this, in ms (P-CLOSE-2, threat T15).
+pub const SILENT_AT_CAPACITY_MS: u64 = 1_000;
+/// While most of the slots kept back are in use, it has this long at least, in ms: what comes with the handshake is there.
+pub const SILENT_GRACE_MS: u64 = 10;
 
 const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);

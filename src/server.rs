@@ -300,6 +300,7 @@ impl Shared {
             index,
             shards: config.shards,
             slots: self.capacity.slots,
+            refusal_slots: self.capacity.refusal_slots,
             boot_secret: self.boot_secret,
             directory: Arc::clone(&self.directory),
             options: ShardOptions { identity: self.identity.clone(), ..config.shard.clone() },

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::query::percent_decode;
 use crate::app::Scope;
+use crate::limits::ENDPOINT_PATH_BYTES_MAX;
 use crate::protocol::dialect::Dialect;
 use crate::wire::http::without_prefix;
 
@@ -94,6 +95,9 @@ pub enum Endpoint<'a> {
 impl<'a> Endpoint<'a> {
     /// The endpoint that the path behind the app id names. Any segment may be percent-encoded (P-SIGN-5).
     fn of_path(path: &'a str) -> Option<Self> {
+        if path.len() > ENDPOINT_PATH_BYTES_MAX {
+            return None;
+        }
         let mut segments = path.split('/');
         let name = percent_decode(segments.next()?)?;
         let subject = segments.next().map(percent_decode);
@@ -217,7 +221,7 @@ fn route_websocket<'a>(method: &str, key: &'a str) -> Route<'a> {
     if method != "GET" {
         return Route::MethodNotAllowed(Dialect::Pusher, "GET");
     }
-    match percent_decode(key) {
+    match Some(key).filter(|key| key.len() <= ENDPOINT_PATH_BYTES_MAX).and_then(percent_decode) {
         Some(key) => Route::WebSocket { key },
         None => Route::NotFound(Dialect::Pusher),
     }

@@ -4,6 +4,7 @@
 pub mod failures;
 pub mod handshake;
 pub mod origin;
+mod reading;
 pub mod request;
 pub mod signature;
 pub mod subscription;

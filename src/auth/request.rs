@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use super::AuthFailure;
-use super::signature::{Signed, is_signed, verify_signature};
+use super::signature::{Signed, SignedBody, is_signed, verify_signature};
 use super::token::{TOKEN_PREFIX, is_well_formed, token_hash};
 use crate::app::{App, Directory, Scopes, TokenId};
 use crate::moment::Moment;
-use crate::wire::http::{HttpError, Request};
+use crate::wire::http::{Framing, HttpError, Request};
 
 /// An authenticated caller.
 #[derive(Clone, Debug)]
@@ -54,8 +54,18 @@ pub enum RequestRefusal {
     AppDisabled,
 }
 
+/// How much of a request is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Known {
+    /// All of it.
+    Whole,
+    /// All but its body: whoever cannot prove itself by the head gets no memory for one (threat T14).
+    Head,
+}
+
 /// Verifies the caller of a request for `/apps/{app_id}`; the signature covers the path as requested (R-BASE-2).
-/// `prefix` is the configured path prefix or `""`.
+/// `prefix` is the configured path prefix or `""`. By its head alone a request is accepted that may turn out to have
+/// another body than was signed, so it must be verified again when it is whole.
 ///
 /// # Errors
 /// [`RequestRefusal`]; only `Unauthorized` counts as a failed credential.
@@ -63,6 +73,7 @@ pub fn verify_request(
     directory: &Directory,
     app_id: &str,
     request: &Request<'_>,
+    known: Known,
     prefix: &str,
     now: Moment,
 ) -> Result<Caller, RequestRefusal> {
@@ -73,7 +84,13 @@ pub fn verify_request(
         return Err(RequestRefusal::AppDisabled);
     }
     let credential = if let Some(query) = request.query.filter(|query| is_signed(query)) {
-        let signed = Signed { method: request.method, path: request.path, query, body: request.body };
+        let body = match (known, request.framing) {
+            (Known::Whole, _) => SignedBody::Whole(request.body),
+            (Known::Head, Framing::Length(0)) => SignedBody::Whole(&[]),
+            (Known::Head, Framing::Length(_)) => SignedBody::Awaited,
+            (Known::Head, Framing::Chunked) => SignedBody::AwaitedOrEmpty,
+        };
+        let signed = Signed { method: request.method, path: request.path, query, body };
         let index = verify_signature(app, &signed, prefix, now)
             .map_err(|refusal| RequestRefusal::Unauthorized(refusal.failure(), refusal.to_string()))?;
         Credential::Signature(index)
@@ -219,7 +236,7 @@ mod tests {
         let mut decoder = RequestDecoder::default();
         let decoded = decoder.decode(bytes.as_bytes(), &limits).expect("a sound request");
         let Progress::Request(request) = decoded.progress else { panic!("a whole request: {bytes}") };
-        verify_request(&directory(), app_id, &request, "", now)
+        verify_request(&directory(), app_id, &request, Known::Whole, "", now)
     }
 
     /// Independent signer, as the SDKs do it.

@@ -11,11 +11,17 @@ use smallvec::SmallVec;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::reading::{
+    PARAMETERS_INLINE, Pairs, Parameter, Reading, SignedText, Values, append_pairs, append_read, array_base,
+    candidate_paths, read,
+};
 use super::{AuthFailure, decode_signature};
 use crate::app::App;
-use crate::limits::{SIGNATURE_WINDOW_S, SIGNED_PARAMETERS_MAX};
+use crate::limits::{
+    CANDIDATE_BYTES_MAX, CANDIDATE_PARAMETERS_MAX, DECODED_PARAMETERS_MAX, DECODED_QUERY_BYTES_MAX, SIGNATURE_WINDOW_S,
+    SIGNED_PARAMETERS_MAX,
+};
 use crate::moment::Moment;
-use crate::wire::http::without_prefix;
 
 /// Why a signed request was refused; always 401. No text quotes a signature, a secret or a parameter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -29,6 +35,12 @@ pub enum SignatureRefusal {
     /// More parameters than are ever signed in earnest.
     #[error("A signed query has at most {SIGNED_PARAMETERS_MAX} parameters.")]
     TooManyParameters,
+    /// Longer than a query that must be decoded ever is.
+    #[error(
+        "A signed query with escapes, arrays or upper-case names has at most {DECODED_QUERY_BYTES_MAX} bytes and \
+         {DECODED_PARAMETERS_MAX} parameters."
+    )]
+    TooLong,
     /// `auth_key` is no active key of the app of the path.
     #[error("The auth_key is not an active key of this app.")]
     UnknownKey,
@@ -71,6 +83,7 @@ impl SignatureRefusal {
             Self::Missing(_)
             | Self::Repeated(_)
             | Self::TooManyParameters
+            | Self::TooLong
             | Self::Version
             | Self::TimestampMalformed
             | Self::SignatureMalformed => AuthFailure::Malformed,
@@ -92,12 +105,34 @@ pub struct Signed<'a> {
     /// What follows the first `?`.
     pub query: &'a str,
     /// Body.
-    pub body: &'a [u8],
+    pub body: SignedBody<'a>,
+}
+
+/// The body of a signed request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SignedBody<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// It is yet to come, and is not empty: the request needs a `body_md5`, which is not checked.
+    Awaited,
+    /// It is yet to come and may be empty.
+    AwaitedOrEmpty,
+}
+
+impl SignedBody<'_> {
+    fn needs_md5(self) -> bool {
+        match self {
+            Self::Whole(body) => !body.is_empty(),
+            Self::Awaited => true,
+            Self::AwaitedOrEmpty => false,
+        }
+    }
 }
 
 /// True when the query carries a signature or a part of one, so that it must pass (R-AUTH-4).
 pub fn is_signed(query: &str) -> bool {
-    parameters(query).any(|parameter| match Reserved::of(&parameter.name(Values::Decoded)) {
+    let mut decoded = Vec::new();
+    parameters(query).any(|parameter| match Reserved::of_sent(parameter.name, &mut decoded) {
         Some((Reserved::Key | Reserved::Timestamp | Reserved::Version | Reserved::Signature, _)) => true,
         Some((Reserved::BodyMd5, _)) | None => false,
     })
@@ -110,7 +145,7 @@ pub fn is_signed(query: &str) -> bool {
 /// [`SignatureRefusal`]. The body is hashed last: only who holds the secret can make the server hash a large one.
 pub fn verify_signature(app: &App, signed: &Signed<'_>, prefix: &str, now: Moment) -> Result<usize, SignatureRefusal> {
     let query = SignedQuery::decode(signed.query)?;
-    if query.body_md5.is_none() && !signed.body.is_empty() {
+    if query.body_md5.is_none() && signed.body.needs_md5() {
         return Err(SignatureRefusal::Missing(Reserved::BodyMd5.name()));
     }
     let (index, pair) = app.active_key(&query.key).ok_or(SignatureRefusal::UnknownKey)?;
@@ -122,12 +157,13 @@ pub fn verify_signature(app: &App, signed: &Signed<'_>, prefix: &str, now: Momen
     if given_s.abs_diff(server_s) > SIGNATURE_WINDOW_S {
         return Err(SignatureRefusal::TimestampExpired { given_s, server_s });
     }
-    if !any_candidate_verifies(&pair.hmac, signed, &query, prefix) {
+    let verifies = |text: &[u8]| hmac::verify(&pair.hmac, text, &query.signature).is_ok();
+    if !any_candidate(signed, &query, prefix, verifies) {
         return Err(SignatureRefusal::SignatureMismatch);
     }
-    match &query.body_md5 {
-        Some(digest) if !is_md5_of(digest, signed.body) => Err(SignatureRefusal::BodyMd5Mismatch),
-        Some(_) | None => Ok(index),
+    match (&query.body_md5, signed.body) {
+        (Some(digest), SignedBody::Whole(body)) if !is_md5_of(digest, body) => Err(SignatureRefusal::BodyMd5Mismatch),
+        (Some(_) | None, SignedBody::Whole(_) | SignedBody::Awaited | SignedBody::AwaitedOrEmpty) => Ok(index),
     }
 }
 
@@ -161,15 +197,23 @@ impl<'a> SignedQuery<'a> {
         let mut reserved = [const { None::<Cow<'a, [u8]>> }; Reserved::ALL.len()];
         let mut covered = SmallVec::<[Parameter<'a>; PARAMETERS_INLINE]>::new();
         let mut is_plain = memchr::memchr3(b'%', b'+', b']', query.as_bytes()).is_none();
+        let mut decoded = Vec::new();
+        let is_too_long = query.len() > DECODED_QUERY_BYTES_MAX;
+        if is_too_long && !is_plain {
+            return Err(SignatureRefusal::TooLong);
+        }
         for (count, parameter) in parameters(query).enumerate() {
             if count == SIGNED_PARAMETERS_MAX {
                 return Err(SignatureRefusal::TooManyParameters);
             }
             let exact = Reserved::exact(parameter.name).map(|which| (which, NameForm::Plain));
             is_plain &= exact.is_some() || !parameter.name.iter().any(u8::is_ascii_uppercase);
-            let found = if is_plain { exact } else { Reserved::of(&parameter.name(Values::Decoded)) };
+            if !is_plain && (is_too_long || count >= DECODED_PARAMETERS_MAX) {
+                return Err(SignatureRefusal::TooLong);
+            }
+            let found = if is_plain { exact } else { Reserved::of_sent(parameter.name, &mut decoded) };
             if let Some((which, form)) = found {
-                let value = if is_plain { parameter.value.into() } else { parameter.value(Values::Decoded) };
+                let value = if is_plain { parameter.value.into() } else { read(parameter.value, Values::Decoded) };
                 let before = reserved[which as usize].replace(value);
                 if before.is_some() || form == NameForm::Array {
                     return Err(SignatureRefusal::Repeated(which.name()));
@@ -239,6 +283,17 @@ impl Reserved {
         }
     }
 
+    /// The reserved parameter of a name as sent, in any spelling; `decoded` is room to read it in.
+    fn of_sent(name: &[u8], decoded: &mut Vec<u8>) -> Option<(Self, NameForm)> {
+        if let Some(which) = Self::exact(name) {
+            return Some((which, NameForm::Plain));
+        }
+        decoded.clear();
+        append_read(decoded, name, Values::Decoded);
+        decoded.make_ascii_lowercase();
+        Self::of(decoded)
+    }
+
     /// The reserved parameter of this decoded, lower-cased name. The array form counts as well: `body_md5[]=x` signs
     /// like `body_md5=x` (P-SIGN-5), and must not let a signed digest go unread.
     fn of(name: &[u8]) -> Option<(Self, NameForm)> {
@@ -254,46 +309,6 @@ impl Reserved {
 enum NameForm {
     Plain,
     Array,
-}
-
-/// How names and values are read before they are signed (P-SIGN-4, P-SIGN-5).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Values {
-    /// Percent-decoded, `+` kept.
-    Decoded,
-    /// As sent.
-    Raw,
-    /// Percent-decoded, `+` read as a space.
-    PlusAsSpace,
-}
-
-/// Whether `k[0]=a&k[1]=b` and `k[]=a&k[]=b` are signed so or as `k=a,b` (P-SDK-20).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Pairs {
-    AsSent,
-    Collapsed,
-}
-
-/// One `name=value` of a query, as sent.
-#[derive(Clone, Copy, Debug)]
-struct Parameter<'a> {
-    name: &'a [u8],
-    value: &'a [u8],
-}
-
-impl<'a> Parameter<'a> {
-    /// Lower-cased in any reading (P-SIGN-2).
-    fn name(&self, values: Values) -> Cow<'a, [u8]> {
-        let mut name = read(self.name, values);
-        if name.iter().any(u8::is_ascii_uppercase) {
-            name.to_mut().make_ascii_lowercase();
-        }
-        name
-    }
-
-    fn value(&self, values: Values) -> Cow<'a, [u8]> {
-        read(self.value, values)
-    }
 }
 
 /// Splits at `&` only and each pair at its first `=` (P-SIGN-4). Empty pairs are no parameters.
@@ -322,11 +337,25 @@ fn before_signature<'a>(query: &'a str, others: &[Parameter<'_>]) -> Option<&'a 
     (is_exact && last.starts_with(b"&auth_signature=")).then_some(before)
 }
 
-/// Tries the readings of P-SIGN-5 in order, the one that SDKs sign first. A reading that gives the same text as one
-/// before it is left out, so a plain query with a wrong signature costs one HMAC.
-fn any_candidate_verifies(key: &hmac::Key, signed: &Signed<'_>, query: &SignedQuery<'_>, prefix: &str) -> bool {
-    let paths = candidate_paths(signed.path, prefix);
-    let mut text = SmallVec::new();
+/// Whether any candidate of P-SIGN-5 verifies, tried in order, the one that SDKs sign first. A reading that gives the same
+/// text as one before it is left out, so a plain query with a wrong signature costs one HMAC.
+///
+/// A query beyond what SDKs send has its first candidate only: anybody can have this done, also an address that is over its bound of failures, since a valid credential must pass
+/// whatever came before it from there (threat T6).
+fn any_candidate(
+    signed: &Signed<'_>,
+    query: &SignedQuery<'_>,
+    prefix: &str,
+    mut verifies: impl FnMut(&[u8]) -> bool,
+) -> bool {
+    let has_candidates = query.covered.len() <= CANDIDATE_PARAMETERS_MAX
+        && signed.path.len() + signed.query.len() <= CANDIDATE_BYTES_MAX;
+    let paths = if has_candidates {
+        candidate_paths(signed.path, prefix)
+    } else {
+        SmallVec::from_iter([Cow::Borrowed(signed.path.as_bytes())])
+    };
+    let mut text = SignedText::new();
     if query.form != QueryForm::Ambiguous {
         return paths.iter().any(|path| {
             begin_text(&mut text, signed.method, path);
@@ -335,20 +364,20 @@ fn any_candidate_verifies(key: &hmac::Key, signed: &Signed<'_>, query: &SignedQu
             } else {
                 append_pairs(&mut text, query.covered.iter().map(|parameter| (parameter.name, parameter.value)));
             }
-            hmac::verify(key, &text, &query.signature).is_ok()
+            verifies(&text)
         });
     }
-    let has_any = |byte: u8| memchr::memchr(byte, signed.query.as_bytes()).is_some();
+    let has_any = |byte: u8| has_candidates && memchr::memchr(byte, signed.query.as_bytes()).is_some();
     let readings = [(Values::Decoded, true), (Values::Raw, has_any(b'%')), (Values::PlusAsSpace, has_any(b'+'))];
-    let has_arrays = query.covered.iter().any(|one| array_base(&one.name(Values::Decoded)).is_some());
-    let pairings = [(Pairs::AsSent, true), (Pairs::Collapsed, has_arrays)];
     for (values, _) in readings.into_iter().filter(|(_, differs)| *differs) {
-        for (pairs, _) in pairings.into_iter().filter(|(_, differs)| *differs) {
-            let sorted = sorted_pairs(&query.covered, values, pairs);
+        let mut reading = Reading::of(&query.covered, values);
+        let collapses = has_candidates && reading.has_arrays();
+        for (pairs, _) in [(Pairs::AsSent, true), (Pairs::Collapsed, collapses)].into_iter().filter(|(_, is)| *is) {
+            let joined = reading.join(pairs);
             for path in &paths {
                 begin_text(&mut text, signed.method, path);
-                append_pairs(&mut text, sorted.iter().map(|(name, value)| (&**name, &**value)));
-                if hmac::verify(key, &text, &query.signature).is_ok() {
+                text.extend_from_slice(&joined);
+                if verifies(&text) {
                     return true;
                 }
             }
@@ -356,44 +385,6 @@ fn any_candidate_verifies(key: &hmac::Key, signed: &Signed<'_>, query: &SignedQu
     }
     false
 }
-
-type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
-
-fn sorted_pairs<'a>(
-    parameters: &[Parameter<'a>],
-    values: Values,
-    pairs: Pairs,
-) -> SmallVec<[Pair<'a>; PARAMETERS_INLINE]> {
-    let mut sorted = SmallVec::<[Pair<'a>; PARAMETERS_INLINE]>::new();
-    // Where the arrays collapsed so far stand in `sorted`.
-    let mut arrays = SmallVec::<[usize; PARAMETERS_INLINE]>::new();
-    for parameter in parameters {
-        let (name, value) = (parameter.name(values), parameter.value(values));
-        let base = match pairs {
-            Pairs::AsSent => None,
-            Pairs::Collapsed => array_base(&name),
-        };
-        let Some(base) = base else {
-            sorted.push((name, value));
-            continue;
-        };
-        if let Some(index) = arrays.iter().copied().find(|index| *sorted[*index].0 == *base) {
-            let joined = sorted[index].1.to_mut();
-            joined.push(b',');
-            joined.extend_from_slice(&value);
-        } else {
-            arrays.push(sorted.len());
-            let base_bytes = base.len();
-            sorted.push((shortened(name, base_bytes), value));
-        }
-    }
-    // Stable: parameters of one name stay in the order sent.
-    sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
-    sorted
-}
-
-/// A text to sign, put together on the stack.
-type SignedText = SmallVec<[u8; SIGNED_BYTES_INLINE]>;
 
 /// The lines before the query.
 fn begin_text(text: &mut SignedText, method: &str, path: &[u8]) {
@@ -403,93 +394,6 @@ fn begin_text(text: &mut SignedText, method: &str, path: &[u8]) {
     text.push(b'\n');
     text.extend_from_slice(path);
     text.push(b'\n');
-}
-
-fn append_pairs<'a>(text: &mut SignedText, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
-    for (index, (name, value)) in pairs.enumerate() {
-        if index > 0 {
-            text.push(b'&');
-        }
-        text.extend_from_slice(name);
-        text.push(b'=');
-        text.extend_from_slice(value);
-    }
-}
-
-/// The paths that may have been signed: as requested, percent-decoded, and without `/api/v1` and the configured
-/// prefix (P-SIGN-5). Each once, so that together with the readings there are 18 candidates at most.
-fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 3]> {
-    let mut paths: SmallVec<[Cow<'a, [u8]>; 3]> = SmallVec::new();
-    paths.push(Cow::Borrowed(path.as_bytes()));
-    if memchr::memchr(b'%', path.as_bytes()).is_some() {
-        paths.push(read(path.as_bytes(), Values::Decoded));
-    }
-    let unprefixed = without_prefix(path, prefix);
-    let shortest = without_prefix(unprefixed.unwrap_or(path), "/api/v1");
-    for shorter in [shortest, unprefixed].into_iter().flatten() {
-        if paths.len() < 3 && paths.iter().all(|known| **known != *shorter.as_bytes()) {
-            paths.push(Cow::Borrowed(shorter.as_bytes()));
-        }
-    }
-    paths
-}
-
-/// The name without `[]` or `[123]` at its end, brackets percent-encoded or not; `None` for a plain name.
-fn array_base(name: &[u8]) -> Option<&[u8]> {
-    let strip = |name: &'_ [u8], bracket: u8, encoded: [&[u8]; 2]| -> Option<usize> {
-        if name.last() == Some(&bracket) {
-            return Some(name.len() - 1);
-        }
-        encoded.iter().any(|form| name.ends_with(form)).then(|| name.len() - 3)
-    };
-    let open_end = strip(name, b']', [b"%5d", b"%5D"])?;
-    let digits = name[..open_end].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let base_end = strip(&name[..open_end - digits], b'[', [b"%5b", b"%5B"])?;
-    (base_end > 0).then(|| &name[..base_end])
-}
-
-fn shortened(name: Cow<'_, [u8]>, bytes: usize) -> Cow<'_, [u8]> {
-    match name {
-        Cow::Borrowed(name) => Cow::Borrowed(&name[..bytes]),
-        Cow::Owned(mut name) => {
-            name.truncate(bytes);
-            Cow::Owned(name)
-        }
-    }
-}
-
-/// Reads a name, value or path. An incomplete percent escape stands for itself.
-fn read(raw: &[u8], values: Values) -> Cow<'_, [u8]> {
-    let changes = |byte: u8| match values {
-        Values::Decoded => byte == b'%',
-        Values::Raw => false,
-        Values::PlusAsSpace => byte == b'%' || byte == b'+',
-    };
-    if !raw.iter().copied().any(changes) {
-        return Cow::Borrowed(raw);
-    }
-    let mut out = Vec::with_capacity(raw.len());
-    let mut rest = raw;
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        match (*byte, tail) {
-            (b'%', [high, low, after @ ..]) if changes(b'%') && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                out.push(hex_value(*high) << 4 | hex_value(*low));
-                rest = after;
-            }
-            (b'+', _) if changes(b'+') => out.push(b' '),
-            (byte, _) => out.push(byte),
-        }
-    }
-    Cow::Owned(out)
-}
-
-fn hex_value(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit - b'A' + 10,
-    }
 }
 
 fn decode_seconds(digits: &[u8]) -> Option<u64> {
@@ -525,11 +429,6 @@ impl std::fmt::Display for Rfc3339Second {
         }
     }
 }
-
-/// Parameters held without allocating: those of a publish, and some of the caller's.
-const PARAMETERS_INLINE: usize = 12;
-/// A text to sign up to this length is put together on the stack.
-const SIGNED_BYTES_INLINE: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -567,7 +466,7 @@ mod tests {
 
     fn verify_at(now_s: u64, prefix: &str, method: &str, target: &str, body: &str) -> Result<usize, SignatureRefusal> {
         let (path, query) = target.split_once('?').expect("a query");
-        let signed = Signed { method, path, query, body: body.as_bytes() };
+        let signed = Signed { method, path, query, body: SignedBody::Whole(body.as_bytes()) };
         let now = Moment { monotonic_ms: 5, unix_ms: now_s * 1_000 };
         verify_signature(&app(), &signed, prefix, now)
     }
@@ -827,6 +726,72 @@ mod tests {
         };
         assert_eq!(verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 4), ""), Ok(1));
         assert_eq!(verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 3), ""), Err(SignatureRefusal::TooManyParameters));
+    }
+
+    /// What a request with a wrong signature has verified: how many texts, and their bytes.
+    fn work(path: &str, query: &str) -> (usize, usize) {
+        let query = format!("{}&auth_signature={}&{query}", auth(), "0".repeat(64));
+        let signed = Signed { method: "GET", path, query: &query, body: SignedBody::Whole(b"") };
+        let decoded = SignedQuery::decode(&query).expect("all five are there");
+        let mut texts = Vec::new();
+        let passed = any_candidate(&signed, &decoded, "/pre", |text| {
+            texts.push(text.len());
+            false
+        });
+        assert!(!passed);
+        (texts.len(), texts.iter().sum())
+    }
+
+    /// P-SIGN-5, threat T6: up to the bound of what SDKs send there are 18 candidates, beyond it one, and a long query that
+    /// would have to be decoded has none; so no query of a stranger costs more than hashing 16 KiB, whatever is in it.
+    #[test]
+    fn work_before_a_refusal_is_bounded() {
+        let path = "/pre/api/v1/apps/3/%41";
+        let arrays = |count: usize, filler: usize| {
+            let pairs: Vec<String> =
+                (0..count).map(|index| format!("%41{index}[]=%41+{}", "x".repeat(filler))).collect();
+            pairs.join("&")
+        };
+        let (candidates, bytes) = work(path, &arrays(CANDIDATE_PARAMETERS_MAX - 3, 8));
+        assert_eq!(candidates, 18);
+        assert!(bytes <= 18 * CANDIDATE_BYTES_MAX, "{bytes}");
+        assert_eq!(work(path, &arrays(CANDIDATE_PARAMETERS_MAX - 2, 8)).0, 1, "one parameter more");
+        assert_eq!(work(path, &arrays(1, CANDIDATE_BYTES_MAX)).0, 1, "too long");
+        assert_eq!(work(path, &"x".repeat(CANDIDATE_BYTES_MAX)).0, 1, "too long, and plain");
+        assert_eq!(work(&format!("{path}{}", "%41".repeat(250)), "").0, 1, "a long path");
+        let (_, bytes) = work(path, &"x".repeat(7_900));
+        assert!(bytes <= 16 * 1024, "{bytes}");
+        for name in ["%41", "a[]", "a+", "A"] {
+            let query =
+                |bytes: usize| format!("{}&auth_signature={}&{name}={}", auth(), "0".repeat(64), "x".repeat(bytes));
+            let (fits, too_long) = (query(DECODED_QUERY_BYTES_MAX - 200), query(DECODED_QUERY_BYTES_MAX));
+            assert!(SignedQuery::decode(&fits).is_ok(), "{name}");
+            assert_eq!(SignedQuery::decode(&too_long).err(), Some(SignatureRefusal::TooLong), "{name}");
+        }
+        let many = |count: usize| format!("{}&auth_signature={}{}", auth(), "0".repeat(64), "&A=1".repeat(count));
+        assert!(SignedQuery::decode(&many(DECODED_PARAMETERS_MAX - 4)).is_ok());
+        assert_eq!(SignedQuery::decode(&many(DECODED_PARAMETERS_MAX - 3)).err(), Some(SignatureRefusal::TooLong));
+    }
+
+    /// P-SIGN-5: elements of several arrays, plain parameters of the same name between them, in any order: an array is
+    /// joined where its first element stands.
+    #[test]
+    fn arrays_are_joined_in_place() {
+        for (sent, signed) in [
+            ("b[]=1&a[]=2&b[]=3&a[1]=4", "a=2,4&b=1,3"),
+            ("a=0&a[]=1&a=2&a[]=3", "a=0&a=1,3&a=2"),
+            ("a[]=&a[]=&z=", "a=,&z="),
+        ] {
+            let signature = sign(&format!("GET\n/apps/3/channels\n{}", merged(signed)));
+            let target = format!("/apps/3/channels?{sent}&{}&auth_signature={signature}", auth());
+            assert_eq!(verify("GET", &target, ""), Ok(1), "{sent}");
+        }
+    }
+
+    /// Parameters that are sorted already, with those of `auth` among them: all of these sort after `a` and before `b`.
+    fn merged(sorted: &str) -> String {
+        let (before, after): (Vec<&str>, Vec<&str>) = sorted.split('&').partition(|pair| pair.starts_with("a="));
+        before.into_iter().chain([&*auth()]).chain(after).collect::<Vec<_>>().join("&")
     }
 
     /// R-AUTH-4: any part of a signature makes the request a signed one, in any spelling; other parameters do not.

@@ -3,6 +3,7 @@
 //! The hot line is one cache line per slot and is all that fan-out touches. The cold part is boxed and exists only
 //! while a connection needs it: during HTTP, with a partial frame, on presence channels, signed in, beyond three channels.
 
+pub mod input;
 pub mod outbox;
 pub mod share;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use crate::app::AppSerial;
 use crate::wire::http::RequestDecoder;
 use crate::wire::websocket::Decoder;
+use input::HeldInput;
 use outbox::Outbox;
 
 /// Names one connection of one shard. A completion for an old generation is ignored.
@@ -186,6 +188,8 @@ pub struct Cold {
     pub decoder: Decoder,
     /// Bytes that arrived while the connection was being admitted; at most one read.
     pub held_back: Vec<u8>,
+    /// What is counted of the buffers in here.
+    pub input: Option<Box<HeldInput>>,
     /// The client's address, while the connection is being admitted: for the log, should it be refused.
     pub client: Option<IpAddr>,
     /// When the message in `decoder` must be whole, in ms of the service clock; 0 when none is partial (threat T8).
@@ -218,11 +222,18 @@ pub struct SignedIn {
 }
 
 impl Cold {
+    /// Memory for input that is not whole yet, in bytes.
+    pub fn input_bytes(&self) -> usize {
+        let http = self.http.as_deref().map_or(0, Http::input_bytes);
+        http + self.decoder.held_bytes().unwrap_or(0) + self.held_back.capacity()
+    }
+
     /// True when nothing is held and the cold part can go.
     pub fn is_empty(&self) -> bool {
         self.http.is_none()
             && self.decoder.is_idle()
             && self.held_back.is_empty()
+            && self.input.is_none()
             && self.client.is_none()
             && self.invalid_messages == 0
             && self.more_channels.is_empty()
@@ -244,6 +255,8 @@ pub struct Http {
     pub metrics: bool,
     /// It came in at capacity: WebSockets are refused with 4100 (P-CLOSE-2).
     pub refuse: bool,
+    /// A whole request was received.
+    pub made_request: bool,
     /// When the request that has begun must be whole, in ms of the service clock; 0 between requests.
     pub deadline_ms: u64,
     /// The shard's queue has a deadline for a request of it.
@@ -256,10 +269,27 @@ pub struct Http {
     pub held_back: Vec<u8>,
     /// A request waits for its app's allowance: those behind it wait too.
     pub parked: bool,
+    /// The request at hand is refused by what its head says, with this answer: its body is dropped as it arrives.
+    pub refused: Option<Bytes>,
+    /// The app whose credential the last request had.
+    pub caller: Option<AppSerial>,
+    /// An upgrade waits until all answers before it are sent.
+    pub upgrade_waits: bool,
+    /// Ticket of a request whose answer may be large: those behind it wait.
+    pub large_answer: Option<u32>,
+    /// A list that is being sent, with the app that its bytes count for.
+    pub unsent_list: Option<(AppSerial, usize)>,
     /// Bytes of the request at hand, for figures.
     pub request_bytes: usize,
     /// The app that the request at hand is for, once it is known, for figures.
     pub app: Option<AppSerial>,
+}
+
+impl Http {
+    fn input_bytes(&self) -> usize {
+        let header = if let Proxy::Awaited(bytes) = &self.proxy { bytes.capacity() } else { 0 };
+        self.decoder.held_bytes() + self.held_back.capacity() + header
+    }
 }
 
 /// What may stand before the first HTTP byte.

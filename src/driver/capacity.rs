@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn operators_bound_is_kept() {
         let possible = Capacity::of(10_000);
-        assert_eq!(possible.limited(100, 2), Capacity { slots: 50 + 32, refusal_slots: 32 });
-        assert_eq!(possible.limited(1, 2).slots, 1 + 32);
+        assert_eq!(possible.limited(100, 2), Capacity { slots: 50 + 128, refusal_slots: 128 });
+        assert_eq!(possible.limited(1, 2).slots, 1 + 128);
         assert_eq!(possible.limited(1_000_000, 2), possible);
         assert_eq!(Capacity::from_memory(8 << 30, 2).slots, 393_216);
         assert!(memory_bytes() > 64 << 20);
@@ -190,6 +190,6 @@ mod tests {
             }
         }
         assert_eq!(Capacity::from_descriptors(140, 1), None);
-        assert_eq!(Capacity::from_descriptors(20_000, 2), Some(Capacity { slots: 9_932, refusal_slots: 32 }));
+        assert_eq!(Capacity::from_descriptors(20_000, 2), Some(Capacity { slots: 9_932, refusal_slots: 128 }));
     }
 }

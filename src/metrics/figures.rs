@@ -66,6 +66,8 @@ labels! {
         Credit => "credit",
         /// Too many lists of channels or figures are being gathered.
         Gathering => "gathering",
+        /// Buffers of incomplete requests and messages fill a bound.
+        Input => "input",
         /// The process is about to end.
         Draining => "draining",
         /// Memory or connections of the process are used up but for a reserve (`/accept-traffic`).

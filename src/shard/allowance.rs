@@ -82,6 +82,7 @@ impl Shard {
         let (asked, window) = self.spend(app, costs);
         if asked != NONE || !channels.is_empty() {
             let place = Place { connection: self.key(slot), ticket: self.take_ticket(slot, request), dialect };
+            self.await_large_answer(place, &outcome);
             let spent = std::array::from_fn(|at| costs[at] - asked[at]);
             self.pending_nonce = self.pending_nonce.wrapping_add(1);
             let nonce = self.pending_nonce;
@@ -91,13 +92,23 @@ impl Shard {
             self.send(self.counter_of(app), Body::Allow { request, app, costs: asked, channels });
             return Ok(());
         }
-        let command = outcome?;
+        if outcome.is_err() {
+            return outcome.map(drop);
+        }
         let place = Place { connection: self.key(slot), ticket: self.take_ticket(slot, request), dialect };
+        self.await_large_answer(place, &outcome);
+        let command = outcome?;
         if let Err(refusal) = self.carry_out(place, command) {
             self.put_back(app, window, costs);
             self.answer_place(place, &refusal);
         }
         Ok(())
+    }
+
+    fn await_large_answer(&mut self, place: Place, outcome: &Result<Command, Refusal>) {
+        if outcome.as_ref().is_ok_and(Command::has_large_answer) {
+            self.http(place.connection.slot).large_answer = Some(place.ticket);
+        }
     }
 
     /// Spends permits at hand; gives those that are missing.

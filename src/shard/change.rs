@@ -8,7 +8,9 @@ use super::request::{JSON, Response};
 use super::{Mail, Output, Shard, ShardIndex};
 use crate::api::refusal::Refusal;
 use crate::api::webhooks::encode_new_webhook;
+use crate::app::AppSerial;
 use crate::app::webhook::{NewWebhook, WebhookEndpoint};
+use crate::connection::NONE;
 use crate::limits;
 
 /// A change of the store that a caller of the API asks for, as an output.
@@ -68,7 +70,8 @@ impl Shard {
         if free == 0 || own >= (free - 1) * limits::APP_SHARE_OF_FREE {
             return Err(Refusal::unavailable("Too many changes are in flight: try again.", 1));
         }
-        let request = self.start_gather(place, Gathered::Nothing);
+        let serial = self.directory.app_by_id(&app).map_or(AppSerial(NONE), |app| app.serial);
+        let request = self.start_gather(place, serial, Gathered::Nothing);
         self.changes_in_flight.insert(request.index, app.clone());
         let id = ChangeId { shard: self.config.index, request };
         self.outputs.push_back(Output::Change(Change { id, app, what }));

@@ -13,6 +13,7 @@ use crate::api::info::Info;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
+use crate::limits::SMALL_ANSWER_CHANNELS_MAX;
 use crate::protocol::dialect::Dialect;
 
 /// A request that is understood and valid.
@@ -47,6 +48,18 @@ impl Command {
         match self {
             Self::Publish(items, _) => items.iter().map(|(_, items)| items.len() as u32).sum(),
             Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Tell(_) => 0,
+        }
+    }
+
+    /// Whether its answer may be long, so that requests behind it on its connection wait until it is sent: what one
+    /// connection is owed stays bounded however many it pipelines (P-CLOSE-5).
+    pub(super) fn has_large_answer(&self) -> bool {
+        match self {
+            Self::Publish(_, shape) => !shape.needs_no_counts() && self.messages() > SMALL_ANSWER_CHANNELS_MAX,
+            Self::Ask(question) => question.has_large_answer(),
+            Self::List(..) => true,
+            // Answered at once, or short.
+            Self::Tell(_) | Self::Change(..) => false,
         }
     }
 

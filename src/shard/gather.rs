@@ -27,7 +27,7 @@ use crate::api::connections::encode_connections;
 use crate::api::info::Info;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
-use crate::connection::Phase;
+use crate::connection::{ConnectionKey, Phase};
 use crate::limits;
 use crate::metrics::figures::Overload;
 
@@ -35,6 +35,8 @@ use crate::metrics::figures::Overload;
 pub(super) struct Gather {
     nonce: u32,
     pub(super) place: Place,
+    /// The app that asks.
+    app: AppSerial,
     gathered: Gathered,
 }
 
@@ -137,7 +139,7 @@ impl Shard {
             | Question::ShardsOf { .. }
             | Question::EndUser { .. } => Gathered::Nothing,
         };
-        let request = self.start_gather(place, gathered);
+        let request = self.start_gather(place, question.app(), gathered);
         self.send(knows, Body::Ask { request, question });
     }
 
@@ -163,7 +165,7 @@ impl Shard {
             awaited: usize::from(self.config.shards),
             seen: HashSet::default(),
         };
-        let request = self.start_gather(place, Gathered::Channels(Box::new(listing)));
+        let request = self.start_gather(place, app, Gathered::Channels(Box::new(listing)));
         for to in 0..self.config.shards {
             let question = Question::Channels { app, prefix: prefix.clone(), from: 0 };
             self.send(to, Body::Ask { request, question });
@@ -171,11 +173,11 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn start_gather(&mut self, place: Place, gathered: Gathered) -> PendingId {
+    pub(super) fn start_gather(&mut self, place: Place, app: AppSerial, gathered: Gathered) -> PendingId {
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let nonce = self.pending_nonce;
-        self.gathered_bytes += gathered.bytes();
-        let index = self.gathers.insert(Gather { nonce, place, gathered });
+        self.lists.change(app, 0, gathered.bytes());
+        let index = self.gathers.insert(Gather { nonce, place, app, gathered });
         PendingId { index: index as u32, nonce }
     }
 
@@ -291,7 +293,7 @@ impl Shard {
     pub(super) fn handle_reply(&mut self, from: ShardIndex, request: PendingId, reply: Reply) {
         let gather = self.gathers.get_mut(request.index as usize).filter(|gather| gather.nonce == request.nonce);
         let Some(gather) = gather else { return };
-        let (connection, before) = (gather.place.connection, gather.gathered.bytes());
+        let (connection, app, before) = (gather.place.connection, gather.app, gather.gathered.bytes());
         let next = match (reply, &mut gather.gathered) {
             (Reply::Whole(body), _) => return self.finish_gather(request, &body),
             (Reply::Shards { user, shards }, _) => return self.end_user_on(request, &user, &shards),
@@ -311,11 +313,10 @@ impl Shard {
                 unreachable!("replies answer what asked for them")
             }
         };
-        self.gathered_bytes += self.gathers[request.index as usize].gathered.bytes() - before;
-        let wanted = self.is_live(connection) && self.hot[connection.slot as usize].phase == Phase::Http;
-        if !wanted {
+        self.lists.change(app, before, self.gathers[request.index as usize].gathered.bytes());
+        if !self.is_awaited(connection) {
             self.take_gather(request);
-        } else if self.gathered_bytes > limits::GATHERED_BYTES_MAX {
+        } else if self.lists.is_over(app) {
             self.count_overload(Overload::Gathering);
             self.refuse_gather(request, &overloaded());
         } else {
@@ -340,13 +341,14 @@ impl Shard {
 
     /// Answers 200 with the body, or with the list that was gathered.
     fn finish_gather(&mut self, request: PendingId, body: &[u8]) {
-        let Gather { place: Place { connection, ticket, .. }, gathered, .. } = self.take_gather(request);
+        let Gather { place: Place { connection, ticket, .. }, app, gathered, .. } = self.take_gather(request);
         let listed = match gathered {
             Gathered::Nothing | Gathered::Ending(_) => None,
             Gathered::Channels(listing) => Some(listing.list.finish()),
             Gathered::Users(list) => Some(list.finish()),
         };
         let body = listed.as_deref().unwrap_or(body);
+        self.hold_unsent(connection, app, body.len());
         self.finish_request(connection, ticket, &Response { status: 200, content_type: JSON, extra: "", body });
     }
 
@@ -357,8 +359,44 @@ impl Shard {
 
     pub(super) fn take_gather(&mut self, request: PendingId) -> Gather {
         let gather = self.gathers.remove(request.index as usize);
-        self.gathered_bytes -= gather.gathered.bytes();
+        self.lists.change(gather.app, gather.gathered.bytes(), 0);
         gather
+    }
+
+    /// A list is about to be queued: until all of it is sent it counts as held. One connection has one of them at most,
+    /// since requests behind it wait.
+    fn hold_unsent(&mut self, connection: ConnectionKey, app: AppSerial, bytes: usize) {
+        if bytes <= limits::HTTP_OUTBOX_BYTES_SOFT || !self.is_awaited(connection) {
+            return;
+        }
+        self.release_unsent(connection.slot);
+        self.lists.change(app, 0, bytes);
+        self.http(connection.slot).unsent_list = Some((app, bytes));
+    }
+
+    /// What a connection was to be sent has left, or never will.
+    pub(super) fn release_unsent(&mut self, slot: u32) {
+        let http = self.cold_of(slot).and_then(|cold| cold.http.as_mut());
+        if let Some((app, bytes)) = http.and_then(|http| http.unsent_list.take()) {
+            self.lists.change(app, bytes, 0);
+        }
+    }
+
+    /// Whether somebody still waits for an answer there.
+    fn is_awaited(&self, connection: ConnectionKey) -> bool {
+        self.is_live(connection) && self.hot[connection.slot as usize].phase == Phase::Http
+    }
+}
+
+impl Question {
+    /// Whether the answer may be longer than what a connection may have unsent before its next request is begun.
+    pub(super) fn has_large_answer(&self) -> bool {
+        match self {
+            Self::Channels { .. } | Self::Users { .. } => true,
+            // A cached event may be as long as its app allows.
+            Self::Channel { info, .. } => info.cache,
+            Self::Stats { .. } | Self::Connections { .. } | Self::ShardsOf { .. } | Self::EndUser { .. } => false,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::app::{App, AppSerial};
 use crate::auth::handshake::accept_value;
 use crate::auth::origin::origin_allowed;
 use crate::connection::{ConnectionKey, Flags, Phase, Proxy};
+use crate::limits::SUBPROTOCOLS_MAX;
 use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
 use crate::wire::http::{Request, UpgradeError, decode_upgrade, encode_response, encode_upgrade};
@@ -36,6 +37,15 @@ impl Shard {
                 return After::Next;
             }
         };
+        // What is sent from here on is no HTTP, and ends with the stream: the answers before it must have left (P-HTTP-16).
+        if !self.http(slot).is_answered() || self.hot[slot as usize].outbox.unsent_bytes() > 0 {
+            return After::Waits;
+        }
+        self.http(slot).upgrade_waits = false;
+        if self.hot[slot as usize].flags.contains(Flags::READ_ENDED) {
+            self.refuse_upgrade(slot, UpgradeError::BadRequest("A WebSocket needs both directions of its connection"));
+            return After::Next;
+        }
         let client = self.client_address(slot, request);
         self.http(slot).client = client;
         let verdict = self.judge(slot, key, request);
@@ -125,6 +135,7 @@ impl Shard {
         if !held_back.is_empty() {
             self.receive_websocket(slot, &mut held_back);
         }
+        self.account_input(slot);
     }
 
     /// The connection is established.
@@ -237,6 +248,7 @@ fn subprotocol<'a>(request: &Request<'a>) -> Option<&'a str> {
     offers
         .filter_map(|(_, value)| std::str::from_utf8(value).ok())
         .flat_map(|value| value.split(','))
+        .take(SUBPROTOCOLS_MAX)
         .map(str::trim)
         .find(|offer| {
             let version = offer.strip_prefix("pusher-channels-protocol-");

@@ -42,17 +42,24 @@ impl Shard {
             proxy: if trusted { Proxy::Awaited(Vec::new()) } else { Proxy::Direct },
             metrics: listener == Listener::Metrics,
             refuse,
+            made_request: false,
             deadline_ms: 0,
             deadline_queued: false,
             answers: Default::default(),
             first_ticket: 0,
             held_back: Vec::new(),
             parked: false,
+            refused: None,
+            caller: None,
+            upgrade_waits: false,
+            large_answer: None,
+            unsent_list: None,
             request_bytes: 0,
             app: None,
         };
         self.cold_mut(connection.slot).http = Some(Box::new(http));
         self.renew_request_deadline(connection.slot);
+        self.admit(connection, refuse);
     }
 
     /// The driver has ended the connection; the slot is free from here on.
@@ -63,7 +70,11 @@ impl Shard {
         let slot = connection.slot;
         self.retire(slot);
         let line = &mut self.hot[slot as usize];
+        self.admissions.ending -= u32::from(line.phase == Phase::Ended);
         self.frames.clear(&mut line.outbox);
+        self.release_input(slot);
+        self.release_unsent(slot);
+        let line = &mut self.hot[slot as usize];
         if line.cold != NONE {
             self.cold.remove(line.cold as usize);
         }
@@ -83,6 +94,10 @@ impl Shard {
         if line.phase == Phase::Ended {
             return;
         }
+        if line.outbox.unsent_bytes() == 0 && line.phase == Phase::Http {
+            self.release_unsent(slot);
+        }
+        let line = &mut self.hot[slot as usize];
         if line.outbox.unsent_bytes() > 0 {
             if line.phase == Phase::Http {
                 self.dirty.push_answer(slot, &mut line.flags);
@@ -155,6 +170,7 @@ impl Shard {
         let line = &mut self.hot[slot as usize];
         if line.phase != Phase::Ended {
             line.phase = Phase::Ended;
+            self.admissions.ending += 1;
             self.outputs.push_back(Output::Close { connection, reset });
         }
     }
@@ -254,23 +270,20 @@ impl Shard {
     /// Reads again from a connection that owes little enough.
     pub(super) fn resume_if_due(&mut self, slot: u32) {
         let line = &self.hot[slot as usize];
-        if !line.flags.contains(Flags::PAUSED)
-            || line.phase == Phase::Admitting
-            || line.outbox.unsent_bytes() > unread_from(line.phase) / 2
-        {
+        if !line.flags.contains(Flags::PAUSED) || line.phase == Phase::Admitting {
             return;
         }
-        let http = self.cold_of(slot).and_then(|cold| cold.http.as_mut());
-        if let Some(http) = http {
-            if http.parked || http.answers.len() >= limits::HTTP_PIPELINE_MAX {
+        let unsent_bytes = line.outbox.unsent_bytes();
+        if line.phase == Phase::Http {
+            if unsent_bytes > limits::HTTP_OUTBOX_BYTES_SOFT / 2 || self.holds_requests_back(slot) {
                 return;
             }
-            let mut held_back = std::mem::take(&mut http.held_back);
+            let mut held_back = std::mem::take(&mut self.http(slot).held_back);
             self.resume_reading(slot);
             if !held_back.is_empty() {
                 self.handle_received(self.key(slot), &mut held_back);
             }
-        } else {
+        } else if unsent_bytes <= unread_from(line.phase) / 2 {
             self.resume_reading(slot);
             self.receive_held_back(slot);
         }

@@ -24,6 +24,7 @@
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
 
+mod admission;
 mod allowance;
 mod authorization;
 mod cache;
@@ -36,7 +37,9 @@ mod deliver;
 mod figures;
 mod gather;
 mod handshake;
+mod input;
 mod lifecycle;
+mod list_memory;
 mod mail;
 mod message;
 mod opening;
@@ -72,6 +75,7 @@ use crate::api::info::InfoRules;
 use crate::app::{AppSerial, Directory, TokenId};
 use crate::auth::failures::AuthFailures;
 use crate::channel::name::NameRules;
+use crate::connection::input::InputMemory;
 use crate::connection::outbox::{FrameId, Frames};
 use crate::connection::{Cold, ConnectionKey, Hot, NONE};
 use crate::limits;
@@ -83,12 +87,14 @@ use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 use crate::protocol::webhook::WebhookEvent;
 
+use admission::Admissions;
 use allowance::Allowances;
 use cache::Caches;
 pub use change::{Change, ChangeId, ChangeKind, Changed};
 use credit::Credit;
 use figures::Figures;
 use gather::{AskedPage, Gather};
+use list_memory::ListMemory;
 pub use mail::Mail;
 use mail::{Anywhere, Body, ChannelKey};
 use opening::OpenChannels;
@@ -115,6 +121,8 @@ pub struct ShardConfig {
     pub shards: ShardIndex,
     /// Connections that it can hold: slots are below this.
     pub slots: u32,
+    /// Of these, kept back for when all others are in use (P-CLOSE-2).
+    pub refusal_slots: u32,
     /// Process-wide random secret: seals socket ids and seeds the maps. The same for all shards of a process.
     pub boot_secret: [u8; 16],
     /// The apps and tokens at start.
@@ -333,6 +341,8 @@ pub struct Shard {
     /// When each slot was last heard of, or pinged, in tenths of a second of the service clock.
     heard: Vec<u32>,
     cold: Slab<Box<Cold>>,
+    /// What connections hold of input that is not whole yet.
+    input: InputMemory,
     frames: Frames,
     /// Who is to be sent something.
     dirty: deliver::Dirty,
@@ -359,9 +369,9 @@ pub struct Shard {
     departures: Departures,
     /// Publish requests that await other shards.
     pending: Slab<PendingPublish>,
-    /// Questions that await other shards, and the bytes gathered for them so far.
+    /// Questions that await other shards, and the bytes of lists that are gathered for them or not sent yet.
     gathers: Slab<Gather>,
-    gathered_bytes: usize,
+    lists: ListMemory,
     /// Pages that other shards, or this one, await, and when the next may be made.
     asked_pages: Turns<AskedPage>,
     pages_due_ms: u64,
@@ -393,6 +403,7 @@ pub struct Shard {
     outputs: VecDeque<Output>,
 
     deadlines: Deadlines,
+    admissions: Admissions,
     drain: Option<Drain>,
     failures: AuthFailures,
     /// The token and minute last reported as used.
@@ -421,6 +432,7 @@ impl Shard {
             hot: Vec::with_capacity(config.slots as usize),
             heard: Vec::with_capacity(config.slots as usize),
             cold: Slab::new(),
+            input: InputMemory::default(),
             frames,
             dirty: deliver::Dirty::default(),
             sends_left: limits::SENDS_PER_TURN,
@@ -436,7 +448,7 @@ impl Shard {
             departures: Departures::default(),
             pending: Slab::new(),
             gathers: Slab::new(),
-            gathered_bytes: 0,
+            lists: ListMemory::default(),
             asked_pages: Turns::default(),
             pages_due_ms: 0,
             changes_in_flight: BTreeMap::new(),
@@ -454,6 +466,7 @@ impl Shard {
             own_mail: VecDeque::new(),
             outputs: VecDeque::new(),
             deadlines: Deadlines::default(),
+            admissions: Admissions::default(),
             drain: None,
             failures: AuthFailures::new(config.options.auth_failures_per_minute),
             token_reported: None,

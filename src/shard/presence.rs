@@ -124,7 +124,7 @@ impl Shard {
 
     fn remove_member(&mut self, slot: u32, index: u32) -> Arc<str> {
         let members = &mut self.cold_mut(slot).members;
-        let at = members.iter().position(|(channel, _)| *channel == index);
+        let at = members.iter().rposition(|(channel, _)| *channel == index);
         let (_, user_id) = members.swap_remove(at.expect("whoever joins a presence channel has a user id"));
         self.drop_cold_if_empty(slot);
         user_id

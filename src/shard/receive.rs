@@ -2,6 +2,7 @@
 //! where it lies.
 
 use super::Shard;
+use super::input::Judged;
 use super::request::After;
 use super::sweep::Deadline;
 use crate::app::AppSerial;
@@ -39,6 +40,7 @@ impl Shard {
             Phase::Free | Phase::Lingering | Phase::Ended => {}
         }
         if self.is_live(connection) {
+            self.account_input(slot);
             self.settle(slot);
         }
     }
@@ -58,8 +60,7 @@ impl Shard {
         let mut decoder = std::mem::take(&mut self.http(slot).decoder);
         let mut began = false;
         while !rest.is_empty() && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
-            let http = self.http(slot);
-            if http.parked || http.answers.len() >= limits::HTTP_PIPELINE_MAX {
+            if decoder.is_idle() && self.holds_requests_back(slot) {
                 self.http(slot).held_back.extend_from_slice(rest);
                 self.pause(slot);
                 break;
@@ -73,8 +74,15 @@ impl Shard {
             };
             self.http(slot).request_bytes += consumed;
             match progress {
-                Progress::Partial => {}
-                Progress::ExpectsContinue => self.answer_continue(slot),
+                Progress::Partial | Progress::ExpectsContinue => {
+                    let expects_continue = matches!(progress, Progress::ExpectsContinue);
+                    if self.judge_head(slot, &mut decoder, &REQUEST_LIMITS, expects_continue) == Judged::Answered {
+                        return;
+                    }
+                    if expects_continue {
+                        self.answer_continue(slot);
+                    }
+                }
                 Progress::Request(request) => match self.handle_request(slot, &request) {
                     After::Next => {
                         began = true;
@@ -84,6 +92,14 @@ impl Shard {
                         let held_back = rest[consumed..].to_vec();
                         self.start_websocket(slot, held_back);
                         return;
+                    }
+                    After::Waits => {
+                        let mut held_back = request.encode_head();
+                        held_back.extend_from_slice(&rest[consumed..]);
+                        let http = self.http(slot);
+                        (http.held_back, http.upgrade_waits, http.request_bytes) = (held_back, true, 0);
+                        self.pause(slot);
+                        return self.set_request_deadline(slot, false, true);
                     }
                 },
             }
@@ -95,6 +111,18 @@ impl Shard {
         let partial = !decoder.is_idle();
         self.http(slot).decoder = if partial { decoder } else { RequestDecoder::default() };
         self.set_request_deadline(slot, partial, began);
+    }
+
+    /// Whether the next request has to wait: for one before it that waits itself, or whose answer may be large, for answers
+    /// that are owed, or for answers to be read (P-CLOSE-5).
+    pub(super) fn holds_requests_back(&mut self, slot: u32) -> bool {
+        let unsent_bytes = self.hot[slot as usize].outbox.unsent_bytes();
+        let http = self.http(slot);
+        http.parked
+            || http.large_answer.is_some()
+            || http.answers.len() >= limits::HTTP_PIPELINE_MAX
+            || unsent_bytes > limits::HTTP_OUTBOX_BYTES_SOFT
+            || (http.upgrade_waits && !(http.is_answered() && unsent_bytes == 0))
     }
 
     /// A request must be whole within a total deadline, from its first byte (threat T14): from accept for the first
@@ -196,6 +224,7 @@ impl Shard {
         let mut held_back = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.held_back)).unwrap_or_default();
         if !held_back.is_empty() {
             self.read_messages(slot, &mut held_back);
+            self.account_input(slot);
         }
     }
 

@@ -1,8 +1,10 @@
 //! One HTTP request: routed, authenticated, carried out, answered. Answers leave in the order of the requests.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::command::Command;
 use super::gather::{Question, RosterPages};
@@ -23,7 +25,7 @@ use crate::api::terminate::check_user_id;
 use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
 use crate::app::{App, AppSerial};
 use crate::auth::AuthFailure;
-use crate::auth::request::{Caller, Credential, RequestRefusal, verify_request};
+use crate::auth::request::{Caller, Credential, Known, RequestRefusal, verify_request};
 use crate::connection::{Answer, ConnectionKey, Flags, Http, NONE, Phase, Proxy};
 use crate::limits;
 use crate::metrics::figures::Overload;
@@ -37,6 +39,8 @@ pub(super) enum After {
     Next,
     /// WebSocket frames.
     Upgraded,
+    /// Nothing yet: this request is to be handled again once all those before it are answered.
+    Waits,
 }
 
 /// A response before it is encoded.
@@ -52,6 +56,13 @@ pub(super) const JSON: &str = "application/json";
 
 impl Shard {
     pub(super) fn handle_request(&mut self, slot: u32, request: &Request<'_>) -> After {
+        let http = self.http(slot);
+        http.made_request = true;
+        if let Some(answer) = http.refused.take() {
+            let ticket = self.take_ticket(slot, request);
+            self.finish_answer(self.key(slot), ticket, answer);
+            return After::Next;
+        }
         let route = route(request.method, request.path, &self.config.options.path_prefix);
         if request.asks_for_websocket && !self.http(slot).metrics {
             let key = if let Route::WebSocket { key } = &route { Some(&**key) } else { None };
@@ -81,20 +92,10 @@ impl Shard {
             // Threat T30: the public port knows nothing of these.
             Route::Operator(_) => self.answer_not_found(slot, request, Dialect::Pusher),
             Route::Api { dialect, app_id, endpoint } if !self.http(slot).metrics => {
-                let scope = endpoint.scope();
-                if let Err(refusal) = self.call(slot, request, dialect, app_id, endpoint) {
-                    let client = self.client_address(slot, request);
-                    self.note_request_refused(client, app_id, scope, refusal.status);
-                    self.answer_refusal(slot, request, dialect, &refusal);
-                }
+                self.call(slot, request, dialect, Some(app_id), endpoint);
             }
             Route::ApiOfKey { endpoint } if !self.http(slot).metrics => {
-                let scope = endpoint.scope();
-                if let Err(refusal) = self.call_of_key(slot, request, endpoint) {
-                    let client = self.client_address(slot, request);
-                    self.note_request_refused(client, "", scope, refusal.status);
-                    self.answer_refusal(slot, request, Dialect::Pusher, &refusal);
-                }
+                self.call(slot, request, Dialect::Pusher, None, endpoint);
             }
             Route::WebSocket { .. } if !self.http(slot).metrics => {
                 let body = b"This path is for WebSockets\n";
@@ -118,38 +119,62 @@ impl Shard {
         After::Next
     }
 
-    /// An endpoint whose path names no app: it is that of `auth_key` (P-HTTP-10).
-    fn call_of_key(&mut self, slot: u32, request: &Request<'_>, endpoint: Endpoint<'_>) -> Result<(), Refusal> {
-        let key = Query::new(request.query).value("auth_key")?;
-        let app = key.and_then(|key| self.directory.app_by_key(&key)).cloned();
-        let Some(app) = app else {
-            let text = "This path names no app: sign the query with an active key, whose app is meant.";
-            let refusal = RequestRefusal::Unauthorized(AuthFailure::UnknownKey, text.to_owned());
-            return Err(self.count_failure(slot, request, "", refusal));
-        };
-        self.call(slot, request, Dialect::Pusher, &app.id, endpoint)
-    }
-
     /// An endpoint of the API: who calls, may it, what does it ask, and do it.
     fn call(
         &mut self,
         slot: u32,
         request: &Request<'_>,
         dialect: Dialect,
-        app_id: &str,
+        app_id: Option<&str>,
         endpoint: Endpoint<'_>,
-    ) -> Result<(), Refusal> {
-        let prefix = &self.config.options.path_prefix;
-        let caller = match verify_request(&self.directory, app_id, request, prefix, self.now) {
-            Ok(caller) => caller,
-            Err(refusal) => return Err(self.count_failure(slot, request, app_id, refusal)),
-        };
-        self.count_call(slot, caller.app.serial);
-        let outcome = authorize(&caller, &endpoint).and_then(|()| {
-            self.report_token_use(&caller);
-            self.understand(&caller.app, request, endpoint)
+    ) {
+        let scope = endpoint.scope();
+        let done = self.verify_caller(slot, request, app_id, Known::Whole).and_then(|caller| {
+            self.http(slot).caller = Some(caller.app.serial);
+            self.count_call(slot, caller.app.serial);
+            let outcome = authorize(&caller, &endpoint).and_then(|()| {
+                self.report_token_use(&caller);
+                self.understand(&caller.app, request, endpoint)
+            });
+            self.start_request(slot, request, dialect, &caller, outcome)
         });
-        self.start_request(slot, request, dialect, &caller, outcome)
+        if let Err(refusal) = done {
+            let client = self.client_address(slot, request);
+            self.note_request_refused(client, app_id.unwrap_or_default(), scope, refusal.status);
+            self.answer_refusal(slot, request, dialect, &refusal);
+        }
+    }
+
+    /// Who calls; a path that names no app means that of `auth_key` (P-HTTP-10). What does not prove itself is counted.
+    pub(super) fn verify_caller(
+        &mut self,
+        slot: u32,
+        request: &Request<'_>,
+        app_id: Option<&str>,
+        known: Known,
+    ) -> Result<Caller, Refusal> {
+        let prefix = &self.config.options.path_prefix;
+        let (app_id, verified) = match app_id {
+            Some(id) => (id.into(), verify_request(&self.directory, id, request, known, prefix, self.now)),
+            None => {
+                let key = Query::new(request.query).value("auth_key")?;
+                match key.and_then(|key| self.directory.app_by_key(&key)) {
+                    Some(app) => {
+                        let id = app.id.clone();
+                        let verified = verify_request(&self.directory, &id, request, known, prefix, self.now);
+                        (Cow::Owned(id.into_string()), verified)
+                    }
+                    None => {
+                        let text = "This path names no app: sign the query with an active key, whose app is meant.";
+                        (Cow::Borrowed(""), Err(RequestRefusal::Unauthorized(AuthFailure::UnknownKey, text.to_owned())))
+                    }
+                }
+            }
+        };
+        verified.map_err(|refusal| {
+            self.http(slot).caller = None;
+            self.count_failure(slot, request, &app_id, refusal)
+        })
     }
 
     /// What an authenticated request asks, whole and valid.
@@ -228,9 +253,10 @@ impl Shard {
             return http.client;
         }
         let forwarded = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for"));
+        let forwarded: SmallVec<[&[u8]; 2]> = forwarded.map(|(_, value)| value).collect();
+        let hops = forwarded.into_iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
         let mut client = http.client;
-        let hops: Vec<&[u8]> = forwarded.flat_map(|(_, value)| value.split(|byte| *byte == b',')).collect();
-        for hop in hops.into_iter().rev() {
+        for hop in hops.take(limits::FORWARDED_HOPS_MAX) {
             let address = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
             let Some(address) = address else { break };
             client = address.to_canonical();
@@ -262,20 +288,38 @@ impl Shard {
     }
 
     fn answer_refusal(&mut self, slot: u32, request: &Request<'_>, dialect: Dialect, refusal: &Refusal) {
+        let answer = self.encode_refusal(request, dialect, refusal, self.keeps_alive(request));
+        let ticket = self.take_ticket(slot, request);
+        self.finish_answer(self.key(slot), ticket, answer);
+    }
+
+    pub(super) fn encode_refusal(
+        &mut self,
+        request: &Request<'_>,
+        dialect: Dialect,
+        refusal: &Refusal,
+        keep_alive: bool,
+    ) -> Bytes {
         let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
         let extra = refusal.header_lines();
-        self.answer(slot, request, &Response { status: refusal.status, content_type, extra: &extra, body: &body });
+        let response = Response { status: refusal.status, content_type, extra: &extra, body: &body };
+        self.encode_answer(request, &response, keep_alive)
     }
 
     /// Answers a request now.
     pub(super) fn answer(&mut self, slot: u32, request: &Request<'_>, response: &Response<'_>) {
+        let answer = self.encode_answer(request, response, self.keeps_alive(request));
         let ticket = self.take_ticket(slot, request);
+        self.finish_answer(self.key(slot), ticket, answer);
+    }
+
+    fn encode_answer(&mut self, request: &Request<'_>, response: &Response<'_>, keep_alive: bool) -> Bytes {
         self.count_response(response.status);
-        let mut answer = encode(response, self.keeps_alive(request));
+        let mut answer = encode(response, keep_alive);
         if request.method == "HEAD" {
             answer.truncate(answer.len() - response.body.len());
         }
-        self.finish_answer(self.key(slot), ticket, answer);
+        answer
     }
 
     /// A place in the order of the connection's answers. A request that does not keep the connection is its last.
@@ -301,7 +345,11 @@ impl Shard {
         if let Answer::Waiting { app: Some(app), .. } = http.answers[at] {
             self.apps.of(app).http_sent_bytes += answer.len() as u64;
         }
-        self.http(slot).answers[at] = Answer::Ready(answer);
+        let http = self.http(slot);
+        http.answers[at] = Answer::Ready(answer);
+        if http.large_answer == Some(ticket) {
+            http.large_answer = None;
+        }
         while let Some(answer) = self.http(slot).take_ready() {
             self.queue(slot, answer);
         }
@@ -338,14 +386,18 @@ impl Shard {
         self.count_response(408);
         encode_response(&mut answer, 408, TEXT, "", body.as_bytes(), false);
         self.answer_last(slot, answer);
+        self.account_input(slot);
         self.settle(slot);
     }
 
-    /// Queues the last answer of a connection, after those that other requests still wait for.
-    pub(super) fn answer_last(&mut self, slot: u32, answer: Vec<u8>) {
+    /// Queues the last answer of a connection, after those that other requests still wait for. Nothing that came or comes
+    /// behind is read.
+    pub(super) fn answer_last(&mut self, slot: u32, answer: impl Into<Bytes>) {
         self.hot[slot as usize].flags.insert(Flags::LAST_ANSWER);
         let http = self.http(slot);
         http.deadline_ms = 0;
+        http.decoder = Default::default();
+        http.held_back = Vec::new();
         let ticket = http.push_waiting(false, None);
         self.finish_answer(self.key(slot), ticket, answer.into());
     }
@@ -358,7 +410,7 @@ impl Shard {
     }
 
     /// While draining, connections are not kept.
-    fn keeps_alive(&self, request: &Request<'_>) -> bool {
+    pub(super) fn keeps_alive(&self, request: &Request<'_>) -> bool {
         request.keep_alive && self.drain.is_none()
     }
 }

@@ -69,6 +69,9 @@ impl Shard {
         }
         let form = Form::of(request, self.http(slot).metrics);
         let (connection, ticket) = (self.key(slot), self.take_ticket(slot, request));
+        if matches!(page, ScrapePage::Metrics | ScrapePage::Stats) {
+            self.http(slot).large_answer = Some(ticket);
+        }
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let nonce = self.pending_nonce;
         let awaited = match page {
@@ -156,7 +159,10 @@ impl Shard {
     }
 
     fn judge_headroom(&mut self, form: Form, process: &ProcessFigures) -> (u16, &'static str, Vec<u8>) {
-        let here = Snapshot { driver: self.figures.driver, ..Snapshot::default() };
+        // What is kept back is no room for WebSockets (P-CLOSE-2).
+        let mut driver = self.figures.driver;
+        driver.slots = driver.slots.saturating_sub(u64::from(self.config.refusal_slots));
+        let here = Snapshot { driver, ..Snapshot::default() };
         let headroom = Headroom::of(process, &[here], self.drain.is_some());
         let refusal = headroom.refusal();
         if refusal.is_some() {

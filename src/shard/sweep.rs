@@ -29,6 +29,8 @@ pub(super) enum Deadline {
     SlowReset,
     /// The connection must be authorized (P-AUTHZ-1).
     Authorization,
+    /// A connection that was accepted at capacity must have made a request (P-CLOSE-2).
+    AtCapacity,
 }
 
 /// Time between two steps of the sweep.
@@ -107,7 +109,9 @@ impl Shard {
         let drain = self.drain.as_ref().filter(|drain| !drain.done).map(|_| DRAIN_INTERVAL_MS);
         let rest = (self.sends_left == 0).then_some(0);
         let now_ms = self.now.monotonic_ms;
-        let served = [deadline, departure, tick, drain, rest].map(|left_ms| left_ms.map(|left_ms| now_ms + left_ms));
+        let room = self.admissions.room_due_ms.map(|at| self.clock.ms_until(at));
+        let served =
+            [deadline, departure, tick, drain, rest, room].map(|left_ms| left_ms.map(|left_ms| now_ms + left_ms));
         let count = self.counts_due.front().map(|(at, _)| *at);
         let lines = self.figures.log_brakes.due_ms();
         let full = self.full_shares.due_ms();
@@ -126,6 +130,9 @@ impl Shard {
             let on_time = judged_ms - due_ms < SWEEP_INTERVAL_MS;
             self.deadlines.sweep_due_ms = if on_time { due_ms } else { judged_ms } + SWEEP_INTERVAL_MS;
             self.return_all_credit();
+        }
+        if self.admissions.room_due_ms.is_some_and(|due_ms| due_ms <= judged_ms) {
+            self.make_room();
         }
         self.make_pages();
         self.expire_cached();
@@ -197,6 +204,7 @@ impl Shard {
             | (Deadline::CloseAnswer, Phase::Closing)
             | (Deadline::SlowReset, Phase::Open | Phase::Closing | Phase::Lingering) => Standing::Due,
             (Deadline::Authorization, Phase::Open) if line.flags.contains(Flags::UNAUTHORIZED) => Standing::Due,
+            (Deadline::AtCapacity, Phase::Http) if self.is_silent(connection) => Standing::Due,
             // The connection has gone on to a phase that the deadline does not concern.
             (
                 Deadline::Request
@@ -204,7 +212,8 @@ impl Shard {
                 | Deadline::Linger
                 | Deadline::CloseAnswer
                 | Deadline::SlowReset
-                | Deadline::Authorization,
+                | Deadline::Authorization
+                | Deadline::AtCapacity,
                 _,
             ) => Standing::Stale,
         }
@@ -215,7 +224,11 @@ impl Shard {
         match kind {
             Deadline::Request => self.http(slot).deadline_queued = false,
             Deadline::Message => self.hot[slot as usize].flags.remove(Flags::MESSAGE_AWAITED),
-            Deadline::Linger | Deadline::CloseAnswer | Deadline::SlowReset | Deadline::Authorization => {}
+            Deadline::Linger
+            | Deadline::CloseAnswer
+            | Deadline::SlowReset
+            | Deadline::Authorization
+            | Deadline::AtCapacity => {}
         }
     }
 
@@ -238,7 +251,7 @@ impl Shard {
             Deadline::CloseAnswer if unsent => {
                 self.await_deadline(kind, slot, limits::CLOSE_WITHIN_MS);
             }
-            Deadline::Linger | Deadline::CloseAnswer => self.end(slot, false),
+            Deadline::Linger | Deadline::CloseAnswer | Deadline::AtCapacity => self.end(slot, false),
             Deadline::SlowReset => self.end(slot, true),
             Deadline::Authorization if self.is_being_authorized(slot) => {
                 self.await_deadline(kind, slot, SWEEP_INTERVAL_MS);

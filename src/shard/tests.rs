@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use super::*;
 
+mod admission;
 mod allowance;
 mod cache;
 mod count;
 mod fairness;
+mod input;
 mod lateness;
 mod opening;
+mod order;
 mod presence;
 mod queries;
 mod share;
@@ -75,6 +78,7 @@ impl Process {
             index,
             shards,
             slots: 1_024,
+            refusal_slots: 0,
             boot_secret: [7; 16],
             directory: directory.clone(),
             options: options.clone(),
@@ -141,6 +145,22 @@ impl Process {
             if quiet && !self.feed_due_timeouts() {
                 assert!(self.shards.iter().all(|shard| !shard.has_pending()), "a drain leaves nothing");
                 return;
+            }
+        }
+    }
+
+    /// Delivers mail and takes outputs, but sends nothing, for so many milliseconds.
+    pub(super) fn pass_mail(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now.monotonic_ms += 1;
+            let now = self.now;
+            for from in 0..self.shards.len() {
+                self.shards[from].handle_input(now, Input::Timeout);
+                while let Some(output) = self.shards[from].poll_output() {
+                    if let Output::Mail { to, mail } = output {
+                        self.shards[usize::from(to)].handle_input(now, Input::Mail { from: from as ShardIndex, mail });
+                    }
+                }
             }
         }
     }
@@ -261,7 +281,8 @@ impl Process {
             assert_eq!((left, stats.cached_events, stats.cached_bytes), ([0; 5], 0, 0));
             assert_eq!((stats.users, stats.owned_users, shard.users.watches), (0, 0, 0));
             assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
-            assert_eq!((shard.gathers.len(), shard.gathered_bytes, shard.asked_pages.len()), (0, 0, 0));
+            assert_eq!((shard.gathers.len(), shard.lists.bytes(), shard.asked_pages.len()), (0, 0, 0));
+            assert_eq!((shard.input.bytes(), shard.admissions.ending), (0, 0));
             assert!(shard.changes_in_flight.is_empty());
             assert!(shard.app_connections.is_empty());
             assert!(shard.open_channels.is_empty() && shard.full_apps.is_empty());

@@ -401,7 +401,7 @@ fn headroom_is_told() {
             let used = usage["memory"]["used"].as_u64().unwrap();
             assert!(used > 1 << 20 && usage["memory"]["total"].as_u64().unwrap() > used, "{usage}");
 
-            let held: Vec<TcpStream> = (0..226).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+            let held: Vec<Socket> = (0..200).map(|_| Socket::open(&server, server.app())).collect();
             eventually("connections have run out", || {
                 let told = http::get(server.health, "/accept-traffic?verbose");
                 (told.status == 503).then(|| assert_eq!(told.json()["reason"], "connections"))

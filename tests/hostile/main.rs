@@ -10,4 +10,5 @@ mod floods;
 mod frames;
 mod json;
 mod requests;
+mod strangers;
 mod unharmed;

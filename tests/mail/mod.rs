@@ -52,6 +52,7 @@ fn start(kind: DriverKind) -> Server {
             index,
             shards: SHARDS,
             slots: options.slots,
+            refusal_slots: 0,
             boot_secret: [7; 16],
             directory: Arc::clone(&directory),
             options: ShardOptions { drain_ms: 0, ..ShardOptions::default() },

@@ -90,6 +90,7 @@ impl Memory {
             index: 0,
             shards: 1,
             slots,
+            refusal_slots: 0,
             boot_secret: [3; 16],
             directory: Arc::new(Directory::new(1, vec![app], Vec::new())),
             options: ShardOptions::default(),

@@ -48,8 +48,15 @@ fn turn(shard: &mut Shard, now: Moment) -> usize {
 fn many_connections_drain_evenly() {
     let options = ShardOptions { drain_ms: DRAIN_MS, ..ShardOptions::default() };
     let directory = apps::directory(1, &apps::apps(&mut Random::new(1), 10_240), &apps::tokens());
-    let mut shard =
-        Shard::new(ShardConfig { index: 0, shards: 1, slots: CONNECTIONS, boot_secret: [3; 16], directory, options });
+    let mut shard = Shard::new(ShardConfig {
+        index: 0,
+        shards: 1,
+        slots: CONNECTIONS,
+        refusal_slots: 0,
+        boot_secret: [3; 16],
+        directory,
+        options,
+    });
     let mut now = Moment { monotonic_ms: 5_000, unix_ms: 1_800_000_000_000 };
     for slot in 0..CONNECTIONS {
         let connection = ConnectionKey { slot, generation: 1 };

@@ -94,10 +94,11 @@ fn lists_are_bounded() {
     let mut process = Process::new(1);
     let channels: Vec<String> = (0..5_000).map(|number| format!("{number}-{}", "n".repeat(190))).collect();
     occupy(&mut process, &channels);
-    let callers: Vec<ConnectionKey> = (0..3).map(|_| process.accept(0)).collect();
-    let (now, pipelined) = (process.now, request("GET", LIST, "").repeat(30).into_bytes());
+    // One connection has one list at a time.
+    let callers: Vec<ConnectionKey> = (0..90).map(|_| process.accept(0)).collect();
+    let (now, asked) = (process.now, request("GET", LIST, "").into_bytes());
     for caller in &callers {
-        let input = Input::Received { connection: *caller, bytes: &mut pipelined.clone() };
+        let input = Input::Received { connection: *caller, bytes: &mut asked.clone() };
         process.shards[0].handle_input(now, input);
     }
     while !process.shards[0].gathers.is_empty() {

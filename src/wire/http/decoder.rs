@@ -45,6 +45,10 @@ struct Held {
     phase: Phase,
     /// Whether `ExpectsContinue` is still to be told.
     expects_continue: bool,
+    /// The head is whole and was not asked for yet.
+    has_new_head: bool,
+    /// Bytes of the body that were dropped; `None` where the body is kept.
+    discarded: Option<usize>,
 }
 
 /// How far a held request has come.
@@ -89,9 +93,29 @@ impl RequestDecoder {
             return Ok(DecodedRequest { consumed, progress });
         };
         held.phase = Phase::Spent;
+        held.has_new_head = false;
         let (head, body) = held.buffer.split_at(head_bytes);
         let request = Head::parse(head, limits)?.into_request(body);
         Ok(DecodedRequest { consumed, progress: Progress::Request(request) })
+    }
+
+    /// The request whose head has become whole while its body is awaited, without that body; once per request.
+    pub fn take_head(&mut self, limits: &RequestLimits) -> Option<Request<'_>> {
+        let held = self.held.as_mut().filter(|held| held.has_new_head)?;
+        held.has_new_head = false;
+        let head = held.buffer.get(..held.head_bytes()?)?;
+        Some(Head::parse(head, limits).ok()?.into_request(&[]))
+    }
+
+    /// Drops the body of the request that is awaited, what has arrived of it and what will: it is decoded like any other,
+    /// and the request comes without it.
+    pub fn discard_body(&mut self) {
+        if let Some(held) = &mut self.held
+            && let Some(head_bytes) = held.head_bytes()
+        {
+            held.discarded.get_or_insert(0);
+            held.drop_body(head_bytes);
+        }
     }
 
     /// True when nothing of a request is held, so that the decoder may be dropped.
@@ -107,9 +131,13 @@ impl RequestDecoder {
     }
 
     /// Bytes of memory kept for a request.
-    #[cfg(test)]
-    pub(super) fn held_bytes(&self) -> usize {
+    pub fn held_bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.buffer.capacity())
+    }
+
+    /// True while the body of a request is kept as it arrives.
+    pub fn keeps_body(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.discarded.is_none() && held.head_bytes().is_some())
     }
 }
 
@@ -140,7 +168,13 @@ impl Held {
         match &mut self.phase {
             Phase::Head(_) | Phase::Spent => Ok(None),
             Phase::Length { head_bytes, end } => {
-                let arrived = &rest[..rest.len().min(*end - self.buffer.len())];
+                let known = self.buffer.len() + self.discarded.unwrap_or(0);
+                let arrived = &rest[..rest.len().min(*end - known)];
+                if let Some(discarded) = &mut self.discarded {
+                    *discarded += arrived.len();
+                    *consumed += arrived.len();
+                    return Ok((known + arrived.len() == *end).then_some(*head_bytes));
+                }
                 // Doubled like any vector, but never beyond the declared end.
                 let needed = self.buffer.len() + arrived.len();
                 if needed > self.buffer.capacity() {
@@ -152,10 +186,33 @@ impl Held {
                 Ok((self.buffer.len() == *end).then_some(*head_bytes))
             }
             Phase::Chunked { head_bytes, decoder } => {
-                *consumed += decoder.decode(rest, &mut self.buffer, *head_bytes, limits)?;
-                Ok(decoder.is_done().then_some(*head_bytes))
+                let head_bytes = *head_bytes;
+                let body_bytes_max = limits.body_bytes_max - self.discarded.unwrap_or(0);
+                let limits = RequestLimits { body_bytes_max, ..*limits };
+                *consumed += decoder.decode(rest, &mut self.buffer, head_bytes, &limits)?;
+                let is_done = decoder.is_done();
+                if self.discarded.is_some() {
+                    self.drop_body(head_bytes);
+                }
+                Ok(is_done.then_some(head_bytes))
             }
         }
+    }
+
+    /// The length of the head, while the body is awaited.
+    fn head_bytes(&self) -> Option<usize> {
+        match self.phase {
+            Phase::Length { head_bytes, .. } | Phase::Chunked { head_bytes, .. } => Some(head_bytes),
+            Phase::Head(_) | Phase::Spent => None,
+        }
+    }
+
+    /// Drops what is held of the body, and its memory.
+    fn drop_body(&mut self, head_bytes: usize) {
+        let dropped = self.buffer.len() - head_bytes;
+        self.discarded = self.discarded.map(|discarded| discarded + dropped);
+        self.buffer.truncate(head_bytes);
+        self.buffer.shrink_to_fit();
     }
 
     /// Takes what the head needs of the input, and once it is whole learns what follows it.
@@ -173,6 +230,7 @@ impl Held {
         self.buffer.truncate(head_bytes);
         let head = Head::parse(&self.buffer, limits)?;
         self.expects_continue = head.expects_continue;
+        self.has_new_head = true;
         self.phase = match head.framing {
             Framing::Length(length) => Phase::Length { head_bytes, end: head_bytes + length },
             Framing::Chunked => Phase::Chunked { head_bytes, decoder: ChunkedDecoder::new() },

@@ -42,7 +42,7 @@ impl HeadScan {
 
 /// How the body is delimited (RFC 9112 section 6).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// This many bytes; 0 without a Content-Length.
     Length(usize),
     /// Chunked transfer coding.
@@ -102,10 +102,10 @@ impl<'a> Head<'a> {
         Ok(Self { method, path, query, version, headers, keep_alive, asks_for_websocket, framing, expects_continue })
     }
 
-    /// The request, now that its body is whole.
+    /// The request with its body, as far as that is known.
     pub(super) fn into_request(self, body: &'a [u8]) -> Request<'a> {
-        let Self { method, path, query, version, headers, keep_alive, asks_for_websocket, .. } = self;
-        Request { method, path, query, version, headers, body, keep_alive, asks_for_websocket }
+        let Self { method, path, query, version, headers, keep_alive, asks_for_websocket, framing, .. } = self;
+        Request { method, path, query, version, headers, framing, body, keep_alive, asks_for_websocket }
     }
 }
 

@@ -4,7 +4,9 @@
 //! Content-Length and Transfer-Encoding, folded headers, bare line feeds, anything but plain numbers for lengths.
 //! A declared length is held against its limit before a byte of the body is kept.
 
-use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_QUERY_BYTES_MAX};
+use crate::limits::{
+    HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_OPTIONS_BYTES_MAX, HTTP_QUERY_BYTES_MAX,
+};
 
 mod chunked;
 mod decoder;
@@ -13,6 +15,7 @@ mod response;
 mod upgrade;
 
 pub use decoder::{DecodedRequest, Progress, RequestDecoder};
+pub use head::Framing;
 pub use response::{encode_response, encode_response_head};
 pub use upgrade::{UpgradeError, decode_upgrade, encode_upgrade};
 
@@ -115,12 +118,25 @@ pub struct Request<'a> {
     pub version: Version,
     /// Headers in order; names as sent.
     pub headers: Headers<'a>,
-    /// Body after chunked decoding.
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// Body after chunked decoding; empty while it is awaited, and where it was discarded.
     pub body: &'a [u8],
     /// Whether the connection may carry another request (version and `Connection`).
     pub keep_alive: bool,
     /// Whether `Upgrade` asks for a WebSocket; the rest of the opening handshake is not checked yet.
     pub asks_for_websocket: bool,
+}
+
+impl Request<'_> {
+    /// The head as it could have been sent: a request without a body can be read again from it.
+    pub fn encode_head(&self) -> Vec<u8> {
+        let (question_mark, query) = self.query.map_or(("", ""), |query| ("?", query));
+        let version = if self.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+        let mut head = format!("{} {}{question_mark}{query} {version}\r\n", self.method, self.path).into_bytes();
+        head.extend_from_slice(self.headers.lines);
+        head
+    }
 }
 
 /// The path behind the configured prefix; `None` where it stands behind none (P-CONN-2).
@@ -180,8 +196,10 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// True when one of the comma-separated parts of this value is the token, without case.
+/// True when one of the comma-separated parts of this value is the token, without case. Parts beyond
+/// [`HTTP_OPTIONS_BYTES_MAX`] are not looked at (threat T6).
 fn has_token(value: &[u8], token: &str) -> bool {
+    let value = value.get(..HTTP_OPTIONS_BYTES_MAX).unwrap_or(value);
     value.split(|byte| *byte == b',').any(|part| trim(part).eq_ignore_ascii_case(token.as_bytes()))
 }
 

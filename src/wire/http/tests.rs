@@ -304,6 +304,63 @@ fn memory_follows_arrived_bytes() {
     assert_eq!(decoder.held_bytes(), 0);
 }
 
+/// T14: a body that is discarded once the head is whole, wherever the stream is split: no byte of it is kept, its framing and
+/// its limit are checked as ever, and the request comes without it, with the one behind it untouched.
+#[test]
+fn discarded_bodies_are_framed_as_others() {
+    let behind = with_headers("X: y\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let length = [with_headers("Content-Length: 90\r\n"), vec![b'z'; 90]].concat();
+    let chunks = [with_headers(chunked), b"50\r\n".to_vec(), vec![b'z'; 80], b"\r\n0\r\n\r\n".to_vec()].concat();
+    let part = format!("30\r\n{}\r\n", "z".repeat(48));
+    let too_long = [with_headers(chunked), part.repeat(3).into_bytes()].concat();
+    for (sent, expected) in [(length, None), (chunks, None), (too_long, Some(HttpError::BodyTooLarge))] {
+        let sent = [sent, behind.clone()].concat();
+        let head_bytes = sent.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
+        for split in head_bytes..head_bytes + 60 {
+            let mut decoder = RequestDecoder::default();
+            let (mut bodies, mut outcome) = (Vec::new(), None);
+            for mut piece in [&sent[..split], &sent[split..]] {
+                while !piece.is_empty() && outcome.is_none() {
+                    match decoder.decode(piece, &LIMITS) {
+                        Err(error) => outcome = Some(error),
+                        Ok(DecodedRequest { consumed, progress }) => {
+                            piece = &piece[consumed..];
+                            if let Progress::Request(request) = progress {
+                                bodies.push(request.body.len());
+                            } else if decoder.take_head(&LIMITS).is_some() {
+                                assert!(decoder.take_head(&LIMITS).is_none(), "once");
+                                decoder.discard_body();
+                                assert!(!decoder.keeps_body());
+                            }
+                        }
+                    }
+                }
+                // A decoder that has failed is not used any more.
+                let held_bytes = if outcome.is_none() { decoder.held_bytes() } else { 0 };
+                assert!(held_bytes <= head_bytes, "{held_bytes} at {split}");
+            }
+            assert_eq!(outcome, expected, "at {split}");
+            assert_eq!(bodies.len(), if expected.is_some() { 0 } else { 2 }, "at {split}");
+            assert!(bodies.iter().all(|bytes| *bytes == 0), "at {split}");
+        }
+    }
+}
+
+/// P-HTTP-16: a request without a body reads the same again from its encoded head.
+#[test]
+fn encoded_heads_read_the_same() {
+    for head in ["GET /a?b=%41&c HTTP/1.1\r\nHost: h\r\nUpgrade:  websocket \r\n\r\n", "GET http://h/ HTTP/1.0\r\n\r\n"]
+    {
+        let mut decoder = RequestDecoder::default();
+        let Progress::Request(request) = decoder.decode(head.as_bytes(), &LIMITS).expect("no breach").progress else {
+            panic!("no request")
+        };
+        let (requests, error) = decode_all(&request.encode_head());
+        assert_eq!((requests, error), (vec![own(&request)], None));
+    }
+}
+
 /// A request that lies whole in the input is lent from it, and the bytes behind it stay in the input: after an upgrade they are
 /// not HTTP (T25).
 #[test]

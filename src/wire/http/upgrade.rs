@@ -1,6 +1,6 @@
 //! The opening handshake of WebSockets (RFC 6455 section 4.2), but for the digest, which `auth` makes.
 
-use super::{Request, Version};
+use super::{Framing, Request, Version};
 
 /// Why an upgrade was refused: 400, or 426 with `Sec-WebSocket-Version: 13` for another version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,7 +20,8 @@ pub fn decode_upgrade<'a>(request: &Request<'a>) -> Result<&'a [u8], UpgradeErro
     if request.method != "GET" || request.version == Version::Http10 {
         return Err(UpgradeError::BadRequest("a WebSocket opens with GET and HTTP/1.1"));
     }
-    if !request.body.is_empty() {
+    // Told from the head: whether a chunked body is empty would be known only once it is whole.
+    if request.framing != Framing::Length(0) {
         return Err(UpgradeError::BadRequest("a WebSocket opens without a body"));
     }
     if !request.asks_for_websocket {

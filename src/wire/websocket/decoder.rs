@@ -116,8 +116,7 @@ impl Decoder {
     }
 
     /// Bytes of memory kept for messages; `None` when there is not even a box.
-    #[cfg(test)]
-    pub(super) fn held_bytes(&self) -> Option<usize> {
+    pub fn held_bytes(&self) -> Option<usize> {
         self.held.as_ref().map(|held| held.buffer.capacity())
     }
 

@@ -64,12 +64,20 @@ impl System {
         self.hosts[index].slots[slot as usize].link.as_mut().expect("the slot is in use")
     }
 
+    /// True when a shard was full a moment ago: then connections without a whole request may have been ended (P-CLOSE-2).
+    pub(crate) fn was_full(&self, index: usize) -> bool {
+        self.hosts[index].full_ms.is_some_and(|full_ms| self.now.monotonic_ms - full_ms <= 5_000)
+    }
+
     fn feed_accept(&mut self, index: usize, wires: &[Wire]) {
         let kept_back = self.options.slots_kept_back;
         let host = &mut self.hosts[index];
         let (wire, listener) = host.backlog.pop_front().expect("it was ready");
         let number = host.free.pop().expect("it was ready");
         let refuse = host.free.len() < kept_back;
+        if refuse {
+            host.full_ms = Some(self.now.monotonic_ms);
+        }
         let slot = &mut host.slots[number as usize];
         slot.generation += 1;
         slot.link = Some(Link {

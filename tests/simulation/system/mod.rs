@@ -105,6 +105,8 @@ struct Host {
     behind: Vec<Ready>,
     /// How often it was told so since time passed.
     caught_up: u32,
+    /// When a connection last took one of the slots kept back, in ms.
+    full_ms: Option<u64>,
 }
 
 /// Mail from one shard to another, in order; a held lane delivers nothing for now.
@@ -165,6 +167,7 @@ impl System {
                     index,
                     shards: options.shards,
                     slots: options.slots,
+                    refusal_slots: options.slots_kept_back as u32,
                     boot_secret,
                     directory: Arc::clone(directory),
                     options: options.options.clone(),
@@ -176,6 +179,7 @@ impl System {
                 drain: None,
                 behind: Vec::new(),
                 caught_up: 0,
+                full_ms: None,
             })
             .collect();
         let lanes = (0..usize::from(options.shards).pow(2)).map(|_| Lane::default()).collect();

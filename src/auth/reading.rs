@@ -1,0 +1,227 @@
+//! In how many ways a signed query can be read, and what each of them signs (P-SIGN-4, P-SIGN-5).
+//!
+//! What must hold: a reading is linear in the query but for its sort, since anybody can have it made (threat T6).
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::wire::http::without_prefix;
+
+/// How names and values are read before they are signed (P-SIGN-4, P-SIGN-5).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Values {
+    /// Percent-decoded, `+` kept.
+    Decoded,
+    /// As sent.
+    Raw,
+    /// Percent-decoded, `+` read as a space.
+    PlusAsSpace,
+}
+
+/// Whether `k[0]=a&k[1]=b` and `k[]=a&k[]=b` are signed so or as `k=a,b` (P-SDK-20).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Pairs {
+    AsSent,
+    Collapsed,
+}
+
+/// One `name=value` of a query, as sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parameter<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
+}
+
+/// The parameters in one reading of their names and values.
+pub(super) struct Reading {
+    /// Names and values, one behind the other.
+    text: Vec<u8>,
+    parameters: SmallVec<[Place; PARAMETERS_INLINE]>,
+}
+
+/// Where a parameter stands in the text of a reading: its name, and its value right behind it.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    name_start: usize,
+    /// The end of the name without `[]` or `[123]`, if it has that.
+    base_end: Option<usize>,
+    name_end: usize,
+    value_end: usize,
+}
+
+impl Place {
+    /// What it is sorted by.
+    fn name<'a>(&self, text: &'a [u8], pairs: Pairs) -> &'a [u8] {
+        let end = match pairs {
+            Pairs::AsSent => self.name_end,
+            Pairs::Collapsed => self.base_end.unwrap_or(self.name_end),
+        };
+        &text[self.name_start..end]
+    }
+
+    fn value<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        &text[self.name_end..self.value_end]
+    }
+}
+
+impl Reading {
+    pub(super) fn of(parameters: &[Parameter<'_>], values: Values) -> Self {
+        let mut text = Vec::new();
+        let places = parameters.iter().map(|parameter| {
+            let name_start = text.len();
+            append_read(&mut text, parameter.name, values);
+            // Lower-cased in any reading (P-SIGN-2).
+            text[name_start..].make_ascii_lowercase();
+            let name_end = text.len();
+            let base_end = array_base(&text[name_start..]).map(|base| name_start + base.len());
+            append_read(&mut text, parameter.value, values);
+            Place { name_start, base_end, name_end, value_end: text.len() }
+        });
+        let parameters = places.collect();
+        Self { text, parameters }
+    }
+
+    pub(super) fn has_arrays(&self) -> bool {
+        self.parameters.iter().any(|parameter| parameter.base_end.is_some())
+    }
+
+    /// Sorts the parameters by name and joins them. Those of one name stay in the order sent.
+    pub(super) fn join(&mut self, pairs: Pairs) -> SignedText {
+        let text = &*self.text;
+        self.parameters
+            .sort_unstable_by(|a, b| (a.name(text, pairs), a.name_start).cmp(&(b.name(text, pairs), b.name_start)));
+        let mut joined = SmallVec::new();
+        match pairs {
+            Pairs::AsSent => {
+                append_pairs(&mut joined, self.parameters.iter().map(|one| (one.name(text, pairs), one.value(text))));
+            }
+            Pairs::Collapsed => {
+                let same_name = |a: &Place, b: &Place| a.name(text, pairs) == b.name(text, pairs);
+                for same in self.parameters.chunk_by(same_name) {
+                    append_collapsed(&mut joined, text, same);
+                }
+            }
+        }
+        joined
+    }
+}
+
+/// Appends parameters of one name: the elements of its array become one value, where the first of them stood.
+fn append_collapsed(joined: &mut SignedText, text: &[u8], same: &[Place]) {
+    let mut elements = same.iter().filter(|parameter| parameter.base_end.is_some()).peekable();
+    for parameter in same {
+        if parameter.base_end.is_some() && elements.peek().is_none() {
+            continue;
+        }
+        if !joined.is_empty() {
+            joined.push(b'&');
+        }
+        joined.extend_from_slice(parameter.name(text, Pairs::Collapsed));
+        joined.push(b'=');
+        if parameter.base_end.is_none() {
+            joined.extend_from_slice(parameter.value(text));
+            continue;
+        }
+        for (index, element) in elements.by_ref().enumerate() {
+            if index > 0 {
+                joined.push(b',');
+            }
+            joined.extend_from_slice(element.value(text));
+        }
+    }
+}
+
+/// A text to sign, put together on the stack.
+pub(super) type SignedText = SmallVec<[u8; SIGNED_BYTES_INLINE]>;
+
+/// Appends pairs, joined.
+pub(super) fn append_pairs<'a>(text: &mut SignedText, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+    for (index, (name, value)) in pairs.enumerate() {
+        if index > 0 {
+            text.push(b'&');
+        }
+        text.extend_from_slice(name);
+        text.push(b'=');
+        text.extend_from_slice(value);
+    }
+}
+
+/// The paths that may have been signed: as requested, percent-decoded, and without `/api/v1` and the configured
+/// prefix (P-SIGN-5). Each once, so that together with the readings there are 18 candidates at most.
+pub(super) fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 3]> {
+    let mut paths: SmallVec<[Cow<'a, [u8]>; 3]> = SmallVec::new();
+    paths.push(Cow::Borrowed(path.as_bytes()));
+    if memchr::memchr(b'%', path.as_bytes()).is_some() {
+        paths.push(read(path.as_bytes(), Values::Decoded));
+    }
+    let unprefixed = without_prefix(path, prefix);
+    let shortest = without_prefix(unprefixed.unwrap_or(path), "/api/v1");
+    for shorter in [shortest, unprefixed].into_iter().flatten() {
+        if paths.len() < 3 && paths.iter().all(|known| **known != *shorter.as_bytes()) {
+            paths.push(Cow::Borrowed(shorter.as_bytes()));
+        }
+    }
+    paths
+}
+
+/// The name without `[]` or `[123]` at its end, brackets percent-encoded or not; `None` for a plain name.
+pub(super) fn array_base(name: &[u8]) -> Option<&[u8]> {
+    let strip = |name: &'_ [u8], bracket: u8, encoded: [&[u8]; 2]| -> Option<usize> {
+        if name.last() == Some(&bracket) {
+            return Some(name.len() - 1);
+        }
+        encoded.iter().any(|form| name.ends_with(form)).then(|| name.len() - 3)
+    };
+    let open_end = strip(name, b']', [b"%5d", b"%5D"])?;
+    let digits = name[..open_end].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let base_end = strip(&name[..open_end - digits], b'[', [b"%5b", b"%5B"])?;
+    (base_end > 0).then(|| &name[..base_end])
+}
+
+/// Reads a name, value or path. An incomplete percent escape is kept as it is.
+pub(super) fn read(raw: &[u8], values: Values) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'%', b'+', raw).is_none() {
+        return Cow::Borrowed(raw);
+    }
+    let mut out = Vec::new();
+    append_read(&mut out, raw, values);
+    Cow::Owned(out)
+}
+
+/// Appends what [`read`] gives.
+pub(super) fn append_read(out: &mut Vec<u8>, raw: &[u8], values: Values) {
+    let (decodes, plus_is_space) = match values {
+        Values::Decoded => (true, false),
+        Values::Raw => (false, false),
+        Values::PlusAsSpace => (true, true),
+    };
+    let mut rest = raw;
+    while let Some(at) = if decodes { memchr::memchr2(b'%', b'+', rest) } else { None } {
+        let (plain, escape) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let (byte, taken) = match escape {
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                (hex_value(*high) << 4 | hex_value(*low), 3)
+            }
+            [b'+', ..] if plus_is_space => (b' ', 1),
+            _ => (escape.first().copied().unwrap_or_default(), 1),
+        };
+        out.push(byte);
+        rest = escape.get(taken..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+}
+
+fn hex_value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit - b'A' + 10,
+    }
+}
+
+/// Parameters held without allocating: those of a publish, and some of the caller's.
+pub(super) const PARAMETERS_INLINE: usize = 12;
+/// A text to sign up to this length is put together on the stack.
+const SIGNED_BYTES_INLINE: usize = 512;

@@ -1,0 +1,156 @@
+//! At capacity (P-CLOSE-2, threat T15): who must make room, so that the slots kept back serve complete requests.
+//!
+//! Connections cost nothing to those who open them and say nothing, so one that has not made a whole request yet is worth
+//! less than the next one. When most of the slots kept back are in use, connections end in this order, the oldest of each
+//! kind first: those without a whole request so far, after a moment in which it may come; those that are refused; those
+//! that are idle; those that do not read their answers. A request that is being carried out is never cut off. Nothing of
+//! this happens below capacity, and all of it runs on the service clock (P-LIVE-6).
+
+use std::collections::VecDeque;
+
+use super::Shard;
+use super::sweep::Deadline;
+use crate::connection::{ConnectionKey, Phase};
+use crate::limits;
+
+/// Why a connection on a slot kept back is of less use than a new one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Dispensable {
+    /// All is said, and it waits for the peer's end.
+    Refused,
+    /// All its requests are answered.
+    Idle,
+    /// It has not read its answers, and had a second for it.
+    Unread,
+}
+
+/// Connections that may have to make room.
+#[derive(Default)]
+pub(super) struct Admissions {
+    /// When they were accepted, the oldest first, and at least those without a whole request so far.
+    silent: VecDeque<(u64, ConnectionKey)>,
+    /// Those that took one of the slots kept back, the oldest first, and some that have ended.
+    at_capacity: VecDeque<(u64, ConnectionKey)>,
+    /// Connections that the driver was asked to end and has not ended yet.
+    pub(super) ending: u32,
+    /// When to look for room again, while it is lacking.
+    pub(super) room_due_ms: Option<u64>,
+}
+
+impl Shard {
+    /// A connection was accepted; `at_capacity` if only slots kept back are left.
+    pub(super) fn admit(&mut self, connection: ConnectionKey, at_capacity: bool) {
+        let (served_ms, judged_ms) = (self.clock.served_ms(), self.clock.judged_ms());
+        while let Some(&(_, front)) = self.admissions.silent.front()
+            && !self.is_silent(front)
+        {
+            self.admissions.silent.pop_front();
+        }
+        self.admissions.silent.push_back((served_ms, connection));
+        if at_capacity {
+            self.await_deadline(Deadline::AtCapacity, connection.slot, limits::SILENT_AT_CAPACITY_MS);
+            self.remember_at_capacity(connection);
+            // Those that came before the node was full.
+            if let Some(accepted_by_ms) = judged_ms.checked_sub(limits::SILENT_AT_CAPACITY_MS) {
+                while self.end_silent_since(accepted_by_ms) {}
+            }
+            self.make_room();
+        }
+    }
+
+    /// Keeps the list of those that took a slot kept back as short as there are such slots, up to a factor.
+    fn remember_at_capacity(&mut self, connection: ConnectionKey) {
+        let count_max = 4 * self.config.refusal_slots.max(1) as usize;
+        if self.admissions.at_capacity.len() >= count_max {
+            let mut known = std::mem::take(&mut self.admissions.at_capacity);
+            known.retain(|(_, known)| self.is_live(*known) && self.hot[known.slot as usize].phase != Phase::Ended);
+            // Others have found ordinary slots since, so that room for one more can be made among them.
+            known.drain(..known.len().saturating_sub(count_max / 2));
+            self.admissions.at_capacity = known;
+        }
+        self.admissions.at_capacity.push_back((self.clock.served_ms(), connection));
+    }
+
+    /// Ends connections until half of the slots kept back are free, if there are some that may end.
+    pub(super) fn make_room(&mut self) {
+        self.admissions.room_due_ms = None;
+        if let Some(accepted_by_ms) = self.clock.judged_ms().checked_sub(limits::SILENT_GRACE_MS) {
+            while self.lacks_room() && self.end_silent_since(accepted_by_ms) {}
+        }
+        for dispensable in [Dispensable::Refused, Dispensable::Idle, Dispensable::Unread] {
+            for _ in 0..self.admissions.at_capacity.len() {
+                if !self.lacks_room() {
+                    return;
+                }
+                self.look_at_oldest(dispensable);
+            }
+            // It will have had its moment soon, and goes before one that has made a request.
+            if let Some((accepted_ms, _)) = self.admissions.silent.front() {
+                self.admissions.room_due_ms = Some(accepted_ms + limits::SILENT_GRACE_MS);
+                return;
+            }
+        }
+        if self.lacks_room() {
+            self.admissions.room_due_ms = Some(self.clock.served_ms() + limits::SILENT_GRACE_MS);
+        }
+    }
+
+    /// Ends the oldest connection on a slot kept back if it is of less use than a new one, or lets it be the newest.
+    fn look_at_oldest(&mut self, dispensable: Dispensable) {
+        let Some((accepted_ms, connection)) = self.admissions.at_capacity.pop_front() else { return };
+        let has_had_time = accepted_ms + limits::SILENT_AT_CAPACITY_MS <= self.clock.judged_ms();
+        if !self.is_live(connection) || self.hot[connection.slot as usize].phase == Phase::Ended {
+            return;
+        }
+        let may_end = dispensable != Dispensable::Unread || has_had_time;
+        if may_end && self.is_dispensable(connection.slot, dispensable) {
+            let is_unread = self.hot[connection.slot as usize].outbox.unsent_bytes() > 0;
+            self.end(connection.slot, is_unread);
+        } else {
+            self.admissions.at_capacity.push_back((accepted_ms, connection));
+        }
+    }
+
+    /// Ends the oldest connection without a whole request so far if it was accepted by then.
+    fn end_silent_since(&mut self, accepted_by_ms: u64) -> bool {
+        while let Some(&(accepted_ms, connection)) = self.admissions.silent.front()
+            && (accepted_ms <= accepted_by_ms || !self.is_silent(connection))
+        {
+            self.admissions.silent.pop_front();
+            if self.is_silent(connection) {
+                self.end(connection.slot, false);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn is_dispensable(&self, slot: u32, dispensable: Dispensable) -> bool {
+        let line = &self.hot[slot as usize];
+        let is_sent = line.outbox.unsent_bytes() == 0;
+        match line.phase {
+            Phase::Http => {
+                let http = self.cold(slot).and_then(|cold| cold.http.as_ref());
+                let is_answered = http.is_some_and(|http| http.made_request && http.is_answered());
+                is_answered && dispensable == if is_sent { Dispensable::Idle } else { Dispensable::Unread }
+            }
+            Phase::Closing | Phase::Lingering => {
+                dispensable == if is_sent { Dispensable::Refused } else { Dispensable::Unread }
+            }
+            Phase::Free | Phase::Admitting | Phase::Open | Phase::Ended => false,
+        }
+    }
+
+    /// True while a connection has not made a whole request.
+    pub(super) fn is_silent(&self, connection: ConnectionKey) -> bool {
+        self.is_live(connection)
+            && self.hot[connection.slot as usize].phase == Phase::Http
+            && self.cold(connection.slot).and_then(|cold| cold.http.as_ref()).is_some_and(|http| !http.made_request)
+    }
+
+    /// Whether less than half of the slots kept back are free, or about to be.
+    fn lacks_room(&self) -> bool {
+        let in_use = (self.stats.connections as u32).saturating_sub(self.admissions.ending);
+        self.config.slots.saturating_sub(in_use) < (self.config.refusal_slots / 2).max(1)
+    }
+}

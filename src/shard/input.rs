@@ -1,0 +1,156 @@
+//! Requests by their head, and the bounds of buffered input (threat T14): who cannot prove itself by the head of a
+//! request gets no memory for its body, and at a bound somebody has to give memory back.
+
+use super::Shard;
+use super::request::{After, TEXT};
+use crate::api::route::{Route, route};
+use crate::app::AppSerial;
+use crate::auth::request::Known;
+use crate::connection::input::{Over, Payer};
+use crate::connection::{Flags, NONE, Phase, Proxy};
+use crate::limits;
+use crate::metrics::figures::Overload;
+use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
+use crate::wire::http::{RequestDecoder, RequestLimits, encode_response};
+
+/// What a head said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Judged {
+    /// Its body may come.
+    Awaited,
+    /// It was answered, as the last of the connection.
+    Answered,
+}
+
+impl Shard {
+    /// Judges a request whose head has become whole before its body: where the body is of no use it is dropped as it
+    /// arrives. The refusal follows when the request is whole, so that the connection can be kept; a client that waits for
+    /// `100 Continue` gets it at once.
+    pub(super) fn judge_head(
+        &mut self,
+        slot: u32,
+        decoder: &mut RequestDecoder,
+        limits: &RequestLimits,
+        expects_continue: bool,
+    ) -> Judged {
+        let Some(request) = decoder.take_head(limits) else { return Judged::Awaited };
+        let route = route(request.method, request.path, &self.config.options.path_prefix);
+        let on_metrics_port = self.http(slot).metrics;
+        if request.asks_for_websocket && !on_metrics_port {
+            let key = if let Route::WebSocket { key } = &route { Some(&**key) } else { None };
+            let after = self.handle_upgrade(slot, key, &request);
+            assert!(after == After::Next, "an upgrade with a body is refused");
+            return Judged::Answered;
+        }
+        let (dialect, app_id, scope) = match &route {
+            Route::Api { dialect, app_id, endpoint } if !on_metrics_port => (*dialect, Some(*app_id), endpoint.scope()),
+            Route::ApiOfKey { endpoint } if !on_metrics_port => (Dialect::Pusher, None, endpoint.scope()),
+            // No other route reads a body.
+            Route::Up
+            | Route::UpApp(_)
+            | Route::Ready
+            | Route::AcceptTraffic
+            | Route::Operator(_)
+            | Route::WebSocket { .. }
+            | Route::Api { .. }
+            | Route::ApiOfKey { .. }
+            | Route::MethodNotAllowed(..)
+            | Route::Fallback { .. }
+            | Route::NotFound(_) => {
+                decoder.discard_body();
+                return Judged::Awaited;
+            }
+        };
+        let refusal = match self.verify_caller(slot, &request, app_id, Known::Head) {
+            Ok(caller) => {
+                self.http(slot).caller = Some(caller.app.serial);
+                return Judged::Awaited;
+            }
+            Err(refusal) => refusal,
+        };
+        let client = self.client_address(slot, &request);
+        self.note_request_refused(client, app_id.unwrap_or_default(), scope, refusal.status);
+        let keep_alive = !expects_continue && self.keeps_alive(&request);
+        let answer = self.encode_refusal(&request, dialect, &refusal, keep_alive);
+        if expects_continue {
+            self.answer_last(slot, answer);
+            return Judged::Answered;
+        }
+        self.http(slot).refused = Some(answer);
+        decoder.discard_body();
+        Judged::Awaited
+    }
+
+    /// Counts what the connection holds of incomplete input, and has memory given back where a bound is exceeded.
+    pub(super) fn account_input(&mut self, slot: u32) {
+        let Some(cold) = self.cold(slot) else { return };
+        let bytes = if self.hot[slot as usize].flags.contains(Flags::ECHO) { 0 } else { cold.input_bytes() };
+        if bytes == 0 && cold.input.is_none() {
+            return;
+        }
+        let (connection, payer) = (self.key(slot), self.payer(slot));
+        let cold = &mut self.cold[self.hot[slot as usize].cold as usize];
+        self.input.update(&mut cold.input, connection, payer, bytes);
+        if bytes == 0 {
+            return self.drop_cold_if_empty(slot);
+        }
+        while let Some(over) = self.input.over(payer) {
+            let slot = if let Over::Oldest(oldest) = over { oldest.slot } else { slot };
+            self.take_input_back(slot);
+        }
+    }
+
+    /// The connection holds no input any more.
+    pub(super) fn release_input(&mut self, slot: u32) {
+        let index = self.hot[slot as usize].cold;
+        if index != NONE {
+            self.input.release(&mut self.cold[index as usize].input);
+        }
+    }
+
+    fn payer(&self, slot: u32) -> Payer {
+        let line = &self.hot[slot as usize];
+        match self.cold(slot).and_then(|cold| cold.http.as_ref()) {
+            Some(http) => http.caller.map_or(Payer::Stranger, Payer::Caller),
+            None if line.app == NONE => Payer::Stranger,
+            None => Payer::Socket(AppSerial(line.app)),
+        }
+    }
+
+    /// A bound is reached and the connection has to give back its memory: a request is answered 503, a WebSocket closed
+    /// with 4100, and what is not even read is reset.
+    fn take_input_back(&mut self, slot: u32) {
+        self.count_overload(Overload::Input);
+        let reads = self.hot[slot as usize].outbox.unsent_bytes() <= limits::HTTP_OUTBOX_BYTES_SOFT;
+        match self.hot[slot as usize].phase {
+            Phase::Http if reads && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) => {
+                let mut answer = Vec::new();
+                let body = b"The server holds as many incomplete requests as it can: try again\n";
+                self.count_response(503);
+                encode_response(&mut answer, 503, TEXT, "Retry-After: 1\r\n", body, false);
+                self.answer_last(slot, answer);
+            }
+            Phase::Open | Phase::Admitting => {
+                self.close_websocket(slot, &CloseReason::OverCapacity);
+                // The rest of the message would not be understood, nor a Close behind it.
+                self.hot[slot as usize].flags.insert(Flags::LAST_ANSWER);
+            }
+            Phase::Http | Phase::Closing | Phase::Lingering => self.end(slot, true),
+            Phase::Free | Phase::Ended => {}
+        }
+        if let Some(cold) = self.cold_of(slot) {
+            cold.decoder = Default::default();
+            cold.held_back = Vec::new();
+            cold.message_deadline_ms = 0;
+            if let Some(http) = &mut cold.http {
+                http.decoder = RequestDecoder::default();
+                http.held_back = Vec::new();
+                http.proxy = Proxy::Direct;
+            }
+        }
+        self.release_input(slot);
+        self.drop_cold_if_empty(slot);
+        self.settle(slot);
+    }
+}
