@@ -117,11 +117,12 @@ impl RawSocket {
         self.stream.write_all(bytes)
     }
 
-    /// Reads one frame.
+    /// Reads one frame, which must have no mask, no reserved bit and the shortest length (RFC 6455 section 5.2).
     pub fn read(&mut self) -> io::Result<ServerFrame> {
         let mut start = [0; 2];
         self.stream.read_exact(&mut start)?;
         assert_eq!(start[1] & 0x80, 0, "a server's frame is not masked");
+        assert_eq!(start[0] & 0x70, 0, "no extension was agreed on");
         let length = match start[1] {
             126 => {
                 let mut length = [0; 2];
@@ -135,6 +136,12 @@ impl RawSocket {
             }
             short => u64::from(short),
         };
+        let fewest = match length {
+            0..=125 => length as u8,
+            126..=0xFFFF => 126,
+            _ => 127,
+        };
+        assert_eq!(start[1], fewest, "a length of {length} bytes has one encoding");
         let mut payload = vec![0; usize::try_from(length).expect("a length that fits")];
         self.stream.read_exact(&mut payload)?;
         Ok(ServerFrame { first: start[0], payload })

@@ -1,0 +1,19 @@
+//! Goal: the real endpoint, `/app/{key}`, keeps to RFC 6455 whatever a client sends. Method: a client of its own (its
+//! frames are bytes written by hand, and what comes back is taken apart here) asks the questions that Autobahn|Testsuite
+//! asks: sizes, pings, reserved bits and opcodes, fragments, UTF-8, the closing handshake, limits, compression. Each
+//! question goes out whole and byte by byte, and on both drivers.
+//!
+//! It shares no code with the server, and runs everywhere; `tests/autobahn.rs` needs a Python 2.7.
+
+// A test reads the clock, starts processes and may fail at any line.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod ask;
+mod closing;
+mod fragments;
+mod framing;
+mod sizes;
+mod text;
