@@ -413,6 +413,41 @@ fn values_of_another_kind_are_refused() {
     }
 }
 
+/// LMDB's hazards: numbers of pages that no file has are refused, without an overflow and without a walk as long as the
+/// file claims to be. Method: both meta pages name the last number there is, in a store with a value of several pages.
+#[test]
+fn impossible_page_numbers_are_refused() {
+    let directory = directory();
+    let store = create(directory.path());
+    let origins = (0..100).map(|number| format!("{number}.{}.example", "a".repeat(60)).into()).collect();
+    let settings = AppSettings { allowed_origins: origins, ..AppSettings::default() };
+    store.create_app(NewApp { settings, ..NewApp::default() }).expect("an app with a long record");
+    drop(store);
+    let file = directory.path().join("data.mdb");
+    let whole = fs::read(&file).expect("file");
+    let values = (2..whole.len() / 4096).filter(|page| whole[page * 4096 + 10] & 4 != 0);
+    assert!(values.clone().count() > 0, "a value has pages of its own");
+    let last_page = |bytes: &mut Vec<u8>| {
+        for meta in [0, 4096] {
+            bytes[meta + 136..meta + 144].fill(0xFF);
+        }
+    };
+    let open = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("write");
+        Store::open(directory.path(), Missing::Refuse).and_then(|store| store.directory()).map(drop)
+    };
+    let mut bytes = whole.clone();
+    last_page(&mut bytes);
+    // Whole but for its own idea of its length: LMDB would put new pages beyond the map.
+    let _ = open(&bytes);
+    for page in values {
+        let mut bytes = bytes.clone();
+        // How many pages the value takes.
+        bytes[page * 4096 + 12..page * 4096 + 16].fill(0xFF);
+        assert!(matches!(open(&bytes), Err(StoreError::Corrupt { .. })), "page {page}");
+    }
+}
+
 /// LMDB's hazards: 300 files with a few random bytes changed (fixed seed) open or are refused; none ends the process.
 #[test]
 fn flipped_bytes_never_end_the_process() {

@@ -121,7 +121,10 @@ impl Snapshot {
     }
 
     fn check(&self, file: &File) -> Result<(), Fault> {
-        let mut walk = Walk { file, snapshot: self, pages_left: self.last_page, levels: 0 };
+        let file_bytes = file.metadata().map_err(|error| format!("its length: {error}"))?.len();
+        // The last page is what the file says of itself: a wrong one must not make the walk long.
+        let pages_left = self.last_page.min(file_bytes / self.page_bytes as u64);
+        let mut walk = Walk { file, snapshot: self, pages_left, levels: 0 };
         self.trees.iter().try_for_each(|tree| walk.tree(*tree))
     }
 }
@@ -206,14 +209,14 @@ impl Walk<'_> {
         let page = self.read(number)?;
         let pages = u64::from(word32(&page, 12));
         let room = pages.saturating_mul(page.len() as u64);
-        let inside = number.checked_add(pages).is_some_and(|end| end <= self.snapshot.last_page + 1);
+        let inside = number.checked_add(pages).is_some_and(|end| end <= self.snapshot.last_page.saturating_add(1));
         if word16(&page, 10) as u16 & KINDS != OVERFLOW || !inside || room < (HEADER_BYTES + data_bytes) as u64 {
             return Err(format!("has a value in page {number}, which cannot hold it"));
         }
         // The last page must be in the file; those between are then.
-        let mut byte = [0];
-        let end = (number + pages) * page.len() as u64 - 1;
-        self.file.read_exact_at(&mut byte, end).map_err(|_| format!("has a value in page {number}, which is cut off"))
+        let cut_off = || format!("has a value in page {number}, which is cut off");
+        let end = (number + pages).checked_mul(page.len() as u64).ok_or_else(cut_off)?;
+        self.file.read_exact_at(&mut [0], end - 1).map_err(|_| cut_off())
     }
 
     fn read(&mut self, number: u64) -> Result<Vec<u8>, Fault> {
