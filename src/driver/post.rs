@@ -90,13 +90,16 @@ impl<M> Post<M> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
     use crate::driver::mailbox::Sleep;
     use crate::limits::MAIL_RETRY_MS;
+
+    /// How long threads of a test wait for each other: far beyond what they need, short of a hang.
+    const DEADLINE: Duration = Duration::from_secs(20);
 
     fn mailboxes(count: usize, slots: usize) -> Arc<[Mailbox<usize>]> {
         (0..count).map(|_| Mailbox::new(slots).expect("eventfd")).collect()
@@ -122,6 +125,93 @@ mod tests {
         assert_eq!(post.waiting(), 0);
     }
 
+    /// Mail that waits is not overtaken: room that appears between two sends is for what waits, not for the next.
+    #[test]
+    fn later_mail_does_not_overtake_what_waits() {
+        let mailboxes = mailboxes(2, 2);
+        let mut post = Post::new(0, Arc::clone(&mailboxes));
+        let mut received = Vec::new();
+        let mut sent = 0;
+        // Every pattern of sends, receipts and ends of a turn that 8 steps can make, one after the other.
+        for step in (0..3_usize.pow(8)).flat_map(|pattern| (0..8).map(move |at| pattern / 3_usize.pow(at) % 3)) {
+            match step {
+                0 => {
+                    post.send(1, sent);
+                    sent += 1;
+                }
+                1 => received.extend(mailboxes[1].pop().map(|(_, number)| number)),
+                _ => post.deliver(),
+            }
+            assert_eq!(post.waiting() + mailboxes[1].len() + received.len(), sent, "all mail is somewhere");
+        }
+        // One a turn at least: mail that was lost must not be waited for without end.
+        for _ in 0..sent {
+            post.deliver();
+            received.extend(mailboxes[1].pop().map(|(_, number)| number));
+        }
+        assert_eq!((post.waiting(), received.len()), (0, sent), "mail was lost");
+        assert!(received.iter().copied().eq(0..sent), "mail was overtaken: {:?}", first_break(&received));
+    }
+
+    /// Where an order breaks, with what stands there.
+    fn first_break(received: &[usize]) -> Option<(usize, &[usize])> {
+        let at = received.iter().enumerate().position(|(place, number)| place != *number)?;
+        Some((at, &received[at..received.len().min(at + 4)]))
+    }
+
+    /// A full mailbox holds nobody else up: one target's mail waits, the others' goes out in the same turn.
+    #[test]
+    fn a_full_mailbox_delays_its_own_mail_alone() {
+        let mailboxes = mailboxes(4, 1);
+        let mut post = Post::new(0, Arc::clone(&mailboxes));
+        for to in [1, 2, 3] {
+            for number in 0..3 {
+                post.send(to, number);
+            }
+        }
+        assert_eq!(post.waiting(), 6);
+        assert_eq!(mailboxes[2].pop(), Some((0, 0)));
+        assert_eq!(mailboxes[3].pop(), Some((0, 0)));
+        post.deliver();
+        assert_eq!(post.waiting(), 4, "1 is still full, 2 and 3 had room for one");
+        assert_eq!(
+            [mailboxes[2].pop(), mailboxes[3].pop(), mailboxes[1].pop()],
+            [Some((0, 1)), Some((0, 1)), Some((0, 0))]
+        );
+        post.deliver();
+        assert_eq!([1, 2, 3].map(|to| mailboxes[to].pop()), [Some((0, 1)), Some((0, 2)), Some((0, 2))]);
+        post.deliver();
+        assert_eq!((mailboxes[1].pop(), post.waiting()), (Some((0, 2)), 0));
+    }
+
+    /// Mail that waited wakes its target when it is delivered, although nothing was sent in that turn; mail that still
+    /// waits wakes nobody.
+    #[test]
+    fn mail_that_waited_wakes_its_target() {
+        let mailboxes = mailboxes(2, 1);
+        let mut post = Post::new(0, Arc::clone(&mailboxes));
+        post.send(1, 0);
+        post.send(1, 1);
+        post.deliver();
+        assert_eq!(mailboxes[1].pop(), Some((0, 0)));
+        assert_eq!(mailboxes[1].prepare_sleep(), Sleep::Announced);
+        post.deliver();
+        assert!(!mailboxes[1].wake_if_sleeping(), "deliver woke it");
+        assert!(is_readable(&mailboxes[1]), "the eventfd says so");
+        mailboxes[1].take_wake();
+        post.send(1, 2);
+        assert_eq!((mailboxes[1].pop(), mailboxes[1].prepare_sleep()), (Some((0, 1)), Sleep::Announced));
+        assert!(!is_readable(&mailboxes[1]));
+        post.deliver();
+        assert!(is_readable(&mailboxes[1]) && mailboxes[1].pop() == Some((0, 2)));
+    }
+
+    fn is_readable(mailbox: &Mailbox<usize>) -> bool {
+        let wake = mailbox.wake_descriptor();
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&wake, PollFlags::IN)], Some(&now)).expect("poll") == 1
+    }
+
     /// One wake per target and turn, and none for a target that got nothing.
     #[test]
     fn wakes_sleepers_that_got_mail() {
@@ -137,7 +227,8 @@ mod tests {
     }
 
     /// Three shards send each other 3,000 mails each through mailboxes of 4 slots, on real threads, each going to sleep when it
-    /// has nothing to do: every mail arrives once, in the order of its sender.
+    /// has nothing to do: every mail arrives once, in the order of its sender. A shard that fails ends the others by the
+    /// deadline of each, so that a mistake is a message and not a hang.
     #[test]
     fn small_mailboxes_lose_nothing() {
         const MAILS: usize = 3_000;
@@ -155,7 +246,13 @@ mod tests {
         let mut post = Post::new(index, mailboxes);
         let mut next = [0_usize; 3];
         let mut sent = 0;
+        let started = Instant::now();
         while sent < mails || post.waiting() > 0 || next.iter().sum::<usize>() < 2 * mails {
+            assert!(
+                started.elapsed() < DEADLINE,
+                "shard {index} has sent {sent} mails, of which {} wait for room, and received {next:?}",
+                post.waiting()
+            );
             post.mailbox().end_sleep();
             while let Some((from, number)) = post.mailbox().pop() {
                 assert_eq!(number, next[usize::from(from)], "order per sender");
@@ -171,8 +268,8 @@ mod tests {
             let retries = post.waiting() > 0;
             let awaits = retries || next.iter().sum::<usize>() < 2 * mails;
             if sent == mails && awaits && post.mailbox().prepare_sleep() == Sleep::Announced {
-                let wait_ms = if retries { MAIL_RETRY_MS } else { 20_000 };
-                let wait = Timespec::try_from(Duration::from_millis(wait_ms)).expect("small");
+                let wait = if retries { Duration::from_millis(MAIL_RETRY_MS) } else { DEADLINE };
+                let wait = Timespec::try_from(wait).expect("small");
                 let wake = post.mailbox().wake_descriptor();
                 let ready = poll(&mut [PollFd::new(&wake, PollFlags::IN)], Some(&wait));
                 assert!(retries || ready != Ok(0), "a lost wake: {next:?}");

@@ -277,3 +277,6 @@ impl Drop for Turn {
         self.beat().end();
     }
 }
+
+#[cfg(test)]
+mod tests;

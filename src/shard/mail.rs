@@ -27,6 +27,14 @@ use crate::protocol::webhook::SentEvent;
 #[derive(Debug)]
 pub struct Mail(pub(super) Body);
 
+#[cfg(test)]
+impl Mail {
+    /// Some mail, for tests of what brings it.
+    pub(crate) fn any() -> Self {
+        Self(Body::Credit { bytes: 1 })
+    }
+}
+
 /// A channel of an app, with the hash that names its owner and finds it in every table.
 #[derive(Clone, Debug)]
 pub(super) struct ChannelKey {
