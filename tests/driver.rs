@@ -76,6 +76,52 @@ fn short_sends_lose_nothing(kind: DriverKind) {
     assert!(counts.pauses > 0 && counts.pauses == counts.resumes, "{counts:?}");
 }
 
+/// U17, R21: 200 clients that always have more to send are served alike through small socket buffers: nobody gets less
+/// than a quarter of what another gets. Method: bytes echoed per client between two points in the middle of it all.
+fn talkers_are_served_alike(kind: DriverKind) {
+    const TALKERS: usize = 200;
+    let options = Options { send_buffer_bytes: 4_608, pause_above: Some(32 * 1024), ..Options::default() };
+    let server = Server::start(kind, options);
+    let mut clients: Vec<TcpStream> = (0..TALKERS).map(|_| connect_with_small_buffers(server.address)).collect();
+    for client in &clients {
+        client.set_nonblocking(true).expect("socket");
+    }
+    // Twice the same, so that a piece of it is a slice wherever it begins.
+    let bytes = pattern(1 << 16, 5).repeat(2);
+    let (mut written, mut echoed) = ([0; TALKERS], [0; TALKERS]);
+    let mut middle = None;
+    let mut answer = [0; 16 * 1024];
+    let started = Instant::now();
+    while echoed.iter().sum::<usize>() < 16_000_000 {
+        assert!(started.elapsed() < Duration::from_secs(120), "the server stands still at {echoed:?}");
+        for (index, client) in clients.iter_mut().enumerate() {
+            // Always more than fits into the server's buffers, and never so much that the client's are full.
+            let room = 16 * 1024 - (written[index] - echoed[index]);
+            let at = written[index] % (1 << 16);
+            match client.write(&bytes[at..at + room]) {
+                Ok(count) => written[index] += count,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+            match client.read(&mut answer) {
+                Ok(count) => {
+                    let at = echoed[index] % (1 << 16);
+                    assert!(count > 0 && answer[..count] == bytes[at..at + count], "client {index}");
+                    echoed[index] += count;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+        if middle.is_none() && echoed.iter().sum::<usize>() > 4_000_000 {
+            middle = Some(echoed);
+        }
+    }
+    let middle = middle.expect("it was passed");
+    let gained = echoed.iter().zip(middle).map(|(now, before)| now - before);
+    let (most, fewest) = (gained.clone().max().expect("some"), gained.min().expect("some"));
+    println!("U17 on {}: {most} and {fewest} bytes", kind.name());
+    assert!(most < 4 * fewest, "{most} bytes for one client, {fewest} for another");
+}
+
 /// A paused connection brings in no more than what was under way; after `Resume` everything that waited arrives.
 fn pause_holds_bytes_back(kind: DriverKind) {
     const PAUSE_ABOVE: usize = 128 * 1024;
@@ -326,6 +372,7 @@ scenarios![
     shutdown_write_goes_on_reading,
     close_delivers_what_the_kernel_holds,
     close_over_unread_bytes_is_orderly,
+    talkers_are_served_alike,
     reset_is_a_reset,
     timeouts_are_fed,
     drain_ends_all_loops,
