@@ -18,6 +18,7 @@ use crate::driver::mailbox::Mailbox;
 use crate::moment::Moment;
 use crate::shard::{Flush, Listener, Output};
 
+mod tiny;
 mod zero_copy;
 
 /// What the core does with what arrives.
