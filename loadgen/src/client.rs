@@ -102,6 +102,7 @@ pub(crate) enum Meaning {
     MemberRemoved(String),
     Error(String),
     Ping,
+    Pong,
     /// Nothing to act on.
     Other,
 }
@@ -132,6 +133,7 @@ pub(crate) fn read_event(message: &[u8]) -> Meaning {
         "pusher_internal:member_removed" => Meaning::MemberRemoved(event.data.as_str().unwrap_or_default().to_owned()),
         "pusher:error" | "pusher:subscription_error" => Meaning::Error(error_text(&data)),
         "pusher:ping" => Meaning::Ping,
+        "pusher:pong" => Meaning::Pong,
         _ => Meaning::Other,
     }
 }

@@ -317,6 +317,7 @@ impl Counters {
             (&mut self.schedules_running, other.schedules_running),
             (&mut self.changes, other.changes),
             (&mut self.removals, other.removals),
+            (&mut self.pongs, other.pongs),
         ] {
             *sum += more;
         }

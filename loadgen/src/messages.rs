@@ -53,6 +53,8 @@ pub(crate) enum Order {
     Say(SayOrder),
     /// Presence members leave and join again.
     Churn(ChurnOrder),
+    /// Connections of the first group send `pusher:ping` in turn.
+    Ping(PingOrder),
     /// Connections that open from now on will subscribe.
     PrepareSubscribe(SubscribePlan),
     /// Connections subscribe private channels.
@@ -141,6 +143,15 @@ pub(crate) struct SayOrder {
 pub(crate) struct ChurnOrder {
     pub(crate) start_ns: u64,
     /// Time between two changes in this worker.
+    pub(crate) interval_ns: f64,
+    pub(crate) count: u64,
+}
+
+/// Pings of the protocol, in turn.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct PingOrder {
+    pub(crate) start_ns: u64,
+    /// Time between two pings of this worker.
     pub(crate) interval_ns: f64,
     pub(crate) count: u64,
 }
@@ -255,6 +266,8 @@ pub(crate) struct Counters {
     pub(crate) changes: u64,
     /// Leaves that watchers saw.
     pub(crate) removals: u64,
+    /// Answers to pings.
+    pub(crate) pongs: u64,
 }
 
 /// What a worker says.

@@ -91,6 +91,7 @@ impl Receiver<'_> {
                 | Meaning::MemberAdded(_)
                 | Meaning::MemberRemoved(_)
                 | Meaning::Ping
+                | Meaning::Pong
                 | Meaning::Other,
                 _,
             ) => None,
@@ -123,6 +124,7 @@ impl Receiver<'_> {
         match read_event(payload) {
             Meaning::Error(text) => shared.reason(&text),
             Meaning::Ping => return say(connection, frame::TEXT, PONG_EVENT, self.mask),
+            Meaning::Pong => shared.counters.pongs += 1,
             Meaning::MemberAdded(data) if watches => {
                 let channel = shared.channel_of(connection.number);
                 if let Some(stamp) = stamp_of_member(&data) {

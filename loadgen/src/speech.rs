@@ -1,9 +1,9 @@
-//! What a worker's connections do of themselves by the clock: send client events, or leave and join again.
+//! What a worker's connections do of themselves by the clock: send client events, leave and join again, or ping.
 
 use crate::clock::now_ns;
 use crate::crowd::{Crowd, Spoke};
 use crate::ledger::CLIENT_EVENT;
-use crate::messages::{ChurnOrder, Measure, SayOrder};
+use crate::messages::{ChurnOrder, Measure, PingOrder, SayOrder};
 use crate::schedule::Schedule;
 use crate::stamp::Stamp;
 use crate::worker::Shared;
@@ -23,6 +23,7 @@ pub(crate) struct Speech {
 enum Act {
     Say,
     Change,
+    Ping,
 }
 
 impl Speech {
@@ -43,9 +44,14 @@ impl Speech {
         Self::new(Act::Change, schedule, crowd.slots().into_iter().filter(|(number, _)| *number >= watchers).collect())
     }
 
+    /// Pings by all.
+    pub(crate) fn ping(order: &PingOrder, crowd: &Crowd) -> Self {
+        Self::new(Act::Ping, Schedule::new(order.start_ns, order.interval_ns, order.count), crowd.slots())
+    }
+
     fn new(act: Act, schedule: Schedule, actors: Vec<(u32, u32)>) -> Self {
         let first = match act {
-            Act::Say => 0,
+            Act::Say | Act::Ping => 0,
             // 0 was the member that they joined as.
             Act::Change => 1,
         };
@@ -81,6 +87,7 @@ impl Speech {
         let spoke = match self.act {
             Act::Say => say(key, sequence, due_ns, crowd, shared),
             Act::Change => crowd.change(key, sequence, due_ns, shared),
+            Act::Ping => crowd.speak(key, PING, shared),
         };
         if spoke == Spoke::Sent {
             self.sequences[turn] += 1;
@@ -105,5 +112,6 @@ fn say(key: (u32, u32), sequence: u32, intended_ns: u64, crowd: &mut Crowd, shar
     spoke
 }
 
+const PING: &[u8] = br#"{"event":"pusher:ping","data":{}}"#;
 /// Bounds how long events of the network wait when the schedule is behind.
 const ACTS_PER_TURN: u32 = 64;

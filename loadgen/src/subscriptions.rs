@@ -308,6 +308,7 @@ fn read_reply(
         | Meaning::MemberAdded(_)
         | Meaning::MemberRemoved(_)
         | Meaning::Ping
+        | Meaning::Pong
         | Meaning::Other => return Err(Reply::Other),
     }
     let Ok(reply) = serde_json::from_slice::<Succeeded<'_>>(message) else { return Err(Reply::Wrong) };

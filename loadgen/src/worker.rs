@@ -260,6 +260,7 @@ impl Worker {
                 self.shared.churn_from_ns = Some(order.start_ns);
                 self.speeches.push(Speech::churn(&order, &self.crowd, &self.shared));
             }
+            Order::Ping(order) => self.speeches.push(Speech::ping(&order, &self.crowd)),
             Order::PrepareSubscribe(plan) => self.shared.subscriptions.prepare(plan),
             Order::Subscribe(order) => self.shared.subscriptions.begin(&order, &self.crowd),
             Order::Drop { group, back } => {

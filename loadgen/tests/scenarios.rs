@@ -40,6 +40,17 @@ fn many_to_many_sends_client_events() {
     assert_eq!(subscriber.wait(40)["event"], "client-load");
 }
 
+/// P-LIVE-2: idle connections ping as often as they are asked to, and every ping is answered.
+#[test]
+fn idle_connections_ping() {
+    let relay = Relay::start();
+    let fields = ["--connections", "10", "--ping-seconds", "0.5", "--hold-seconds", "3", "--workers", "2", "--json"];
+    let ended = Run::start(&[&["idle", "--url", &relay.url()][..], &fields[..]].concat()).finish();
+    assert_done(&ended);
+    assert_eq!(ended.figure("pings"), 60.0);
+    assert_eq!(ended.figure("pongs"), 60.0);
+}
+
 /// R-LOAD-1, R-LOAD-3: a storm takes its fields as flags, is bounded by no cap of 10,000 connections, and reports the
 /// success rate, joins per second and the server's memory for each connection.
 #[test]

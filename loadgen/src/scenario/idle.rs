@@ -7,9 +7,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::load::Channels;
-use super::{Common, Needs, Rhythm, WaveOfConnections};
+use super::{Common, LEAD_NS, Needs, Rhythm, WaveOfConnections};
+use crate::clock::{SECOND_NS, now_ns};
 use crate::cut::{self, Cut};
-use crate::messages::{Group, Measure, Requests};
+use crate::fleet::Fleet;
+use crate::messages::{Counters, Group, Measure, Order, PingOrder, Requests};
 use crate::outcome::{Failure, Verdict};
 use crate::preflight::Proof;
 use crate::process::{self, Memory};
@@ -35,6 +37,9 @@ pub(crate) struct Idle {
     /// Seconds to hold them before memory is read.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     hold_seconds: f64,
+    /// Meanwhile each connection sends a `pusher:ping` every so many seconds, all spread evenly; 0 means never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    ping_seconds: f64,
     /// Events published to all of them at the end, each verified everywhere.
     #[arg(long, value_name = "N", default_value_t = 1)]
     publish: u32,
@@ -78,17 +83,29 @@ impl Idle {
 
         let bar = Bar::new("hold", self.connections, Counts::Joins, &fleet.totals());
         let hold = Duration::from_secs_f64(self.hold_seconds);
+        self.ping(&mut fleet, joined)?;
         fleet.wait(hold, &bar, |totals| {
             if totals.counters.open[Group::Crowd as usize] == 0 {
                 cut::set(Cut::Server("the server ended every connection".into()));
             }
             false
         })?;
+        if self.ping_seconds > 0.0 {
+            let answered = |now: &Counters| now.schedules_running == 0 && now.pongs >= now.accepted;
+            fleet.wait(PONGS_WITHIN, &bar, |totals| answered(&totals.counters))?;
+        }
         let held = fleet.totals().counters;
         let open = held.subscribed[Group::Crowd as usize];
         report.count("still-subscribed-after-hold", open);
         if open < joined {
             report.problem(Verdict::Failed, format!("the server ended {} idle connections", joined - open));
+        }
+        if self.ping_seconds > 0.0 {
+            report.count("pings", held.accepted);
+            report.count("pongs", held.pongs);
+            if held.pongs < held.accepted {
+                report.shortfall(format!("{} pings were not answered", held.accepted - held.pongs));
+            }
         }
         let memory_after = server.and_then(process::Watched::memory);
         if let Some((before, after)) = memory_before.zip(memory_after) {
@@ -103,7 +120,21 @@ impl Idle {
         Ok(())
     }
 
-    fn publish_to_all(&self, fleet: &mut crate::fleet::Fleet, open: u64, report: &mut Report) -> Result<(), Failure> {
+    /// Orders the pings of the time that connections are held.
+    fn ping(&self, fleet: &mut Fleet, connections: u64) -> Result<(), Failure> {
+        let workers = fleet.workers() as u64;
+        let start_ns = now_ns() + LEAD_NS;
+        fleet.order_all(|index| {
+            let index = index as u64;
+            let own = connections / workers + u64::from(index < connections % workers);
+            let count = (self.hold_seconds / self.ping_seconds * own as f64) as u64;
+            let interval_ns = self.ping_seconds * SECOND_NS as f64 / own.max(1) as f64;
+            let start_ns = start_ns + (interval_ns * index as f64 / workers as f64) as u64;
+            (self.ping_seconds > 0.0 && count > 0).then_some(Order::Ping(PingOrder { start_ns, interval_ns, count }))
+        })
+    }
+
+    fn publish_to_all(&self, fleet: &mut Fleet, open: u64, report: &mut Report) -> Result<(), Failure> {
         if self.publish == 0 || open == 0 || cut::reason().is_some() {
             return Ok(());
         }
@@ -149,10 +180,13 @@ fn report_memory(report: &mut Report, before: Memory, after: Memory, connections
     }
 }
 
+/// How long the last pings may be unanswered.
+const PONGS_WITHIN: Duration = Duration::from_secs(10);
 /// With fewer connections the rest of the machine decides how much the kernel's own memory changes.
 const SLAB_FROM: u64 = 1_000;
 const EXAMPLES: &str = "\
 Examples:
   relay-loadgen idle --connections 15000 --server-pid $(pidof relay)
   relay-loadgen idle --connections 1000000 --in-flight 16 --server-pid $(pidof relay)   # 51 workers by themselves
+  relay-loadgen idle --connections 100000 --ping-seconds 30 --hold-seconds 120 --server-pid $(pidof relay)
   relay-loadgen idle --channel private-idle --connections-per-second 500";
