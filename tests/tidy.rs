@@ -17,7 +17,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// The only files that may say `unsafe`, each with its reason.
 const UNSAFE_FILES: &[(&str, &str)] = &[
-    ("src/driver/sys/buffers.rs", "receive buffers that the kernel picks from and fills"),
+    ("src/driver/sys/buffers.rs", "receive buffers that the kernel fills"),
     ("src/driver/sys/memory.rs", "where the kernel writes addresses and the words of eventfds"),
     ("src/driver/sys/queue.rs", "operations that point into memory, and entering the kernel"),
     ("src/driver/sys/socket.rs", "an option of sockets that rustix lacks"),

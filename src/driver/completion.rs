@@ -34,16 +34,6 @@ impl Completion {
     pub(super) fn socket_holds_more(&self) -> bool {
         cqueue::sock_nonempty(self.flags)
     }
-    /// Whether it hands over a buffer.
-    pub(super) fn has_buffer(&self) -> bool {
-        cqueue::buffer_select(self.flags).is_some()
-    }
-    /// The buffer that this completion hands over, also when the result is an error (U7).
-    pub(super) fn take_buffer(&mut self) -> Option<HeldBuffer> {
-        let id = cqueue::buffer_select(self.flags)?;
-        self.flags &= !HAS_BUFFER;
-        Some(HeldBuffer { id })
-    }
     /// For the notice of a zero-copy send, the last word on it: what became of its bytes (U12).
     pub(super) fn notice(&self) -> Option<Usage> {
         cqueue::notif(self.flags).then_some(match self.result.cast_unsigned() & ZERO_COPY_COPIED {
@@ -53,21 +43,5 @@ impl Completion {
     }
 }
 
-/// A receive buffer that the kernel filled and the driver has not given back. Not `Copy`: it is given back once.
-#[derive(Debug)]
-#[must_use]
-pub(super) struct HeldBuffer {
-    id: u16,
-}
-
-impl HeldBuffer {
-    /// Its number in the ring of buffers.
-    pub(super) fn id(&self) -> u16 {
-        self.id
-    }
-}
-
-/// `IORING_CQE_F_BUFFER`.
-const HAS_BUFFER: u32 = 1;
 /// `IORING_NOTIF_USAGE_ZC_COPIED`.
 const ZERO_COPY_COPIED: u32 = 1 << 31;

@@ -1,125 +1,168 @@
-//! The receive buffers that the kernel picks from: a provided buffer ring.
+//! The receive buffers of one loop, shared by all its rings.
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
-use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::rc::Rc;
 
-use crate::driver::completion::HeldBuffer;
+use crate::driver::completion::Completion;
 
-/// A provided buffer ring: its entries, then the buffers, in one allocation of whole pages.
-pub(super) struct BufferRing {
-    memory: NonNull<u8>,
+/// Receive buffers, each of which belongs to nobody, to one receive in flight, or to the driver that reads it.
+///
+/// The buffer that was given back last is used next. So only as many are ever touched as receives are in flight at once,
+/// a loop that serves few talkers at a time works on memory that is still in the cache, and a large buffer of which
+/// little is filled costs its first page.
+pub(in crate::driver) struct Buffers {
+    memory: Rc<BufferMemory>,
+    /// Those that belong to nobody, the last given back at the end.
+    free: Vec<u16>,
+    /// By number: what its receive was pushed with, and `NOBODY` for all others.
+    receives: Box<[u64]>,
+}
+
+/// Where the bytes are. Every ring shares the ownership, and one that ends with operations in flight keeps it for ever.
+pub(super) struct BufferMemory {
+    start: NonNull<u8>,
     layout: Layout,
-    entries: u16,
     buffer_bytes: usize,
-    tail: u16,
-    /// How many the driver holds.
-    pub(super) held: u16,
 }
 
-#[repr(C)]
-struct BufferEntry {
-    address: u64,
-    length: u32,
-    id: u16,
-    /// Of entry 0 this is the ring's tail.
-    tail: AtomicU16,
+/// A buffer that a receive filled and the driver has not given back. Not `Copy`: it is given back once.
+#[derive(Debug)]
+#[must_use]
+pub(in crate::driver) struct HeldBuffer {
+    number: u16,
 }
 
-#[repr(C)]
-struct BufferStatus {
-    group: u32,
-    head: u32,
-    reserved: [u32; 8],
-}
-
-const _: () = assert!(size_of::<BufferEntry>() == 16);
-const _: () = assert!(size_of::<BufferStatus>() == 40);
-
-impl BufferRing {
-    /// A ring of this many buffers, all of them the kernel's once it is registered. `entries` is a power of two.
-    pub(super) fn new(entries: u16, buffer_bytes: u32) -> Self {
-        assert!(entries.is_power_of_two(), "the kernel masks the tail");
+impl Buffers {
+    /// This many buffers of that size, at least one of each.
+    pub(in crate::driver) fn new(count: u16, buffer_bytes: u32) -> Self {
+        assert!(count > 0 && buffer_bytes > 0, "a receive needs room");
         let buffer_bytes = buffer_bytes as usize;
-        let bytes = Self::entries_bytes(entries) + usize::from(entries) * buffer_bytes;
-        let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("bounded by the sizes' types");
+        let layout = Layout::from_size_align(usize::from(count) * buffer_bytes, PAGE_BYTES)
+            .expect("bounded by the types of its factors");
         // SAFETY: the layout is not empty.
-        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
-        let memory = NonNull::new(memory).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
-        let mut ring = Self { memory, layout, entries, buffer_bytes, tail: 0, held: 0 };
-        for id in 0..entries {
-            ring.offer(id);
-        }
-        ring
-    }
-
-    /// Space of the entries, padded so that the buffers begin at a page.
-    fn entries_bytes(entries: u16) -> usize {
-        (usize::from(entries) * size_of::<BufferEntry>()).next_multiple_of(PAGE_BYTES)
-    }
-
-    /// Where the entries are, for registering the ring.
-    pub(super) fn address(&self) -> u64 {
-        self.memory.as_ptr() as u64
-    }
-
-    fn place(&self, id: u16) -> NonNull<u8> {
-        debug_assert!(id < self.entries);
-        let offset = Self::entries_bytes(self.entries) + usize::from(id) * self.buffer_bytes;
-        // SAFETY: within the allocation, as `id` is below `entries`.
-        unsafe { self.memory.add(offset) }
-    }
-
-    /// Gives a buffer to the kernel.
-    pub(super) fn offer(&mut self, id: u16) {
-        let place = usize::from(self.tail & (self.entries - 1));
-        let entries = self.memory.cast::<BufferEntry>().as_ptr();
-        let address = self.place(id).as_ptr() as u64;
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: `place` is below `entries`, so the writes stay in the allocation. The kernel reads an entry only
-        // once the tail passed it; the entry at the tail is one that it has consumed. The tail itself is written
-        // through an atomic and overlaps no other field that is written here.
-        unsafe {
-            let entry = entries.add(place);
-            (&raw mut (*entry).address).write(address);
-            (&raw mut (*entry).length).write(self.buffer_bytes as u32);
-            (&raw mut (*entry).id).write(id);
-            (*entries).tail.store(self.tail, Ordering::Release);
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        let start = NonNull::new(start).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
+        Self {
+            memory: Rc::new(BufferMemory { start, layout, buffer_bytes }),
+            free: (0..count).rev().collect(),
+            receives: vec![NOBODY; usize::from(count)].into_boxed_slice(),
         }
     }
 
-    /// The bytes that a receive left in a buffer.
-    pub(super) fn bytes(&mut self, buffer: &HeldBuffer, length: usize) -> &mut [u8] {
-        assert!(length <= self.buffer_bytes && buffer.id() < self.entries, "the kernel fills one buffer");
-        // SAFETY: inside the allocation; the kernel gave the buffer up with the completion and gets it back by
-        // `Queue::give_back`, which consumes the `HeldBuffer` that is borrowed here; `&mut self` excludes other borrows.
-        unsafe { std::slice::from_raw_parts_mut(self.place(buffer.id()).as_ptr(), length) }
+    /// Buffers that no receive has and nobody reads.
+    pub(in crate::driver) fn free(&self) -> usize {
+        self.free.len()
     }
 
-    /// Buffers that the kernel holds, by the count of the ring that they are registered with; `None` where it does not
-    /// tell (before 6.8).
-    pub(super) fn free(&self, ring: RawFd) -> Option<u16> {
-        let mut status = BufferStatus { group: u32::from(BUFFER_GROUP), head: 0, reserved: [0; 8] };
-        // SAFETY: the kernel reads and writes `status`, which lives on this stack frame, during the call only.
-        let result = unsafe {
-            libc::syscall(libc::SYS_io_uring_register, ring, u32::from(REGISTER_PBUF_STATUS), &raw mut status, 1_u32)
-        };
-        let head = status.head as u16;
-        (result == 0).then(|| self.tail.wrapping_sub(head))
+    /// What a ring keeps alive for its receives.
+    pub(super) fn memory(&self) -> Rc<BufferMemory> {
+        Rc::clone(&self.memory)
+    }
+
+    /// Gives a free buffer to the receive that is pushed with `user_data`: its number, where it is, and its size.
+    pub(super) fn lend(&mut self, user_data: u64) -> Option<(u16, NonNull<u8>, u32)> {
+        debug_assert_ne!(user_data, NOBODY);
+        let number = self.free.pop()?;
+        self.receives[usize::from(number)] = user_data;
+        Some((number, self.memory.place(number), self.memory.buffer_bytes as u32))
+    }
+
+    /// Takes the buffer back from the receive that this completion ended, whatever its result (U7).
+    ///
+    /// # Panics
+    /// When the buffer was not lent to that receive: the kernel might still write to it.
+    pub(in crate::driver) fn take(&mut self, number: u16, completion: Completion) -> HeldBuffer {
+        assert!(!completion.has_more(), "a receive completes once");
+        let receive = std::mem::replace(&mut self.receives[usize::from(number)], NOBODY);
+        assert_eq!(receive, completion.user_data, "a buffer belongs to one receive");
+        HeldBuffer { number }
+    }
+
+    /// The first bytes of a buffer, as many as its receive brought.
+    pub(in crate::driver) fn bytes(&mut self, buffer: &HeldBuffer, length: usize) -> &mut [u8] {
+        assert!(length <= self.memory.buffer_bytes, "a receive fills one buffer");
+        // SAFETY: inside the allocation, which was zeroed, so that all of it is initialized. No receive has the buffer:
+        // `take` made the `HeldBuffer` after the completion, and the next receive can have it only after `give_back`,
+        // which consumes the `HeldBuffer` that is borrowed here. `&mut self` excludes other borrows.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.place(buffer.number).as_ptr(), length) }
+    }
+
+    /// The buffer is free for the next receive.
+    pub(in crate::driver) fn give_back(&mut self, buffer: HeldBuffer) {
+        self.free.push(buffer.number);
     }
 }
 
-impl Drop for BufferRing {
+impl BufferMemory {
+    fn place(&self, number: u16) -> NonNull<u8> {
+        let offset = usize::from(number) * self.buffer_bytes;
+        assert!(offset < self.layout.size(), "numbers are those of `Buffers::new`");
+        // SAFETY: within the allocation, as just checked.
+        unsafe { self.start.add(offset) }
+    }
+}
+
+impl Drop for BufferMemory {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout in `new`; the ring that it was registered with is gone or idle.
-        unsafe { std::alloc::dealloc(self.memory.as_ptr(), self.layout) };
+        // SAFETY: allocated with this layout in `new`. No operation refers to it: a ring gives its share up only once
+        // its last operation has ended.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) };
     }
 }
 
-/// The group that a receive names, the only one of a ring.
-pub(super) const BUFFER_GROUP: u16 = 0;
-/// `IORING_REGISTER_PBUF_STATUS` (kernel 6.8).
-pub(super) const REGISTER_PBUF_STATUS: u8 = 26;
+/// User data that no operation has.
+const NOBODY: u64 = u64::MAX;
 const PAGE_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completion(user_data: u64) -> Completion {
+        Completion::new(user_data, 3, 0)
+    }
+
+    /// The buffer given back last is lent first, and none is lent twice.
+    #[test]
+    fn last_given_back_is_lent_next() {
+        let mut buffers = Buffers::new(3, 8);
+        let numbers: Vec<u16> = (1..=3).map(|user_data| buffers.lend(user_data).expect("free").0).collect();
+        assert_eq!((&numbers[..], buffers.free()), (&[0, 1, 2][..], 0));
+        assert!(buffers.lend(4).is_none());
+        for number in [2, 0] {
+            let held = buffers.take(number, completion(u64::from(number) + 1));
+            buffers.give_back(held);
+        }
+        assert_eq!(buffers.lend(5).expect("free").0, 0);
+        assert_eq!(buffers.lend(6).expect("free").0, 2);
+    }
+
+    /// Buffers do not overlap, and each keeps what was written to it.
+    #[test]
+    fn buffers_are_apart() {
+        let mut buffers = Buffers::new(4, 8);
+        let held: Vec<HeldBuffer> = (0..4_u16)
+            .map(|number| {
+                let (lent, ..) = buffers.lend(u64::from(number)).expect("free");
+                buffers.take(lent, completion(u64::from(number)))
+            })
+            .collect();
+        for (buffer, fill) in held.iter().zip(1..) {
+            buffers.bytes(buffer, 8).fill(fill);
+        }
+        for (buffer, fill) in held.iter().zip(1..) {
+            assert_eq!(buffers.bytes(buffer, 8), [fill; 8]);
+        }
+    }
+
+    /// U7: the completion of another receive does not give a buffer away.
+    #[test]
+    #[should_panic(expected = "a buffer belongs to one receive")]
+    fn a_buffer_is_taken_by_its_own_completion() {
+        let mut buffers = Buffers::new(1, 8);
+        let (number, ..) = buffers.lend(7).expect("free");
+        let _ = buffers.take(number, completion(8));
+    }
+}

@@ -1,14 +1,16 @@
-//! Where the kernel writes while operations are in flight: addresses of accepted peers, words of eventfds, and the
-//! receive buffers.
+//! Where the kernel writes while operations are in flight: addresses of accepted peers, words of eventfds, and a share
+//! of the loop's receive buffers.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
+use std::rc::Rc;
 
-use super::buffers::BufferRing;
+use super::buffers::{BufferMemory, Buffers};
 
 /// Everything that operations in flight point into. Leaked rather than freed if the kernel might still write to it.
 pub(super) struct Memory {
-    pub(super) buffers: BufferRing,
+    /// Those that its receives fill.
+    buffers: Option<Rc<BufferMemory>>,
     seats: Box<[UnsafeCell<Seat>]>,
     wakes: Box<[UnsafeCell<u64>]>,
 }
@@ -26,7 +28,7 @@ pub(in crate::driver) const ADDRESS_BYTES: usize = 28;
 
 impl Memory {
     /// Memory for this many accepts and reads of eventfds at once.
-    pub(super) fn new(buffers: BufferRing, accepts: u16, wakes: u16) -> Self {
+    pub(super) fn new(buffers: Option<Rc<BufferMemory>>, accepts: u16, wakes: u16) -> Self {
         let seat = || UnsafeCell::new(Seat { address: [0; ADDRESS_BYTES], length: 0 });
         Self {
             buffers,
@@ -37,7 +39,12 @@ impl Memory {
 
     /// What stands in for memory that is leaked.
     pub(super) fn empty() -> Self {
-        Self::new(BufferRing::new(1, 1), 0, 0)
+        Self::new(None, 0, 0)
+    }
+
+    /// Whether it keeps these buffers alive.
+    pub(super) fn shares(&self, buffers: &Buffers) -> bool {
+        self.buffers.as_ref().is_some_and(|memory| Rc::ptr_eq(memory, &buffers.memory()))
     }
 
     /// Makes a seat ready for the next accept; gives where address and length are to be written.

@@ -1,12 +1,12 @@
 //! The operations of a ring, typed so that a pointer in one can only lead to memory that outlives it: into the queue's
-//! own [`super::memory`], to a constant, or to bytes that the core lends.
+//! own [`super::memory`], into the loop's receive buffers, to a constant, or to bytes that the core lends.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use io_uring::opcode;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
-use io_uring::{opcode, squeue};
 
-use super::buffers::BUFFER_GROUP;
+use super::buffers::Buffers;
 use super::memory::ADDRESS_BYTES;
 use super::queue::Queue;
 
@@ -44,14 +44,14 @@ impl Queue {
         self.push(opcode::Read::new(Fd(eventfd), word.cast(), 8).build(), user_data);
     }
 
-    /// Receives what is there into a buffer of the ring, never waiting.
-    pub(in crate::driver) fn receive(&mut self, file: u32, user_data: u64) {
-        let entry = opcode::Recv::new(Fixed(file), std::ptr::null_mut(), 0)
-            .flags(libc::MSG_DONTWAIT)
-            .buf_group(BUFFER_GROUP)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
+    /// Receives what is there into a free buffer of the loop, never waiting. Gives the buffer's number, by which it is
+    /// taken back after the completion; `None`, and nothing is pushed, when no buffer is free.
+    pub(in crate::driver) fn receive(&mut self, file: u32, buffers: &mut Buffers, user_data: u64) -> Option<u16> {
+        assert!(self.memory.shares(buffers), "a ring keeps the buffers of its own loop alive");
+        let (number, place, bytes) = buffers.lend(user_data)?;
+        let entry = opcode::Recv::new(Fixed(file), place.as_ptr(), bytes).flags(libc::MSG_DONTWAIT).build();
         self.push(entry, user_data);
+        Some(number)
     }
 
     /// Throws away what is there, never waiting.

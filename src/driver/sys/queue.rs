@@ -16,9 +16,9 @@ use io_uring::register::Restriction;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
-use super::buffers::{BUFFER_GROUP, BufferRing, REGISTER_PBUF_STATUS};
+use super::buffers::Buffers;
 use super::memory::Memory;
-use crate::driver::completion::{Completion, HeldBuffer};
+use crate::driver::completion::Completion;
 use crate::driver::uring::ring::{QueueSizes, QueueStep, Sends};
 
 /// A ring and the memory that its operations point into.
@@ -54,18 +54,14 @@ const REGISTER_ENABLE_RINGS: u8 = 12;
 const REGISTER_SYNC_CANCEL: u8 = 24;
 
 impl Queue {
-    /// Makes a ring for the calling thread, enabled and restricted.
+    /// Makes a ring for the calling thread, enabled and restricted. It receives into these buffers.
     ///
     /// # Errors
     /// The kernel's, with the step that failed.
-    pub(in crate::driver) fn open(sizes: QueueSizes) -> Result<Self, (QueueStep, io::Error)> {
+    pub(in crate::driver) fn open(sizes: QueueSizes, buffers: &Buffers) -> Result<Self, (QueueStep, io::Error)> {
         let ring = set_up(sizes).map_err(|error| (QueueStep::Setup, error))?;
         let submitter = ring.submitter();
         submitter.register_files_sparse(sizes.files).map_err(|error| (QueueStep::Files, error))?;
-        let buffers = BufferRing::new(sizes.buffers, sizes.buffer_bytes);
-        // SAFETY: `buffers` owns the memory at this address and is dropped after the ring (`Queue::drop`).
-        unsafe { submitter.register_buf_ring_with_flags(buffers.address(), sizes.buffers, BUFFER_GROUP, 0) }
-            .map_err(|error| (QueueStep::Buffers, error))?;
         let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
             .map_err(|error| (QueueStep::Setup, error.into()))?;
         submitter.register_eventfd(eventfd.as_raw_fd()).map_err(|error| (QueueStep::Setup, error))?;
@@ -76,14 +72,12 @@ impl Queue {
         }
         allowed.push(Restriction::register_op(REGISTER_ENABLE_RINGS));
         allowed.push(Restriction::register_op(REGISTER_SYNC_CANCEL));
-        allowed.push(Restriction::register_op(REGISTER_PBUF_STATUS));
-        let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
-        allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
+        allowed.push(Restriction::sqe_flags_allowed(squeue::Flags::FIXED_FILE.bits()));
         submitter.register_restrictions(&mut allowed).map_err(|error| (QueueStep::Restrictions, error))?;
         submitter.register_enable_rings().map_err(|error| (QueueStep::Enable, error))?;
         Ok(Self {
             ring,
-            memory: Memory::new(buffers, sizes.accepts, sizes.wakes),
+            memory: Memory::new(Some(buffers.memory()), sizes.accepts, sizes.wakes),
             completions: VecDeque::new(),
             backlog: VecDeque::new(),
             in_flight: 0,
@@ -185,9 +179,6 @@ impl Queue {
             if !completion.has_more() {
                 self.in_flight = self.in_flight.checked_sub(1).expect("an operation ends once");
             }
-            if completion.has_buffer() {
-                self.memory.buffers.held += 1;
-            }
             self.completions.push_back(completion);
         }
     }
@@ -239,27 +230,6 @@ impl Queue {
         } else {
             completion.disable_eventfd();
         }
-    }
-
-    /// The bytes that a receive left in a buffer.
-    pub(in crate::driver) fn bytes(&mut self, buffer: &HeldBuffer, length: usize) -> &mut [u8] {
-        self.memory.buffers.bytes(buffer, length)
-    }
-
-    /// Gives a buffer back to the kernel.
-    pub(in crate::driver) fn give_back(&mut self, buffer: HeldBuffer) {
-        self.memory.buffers.held -= 1;
-        self.memory.buffers.offer(buffer.id());
-    }
-
-    /// Buffers that the driver holds.
-    pub(in crate::driver) fn buffers_held(&self) -> u16 {
-        self.memory.buffers.held
-    }
-
-    /// Buffers that the kernel holds, by its own count (U7); `None` where it does not tell (before 6.8).
-    pub(in crate::driver) fn buffers_free(&self) -> Option<u16> {
-        self.memory.buffers.free(self.ring.as_raw_fd())
     }
 }
 
@@ -320,14 +290,12 @@ mod tests {
             submissions: 8,
             completions: 32,
             files: 4,
-            buffers: 4,
-            buffer_bytes: 64,
             accepts: 1,
             wakes: 1,
             slice: 8,
             sends: Sends::Copied,
         };
-        Queue::open(sizes).expect("the kernel of the test machine has io_uring")
+        Queue::open(sizes, &Buffers::new(1, 64)).expect("the kernel of the test machine has io_uring")
     }
 
     /// U15: a ring opens no files. Goal: an operation that is not on the list is refused, and the ring goes on.

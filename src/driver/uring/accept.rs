@@ -108,7 +108,7 @@ impl<C: Core> Driver<'_, C> {
         if number >= self.options.rings_max || !full {
             return None;
         }
-        match Ring::open(&self.options, self.slots.capacity()) {
+        match Ring::open(&self.options, &self.buffers, self.slots.capacity()) {
             Ok(mut ring) => {
                 let eventfd = ring.queue.eventfd();
                 ring.queue.announce(false);

@@ -10,7 +10,7 @@
 //! end         accept again, deliver mail
 //! ```
 //! A connection is parked on a multishot poll, which costs 288 bytes of kernel memory and reports edges; bytes are
-//! then received into a buffer that the ring provides, and go on being received while the socket says that it holds
+//! then received into a buffer of the loop, and go on being received while the socket says that it holds
 //! more, up to a budget per turn. A receive never waits: it has ended when the submission returns.
 //!
 //! # Invariants (hazards U1 to U18 in `docs/reliability.md`)
@@ -18,18 +18,19 @@
 //!   and a zero-copy send its notice (U12).
 //! - A completion names slot and generation; a stale one is counted and dropped (U2).
 //! - At most one operation of each kind per connection (U10).
-//! - Every buffer that a completion hands over goes back to the ring before the next receive (U6, U7).
+//! - A receive begins with a free buffer only, and its completion frees it, whatever the result (U6, U7).
 //! - An accept is started only where a slot and a direct descriptor are free for it (U9).
 
+use std::collections::VecDeque;
 use std::io;
 
 use self::ring::Ring;
-use self::table::{Connection, Flag};
+use self::table::{Connection, Flag, NO_BUFFER};
 use self::token::Operation;
 use super::listener::BoundListener;
 use super::pass::Fed;
 use super::slots::Slots;
-use super::sys::Completion;
+use super::sys::{Buffers, Completion, HeldBuffer};
 use super::turn::{Effect, Next, Turn, Wait};
 use super::{Core, ShardSetup};
 use crate::connection::ConnectionKey;
@@ -103,6 +104,9 @@ pub fn run_with(setup: ShardSetup, core: &mut impl Core, options: Options) -> io
 /// One shard's loop. The rings come first: they are dropped before what their operations refer to.
 struct Driver<'a, C> {
     rings: Vec<Ring>,
+    buffers: Buffers,
+    /// Connections whose receive is put off until a buffer is free, the longest waiting first (U6).
+    starved: VecDeque<u32>,
     listeners: Vec<BoundListener>,
     core: &'a mut C,
     turn: Turn,
@@ -125,7 +129,8 @@ struct Driver<'a, C> {
 impl<'a, C: Core> Driver<'a, C> {
     fn new(mut setup: ShardSetup, core: &'a mut C, options: Options) -> io::Result<Self> {
         let slots = setup.slots.min(token::SLOTS_MAX);
-        let mut first = Ring::open_patiently(&options, slots).map_err(|refusal| refusal.into_error())?;
+        let buffers = Buffers::new(options.buffers, options.buffer_bytes);
+        let mut first = Ring::open_patiently(&options, &buffers, slots).map_err(|refusal| refusal.into_error())?;
         first.queue.announce(false);
         let turn = Turn::new(&mut setup);
         for listener in &setup.listeners {
@@ -136,6 +141,8 @@ impl<'a, C: Core> Driver<'a, C> {
         first.queue.poll_descriptor(turn.post().mailbox().wake_descriptor(), token::of_ring(Operation::Mail, 0));
         let mut driver = Self {
             rings: vec![first],
+            buffers,
+            starved: VecDeque::new(),
             accepting: accept::Accepting::new(setup.listeners.len()),
             listeners: setup.listeners,
             core,
@@ -189,7 +196,7 @@ impl<'a, C: Core> Driver<'a, C> {
 
     /// What this turn fed, of how much there is, with so many completions of its budget left.
     fn fed(&self, left: usize) -> Fed {
-        let receives: usize = self.rings.iter().map(|ring| ring.receives as usize + ring.starved.len()).sum();
+        let receives = self.rings.iter().map(|ring| ring.receives as usize).sum::<usize>() + self.starved.len();
         let held = self.rings.len() as u64 * u64::from(self.options.completions);
         Fed {
             events: self.options.completions_per_turn - left,
@@ -209,8 +216,7 @@ impl<'a, C: Core> Driver<'a, C> {
             further.queue.gather(usize::MAX);
         }
         let taken = self.rings.iter().any(|ring| ring.queue.has_taken());
-        let starved = self.rings.iter().any(|ring| !ring.starved.is_empty());
-        if taken || starved || !self.over_budget.is_empty() {
+        if taken || !self.starved.is_empty() || !self.over_budget.is_empty() {
             wait = Wait::No;
         }
         match self.accepting.limit(wait, self.turn.now()) {
@@ -239,8 +245,7 @@ impl<'a, C: Core> Driver<'a, C> {
         left
     }
 
-    fn complete(&mut self, ring: usize, mut completion: Completion) {
-        let buffer = completion.take_buffer();
+    fn complete(&mut self, ring: usize, completion: Completion) {
         let Some((operation, connection)) = token::unpack(completion.user_data) else {
             self.figures.stale += 1;
             return;
@@ -253,6 +258,7 @@ impl<'a, C: Core> Driver<'a, C> {
             Operation::Receive => {
                 self.rings[ring].receives -= 1;
                 self.receives_fed += 1;
+                return self.receive_completed(connection, completion);
             }
             Operation::Poll
             | Operation::Send
@@ -263,12 +269,20 @@ impl<'a, C: Core> Driver<'a, C> {
             | Operation::Close => {}
         }
         if self.slots.is_current(connection) {
-            self.connection_completed(operation, connection, completion, buffer.as_ref());
+            self.connection_completed(operation, connection, completion, None);
         } else {
             self.figures.stale += 1;
         }
+    }
+
+    /// A receive has a buffer, unless it threw bytes away; it is free again as soon as the core has read it.
+    fn receive_completed(&mut self, connection: ConnectionKey, completion: Completion) {
+        debug_assert!(self.slots.is_current(connection), "a slot is not given back while it receives");
+        let number = std::mem::replace(&mut self.connections[connection.slot as usize].buffer, NO_BUFFER);
+        let buffer = (number != NO_BUFFER).then(|| self.buffers.take(number, completion));
+        self.connection_completed(Operation::Receive, connection, completion, buffer.as_ref());
         if let Some(buffer) = buffer {
-            self.rings[ring].queue.give_back(buffer);
+            self.buffers.give_back(buffer);
         }
     }
 
@@ -277,7 +291,7 @@ impl<'a, C: Core> Driver<'a, C> {
         operation: Operation,
         connection: ConnectionKey,
         completion: Completion,
-        buffer: Option<&super::sys::HeldBuffer>,
+        buffer: Option<&HeldBuffer>,
     ) {
         if operation == Operation::Send && self.zero_copy.is_under_way(connection.slot) {
             return self.zero_copy_reported(connection, completion);
@@ -386,14 +400,8 @@ impl<'a, C: Core> Driver<'a, C> {
         let files: u32 = self.rings.iter().map(|ring| ring.files_used).sum();
         let open = self.slots.in_use() - self.zero_copy.orphans();
         assert_eq!(files, open, "a direct descriptor per slot in use");
-        for ring in &self.rings {
-            if ring.receives > 0 || ring.queue.has_taken() {
-                continue;
-            }
-            assert_eq!(ring.queue.buffers_held(), 0, "buffers are given back as they are fed");
-            if let Some(free) = ring.queue.buffers_free() {
-                assert_eq!(free, self.options.buffers, "a buffer leaked");
-            }
+        if self.rings.iter().all(|ring| ring.receives == 0) {
+            assert_eq!(self.buffers.free(), usize::from(self.options.buffers), "a buffer leaked");
         }
     }
 

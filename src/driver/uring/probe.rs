@@ -7,16 +7,17 @@ use rustix::fd::AsFd;
 
 use super::address::parse_address;
 use super::ring::{Options, Ring};
-use crate::driver::sys::Completion;
+use crate::driver::sys::{Buffers, Completion};
 
-/// Serves one connection over loopback on a ring like those of the shards: direct accept, poll, receive into a
-/// provided buffer, send, FIN, cancel, close. Takes a few milliseconds.
+/// Serves one connection over loopback on a ring like those of the shards: direct accept, poll, receive,
+/// send, FIN, cancel, close. Takes a few milliseconds.
 ///
 /// # Errors
 /// One line with cause and remedy: io_uring is forbidden, too old, or lacks memory or descriptors here.
 pub fn probe() -> Result<(), String> {
-    let ring = Ring::open(&options(), 4).map_err(|refusal| refusal.to_string())?;
-    round_trip(ring).map_err(|failure| format!("io_uring does not work here: {failure}"))
+    let mut buffers = Buffers::new(1, BUFFER_BYTES);
+    let ring = Ring::open(&options(), &buffers, 4).map_err(|refusal| refusal.to_string())?;
+    round_trip(ring, &mut buffers).map_err(|failure| format!("io_uring does not work here: {failure}"))
 }
 
 /// Sends a few bytes by a zero-copy send and awaits its notice.
@@ -25,13 +26,13 @@ pub fn probe() -> Result<(), String> {
 /// One line with cause and remedy: the kernel does not know it, or lacks memory that may be locked.
 pub fn probe_zero_copy() -> Result<(), String> {
     let options = Options { zero_copy_bytes_min: Some(1), ..options() };
-    let ring = Ring::open(&options, 4).map_err(|refusal| refusal.to_string())?;
+    let ring = Ring::open(&options, &Buffers::new(1, BUFFER_BYTES), 4).map_err(|refusal| refusal.to_string())?;
     zero_copy_round_trip(ring).map_err(|failure| format!("the kernel has no zero-copy sends for us ({failure})"))
 }
 
 /// A ring like those of the shards, but small.
 fn options() -> Options {
-    Options { submissions: 16, completions: 64, files_max: 4, buffers: 8, accepts: 1, ..Options::default() }
+    Options { submissions: 16, completions: 64, files_max: 4, accepts: 1, ..Options::default() }
 }
 
 /// Makes a ring for every shard, of the shards' own size and all at once, and gives them back: where the limit on locked
@@ -40,8 +41,9 @@ fn options() -> Options {
 /// # Errors
 /// As [`probe`].
 pub fn probe_rings(shards: u16) -> Result<(), String> {
-    let options = Options::default();
-    let rings: Result<Vec<Ring>, _> = (0..shards).map(|_| Ring::open(&options, super::token::SLOTS_MAX)).collect();
+    let (options, buffers) = (Options::default(), Buffers::new(1, BUFFER_BYTES));
+    let open = || Ring::open(&options, &buffers, super::token::SLOTS_MAX);
+    let rings: Result<Vec<Ring>, _> = (0..shards).map(|_| open()).collect();
     rings.map(drop).map_err(|refusal| refusal.to_string())
 }
 
@@ -89,7 +91,7 @@ fn zero_copy_round_trip(mut ring: Ring) -> Result<(), String> {
     finish(&mut ring, Step::Close).map(drop)
 }
 
-fn round_trip(mut ring: Ring) -> Result<(), String> {
+fn round_trip(mut ring: Ring, buffers: &mut Buffers) -> Result<(), String> {
     let (mut client, file) = connect(&mut ring)?;
     let peer = parse_address(&ring.queue.peer(0));
     if peer != Some(client.local_addr().map_err(network)?) {
@@ -100,14 +102,14 @@ fn round_trip(mut ring: Ring) -> Result<(), String> {
     if !finish(&mut ring, Step::Poll)?.has_more() {
         return Err("a multishot poll ended at once".to_owned());
     }
-    ring.queue.receive(file, Step::Receive as u64);
-    let mut received = finish(&mut ring, Step::Receive)?;
-    let buffer = received.take_buffer().ok_or("a receive brought no buffer")?;
+    let buffer = ring.queue.receive(file, buffers, Step::Receive as u64).expect("the only receive");
+    let received = finish(&mut ring, Step::Receive)?;
+    let buffer = buffers.take(buffer, received);
     let length = usize::try_from(received.result).expect("not negative");
-    if ring.queue.bytes(&buffer, length) != PING {
+    if buffers.bytes(&buffer, length) != PING {
         return Err("a receive brought other bytes".to_owned());
     }
-    ring.queue.give_back(buffer);
+    buffers.give_back(buffer);
     ring.queue.send(file, PONG, Step::Send as u64);
     let sent = finish(&mut ring, Step::Send)?.result;
     let mut echo = [0; PONG.len()];
@@ -158,6 +160,8 @@ fn complete(ring: &mut Ring, step: Step) -> Result<Completion, String> {
     Err(format!("step {step:?} did not complete"))
 }
 
+/// Room for what the client sends.
+const BUFFER_BYTES: u32 = 64;
 const PING: &[u8] = b"ping";
 const PONG: &[u8] = b"pong";
 /// 2 s in all.

@@ -68,8 +68,9 @@ impl<C: Core> Driver<'_, C> {
         if pointless || entry.has(Flag::Waiting) || entry.is_under_way(Operation::Receive) {
             return;
         }
-        if entry.turn != self.turn_number {
-            entry.turn = self.turn_number;
+        let turn = self.turn_number as u16;
+        if entry.turn != turn {
+            entry.turn = turn;
             entry.received_bytes = 0;
         }
         if entry.received_bytes >= self.options.receive_bytes_per_turn {
@@ -77,23 +78,27 @@ impl<C: Core> Driver<'_, C> {
             self.over_budget.push(slot);
             return;
         }
-        let ring = &mut self.rings[usize::from(entry.ring)];
-        if ring.receives >= u32::from(self.options.buffers) || !ring.starved.is_empty() {
-            entry.set(Flag::Waiting);
-            ring.starved.push_back(slot);
-            self.figures.starved += 1;
+        if self.starved.is_empty() && self.start_receive(slot) {
             return;
         }
-        self.start_receive(slot);
+        self.connections[slot as usize].set(Flag::Waiting);
+        self.starved.push_back(slot);
+        self.figures.starved += 1;
     }
 
-    fn start_receive(&mut self, slot: u32) {
+    /// Begins a receive if a buffer is free for it.
+    fn start_receive(&mut self, slot: u32) -> bool {
         let connection = self.slots.current(slot).expect("a connection that is not closing has its slot");
         let entry = &mut self.connections[slot as usize];
         let ring = &mut self.rings[usize::from(entry.ring)];
+        let token = token::of_connection(Operation::Receive, connection);
+        let Some(buffer) = ring.queue.receive(entry.file, &mut self.buffers, token) else {
+            return false;
+        };
+        entry.buffer = buffer;
         entry.begin(Operation::Receive);
         ring.receives += 1;
-        ring.queue.receive(entry.file, token::of_connection(Operation::Receive, connection));
+        true
     }
 
     /// A receive ended: bytes, the peer's end, nothing, or an error.
@@ -105,7 +110,7 @@ impl<C: Core> Driver<'_, C> {
                 let length = completion.result.cast_unsigned();
                 entry.received_bytes = entry.received_bytes.saturating_add(length);
                 let more = completion.socket_holds_more() || entry.has(Flag::HangUp);
-                let bytes = self.rings[usize::from(entry.ring)].queue.bytes(buffer, length as usize);
+                let bytes = self.buffers.bytes(buffer, length as usize);
                 self.core.handle_input(now, Input::Received { connection, bytes });
                 if more {
                     self.want_receive(connection.slot);
@@ -118,25 +123,19 @@ impl<C: Core> Driver<'_, C> {
             (result, _) if result == -libc::EAGAIN || result == -libc::EINTR => {
                 entry.take(Flag::HangUp);
             }
-            (result, _) if result == -libc::ENOBUFS => {
-                entry.set(Flag::Waiting);
-                self.rings[usize::from(entry.ring)].starved.push_back(connection.slot);
-                self.figures.starved += 1;
-            }
             _ => self.end(connection, false),
         }
     }
 
     /// Serves those that found no buffer, as many as there are buffers again, the longest waiting first (U6).
     pub(super) fn feed_starved(&mut self) {
-        for ring in 0..self.rings.len() {
-            while self.rings[ring].receives < u32::from(self.options.buffers) {
-                let Some(slot) = self.rings[ring].starved.pop_front() else {
-                    break;
-                };
-                if self.connections[slot as usize].take(Flag::Waiting) {
-                    self.start_receive(slot);
-                }
+        while self.buffers.free() > 0 {
+            let Some(slot) = self.starved.pop_front() else {
+                break;
+            };
+            if self.connections[slot as usize].take(Flag::Waiting) {
+                let started = self.start_receive(slot);
+                debug_assert!(started, "a buffer is free");
             }
         }
     }

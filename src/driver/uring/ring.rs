@@ -1,11 +1,10 @@
 //! One ring of a shard: its queue, its direct descriptors, its seats for accepts; and how it is made.
 
-use std::collections::VecDeque;
 use std::io;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::driver::sys::Queue;
+use crate::driver::sys::{Buffers, Queue};
 use crate::limits::READ_BYTES_PER_TURN;
 
 /// Sizes of a driver. The defaults are for service; tests make them small to meet the ends of things.
@@ -20,9 +19,8 @@ pub struct Options {
     pub files_max: u32,
     /// Rings of one shard at most.
     pub rings_max: u16,
-    /// Receive buffers of a ring, a power of two. They are held only while a batch is fed, so a few slices' worth is
-    /// enough: 256 and 1,024 cost the same per echo at 100 to 8,000 talkers (measured, within 5 %), and each ring
-    /// pays for its own.
+    /// Receive buffers of a shard, which all its rings share: receives in flight at once. What does not fit follows
+    /// with the next submission. Only those that are used take memory (decision 0011).
     pub buffers: u16,
     /// Bytes of a receive buffer.
     pub buffer_bytes: u32,
@@ -45,8 +43,8 @@ impl Default for Options {
             completions: 8192,
             files_max: 1 << 17,
             rings_max: 64,
-            buffers: 256,
-            buffer_bytes: 2048,
+            buffers: 32,
+            buffer_bytes: 32 * 1024,
             accepts: 16,
             slice: 128,
             receive_bytes_per_turn: READ_BYTES_PER_TURN as u32,
@@ -65,10 +63,6 @@ pub(in crate::driver) struct QueueSizes {
     pub(in crate::driver) completions: u32,
     /// Direct descriptors.
     pub(in crate::driver) files: u32,
-    /// Receive buffers, a power of two.
-    pub(in crate::driver) buffers: u16,
-    /// Bytes of each.
-    pub(in crate::driver) buffer_bytes: u32,
     /// Accepts that may be in flight: each has a sockaddr of its own.
     pub(in crate::driver) accepts: u16,
     /// Eventfds that may be read at once.
@@ -91,7 +85,6 @@ pub(in crate::driver) enum Sends {
 pub(in crate::driver) enum QueueStep {
     Setup,
     Files,
-    Buffers,
     Restrictions,
     Enable,
 }
@@ -105,8 +98,6 @@ pub(super) struct Ring {
     pub(super) files_used: u32,
     /// Receives under way.
     pub(super) receives: u32,
-    /// Connections whose receive is put off until buffers are free, in the order in which they are served.
-    pub(super) starved: VecDeque<u32>,
     seats: Vec<Seat>,
     /// Seats taken.
     accepts: u32,
@@ -122,7 +113,7 @@ pub(super) enum Seat {
 
 impl Ring {
     /// Makes a ring for a shard with that many slots. It belongs to the calling thread.
-    pub(super) fn open(options: &Options, slots: u32) -> Result<Self, Refusal> {
+    pub(super) fn open(options: &Options, buffers: &Buffers, slots: u32) -> Result<Self, Refusal> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = options.files_max.min(slots).min(u32::try_from(limit).unwrap_or(u32::MAX)).max(1);
         let seats = 2 * options.accepts;
@@ -130,30 +121,28 @@ impl Ring {
             submissions: options.submissions,
             completions: options.completions,
             files,
-            buffers: options.buffers,
-            buffer_bytes: options.buffer_bytes,
             accepts: seats,
             wakes: options.rings_max,
             slice: options.slice,
             sends: if options.zero_copy_bytes_min.is_some() { Sends::ZeroCopyToo } else { Sends::Copied },
         };
-        let queue = Queue::open(sizes).map_err(|(step, error)| Refusal { step, error })?;
+        let queue = Queue::open(sizes, buffers).map_err(|(step, error)| Refusal { step, error })?;
         let seats = vec![Seat::Free; usize::from(seats)];
-        Ok(Self { queue, files, files_used: 0, receives: 0, starved: VecDeque::new(), seats, accepts: 0 })
+        Ok(Self { queue, files, files_used: 0, receives: 0, seats, accepts: 0 })
     }
 
     /// As [`Ring::open`]; where memory lacks, waits a while for that of the probe's rings, which the kernel gives back
     /// a little after they are closed.
-    pub(super) fn open_patiently(options: &Options, slots: u32) -> Result<Self, Refusal> {
+    pub(super) fn open_patiently(options: &Options, buffers: &Buffers, slots: u32) -> Result<Self, Refusal> {
         for _ in 0..MEMORY_TRIES {
-            match Self::open(options, slots) {
+            match Self::open(options, buffers, slots) {
                 Err(refusal) if refusal.error.kind() == io::ErrorKind::OutOfMemory => {
                     std::thread::sleep(std::time::Duration::from_millis(MEMORY_TRY_MS));
                 }
                 opened => return opened,
             }
         }
-        Self::open(options, slots)
+        Self::open(options, buffers, slots)
     }
 
     /// Whether all direct descriptors are held by connections or spoken for by accepts.

@@ -9,8 +9,11 @@ pub(super) struct Connection {
     pub(super) file: u32,
     /// Bytes received in turn `turn`, for fairness.
     pub(super) received_bytes: u32,
-    /// The turn that `received_bytes` counts.
-    pub(super) turn: u32,
+    /// The turn that `received_bytes` counts, as far as 16 bits tell turns apart: a connection that was silent for
+    /// exactly 65,536 of them may find a part of its budget used up, and has it whole in the next turn.
+    pub(super) turn: u16,
+    /// The number of the buffer that its receive fills.
+    pub(super) buffer: u16,
     /// The ring that holds its descriptor.
     pub(super) ring: u8,
     /// A bit per operation under way.
@@ -19,6 +22,9 @@ pub(super) struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() == 16);
+
+/// In place of a buffer's number while a connection does not receive.
+pub(super) const NO_BUFFER: u16 = u16::MAX;
 
 /// What is to be remembered about a connection between completions.
 ///
@@ -58,7 +64,7 @@ pub(super) enum Flag {
 impl Connection {
     /// Fresh from accept.
     pub(super) fn new(ring: u8, file: u32) -> Self {
-        Self { file, ring, ..Self::default() }
+        Self { file, ring, buffer: NO_BUFFER, ..Self::default() }
     }
     pub(super) fn has(&self, flag: Flag) -> bool {
         self.flags & flag as u16 != 0

@@ -356,6 +356,7 @@ fn echoes_byte_for_byte() {
 fn few_buffers_serve_many_talkers() {
     let mut shape = Shape::default();
     shape.options.buffers = 4;
+    shape.options.buffer_bytes = 2_048;
     let server = Server::start(Manner::Echo, shape);
     let mut clients: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
     let bytes = noise(30_000);

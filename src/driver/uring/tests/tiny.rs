@@ -113,6 +113,8 @@ fn few_buffers_are_shared_fairly() {
     for buffers in [2, 8] {
         let mut shape = Shape::default();
         shape.options.buffers = buffers;
+        // A small part of what each talker has on its way, so that shares are counted in many receives.
+        shape.options.buffer_bytes = 2_048;
         let server = Server::start(Manner::Echo, shape);
         let mut talkers = Talkers::connect(&server, 200);
         talkers.talk(4_000_000);
