@@ -7,8 +7,11 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::info::{Info, InfoRules};
-use super::literal::{decode_body, decode_data_literal, decode_object, decode_string, for_each_element};
+use super::literal::{
+    check_body_depth, decode_data_literal, decode_object, decode_string, decode_text, for_each_element,
+};
 use super::refusal::Refusal;
+use super::usual_event::{distinct, read_usual_event};
 use crate::app::AppSettings;
 use crate::channel::name::{ChannelName, NameError, NameRules, NameSource};
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, EVENT_NAME_BYTES_MAX};
@@ -66,7 +69,36 @@ pub struct PublishRules<'a> {
 /// # Errors
 /// 400 or 413 with the limit or the expectation.
 pub fn decode_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Result<Publish<'a>, Refusal> {
-    let fields: EventFields<'a> = decode_object(decode_body(body)?)?;
+    let text = decode_text(body)?;
+    let event = match decode_usual_event(text, rules) {
+        Some(event) => event,
+        None => decode_any_event(text, rules)?,
+    };
+    Ok(Publish { events: vec![event], form: PublishForm::Events })
+}
+
+/// An event as SDKs send it, if nothing is wrong with it.
+fn decode_usual_event<'a>(text: &'a str, rules: &PublishRules<'_>) -> Option<PublishEvent<'a>> {
+    let event = read_usual_event(text)?;
+    let name = event.name?.decode().filter(|name| check_event_name(name).is_ok())?;
+    let data = event.data.filter(|data| data.decoded_bytes <= rules.settings.max_event_data_bytes as usize)?;
+    let channels = distinct(&event.channels)?;
+    let fits = !channels.is_empty() && channels.len() <= rules.settings.max_channels_per_event as usize;
+    let info = event.info.map(Info::parse);
+    let is_sound = |channel: &str| {
+        check_channel(channel, rules.names).is_ok() && info.is_none_or(|info| info.check(channel, rules.info).is_ok())
+    };
+    if !fits || !channels.iter().all(|channel| is_sound(channel)) {
+        return None;
+    }
+    let exclude = event.socket_id.map(check_socket_id).transpose().ok()?.flatten();
+    Some(PublishEvent { name, data_literal: data.text.into(), channels, exclude, info })
+}
+
+/// Any event, or what is wrong with it.
+fn decode_any_event<'a>(text: &'a str, rules: &PublishRules<'_>) -> Result<PublishEvent<'a>, Refusal> {
+    check_body_depth(text)?;
+    let fields: EventFields<'a> = decode_object(text)?;
     let channels = match (fields.channel, fields.channels) {
         (Some(channel), None) => vec![decode_channel(channel, "channel", rules)?],
         (None, Some(channels)) => decode_channels(channels, rules)?,
@@ -77,8 +109,7 @@ pub fn decode_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Result<Pub
             return Err(Refusal::bad_request("The member channels is missing: an array of channel names."));
         }
     };
-    let event = decode_event(&fields, channels, rules)?;
-    Ok(Publish { events: vec![event], form: PublishForm::Events })
+    decode_event(&fields, channels, rules)
 }
 
 /// The members of one event as raw JSON. `null` reads as absent; other members are ignored (P-SDK-21).
@@ -517,8 +548,57 @@ mod tests {
         }
     }
 
+    /// Names of members, the usual ones more often.
+    const MEMBERS: [&str; 12] =
+        ["name", "data", "channel", "channels", "name", "data", "channels", "socket_id", "info", "x", "", r"n\u0061me"];
+    /// Values that some member may have, and some that none may.
+    const VALUES: [&str; 26] = [
+        r#""a""#,
+        r#""presence-b""#,
+        r##""#server-to-user-1""##,
+        r#""""#,
+        r#""1.2""#,
+        r#""1.x""#,
+        r#""user_count, x""#,
+        r#""user_count,subscription_count""#,
+        r#""pusher:x""#,
+        r#""\u0061""#,
+        r#""\ud83d\ude00""#,
+        r#""\ud83d""#,
+        r#""\n\"\\\/""#,
+        "\"\u{e9}\u{20ac}\u{1f600}\"",
+        "\"a\u{7f}\"",
+        "\"a\u{1}\"",
+        r#""twelve bytes""#,
+        r#""thirteen bytes""#,
+        r#"["a"]"#,
+        r#"["a","a","b"]"#,
+        r#"["a","b","c"]"#,
+        r#"["a b"]"#,
+        "[]",
+        "{}",
+        "null",
+        "1",
+    ];
+
+    /// What SDKs send goes the short way: otherwise only time would show that it does not.
+    #[test]
+    fn usual_events_go_the_short_way() {
+        let settings = AppSettings::default();
+        let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
+        for (body, usual) in [
+            (r#"{"name":"my-event","data":"{\"text\":\"hello w\u00f6rld\"}","channels":["my-channel"]}"#, true),
+            (r#"{"name": "my-event", "data": "{\"a\":1}", "channels": ["a", "b"], "socket_id": "123.456"}"#, true),
+            (r#"{"data":"x","name":"e","channel":"private-user.1","info":"subscription_count"}"#, true),
+            (r#"{"data":"x","name":"App\\Events\\Sent","channel":"a"}"#, true),
+            (r#"{"data":{},"name":"e","channel":"a"}"#, false),
+        ] {
+            assert_eq!(decode_usual_event(body, &rules).is_some(), usual, "{body}");
+        }
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
+        #![proptest_config(ProptestConfig::with_cases(1_024))]
 
         /// P-HTTP-12, P-HTTP-14: for any name and data the literal decodes to what an independent reader of the same
         /// body sees.
@@ -531,6 +611,29 @@ mod tests {
             let event = only_event(&body);
             let seen: String = serde_json::from_str(&event.data_literal).expect("a literal");
             prop_assert_eq!(Some(seen.as_str()), oracle["data"].as_str());
+        }
+
+        /// P-HTTP-12, P-HTTP-13: what the short way reads, the whole parser reads the same, whatever members and values
+        /// a body is made of, and wherever it is cut off.
+        #[test]
+        fn the_short_way_agrees_with_the_parser(
+            members in proptest::collection::vec((0..MEMBERS.len(), 0..VALUES.len()), 1..7),
+            space in proptest::sample::select(vec!["", " ", "\t\r\n"]),
+            cut in 0..400_usize,
+        ) {
+            let members = members.into_iter().map(|(name, value)| (MEMBERS[name], VALUES[value]));
+            let members: Vec<String> =
+                members.map(|(name, value)| format!("{space}\"{name}\"{space}:{space}{value}{space}")).collect();
+            let body = format!("{space}{{{}}}{space}", members.join(","));
+            let settings = AppSettings { max_event_data_bytes: 12, max_channels_per_event: 2, ..AppSettings::default() };
+            for text in [body.as_str(), &body[..body.floor_char_boundary(cut.min(body.len()))]] {
+                for info in [InfoRules::Lenient, InfoRules::Strict] {
+                    let rules = PublishRules { settings: &settings, names: NameRules::Default, info };
+                    let Some(short) = decode_usual_event(text, &rules) else { continue };
+                    let whole = decode_any_event(text, &rules).expect(text);
+                    prop_assert_eq!(format!("{short:?}"), format!("{whole:?}"), "{}", text);
+                }
+            }
         }
 
         /// Threat T10: no bytes make decoding panic, and what passes is a sound event.

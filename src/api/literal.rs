@@ -19,11 +19,26 @@ use crate::wire::json::check_text_depth;
 /// # Errors
 /// 400 for what is not UTF-8 or nests too deep.
 pub(super) fn decode_body(body: &[u8]) -> Result<&str, Refusal> {
-    let text = simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))?;
-    check_text_depth(text, JSON_DEPTH_MAX).map_err(|_| {
-        Refusal::bad_request(format!("The body nests arrays and objects deeper than {JSON_DEPTH_MAX}."))
-    })?;
+    let text = decode_text(body)?;
+    check_body_depth(text)?;
     Ok(text)
+}
+
+/// The body as text of any depth.
+///
+/// # Errors
+/// 400 for what is not UTF-8.
+pub(super) fn decode_text(body: &[u8]) -> Result<&str, Refusal> {
+    simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))
+}
+
+/// Checks what a parser that goes into depth demands (threat T10).
+///
+/// # Errors
+/// 400 for what nests too deep.
+pub(super) fn check_body_depth(text: &str) -> Result<(), Refusal> {
+    check_text_depth(text, JSON_DEPTH_MAX)
+        .map_err(|_| Refusal::bad_request(format!("The body nests arrays and objects deeper than {JSON_DEPTH_MAX}.")))
 }
 
 /// Reads an object. Known members that stand twice are errors, unknown ones are ignored (P-SDK-21).
@@ -146,8 +161,8 @@ fn decoded_bytes(literal: &str) -> Option<usize> {
     Some(bytes + rest.len())
 }
 
-/// Bytes that `uXXXX` or `uXXXX\uXXXX` write and take.
-fn decoded_unicode_escape(escape: &[u8]) -> Option<(usize, usize)> {
+/// Bytes that `uXXXX` or `uXXXX\uXXXX` write and take; `None` for half a surrogate pair, and where digits are missing.
+pub(super) fn decoded_unicode_escape(escape: &[u8]) -> Option<(usize, usize)> {
     let unit = code_unit(escape)?;
     match unit {
         0xD800..=0xDBFF => {
@@ -163,6 +178,10 @@ fn decoded_unicode_escape(escape: &[u8]) -> Option<(usize, usize)> {
 /// The UTF-16 code unit of `uXXXX`.
 fn code_unit(escape: &[u8]) -> Option<u32> {
     let digits = escape.strip_prefix(b"u")?.get(..4)?;
+    // The standard parser would take a sign.
+    if !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 

@@ -15,4 +15,5 @@ pub mod query;
 pub mod refusal;
 pub mod route;
 pub mod terminate;
+mod usual_event;
 pub mod webhooks;
