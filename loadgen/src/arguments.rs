@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::cut::Cut;
+use crate::http_echo::HttpEcho;
 use crate::outcome::{Failure, Verdict};
 use crate::report::Report;
 use crate::scenario::Common;
@@ -44,6 +45,7 @@ enum Command {
     Tenants(Box<Tenants>),
     Idle(Box<Idle>),
     Floor(Box<Floor>),
+    HttpEcho(HttpEcho),
     /// Run what a scenario file (TOML) says; options after it override the file.
     Run {
         /// The file: `scenario = "fan-out"` and that scenario's options.
@@ -74,7 +76,7 @@ pub(crate) fn run() -> ExitCode {
         }
     }
     environment::raise_descriptors();
-    if !matches!(command, Command::Worker | Command::FloorSender)
+    if !matches!(command, Command::Worker | Command::FloorSender | Command::HttpEcho(_))
         && let Err(error) = cut::handle_signals()
     {
         note(&format!("relay-loadgen: Ctrl-C will end this run without a report: {error}"));
@@ -93,6 +95,7 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Worker => return role(worker::run()),
         Command::FloorSender => return role(floor_sender::run()),
+        Command::HttpEcho(echo) => return role(echo.run()),
         Command::FanOut(scenario) => scenario!("fan-out", scenario),
         Command::ManyToMany(scenario) => scenario!("many-to-many", scenario),
         Command::Publish(scenario) => scenario!("publish", scenario),

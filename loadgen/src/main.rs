@@ -20,6 +20,7 @@ mod frame;
 mod hdr;
 mod histogram;
 mod html;
+mod http_echo;
 mod ledger;
 mod messages;
 mod outcome;

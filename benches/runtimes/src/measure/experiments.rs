@@ -32,6 +32,8 @@ pub(crate) struct Contender {
 pub(crate) enum Program {
     Bare { on: &'static str, role: &'static str },
     Relay { io: &'static str, shards: &'static str },
+    /// The load generator's bare HTTP server, which shares no code with Relay.
+    HttpEcho,
 }
 
 /// Who runs where.
@@ -85,6 +87,7 @@ pub(crate) fn all() -> Vec<Experiment> {
             &["--stay", "--channels", "500"],
         ),
         shards(),
+        publish_shards(),
     ]
 }
 
@@ -154,7 +157,19 @@ const ECHOES: [(&str, Program, Option<&str>); 4] = [
     ("relay, epoll", Program::Relay { io: "epoll", shards: "1" }, Some("bare echo, epoll")),
 ];
 
-/// By the clock, so that both servers are given the same requests in the same batches.
+/// A bare HTTP server that shares nothing with Relay, Relay on each driver, and the echoes that share its parser and its
+/// drivers.
+const HTTP_SERVERS: [(&str, Program, Option<&str>); 5] = [
+    (HTTP_ECHO, Program::HttpEcho, None),
+    ("relay, io_uring", Program::Relay { io: "uring", shards: "1" }, Some(HTTP_ECHO)),
+    ("relay, epoll", Program::Relay { io: "epoll", shards: "1" }, Some(HTTP_ECHO)),
+    ("Relay's parser and io_uring driver", Program::Bare { on: "relay-uring", role: "echo" }, Some(HTTP_ECHO)),
+    ("Relay's parser and epoll driver", Program::Bare { on: "relay-epoll", role: "echo" }, Some(HTTP_ECHO)),
+];
+
+const HTTP_ECHO: &str = "bare HTTP echo";
+
+/// By the clock, so that all servers are given the same requests in the same batches.
 fn publish(name: &'static str, title: &'static str, rhythm: &[&'static str]) -> Experiment {
     let contender = |(name, program, base)| Contender {
         name,
@@ -167,9 +182,9 @@ fn publish(name: &'static str, title: &'static str, rhythm: &[&'static str]) -> 
         name,
         title,
         figure: "server CPU per request, ns",
-        ratio: "to a bare HTTP echo on the same driver",
+        ratio: "to a bare HTTP echo",
         place: Place::Apart,
-        contenders: ECHOES.into_iter().map(contender).collect(),
+        contenders: HTTP_SERVERS.into_iter().map(contender).collect(),
         is_about_runtimes: false,
     }
 }
@@ -210,6 +225,43 @@ fn shards() -> Experiment {
         name: "shards",
         title: "one event at a time to 1,000 subscribers, server and generator both on cores 0 and 1",
         figure: "server CPU per delivery, ns",
+        ratio: "to one shard",
+        place: Place::Together,
+        contenders: servers.into_iter().map(contender).collect(),
+        is_about_runtimes: false,
+    }
+}
+
+/// Publishes over eight connections, which two shards share.
+fn publish_shards() -> Experiment {
+    let servers = [
+        ("io_uring, 1 shard", "uring", "1", None),
+        ("io_uring, 2 shards", "uring", "2", Some("io_uring, 1 shard")),
+        ("epoll, 1 shard", "epoll", "1", None),
+        ("epoll, 2 shards", "epoll", "2", Some("epoll, 1 shard")),
+    ];
+    let load = [
+        "publish",
+        "--publishers",
+        "8",
+        "--requests-per-second",
+        "40000",
+        "--messages-per-tick",
+        "32",
+        "--duration-seconds",
+        "1.5",
+    ];
+    let contender = |(name, io, shards, base)| Contender {
+        name,
+        server: Some(Program::Relay { io, shards }),
+        scenario: load.to_vec(),
+        figure: "server-cpu-per-request-ns",
+        base,
+    };
+    Experiment {
+        name: "publish-shards",
+        title: "signed publishes by 8 connections, 32 pipelined at a time, server and generator both on cores 0 and 1",
+        figure: "server CPU per request, ns",
         ratio: "to one shard",
         place: Place::Together,
         contenders: servers.into_iter().map(contender).collect(),

@@ -34,6 +34,9 @@ impl Server {
                 let own = std::env::current_exe().map_err(|error| error.to_string())?;
                 command.arg(own).args(["serve", "--on", on, "--role", role]);
             }
+            Program::HttpEcho => {
+                command.arg(relay_program("relay-loadgen", "RELAY_RUNTIMES_LOADGEN")?).arg("http-echo");
+            }
             Program::Relay { io, shards } => {
                 let folder = super::folder().join(format!("data-{}", std::process::id()));
                 command.arg(relay_program("relay", "RELAY_RUNTIMES_RELAY")?);
