@@ -255,6 +255,10 @@ pub const SHARDS_MAX: usize = 256;
 pub const EVENT_MAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What one mail costs beyond its frames, in bytes.
 pub const MAIL_COST_BYTES: usize = 256;
+/// Channels that nobody hears of which a shard, as their owner, lets other shards know; beyond it the oldest is called back.
+pub const UNHEARD_CHANNELS_MAX: usize = 4 * 1024;
+/// Channels of other shards that a shard knows as unheard; publishes to further ones go to their owners.
+pub const UNHEARD_KNOWN_MAX: usize = 16 * 1024;
 /// Slots of one shard's mailbox. What does not fit waits with its sender, in order.
 pub const MAILBOX_SLOTS: usize = 16 * 1024;
 

@@ -20,7 +20,7 @@ use super::mail::{Body, PendingId};
 use super::tally::{self, Asked, Lease, Meter, NONE, Permits, Tally, Window};
 use super::{Output, Shard, ShardIndex};
 use crate::api::refusal::Refusal;
-use crate::app::AppSerial;
+use crate::app::{App, AppSerial};
 use crate::auth::request::Caller;
 use crate::connection::Phase;
 use crate::protocol::dialect::Dialect;
@@ -109,6 +109,11 @@ impl Shard {
         if outcome.as_ref().is_ok_and(Command::has_large_answer) {
             self.http(place.connection.slot).large_answer = Some(place.ticket);
         }
+    }
+
+    /// True when a publish of the app may have to wait for the app's counter.
+    pub(super) fn may_wait(&self, app: &App) -> bool {
+        tally::limits_of(&app.settings) != NONE || self.full_apps.contains(&app.serial)
     }
 
     /// Spends permits at hand; gives those that are missing.

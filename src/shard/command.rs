@@ -19,7 +19,7 @@ use crate::protocol::dialect::Dialect;
 /// A request that is understood and valid.
 pub(super) enum Command {
     /// Publish all of it or nothing.
-    Publish(OwnerItems, AnswerShape),
+    Publish(Events, AnswerShape),
     /// Ask the one shard that knows.
     Ask(Question),
     /// List the channels of the app whose names begin so.
@@ -28,6 +28,16 @@ pub(super) enum Command {
     Change(Box<str>, ChangeKind),
     /// Tell what is known already: the body of the answer.
     Tell(Vec<u8>),
+}
+
+/// What a request publishes.
+pub(super) struct Events {
+    /// The app that it publishes to.
+    pub(super) app: AppSerial,
+    /// Those that somebody may hear.
+    pub(super) by_owner: OwnerItems,
+    /// How many others there are.
+    pub(super) unheard: u32,
 }
 
 /// Events by the shard that owns their channels.
@@ -46,7 +56,10 @@ impl Command {
     /// Messages that it publishes: one per event and channel (R-LIM-3).
     pub(super) fn messages(&self) -> u32 {
         match self {
-            Self::Publish(items, _) => items.iter().map(|(_, items)| items.len() as u32).sum(),
+            Self::Publish(events, _) => {
+                let heard: usize = events.by_owner.iter().map(|(_, items)| items.len()).sum();
+                heard as u32 + events.unheard
+            }
             Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Tell(_) => 0,
         }
     }
@@ -66,8 +79,8 @@ impl Command {
     /// Hashes of the channels that it publishes to.
     pub(super) fn channel_hashes(&self) -> Vec<u64> {
         match self {
-            Self::Publish(items, _) => {
-                items.iter().flat_map(|(_, items)| items.iter().map(|item| item.channel.hash)).collect()
+            Self::Publish(events, _) => {
+                events.by_owner.iter().flat_map(|(_, items)| items.iter().map(|item| item.channel.hash)).collect()
             }
             Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Tell(_) => Vec::new(),
         }
@@ -81,7 +94,7 @@ impl Shard {
     /// 503 when the server is overloaded; nothing was done then.
     pub(super) fn carry_out(&mut self, place: Place, command: Command) -> Result<(), Refusal> {
         match command {
-            Command::Publish(items, shape) => self.publish(place, items, shape),
+            Command::Publish(events, shape) => self.publish(place, events, shape),
             Command::Ask(question) => {
                 self.ask(place, question);
                 Ok(())

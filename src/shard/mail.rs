@@ -123,8 +123,13 @@ pub(super) enum Body {
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// To the owners: events of one request (or a client event, without `request`). Costs credit.
     Publish { request: Option<PendingId>, counts: bool, items: Vec<PublishItem> },
-    /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17).
-    Accepted { request: PendingId, counts: Vec<(u32, Counts)> },
+    /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17). Nobody hears the channels with these
+    /// hashes, until `Heard` calls that back.
+    Accepted { request: PendingId, counts: Vec<(u32, Counts)>, unheard: Vec<u64> },
+    /// To a shard that knows it as unheard: the channel may be heard. At most one per channel is in flight. Answered `HeardNoted`.
+    Heard { hash: u64 },
+    /// To the owner.
+    HeardNoted { hash: u64 },
     /// To the shard that knows: a question over HTTP. At most one per request is under way to each shard, and requests
     /// are bounded per connection. Answered `Reply`.
     Ask { request: PendingId, question: Question },
@@ -204,6 +209,8 @@ impl Body {
             | Self::JoinRefused { .. }
             | Self::Leave { .. }
             | Self::Accepted { .. }
+            | Self::Heard { .. }
+            | Self::HeardNoted { .. }
             | Self::Ask { .. }
             | Self::Reply { .. }
             | Self::Gap { .. }

@@ -59,6 +59,7 @@ mod subscribe;
 mod sweep;
 mod tally;
 mod turns;
+mod unheard;
 mod user_owner;
 mod users;
 mod watch;
@@ -106,6 +107,7 @@ use share::FullApps;
 use subscribe::LocalChannel;
 use sweep::{Deadlines, Drain};
 use turns::Turns;
+use unheard::Unheard;
 use users::Users;
 use webhook::Departures;
 
@@ -394,6 +396,7 @@ pub struct Shard {
     /// Apps that use all of their share of some shard's memory.
     full_shares: FullApps,
 
+    unheard: Unheard,
     /// Credit for event mail with each shard.
     credit: Vec<Credit>,
     /// Credit to give back to each shard, in bytes.
@@ -461,6 +464,7 @@ impl Shard {
             open_channels: BTreeMap::new(),
             full_apps: BTreeSet::new(),
             full_shares: FullApps::default(),
+            unheard: Unheard::default(),
             credit: (0..shards).map(|_| Credit::new()).collect(),
             credit_owed: vec![0; shards],
             own_mail: VecDeque::new(),

@@ -10,6 +10,7 @@ use super::opening::Opening;
 use super::roster::Untold;
 use super::{Shard, ShardIndex};
 use crate::api::answer::Counts;
+use crate::app::AppSerial;
 use crate::channel::cache::CachedEvent;
 use crate::channel::name::Modifiers;
 use crate::channel::roster::Roster;
@@ -37,6 +38,15 @@ pub(super) struct More {
     pub(super) miss_quiet_until_ms: u64,
     /// How it stands with its app's limit of channels, where there is one.
     pub(super) opening: Opening,
+}
+
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Source {
+    /// The HTTP API.
+    Http,
+    /// A WebSocket.
+    Client,
 }
 
 /// A shard with subscribers.
@@ -83,28 +93,53 @@ impl Shard {
         counts: bool,
         items: Vec<PublishItem>,
     ) {
-        let mut counted = Vec::new();
+        let (mut counted, mut unheard) = (Vec::new(), Vec::new());
+        let source = if request.is_some() { Source::Http } else { Source::Client };
         for item in items {
-            self.stats.events += 1;
-            let figures = self.apps.of(item.channel.app);
-            figures.events += u64::from(request.is_some());
-            figures.client_events += u64::from(request.is_none());
-            if counts {
-                counted.push((item.number, self.counts_of(&item.channel)));
-            }
-            if let Some(data_bytes) = item.cache {
-                self.own_cache(&item.channel, item.frame.clone(), data_bytes);
-            }
-            if let Some(index) = self.find_owned(&item.channel) {
-                self.tell_changes(index);
-                self.fan_out(index, item.frame, item.exclude);
-            }
-            if let Some(sent) = item.sent {
-                self.note_client_event(&item.channel, sent);
+            let (app, hash, cached) = (item.channel.app, item.channel.hash, item.cache.is_some());
+            let heard = self.own_event(source, counts, item, &mut counted);
+            if !heard && !cached && source == Source::Http && self.may_notify(from, app, hash) {
+                unheard.push(hash);
             }
         }
         if let Some(request) = request {
-            self.send(from, Body::Accepted { request, counts: counted });
+            self.send(from, Body::Accepted { request, counts: counted, unheard });
+        }
+    }
+
+    /// One event: ordered and sent on. Says whether anybody hears its channel.
+    pub(super) fn own_event(
+        &mut self,
+        source: Source,
+        counts: bool,
+        item: PublishItem,
+        counted: &mut Vec<(u32, Counts)>,
+    ) -> bool {
+        self.count_events(item.channel.app, source, 1);
+        if counts {
+            counted.push((item.number, self.counts_of(&item.channel)));
+        }
+        if let Some(data_bytes) = item.cache {
+            self.own_cache(&item.channel, item.frame.clone(), data_bytes);
+        }
+        let found = self.find_owned(&item.channel);
+        if let Some(index) = found {
+            self.tell_changes(index);
+            self.fan_out(index, item.frame, item.exclude);
+        }
+        if let Some(sent) = item.sent {
+            self.note_client_event(&item.channel, sent);
+        }
+        found.is_some()
+    }
+
+    /// Counts events that were accepted.
+    pub(super) fn count_events(&mut self, app: AppSerial, source: Source, events: u32) {
+        self.stats.events += u64::from(events);
+        let figures = self.apps.of(app);
+        match source {
+            Source::Http => figures.events += u64::from(events),
+            Source::Client => figures.client_events += u64::from(events),
         }
     }
 
@@ -276,6 +311,11 @@ impl OwnedChannel {
 impl ChannelKey {
     /// True when both name the same channel.
     pub(super) fn is(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.app == other.app && self.name == other.name
+        self.names(other.app, &other.name, other.hash)
+    }
+
+    /// True when it is the key of this channel.
+    pub(super) fn names(&self, app: AppSerial, name: &str, hash: u64) -> bool {
+        self.hash == hash && self.app == app && *self.name == *name
     }
 }

@@ -90,6 +90,11 @@ impl Shard {
     pub(super) fn dispatch(&mut self, from: ShardIndex, body: Body) {
         match body {
             Body::Subscribers { ref channel, count: 1.., .. } | Body::Join { ref channel, .. }
+                if self.must_recall(channel.hash) =>
+            {
+                self.hold_until_heard(channel.hash, from, body);
+            }
+            Body::Subscribers { ref channel, count: 1.., .. } | Body::Join { ref channel, .. }
                 if self.must_open(channel) =>
             {
                 let channel = channel.clone();
@@ -108,7 +113,9 @@ impl Shard {
             Body::JoinRefused { channel, ticket, full } => self.handle_join_refused(&channel, ticket, full),
             Body::Leave { channel, user_id } => self.own_leave(from, &channel, &user_id),
             Body::Publish { request, counts, items } => self.own_publish(from, request, counts, items),
-            Body::Accepted { request, counts } => self.handle_accepted_publish(request, counts),
+            Body::Accepted { request, counts, unheard } => self.handle_accepted_publish(request, counts, &unheard),
+            Body::Heard { hash } => self.handle_heard(from, hash),
+            Body::HeardNoted { hash } => self.own_heard_noted(hash),
             Body::Ask { request, question } => self.handle_question(from, request, question),
             Body::Reply { request, reply } => self.handle_reply(from, request, reply),
             Body::Deliver { channel, frame, exclude, accepted_us } => {

@@ -3,16 +3,17 @@
 use smallvec::SmallVec;
 
 use super::Shard;
-use super::command::{Command, OwnerItems, Place};
+use super::command::{Command, Events, Place};
 use super::deliver::text_frame;
-use super::mail::{Body, PendingId, PublishItem, publish_cost};
+use super::mail::{Body, ChannelKey, PendingId, PublishItem, publish_cost};
+use super::owner::Source;
 use super::request::{JSON, Response};
 use crate::api::answer::{AnswerShape, Counts};
 use crate::api::events::Publish;
 use crate::api::refusal::Refusal;
-use crate::app::{App, AppSerial};
+use crate::app::App;
 use crate::channel::name::Modifiers;
-use crate::connection::{ConnectionKey, NONE};
+use crate::connection::ConnectionKey;
 use crate::metrics::figures::Overload;
 use crate::protocol::server_event;
 
@@ -39,62 +40,83 @@ impl Shard {
             self.count_overload(Overload::Memory);
             return Err(overloaded());
         }
-        Ok(Command::Publish(self.group_by_owner(app, publish), AnswerShape::of(publish)))
+        let shape = AnswerShape::of(publish);
+        Ok(Command::Publish(self.group_by_owner(app, publish, &shape), shape))
     }
 
     /// Publishes all of a request or nothing of it.
-    pub(super) fn publish(&mut self, place: Place, mail: OwnerItems, shape: AnswerShape) -> Result<(), Refusal> {
-        let app = mail.iter().flat_map(|(_, items)| items).map(|item| item.channel.app).next();
-        let app = app.unwrap_or(AppSerial(NONE));
-        if !mail.iter().all(|(owner, items)| self.can_pay(app, *owner, publish_cost(items))) {
+    pub(super) fn publish(&mut self, place: Place, events: Events, shape: AnswerShape) -> Result<(), Refusal> {
+        let Events { app, mut by_owner, unheard } = events;
+        if !by_owner.iter().all(|(owner, items)| self.can_pay(app, *owner, publish_cost(items))) {
             self.count_overload(Overload::Credit);
             return Err(overloaded());
         }
+        self.count_events(app, Source::Http, unheard);
         let counts = !shape.needs_no_counts();
-        let count = if counts { mail.iter().map(|(_, items)| items.len()).sum() } else { 0 };
+        // What concerns no other shard is done at once, unless mail to itself is yet to be handled before it.
+        let is_own = by_owner.iter().all(|(owner, _)| *owner == self.config.index);
+        if by_owner.is_empty() || (is_own && self.own_mail.is_empty()) {
+            let mut counted = Vec::new();
+            for item in by_owner.drain(..).flat_map(|(_, items)| items) {
+                self.own_event(Source::Http, counts, item, &mut counted);
+            }
+            let counted: Vec<Counts> = counted.into_iter().map(|(_, counts)| counts).collect();
+            self.answer_publish(place.connection, place.ticket, &shape, &counted);
+            return Ok(());
+        }
+        let count = if counts { by_owner.iter().map(|(_, items)| items.len()).sum() } else { 0 };
         self.pending_nonce = self.pending_nonce.wrapping_add(1);
         let pending = PendingPublish {
             nonce: self.pending_nonce,
             connection: place.connection,
             ticket: place.ticket,
-            awaited: mail.len(),
+            awaited: by_owner.len(),
             shape,
             counts: vec![Counts::default(); count],
         };
         let request = PendingId { index: self.pending.insert(pending) as u32, nonce: self.pending_nonce };
-        for (owner, items) in mail {
+        for (owner, items) in by_owner {
             let sent = self.send_paid(owner, app.0, Body::Publish { request: Some(request), counts, items });
             assert!(sent.is_ok(), "the credit was checked for every owner");
         }
         Ok(())
     }
 
-    /// One mail per owner, its items in the order of the request; every event is encoded here, once per channel.
-    fn group_by_owner(&mut self, app: &App, publish: &Publish<'_>) -> OwnerItems {
-        let mut mail: OwnerItems = SmallVec::new();
+    /// One mail per owner, its items in the order of the request; every event is encoded here, once per channel. Events
+    /// that nobody hears are only counted, where nothing can delay the request or ask for what depends on them.
+    fn group_by_owner(&mut self, app: &App, publish: &Publish<'_>, shape: &AnswerShape) -> Events {
+        let mut events = Events { app: app.serial, by_owner: SmallVec::new(), unheard: 0 };
+        let may_skip = shape.needs_no_counts() && !self.may_wait(app);
         let mut number = 0;
         for event in &publish.events {
             let exclude = event.exclude.and_then(|id| self.connection_of(id));
             for name in &event.channels {
-                let channel = self.channel_key(app.serial, name);
+                let hash = self.channel_hash(app.serial, name);
+                let is_cached = Modifiers::of(name).cache;
+                if may_skip && !is_cached && self.is_unheard(app.serial, name, hash) {
+                    events.unheard += 1;
+                    continue;
+                }
+                let channel = ChannelKey { app: app.serial, name: (&**name).into(), hash };
                 let frame = text_frame(&mut self.scratch, |out| {
                     server_event::encode_channel_event(out, &event.name, name, &event.data_literal, None);
                 });
                 let owner = self.owner_of(&channel);
-                let cache = Modifiers::of(name).cache.then_some(event.data_literal.len() as u32);
+                let cache = is_cached.then_some(event.data_literal.len() as u32);
                 let item = PublishItem { channel, frame, exclude, cache, number, sent: None };
                 number += 1;
-                match mail.iter_mut().find(|(to, _)| *to == owner) {
+                match events.by_owner.iter_mut().find(|(to, _)| *to == owner) {
                     Some((_, items)) => items.push(item),
-                    None => mail.push((owner, vec![item])),
+                    None => events.by_owner.push((owner, vec![item])),
                 }
             }
         }
-        mail
+        events
     }
 
     /// An owner has accepted its part; with the last one the request is answered.
-    pub(super) fn handle_accepted_publish(&mut self, request: PendingId, counts: Vec<(u32, Counts)>) {
+    pub(super) fn handle_accepted_publish(&mut self, request: PendingId, counts: Vec<(u32, Counts)>, unheard: &[u64]) {
+        self.note_unheard(unheard);
         let pending = self.pending.get_mut(request.index as usize).filter(|pending| pending.nonce == request.nonce);
         let pending = pending.expect("owners answer each request once");
         for (number, count) in counts {
@@ -103,11 +125,15 @@ impl Shard {
         pending.awaited -= 1;
         if pending.awaited == 0 {
             let PendingPublish { connection, ticket, shape, counts, .. } = self.pending.remove(request.index as usize);
-            let mut body = Vec::new();
-            shape.encode(&mut body, &counts);
-            let response = Response { status: shape.status(), content_type: JSON, extra: "", body: &body };
-            self.finish_request(connection, ticket, &response);
+            self.answer_publish(connection, ticket, &shape, &counts);
         }
+    }
+
+    fn answer_publish(&mut self, connection: ConnectionKey, ticket: u32, shape: &AnswerShape, counts: &[Counts]) {
+        let mut body = Vec::new();
+        shape.encode(&mut body, counts);
+        let response = Response { status: shape.status(), content_type: JSON, extra: "", body: &body };
+        self.finish_request(connection, ticket, &response);
     }
 }
 

@@ -18,6 +18,7 @@ mod order;
 mod presence;
 mod queries;
 mod share;
+mod unheard;
 mod users;
 mod webhook;
 use crate::app::webhook::Webhooks;
