@@ -30,8 +30,14 @@ pub(crate) struct Contender {
 /// A server to start.
 #[derive(Clone, Debug)]
 pub(crate) enum Program {
-    Bare { on: &'static str, role: &'static str },
-    Relay { io: &'static str, shards: &'static str },
+    Bare {
+        on: &'static str,
+        role: &'static str,
+    },
+    Relay {
+        io: &'static str,
+        shards: &'static str,
+    },
     /// The load generator's bare HTTP server, which shares no code with Relay.
     HttpEcho,
 }
