@@ -65,18 +65,19 @@ impl System {
     }
 
     /// True when a shard was full a moment ago: then connections without a whole request may have been ended (P-CLOSE-2).
+    /// In the time that the shards served: a client may read of its end only after they were late.
     pub(crate) fn was_full(&self, index: usize) -> bool {
-        self.hosts[index].full_ms.is_some_and(|full_ms| self.now.monotonic_ms - full_ms <= 5_000)
+        self.hosts[index].full_ms.is_some_and(|full_ms| self.served_ms() - full_ms <= 5_000)
     }
 
     fn feed_accept(&mut self, index: usize, wires: &[Wire]) {
-        let kept_back = self.options.slots_kept_back;
+        let (kept_back, served_ms) = (self.options.slots_kept_back, self.served_ms());
         let host = &mut self.hosts[index];
         let (wire, listener) = host.backlog.pop_front().expect("it was ready");
         let number = host.free.pop().expect("it was ready");
         let refuse = host.free.len() < kept_back;
         if refuse {
-            host.full_ms = Some(self.now.monotonic_ms);
+            host.full_ms = Some(served_ms);
         }
         let slot = &mut host.slots[number as usize];
         slot.generation += 1;
