@@ -155,7 +155,7 @@ def exhaustion():
                     back = time.monotonic() - begun if client.id else None
                     client.reset()
         lives = server.lives()
-    text = f"{2 * half} opened, {served} served, {refused} refused with 4100, the rest waits: API p99 "
+    text = f"{2 * half} opened, {served} served, {refused} refused with 4100, {2 * half - served - refused} wait: API p99 "
     text += f"{percentile(times, 99):.1f} ms, {failed} of {len(times)} failed; served again {back or float('nan'):.3f} s after all left"
     return text, lives and failed == 0 and percentile(times, 99) < 100 and back is not None and back <= 1
 

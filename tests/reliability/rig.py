@@ -55,7 +55,7 @@ def take_core(core):
 class Server:
     """`relay serve` on free ports with a data directory of its own, on core 0 while it has one shard."""
 
-    def __init__(self, *flags, shards=1, descriptors=None, prefix=(), settings=(), listen="127.0.0.1:0", cores=None):
+    def __init__(self, *flags, shards=1, descriptors=None, prefix=(), settings=(), listen="127.0.0.1:0"):
         self.directory = tempfile.TemporaryDirectory(prefix="relay-reliability-")
         self.data = os.path.join(self.directory.name, "data")
         self.log_path = os.path.join(self.directory.name, "log")
@@ -65,7 +65,7 @@ class Server:
         command += ["--shards", str(shards), "--io", Options.io, *flags]
 
         def prepare():
-            os.sched_setaffinity(0, {*(cores or (range(1) if shards == 1 else range(os.cpu_count())))})
+            os.sched_setaffinity(0, range(1 if shards == 1 else os.cpu_count()))
             if descriptors:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
