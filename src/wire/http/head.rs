@@ -212,9 +212,10 @@ fn split_target<'a>(method: &str, target: &'a str) -> Result<(&'a str, Option<&'
         target
     } else {
         let (scheme, rest) = target.split_once("://").ok_or(HttpError::BadRequest("the target is no path"))?;
-        let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
         let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-        if !is_http || authority_end == 0 {
+        // An absolute URI has no fragment (RFC 3986 section 4.3).
+        if !is_http || authority_end == 0 || rest.contains('#') {
             return Err(HttpError::BadRequest("the target is no path"));
         }
         &rest[authority_end..]

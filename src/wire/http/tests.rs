@@ -210,7 +210,7 @@ fn smuggling_patterns_are_refused() {
 /// not 400.
 #[test]
 fn broken_heads_get_their_status() {
-    let cases: [(&[u8], u16); 32] = [
+    let cases: [(&[u8], u16); 36] = [
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
@@ -239,6 +239,10 @@ fn broken_heads_get_their_status() {
         (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://a#/b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://a/b#c HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://a?b#c HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
