@@ -1,19 +1,31 @@
-//! The one source of chance of a run: splitmix64, so that a seed repeats exactly on every machine.
+//! The one source of chance of a run: splitmix64, so that a seed repeats exactly on every machine, or choices that were
+//! made beforehand, so that a fuzzer steers a run.
 
 /// A generator of repeatable chance.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random {
+    state: u64,
+    /// Choices made beforehand, taken before the generator's own.
+    choices: std::vec::IntoIter<u8>,
+}
 
 impl Random {
     /// Starts from a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+        let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
+        Self { state, choices: Vec::new().into_iter() }
+    }
+
+    /// Takes a byte of these for each choice between few things; after their end, and for long numbers, it goes on from a
+    /// seed.
+    pub(crate) fn of_choices(choices: &[u8]) -> Self {
+        Self { choices: Vec::from(choices).into_iter(), ..Self::new(choices.len() as u64) }
     }
 
     /// The next 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
@@ -21,6 +33,11 @@ impl Random {
 
     /// A number below `bound`, which is at least 1.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
+        if bound <= 256
+            && let Some(choice) = self.choices.next()
+        {
+            return usize::from(choice) % bound;
+        }
         (self.next() % bound as u64) as usize
     }
 

@@ -7,6 +7,7 @@ use crate::client::caller::Caller;
 use crate::client::socket::{Phase, StepKind};
 use crate::coverage::{Coverage, Happening};
 use crate::fault::Fault;
+use crate::random::Random;
 use crate::reference::{Session, Tick};
 use crate::system::Pace;
 use crate::trace::Trace;
@@ -17,9 +18,9 @@ const PHASE_MS_MAX: u64 = 1_500;
 /// Rounds after which a run that does not come to rest never will.
 const ROUNDS_MAX: usize = 20_000;
 
-/// Runs a seed to its end. Panics where something does not hold; gives the digest of all that happened, and its kinds.
-pub(crate) fn run(seed: u64, fault: Fault, trace: Trace) -> (u64, Coverage) {
-    let mut world = World::new(seed, fault, trace);
+/// Makes a run to its end. Panics where something does not hold; gives the digest of all that happened, and its kinds.
+pub(crate) fn run(random: Random, fault: Fault, trace: Trace) -> (u64, Coverage) {
+    let mut world = World::new(random, fault, trace);
     world.run();
     (world.system.trace.digest(), world.system.coverage)
 }

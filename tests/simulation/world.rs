@@ -116,9 +116,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A run from its seed.
-    pub(crate) fn new(seed: u64, fault: Fault, trace: Trace) -> Self {
-        let mut random = Random::new(seed);
+    /// A run from its source of chance.
+    pub(crate) fn new(mut random: Random, fault: Fault, trace: Trace) -> Self {
         let scenario = Scenario::draw(&mut random);
         let data_bytes_max = match (scenario.flood, scenario.large_events) {
             (true, _) => 800_000,
