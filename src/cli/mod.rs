@@ -20,7 +20,10 @@ mod bench;
 mod dev;
 mod doctor;
 mod logging;
+#[cfg(not(fuzzing))]
 mod migrate;
+#[cfg(fuzzing)]
+pub mod migrate;
 mod serve;
 mod time;
 mod token;

@@ -48,7 +48,7 @@ fn key(serial: u32) -> Vec<u8> {
     [PREFIX, &serial.to_be_bytes()].concat()
 }
 
-fn decode(key: &[u8], value: &[u8]) -> Option<(AppSerial, MessagesUsed)> {
+pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<(AppSerial, MessagesUsed)> {
     let serial = key.strip_prefix(PREFIX)?.try_into().ok()?;
     let (day, messages) = value.split_first_chunk()?;
     let used = MessagesUsed { day: u64::from_be_bytes(*day), messages: u32::from_be_bytes(messages.try_into().ok()?) };

@@ -21,6 +21,8 @@ mod batch;
 mod environment;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod keeper;
 mod messages;
 pub mod queue;

@@ -207,7 +207,7 @@ impl Queue {
 }
 
 /// Layout, serial, lane, time, length of the endpoint's id, the id, and the body up to the end.
-fn encode(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
+pub(super) fn encode(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER_BYTES + delivery.endpoint.len() + body.len());
     value.push(LAYOUT);
     value.extend(delivery.app.0.to_be_bytes());
@@ -221,7 +221,7 @@ fn encode(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
 
 const HEADER_BYTES: usize = 1 + 4 + 8 + 8 + 1;
 
-fn decode<'a>(key: &[u8], value: &'a [u8]) -> Result<(Delivery, &'a [u8]), Fault> {
+pub(super) fn decode<'a>(key: &[u8], value: &'a [u8]) -> Result<(Delivery, &'a [u8]), Fault> {
     let damaged = || Fault::Record("a webhook delivery does not read".into());
     let number = u64::from_be_bytes(key.try_into().map_err(|_| damaged())?);
     let (header, rest) = value.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;

@@ -39,6 +39,13 @@ impl<R: Resolver> Guard<R> {
     }
 }
 
+/// Whether a webhook may go to this address, for the fuzz targets (`fuzz/`).
+#[cfg(fuzzing)]
+pub fn may_reach(scheme: &str, address: IpAddr, reach: Reach, allowed: Vec<IpNet>) -> bool {
+    let resolver = ureq::unversioned::resolver::DefaultResolver::default();
+    Guard::new(resolver, reach, allowed).check(scheme, address).is_ok()
+}
+
 impl<R: Resolver> Resolver for Guard<R> {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let resolved = self.inner.resolve(uri, config, timeout)?;

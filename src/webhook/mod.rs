@@ -34,7 +34,10 @@ use recorder::{Channels, Recorder};
 mod batch;
 pub mod client;
 mod dispatcher;
+#[cfg(not(fuzzing))]
 mod guard;
+#[cfg(fuzzing)]
+pub mod guard;
 mod recorder;
 mod schedule;
 

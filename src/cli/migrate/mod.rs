@@ -22,6 +22,8 @@ use webhooks::JudgedWebhook;
 
 mod app;
 mod entries;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod options;
 mod plan;
 mod webhooks;

@@ -1,0 +1,115 @@
+//! Messages of clients: what is decoded is what a second reader of JSON finds in the text (P-IN-1 to P-IN-4, threat T10).
+
+use relay::limits::JSON_DEPTH_MAX;
+use relay::protocol::client_message::{ClientMessage, decode_client_message};
+use relay::protocol::server_event::encode_json_string;
+
+use crate::json::{Json, Kind};
+
+/// A message without its borrow.
+#[derive(Debug, Eq, PartialEq)]
+enum Message {
+    Subscribe(Option<String>, Option<String>, Option<String>),
+    Unsubscribe(Option<String>),
+    Ping,
+    Pong,
+    Signin(Option<String>, Option<String>),
+    /// Name, channel, the text of `data`.
+    ClientEvent(String, Option<String>, String),
+    Unknown,
+}
+
+/// P-IN-1 to P-IN-4, P-CEV-3, P-FAIL-3, P-FAIL-5, threat T10.
+pub fn check(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    assert_eq!(decode_client_message(text).ok().map(own), reference(text));
+    let mut literal = Vec::new();
+    encode_json_string(&mut literal, text);
+    let literal = String::from_utf8(literal).expect("a literal is UTF-8");
+    let Some(Json { kind: Kind::Text(Some(read)), .. }) = Json::parse(&literal) else { panic!("{literal}") };
+    assert_eq!(read, text, "a string that was encoded reads as before");
+}
+
+fn own(message: ClientMessage<'_>) -> Message {
+    let own = |text: Option<std::borrow::Cow<'_, str>>| text.map(std::borrow::Cow::into_owned);
+    match message {
+        ClientMessage::Subscribe { channel, auth, channel_data } => {
+            Message::Subscribe(own(channel), own(auth), own(channel_data))
+        }
+        ClientMessage::Unsubscribe { channel } => Message::Unsubscribe(own(channel)),
+        ClientMessage::Ping => Message::Ping,
+        ClientMessage::Pong => Message::Pong,
+        ClientMessage::Signin { auth, user_data } => Message::Signin(own(auth), own(user_data)),
+        ClientMessage::ClientEvent { event, channel, data, data_bytes } => {
+            let Some(Json { kind: Kind::Text(Some(text)), .. }) = Json::parse(&data) else {
+                panic!("what goes into a frame is a string: {data}")
+            };
+            assert_eq!(text.len(), data_bytes);
+            Message::ClientEvent(event.into_owned(), own(channel), text)
+        }
+        ClientMessage::Unknown => Message::Unknown,
+    }
+}
+
+/// `None` for an invalid message.
+fn reference(text: &str) -> Option<Message> {
+    let json = Json::parse(text).filter(|json| json.depth() <= JSON_DEPTH_MAX)?;
+    let [event, channel, data] = json.members(["event", "channel", "data"])?;
+    let event = string(event)??;
+    match event.as_str() {
+        "pusher:subscribe" => {
+            let [channel, auth, channel_data] = fields(data, ["channel", "auth", "channel_data"])?;
+            Some(Message::Subscribe(channel, auth.filter(|auth| !auth.is_empty()), channel_data))
+        }
+        "pusher:unsubscribe" => {
+            // The members of a subscribe are read here too, and refused alike.
+            let [channel, _, _] = fields(data, ["channel", "auth", "channel_data"])?;
+            Some(Message::Unsubscribe(channel))
+        }
+        "pusher:signin" => {
+            let [auth, user_data] = fields(data, ["auth", "user_data"])?;
+            Some(Message::Signin(auth, user_data))
+        }
+        "pusher:ping" => Some(Message::Ping),
+        "pusher:pong" => Some(Message::Pong),
+        name if name.starts_with("client-") => {
+            let data = match data {
+                None => "{}".to_owned(),
+                Some(Json { kind: Kind::Text(text), .. }) => text.clone()?,
+                Some(other) => other.raw.to_owned(),
+            };
+            Some(Message::ClientEvent(event, string(channel)?, data))
+        }
+        _ => Some(Message::Unknown),
+    }
+}
+
+/// The outer `None` is a string that is no Unicode text; the inner one an absent member, or no string.
+fn string(member: Option<&Json<'_>>) -> Option<Option<String>> {
+    match member.map(|member| &member.kind) {
+        Some(Kind::Text(text)) => text.clone().map(Some),
+        _ => Some(None),
+    }
+}
+
+/// Members of `data`, which is an object or a string that holds one; anything else is as if it were empty (P-IN-2).
+fn fields<const N: usize>(data: Option<&Json<'_>>, names: [&str; N]) -> Option<[Option<String>; N]> {
+    let read = |object: &Json<'_>| {
+        let mut found = [const { None }; N];
+        for (found, member) in found.iter_mut().zip(object.members(names)?) {
+            *found = string(member)?;
+        }
+        Some(found)
+    };
+    match data {
+        Some(object @ Json { kind: Kind::Object(_), .. }) => read(object),
+        Some(Json { kind: Kind::Text(text), .. }) => {
+            let text = text.as_ref()?;
+            if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+                return Some([const { None }; N]);
+            }
+            read(&Json::parse(text).filter(|json| json.depth() <= JSON_DEPTH_MAX)?)
+        }
+        _ => Some([const { None }; N]),
+    }
+}

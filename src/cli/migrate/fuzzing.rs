@@ -1,0 +1,51 @@
+//! What a configuration of another server comes to, without files and a store, for the fuzz targets (`fuzz/`). Compiled
+//! for them alone.
+
+use std::path::Path;
+
+use clap::ValueEnum as _;
+
+use super::plan::Plan;
+use super::{Origin, entries, webhooks};
+use crate::app::webhook::{NewWebhook, Reach};
+use crate::store::record::AppRecord;
+use crate::store::setting;
+
+/// An app that a file comes to.
+#[derive(Debug)]
+pub struct PlannedFacts {
+    /// Its id.
+    pub id: String,
+    /// Its key.
+    pub key: String,
+    /// The secret of the key.
+    pub secret: String,
+    /// What a new record has of the file.
+    pub record: AppRecord,
+    /// Its webhooks that may be at public addresses alone.
+    pub webhooks: Vec<NewWebhook>,
+}
+
+/// Reads a file of this name from the server with this number.
+///
+/// # Errors
+/// What `relay migrate` says of the file.
+pub fn plan(origin: usize, text: &str, file: &str) -> Result<Vec<PlannedFacts>, String> {
+    let origins = Origin::value_variants();
+    let entries = entries::parse(text, Path::new(file))?;
+    let Plan { apps, mut not_taken, .. } = Plan::new(origins[origin % origins.len()], entries)?;
+    apps.into_iter()
+        .map(|app| {
+            let mut record = AppRecord::stand_in();
+            let defaults = app.defaults.iter();
+            defaults
+                .into_iter()
+                .try_for_each(|(name, value)| setting::apply(&mut record, name, value))
+                .expect("a default");
+            app.change(&mut record).map_err(|error| error.to_string())?;
+            let judged = webhooks::judge(&app.webhooks, None, Reach::Public, &[], &mut not_taken);
+            let webhooks = judged.into_iter().map(|judged| judged.new).collect();
+            Ok(PlannedFacts { id: app.id, key: app.key, secret: app.secret, record, webhooks })
+        })
+        .collect()
+}
