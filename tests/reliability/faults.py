@@ -17,7 +17,7 @@ import time
 
 from load import troubles
 from rig import APP, MIB, ROOT, UPGRADE, Generator, Options, Repeated, Server, Socket
-from rig import mask, message, percentile, publish, raise_descriptors, request, reset_all, row, take_core
+from rig import clean_environment, mask, message, percentile, publish, raise_descriptors, request, reset_all, row, take_core
 
 CLONE_NEWNET = 0x40000000
 
@@ -422,7 +422,7 @@ def refusals():
     def refused(name, command, wanted, seconds=1, **environment):
         begun = time.monotonic()
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+            command, capture_output=True, text=True, timeout=60, check=False, env=clean_environment(**environment)
         )
         took = time.monotonic() - begun
         lines = done.stderr.strip().splitlines()

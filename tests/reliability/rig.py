@@ -27,6 +27,12 @@ APP, KEY, SECRET = "1", "reliability-key", "of-these-rows-alone"
 KIB, MIB = 1 << 10, 1 << 20
 
 
+def clean_environment(**more):
+    """The environment without settings of Relay, which a test run or a shell may have."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+    return {**kept, **more}
+
+
 class Options:
     """What the command line of `run` set."""
 
@@ -73,7 +79,7 @@ class Server:
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, preexec_fn=prepare,
-                env={**os.environ, **app},
+                env=clean_environment(**app),
             )
         line = self.process.stdout.readline().decode()
         found = re.search(r"listening on ([\d.]+):(\d+) .*health on [\d.]+:(\d+)", line)
