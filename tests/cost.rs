@@ -76,6 +76,7 @@ impl Server {
 
     fn drain(&mut self) {
         loop {
+            self.shard.end_batch();
             while let Some(output) = self.shard.poll_output() {
                 if let Output::Close { connection, .. } = output {
                     self.shard.handle_input(NOW, Input::Closed { connection });

@@ -110,10 +110,10 @@ fn the_webhook_queue_survives() {
     let adopted = TestServer::adopt(server.address, app.clone());
     let mut socket = Socket::open(&adopted, &app);
     socket.subscribe("private-a");
-    for number in 0..CHANGES as u64 {
+    // One more than is asserted: an event counts as waiting shortly before its commit, and the server is killed then.
+    for number in 0..=CHANGES as u64 {
         let data = "x".repeat(number as usize * 41 % 6_000);
         socket.send_json(&json!({"event": "client-e", "channel": "private-a", "data": data}));
-        // One commit or more for each.
         eventually_within("the event is in the queue", PATIENCE, || (server.waiting() > number).then_some(()));
     }
     server.end();
@@ -136,7 +136,7 @@ fn the_webhook_queue_survives() {
         }
     }
     let added = states.last().unwrap().len();
-    assert_eq!(added, CHANGES);
+    assert!(added >= CHANGES, "{added}");
     let found = Replay::new(place.path().join("image"), base, "webhooks/data.mdb").run(&epochs, &states, read);
     println!("webhooks: {} commits, {} images, {} of them bad", found.commits, found.images, found.bad.len());
     assert!(found.commits >= CHANGES, "{}", found.commits);
