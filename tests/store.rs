@@ -263,6 +263,16 @@ fn damaged_files_are_told() {
         damaged(open(&bytes), "zeroed")
     });
     assert!(cut > pages / 2 && zeroed.count() > 3, "{cut} of {pages} cuts were noticed");
+    // A leaf that says it is one of duplicates, of which LMDB would make up the values.
+    let leaves: Vec<usize> = (2..pages).filter(|page| whole[page * 4096 + 10] & 0x6F == 2).collect();
+    for kind in [0x22, 0x42] {
+        let noticed = leaves.iter().filter(|page| {
+            let mut bytes = whole.clone();
+            bytes[**page * 4096 + 10] = kind;
+            damaged(open(&bytes), "of duplicates")
+        });
+        assert!(noticed.count() > 3, "kind {kind:#x}");
+    }
 }
 
 /// R-PROC-4: a directory that has lost a file is refused with its name and a remedy, by servers and by commands, and is not

@@ -54,7 +54,8 @@ const TREE_BYTES: usize = 48;
 const BRANCH: u16 = 1;
 const LEAF: u16 = 2;
 const OVERFLOW: u16 = 4;
-const KINDS: u16 = 0xF;
+/// With the kinds of page (`P_LEAF2`, `P_SUBP`) that only tables with duplicates have; there are none.
+const KINDS: u16 = 0x6F;
 const BIG_DATA: u16 = 1;
 const SUB_TREE: u16 = 2;
 const NO_ROOT: u64 = u64::MAX;
