@@ -1,7 +1,7 @@
 //! Ends the process when one of its shards has stopped turning (R-PROC-3): its clients would see a server that accepts and
 //! never answers, and nothing else would notice.
 //!
-//! Every shard counts its turns ([`Beats`]). The watchdog looks at the counts every so often and wakes a shard that has
+//! Every shard counts its turns ([`Beat`]). The watchdog looks at the counts every so often and wakes a shard that has
 //! made no turn since, so that a healthy one, however idle, turns. What counts against a shard is time in which it could
 //! have turned and did not:
 //!

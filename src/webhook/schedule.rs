@@ -4,7 +4,7 @@
 //! order, so the order of a channel is kept (P-HOOK-6); a delivery that failed rests, and with it its lane, while the
 //! others go on. An endpoint has one request under way at most.
 //!
-//! Apps take turns, and the endpoints of an app (see [`line`]). An endpoint that was slow when it was last sent something is
+//! Apps take turns, and the endpoints of an app (see [`mod@line`]). An endpoint that was slow when it was last sent something is
 //! in a class of its own, which never has more than half of the threads; one that was never sent anything is in another,
 //! since it may turn out to be slow. However many of an app's endpoints hang, they delay no other app (P-HOOK-10).
 //!
