@@ -91,6 +91,10 @@ impl Shard {
         self.frames.take_sent(&mut line.outbox, bytes);
         self.apps.sent(line.app, bytes);
         line.flags.remove(Flags::STALLED.union(Flags::STALLED_LONG));
+        // The usual case, once per delivery: a subscriber that has all of it and is read from. Nothing follows from that.
+        if line.phase == Phase::Open && line.outbox.unsent_bytes() == 0 && !line.flags.contains(Flags::PAUSED) {
+            return;
+        }
         if line.phase == Phase::Ended {
             return;
         }
