@@ -123,7 +123,7 @@ const STEP_NS_MAX: u64 = SECOND_NS;
 mod tests {
     use super::*;
 
-    /// Goal: only a server that owes something and gives nothing is silent, counted from when it first owed it; a single byte
+    /// Goal: only a server that has something pending and sends nothing is silent, counted from then on; a single byte
     /// is an answer.
     #[test]
     fn silence_is_counted_while_something_is_owed() {

@@ -269,7 +269,7 @@ pub struct Http {
     pub held_back: Vec<u8>,
     /// A request waits for its app's allowance: those behind it wait too.
     pub parked: bool,
-    /// The request at hand is refused by what its head says, with this answer: its body is dropped as it arrives.
+    /// The current request is refused for its head, with this answer: its body is dropped as it arrives.
     pub refused: Option<Bytes>,
     /// The app whose credential the last request had.
     pub caller: Option<AppSerial>,

@@ -180,7 +180,7 @@ impl Frames {
         self.queues[outbox.queue as usize].push_back(frame.0);
     }
 
-    /// Whether an outbox owes more than it may, `bytes_max` (P-CLOSE-5). A frame that is longer than the bound by itself, as the roster
+    /// Whether an outbox has more unsent than `bytes_max` (P-CLOSE-5). A frame that is longer than the bound by itself, as the roster
     /// of a large presence channel is, does not count: what waits behind it does.
     #[inline]
     pub fn is_over_bound(&self, outbox: &Outbox, bytes_max: usize) -> bool {
@@ -199,7 +199,7 @@ impl Frames {
         outbox.unsent_bytes() - giants > bytes_max
     }
 
-    /// Lends the next bytes of an outbox that is not lent; `None` when it owes nothing. A buffer that is made for it uses
+    /// Lends the next bytes of an outbox that is not lent; `None` when nothing is unsent. A buffer that is made for it uses
     /// the share of the connection's app.
     pub fn lend(&mut self, outbox: &mut Outbox, app: u32) -> Option<&[u8]> {
         debug_assert!(!outbox.lent, "one send per connection at a time");

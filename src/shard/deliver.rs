@@ -252,8 +252,8 @@ impl Shard {
         }
     }
 
-    /// What a connection of an app may owe before it is closed (P-CLOSE-5). Where the app is over its share, its readers may
-    /// owe an equal part of what it holds (P-STAT-9): so those go that are further behind than the others.
+    /// Limit of unsent bytes of an app's connection, beyond which it is closed (P-CLOSE-5). Over the app's share its readers may
+    /// have an equal part of what it holds (P-STAT-9): so those are closed that are further behind than the others.
     pub(super) fn outbox_bytes_max(&mut self, app: u32) -> usize {
         match self.frames.shares().used(app) {
             Use::Within => limits::OUTBOX_BYTES_MAX,
@@ -299,7 +299,7 @@ impl Shard {
     }
 }
 
-/// What a connection may owe before it is not read from any more.
+/// Limit of unsent bytes of a connection, beyond which Relay stops reading from it.
 pub(super) fn unread_from(phase: Phase) -> usize {
     match phase {
         Phase::Open => limits::REPLY_BYTES_MAX,

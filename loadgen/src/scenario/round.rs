@@ -53,7 +53,7 @@ impl Audience {
     }
 
     /// Waits until all schedules are at their end and all that is expected has arrived, or nothing arrives any more. Without
-    /// a subscriber, or with a server that gives nothing of what it owes, the run is cut short. A server that is slow and
+    /// a subscriber, or with a server that sends nothing of what is pending, the run is cut short. A server that is slow and
     /// goes on is waited for.
     pub(crate) fn wait(self, fleet: &mut Fleet, before: &Counters, seconds: f64, bar: &Bar) -> Result<(), Failure> {
         let begin = Instant::now();

@@ -91,7 +91,7 @@ fn readers_that_are_behind_go_when_their_app_is_over_its_share() {
     }
     let filler = bytes::Bytes::from(vec![0; 200 << 20]);
     let filler = process.shards[0].frames.hold(filler, 1);
-    // Each of the two may owe half of what the app holds: more than any outbox may.
+    // Each of the two may have half of what the app holds unsent: more than any outbox may.
     let news = process.shards[0].channel_key(AppSerial(1), "news");
     let event = bytes::Bytes::from_static(b"\x81\x02{}");
     process.shards[0].deliver(&news, event.clone(), None, 0);
