@@ -17,8 +17,8 @@ pub enum Kind<'a> {
     Null,
     /// A number, `true` or `false`.
     Scalar,
-    /// A string; `None` when it has half a surrogate pair.
-    Text(Option<String>),
+    /// A string. Halves of surrogate pairs are U+FFFD in its text, and `whole` says that there were none.
+    Text { text: String, whole: bool },
     /// An array.
     Array(Vec<Json<'a>>),
     /// The members in order, with those that are given twice.
@@ -35,13 +35,9 @@ impl<'a> Json<'a> {
         (reader.at == text.len()).then_some(value)
     }
 
-    /// How deep arrays and objects are nested; 0 for any other value.
-    pub fn depth(&self) -> usize {
-        match &self.kind {
-            Kind::Array(elements) => 1 + elements.iter().map(Self::depth).max().unwrap_or(0),
-            Kind::Object(members) => 1 + members.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
-            Kind::Null | Kind::Scalar | Kind::Text(_) => 0,
-        }
+    /// True for text that may nest deeper than this reader goes, in a string that holds JSON too. Such text says nothing.
+    pub fn is_beyond(text: &str) -> bool {
+        text.bytes().filter(|byte| matches!(byte, b'[' | b'{' | b'\\')).count() > DEPTH_MAX
     }
 
     /// The members of an object that are named here, each given once at most; others may be there. `None` when it is no
@@ -62,8 +58,8 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Deeper than anything that is accepted, and far from the end of the stack.
-const DEPTH_MAX: usize = 100;
+/// Far from the end of the stack.
+const DEPTH_MAX: usize = 200;
 
 struct Reader<'a> {
     text: &'a str,
@@ -95,7 +91,10 @@ impl<'a> Reader<'a> {
         }
         let start = self.at;
         let kind = match self.peek()? {
-            b'"' => Kind::Text(self.string()?),
+            b'"' => {
+                let units = self.string()?;
+                Kind::Text { text: String::from_utf16_lossy(&units), whole: String::from_utf16(&units).is_ok() }
+            }
             b'[' => self.array(depth)?,
             b'{' => self.object(depth)?,
             b'n' => self.word("null").map(|()| Kind::Null)?,
@@ -137,7 +136,7 @@ impl<'a> Reader<'a> {
             self.skip_space();
             self.take(b':')?;
             self.skip_space();
-            members.push((name, self.value(depth + 1)?));
+            members.push((String::from_utf16(&name).ok(), self.value(depth + 1)?));
             self.skip_space();
             if self.take(b',').is_none() {
                 self.take(b'}')?;
@@ -172,15 +171,15 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// The outer `None` is bad syntax, the inner one half a surrogate pair.
-    fn string(&mut self) -> Option<Option<String>> {
+    /// The code units of a string; `None` is bad syntax.
+    fn string(&mut self) -> Option<Vec<u16>> {
         self.take(b'"')?;
         let mut units: Vec<u16> = Vec::new();
         loop {
             let letter = self.text[self.at..].chars().next()?;
             self.at += letter.len_utf8();
             match letter {
-                '"' => return Some(String::from_utf16(&units).ok()),
+                '"' => return Some(units),
                 '\\' => {
                     let escape = self.peek()?;
                     self.at += 1;

@@ -11,34 +11,15 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::refusal::Refusal;
-use crate::limits::JSON_DEPTH_MAX;
-use crate::wire::json::check_text_depth;
+use crate::wire::json;
 
-/// The body as text that is safe to parse.
-///
-/// # Errors
-/// 400 for what is not UTF-8 or nests too deep.
-pub(super) fn decode_body(body: &[u8]) -> Result<&str, Refusal> {
-    let text = decode_text(body)?;
-    check_body_depth(text)?;
-    Ok(text)
-}
-
-/// The body as text of any depth.
+/// The body as text. The readers behind it keep values as raw text, so that nothing recurses, however deep they nest
+/// (threat T10).
 ///
 /// # Errors
 /// 400 for what is not UTF-8.
-pub(super) fn decode_text(body: &[u8]) -> Result<&str, Refusal> {
+pub(super) fn decode_body(body: &[u8]) -> Result<&str, Refusal> {
     simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))
-}
-
-/// Checks what a parser that goes into depth demands (threat T10).
-///
-/// # Errors
-/// 400 for what nests too deep.
-pub(super) fn check_body_depth(text: &str) -> Result<(), Refusal> {
-    check_text_depth(text, JSON_DEPTH_MAX)
-        .map_err(|_| Refusal::bad_request(format!("The body nests arrays and objects deeper than {JSON_DEPTH_MAX}.")))
 }
 
 /// Reads an object. Known members that stand twice are errors, unknown ones are ignored (P-SDK-21).
@@ -102,29 +83,30 @@ impl<'a, F: FnMut(&'a RawValue) -> Result<(), Refusal>> Visitor<'a> for Elements
 /// Reads a string member.
 ///
 /// # Errors
-/// 400 naming `member` when the value is no string or has half a surrogate pair.
+/// 400 naming `member` when the value is no string.
 pub(super) fn decode_string<'a>(raw: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
-    let literal = raw.get();
-    let Some(inner) = literal.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return Err(Refusal::bad_request(format!("The member {member} must be a string.")));
-    };
-    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
-        return Ok(Cow::Borrowed(inner));
-    }
-    serde_json::from_str(literal).map(Cow::Owned).map_err(|_| lone_surrogate(member))
+    let not_a_string = || Refusal::bad_request(format!("The member {member} must be a string."));
+    json::decode_string(raw.get()).ok_or_else(not_a_string)
 }
 
 /// `data` as a JSON string literal, quotes included: a string as it was sent, an object or array as the string of its
-/// raw text (P-HTTP-12).
+/// raw text (P-HTTP-12). A string that was cut inside a surrogate pair is written anew, with U+FFFD for the half (P-IN-6).
 ///
 /// # Errors
-/// 400 for other types and half surrogate pairs, 413 when the decoded string is longer than `bytes_max` (P-LIM-3).
+/// 400 for other types, 413 when the decoded string is longer than `bytes_max` (P-LIM-3).
 pub(super) fn decode_data_literal(raw: &RawValue, bytes_max: usize) -> Result<Cow<'_, str>, Refusal> {
     let text = raw.get();
     match text.as_bytes().first() {
         Some(b'"') => {
-            let bytes = decoded_bytes(text).ok_or_else(|| lone_surrogate("data"))?;
-            if bytes > bytes_max { Err(Refusal::data_too_large(bytes_max)) } else { Ok(Cow::Borrowed(text)) }
+            let literal = match decoded_bytes(text) {
+                Some(bytes) if bytes <= bytes_max => Some(Cow::Borrowed(text)),
+                Some(_) => None,
+                None => {
+                    let decoded = decode_string(raw, "data")?;
+                    (decoded.len() <= bytes_max).then(|| Cow::Owned(encode_string(&decoded)))
+                }
+            };
+            literal.ok_or_else(|| Refusal::data_too_large(bytes_max))
         }
         Some(b'{' | b'[') if text.len() > bytes_max => Err(Refusal::data_too_large(bytes_max)),
         Some(b'{' | b'[') => Ok(Cow::Owned(encode_string(text))),
@@ -135,10 +117,6 @@ pub(super) fn decode_data_literal(raw: &RawValue, bytes_max: usize) -> Result<Co
 /// Text as a JSON string literal, quotes included.
 pub(super) fn encode_string(text: &str) -> String {
     serde_json::to_string(text).expect("a string always has a JSON form")
-}
-
-fn lone_surrogate(member: &str) -> Refusal {
-    Refusal::bad_request(format!("The member {member} has half a surrogate pair, which is no Unicode text."))
 }
 
 /// Length in bytes of the string that a literal writes; `None` when it writes half a surrogate pair.
@@ -241,23 +219,28 @@ mod tests {
         }
     }
 
-    /// Threat T10: half surrogate pairs are refused wherever they stand, in data and in other strings.
+    /// P-IN-6, P-LIM-3: half of a surrogate pair is U+FFFD wherever it stands, in data and in other strings; the limit
+    /// counts its three bytes.
     #[test]
-    fn lone_surrogates_are_refused() {
-        for literal in [
-            r#""\ud800""#,
-            r#""\udc00""#,
-            r#""\ud800x""#,
-            r#""\ud800\n""#,
-            r#""\ud800\ud800""#,
-            r#""\udc00\ud800""#,
-            r#""a\uDBFF\u0041""#,
+    fn halves_of_surrogate_pairs_are_replaced() {
+        for (literal, text) in [
+            (r#""\ud800""#, "\u{fffd}"),
+            (r#""\udc00""#, "\u{fffd}"),
+            (r#""\ud800x""#, "\u{fffd}x"),
+            (r#""\ud800\n""#, "\u{fffd}\n"),
+            (r#""\ud800\ud800""#, "\u{fffd}\u{fffd}"),
+            (r#""\udc00\ud800""#, "\u{fffd}\u{fffd}"),
+            (r#""a\uDBFF\u0041\ud83d\ude00""#, "a\u{fffd}A\u{1f600}"),
         ] {
-            let refusal = decode_data_literal(raw(literal), 100).expect_err("no Unicode");
-            assert_eq!((refusal.status, refusal.message.contains("surrogate")), (400, true), "{literal}");
-            let refusal = decode_string(raw(literal), "name").expect_err("no Unicode");
-            assert_eq!((refusal.status, refusal.message.contains("name")), (400, true), "{literal}");
+            let written = decode_data_literal(raw(literal), text.len()).expect("valid");
+            assert_eq!(serde_json::from_str::<String>(&written).expect("a literal"), text, "{literal}");
+            assert_eq!(decode_string(raw(literal), "name").expect("valid"), text, "{literal}");
+            let refusal = decode_data_literal(raw(literal), text.len() - 1).expect_err("one too many");
+            assert_eq!(refusal, Refusal::data_too_large(text.len() - 1), "{literal}");
         }
+        let object = r#"{"t":"abc\ud83d"}"#;
+        let written = decode_data_literal(raw(object), 100).expect("valid");
+        assert_eq!(serde_json::from_str::<String>(&written).expect("a literal"), object);
     }
 
     /// Strings without escapes are lent, others decoded; other types name the member.

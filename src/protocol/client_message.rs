@@ -6,8 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::server_event::encode_json_string;
-use crate::limits::JSON_DEPTH_MAX;
-use crate::wire::json::check_text_depth;
+use crate::wire::json::{self, starts_object};
 
 /// A message of a client, lent from its text where no escape stands in the way.
 #[derive(Debug, Eq, PartialEq)]
@@ -52,7 +51,7 @@ pub enum ClientMessage<'a> {
     Unknown,
 }
 
-/// Malformed JSON, too deep, duplicate members, or no string `event` (P-IN-3).
+/// Malformed JSON, duplicate members, or no string `event` (P-IN-3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct InvalidMessage;
 
@@ -60,12 +59,11 @@ pub struct InvalidMessage;
 /// `pusher:` event that parses to an object is taken as that object (P-IN-2).
 ///
 /// # Errors
-/// [`InvalidMessage`], also for a lone surrogate in a string that is read, and for a member that is read and stands
-/// twice: parsers differ on which one counts (threat T10).
+/// [`InvalidMessage`], also for a member that is read and stands twice: parsers differ on which one counts (threat T10).
+/// Values are skipped, not built: nothing recurses, however deep they nest.
 pub fn decode_client_message(text: &str) -> Result<ClientMessage<'_>, InvalidMessage> {
-    check_text_depth(text, JSON_DEPTH_MAX).map_err(|_| InvalidMessage)?;
     let envelope: Envelope<'_> = parse_object(text)?;
-    let event = decode_member(envelope.event)?.ok_or(InvalidMessage)?;
+    let event = decode_member(envelope.event).ok_or(InvalidMessage)?;
     match &*event {
         "pusher:subscribe" => {
             let SubscriptionData { channel, auth, channel_data } = decode_subscription_data(envelope.data)?;
@@ -83,8 +81,8 @@ pub fn decode_client_message(text: &str) -> Result<ClientMessage<'_>, InvalidMes
         "pusher:ping" => Ok(ClientMessage::Ping),
         "pusher:pong" => Ok(ClientMessage::Pong),
         name if name.starts_with("client-") => {
-            let channel = decode_member(envelope.channel)?;
-            let (data, data_bytes) = decode_client_data(envelope.data)?;
+            let channel = decode_member(envelope.channel);
+            let (data, data_bytes) = decode_client_data(envelope.data);
             Ok(ClientMessage::ClientEvent { event, channel, data, data_bytes })
         }
         _ => Ok(ClientMessage::Unknown),
@@ -127,9 +125,9 @@ impl<'a> SubscriptionData<'a> {
     fn decode(text: &'a str) -> Result<Self, InvalidMessage> {
         let members: SubscriptionMembers<'a> = parse_object(text)?;
         Ok(Self {
-            channel: decode_member(members.channel)?,
-            auth: decode_member(members.auth)?,
-            channel_data: decode_member(members.channel_data)?,
+            channel: decode_member(members.channel),
+            auth: decode_member(members.auth),
+            channel_data: decode_member(members.channel_data),
         })
     }
 
@@ -159,7 +157,7 @@ struct SigninData<'a> {
 impl<'a> SigninData<'a> {
     fn decode(text: &'a str) -> Result<Self, InvalidMessage> {
         let members: SigninMembers<'a> = parse_object(text)?;
-        Ok(Self { auth: decode_member(members.auth)?, user_data: decode_member(members.user_data)? })
+        Ok(Self { auth: decode_member(members.auth), user_data: decode_member(members.user_data) })
     }
 
     fn into_owned(self) -> SigninData<'static> {
@@ -173,22 +171,18 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Parses text that must be one object and whose depth was checked. (Serde would take an array for a struct, too.)
+/// Parses text that must be one object. (Serde would take an array for a struct, too.)
 fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, InvalidMessage> {
-    if !is_object(text) {
+    if !starts_object(text) {
         return Err(InvalidMessage);
     }
     serde_json::from_str(text).map_err(|_| InvalidMessage)
 }
 
-fn is_object(text: &str) -> bool {
-    text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
-}
-
 /// Reads the `data` of a `pusher:` event: an object, or a string that holds one (P-IN-2). Anything else is as if it
 /// were empty: the message then lacks what it needs, and the answer is the one for that (P-FAIL-5).
 fn decode_subscription_data(data: Option<&RawValue>) -> Result<SubscriptionData<'_>, InvalidMessage> {
-    match object_text(data)? {
+    match object_text(data) {
         Some(Cow::Borrowed(text)) => SubscriptionData::decode(text),
         Some(Cow::Owned(text)) => Ok(SubscriptionData::decode(&text)?.into_owned()),
         None => Ok(SubscriptionData::default()),
@@ -197,55 +191,45 @@ fn decode_subscription_data(data: Option<&RawValue>) -> Result<SubscriptionData<
 
 /// As [`decode_subscription_data`], for `pusher:signin`.
 fn decode_signin_data(data: Option<&RawValue>) -> Result<SigninData<'_>, InvalidMessage> {
-    match object_text(data)? {
+    match object_text(data) {
         Some(Cow::Borrowed(text)) => SigninData::decode(text),
         Some(Cow::Owned(text)) => Ok(SigninData::decode(&text)?.into_owned()),
         None => Ok(SigninData::default()),
     }
 }
 
-/// The text of an object that stands as such or in a string (P-IN-2), its depth checked.
-fn object_text(data: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, InvalidMessage> {
-    let Some(data) = data else { return Ok(None) };
-    if is_object(data.get()) {
-        // A part of the message is no deeper than the whole.
-        return Ok(Some(Cow::Borrowed(data.get())));
+/// The text of an object that stands as such or in a string (P-IN-2).
+fn object_text(data: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    let data = data?;
+    if starts_object(data.get()) {
+        return Some(Cow::Borrowed(data.get()));
     }
-    let Some(text) = decode_string(data)?.filter(|text| is_object(text)) else { return Ok(None) };
-    check_text_depth(&text, JSON_DEPTH_MAX).map_err(|_| InvalidMessage)?;
-    Ok(Some(text))
+    decode_member(Some(data)).filter(|text| starts_object(text))
 }
 
-/// The text of a member; `None` when it is absent or no string.
-fn decode_member(member: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, InvalidMessage> {
-    member.map_or(Ok(None), decode_string)
-}
-
-/// The text of a JSON string; `None` for any other JSON.
-fn decode_string(json: &RawValue) -> Result<Option<Cow<'_, str>>, InvalidMessage> {
-    let Some(inner) = json.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return Ok(None);
-    };
-    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
-        return Ok(Some(Cow::Borrowed(inner)));
-    }
-    // Fails on lone surrogates, which the raw value let pass.
-    serde_json::from_str(json.get()).map(|text: String| Some(Cow::Owned(text))).map_err(|_| InvalidMessage)
+/// The text of a member; `None` when it is absent or no string. What it was cut from is not ours to judge (P-IN-6).
+fn decode_member(member: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    json::decode_string(member?.get())
 }
 
 /// The `data` of a client event as a string literal, and the length of what it decodes to (P-CEV-3).
-fn decode_client_data(data: Option<&RawValue>) -> Result<(Cow<'_, str>, usize), InvalidMessage> {
+fn decode_client_data(data: Option<&RawValue>) -> (Cow<'_, str>, usize) {
     let Some(data) = data else {
-        return Ok((Cow::Borrowed(r#""{}""#), "{}".len()));
+        return (Cow::Borrowed(r#""{}""#), "{}".len());
     };
-    if let Some(text) = decode_string(data)? {
-        return Ok((Cow::Borrowed(data.get()), text.len()));
-    }
     let raw = data.get();
-    let mut literal = Vec::with_capacity(raw.len() + raw.len() / 8 + 2);
-    encode_json_string(&mut literal, raw);
-    let literal = String::from_utf8(literal).expect("a literal of a string is UTF-8");
-    Ok((Cow::Owned(literal), raw.len()))
+    match json::decode_string(raw) {
+        // Half of a surrogate pair: subscribers get what was read of it, since many parsers refuse the escape (P-IN-6).
+        Some(Cow::Owned(text)) if text.contains(char::REPLACEMENT_CHARACTER) => (encode_literal(&text), text.len()),
+        Some(text) => (Cow::Borrowed(raw), text.len()),
+        None => (encode_literal(raw), raw.len()),
+    }
+}
+
+fn encode_literal(text: &str) -> Cow<'static, str> {
+    let mut literal = Vec::with_capacity(text.len() + text.len() / 8 + 2);
+    encode_json_string(&mut literal, text);
+    Cow::Owned(String::from_utf8(literal).expect("a literal of a string is UTF-8"))
 }
 
 #[cfg(test)]
@@ -340,19 +324,59 @@ mod tests {
         assert_eq!(decode_client_message(&text), Ok(expected));
         let text = json!({"event": "pusher:unsubscribe", "data": r#"{"channel":"c"}"#}).to_string();
         assert_eq!(decode_client_message(&text), Ok(ClientMessage::Unsubscribe { channel: Some("c".into()) }));
-        let deep = format!(r#"{{"channel":"c","x":{}{}}}"#, "[".repeat(32), "]".repeat(32));
-        let text = json!({"event": "pusher:subscribe", "data": deep}).to_string();
-        assert_eq!(decode_client_message(&text), Err(InvalidMessage));
     }
 
-    /// P-IN-3, T10: no JSON, no object, no string `event`, too deep, a known member twice, a lone surrogate.
+    /// P-IN-6, T10: nesting is not ours to judge, in the data of a client event, beside it, and in a string that holds an
+    /// object; a million levels overflow no stack.
+    #[test]
+    fn depth_is_free() {
+        for depth in [31, 32, 33, 1_000, 1_000_000] {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            let text =
+                format!(r#"{{"event":"client-x","channel":"c","y":{open}{close},"data":{{"a":{open}{close}}}}}"#);
+            let Ok(ClientMessage::ClientEvent { data, data_bytes, .. }) = decode_client_message(&text) else {
+                panic!("no client event at depth {depth}");
+            };
+            assert_eq!((&*data, data_bytes), (&*format!(r#""{{\"a\":{open}{close}}}""#), 2 * depth + 6));
+            let data = format!(r#"{{"channel":"c","x":{open}{close}}}"#);
+            for data in [data.clone(), json!(data).to_string()] {
+                let text = format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#);
+                assert_eq!(decode_client_message(&text), Ok(subscribe(Some("c"), None, None)), "{depth}");
+            }
+        }
+    }
+
+    /// P-IN-6: half of a surrogate pair reads as U+FFFD wherever text is read; data that has one is written anew, and
+    /// all other data is passed on as it is.
+    #[test]
+    fn text_cut_inside_a_character_is_taken() {
+        for (data, literal, bytes) in [
+            (r#""abc\ud83d""#, "\"abc\u{fffd}\"", 6),
+            (r#""\udf38\n""#, "\"\u{fffd}\\n\"", 4),
+            (r#""\ud800\u0041""#, "\"\u{fffd}A\"", 4),
+            (r#""abc\ud83d\ude00""#, r#""abc\ud83d\ude00""#, 7),
+            ("\"abc\u{fffd}\"", "\"abc\u{fffd}\"", 6),
+            (r#"{"t":"abc\ud83d"}"#, r#""{\"t\":\"abc\\ud83d\"}""#, 16),
+        ] {
+            let text = format!(r#"{{"event":"client-x","channel":"c","data":{data}}}"#);
+            let expected = ClientMessage::ClientEvent {
+                event: "client-x".into(),
+                channel: Some("c".into()),
+                data: literal.into(),
+                data_bytes: bytes,
+            };
+            assert_eq!(decode_client_message(&text), Ok(expected), "{text}");
+        }
+        let text = r#"{"event":"pusher:subscribe","data":{"channel":"c\udfff","channel_data":"{\"n\":\"\ud83d\"}"}}"#;
+        let expected = subscribe(Some("c\u{fffd}"), None, Some("{\"n\":\"\u{fffd}\"}"));
+        assert_eq!(decode_client_message(text), Ok(expected));
+        assert_eq!(decode_client_message(r#"{"event":"pusher:ping\ud800"}"#), Ok(ClientMessage::Unknown));
+    }
+
+    /// P-IN-3, T10: no JSON, no object, no string `event`, a known member twice.
     #[test]
     fn invalid_messages() {
-        let nested =
-            |depth: usize| format!(r#"{{"event":"client-x","data":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
-        assert!(decode_client_message(&nested(31)).is_ok());
-        let deep =
-            [nested(32), "[".repeat(100_000), "{\"a\":".repeat(100_000), format!("{{\"event\":{}", "[".repeat(9_000))];
+        let deep = ["[".repeat(100_000), "{\"a\":".repeat(100_000), format!("{{\"event\":{}", "[".repeat(9_000))];
         let cases = [
             "",
             " ",
@@ -386,12 +410,6 @@ mod tests {
             r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":"","auth":"k:a"}}"#,
             r#"{"event":"pusher:subscribe","data":"{\"channel\":\"a\",\"channel\":\"b\"}"}"#,
             r#"{"event":"pusher:subscribe","data":"{"}"#,
-            r#"{"event":"\ud800"}"#,
-            r#"{"event":"client-\udc00x"}"#,
-            r#"{"event":"client-x","channel":"\ud800c"}"#,
-            r#"{"event":"client-x","channel":"c","data":"\ud800\u0041"}"#,
-            r#"{"event":"pusher:subscribe","data":{"channel":"\udfff"}}"#,
-            r#"{"event":"pusher:subscribe","data":{"channel":"c","channel_data":"\ud83d"}}"#,
         ];
         for text in cases.into_iter().map(str::to_owned).chain(deep) {
             assert_eq!(decode_client_message(&text), Err(InvalidMessage), "{:.80}", text);

@@ -1,4 +1,10 @@
-//! What must be known of JSON text before any parser sees it.
+//! What must be known of JSON text before any parser sees it, and strings read out of it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde_json::value::RawValue;
 
 /// The text nests deeper than allowed, or is not UTF-8.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,9 +64,134 @@ fn after_string(mut rest: &[u8]) -> &[u8] {
     &[]
 }
 
+/// True for text that is one JSON object, with white space around it or not. Values are skipped, not built: nothing
+/// recurses, however deep they nest (threat T10).
+pub fn is_json_object(text: &str) -> bool {
+    starts_object(text) && serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// True for text that can be nothing but an object, if it is JSON at all.
+pub fn starts_object(text: &str) -> bool {
+    text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
+}
+
+/// The string that a literal writes, borrowed where it has no escape; `None` where the text is no string literal.
+///
+/// An escape may write half of a surrogate pair: text that was cut inside a character is written so by JavaScript. It
+/// reads as U+FFFD, as every encoder of UTF-8 writes it (P-IN-6).
+pub fn decode_string(literal: &str) -> Option<Cow<'_, str>> {
+    let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        // A raw value has no quote or control character here; a literal of any other origin may.
+        let is_plain = inner.bytes().all(|byte| byte >= b' ' && byte != b'"');
+        return is_plain.then_some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(literal).ok().map(|Text(text)| text)
+}
+
+/// A string of a JSON text, read as [`decode_string`] does.
+#[derive(Debug)]
+pub struct Text<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As bytes, which serde_json gives unchecked: only there half of a pair is no error.
+        deserializer.deserialize_bytes(TextVisitor).map(Text)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+        match simdutf8::basic::from_utf8(bytes) {
+            Ok(text) => Ok(Cow::Borrowed(text)),
+            Err(_) => self.visit_bytes(bytes),
+        }
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        let mut bytes = bytes.to_vec();
+        if simdutf8::basic::from_utf8(&bytes).is_err() {
+            replace_halves(&mut bytes);
+        }
+        String::from_utf8(bytes).map(Cow::Owned).map_err(|_| E::custom("no UTF-8"))
+    }
+}
+
+/// Writes U+FFFD over each half of a surrogate pair, which serde_json writes as the three bytes ED A0..BF 80..BF.
+fn replace_halves(bytes: &mut [u8]) {
+    let mut at = 0;
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(0xed, rest)) {
+        at += found;
+        if let Some(half @ [_, 0xa0..=0xbf, _]) = bytes.get_mut(at..at + 3) {
+            half.copy_from_slice("\u{fffd}".as_bytes());
+        }
+        at += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// P-IN-6: half a pair reads as U+FFFD, one for each; whole pairs and everything else as serde_json reads them.
+    #[test]
+    fn halves_of_surrogate_pairs_are_replaced() {
+        for (literal, text) in [
+            (r#""abc""#, "abc"),
+            ("\"\u{fffd}\u{d7ff}\u{e000}\"", "\u{fffd}\u{d7ff}\u{e000}"),
+            (r#""\ud7ff\ue000\/""#, "\u{d7ff}\u{e000}/"),
+            (r#""abc\ud83d""#, "abc\u{fffd}"),
+            (r#""\udf38x""#, "\u{fffd}x"),
+            (r#""\ud83d\ude00""#, "\u{1f600}"),
+            (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+            (r#""\ud83d\u0041\n\ud83dé""#, "\u{fffd}A\n\u{fffd}é"),
+            (r#""\uDBFF\\udc00""#, "\u{fffd}\\udc00"),
+        ] {
+            assert_eq!(decode_string(literal).as_deref(), Some(text), "{literal}");
+        }
+        assert!(matches!(decode_string("\"abc\""), Some(Cow::Borrowed("abc"))));
+        for literal in [
+            "",
+            "\"",
+            "abc",
+            "1",
+            "null",
+            "{}",
+            "\"a",
+            "a\"",
+            "\"a\"b\"",
+            "\"\n\"",
+            r#""\""#,
+            r#""\x""#,
+            r#""\u12""#,
+            "'a'",
+        ] {
+            assert_eq!(decode_string(literal), None, "{literal}");
+        }
+    }
+
+    /// T10: a million levels are no more to a parser of raw values than other text.
+    #[test]
+    fn objects_are_told_from_all_else() {
+        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        for text in ["{}", " {\"a\":1}\r\n\t", r#"{"a":"\ud800","a":1e999}"#, &nested(1_000_000)] {
+            assert!(is_json_object(text), "{text:.40}");
+        }
+        for text in
+            ["", "b", "[]", "7", "null", "\"{}\"", "{", "{}}", "{}{}", "{a:1}", "\u{a0}{}", &nested(1_000_000)[1..]]
+        {
+            assert!(!is_json_object(text), "{text:.40}");
+        }
+    }
 
     /// T10: the bound is exact, and brackets in strings and behind escapes do not count.
     #[test]

@@ -7,7 +7,7 @@ use crate::common::server::{Driver, ServerOptions, TestServer};
 ///
 /// Apps: `main` (client events on), `other` (another tenant, likewise), `plain` (all defaults), `quota` (two
 /// connections), `soft` (one, told 4100), `tls` (TLS only), `origin` (pages of example.com only), `watch` (watchlists),
-/// `small` (20 bytes of data, three members).
+/// `small` (20 bytes of data, three members), `quick` (client events without a rate).
 pub(crate) fn on_each_driver(scenario: impl Fn(&'static TestServer)) {
     on_shared_servers(&SHARED, scenario);
 }
@@ -24,4 +24,5 @@ fn options(driver: Driver) -> ServerOptions {
         .app("origin", &["allowed_origins=example.com"])
         .app("watch", &["watchlist=true"])
         .app("small", &["max_event_data_bytes=20", "max_presence_members=3"])
+        .app("quick", &["client_events=true", "max_client_events_per_second=0"])
 }

@@ -6,7 +6,6 @@ use relay::api::events::{Publish, PublishRules, decode_events};
 use relay::api::info::InfoRules;
 use relay::app::AppSettings;
 use relay::channel::name::NameRules;
-use relay::limits::JSON_DEPTH_MAX;
 
 use crate::input::Input;
 use crate::json::{Json, Kind};
@@ -26,7 +25,10 @@ pub fn check(bytes: &[u8]) {
     let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
     let body = input.rest();
     let text = std::str::from_utf8(body).ok();
-    let json = text.and_then(Json::parse).filter(|json| json.depth() <= JSON_DEPTH_MAX);
+    if text.is_some_and(Json::is_beyond) {
+        return;
+    }
+    let json = text.and_then(Json::parse);
     let one = json.as_ref().and_then(|json| read_events(json, &settings));
     assert_eq!(decode_events(body, &rules).ok().map(own), one);
     let batch = json.as_ref().and_then(|json| read_batch(json, &settings));
@@ -39,7 +41,7 @@ pub fn check(bytes: &[u8]) {
 
 fn own(publish: Publish<'_>) -> Vec<Event> {
     let own = |event: relay::api::events::PublishEvent<'_>| {
-        let Some(Json { kind: Kind::Text(Some(data)), .. }) = Json::parse(&event.data_literal) else {
+        let Some(Json { kind: Kind::Text { text: data, whole: true }, .. }) = Json::parse(&event.data_literal) else {
             panic!("what goes into a frame is a string: {}", event.data_literal)
         };
         let channels = event.channels.into_iter().map(std::borrow::Cow::into_owned).collect();
@@ -91,7 +93,7 @@ fn present<'j, 'a>(member: Option<&'j Json<'a>>) -> Option<&'j Json<'a>> {
 
 fn read_string(json: &Json<'_>) -> Option<String> {
     match &json.kind {
-        Kind::Text(text) => text.clone(),
+        Kind::Text { text, .. } => Some(text.clone()),
         _ => None,
     }
 }
@@ -104,7 +106,7 @@ fn read_event(members: [Option<&Json<'_>>; 6], channels: Vec<String>, settings: 
         return None;
     }
     let data = match data? {
-        Json { kind: Kind::Text(text), .. } => text.clone()?,
+        Json { kind: Kind::Text { text, .. }, .. } => text.clone(),
         Json { kind: Kind::Array(_) | Kind::Object(_), raw } => (*raw).to_owned(),
         Json { kind: Kind::Null | Kind::Scalar, .. } => return None,
     };
