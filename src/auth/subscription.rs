@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::{AuthFailure, decode_signature};
 use crate::app::App;
 use crate::protocol::quote;
+use crate::wire::json::is_json_object;
 
 /// Why a signature was refused, with the message for the client (P-FAIL-1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +47,31 @@ pub fn verify_subscription(
     let tag = decode_signature(signature.as_bytes()).ok_or(SubscriptionRefusal::InvalidSignature)?;
     let signed = string_to_sign(socket_id, channel, channel_data);
     hmac::verify(&pair.hmac, &signed, &tag).map_err(|_| SubscriptionRefusal::InvalidSignature)
+}
+
+/// Verifies `auth` for a channel that is private and has no members: over `socket_id:channel`, or over
+/// `socket_id:channel:channel_data`, as server libraries sign that were given data for whatever kind of channel
+/// (P-AUTH-1).
+///
+/// What must hold: one signed text opens one channel. So only data that is a JSON object counts: `:{` is in the name of no
+/// protected channel (P-CHAN-2), and what was signed for `private-a:b` does not open `private-a` with the data `b`.
+///
+/// # Errors
+/// [`SubscriptionRefusal`]; the socket stays open (P-FAIL-6).
+pub fn verify_private(
+    app: &App,
+    socket_id: &str,
+    channel: &str,
+    channel_data: Option<&str>,
+    auth: &str,
+) -> Result<(), SubscriptionRefusal> {
+    let verdict = verify_subscription(app, socket_id, channel, None, auth);
+    match channel_data.filter(|data| is_json_object(data)) {
+        Some(data) if verdict == Err(SubscriptionRefusal::InvalidSignature) => {
+            verify_subscription(app, socket_id, channel, Some(data), auth)
+        }
+        Some(_) | None => verdict,
+    }
 }
 
 /// Verifies `auth` over `socket_id::user::user_data`, the exact bytes received, in constant time (P-AUTH-4).
@@ -241,6 +267,38 @@ mod tests {
             assert_eq!(verdict("private-a", None, keyless), Err(SubscriptionRefusal::InvalidKey), "{keyless:?}");
         }
         assert_eq!(verdict("private-a", None, &format!("{KEY}:")), invalid);
+    }
+
+    /// P-AUTH-1, threat T1: on a private channel the data may be signed or not, and is never more than what was signed; a
+    /// signature for a longer name does not open the shorter one.
+    #[test]
+    fn private_channels_may_sign_their_data() {
+        let own = app(&[(KEY, SECRET)]);
+        let verdict = |channel: &str, data: Option<&str>, signed: &str| {
+            let auth = format!("{KEY}:{}", sign(SECRET, &format!("{SOCKET}:{signed}")));
+            verify_private(&own, SOCKET, channel, data, &auth)
+        };
+        let data = r#"{"user_id":"7","user_info":{"name":"A"}}"#;
+        let invalid = Err(SubscriptionRefusal::InvalidSignature);
+        for channel in ["private-x", "private-encrypted-x", "private-cache-x"] {
+            let with_data = format!("{channel}:{data}");
+            assert_eq!(verdict(channel, Some(data), &with_data), Ok(()));
+            assert_eq!(verdict(channel, Some(data), channel), Ok(()));
+            assert_eq!(verdict(channel, None, channel), Ok(()));
+            assert_eq!(verdict(channel, Some(""), channel), Ok(()));
+            assert_eq!(verdict(channel, Some(&data.replace('7', "8")), &with_data), invalid);
+            assert_eq!(verdict(channel, Some(&format!("{data} ")), &with_data), invalid);
+            assert_eq!(verdict(channel, None, &with_data), invalid);
+        }
+        for data in ["b", "", "7", "\"b\"", "[1]", "null", "{b", "{}x"] {
+            assert_eq!(verdict("private-a", Some(data), &format!("private-a:{data}")), invalid, "{data}");
+        }
+        let presence = format!("{KEY}:{}", sign(SECRET, &format!("{SOCKET}:private-a")));
+        assert_eq!(verify_private(&own, "1234.1235", "private-a", Some(data), &presence), invalid);
+        assert_eq!(
+            verify_private(&own, SOCKET, "private-a", Some(data), "nokey:00"),
+            Err(SubscriptionRefusal::InvalidKey)
+        );
     }
 
     /// P-FAIL-1: both sentences, word for word; P-FAIL-6: neither holds the expected digest.

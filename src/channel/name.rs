@@ -10,8 +10,19 @@ pub enum NameRules {
     Default,
     /// No `:` or `#`; 164 bytes on WebSockets, 200 over HTTP.
     Strict,
-    /// 1 to 200 bytes of anything but whitespace and control characters.
+    /// 1 to 200 bytes of anything but whitespace and control characters; no `:{` in protected channels.
     Permissive,
+}
+
+impl NameRules {
+    /// Whether a character may be in a name, wherever it is.
+    pub fn allows(self, character: char) -> bool {
+        match self {
+            Self::Default => u8::try_from(character).is_ok_and(is_default),
+            Self::Strict => u8::try_from(character).is_ok_and(is_default) && !matches!(character, ':' | '#'),
+            Self::Permissive => is_visible(character),
+        }
+    }
 }
 
 /// Where a name came from, for `Strict`.
@@ -75,14 +86,17 @@ impl<'a> ChannelName<'a> {
         let is_allowed = match rules {
             NameRules::Default => checked.bytes().all(is_default) && (user_id.is_some() || !text.starts_with('#')),
             NameRules::Strict => checked.bytes().all(|byte| is_default(byte) && !matches!(byte, b':' | b'#')),
-            NameRules::Permissive => {
-                !checked.chars().any(|character| character.is_whitespace() || character.is_control())
-            }
+            NameRules::Permissive => checked.chars().all(is_visible),
         };
         if checked.is_empty() || !is_allowed {
             return Err(NameError::Invalid);
         }
         let kind = if user_id.is_some() { ChannelKind::ServerToUser } else { ChannelKind::of_prefix(text) };
+        let is_protected = matches!(kind, ChannelKind::Private | ChannelKind::PrivateEncrypted | ChannelKind::Presence);
+        // What is signed for such a name could be the signature of a shorter name and its data (P-AUTH-1, P-AUTH-2).
+        if rules == NameRules::Permissive && is_protected && text.contains(":{") {
+            return Err(NameError::Invalid);
+        }
         Ok(Self { text, kind })
     }
 
@@ -151,6 +165,10 @@ impl Modifiers {
 /// The characters of P-CHAN-2.
 fn is_default(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_=@,.;:#".contains(&byte)
+}
+
+fn is_visible(character: char) -> bool {
+    !character.is_whitespace() && !character.is_control()
 }
 
 /// What the names of typed channels begin with; the longer one of two that fit stands first.
@@ -238,6 +256,18 @@ mod tests {
         assert_eq!(parse("é", NameRules::Default), Err(NameError::Invalid));
         assert_eq!(parse("é", NameRules::Permissive), Ok(ChannelKind::Public));
         assert_eq!(parse("a\u{2003}b", NameRules::Permissive), Err(NameError::Invalid));
+    }
+
+    /// P-CHAN-2, threat T1: no protected channel has `:{` in its name, since what is signed for it could be the signature of
+    /// a shorter name with channel data. `permissive` alone allows the brace elsewhere.
+    #[test]
+    fn names_cannot_be_taken_for_a_name_and_data() {
+        for name in ["private-a:{}", "private-encrypted-a:{", "private-cache-a:{x", "presence-a:{\"user_id\":1}"] {
+            assert_eq!(parse(name, NameRules::Permissive), Err(NameError::Invalid), "{name}");
+        }
+        for name in ["private-a:b", "private-a{:", "private-{a}", "presence-a:b{", "a:{}", "#server-to-user-a:{}"] {
+            assert!(parse(name, NameRules::Permissive).is_ok(), "{name}");
+        }
     }
 
     /// P-CHAN-2: a leading `#` only before `server-to-user-<id>`, which needs an id.

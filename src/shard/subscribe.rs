@@ -13,13 +13,14 @@ use super::mail::{Body, ChannelKey, Full};
 use super::{Output, Shard, ShardIndex};
 use crate::app::{App, AppSerial};
 use crate::auth::AuthFailure;
-use crate::auth::subscription::{refusal_message, verify_subscription};
+use crate::auth::subscription::{refusal_message, verify_private, verify_subscription};
 use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameSource, SERVER_TO_USER, is_misleading};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{CHANNELS_INLINE, ConnectionKey, Phase};
 use crate::limits;
 use crate::metrics::figures::{SubscriptionError, Surface};
 use crate::protocol::server_event;
+use crate::wire::json::is_json_object;
 
 /// A channel with local subscribers, or with connections that wait to become such.
 pub(super) struct LocalChannel {
@@ -272,10 +273,16 @@ impl Shard {
             self.refuse_subscription(slot, channel, Some(4009), "AuthError", &reason, 401);
             return false;
         };
-        let channel_data = if name.kind() == ChannelKind::Presence { message.channel_data } else { None };
+        let data_may_be_signed = matches!(name.kind(), ChannelKind::Private | ChannelKind::PrivateEncrypted);
+        let channel_data = message.channel_data.filter(|data| match name.kind() {
+            ChannelKind::Presence => true,
+            ChannelKind::Private | ChannelKind::PrivateEncrypted => is_json_object(data),
+            ChannelKind::Public | ChannelKind::ServerToUser => false,
+        });
         let socket_id = socket_id.to_text();
+        let verify = if data_may_be_signed { verify_private } else { verify_subscription };
         // A server-to-user channel is for the user signed in on this connection, whatever is signed (P-USER-4).
-        let verdict = match verify_subscription(app, &socket_id, channel, channel_data, auth) {
+        let verdict = match verify(app, &socket_id, channel, channel_data, auth) {
             Ok(()) if name.kind() == ChannelKind::ServerToUser => {
                 self.note_auth_failure(Surface::Subscribe, AuthFailure::WrongUser);
                 Err(crate::auth::subscription::SubscriptionRefusal::InvalidSignature)

@@ -131,7 +131,11 @@ fn configured_name_rules() {
         server.publish(server.app(), &"n".repeat(200), "e", "x");
     });
     on_fresh_servers(options("permissive"), |server| {
-        names(&server, &["a/b!", "\u{e9}\u{1f980}", "a:b"], &["a b", "a\tb", "a\u{7f}b", "a\u{a0}b"]);
+        names(&server, &["a/b!", "\u{e9}\u{1f980}", "a:b", "a:{b}"], &["a b", "a\tb", "a\u{7f}b", "a\u{a0}b"]);
+        // P-CHAN-2, threat T1: the signature for such a name would be that of a shorter name with data.
+        names(&server, &["private-{a}"], &["private-a:{}", "presence-a:{\"user_id\":1}"]);
+        let body = json!({"name": "e", "channel": "private-a:{}", "data": "x"}).to_string();
+        server.post_signed(server.app(), &server.app().path("/events"), body.as_bytes()).expect(400);
     });
 }
 

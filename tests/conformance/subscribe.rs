@@ -90,6 +90,52 @@ fn bursts_of_subscribes_succeed() {
     });
 }
 
+/// P-AUTH-1, threat T1: a private channel opens by a signature over its name, or over its name and the `channel_data` that
+/// comes with it, as server libraries sign for any channel; data that was changed, or is no object, opens nothing.
+#[test]
+fn private_channels_may_sign_channel_data() {
+    on_each_driver(|server| {
+        let app = server.app();
+        let data = r#"{"user_id":"7","user_info":{"name":"A"}}"#;
+        for kind in ["private-signed", "private-encrypted-signed", "private-cache-signed"] {
+            let channel = unique(kind);
+            let subscribe = |data: Value, signed: Option<&str>| {
+                let mut socket = Socket::open(server, app);
+                let auth = match signed {
+                    Some(signed) => app.sign_presence(&socket.socket_id, &channel, signed),
+                    None => app.sign_private(&socket.socket_id, &channel),
+                };
+                let data = json!({"channel": channel, "auth": auth, "channel_data": data});
+                socket.send_json(&json!({"event": "pusher:subscribe", "data": data}));
+                let answer = socket.next_json();
+                if answer["event"] == "pusher_internal:subscription_succeeded" {
+                    return None;
+                }
+                assert_eq!(answer["event"], "pusher:error");
+                socket.expect_event("pusher:subscription_error");
+                Some(answer["data"]["message"].as_str().unwrap().to_owned())
+            };
+            assert_eq!(subscribe(json!(data), Some(data)), None);
+            assert_eq!(subscribe(json!(data), None), None);
+            assert_eq!(subscribe(Value::Null, None), None);
+            assert_eq!(subscribe(json!(""), None), None);
+            let changed = subscribe(json!(data.replace('7', "8")), Some(data)).expect("refused");
+            assert!(changed.contains(r#":{"user_id":"8","#), "{changed}");
+            for text in ["b", "", "[1]", "7", "{b"] {
+                let refused = subscribe(json!(text), Some(text)).expect("refused");
+                assert!(refused.contains("digest of ") && refused.contains(&format!(":{channel}, but")), "{refused}");
+            }
+            assert!(subscribe(Value::Null, Some(data)).is_some());
+        }
+        let mut socket = Socket::open(server, app);
+        let auth = app.sign_private(&socket.socket_id, "private-a:b");
+        let data = json!({"channel": "private-a", "auth": auth, "channel_data": "b"});
+        socket.send_json(&json!({"event": "pusher:subscribe", "data": data}));
+        socket.expect_error(Some(4009));
+        socket.expect_event("pusher:subscription_error");
+    });
+}
+
 /// R-AUTHREQ-1, P-FAIL-2, P-FAIL-3, P-FAIL-6: without auth (absent, null, empty) a protected channel is answered by `auth_required`, the
 /// error and `subscription_error`, byte for byte; then R-AUTHREQ-2: a second subscribe with auth succeeds.
 #[test]
