@@ -12,8 +12,12 @@ pub fn check_user_id(user_id: &str) -> Result<(), Refusal> {
     if is_user_id(user_id) {
         return Ok(());
     }
+    if let Some(character) = user_id.chars().find(|character| character.is_control()) {
+        let message = format!("The user id has the control character {character:?}, which ids may not have.");
+        return Err(Refusal::bad_request(message));
+    }
     let bytes_max = limits::USER_ID_BYTES_MAX;
-    Err(Refusal::bad_request(format!("A user id must have 1 to {bytes_max} bytes and no control characters.")))
+    Err(Refusal::bad_request(format!("A user id must have 1 to {bytes_max} bytes.")))
 }
 
 #[cfg(test)]

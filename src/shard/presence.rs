@@ -132,7 +132,9 @@ impl Shard {
 
     fn refuse_member(&mut self, slot: u32, channel: &str, error: ChannelDataError, bytes_max: u32) {
         let (code, kind, status) = match error {
-            ChannelDataError::TooLong | ChannelDataError::UserIdTooLong => (None, "LimitReached", 4301),
+            ChannelDataError::TooLong | ChannelDataError::UserIdTooLong | ChannelDataError::UserIdCharacter(_) => {
+                (None, "LimitReached", 4301)
+            }
             ChannelDataError::NoObject | ChannelDataError::NoUserId => (Some(4009), "AuthError", 401),
         };
         let reason = match error {
@@ -141,6 +143,9 @@ impl Shard {
             }
             ChannelDataError::UserIdTooLong => {
                 format!("user_id must have 1 to {} bytes and no control characters", limits::USER_ID_BYTES_MAX)
+            }
+            ChannelDataError::UserIdCharacter(character) => {
+                format!("user_id has the control character {character:?}, which ids may not have")
             }
             ChannelDataError::NoObject => "channel_data must be a string that holds a JSON object".to_owned(),
             ChannelDataError::NoUserId => "channel_data must have a user_id: a string or a number".to_owned(),

@@ -110,7 +110,7 @@ impl Shard {
             .map_err(|refusal| refusal_message(&refusal, &socket_id, SIGNIN, Some(user_data), auth))?;
         let user = decode_user_data(user_data, self.config.options.channel_names).map_err(|error| error.to_string())?;
         let key = self.user_key(app.serial, &user.id);
-        let mut answer = text_frame(&mut self.scratch, |out| server_event::encode_signin_success(out, user_data));
+        let mut answer = text_frame(&mut self.scratch, |out| server_event::encode_signin_success(out, &user.text));
         let index = match self.signed_in(slot) {
             Some(signed_in) if !self.users.local[signed_in.user as usize].key.is(&key) => {
                 self.note_signin_refused(slot, AuthFailure::WrongUser);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::cli::create_token;
 use crate::common::http::{self, Response};
@@ -68,9 +68,10 @@ fn failed_signins_are_told() {
         for (user_data, reason) in [
             ("[]", "JSON object"),
             ("{}", "must have an id"),
-            (r#"{"id":7}"#, "must have an id"),
+            (r#"{"id":true}"#, "must have an id"),
             (r#"{"id":""}"#, "must have an id"),
-            (r#"{"id":"a b"}"#, "1 to 128 bytes"),
+            (r#"{"id":"a b"}"#, "the character ' '"),
+            (r#"{"id":"anne+x"}"#, "the character '+'"),
             (&json!({"id": "u".repeat(129)}).to_string(), "1 to 128 bytes"),
             (r#"{"id":"u1","user_info":7}"#, "must be an object"),
             (&json!({"id": "u1", "user_info": {"x": "i".repeat(10_240)}}).to_string(), "10240 bytes"),
@@ -82,6 +83,30 @@ fn failed_signins_are_told() {
         }
         socket.expect_quiet();
         socket.sign_in(good);
+    });
+}
+
+/// P-USER-1, P-SDK-9, P-USER-4, P-USER-6: an id that is a number (Laravel) is the string that JavaScript makes of it: for the
+/// client, for its channel, for presence and for the application.
+#[test]
+fn numeric_ids_are_strings() {
+    on_each_driver(|server| {
+        let app = server.app();
+        let channel = unique("presence-number");
+        for (number, text) in [("4711", "4711"), ("8.0", "8"), ("12345678901234567890", "12345678901234567000")] {
+            let mut socket = Socket::open(server, app);
+            socket.send_signin(&format!(r#"{{"id":{number},"user_info":{{"id":9}}}}"#));
+            let data: Value = serde_json::from_str(socket.next_json()["data"].as_str().unwrap()).unwrap();
+            assert_eq!(data["user_data"], format!(r#"{{"id":"{text}","user_info":{{"id":9}}}}"#));
+            socket.subscribe(&format!("#server-to-user-{text}"));
+            server.publish(app, &format!("#server-to-user-{text}"), "e", "for you");
+            socket.expect_data("e", &format!("#server-to-user-{text}"), "for you");
+            let mut member = Socket::open(server, app);
+            let roster = member.join(&channel, &format!(r#"{{"user_id":{number}}}"#));
+            assert!(roster["hash"].as_object().unwrap().contains_key(text), "{roster}");
+            server.post_signed(app, &app.path(&format!("/users/{text}/terminate_connections")), b"{}").expect(200);
+            socket.expect_fatal(4009);
+        }
     });
 }
 
