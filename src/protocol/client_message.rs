@@ -356,7 +356,7 @@ mod tests {
             (r#""\ud800\u0041""#, "\"\u{fffd}A\"", 4),
             (r#""abc\ud83d\ude00""#, r#""abc\ud83d\ude00""#, 7),
             ("\"abc\u{fffd}\"", "\"abc\u{fffd}\"", 6),
-            (r#"{"t":"abc\ud83d"}"#, r#""{\"t\":\"abc\\ud83d\"}""#, 16),
+            (r#"{"t":"abc\ud83d"}"#, r#""{\"t\":\"abc\\ud83d\"}""#, 17),
         ] {
             let text = format!(r#"{{"event":"client-x","channel":"c","data":{data}}}"#);
             let expected = ClientMessage::ClientEvent {
