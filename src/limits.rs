@@ -60,8 +60,10 @@ pub const ROSTER_WAIT_MS_MAX: u64 = 1_000;
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
 /// Largest value an app may set for it, but for 0, which is no limit.
 pub const CLIENT_EVENTS_PER_SECOND_SETTING_MAX: u32 = 1_000;
-/// Malformed or unknown messages after which a connection is closed with 4009, by default (P-IN-3).
+/// Malformed or unknown messages in a minute after which a connection is closed with 4009, by default (P-IN-3).
 pub const INVALID_MESSAGES_MAX: u8 = 100;
+/// That minute, in tenths of a second.
+pub const INVALID_MESSAGES_TENTHS: u32 = 600;
 /// Fragments that a message may have whatever its length (threat T8).
 pub const FRAGMENTS_MIN: usize = 64;
 /// Beyond them, one more fragment for each of these bytes that a message may have: 448 fragments under the default

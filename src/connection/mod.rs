@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::app::AppSerial;
+use crate::limits::INVALID_MESSAGES_TENTHS;
 use crate::wire::http::RequestDecoder;
 use crate::wire::websocket::Decoder;
 use input::HeldInput;
@@ -194,14 +195,33 @@ pub struct Cold {
     pub client: Option<IpAddr>,
     /// When the message in `decoder` must be whole, in ms of the service clock; 0 when none is partial (threat T8).
     pub message_deadline_ms: u64,
-    /// Malformed messages so far (P-IN-3).
-    pub invalid_messages: u8,
+    /// Malformed messages of the last minute in which there were any (P-IN-3).
+    pub invalid_messages: InvalidMessages,
     /// Channels beyond those in the hot line.
     pub more_channels: Vec<u32>,
     /// User id per presence channel that it has joined or is joining.
     pub members: Vec<(u32, Arc<str>)>,
     /// Who is signed in on it (P-USER-2).
     pub signed_in: Option<Box<SignedIn>>,
+}
+
+/// A count per minute: the minute begins with the first message that counts (P-IN-3).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct InvalidMessages {
+    /// When the minute began, in tenths of a second of the service clock.
+    since: u32,
+    count: u8,
+}
+
+impl InvalidMessages {
+    /// Counts one message. Gives how many there were in this minute.
+    pub fn count(&mut self, now_tenths: u32) -> u8 {
+        if self.count == 0 || now_tenths.wrapping_sub(self.since) >= INVALID_MESSAGES_TENTHS {
+            *self = Self { since: now_tenths, count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count
+    }
 }
 
 /// The user of a connection, for its life (P-USER-2).
@@ -235,7 +255,7 @@ impl Cold {
             && self.held_back.is_empty()
             && self.input.is_none()
             && self.client.is_none()
-            && self.invalid_messages == 0
+            && self.invalid_messages == InvalidMessages::default()
             && self.more_channels.is_empty()
             && self.members.is_empty()
             && self.signed_in.is_none()

@@ -154,7 +154,7 @@ impl CloseReason {
             Self::NoProtocolVersion => "No protocol version supplied",
             Self::OriginNotAllowed => "Origin not allowed by this app (allowed_origins)",
             Self::TooManyInvalidMessages(most) => {
-                return Cow::Owned(format!("Too many invalid messages: {most} (max_invalid_messages)"));
+                return Cow::Owned(format!("Too many invalid messages: {most} in a minute (max_invalid_messages)"));
             }
             Self::OverCapacity => {
                 "Over capacity: this server takes no more connections (max_connections, descriptors, memory)"

@@ -10,13 +10,14 @@ use crate::app::{App, AppSerial};
 use crate::limits;
 use crate::protocol::client_message::{ClientMessage, decode_client_message};
 use crate::protocol::close::CloseReason;
+use crate::protocol::heartbeat::is_heartbeat;
 use crate::protocol::server_event;
 
 impl Shard {
     /// One whole text message of an open connection.
     pub(super) fn handle_text(&mut self, slot: u32, text: &str) {
         let Ok(message) = decode_client_message(text) else {
-            return self.handle_invalid(slot, "Invalid JSON");
+            return self.handle_invalid(slot, text, "Invalid JSON");
         };
         match message {
             ClientMessage::Subscribe { channel, auth, channel_data } => {
@@ -48,21 +49,27 @@ impl Shard {
                     self.handle_client_event(slot, &app, &message);
                 }
             }
-            ClientMessage::Unknown => self.handle_invalid(slot, "Unknown event"),
+            ClientMessage::Unknown => self.handle_invalid(slot, text, "Unknown event"),
         }
     }
 
-    /// P-IN-3 and P-IN-4: an error, and with the last one allowed the end.
-    fn handle_invalid(&mut self, slot: u32, reason: &str) {
-        let invalid_max =
-            self.app_of(slot).map_or(limits::INVALID_MESSAGES_MAX, |app| app.settings.max_invalid_messages);
-        let cold = self.cold_mut(slot);
-        cold.invalid_messages = cold.invalid_messages.saturating_add(1);
-        if cold.invalid_messages >= invalid_max {
-            self.close_websocket(slot, &CloseReason::TooManyInvalidMessages(invalid_max));
-        } else {
+    /// P-IN-3 and P-IN-4: an error, and with the last one that a minute allows the end.
+    fn handle_invalid(&mut self, slot: u32, text: &str, reason: &str) {
+        if is_heartbeat(text) || self.counts_invalid(slot) {
             self.send_error(slot, None, reason);
         }
+    }
+
+    /// Counts a message that was of no use. False when it was one too many for a minute and the connection is closed.
+    pub(super) fn counts_invalid(&mut self, slot: u32) -> bool {
+        let invalid_max =
+            self.app_of(slot).map_or(limits::INVALID_MESSAGES_MAX, |app| app.settings.max_invalid_messages);
+        let now = self.tenths();
+        let count = self.cold_mut(slot).invalid_messages.count(now);
+        if count >= invalid_max {
+            self.close_websocket(slot, &CloseReason::TooManyInvalidMessages(invalid_max));
+        }
+        count < invalid_max
     }
 
     /// P-OUT-11.

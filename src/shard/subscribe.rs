@@ -80,6 +80,9 @@ impl Shard {
         }
         let channels_max = app.settings.max_channels_per_connection;
         if self.subscription_count(slot) >= channels_max as usize {
+            if !self.counts_invalid(slot) {
+                return;
+            }
             let reason =
                 format!("A connection may subscribe {channels_max} channels at most (max_channels_per_connection)");
             self.refuse_subscription(slot, text, None, "LimitReached", &reason, 4100);

@@ -12,6 +12,7 @@ mod cache;
 mod count;
 mod fairness;
 mod input;
+mod invalid;
 mod lateness;
 mod opening;
 mod order;

@@ -23,7 +23,7 @@ pub const SETTINGS: [(&str, &str); 25] = [
     ("max_client_events_per_second", "client events per second of one connection, 0 to 1000; 0 is no limit"),
     ("max_channel_data_bytes", "longest channel_data of a presence subscribe in bytes, 1 to 65536"),
     ("activity_timeout", "seconds of silence after which its clients ping, 1 to 3600; 0 is the server's setting"),
-    ("max_invalid_messages", "malformed messages after which a connection is closed, 1 to 255"),
+    ("max_invalid_messages", "malformed messages in a minute after which a connection is closed, 1 to 255"),
     ("max_channels_per_connection", "channels that one connection may subscribe, 1 to 10000"),
     ("max_channels_per_event", "channels of one event published over HTTP, 1 to 250"),
     ("max_batch_events", "events of one batch, 1 to 1000"),

@@ -37,6 +37,7 @@ fn options(driver: Driver, shards: u16) -> ServerOptions {
         .app("join", &["max_channels_per_connection=3", "max_channel_data_bytes=50", "max_presence_members=3"])
         .app("wide", &["max_channel_data_bytes=20000"])
         .app("clumsy", &["max_invalid_messages=3"])
+        .app("eager", &["max_invalid_messages=3", "max_channels_per_connection=1"])
         .app("talk", &["client_events=true", "max_client_events_per_second=3"])
         .app("loud", &["client_events=true", "max_client_events_per_second=0"])
         .app("quota", &["max_connections=3"])
@@ -208,7 +209,7 @@ fn channels_and_events_per_request() {
             let batch = json!({"batch": vec![json!({"name": "e", "channel": "c", "data": "d"}); count]});
             let answer =
                 server.post_signed(app, &app.path("/batch_events"), batch.to_string().as_bytes()).expect(status);
-            assert!(count <= 3 || answer.text().contains("at most 3 events (max_batch_events)"));
+            assert!(count <= 3 || answer.text() == "Batch too large: a batch has at most 3 events (max_batch_events).");
         }
     });
 }
@@ -280,7 +281,22 @@ fn invalid_messages() {
         socket.expect_quiet();
         socket.send("{");
         let told = socket.expect_fatal(4009);
-        assert_eq!(told, "Too many invalid messages: 3 (max_invalid_messages)");
+        assert_eq!(told, "Too many invalid messages: 3 in a minute (max_invalid_messages)");
+    });
+}
+
+/// P-IN-3, P-LIM-12: subscribes that are refused for the number of channels count with malformed messages.
+#[test]
+fn refused_subscribes_are_invalid_messages() {
+    with_shards(|server| {
+        let mut socket = Socket::open(server, server.named_app("eager"));
+        socket.subscribe("only");
+        socket.send("{");
+        socket.expect_error(None);
+        socket.send_subscribe("one-more");
+        expect_limit_reached(&mut socket, 4100, "1 channels at most (max_channels_per_connection)");
+        socket.send_subscribe("one-more");
+        assert!(socket.expect_fatal(4009).contains("3 in a minute"));
     });
 }
 

@@ -157,6 +157,21 @@ fn hundredth_bad_message_closes_with_4009() {
     });
 }
 
+/// P-IN-7: heartbeats in text are answered and count as nothing, however many there are.
+#[test]
+fn heartbeats_in_text_do_not_close() {
+    on_each_driver(|server| {
+        for text in ["ping", r#"{"type":"ping"}"#, r#"{"event":"ping"}"#] {
+            let mut socket = Socket::open(server, server.app());
+            for _ in 0..300 {
+                socket.send(text);
+                socket.expect_error(None);
+            }
+            socket.expect_quiet();
+        }
+    });
+}
+
 /// P-IN-5, threat T7: a message of 24,575 and of 24,576 bytes is taken, one of 24,577 closes with 1009; whole or in fragments.
 #[test]
 fn message_size_limit() {

@@ -10,8 +10,8 @@ use crate::unharmed::{socket_target, unharmed_by};
 const SUBSCRIBES: usize = 100_000;
 const CHANNELS_MAX: usize = 1_000;
 
-/// Threat T16, P-LIM-12, P-FAIL-4: of 100,000 subscribes on one connection 1,000 succeed and each other one is LimitReached; meanwhile
-/// another connection gets its answers, and closing the flooder leaves all of its channels.
+/// Threat T16, P-LIM-12, P-FAIL-4, P-IN-3: of 100,000 subscribes on one connection 1,000 are taken, 99 are LimitReached and the next closes it with 4009;
+/// meanwhile another connection gets its answers, and closing the flooder leaves all of its channels.
 #[test]
 fn subscribes_beyond_the_bound() {
     unharmed_by(64 << 20, |server| {
@@ -21,20 +21,24 @@ fn subscribes_beyond_the_bound() {
         let (mut succeeded, mut refused, mut slowest) = (0, 0, Duration::ZERO);
         std::thread::scope(|scope| {
             scope.spawn(|| write_subscribes(writer));
-            while succeeded + refused < SUBSCRIBES {
+            loop {
                 let answer = flooder.read().unwrap_or_else(|error| panic!("{error} after {succeeded} and {refused}"));
-                assert_eq!(answer.close_code(), None, "after {succeeded} and {refused}");
+                if let Some(code) = answer.close_code() {
+                    break assert_eq!(code, 4009, "after {succeeded} and {refused}");
+                }
                 let text = String::from_utf8(answer.payload).unwrap();
                 succeeded += usize::from(text.contains("subscription_succeeded"));
                 refused += usize::from(text.contains("LimitReached") && text.contains("\"status\":4100"));
-                if (succeeded + refused) % 5_000 == 0 && text.contains("\"channel\"") {
+                if (succeeded + refused) % 100 == 0 && text.contains("\"channel\"") {
                     let start = Instant::now();
                     neighbour.expect_quiet();
                     slowest = slowest.max(start.elapsed());
                 }
             }
+            flooder.stream().shutdown(std::net::Shutdown::Both).unwrap();
         });
-        assert_eq!((succeeded, refused), (CHANNELS_MAX, SUBSCRIBES - CHANNELS_MAX));
+        // Those whose channel had not answered yet are closed without their success.
+        assert!(succeeded <= CHANNELS_MAX && refused == 99, "{succeeded} and {refused}");
         assert!(slowest < Duration::from_secs(2), "a neighbour waited {slowest:?} for its pong");
         drop(flooder);
         server.await_subscriptions(server.app(), "flood-0", 0);
@@ -50,6 +54,8 @@ fn write_subscribes(mut stream: TcpStream) {
                 frame(FIN | TEXT, text.as_bytes())
             })
             .collect();
-        stream.write_all(&frames).expect("the server reads on");
+        if stream.write_all(&frames).is_err() {
+            break;
+        }
     }
 }
