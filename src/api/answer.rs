@@ -143,14 +143,13 @@ mod tests {
     use super::*;
     use crate::api::batch_events::decode_batch_events;
     use crate::api::events::{PublishRules, decode_events};
-    use crate::api::info::InfoRules;
     use crate::app::AppSettings;
     use crate::channel::name::NameRules;
 
     /// The answer to a body, with 7 users and 9 subscriptions on every channel.
     fn answer(body: &str) -> String {
         let settings = AppSettings::default();
-        let rules = PublishRules { settings: &settings, names: NameRules::Permissive, info: InfoRules::Lenient };
+        let rules = PublishRules { settings: &settings, names: NameRules::Permissive };
         let publish = if body.contains("\"batch\"") {
             decode_batch_events(body.as_bytes(), &rules)
         } else {

@@ -19,7 +19,8 @@ pub fn decode_batch_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Resu
     for_each_element(batch, "batch", |element| {
         let index = events.len();
         if index == events_max {
-            return Err(Refusal::bad_request(format!("A batch has at most {events_max} events (max_batch_events).")));
+            let message = format!("Batch too large: a batch has at most {events_max} events (max_batch_events).");
+            return Err(Refusal::bad_request(message));
         }
         let event = decode_batch_event(element, rules).map_err(|refusal| refusal.within(&format!("batch[{index}]")))?;
         events.push(event);
@@ -51,17 +52,14 @@ fn decode_batch_event<'a>(element: &'a RawValue, rules: &PublishRules<'_>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::info::{Info, InfoRules};
+    use crate::api::info::Info;
     use crate::app::AppSettings;
     use crate::channel::name::NameRules;
     use crate::protocol::socket_id::SocketId;
 
     fn decode(body: &str) -> Result<Publish<'_>, Refusal> {
         let settings = AppSettings::default();
-        decode_batch_events(
-            body.as_bytes(),
-            &PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient },
-        )
+        decode_batch_events(body.as_bytes(), &PublishRules { settings: &settings, names: NameRules::Default })
     }
 
     fn refused(body: &str, status: u16, message: &str) {
@@ -100,7 +98,7 @@ mod tests {
     #[test]
     fn batch_is_bounded() {
         assert_eq!(decode(&batch_of(&[EVENT; 10])).expect("ten").events.len(), 10);
-        refused(&batch_of(&[EVENT; 11]), 400, "A batch has at most 10 events (max_batch_events).");
+        refused(&batch_of(&[EVENT; 11]), 400, "Batch too large: a batch has at most 10 events (max_batch_events).");
         refused(&batch_of(&["1"; 100]), 400, "batch[0]: Expected a JSON object.");
         refused(&batch_of(&[]), 400, "The member batch is empty");
     }

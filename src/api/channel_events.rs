@@ -42,14 +42,13 @@ pub fn decode_channel_event<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::info::InfoRules;
     use crate::app::AppSettings;
     use crate::channel::name::NameRules;
     use crate::protocol::socket_id::SocketId;
 
     fn decode<'a>(channel: &'a str, query: &'a str, body: &[u8]) -> Result<Publish<'a>, Refusal> {
         let settings = AppSettings { max_event_data_bytes: 10, ..AppSettings::default() };
-        let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
+        let rules = PublishRules { settings: &settings, names: NameRules::Default };
         decode_channel_event(channel.into(), Query::new(Some(query)), body, &rules)
     }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::info::{Info, InfoRules};
+use super::info::Info;
 use super::literal::{decode_body, decode_data_literal, decode_object, decode_string, for_each_element};
 use super::refusal::Refusal;
 use super::usual_event::{distinct, read_usual_event};
@@ -58,8 +58,6 @@ pub struct PublishRules<'a> {
     pub settings: &'a AppSettings,
     /// Which channel names are allowed.
     pub names: NameRules,
-    /// What becomes of `info` attributes that do not apply.
-    pub info: InfoRules,
 }
 
 /// Decodes and checks the body of `POST /events`, whole (P-HTTP-14).
@@ -82,13 +80,10 @@ fn decode_usual_event<'a>(text: &'a str, rules: &PublishRules<'_>) -> Option<Pub
     let data = event.data.filter(|data| data.decoded_bytes <= rules.settings.max_event_data_bytes as usize)?;
     let channels = distinct(&event.channels)?;
     let fits = !channels.is_empty() && channels.len() <= rules.settings.max_channels_per_event as usize;
-    let info = event.info.map(Info::parse);
-    let is_sound = |channel: &str| {
-        check_channel(channel, rules.names).is_ok() && info.is_none_or(|info| info.check(channel, rules.info).is_ok())
-    };
-    if !fits || !channels.iter().all(|channel| is_sound(channel)) {
+    if !fits || !channels.iter().all(|channel| check_channel(channel, rules.names).is_ok()) {
         return None;
     }
+    let info = event.info.map(Info::parse);
     let exclude = event.socket_id.map(check_socket_id).transpose().ok()?.flatten();
     Some(PublishEvent { name, data_literal: data.text.into(), channels, exclude, info })
 }
@@ -138,9 +133,6 @@ pub(super) fn decode_event<'a>(
         .data
         .ok_or_else(|| Refusal::bad_request("The member data is missing: a string, an object or an array."))?;
     let info = fields.info.map(|info| Ok::<_, Refusal>(Info::parse(&decode_string(info, "info")?))).transpose()?;
-    if let Some(info) = info {
-        channels.iter().try_for_each(|channel| info.check(channel, rules.info).map(drop))?;
-    }
     Ok(PublishEvent {
         name,
         data_literal: decode_data_literal(data, rules.settings.max_event_data_bytes as usize)?,
@@ -255,7 +247,7 @@ mod tests {
     use super::*;
 
     fn decode_under<'a>(body: &'a str, settings: &AppSettings, names: NameRules) -> Result<Publish<'a>, Refusal> {
-        decode_events(body.as_bytes(), &PublishRules { settings, names, info: InfoRules::Lenient })
+        decode_events(body.as_bytes(), &PublishRules { settings, names })
     }
 
     fn decode(body: &str) -> Result<Publish<'_>, Refusal> {
@@ -464,18 +456,6 @@ mod tests {
         refused(r#"{"name":"e","data":"","channel":"a","info":["user_count"]}"#, 400, "info must be a string");
     }
 
-    /// P-HTTP-11: strictly, `user_count` is 400 when one of the channels has no users.
-    #[test]
-    fn strict_info_must_apply() {
-        let body = r#"{"name":"e","data":"","channels":["presence-a","b"],"info":"user_count"}"#;
-        let settings = AppSettings::default();
-        let rules = |info| PublishRules { settings: &settings, names: NameRules::Default, info };
-        assert!(decode_events(body.as_bytes(), &rules(InfoRules::Lenient)).is_ok());
-        assert_eq!(decode_events(body.as_bytes(), &rules(InfoRules::Strict)).expect_err("strict").status, 400);
-        let body = body.replace(r#","b""#, "");
-        assert!(decode_events(body.as_bytes(), &rules(InfoRules::Strict)).is_ok());
-    }
-
     /// Threat T10: a known member that stands twice is 400, also when one of the two is escaped or both are alike.
     #[test]
     fn duplicate_members_are_refused() {
@@ -549,7 +529,7 @@ mod tests {
         refused(r#"{"name":"e","channel":"a\ud800","data":""}"#, 400, "channel name");
         for bytes in [&b"{\"data\":\"\xff\"}"[..], b"\xc0\xaf", b"{\"data\":\"\xed\xa0\x80\"}"] {
             let settings = AppSettings::default();
-            let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
+            let rules = PublishRules { settings: &settings, names: NameRules::Default };
             assert_eq!(decode_events(bytes, &rules).expect_err("no UTF-8").message, "The body must be valid UTF-8.");
         }
     }
@@ -591,7 +571,7 @@ mod tests {
     #[test]
     fn usual_events_go_the_short_way() {
         let settings = AppSettings::default();
-        let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
+        let rules = PublishRules { settings: &settings, names: NameRules::Default };
         for (body, usual) in [
             (r#"{"name":"my-event","data":"{\"text\":\"hello w\u00f6rld\"}","channels":["my-channel"]}"#, true),
             (r#"{"name": "my-event", "data": "{\"a\":1}", "channels": ["a", "b"], "socket_id": "123.456"}"#, true),
@@ -633,12 +613,10 @@ mod tests {
             let body = format!("{space}{{{}}}{space}", members.join(","));
             let settings = AppSettings { max_event_data_bytes: 12, max_channels_per_event: 2, ..AppSettings::default() };
             for text in [body.as_str(), &body[..body.floor_char_boundary(cut.min(body.len()))]] {
-                for info in [InfoRules::Lenient, InfoRules::Strict] {
-                    let rules = PublishRules { settings: &settings, names: NameRules::Default, info };
-                    let Some(short) = decode_usual_event(text, &rules) else { continue };
-                    let whole = decode_any_event(text, &rules).expect(text);
-                    prop_assert_eq!(format!("{short:?}"), format!("{whole:?}"), "{}", text);
-                }
+                let rules = PublishRules { settings: &settings, names: NameRules::Default };
+                let Some(short) = decode_usual_event(text, &rules) else { continue };
+                let whole = decode_any_event(text, &rules).expect(text);
+                prop_assert_eq!(format!("{short:?}"), format!("{whole:?}"), "{}", text);
             }
         }
 
@@ -647,7 +625,7 @@ mod tests {
         fn any_body_gets_an_answer(body in r#"[{}\[\]":,\\a-e01 ]{0,40}"#, noise in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = decode(&body).map(|_| ());
             let settings = AppSettings::default();
-            let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
+            let rules = PublishRules { settings: &settings, names: NameRules::Default };
             prop_assert!(decode_events(&noise, &rules).is_err());
         }
     }

@@ -5,7 +5,7 @@ use super::server_event::encode_json_string;
 /// Which base a request came in under.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
-    /// `/apps/{id}`: errors are text plus a newline (P-STAT-7).
+    /// `/apps/{id}`: errors are text without a newline (P-STAT-7).
     Pusher,
     /// `/api/v1/apps/{id}`: errors are `{"error":code,"message":text}`.
     Relay,
@@ -15,7 +15,7 @@ impl Dialect {
     /// Content type and body of an error with this status.
     pub fn error_body(self, status: u16, message: &str) -> (&'static str, Vec<u8>) {
         match self {
-            Self::Pusher => ("text/plain; charset=utf-8", format!("{message}\n").into_bytes()),
+            Self::Pusher => ("text/plain; charset=utf-8", message.as_bytes().to_vec()),
             Self::Relay => {
                 let mut body = br#"{"error":"#.to_vec();
                 encode_json_string(&mut body, error_code(status));
@@ -47,12 +47,12 @@ fn error_code(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    /// R-ERR-1, P-STAT-7: text and a newline under `/apps`, an object under `/api/v1`; a JSON parser reads it back.
+    /// R-ERR-1, P-STAT-7: text under `/apps`, an object under `/api/v1`; a JSON parser reads it back.
     #[test]
     fn errors_read_as_their_base_says() {
         let message = "The \"data\" content exceeds\nthe maximum";
         let (content_type, body) = Dialect::Pusher.error_body(413, message);
-        assert_eq!((content_type, body), ("text/plain; charset=utf-8", format!("{message}\n").into_bytes()));
+        assert_eq!((content_type, body), ("text/plain; charset=utf-8", message.as_bytes().to_vec()));
         for (status, code) in [
             (400, "bad_request"),
             (401, "unauthorized"),

@@ -184,11 +184,11 @@ impl Shard {
         match error {
             UpgradeError::BadRequest(what) => {
                 self.count_response(400);
-                encode_response(&mut answer, 400, TEXT, "", format!("{what}\n").as_bytes(), false);
+                encode_response(&mut answer, 400, TEXT, "", what.as_bytes(), false);
             }
             UpgradeError::Version => {
                 self.count_response(426);
-                let body = b"Sec-WebSocket-Version must be 13\n";
+                let body = b"Sec-WebSocket-Version must be 13";
                 encode_response(&mut answer, 426, TEXT, "Sec-WebSocket-Version: 13\r\n", body, false);
             }
         }

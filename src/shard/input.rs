@@ -126,7 +126,7 @@ impl Shard {
         match self.hot[slot as usize].phase {
             Phase::Http if reads && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) => {
                 let mut answer = Vec::new();
-                let body = b"The server holds as many incomplete requests as it can: try again\n";
+                let body = b"The server holds as many incomplete requests as it can: try again";
                 self.count_response(503);
                 encode_response(&mut answer, 503, TEXT, "Retry-After: 1\r\n", body, false);
                 self.answer_last(slot, answer);

@@ -72,12 +72,12 @@ impl Shard {
             Route::Up => self.answer_health(slot, request, 200, "OK\n"),
             Route::UpApp(id) => {
                 let up = self.directory.app_by_id(id).is_some_and(|app| app.enabled);
-                let (status, body) = if up { (200, "OK\n") } else { (404, "No such app, or it is disabled\n") };
+                let (status, body) = if up { (200, "OK\n") } else { (404, "No such app, or it is disabled") };
                 self.answer_text(slot, request, status, body);
             }
             Route::Ready if self.drain.is_some() => {
                 self.count_overload(Overload::Draining);
-                self.answer_health(slot, request, 503, "Draining\n");
+                self.answer_health(slot, request, 503, "Draining");
             }
             Route::Ready => self.answer_health(slot, request, 200, "OK\n"),
             Route::AcceptTraffic => self.start_scrape(slot, request, ScrapePage::AcceptTraffic),
@@ -98,13 +98,13 @@ impl Shard {
                 self.call(slot, request, Dialect::Pusher, None, endpoint);
             }
             Route::WebSocket { .. } if !self.http(slot).metrics => {
-                let body = b"This path is for WebSockets\n";
+                let body = b"This path is for WebSockets";
                 let extra = "Upgrade: websocket\r\n";
                 self.answer(slot, request, &Response { status: 426, content_type: TEXT, extra, body });
             }
             Route::Fallback { preflight } => {
                 let status = if preflight { 204 } else { 404 };
-                let body: &[u8] = if preflight { b"" } else { b"Only WebSockets are served\n" };
+                let body: &[u8] = if preflight { b"" } else { b"Only WebSockets are served" };
                 self.answer(slot, request, &Response { status, content_type: TEXT, extra: FALLBACK_CORS, body });
             }
             Route::MethodNotAllowed(dialect, allow) => {
@@ -181,7 +181,7 @@ impl Shard {
     fn understand(&mut self, app: &App, request: &Request<'_>, endpoint: Endpoint<'_>) -> Result<Command, Refusal> {
         let query = Query::new(request.query);
         let (names, info) = (self.config.options.channel_names, self.config.options.info_rules);
-        let rules = PublishRules { settings: &app.settings, names, info };
+        let rules = PublishRules { settings: &app.settings, names };
         match endpoint {
             Endpoint::Events => self.prepare_publish(app, &decode_events(request.body, &rules)?),
             Endpoint::BatchEvents => self.prepare_publish(app, &decode_batch_events(request.body, &rules)?),
@@ -373,16 +373,15 @@ impl Shard {
     /// A request that could not be read: answered, and the connection closed (P-HTTP-16).
     pub(super) fn answer_framing_error(&mut self, slot: u32, error: HttpError) {
         let mut answer = Vec::new();
-        let body = format!("{}\n", error.message());
         self.count_response(error.status());
-        encode_response(&mut answer, error.status(), TEXT, "", body.as_bytes(), false);
+        encode_response(&mut answer, error.status(), TEXT, "", error.message().as_bytes(), false);
         self.answer_last(slot, answer);
     }
 
     /// A request that did not become whole in time (threat T14).
     pub(super) fn answer_too_late(&mut self, slot: u32) {
         let mut answer = Vec::new();
-        let body = format!("A request must be whole within {} ms\n", limits::REQUEST_WITHIN_MS);
+        let body = format!("A request must be whole within {} ms", limits::REQUEST_WITHIN_MS);
         self.count_response(408);
         encode_response(&mut answer, 408, TEXT, "", body.as_bytes(), false);
         self.answer_last(slot, answer);

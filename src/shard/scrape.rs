@@ -65,7 +65,7 @@ impl Shard {
         let reports = || self.figures.scrapes.iter().filter(|(_, scrape)| !is_public(scrape.page)).count();
         if !is_public(page) && reports() >= limits::SCRAPES_MAX {
             self.count_overload(Overload::Gathering);
-            return self.answer_text(slot, request, 503, "Too many pages are being made: try again\n");
+            return self.answer_text(slot, request, 503, "Too many pages are being made: try again");
         }
         let form = Form::of(request, self.http(slot).metrics);
         let (connection, ticket) = (self.key(slot), self.take_ticket(slot, request));
@@ -172,7 +172,7 @@ impl Shard {
         match form {
             Form::Verbose => (status, JSON, headroom.encode()),
             Form::Brief => {
-                let body = refusal.map_or_else(|| "OK\n".to_owned(), |reason| format!("No room: {reason}\n"));
+                let body = refusal.map_or_else(|| "OK\n".to_owned(), |reason| format!("No room: {reason}"));
                 (status, TEXT, body.into_bytes())
             }
         }

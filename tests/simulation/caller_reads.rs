@@ -159,7 +159,7 @@ fn check_error(owed: &Owed, response: &Response) {
     match owed.error_style {
         ErrorStyle::Text => {
             let text = std::str::from_utf8(&response.body).expect("an error is text (P-SDK-16)");
-            assert!(text.len() > 1 && text.ends_with('\n') && !text.starts_with('{'), "P-STAT-7: {response:?}");
+            assert!(text.len() > 1 && !text.ends_with('\n') && !text.starts_with('{'), "P-STAT-7: {response:?}");
         }
         ErrorStyle::Json => {
             let body: Value = serde_json::from_slice(&response.body).expect("an error is JSON (R-ERR-1)");

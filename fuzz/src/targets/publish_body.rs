@@ -3,7 +3,6 @@
 
 use relay::api::batch_events::decode_batch_events;
 use relay::api::events::{Publish, PublishRules, decode_events};
-use relay::api::info::InfoRules;
 use relay::app::AppSettings;
 use relay::channel::name::NameRules;
 
@@ -22,7 +21,7 @@ pub fn check(bytes: &[u8]) {
         max_batch_events: *input.pick(&[2, 10, 1]),
         ..AppSettings::default()
     };
-    let rules = PublishRules { settings: &settings, names: NameRules::Default, info: InfoRules::Lenient };
+    let rules = PublishRules { settings: &settings, names: NameRules::Default };
     let body = input.rest();
     let text = std::str::from_utf8(body).ok();
     if text.is_some_and(Json::is_beyond) {

@@ -265,7 +265,7 @@ fn changes_are_bounded_and_answered() {
         process.feed(usize::from(from), Input::Mail { from, mail: Mail::changed(change.id, changed) });
     }
     let refused = process.take(1, connections[0]);
-    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.ends_with("no\n"), "{refused}");
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.ends_with("\r\n\r\nno"), "{refused}");
     let made = json_of(&process.take(1, connections[2]), 201);
     assert_eq!((made["id"].as_str(), made["secret"].as_str()), (Some("wh_1"), Some("s")));
     assert!(process.take(0, elsewhere).starts_with("HTTP/1.1 204 "));
