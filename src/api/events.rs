@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn malformed_bodies_are_refused() {
         let good = r#"{"name":"e","data":"d","channel":"a"}"#;
-        for body in ["", " ", "null", "1", "\"x\"", "[]", r#"["e","d","a"]"#, "\u{feff}{}"] {
+        for body in ["", " ", "null", "1", "\"x\"", "[]", r#"["e","d","a"]"#, "\u{feff}\u{feff}{}"] {
             refused(body, 400, "JSON object");
         }
         for length in 1..good.len() {

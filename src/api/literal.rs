@@ -19,7 +19,8 @@ use crate::wire::json;
 /// # Errors
 /// 400 for what is not UTF-8.
 pub(super) fn decode_body(body: &[u8]) -> Result<&str, Refusal> {
-    simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))
+    let text = simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))?;
+    Ok(json::without_mark(text))
 }
 
 /// Reads an object. Known members that stand twice are errors, unknown ones are ignored (P-SDK-21).

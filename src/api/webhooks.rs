@@ -107,6 +107,7 @@ pub fn verify_webhook(app: &App, body: &[u8]) -> Result<Vec<u8>, Refusal> {
 
 fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
     check_depth(body, limits::JSON_DEPTH_MAX).map_err(|_| Refusal::bad_request("The body is nested too deeply."))?;
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     serde_json::from_slice(body).map_err(|error| Refusal::bad_request(format!("The body does not read: {error}.")))
 }
 

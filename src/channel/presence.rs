@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::user::id_text;
 use crate::limits;
-use crate::wire::json::starts_object;
+use crate::wire::json::{starts_object, without_mark};
 
 /// Who joins, from `channel_data`.
 #[derive(Debug, Eq, PartialEq)]
@@ -46,7 +46,7 @@ pub fn decode_channel_data(text: &str, bytes_max: usize) -> Result<ChannelData, 
     if !starts_object(text) {
         return Err(ChannelDataError::NoObject);
     }
-    let raw: RawChannelData<'_> = serde_json::from_str(text).map_err(|_| ChannelDataError::NoObject)?;
+    let raw: RawChannelData<'_> = serde_json::from_str(without_mark(text)).map_err(|_| ChannelDataError::NoObject)?;
     let user_id =
         raw.user_id.and_then(|user_id| id_text(user_id.get())).ok_or(ChannelDataError::NoUserId)?.into_owned();
     if user_id.is_empty() || user_id.len() > limits::USER_ID_BYTES_MAX {

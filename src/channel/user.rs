@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::name::{ChannelName, NameRules, NameSource, SERVER_TO_USER};
 use crate::limits;
-use crate::wire::json::{decode_string, starts_object};
+use crate::wire::json::{decode_string, starts_object, without_mark};
 
 /// A user, from `user_data`.
 #[derive(Debug, Eq, PartialEq)]
@@ -75,7 +75,7 @@ pub fn decode_user_data(text: &str, names: NameRules) -> Result<UserData<'_>, Us
     if !starts_object(text) {
         return Err(UserDataError::NoObject);
     }
-    let raw: RawUserData<'_> = serde_json::from_str(text).map_err(|_| UserDataError::NoObject)?;
+    let raw: RawUserData<'_> = serde_json::from_str(without_mark(text)).map_err(|_| UserDataError::NoObject)?;
     let raw_id = raw.id.ok_or(UserDataError::NoId)?.get();
     let id = id_text(raw_id).filter(|id| !id.is_empty()).ok_or(UserDataError::NoId)?;
     check_id(&id, names)?;

@@ -176,7 +176,7 @@ fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, InvalidMessa
     if !starts_object(text) {
         return Err(InvalidMessage);
     }
-    serde_json::from_str(text).map_err(|_| InvalidMessage)
+    serde_json::from_str(json::without_mark(text)).map_err(|_| InvalidMessage)
 }
 
 /// Reads the `data` of a `pusher:` event: an object, or a string that holds one (P-IN-2). Anything else is as if it

@@ -64,15 +64,20 @@ fn after_string(mut rest: &[u8]) -> &[u8] {
     &[]
 }
 
+/// The text without the byte order mark that some editors and encoders put before it (RFC 8259 section 8.1).
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// True for text that is one JSON object, with white space around it or not. Values are skipped, not built: nothing
 /// recurses, however deep they nest (threat T10).
 pub fn is_json_object(text: &str) -> bool {
-    starts_object(text) && serde_json::from_str::<&RawValue>(text).is_ok()
+    starts_object(text) && serde_json::from_str::<&RawValue>(without_mark(text)).is_ok()
 }
 
 /// True for text that can be nothing but an object, if it is JSON at all.
 pub fn starts_object(text: &str) -> bool {
-    text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
+    without_mark(text).trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
 }
 
 /// The string that a literal writes, borrowed where it has no escape; `None` where the text is no string literal.

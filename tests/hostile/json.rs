@@ -34,7 +34,8 @@ fn texts() -> Vec<(String, bool)> {
         (ping(r#""x":.5"#), true),
         (ping(r#""x":+1"#), true),
         (ping(r#""x":0x10"#), true),
-        ("\u{feff}{\"event\":\"pusher:ping\"}".to_owned(), true),
+        ("\u{feff}{\"event\":\"pusher:ping\"}".to_owned(), false),
+        ("\u{feff}\u{feff}{\"event\":\"pusher:ping\"}".to_owned(), true),
         ("{\"event\":\"pusher:ping\"}\u{0}".to_owned(), true),
         (format!("{{\"event\":\"pusher:ping\"{}}}", ",\"x\":1".repeat(3_000)), false),
     ]
