@@ -58,6 +58,11 @@ impl Refusal {
         Self::too_large(format!("The data content of this event exceeds the allowed maximum ({bytes_max} bytes)."))
     }
 
+    /// 415: the body has a content coding (P-HTTP-18).
+    pub fn encoded_body() -> Self {
+        Self::plain(415, "The body has a Content-Encoding: send it without compression, as identity.")
+    }
+
     /// 429: too many requests or failures (P-STAT-6).
     pub fn too_many(message: impl Into<String>, retry_after_s: u32) -> Self {
         Self { retry_after_s: Some(retry_after_s), ..Self::plain(429, message) }

@@ -12,13 +12,13 @@ use crate::wire::http::without_prefix;
 /// What a method and path ask for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Route<'a> {
-    /// `GET|HEAD /`, `/up`, `/health`, `/healthz`.
+    /// `GET|HEAD|OPTIONS /`, `/up`, `/health`, `/healthz`, and `OPTIONS *`.
     Up,
-    /// `GET|HEAD /up/{appId}`.
+    /// `GET|HEAD|OPTIONS /up/{appId}`.
     UpApp(&'a str),
-    /// `GET|HEAD /ready`, `/readyz`.
+    /// `GET|HEAD|OPTIONS /ready`, `/readyz`.
     Ready,
-    /// `GET /accept-traffic`.
+    /// `GET|HEAD|OPTIONS /accept-traffic`.
     AcceptTraffic,
     /// A page that the metrics port alone serves (threat T30).
     Operator(OperatorPage),
@@ -200,14 +200,16 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
         return Route::Fallback { preflight: method == "OPTIONS" };
     }
     match path {
-        "/" | "/up" | "/health" | "/healthz" => read_only(method, Route::Up),
-        "/ready" | "/readyz" => read_only(method, Route::Ready),
-        "/accept-traffic" => get_only(method, Route::AcceptTraffic),
+        // Of `OPTIONS` alone (RFC 9110 section 7.1).
+        "*" => Route::Up,
+        "/" | "/up" | "/health" | "/healthz" => probe(method, Route::Up),
+        "/ready" | "/readyz" => probe(method, Route::Ready),
+        "/accept-traffic" => probe(method, Route::AcceptTraffic),
         "/metrics" => get_only(method, Route::Operator(OperatorPage::Metrics)),
         "/stats" => get_only(method, Route::Operator(OperatorPage::Stats)),
         "/usage" => get_only(method, Route::Operator(OperatorPage::Usage)),
         _ => match path.strip_prefix("/up/") {
-            Some(app_id) if is_one_segment(app_id) => read_only(method, Route::UpApp(app_id)),
+            Some(app_id) if is_one_segment(app_id) => probe(method, Route::UpApp(app_id)),
             Some(_) | None => Route::NotFound(dialect_of(path)),
         },
     }
@@ -248,11 +250,11 @@ fn route_of_key<'a>(method: &str, path: &'a str) -> Route<'a> {
     }
 }
 
-/// Health is told to GET and HEAD.
-fn read_only<'a>(method: &str, route: Route<'a>) -> Route<'a> {
+/// Health is reported to every method that probes use: HAProxy's `option httpchk` sends OPTIONS unless told otherwise.
+fn probe<'a>(method: &str, route: Route<'a>) -> Route<'a> {
     match method {
-        "GET" | "HEAD" => route,
-        _ => Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"),
+        "GET" | "HEAD" | "OPTIONS" => route,
+        _ => Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD, OPTIONS"),
     }
 }
 
@@ -411,7 +413,12 @@ mod tests {
             assert_eq!(route(method, "/up/17", ""), Route::UpApp("17"));
         }
         for path in ["/", "/up", "/ready", "/up/17"] {
-            assert_eq!(route("POST", path, ""), Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"), "{path}");
+            assert_eq!(route("OPTIONS", path, ""), route("GET", path, ""), "{path}");
+            assert_eq!(
+                route("POST", path, ""),
+                Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD, OPTIONS"),
+                "{path}"
+            );
         }
         for path in ["/up/", "/up/1/2", "/upper", "/ready/", "", "//", "/healthzz"] {
             assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");

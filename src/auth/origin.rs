@@ -1,4 +1,7 @@
 //! Which pages may connect: the `Origin` header against an app's list of hosts (P-CONN-8, threat T21).
+//!
+//! Three words name what has no host: `null` (a sandboxed frame, some pages from files), `file://` (Electron, Cordova)
+//! and `missing` (a client that sends no `Origin`).
 
 /// True when the list is empty, or one of its hosts is the origin's: exactly (`example.com`), with its port
 /// (`example.com:8080`, any port otherwise), or any host below it (`*.example.com`, not `example.com` itself). `*` is
@@ -8,12 +11,28 @@ pub fn origin_allowed(allowed: &[Box<str>], origin: &[u8]) -> bool {
         return true;
     }
     let Ok(origin) = std::str::from_utf8(origin) else { return false };
+    if origin.eq_ignore_ascii_case(NULL)
+        || origin.get(..FILE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(FILE))
+    {
+        let word = if origin.eq_ignore_ascii_case(NULL) { NULL } else { FILE };
+        return allowed.iter().any(|allowed| matches!(&**allowed, "*") || allowed.eq_ignore_ascii_case(word));
+    }
     let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     };
-    allowed.iter().any(|allowed| matches(allowed, authority) || matches(allowed, host))
+    let hosts = allowed.iter().filter(|allowed| !is_word(allowed));
+    hosts.into_iter().any(|allowed| matches(allowed, authority) || matches(allowed, host))
+}
+
+/// Whether a client without an `Origin` may connect: always, unless the list says `!missing`.
+pub fn missing_origin_allowed(allowed: &[Box<str>]) -> bool {
+    !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(NOT_MISSING))
+}
+
+fn is_word(text: &str) -> bool {
+    [NULL, FILE, MISSING, NOT_MISSING].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 fn matches(allowed: &str, host: &str) -> bool {
@@ -28,13 +47,22 @@ fn matches(allowed: &str, host: &str) -> bool {
     }
 }
 
-/// True for what may stand in an app's list: a host, a host with a port, `*.` before a host, or `*` alone. Neither
-/// scheme nor path: nobody shall believe that they are compared.
+/// True for what may stand in an app's list: a host, a host with a port, `*.` before a host, `*` alone, or one of the
+/// words `null`, `file://`, `missing` and `!missing`. Neither scheme nor path: nobody shall believe that they are compared.
 pub fn is_origin_pattern(text: &str) -> bool {
     let host = text.strip_prefix("*.").unwrap_or(text);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte);
-    text == "*" || ((1..=253).contains(&host.len()) && host.bytes().all(plain))
+    text == "*" || is_word(text) || ((1..=253).contains(&host.len()) && host.bytes().all(plain))
 }
+
+/// The origin of a page that has none.
+const NULL: &str = "null";
+/// What the origins of pages from files begin with.
+const FILE: &str = "file://";
+/// A client that sends no origin: it may connect anyway.
+const MISSING: &str = "missing";
+/// A client that sends no origin may not connect.
+const NOT_MISSING: &str = "!missing";
 
 #[cfg(test)]
 mod tests {
@@ -77,6 +105,28 @@ mod tests {
         assert!(!allowed(&["example.com:8080"], "http://example.com:80"));
         assert!(allowed(&["[::1]"], "http://[::1]:3000") && allowed(&["[::1]"], "http://[::1]"));
         assert!(allowed(&["[::1]:3000"], "http://[::1]:3000") && !allowed(&["[::1]:3000"], "http://[::1]"));
+    }
+
+    /// P-CONN-8: origins without a host are named by words, each for itself; `!missing` keeps clients without one out.
+    #[test]
+    fn words_name_what_has_no_host() {
+        for (list, null, file) in [
+            (vec!["null"], true, false),
+            (vec!["file://"], false, true),
+            (vec!["example.com", "NULL", "file://"], true, true),
+            (vec!["*"], true, true),
+            (vec!["missing"], false, false),
+            (vec!["*.com", "file"], false, false),
+        ] {
+            assert_eq!(allowed(&list, "null"), null, "{list:?}");
+            assert_eq!(allowed(&list, "file://"), file, "{list:?}");
+            assert_eq!(allowed(&list, "file:///android_asset/index.html"), file, "{list:?}");
+            let boxed: Vec<Box<str>> = list.iter().map(|host| (*host).into()).collect();
+            assert!(missing_origin_allowed(&boxed));
+        }
+        assert!(!allowed(&["null", "missing", "file://"], "https://null") && !allowed(&["missing"], "https://missing"));
+        assert!(missing_origin_allowed(&[]) && missing_origin_allowed(&["example.com".into()]));
+        assert!(!missing_origin_allowed(&["example.com".into(), "!missing".into()]));
     }
 
     /// Threat T21: `*.` stands for at least one label, `*` for everything; elsewhere a star is no pattern.

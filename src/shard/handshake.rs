@@ -6,7 +6,7 @@ use super::mail::Body;
 use super::request::After;
 use crate::app::{App, AppSerial};
 use crate::auth::handshake::accept_value;
-use crate::auth::origin::origin_allowed;
+use crate::auth::origin::{missing_origin_allowed, origin_allowed};
 use crate::connection::{ConnectionKey, Flags, Phase, Proxy};
 use crate::limits::SUBPROTOCOLS_MAX;
 use crate::protocol::close::CloseReason;
@@ -46,8 +46,9 @@ impl Shard {
             self.refuse_upgrade(slot, UpgradeError::BadRequest("A WebSocket needs both directions of its connection"));
             return After::Next;
         }
-        let client = self.client_address(slot, request);
-        self.http(slot).client = client;
+        if let Some(client) = self.client_address(slot, request) {
+            self.http(slot).client = client;
+        }
         let verdict = self.judge(slot, key, request);
         self.count_response(101);
         let mut answer = Vec::new();
@@ -176,7 +177,12 @@ impl Shard {
     fn came_through_tls(&self, slot: u32, request: &Request<'_>) -> bool {
         let http = self.cold(slot).and_then(|cold| cold.http.as_ref());
         let trusted = http.is_some_and(|http| matches!(http.proxy, Proxy::Trusted));
-        trusted && request.headers.first("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
+        // Some write `wss` for a WebSocket, and several proxies make a list.
+        let is_tls = |proto: &[u8]| {
+            let proto = proto.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+            proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
+        };
+        trusted && request.headers.first("x-forwarded-proto").is_some_and(is_tls)
     }
 
     fn refuse_upgrade(&mut self, slot: u32, error: UpgradeError) {
@@ -238,8 +244,9 @@ fn check_protocol(query: &str, strict: bool) -> Result<(), CloseReason> {
 
 /// P-CONN-8, threat T21: an origin must be one of the app's; clients outside browsers send none.
 fn check_origin(app: &App, request: &Request<'_>) -> bool {
-    let origin = request.headers.first("origin");
-    origin.is_none_or(|origin| origin_allowed(&app.settings.allowed_origins, origin))
+    let origin = request.headers.first("origin").filter(|origin| !origin.is_empty());
+    let allowed = &app.settings.allowed_origins;
+    origin.map_or_else(|| missing_origin_allowed(allowed), |origin| origin_allowed(allowed, origin))
 }
 
 /// P-CONN-6, P-SDK-11: the first offered `pusher-channels-protocol-N`.

@@ -158,6 +158,7 @@ impl Shard {
                 Some(whole)
             }
             Err(_) => {
+                self.note_proxy_header_refused(slot);
                 self.end(slot, false);
                 None
             }

@@ -58,22 +58,23 @@ impl Shard {
     }
 
     /// A request brought a credential that does not hold.
-    pub(super) fn note_credential_refused(&mut self, client: IpAddr, app_id: &str, failure: AuthFailure) {
+    pub(super) fn note_credential_refused(&mut self, client: Option<IpAddr>, app_id: &str, failure: AuthFailure) {
         self.figures.counted.auth_failed(Surface::Http, failure);
         let Some(suppressed) = self.admit_line(Refused::Credential, failure.label()) else { return };
         let line = LogLine::new(Refused::Credential, failure.label());
         // Empty where the path names no app.
         let app = Some(printable(app_id)).filter(|app| !app.is_empty());
-        self.write_line(LogLine { code: Some(401), app, peer: Some(client), suppressed, ..line });
+        self.write_line(LogLine { code: Some(401), app, peer: client, suppressed, ..line });
     }
 
     /// A request is refused for another cause than its credential.
-    pub(super) fn note_request_refused(&mut self, client: IpAddr, app_id: &str, scope: Scope, status: u16) {
+    pub(super) fn note_request_refused(&mut self, client: Option<IpAddr>, app_id: &str, scope: Scope, status: u16) {
         let reason = match status {
             400 => "bad_request",
             403 => "forbidden",
             404 => "not_found",
             413 => "too_large",
+            415 => "encoded_body",
             429 => "rate_limited",
             503 => "unavailable",
             _ => return,
@@ -83,7 +84,21 @@ impl Shard {
         let app = Some(if known { printable(app_id) } else { hint(app_id) }).filter(|app| !app.is_empty());
         let line = LogLine::new(Refused::Request, reason);
         let scope = Some(scope.name());
-        self.write_line(LogLine { code: Some(status), app, peer: Some(client), scope, suppressed, ..line });
+        self.write_line(LogLine { code: Some(status), app, peer: client, scope, suppressed, ..line });
+    }
+
+    /// A trusted proxy begins a connection with a PROXY protocol header that is broken (threat T26).
+    pub(super) fn note_proxy_header_refused(&mut self, slot: u32) {
+        let Some(suppressed) = self.admit_line(Refused::ProxyHeader, "malformed") else { return };
+        let about = self.line_about(slot, Refused::ProxyHeader, "malformed");
+        self.write_line(LogLine { suppressed, ..about });
+    }
+
+    /// A trusted proxy names the client in a form that nobody knows (threat T26).
+    pub(super) fn note_unreadable_address(&mut self, proxy: IpAddr) {
+        let Some(suppressed) = self.admit_line(Refused::ForwardedAddress, "malformed") else { return };
+        let line = LogLine::new(Refused::ForwardedAddress, "malformed");
+        self.write_line(LogLine { peer: Some(proxy), suppressed, ..line });
     }
 
     /// Tells what was held back and has not been told for a minute.

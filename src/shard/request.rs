@@ -3,9 +3,6 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use bytes::Bytes;
-use smallvec::SmallVec;
-
 use super::command::Command;
 use super::gather::{Question, RosterPages};
 use super::mail::Body;
@@ -30,7 +27,9 @@ use crate::connection::{Answer, ConnectionKey, Flags, Http, NONE, Phase, Proxy};
 use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::dialect::Dialect;
+use crate::wire::forwarded::{Hop, forwarded_hops};
 use crate::wire::http::{HttpError, Request, encode_response};
+use bytes::Bytes;
 
 /// What follows a request on its connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -129,7 +128,10 @@ impl Shard {
         endpoint: Endpoint<'_>,
     ) {
         let scope = endpoint.scope();
-        let done = self.verify_caller(slot, request, app_id, Known::Whole).and_then(|caller| {
+        // Before the signature: it may be that of the body before its compression.
+        let verified =
+            check_body_coding(request).and_then(|()| self.verify_caller(slot, request, app_id, Known::Whole));
+        let done = verified.and_then(|caller| {
             self.http(slot).caller = Some(caller.app.serial);
             self.count_call(slot, caller.app.serial);
             let outcome = authorize(&caller, &endpoint).and_then(|()| {
@@ -232,6 +234,7 @@ impl Shard {
         if let RequestRefusal::Unauthorized(failure, _) = &refusal {
             let client = self.client_address(slot, request);
             self.note_credential_refused(client, app_id, *failure);
+            let Some(client) = client else { return refusal.into() };
             if self.failures.count(self.now, client) {
                 return Refusal::too_many_failures();
             }
@@ -244,27 +247,32 @@ impl Shard {
         refusal.into()
     }
 
-    /// The address of the client: behind trusted proxies the last one of `X-Forwarded-For` that is none of them.
-    pub(super) fn client_address(&self, slot: u32, request: &Request<'_>) -> IpAddr {
+    /// The address of the client: behind trusted proxies the nearest one of `X-Forwarded-For` or `Forwarded` that is none
+    /// of them (threat T26). `None` where a proxy hides it or writes what cannot be read: one client among many behind that
+    /// proxy, whose failures must not count against the others.
+    pub(super) fn client_address(&mut self, slot: u32, request: &Request<'_>) -> Option<IpAddr> {
         let http = self.cold(slot).and_then(|cold| cold.http.as_ref()).expect("a request comes over HTTP");
         let trusted =
             |address: &IpAddr| self.config.options.trusted_proxies.iter().any(|network| network.contains(address));
-        if !matches!(http.proxy, Proxy::Trusted) || !trusted(&http.client) {
-            return http.client;
+        let proxy = http.client;
+        if !matches!(http.proxy, Proxy::Trusted) || !trusted(&proxy) {
+            return Some(proxy);
         }
-        let forwarded = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for"));
-        let forwarded: SmallVec<[&[u8]; 2]> = forwarded.map(|(_, value)| value).collect();
-        let hops = forwarded.into_iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
-        let mut client = http.client;
-        for hop in hops.take(limits::FORWARDED_HOPS_MAX) {
-            let address = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
-            let Some(address) = address else { break };
-            client = address.to_canonical();
+        let mut client = proxy;
+        for hop in forwarded_hops(&request.headers) {
+            match hop {
+                Hop::Address(address) => client = address,
+                Hop::Hidden => return None,
+                Hop::Unreadable => {
+                    self.note_unreadable_address(proxy);
+                    return None;
+                }
+            }
             if !trusted(&client) {
                 break;
             }
         }
-        client
+        Some(client)
     }
 
     /// R-TOKEN-4, at most once a minute for the token used last.
@@ -360,11 +368,24 @@ impl Shard {
         if !self.is_live(connection) || self.hot[connection.slot as usize].phase != Phase::Http {
             return;
         }
+        self.finish_encoded(connection, ticket, response, 0);
+    }
+
+    /// As [`Shard::finish_request`], without the body that its head declares.
+    pub(super) fn finish_head_request(&mut self, connection: ConnectionKey, ticket: u32, response: &Response<'_>) {
+        if !self.is_live(connection) || self.hot[connection.slot as usize].phase != Phase::Http {
+            return;
+        }
+        self.finish_encoded(connection, ticket, response, response.body.len());
+    }
+
+    fn finish_encoded(&mut self, connection: ConnectionKey, ticket: u32, response: &Response<'_>, cut_bytes: usize) {
         let http = self.http(connection.slot);
         let at = ticket.wrapping_sub(http.first_ticket) as usize;
         let keep_alive = matches!(http.answers[at], Answer::Waiting { keep_alive: true, .. });
         self.count_response(response.status);
-        let answer = encode(response, keep_alive);
+        let mut answer = encode(response, keep_alive);
+        answer.truncate(answer.len() - cut_bytes);
         self.finish_answer(connection, ticket, answer);
         self.resume_if_due(connection.slot);
         self.settle(connection.slot);
@@ -432,6 +453,15 @@ impl Http {
                 Some(answer)
             }
         }
+    }
+}
+
+/// Bodies are read as they come: what is compressed says nothing until it is inflated, and nobody knows to how much.
+fn check_body_coding(request: &Request<'_>) -> Result<(), Refusal> {
+    let coding = request.headers.first("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    match coding {
+        Some(coding) if !coding.is_empty() && !request.body.is_empty() => Err(Refusal::encoded_body()),
+        Some(_) | None => Ok(()),
     }
 }
 

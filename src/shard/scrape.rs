@@ -34,6 +34,8 @@ pub(super) struct Scrape {
     ticket: u32,
     page: ScrapePage,
     form: Form,
+    /// A HEAD request: the answer goes without its body.
+    head: bool,
     shards: Vec<Snapshot>,
     /// Shards that have not answered.
     awaited: usize,
@@ -78,7 +80,8 @@ impl Shard {
             ScrapePage::Metrics | ScrapePage::Stats => usize::from(self.config.shards),
             ScrapePage::Usage | ScrapePage::AcceptTraffic => 0,
         };
-        let scrape = Scrape { nonce, connection, ticket, page, form, shards: Vec::new(), awaited, process: None };
+        let head = request.method == "HEAD";
+        let scrape = Scrape { nonce, connection, ticket, page, form, head, shards: Vec::new(), awaited, process: None };
         let request = PendingId { index: self.figures.scrapes.insert(scrape) as u32, nonce };
         for to in 0..awaited {
             self.send(to as super::ShardIndex, Body::Measure { request });
@@ -120,7 +123,8 @@ impl Shard {
         if !self.figures.scrapes.get(index).is_some_and(is_whole) {
             return;
         }
-        let Scrape { connection, ticket, page, form, mut shards, process, .. } = self.figures.scrapes.remove(index);
+        let Scrape { connection, ticket, page, form, head, mut shards, process, .. } =
+            self.figures.scrapes.remove(index);
         shards.sort_unstable_by_key(|shard| shard.shard);
         let process = process.expect("a whole page has it");
         let (status, content_type, body) = match page {
@@ -128,7 +132,12 @@ impl Shard {
             ScrapePage::Usage => (200, JSON, encode_usage(&process)),
             ScrapePage::AcceptTraffic => self.judge_headroom(form, &process),
         };
-        self.finish_request(connection, ticket, &Response { status, content_type, extra: "", body: &body });
+        let response = Response { status, content_type, extra: "", body: &body };
+        if head {
+            self.finish_head_request(connection, ticket, &response);
+        } else {
+            self.finish_request(connection, ticket, &response);
+        }
     }
 
     fn encode_report(

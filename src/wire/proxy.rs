@@ -1,7 +1,7 @@
-//! PROXY protocol version 2, read before the first HTTP byte of a connection from a trusted proxy
-//! (haproxy's `doc/proxy-protocol.txt`, section 2.2).
+//! PROXY protocol, versions 1 and 2, read before the first HTTP byte of a connection from a trusted proxy
+//! (haproxy's `doc/proxy-protocol.txt`, sections 2.1 and 2.2).
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::limits::PROXY_HEADER_BYTES_MAX;
 
@@ -14,9 +14,9 @@ pub struct ProxyError;
 pub enum ProxyHeader {
     /// The bytes so far are a beginning of the signature or of a header: give more.
     Partial,
-    /// The stream does not begin with the signature.
+    /// The stream begins with the signature of neither version.
     Absent,
-    /// A whole header of `consumed` bytes; `source` is `None` for LOCAL and for families without an address.
+    /// A whole header of `consumed` bytes; `source` is `None` for LOCAL, for UNKNOWN and for families without an address.
     Present {
         /// Bytes of the header.
         consumed: usize,
@@ -25,12 +25,16 @@ pub enum ProxyHeader {
     },
 }
 
-/// Decodes the start of a stream. What follows the addresses (TLVs) is skipped.
+/// Decodes the start of a stream. What follows the addresses of version 2 (TLVs) is skipped.
 ///
 /// # Errors
 /// [`ProxyError`] after a whole signature, for another version, an unknown command or family, addresses that do not
-/// fit the declared length, and headers above [`PROXY_HEADER_BYTES_MAX`]; as soon as the bytes show it.
+/// fit the declared length or are none, and headers above [`PROXY_HEADER_BYTES_MAX`] or, in version 1, above 107 bytes; as
+/// soon as the bytes show it.
 pub fn decode_proxy_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
+    if !bytes.is_empty() && (TEXT_SIGNATURE.starts_with(bytes) || bytes.starts_with(TEXT_SIGNATURE)) {
+        return decode_text_header(bytes);
+    }
     let Some(fields) = bytes.strip_prefix(SIGNATURE) else {
         let is_beginning = SIGNATURE.starts_with(bytes);
         return Ok(if is_beginning { ProxyHeader::Partial } else { ProxyHeader::Absent });
@@ -58,6 +62,37 @@ pub fn decode_proxy_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     };
     let source = if command == PROXY { family.decode_source(addresses) } else { None };
     Ok(ProxyHeader::Present { consumed, source })
+}
+
+/// Version 1: one line of text, `PROXY TCP4 SOURCE DESTINATION PORT PORT`, or `PROXY UNKNOWN` and anything.
+fn decode_text_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
+    let window = bytes.get(..TEXT_HEADER_BYTES_MAX).unwrap_or(bytes);
+    let Some(end) = memchr::memchr(b'\n', window) else {
+        return if window.len() < TEXT_HEADER_BYTES_MAX { Ok(ProxyHeader::Partial) } else { Err(ProxyError) };
+    };
+    let line = window.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(ProxyError)?;
+    let line = std::str::from_utf8(line).map_err(|_| ProxyError)?;
+    let mut words = line.split(' ').skip(1);
+    let mut word = || words.next().ok_or(ProxyError);
+    let source = match word()? {
+        "UNKNOWN" => return Ok(ProxyHeader::Present { consumed: end + 1, source: None }),
+        family @ ("TCP4" | "TCP6") => {
+            let address = |text: &str| {
+                let address: IpAddr = text.parse().map_err(|_| ProxyError)?;
+                if address.is_ipv4() == (family == "TCP4") { Ok(address) } else { Err(ProxyError) }
+            };
+            let (source, _destination) = (address(word()?)?, address(word()?)?);
+            let port = |text: &str| text.parse::<u16>().map_err(|_| ProxyError);
+            let (source_port, _destination_port) = (port(word()?)?, port(word()?)?);
+            SocketAddr::new(source, source_port)
+        }
+        _ => return Err(ProxyError),
+    };
+    if words.next().is_some() {
+        Err(ProxyError)
+    } else {
+        Ok(ProxyHeader::Present { consumed: end + 1, source: Some(source) })
+    }
 }
 
 /// Address families; the transport (stream or datagram) makes no difference to the shape of an address.
@@ -101,6 +136,10 @@ impl Family {
     }
 }
 
+/// Begins a header of version 1. No method of HTTP has this name.
+const TEXT_SIGNATURE: &[u8; 6] = b"PROXY ";
+/// Longest header of version 1, with its line end.
+const TEXT_HEADER_BYTES_MAX: usize = 107;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family, length.
 const FIXED_BYTES: usize = 16;
@@ -152,10 +191,51 @@ mod tests {
         }
     }
 
-    /// T26: a stream without the signature is told at the first byte that differs, version 1 headers among them.
+    /// T26: version 1, in text: both families, UNKNOWN with and without more words; every beginning asks for more, and what
+    /// is no such line is refused.
+    #[test]
+    fn headers_in_text() {
+        for (line, source) in [
+            ("PROXY TCP4 203.0.113.200 127.0.0.1 50000 6001", Some("203.0.113.200:50000")),
+            ("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535", Some("255.255.255.255:65535")),
+            ("PROXY TCP6 2001:db8::1 ::1 1 2", Some("[2001:db8::1]:1")),
+            ("PROXY UNKNOWN", None),
+            ("PROXY UNKNOWN ffff:f...f:ffff anything 65535", None),
+        ] {
+            let bytes = format!("{line}\r\n").into_bytes();
+            for end in 0..bytes.len() {
+                assert_eq!(decode_proxy_header(&bytes[..end]), Ok(ProxyHeader::Partial), "{end} of {line}");
+            }
+            let expected = present(bytes.len(), source);
+            assert_eq!(decode_proxy_header(&bytes), expected, "{line}");
+            assert_eq!(decode_proxy_header(&[&bytes[..], b"GET / HTTP/1.1\r\n"].concat()), expected);
+        }
+        for line in [
+            "PROXY \r\n",
+            "PROXY TCP4\r\n",
+            "PROXY TCP4 1.1.1.1 2.2.2.2 1\r\n",
+            "PROXY TCP4 1.1.1.1 2.2.2.2 1 2 3\r\n",
+            "PROXY TCP4 1.1.1.1 2.2.2.2 1 65536\r\n",
+            "PROXY TCP4 ::1 ::1 1 2\r\n",
+            "PROXY TCP6 1.1.1.1 2.2.2.2 1 2\r\n",
+            "PROXY TCP4 1.1.1 2.2.2.2 1 2\r\n",
+            "PROXY TCP4  1.1.1.1 2.2.2.2 1 2\r\n",
+            "PROXY UDP4 1.1.1.1 2.2.2.2 1 2\r\n",
+            "PROXY TCP4 1.1.1.1 2.2.2.2 1 2\n",
+            "PROXY / HTTP/1.1\r\n",
+        ] {
+            assert_eq!(decode_proxy_header(line.as_bytes()), Err(ProxyError), "{line}");
+        }
+        let long = |bytes: usize| format!("PROXY UNKNOWN{:>1$}", "\r\n", bytes - 13);
+        assert_eq!(decode_proxy_header(long(107).as_bytes()), present(107, None));
+        assert_eq!(decode_proxy_header(long(108).as_bytes()), Err(ProxyError));
+        assert_eq!(decode_proxy_header(&long(108).as_bytes()[..106]), Ok(ProxyHeader::Partial));
+    }
+
+    /// T26: a stream without a signature is told at the first byte that differs.
     #[test]
     fn streams_without_the_signature() {
-        for bytes in [&b"GET"[..], b"PROXY TCP4", b"\r\nGET / HTTP/1.1", b"\r\n\r\n\0\r\nQUIT\r"] {
+        for bytes in [&b"GET"[..], b"PUT", b"PROXIED", b"PROXY\r\n", b"\r\nGET / HTTP/1.1", b"\r\n\r\n\0\r\nQUIT\r"] {
             assert_eq!(decode_proxy_header(bytes), Ok(ProxyHeader::Absent), "{bytes:?}");
         }
     }

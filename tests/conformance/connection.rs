@@ -216,6 +216,22 @@ fn origins_are_checked_by_host() {
         for refused in ["https://example.com.evil.test", "https://evil.test", "https://notexample.com", "null"] {
             connect(refused).expect_fatal(4009);
         }
+        // An empty header is as if it were missing.
+        connect("").established();
+    });
+}
+
+/// P-CONN-8: `allowed_origins` names origins without a host, and keeps clients out that send none.
+#[test]
+fn origins_without_a_host_have_words() {
+    on_each_driver(|server| {
+        let app = server.named_app("files");
+        let target = format!("/app/{}{QUERY}", app.key);
+        for allowed in ["null", "file://"] {
+            Socket::upgrade_with(server, app, &target, &[("Origin", allowed)]).0.established();
+        }
+        Socket::upgrade_with(server, app, &target, &[("Origin", "https://example.com")]).0.expect_fatal(4009);
+        Socket::upgrade(server, app, &target).expect_fatal(4009);
     });
 }
 

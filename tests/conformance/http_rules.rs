@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::common::http::{self, HttpConnection, encode_request};
 use crate::common::server::TestServer;
 use crate::common::socket::Socket;
+use crate::common::unique;
 use crate::stage::on_each_driver;
 
 /// P-STAT-4, R-AUTH-5, R-ERR-2: an unknown app is 404 before any credential is looked at; unknown paths are 404.
@@ -86,6 +87,75 @@ fn every_status_keeps_the_connection() {
         connection.send("GET", "/up", &[("Connection", "close")], b"");
         connection.read().expect(200);
         connection.expect_end();
+    });
+}
+
+/// P-HTTP-19: every probe of a load balancer gets 200, in HTTP/1.0 too, and the connection is kept or closed as usual.
+#[test]
+fn every_probe_is_answered() {
+    on_each_driver(|server| {
+        let up = format!("/up/{}", server.app().id);
+        let paths = ["/", "/up", "/health", "/healthz", "/ready", "/readyz", "/accept-traffic", &up];
+        for path in paths {
+            let mut connection = HttpConnection::open(server.address);
+            let get = connection.ask("GET", path, &[], b"").expect(200);
+            let options = connection.ask("OPTIONS", path, &[], b"").expect(200);
+            assert_eq!(
+                (options.text(), options.header("content-type")),
+                (get.text(), get.header("content-type")),
+                "{path}"
+            );
+            connection.ask("POST", path, &[], b"{}").expect(405);
+            for method in ["GET", "HEAD", "OPTIONS"] {
+                let mut connection = HttpConnection::open(server.address);
+                connection.write(format!("{method} {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+                let head = connection.try_read_head().unwrap().expect(200);
+                assert_eq!(head.header("content-length"), Some("3"), "{method} {path}");
+            }
+        }
+        for request in ["OPTIONS * HTTP/1.0\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n"] {
+            let mut connection = HttpConnection::open(server.address);
+            connection.write(request.as_bytes()).unwrap();
+            connection.read().expect(200);
+        }
+    });
+}
+
+/// P-HTTP-18: a compressed body is 415, whatever its signature covers; one without coding passes, and so does one with a byte
+/// order mark.
+#[test]
+fn codings_of_bodies() {
+    on_each_driver(|server| {
+        let app = server.app();
+        let body = json!({"name": "e", "channel": "c", "data": "x"}).to_string();
+        let target = app.sign("POST", &app.path("/events"), body.as_bytes());
+        for coding in ["gzip", "deflate", "br", "GZIP", "identity, gzip"] {
+            let headers = [("Content-Encoding", coding)];
+            let answer = http::ask(server.address, "POST", &target, &headers, b"\x1f\x8b\x08\x00").expect(415);
+            assert!(answer.text().contains("Content-Encoding"), "{}", answer.text());
+        }
+        for coding in ["identity", "Identity", ""] {
+            let headers = [("Content-Encoding", coding)];
+            http::ask(server.address, "POST", &target, &headers, body.as_bytes()).expect(200);
+        }
+        let marked = format!("\u{feff}{body}");
+        server.post_signed(app, &app.path("/events"), marked.as_bytes()).expect(200);
+        let batch = format!("\u{feff}{{\"batch\":[{body}]}}");
+        server.post_signed(app, &app.path("/batch_events"), batch.as_bytes()).expect(200);
+    });
+}
+
+/// P-HTTP-18, P-AUTH-2: a byte order mark before a message, and before the JSON that is signed.
+#[test]
+fn byte_order_marks_in_messages() {
+    on_each_driver(|server| {
+        let mut socket = Socket::open(server, server.app());
+        socket.send("\u{feff}{\"event\":\"pusher:ping\",\"data\":{}}");
+        assert_eq!(socket.next_json()["event"], "pusher:pong");
+        let roster = socket.join(&unique("presence-mark"), "\u{feff}{\"user_id\":\"7\"}");
+        assert_eq!(roster["ids"], json!(["7"]));
+        socket.send_signin("\u{feff}{\"id\":\"7\"}");
+        assert_eq!(socket.next_json()["event"], "pusher:signin_success");
     });
 }
 

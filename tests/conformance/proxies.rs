@@ -1,4 +1,4 @@
-//! Behind a proxy: `X-Forwarded-For`, `X-Forwarded-Proto` and PROXY protocol v2 count from trusted proxies and from
+//! Behind a proxy: `X-Forwarded-For`, `Forwarded`, `X-Forwarded-Proto` and the PROXY protocol count from trusted proxies and from
 //! nobody else (threat T26). What shows an address here is the brake on failed credentials (threat T6).
 
 use std::net::Ipv4Addr;
@@ -85,6 +85,78 @@ fn proxy_protocol_counts_from_trusted_proxies() {
     });
 }
 
+/// Threats T6 and T26: every form of an address is the client's own count; what is hidden or cannot be read is nobody's: it
+/// brakes no other client, and the log says that it cannot be read.
+#[test]
+fn every_form_of_a_forwarded_address_counts() {
+    on_fresh_servers(
+        |driver| trusting(driver).with(&["--auth-failures-per-minute", "5"]),
+        |server| {
+            let path = server.app().path("/events");
+            let ask = |name: &str, value: &str| {
+                let headers = [(name, value), ("Authorization", "Bearer rly_none")];
+                HttpConnection::open_from(PROXY, server.address).ask("POST", &path, &headers, b"{}").status
+            };
+            for (number, (name, form)) in [
+                ("X-Forwarded-For", "203.0.113.N"),
+                ("X-Forwarded-For", "198.51.100.N:50123"),
+                ("X-Forwarded-For", "[2001:db8:N::7]"),
+                ("X-Forwarded-For", "[2001:db8:N::7]:443"),
+                ("X-Forwarded-For", "\"2001:db8:N::7\""),
+                ("Forwarded", "for=192.0.2.N;proto=https"),
+                ("Forwarded", "proto=https; For=\"[2001:db8:N::7]:4711\", for=127.50.0.9"),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let of = |client: usize| form.replace('N', &(10 * number + client).to_string());
+                (0..5).for_each(|_| assert_eq!(ask(name, &of(1)), 401, "{name}: {}", of(1)));
+                assert_eq!((ask(name, &of(1)), ask(name, &of(2))), (429, 401), "{name}: {form}");
+            }
+            for (name, value) in [
+                ("X-Forwarded-For", "unknown"),
+                ("Forwarded", "for=_hidden"),
+                ("X-Forwarded-For", "203.0.113.99, nonsense"),
+                ("X-Forwarded-For", "nonsense, 127.50.0.7"),
+            ] {
+                (0..8).for_each(|_| assert_eq!(ask(name, value), 401, "{name}: {value}"));
+            }
+            crate::common::eventually("the log says what cannot be read", || {
+                server.log().contains("forwarded address unreadable").then_some(())
+            });
+        },
+    );
+}
+
+/// Threat T26: the PROXY protocol in text (version 1) names the client as its second version does; a broken header is
+/// logged and ends the connection.
+#[test]
+fn proxy_protocol_in_text() {
+    on_fresh_servers(
+        |driver| trusting(driver).with(&["--auth-failures-per-minute", "5"]),
+        |server| {
+            let path = server.app().path("/events");
+            let ask = |line: &str| {
+                let mut bytes = format!("{line}\r\n").into_bytes();
+                bytes.extend(encode_request("POST", &path, &[("Authorization", "Bearer rly_none")], b"{}"));
+                let mut connection = HttpConnection::open_from(PROXY, server.address);
+                connection.write(&bytes).unwrap();
+                connection.try_read().map(|answer| answer.status).ok()
+            };
+            for form in ["PROXY TCP4 203.0.113.N 127.0.0.1 50000 6001", "PROXY TCP6 2001:db8:N::7 ::1 50000 6001"] {
+                let of = |client: &str| form.replace('N', client);
+                (0..5).for_each(|_| assert_eq!(ask(&of("7")), Some(401)));
+                assert_eq!((ask(&of("7")), ask(&of("8"))), (Some(429), Some(401)));
+            }
+            assert_eq!(ask("PROXY UNKNOWN"), Some(401));
+            assert_eq!(ask("PROXY TCP4 nonsense"), None);
+            crate::common::eventually("the log names the header", || {
+                server.log().contains("PROXY protocol header refused").then_some(())
+            });
+        },
+    );
+}
+
 /// P-CLOSE-4: an app that takes TLS only believes `X-Forwarded-Proto: https` of a trusted proxy, and of nobody else.
 #[test]
 fn tls_only_behind_a_trusted_proxy() {
@@ -96,6 +168,9 @@ fn tls_only_behind_a_trusted_proxy() {
             Socket::upgrade_on(stream, app, &target, &[("X-Forwarded-Proto", proto)]).0
         };
         connect(PROXY, "https").established();
+        // Traefik's word, and a list of two proxies.
+        connect(PROXY, "wss").established();
+        connect(PROXY, "HTTPS, http").established();
         connect(PROXY, "http").expect_fatal(4000);
         connect(STRANGER, "https").expect_fatal(4000);
     });

@@ -7,7 +7,7 @@ use crate::common::server::{Driver, ServerOptions, TestServer};
 ///
 /// Apps: `main` (client events on), `other` (another tenant, likewise), `plain` (all defaults), `quota` (two
 /// connections), `soft` (one, told 4100), `tls` (TLS only), `origin` (pages of example.com only), `watch` (watchlists),
-/// `small` (20 bytes of data, three members), `quick` (client events without a rate).
+/// `files` (pages without a host, no client without an origin), `small` (20 bytes of data, three members), `quick` (client events without a rate).
 pub(crate) fn on_each_driver(scenario: impl Fn(&'static TestServer)) {
     on_shared_servers(&SHARED, scenario);
 }
@@ -22,6 +22,7 @@ fn options(driver: Driver) -> ServerOptions {
         .app("soft", &["max_connections=1", "connection_limit_soft=true"])
         .app("tls", &["tls_only=true"])
         .app("origin", &["allowed_origins=example.com"])
+        .app("files", &["allowed_origins=null,file://,!missing"])
         .app("watch", &["watchlist=true"])
         .app("small", &["max_event_data_bytes=20", "max_presence_members=3"])
         .app("quick", &["client_events=true", "max_client_events_per_second=0"])

@@ -59,6 +59,7 @@ fn reason_phrase(status: u16) -> &'static str {
         408 => "Request Timeout",
         409 => "Conflict",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
         429 => "Too Many Requests",

@@ -1,0 +1,216 @@
+//! The address of a client as the proxies before the server write it: `X-Forwarded-For` in every form that is in use, and
+//! `Forwarded` (RFC 7239). Whether a proxy is believed is the caller's to decide (threat T26).
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::http::Headers;
+use crate::limits::FORWARDED_HOPS_MAX;
+
+/// One party that a proxy names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hop {
+    /// Its address; an IPv4 address in its IPv6 form is the IPv4 address.
+    Address(IpAddr),
+    /// `unknown`, or a name that hides the address (RFC 7239 sections 6.2 and 6.3).
+    Hidden,
+    /// Text that is neither.
+    Unreadable,
+}
+
+/// The parties that a request has come through, the nearest one first, at most [`FORWARDED_HOPS_MAX`]: those of
+/// `X-Forwarded-For`, or else those of `Forwarded`. Empty when no proxy has written either.
+pub fn forwarded_hops(headers: &Headers<'_>) -> impl Iterator<Item = Hop> + use<> {
+    let mut hops = VecDeque::new();
+    let named = |wanted: &'static str| {
+        headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+    };
+    for value in named("x-forwarded-for") {
+        value.split(|byte| *byte == b',').for_each(|part| keep(&mut hops, part, hop));
+    }
+    if hops.is_empty() {
+        for value in named("forwarded") {
+            let mut rest = value;
+            while let Some((element, after)) = take_until(rest, b',') {
+                rest = after;
+                keep(&mut hops, element, forwarded_for);
+            }
+        }
+    }
+    std::iter::from_fn(move || hops.pop_back())
+}
+
+/// Adds the next party, which is nearer than those before it, unless the text is empty.
+fn keep(hops: &mut VecDeque<Hop>, text: &[u8], read: fn(&[u8]) -> Hop) {
+    if text.trim_ascii().is_empty() {
+        return;
+    }
+    if hops.len() == FORWARDED_HOPS_MAX {
+        hops.pop_front();
+    }
+    hops.push_back(read(text));
+}
+
+/// The `for` of one element of `Forwarded`; an element may go without it.
+fn forwarded_for(element: &[u8]) -> Hop {
+    let mut rest = element;
+    while let Some((pair, after)) = take_until(rest, b';') {
+        rest = after;
+        let mut parts = pair.splitn(2, |byte| *byte == b'=');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next());
+        if let Some(value) = value
+            && name.trim_ascii().eq_ignore_ascii_case(b"for")
+        {
+            return hop(value);
+        }
+    }
+    Hop::Hidden
+}
+
+/// What stands before the first separator outside of a quoted string, and what stands behind it; `None` at the end.
+fn take_until(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    if text.is_empty() {
+        return None;
+    }
+    let (mut quoted, mut escaped) = (false, false);
+    let end = text.iter().position(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            byte => return *byte == separator && !quoted,
+        }
+        false
+    });
+    Some(match end {
+        Some(end) => (text.get(..end)?, text.get(end + 1..)?),
+        None => (text, &[]),
+    })
+}
+
+/// Reads one party: an address, with a port or not, in brackets, in quotes.
+fn hop(text: &[u8]) -> Hop {
+    let text = std::str::from_utf8(text).unwrap_or_default().trim();
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).trim();
+    if text.eq_ignore_ascii_case("unknown") || text.starts_with('_') {
+        return Hop::Hidden;
+    }
+    read_address(text).map_or(Hop::Unreadable, |address| Hop::Address(address.to_canonical()))
+}
+
+fn read_address(text: &str) -> Option<IpAddr> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        let is_whole = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return read_v6(address).filter(|_| is_whole);
+    }
+    if let Some(address) = read_v6(text) {
+        return Some(address);
+    }
+    // An address of version 6 without brackets has a port behind it only where all its groups are written.
+    let (address, port) = text.rsplit_once(':').map_or((text, None), |(address, port)| (address, Some(port)));
+    if !port.is_none_or(is_port) {
+        return None;
+    }
+    let v4 = || address.parse::<Ipv4Addr>().ok().map(IpAddr::V4);
+    v4().or_else(|| read_v6(address).filter(|_| address.matches(':').count() == 7))
+}
+
+/// The zone of an address says which of the proxy's networks it is on, and is left out.
+fn read_v6(text: &str) -> Option<IpAddr> {
+    let (address, _zone) = text.split_once('%').unwrap_or((text, ""));
+    address.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+}
+
+/// Digits, or a name that hides the port (RFC 7239 section 6).
+fn is_port(text: &str) -> bool {
+    text.starts_with('_') || ((1..=5).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::http::{Progress, RequestDecoder, RequestLimits};
+
+    fn hops(lines: &str) -> Vec<Hop> {
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+        let mut decoder = RequestDecoder::default();
+        let decoded = decoder.decode(request.as_bytes(), &RequestLimits::default()).expect("a request");
+        let Progress::Request(request) = decoded.progress else { panic!("not whole: {lines}") };
+        forwarded_hops(&request.headers).collect()
+    }
+
+    fn at(address: &str) -> Hop {
+        Hop::Address(address.parse().expect("an address"))
+    }
+
+    /// T26: every form in which proxies write an address, with its port, in brackets and in quotes.
+    #[test]
+    fn every_form_of_an_address() {
+        for (text, address) in [
+            ("203.0.113.9", "203.0.113.9"),
+            (" 203.0.113.9\t", "203.0.113.9"),
+            ("198.51.100.7:50123", "198.51.100.7"),
+            ("\"198.51.100.7:50123\"", "198.51.100.7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("[2001:DB8::7]:50123", "2001:db8::7"),
+            ("\"[2001:db8::7]:50123\"", "2001:db8::7"),
+            ("2001:db8:0:0:0:0:0:7:50123", "2001:db8::7"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("[fe80::1%25eth0]:80", "fe80::1"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
+            ("[::ffff:203.0.113.9]:1", "203.0.113.9"),
+            ("198.51.100.7:_port", "198.51.100.7"),
+        ] {
+            assert_eq!(hops(&format!("X-Forwarded-For: {text}\r\n")), [at(address)], "{text}");
+            assert_eq!(hops(&format!("forwarded: proto=https;FOR={text};by=1.1.1.1\r\n")), [at(address)], "{text}");
+        }
+        for text in ["unknown", "Unknown", "_hidden", "\"_SEVKISEK\"", "_a:80"] {
+            assert_eq!(hops(&format!("X-Forwarded-For: {text}\r\n")), [Hop::Hidden], "{text}");
+            assert_eq!(hops(&format!("Forwarded: for={text}\r\n")), [Hop::Hidden], "{text}");
+        }
+        for text in [
+            "nonsense",
+            "1.2.3",
+            "1.2.3.4.5",
+            "256.1.1.1",
+            "1.2.3.4:",
+            "1.2.3.4:x",
+            "1.2.3.4:123456",
+            "[1.2.3.4]",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "1.2.3.4 5",
+            "\"",
+            "é",
+        ] {
+            assert_eq!(hops(&format!("X-Forwarded-For: {text}\r\n")), [Hop::Unreadable], "{text}");
+        }
+    }
+
+    /// T26: the nearest party comes first, over several headers, and empty parts count as nothing.
+    #[test]
+    fn the_nearest_comes_first() {
+        let lines =
+            "X-Forwarded-For: 1.1.1.1:80, unknown\r\nX-Other: 9.9.9.9\r\nx-forwarded-for: , 2.2.2.2,,3.3.3.3 ,\r\n";
+        assert_eq!(hops(lines), [at("3.3.3.3"), at("2.2.2.2"), Hop::Hidden, at("1.1.1.1")]);
+        let lines = "Forwarded: for=\"[2001:db8::1]:80\";by=\"a,b;for=9.9.9.9\", for=2.2.2.2;proto=http\r\n\
+                     Forwarded: by=1.1.1.1, For=\"_a\\\",b\" , for=3.3.3.3\r\n";
+        assert_eq!(hops(lines), [at("3.3.3.3"), Hop::Hidden, Hop::Hidden, at("2.2.2.2"), at("2001:db8::1")]);
+        assert_eq!(hops("X-Forwarded-For: 1.1.1.1\r\nForwarded: for=2.2.2.2\r\n"), [at("1.1.1.1")]);
+        assert_eq!(hops("X-Forwarded-For: ,\r\nForwarded: for=2.2.2.2\r\n"), [at("2.2.2.2")]);
+        assert!(hops("X-Real-IP: 1.1.1.1\r\n").is_empty());
+    }
+
+    /// T26: the nearest 32 parties are kept of a list of any length.
+    #[test]
+    fn hops_are_bounded() {
+        let list = |count: usize| (0..count).map(|index| format!("10.0.0.{index}")).collect::<Vec<_>>().join(",");
+        for count in [31, 32, 33, 250] {
+            let found = hops(&format!("X-Forwarded-For: {}\r\n", list(count)));
+            assert_eq!((found.len(), found[0]), (count.min(32), at(&format!("10.0.0.{}", count - 1))));
+        }
+    }
+}
