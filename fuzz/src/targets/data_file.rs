@@ -49,8 +49,8 @@ pub fn check(bytes: &[u8]) {
         let page = input.below(pages.min(256));
         // Headers and entries of a page are at its ends; most of the rest is not looked at.
         let at = page * 4_096 + usize::from(input.word() % 4_096);
-        for byte in std::iter::once(input.byte()).chain(input.line().iter().copied()) {
-            let place = at % file.len();
+        for (index, byte) in std::iter::once(input.byte()).chain(input.line().iter().copied()).enumerate() {
+            let place = (at + index) % file.len();
             file[place] = byte;
         }
     }
