@@ -76,8 +76,7 @@ impl Wire {
 
     /// Reads up to `bytes_max` bytes.
     pub(crate) fn client_read(&mut self, bytes_max: usize) -> Vec<u8> {
-        let count = bytes_max.min(self.down.len());
-        self.down.drain(..count).collect()
+        take(&mut self.down, bytes_max)
     }
 
     /// How the server's direction stands for the client; `Open` while bytes are left to read.
@@ -94,8 +93,7 @@ impl Wire {
 
     /// Reads up to `bytes_max` bytes.
     pub(crate) fn server_read(&mut self, bytes_max: usize) -> Vec<u8> {
-        let count = bytes_max.min(self.up.len());
-        self.up.drain(..count).collect()
+        take(&mut self.up, bytes_max)
     }
 
     /// How the client's direction stands for the server; `Open` while bytes are left to read.
@@ -140,4 +138,14 @@ impl Wire {
             self.server_finish();
         }
     }
+}
+
+/// Takes up to `bytes_max` bytes, in slices: byte by byte it would be half of a run's time.
+fn take(stream: &mut VecDeque<u8>, bytes_max: usize) -> Vec<u8> {
+    let count = bytes_max.min(stream.len());
+    let (first, second) = stream.as_slices();
+    let from_first = count.min(first.len());
+    let taken = [&first[..from_first], &second[..count - from_first]].concat();
+    stream.drain(..count);
+    taken
 }

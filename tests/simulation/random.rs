@@ -7,19 +7,31 @@ pub(crate) struct Random {
     state: u64,
     /// Choices made beforehand, taken before the generator's own.
     choices: std::vec::IntoIter<u8>,
+    /// There were such choices.
+    is_steered: bool,
 }
 
 impl Random {
     /// Starts from a seed.
     pub(crate) fn new(seed: u64) -> Self {
         let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
-        Self { state, choices: Vec::new().into_iter() }
+        Self { state, choices: Vec::new().into_iter(), is_steered: false }
     }
 
     /// Takes a byte of these for each choice between few things; after their end, and for long numbers, it goes on from a
     /// seed.
     pub(crate) fn of_choices(choices: &[u8]) -> Self {
-        Self { choices: Vec::from(choices).into_iter(), ..Self::new(choices.len() as u64) }
+        Self { choices: Vec::from(choices).into_iter(), is_steered: true, ..Self::new(choices.len() as u64) }
+    }
+
+    /// Whether choices were made beforehand.
+    pub(crate) fn is_steered(&self) -> bool {
+        self.is_steered
+    }
+
+    /// Whether choices were made beforehand and none of them is left.
+    pub(crate) fn has_run_out(&self) -> bool {
+        self.is_steered && self.choices.len() == 0
     }
 
     /// The next 64 bits.

@@ -120,9 +120,8 @@ impl Model {
     /// Text of `data` for a group, padded to at least this many bytes.
     pub(crate) fn data_of(group: Group, bytes_min: usize) -> String {
         let mut data = format!("group {group} ");
-        while data.len() < bytes_min {
-            data.push((b'a' + (data.len() % 26) as u8) as char);
-        }
+        let missing = bytes_min.saturating_sub(data.len());
+        data.push_str(&"abcdefghijklmnopqrstuvwxyz".repeat(missing.div_ceil(26))[..missing]);
         data
     }
 

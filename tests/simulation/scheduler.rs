@@ -36,12 +36,18 @@ impl World {
             self.connect_caller();
         }
         for phase in 0..scenario.phases {
+            if self.random.has_run_out() && phase > 0 {
+                break;
+            }
             self.phase_ms = 0;
             if scenario.drains && phase + 1 == scenario.phases {
                 self.start_drain();
             }
             let flip = if self.random.one_in(2) { self.random.below(scenario.steps) } else { scenario.steps };
             for step in 0..scenario.steps {
+                if self.random.has_run_out() {
+                    break;
+                }
                 if step == flip {
                     self.flip_authorization();
                 }
@@ -244,7 +250,7 @@ impl World {
     /// The run comes to rest: slow readers are dealt with or read on, time may pass, and all is checked.
     fn rest(&mut self) {
         self.settle();
-        if self.random.one_in(6) {
+        if self.random.one_in(6) && !self.random.is_steered() {
             self.outlast_stalled();
         }
         for client in &mut self.sockets {
@@ -260,7 +266,8 @@ impl World {
         self.ask_counts();
         self.check_rest();
         self.check_quota();
-        let long = self.random.below(48);
+        // Minutes of quiet would be most of a run that a fuzzer steers.
+        let long = if self.random.is_steered() { usize::MAX } else { self.random.below(48) };
         if long <= 2 {
             // Idle connections are closed in this time, perhaps while a next request is on its way.
             for caller in &mut self.callers {
