@@ -92,7 +92,7 @@ fn a_worker_that_dies_is_named() {
     let relay = Relay::start();
     let mut run = fan_out(&relay, &[]);
     let workers = run.children("worker");
-    common::signal(workers[0], "KILL");
+    common::signal_process(workers[0], "KILL");
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
     let why = ended.cut_short();
@@ -106,7 +106,7 @@ fn a_worker_that_hangs_is_named() {
     let relay = Relay::start();
     let mut run = fan_out(&relay, &[]);
     let workers = run.children("worker");
-    common::signal(workers[1], "STOP");
+    common::signal_process(workers[1], "STOP");
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
     assert!(ended.cut_short().contains("has said nothing for 10 s: it hangs"), "{}", ended.cut_short());
@@ -125,7 +125,7 @@ fn a_floor_sender_that_dies_is_named() {
     // The warm up and at least one round.
     subscriber.wait(170);
     let sender = run.children("floor-sender")[0];
-    common::signal(sender, "KILL");
+    common::signal_process(sender, "KILL");
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
     assert!(ended.error.contains("the floor's sender has ended (by SIGKILL"), "{}", ended.error);
@@ -168,10 +168,10 @@ fn a_generator_that_was_stopped_blames_nobody() {
     let mut run = fan_out(&relay, &[]);
     let workers = run.children("worker");
     run.signal("STOP");
-    workers.iter().for_each(|worker| common::signal(*worker, "STOP"));
+    workers.iter().for_each(|worker| common::signal_process(*worker, "STOP"));
     // Longer than a server or a worker may be silent; while all are stopped there is nothing to wait for.
     std::thread::sleep(Duration::from_secs(12));
-    workers.iter().for_each(|worker| common::signal(*worker, "CONT"));
+    workers.iter().for_each(|worker| common::signal_process(*worker, "CONT"));
     run.signal("CONT");
     relay.subscribe("loadgen-fan-out").wait(300);
     run.signal("TERM");

@@ -12,6 +12,7 @@ pub mod receiver;
 pub mod rig;
 pub mod server;
 pub mod sign;
+pub mod signal;
 pub mod socket;
 pub mod tools;
 pub mod wire;

@@ -8,13 +8,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::cli;
 use super::http::{self, Response};
 use super::sign::App;
+use super::signal::signal_process;
 use super::{PATIENCE, eventually};
 
 /// Which I/O driver a server is told to use.
@@ -276,21 +276,6 @@ impl TestServer {
             (answer["channels"][channel]["subscription_count"] == count).then_some(())
         });
     }
-}
-
-/// Sends a signal to a process, without a program for it.
-#[track_caller]
-pub fn signal_process(pid: u32, name: &str) {
-    let signal = match name {
-        "TERM" => Signal::TERM,
-        "INT" => Signal::INT,
-        "STOP" => Signal::STOP,
-        "CONT" => Signal::CONT,
-        "KILL" => Signal::KILL,
-        name => panic!("no test sends SIG{name} yet"),
-    };
-    let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
-    kill_process(pid, signal).unwrap_or_else(|error| panic!("SIG{name} to {pid:?}: {error}"));
 }
 
 /// A child process whose output is kept.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use relay::driver::{failure, log_writer};
 
 use crate::common::rig::on_fresh_servers;
-use crate::common::server::{Driver, ServerOptions, TestServer, signal_process};
+use crate::common::server::{Driver, ServerOptions, TestServer};
+use crate::common::signal::signal_process;
 use crate::common::socket::Socket;
 use crate::common::{PATIENCE, cli};
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 
 use crate::common::rig::drivers;
-use crate::common::server::{RunningProcess, addresses, data_directory, signal_process};
+use crate::common::server::{RunningProcess, addresses, data_directory};
+use crate::common::signal::signal_process;
 use crate::common::{PATIENCE, cli, http};
 
 /// A pipe that has no room left, its reading end first.

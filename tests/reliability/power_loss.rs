@@ -17,7 +17,8 @@ use relay::store::{Missing, Store};
 use serde_json::{Value, json};
 
 use crate::common::http::HttpConnection;
-use crate::common::server::{RunningProcess, TestServer, addresses, data_directory, signal_process};
+use crate::common::server::{RunningProcess, TestServer, addresses, data_directory};
+use crate::common::signal::signal_process;
 use crate::common::socket::Socket;
 use crate::common::{PATIENCE, cli, eventually_within, http};
 

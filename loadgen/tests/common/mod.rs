@@ -12,9 +12,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
+
+#[path = "../../../tests/common/signal.rs"]
+mod signal;
+pub(crate) use signal::signal_process;
 
 /// The load generator.
 pub(crate) const LOADGEN: &str = env!("CARGO_BIN_EXE_relay-loadgen");
@@ -131,7 +134,7 @@ impl Relay {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
+        signal_process(self.child.id(), name);
     }
 
     /// A subscriber beside those of the run.
@@ -226,7 +229,7 @@ impl Run {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
+        signal_process(self.child.id(), name);
     }
 
     /// Processes that it started, by the role that their command line names.
@@ -288,20 +291,6 @@ impl Ended {
     pub(crate) fn cut_short(&self) -> &str {
         self.report["cut-short"].as_str().unwrap_or_else(|| panic!("not cut short: {:#} {}", self.report, self.error))
     }
-}
-
-/// Sends a signal to one process.
-pub(crate) fn signal(pid: u32, name: &str) {
-    let signal = match name {
-        "TERM" => Signal::TERM,
-        "INT" => Signal::INT,
-        "STOP" => Signal::STOP,
-        "CONT" => Signal::CONT,
-        "KILL" => Signal::KILL,
-        name => panic!("no test sends SIG{name} yet"),
-    };
-    let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
-    kill_process(pid, signal).unwrap_or_else(|error| panic!("SIG{name} to {pid:?}: {error}"));
 }
 
 /// A core that this process may use.
