@@ -278,7 +278,7 @@ def hostile():
             server, "fan-out", "--subscribers", count, "--events-per-second", 5,
             "--duration-seconds", Options.pick(20, 4),
         )
-        server.await_metric("relay_subscriptions", lambda value: value >= count, 60)
+        server.await_subscriptions(count)
         before = server.resident()
         server.forget_peak()
         with Beside(attack, (server.host, server.port), count) as attackers:
