@@ -95,18 +95,20 @@ impl Shard {
         if line.phase == Phase::Open && line.outbox.unsent_bytes() == 0 && !line.flags.contains(Flags::PAUSED) {
             return;
         }
-        if line.phase == Phase::Ended {
-            return;
-        }
-        if line.outbox.unsent_bytes() == 0 && line.phase == Phase::Http {
-            self.release_unsent(slot);
-        }
-        let line = &mut self.hot[slot as usize];
-        if line.outbox.unsent_bytes() > 0 {
-            if line.phase == Phase::Http {
-                self.dirty.push_answer(slot, &mut line.flags);
-            } else {
-                self.dirty.push_rest(slot, &mut line.flags);
+        let all_sent = line.outbox.unsent_bytes() == 0;
+        match line.phase {
+            Phase::Free | Phase::Ended => return,
+            Phase::Http => {
+                if all_sent {
+                    self.release_unsent(slot);
+                } else {
+                    self.dirty.push_answer(slot, &mut line.flags);
+                }
+            }
+            Phase::Admitting | Phase::Open | Phase::Closing | Phase::Lingering => {
+                if !all_sent {
+                    self.dirty.push_rest(slot, &mut line.flags);
+                }
             }
         }
         self.resume_if_due(slot);
