@@ -90,7 +90,8 @@ pub const CACHED_EVENT_BYTES: usize = 320;
 
 /// `channel_vacated` and `member_removed` webhooks wait this long for a return, in ms (P-HOOK-8).
 pub const WEBHOOK_DEPARTURE_MS: u64 = 3_000;
-/// Departures that may wait so on one shard; beyond it the oldest is told early.
+/// Departures that may wait so on one shard. One app may have three times as many as are free (P-STAT-9); beyond it its
+/// oldest is sent early.
 pub const WEBHOOK_DEPARTURES_MAX: usize = 64 * 1024;
 /// A `cache_miss` webhook is sent at most once in this time for a channel with subscribers, in ms (P-CACHE-2).
 pub const WEBHOOK_MISS_INTERVAL_MS: u64 = 1_000;

@@ -12,7 +12,7 @@
 //!   +--------------------+  came back: nothing is told
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -20,18 +20,21 @@ use hashbrown::HashTable;
 
 use super::mail::ChannelKey;
 use super::{Output, Shard};
+use crate::app::AppSerial;
 use crate::app::webhook::WebhookKind;
 use crate::limits;
 use crate::protocol::webhook::{Happened, SentEvent, WebhookEvent};
 
-/// Departures that are not told yet, in the order in which they happened, which is that of their deadlines.
+/// Departures that are not sent yet.
 #[derive(Debug, Default)]
 pub(super) struct Departures {
-    /// `None` where somebody came back.
-    waiting: VecDeque<Option<Departure>>,
-    /// Number of the first of `waiting`.
-    first: u64,
-    /// Numbers of those who did not come back, by hash.
+    /// By number: in the order in which they happened, which is that of their deadlines.
+    waiting: BTreeMap<u64, Departure>,
+    /// How many there were so far.
+    numbered: u64,
+    /// Numbers of those of each app that has any: apps share the bound (P-STAT-9).
+    by_app: BTreeMap<AppSerial, BTreeSet<u64>>,
+    /// Numbers by hash.
     by_hash: HashTable<u64>,
 }
 
@@ -45,59 +48,55 @@ struct Departure {
 }
 
 impl Departures {
-    /// When the first is to be told, in ms of the service clock.
+    /// When the first is to be sent, in ms of the service clock.
     pub(super) fn due_ms(&self) -> Option<u64> {
-        self.waiting.front()?.as_ref().map(|departure| departure.due_ms)
+        self.waiting.first_key_value().map(|(_, departure)| departure.due_ms)
     }
 
-    /// Adds one. At the bound the oldest is given back, to be told early.
+    /// Adds one. Where its app has all of its share waiting, the oldest of that app is given back, to be sent early.
     fn push(&mut self, departure: Departure) -> Option<Departure> {
-        let early = if self.waiting.len() >= limits::WEBHOOK_DEPARTURES_MAX { self.pop() } else { None };
-        let (first, waiting) = (self.first, &mut self.waiting);
-        let (hash, number) = (departure.hash, first + waiting.len() as u64);
-        waiting.push_back(Some(departure));
-        self.by_hash.insert_unique(hash, number, |number| hash_at(waiting, first, *number));
-        early
+        let app = departure.channel.app;
+        let number = self.numbered;
+        self.numbered += 1;
+        let waiting = &self.waiting;
+        self.by_hash.insert_unique(departure.hash, number, |number| waiting[number].hash);
+        self.waiting.insert(number, departure);
+        let own = self.by_app.entry(app).or_default();
+        own.insert(number);
+        let free = limits::WEBHOOK_DEPARTURES_MAX.saturating_sub(self.waiting.len());
+        let oldest = if own.len() > limits::APP_SHARE_OF_FREE * free { own.first().copied() } else { None };
+        oldest.map(|number| self.take(number))
     }
 
     /// Takes one out: somebody came back. True when there was one.
     fn cancel(&mut self, hash: u64, channel: &ChannelKey, user_id: Option<&str>) -> bool {
-        let (first, waiting) = (self.first, &mut self.waiting);
         let is = |number: &u64| {
-            let departure = waiting[(number - first) as usize].as_ref();
-            departure.is_some_and(|departure| {
-                departure.channel.is(channel) && departure.user_id.as_deref() == user_id && departure.hash == hash
-            })
+            let departure = &self.waiting[number];
+            departure.channel.is(channel) && departure.user_id.as_deref() == user_id && departure.hash == hash
         };
-        let Ok(entry) = self.by_hash.find_entry(hash, is) else { return false };
-        let (number, _) = entry.remove();
-        waiting[(number - first) as usize] = None;
-        self.drop_cancelled();
+        let Some(number) = self.by_hash.find(hash, is).copied() else { return false };
+        self.take(number);
         true
     }
 
     /// Takes the oldest.
     fn pop(&mut self) -> Option<Departure> {
-        let departure = self.waiting.pop_front()??;
-        let number = self.first;
+        let (number, _) = self.waiting.first_key_value()?;
+        Some(self.take(*number))
+    }
+
+    fn take(&mut self, number: u64) -> Departure {
+        let departure = self.waiting.remove(&number).expect("it waits");
         let entry = self.by_hash.find_entry(departure.hash, |at| *at == number);
-        entry.expect("who did not come back is found by hash").remove();
-        self.first += 1;
-        self.drop_cancelled();
-        Some(departure)
-    }
-
-    /// The first is always one that is still to be told.
-    fn drop_cancelled(&mut self) {
-        while self.waiting.pop_front_if(|departure| departure.is_none()).is_some() {
-            self.first += 1;
+        entry.expect("what waits is found by hash").remove();
+        let app = departure.channel.app;
+        let own = self.by_app.get_mut(&app).expect("what waits is one of its app");
+        own.remove(&number);
+        if own.is_empty() {
+            self.by_app.remove(&app);
         }
+        departure
     }
-}
-
-fn hash_at(waiting: &VecDeque<Option<Departure>>, first: u64, number: u64) -> u64 {
-    let departure = waiting[(number - first) as usize].as_ref();
-    departure.expect("who did not come back is found by hash").hash
 }
 
 impl Shard {

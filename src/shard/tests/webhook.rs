@@ -193,19 +193,53 @@ fn nobody_is_told_what_nobody_wants() {
     process.finish();
 }
 
-/// P-HOOK-8: beyond their bound the oldest departures are told early, none is lost.
+/// P-HOOK-8, P-STAT-9: an app has three quarters of the bound while it is alone; beyond that its oldest departures are
+/// sent early, none is lost. Those that came back do not count.
 #[test]
 fn departures_are_bounded() {
     let mut process = with(1, WebhookKinds::NONE.with(WebhookKind::ChannelVacated));
     let connection = process.open(0);
-    let count = limits::WEBHOOK_DEPARTURES_MAX + 3;
-    for number in 0..count {
+    let bound = limits::WEBHOOK_DEPARTURES_MAX / 4 * 3;
+    process.subscribe(0, connection, "back");
+    for _ in 0..bound {
+        leave(&mut process, 0, connection, "back");
+        process.subscribe(0, connection, "back");
+    }
+    for number in 0..bound + 3 {
         process.subscribe(0, connection, &format!("c{number}"));
         leave(&mut process, 0, connection, &format!("c{number}"));
     }
     assert_eq!(told(&mut process), ["channel_vacated c0", "channel_vacated c1", "channel_vacated c2"]);
     process.pass_time(3_000);
-    assert_eq!(told(&mut process).len(), limits::WEBHOOK_DEPARTURES_MAX);
+    assert_eq!(told(&mut process).len(), bound);
+    process.finish();
+}
+
+/// P-HOOK-8, P-STAT-9: an app whose channels come and go by the thousand has its own departures sent early, and those of
+/// another app wait their 3 s, so that a return is still not sent.
+#[test]
+fn departures_of_one_app_hasten_no_other_app() {
+    let kinds = WebhookKinds::NONE.with(WebhookKind::ChannelVacated).with(WebhookKind::ChannelOccupied);
+    let mut process = Process::new(1);
+    let keys = vec![AppKey::new("key-b", "secret-b")];
+    let flooding = App { webhooks: webhooks(kinds), ..app_with(AppSettings::default()) };
+    let webhooks = webhooks(kinds);
+    let other = App { serial: AppSerial(2), id: "2".into(), keys, webhooks, ..app_with(AppSettings::default()) };
+    process.feed(0, Input::Directory(Arc::new(Directory::new(2, vec![flooding, other], Vec::new()))));
+    let (flood, quiet) = (process.open(0), process.accept(0));
+    process.receive(0, quiet, UPGRADE.replace("app-key", "key-b").as_bytes());
+    process.subscribe(0, quiet, "quiet");
+    leave(&mut process, 0, quiet, "quiet");
+    told(&mut process);
+    for number in 0..limits::WEBHOOK_DEPARTURES_MAX {
+        process.subscribe(0, flood, &format!("c{number}"));
+        leave(&mut process, 0, flood, &format!("c{number}"));
+    }
+    let early = told(&mut process);
+    assert!(early.contains(&"channel_vacated c0".to_owned()));
+    assert!(!early.contains(&"channel_vacated quiet".to_owned()));
+    process.subscribe(0, quiet, "quiet");
+    assert_eq!(told(&mut process), [""; 0], "a return suppresses both sides");
     process.finish();
 }
 
