@@ -157,9 +157,10 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// HTTP request headers (P-LIM-11).
 pub const HTTP_HEADERS_MAX: usize = 64;
-/// Input of one shard that is not whole yet, of connections that have not proved themselves: heads, and requests behind
-/// one that is not answered. Beyond it the oldest are answered 503 (threat T14).
-pub const STRANGER_INPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What one shard holds for connections that have not proved themselves: input that is not whole yet (heads, and requests
+/// behind one that is not answered), and answers that are not sent. Beyond it the oldest are answered 503, or reset if they
+/// do not read (threat T14).
+pub const STRANGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The same of messages of WebSockets. Beyond it the oldest are closed with 4100 (threat T14).
 pub const SOCKET_INPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The same of the WebSockets of one app.

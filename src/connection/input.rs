@@ -1,8 +1,9 @@
-//! Memory for input that is not whole yet: heads, bodies, messages, and bytes that wait behind an unanswered request.
+//! Memory for input that is not whole yet: heads, bodies, messages, and bytes that wait behind an unanswered request; and
+//! for answers to callers that have not proved themselves, until they are sent.
 //!
-//! What must hold: who proved nothing can make a shard hold a bounded amount of it, all such connections together (threat
-//! T14), and one app's part is bounded apart from that of the others. So every byte is counted for one [`Payer`], by the
-//! capacity of its buffer.
+//! What must hold: callers that proved nothing can make a shard hold a bounded amount of it, all such connections together
+//! (threat T14), and one app's part is bounded apart from that of the others. So every byte is counted for one [`Payer`], by
+//! the capacity of its buffer.
 
 use std::collections::BTreeMap;
 
@@ -93,7 +94,7 @@ impl InputMemory {
         let bytes = self.payers.get(&payer).copied().unwrap_or(0);
         let oldest = || self.holders.range((payer, 0)..).next().map(|(_, connection)| Over::Oldest(*connection));
         match payer {
-            Payer::Stranger if bytes > limits::STRANGER_INPUT_BYTES_MAX => oldest(),
+            Payer::Stranger if bytes > limits::STRANGER_BYTES_MAX => oldest(),
             Payer::Socket(_) if bytes > limits::SOCKET_INPUT_BYTES_PER_APP_MAX => oldest(),
             Payer::Socket(_) if self.socket_bytes > limits::SOCKET_INPUT_BYTES_MAX => {
                 self.sockets.first_key_value().map(|(_, connection)| Over::Oldest(*connection))
@@ -128,6 +129,6 @@ impl InputMemory {
 }
 
 const _: () = assert!(
-    limits::STRANGER_INPUT_BYTES_MAX + limits::SOCKET_INPUT_BYTES_MAX < 64 * 1024 * 1024,
+    limits::STRANGER_BYTES_MAX + limits::SOCKET_INPUT_BYTES_MAX < 64 * 1024 * 1024,
     "all strangers together stay below 64 MiB"
 );

@@ -8,7 +8,6 @@ use crate::app::AppSerial;
 use crate::auth::request::Known;
 use crate::connection::input::{Over, Payer};
 use crate::connection::{Flags, NONE, Phase, Proxy};
-use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::close::CloseReason;
 use crate::protocol::dialect::Dialect;
@@ -82,10 +81,14 @@ impl Shard {
         Judged::Awaited
     }
 
-    /// Counts what the connection holds of incomplete input, and has memory given back where a bound is exceeded.
+    /// Counts what the connection holds of incomplete input, and of unread answers if it has not proved itself, and has
+    /// memory given back where a bound is exceeded.
     pub(super) fn account_input(&mut self, slot: u32) {
         let Some(cold) = self.cold(slot) else { return };
-        let bytes = if self.hot[slot as usize].flags.contains(Flags::ECHO) { 0 } else { cold.input_bytes() };
+        let line = &self.hot[slot as usize];
+        let is_stranger = cold.http.as_ref().is_some_and(|http| http.caller.is_none() && !http.metrics);
+        let unread = if is_stranger { line.outbox.unsent_bytes() } else { 0 };
+        let bytes = if line.flags.contains(Flags::ECHO) { 0 } else { cold.input_bytes() + unread };
         if bytes == 0 && cold.input.is_none() {
             return;
         }
@@ -98,6 +101,13 @@ impl Shard {
         while let Some(over) = self.input.over(payer) {
             let slot = if let Over::Oldest(oldest) = over { oldest.slot } else { slot };
             self.take_input_back(slot);
+        }
+    }
+
+    /// Answers were sent.
+    pub(super) fn account_sent(&mut self, slot: u32) {
+        if self.cold(slot).is_some_and(|cold| cold.input.is_some()) {
+            self.account_input(slot);
         }
     }
 
@@ -119,12 +129,12 @@ impl Shard {
     }
 
     /// A bound is reached and the connection has to give back its memory: a request is answered 503, a WebSocket closed
-    /// with 4100, and what is not even read is reset.
+    /// with 4100, and a connection that does not read its answers is reset.
     fn take_input_back(&mut self, slot: u32) {
         self.count_overload(Overload::Input);
-        let reads = self.hot[slot as usize].outbox.unsent_bytes() <= limits::HTTP_OUTBOX_BYTES_SOFT;
+        let is_read = self.hot[slot as usize].outbox.unsent_bytes() == 0;
         match self.hot[slot as usize].phase {
-            Phase::Http if reads && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) => {
+            Phase::Http if is_read && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) => {
                 let mut answer = Vec::new();
                 let body = b"The server holds as many incomplete requests as it can: try again";
                 self.count_response(503);

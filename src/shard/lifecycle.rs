@@ -104,6 +104,7 @@ impl Shard {
                 } else {
                     self.dirty.push_answer(slot, &mut line.flags);
                 }
+                self.account_sent(slot);
             }
             Phase::Admitting | Phase::Open | Phase::Closing | Phase::Lingering => {
                 if !all_sent {

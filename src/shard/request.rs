@@ -387,6 +387,7 @@ impl Shard {
         let mut answer = encode(response, keep_alive);
         answer.truncate(answer.len() - cut_bytes);
         self.finish_answer(connection, ticket, answer);
+        self.account_input(connection.slot);
         self.resume_if_due(connection.slot);
         self.settle(connection.slot);
     }

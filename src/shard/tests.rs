@@ -79,7 +79,7 @@ impl Process {
         let config = |index| ShardConfig {
             index,
             shards,
-            slots: 1_024,
+            slots: 128 * 1024,
             refusal_slots: 0,
             boot_secret: [7; 16],
             directory: directory.clone(),

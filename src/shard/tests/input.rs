@@ -117,13 +117,13 @@ fn refused_bodies_are_not_asked_for() {
 fn heads_of_strangers_are_bounded() {
     let mut process = Process::new(1);
     let part = format!("GET /up HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(15_000));
-    let count = 2 * limits::STRANGER_INPUT_BYTES_MAX / part.len();
+    let count = 2 * limits::STRANGER_BYTES_MAX / part.len();
     let mut first = None;
     for number in 0..count {
         let connection = process.accept(0);
         process.receive(0, connection, part.as_bytes());
         first.get_or_insert(connection);
-        assert!(process.shards[0].input.bytes() <= limits::STRANGER_INPUT_BYTES_MAX);
+        assert!(process.shards[0].input.bytes() <= limits::STRANGER_BYTES_MAX);
         if number % 100 == 0 {
             let quick = process.accept(0);
             process.receive(0, quick, b"GET /up HTTP/1.1\r\n");
@@ -232,5 +232,39 @@ fn unread_answers_are_bounded() {
     assert!(owed <= limits::HTTP_OUTBOX_BYTES_SOFT + 1_000, "{owed}");
     process.pass_time(1);
     assert_eq!(process.take(0, caller).matches("HTTP/1.1 404 ").count(), 18_000);
+    process.finish();
+}
+
+/// Threat T14: answers that strangers do not read stay below the bound of strangers together: the oldest are reset, and
+/// whoever reads is served meanwhile. What is sent no longer counts.
+#[test]
+fn unread_answers_of_strangers_are_bounded_together() {
+    let mut process = Process::new(1);
+    let now = process.now;
+    let pipelined = b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n".repeat(120);
+    let count = 3 * limits::STRANGER_BYTES_MAX / limits::HTTP_OUTBOX_BYTES_SOFT;
+    let mut reset = Vec::new();
+    let mut first = None;
+    for number in 0..count {
+        let connection = process.accept(0);
+        process.stopped.insert((0, connection.slot));
+        first.get_or_insert(connection);
+        let input = Input::Received { connection, bytes: &mut pipelined.clone() };
+        process.shards[0].handle_input(now, input);
+        let unsent = process.shards[0].hot[connection.slot as usize].outbox.unsent_bytes();
+        assert!((16 * 1024..=limits::HTTP_OUTBOX_BYTES_SOFT).contains(&unsent), "{unsent}");
+        assert!(process.shards[0].input.bytes() <= limits::STRANGER_BYTES_MAX);
+        if number % 50 == 0 {
+            let quick = process.accept(0);
+            process.receive(0, quick, b"GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
+            assert!(process.take(0, quick).ends_with("OK\n"));
+        }
+        reset.extend(std::mem::take(&mut process.closed));
+        // A joined buffer and the frames in it are held for a moment; all else is what the connections have unsent.
+        assert!(process.shards[0].frames.shares().total() <= limits::STRANGER_BYTES_MAX * 5 / 4);
+    }
+    let first = first.expect("there is one");
+    assert_eq!(reset.first(), Some(&(0, first.slot, true)));
+    assert!(reset.len() >= count / 4, "{}", reset.len());
     process.finish();
 }
