@@ -248,6 +248,11 @@ pub const APP_SEND_BYTES_MIN: usize = 1024 * 1024;
 pub const APP_SHARE_OF_FREE: usize = 3;
 /// It may publish until it holds this many times what is free: two thirds if it is alone (P-STAT-9).
 pub const APP_PUBLISH_SHARE_OF_FREE: usize = 2;
+/// On a server with several apps, one may hold this many times as many connections of a shard as are free: nine tenths if
+/// it is alone. Connections that are no WebSocket share as one app (P-CLOSE-2).
+pub const APP_SLOTS_OF_FREE: u32 = 9;
+/// Connections that are no WebSocket may always hold this many slots of a shard, and those that are kept back.
+pub const HTTP_SLOTS_MIN: u32 = 16;
 /// A reader of an app that is over its share may be behind by its part of that, but always by this many bytes.
 pub const READER_BYTES_MIN: usize = 2 * 1024;
 /// How often a shard looks whether an app that was full may publish again, in ms.

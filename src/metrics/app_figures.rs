@@ -81,6 +81,12 @@ impl AppTable {
         &mut self.figures[place as usize].1
     }
 
+    /// WebSockets of an app that are open now.
+    pub fn connected(&self, app: AppSerial) -> u64 {
+        let figures = self.places.get(app.0 as usize).and_then(|&place| self.figures.get(place as usize));
+        figures.map_or(0, |(_, figures)| figures.connected)
+    }
+
     #[cold]
     #[inline(never)]
     fn make(&mut self, app: AppSerial) -> u32 {

@@ -36,6 +36,8 @@ pub enum CloseReason {
     TooManyInvalidMessages(u8),
     /// 4100, node at capacity (P-CLOSE-2).
     OverCapacity,
+    /// 4100, the app holds its share of the node's connections (P-CLOSE-2).
+    OverShare,
     /// 4100, slow reader (P-CLOSE-5).
     TooSlow,
     /// 4200, server is going away (P-CLOSE-1).
@@ -78,6 +80,8 @@ labels! {
         /// 4100.
         OverCapacity => "over_capacity",
         /// 4100.
+        OverShare => "over_share",
+        /// 4100.
         TooSlow => "too_slow",
         /// 4200.
         Draining => "draining",
@@ -101,7 +105,7 @@ impl CloseKind {
             Self::UnsupportedProtocolVersion => 4007,
             Self::NoProtocolVersion => 4008,
             Self::OriginNotAllowed | Self::Terminated | Self::NotAuthorized | Self::TooManyInvalidMessages => 4009,
-            Self::OverSoftQuota | Self::OverCapacity | Self::TooSlow => 4100,
+            Self::OverSoftQuota | Self::OverCapacity | Self::OverShare | Self::TooSlow => 4100,
             Self::Draining | Self::EventsLost => 4200,
             Self::PongTimeout => 4201,
         }
@@ -126,6 +130,7 @@ impl CloseReason {
             Self::NotAuthorized => CloseKind::NotAuthorized,
             Self::TooManyInvalidMessages(_) => CloseKind::TooManyInvalidMessages,
             Self::OverCapacity => CloseKind::OverCapacity,
+            Self::OverShare => CloseKind::OverShare,
             Self::TooSlow => CloseKind::TooSlow,
             Self::Draining => CloseKind::Draining,
             Self::EventsLost => CloseKind::EventsLost,
@@ -158,6 +163,9 @@ impl CloseReason {
             }
             Self::OverCapacity => {
                 "Over capacity: this server takes no more connections (max_connections, descriptors, memory)"
+            }
+            Self::OverShare => {
+                "Over capacity: this app holds its share of the server's connections (max_connections, descriptors, memory)"
             }
             Self::Terminated => "You got disconnected by the app",
             Self::NotAuthorized => "Connection not authorized within timeout",
@@ -196,6 +204,7 @@ mod tests {
             CloseReason::NotAuthorized,
             CloseReason::TooManyInvalidMessages(u8::MAX),
             CloseReason::OverCapacity,
+            CloseReason::OverShare,
             CloseReason::TooSlow,
             CloseReason::Draining,
             CloseReason::EventsLost,

@@ -5,11 +5,15 @@
 //! kind first: those without a whole request so far, after a moment in which it may come; those that are refused; those
 //! that are idle; those that do not read their answers. A request that is being carried out is never cut off. Nothing of
 //! this happens below capacity, and all of it runs on the service clock (P-LIVE-6).
+//!
+//! Before it comes to that, neither one app of several nor those who have not proved themselves can use up the slots: each
+//! may hold a multiple of what is free.
 
 use std::collections::VecDeque;
 
 use super::Shard;
 use super::sweep::Deadline;
+use crate::app::AppSerial;
 use crate::connection::{ConnectionKey, Phase};
 use crate::limits;
 
@@ -50,12 +54,35 @@ impl Shard {
         if at_capacity {
             self.await_deadline(Deadline::AtCapacity, connection.slot, limits::SILENT_AT_CAPACITY_MS);
             self.remember_at_capacity(connection);
-            // Those that came before the node was full.
-            if let Some(accepted_by_ms) = judged_ms.checked_sub(limits::SILENT_AT_CAPACITY_MS) {
-                while self.end_silent_since(accepted_by_ms) {}
-            }
+        }
+        // Those that came before there were too many.
+        if (at_capacity || self.lacks_slots_for_http())
+            && let Some(accepted_by_ms) = judged_ms.checked_sub(limits::SILENT_AT_CAPACITY_MS)
+        {
+            while self.end_silent_since(accepted_by_ms) {}
+        }
+        if at_capacity {
             self.make_room();
         }
+    }
+
+    /// Whether an app with other apps beside it holds as many connections here as it may while so few slots are free.
+    pub(super) fn lacks_slots_for_app(&self, app: AppSerial) -> bool {
+        self.directory.apps().len() > 1 && self.apps.connected(app) > self.slots_of_one_app()
+    }
+
+    /// Whether connections that are no WebSocket hold as many slots as one app may. The slots kept back are theirs.
+    pub(super) fn lacks_slots_for_http(&self) -> bool {
+        let others = self.stats.connections - self.stats.websockets;
+        let always = self.config.refusal_slots.max(limits::HTTP_SLOTS_MIN);
+        others > self.slots_of_one_app().max(u64::from(always))
+    }
+
+    /// How many connections of this shard one app may hold now: a multiple of what is free, so that some slots stay free
+    /// for others whatever one app does (P-CLOSE-2).
+    fn slots_of_one_app(&self) -> u64 {
+        let ordinary = u64::from(self.config.slots.saturating_sub(self.config.refusal_slots));
+        u64::from(limits::APP_SLOTS_OF_FREE) * ordinary.saturating_sub(self.stats.connections)
     }
 
     /// Keeps the list of those that took a slot kept back as short as there are such slots, up to a factor.

@@ -167,6 +167,7 @@ impl Shard {
         self.hot[slot as usize].app = app.serial.0;
         let secure = self.came_through_tls(slot, request);
         match check(app, request, secure, self.config.options.strict_protocol) {
+            Ok(()) if self.lacks_slots_for_app(app.serial) => Verdict::Refused(CloseReason::OverShare),
             Ok(()) if app.settings.authorized_connections => Verdict::Unauthorized,
             Ok(()) => Verdict::App { app: app.serial, connections_max: app.settings.max_connections },
             Err(reason) => Verdict::Refused(reason),

@@ -430,9 +430,9 @@ impl Shard {
         }
     }
 
-    /// While draining, connections are not kept.
+    /// Connections are not kept while draining, nor while those that are no WebSocket hold their share of the slots.
     pub(super) fn keeps_alive(&self, request: &Request<'_>) -> bool {
-        request.keep_alive && self.drain.is_none()
+        request.keep_alive && self.drain.is_none() && !self.lacks_slots_for_http()
     }
 }
 

@@ -257,6 +257,26 @@ fn connection_quota() {
     });
 }
 
+/// P-CLOSE-2: one app of two takes nine tenths of the connections and no more; the other finds some, also while the first
+/// one tries again and again.
+#[test]
+fn one_app_leaves_connections_to_others() {
+    on_fresh_servers(
+        |driver| ServerOptions::new(driver).shards(1).app("other", &[]).with(&["--max-connections", "100"]),
+        |server| {
+            let (app, other) = (server.app(), server.named_app("other"));
+            let refused = |app: &App| {
+                Socket::upgrade(&server, app, &format!("/app/{}{QUERY}", app.key)).expect_fatal(4100);
+            };
+            let mut present: Vec<Socket> = (0..90).map(|_| Socket::open(&server, app)).collect();
+            for _ in 0..3 {
+                refused(app);
+                present.push(Socket::open(&server, other));
+            }
+        },
+    );
+}
+
 /// P-CLOSE-3: a close reason is cut to 123 bytes at a character boundary, whatever the client asked for.
 #[test]
 fn close_reasons_are_cut_at_a_character() {

@@ -185,3 +185,95 @@ fn silence_is_short_at_capacity() {
     full.process.receive(0, socket, UPGRADE.as_bytes());
     assert!(full.process.take(0, socket).contains("connection_established"), "an ordinary slot is free again");
 }
+
+/// A full table's worth of slots for two apps, `app-key` and `key-b`.
+fn two_apps() -> Full {
+    let mut full = Full::new();
+    let other = App {
+        serial: AppSerial(2),
+        id: "2".into(),
+        keys: vec![AppKey::new("key-b", "secret-b")],
+        ..app_with(AppSettings::default())
+    };
+    let apps = vec![app_with(AppSettings::default()), other];
+    full.process.feed(0, Input::Directory(Arc::new(Directory::new(2, apps, Vec::new()))));
+    full
+}
+
+/// What a WebSocket of the app with this key is answered.
+fn open(full: &mut Full, key: &str) -> (ConnectionKey, String) {
+    let connection = full.accept().expect("a slot");
+    full.process.receive(0, connection, UPGRADE.replace("app-key", key).as_bytes());
+    (connection, full.process.take(0, connection))
+}
+
+/// Opens WebSockets of the app until one is refused; how many there are.
+fn open_all(full: &mut Full, key: &str) -> Vec<ConnectionKey> {
+    let mut sockets = Vec::new();
+    loop {
+        let (connection, answer) = open(full, key);
+        if !answer.contains("connection_established") {
+            assert!(answer.contains(r#""code":4100"#) && answer.contains("share"), "{answer}");
+            full.process.feed(0, Input::Closed { connection });
+            full.live.retain(|live| *live != connection);
+            return sockets;
+        }
+        sockets.push(connection);
+    }
+}
+
+/// P-CLOSE-2: on a server with several apps one leaves a tenth of the slots to the others, which get equal parts as it
+/// gives slots back; an app alone on its server has all of them.
+#[test]
+fn one_app_leaves_slots_to_others() {
+    let ordinary = (SLOTS - KEPT_BACK) as usize;
+    let mut full = two_apps();
+    let mut first = open_all(&mut full, "app-key");
+    assert_eq!(first.len(), ordinary * 9 / 10);
+    let mut second = open_all(&mut full, "key-b");
+    assert!(second.len() >= ordinary / 12, "{}", second.len());
+    while first.len() > second.len() + 1 {
+        for connection in first.split_off(first.len() - 2) {
+            full.process.feed(0, Input::Closed { connection });
+            full.live.retain(|live| *live != connection);
+        }
+        second.extend(open_all(&mut full, "key-b"));
+        first.extend(open_all(&mut full, "app-key"));
+    }
+    assert!(second.len() >= ordinary * 2 / 5, "{} and {}", first.len(), second.len());
+
+    let mut alone = Full::new();
+    assert_eq!(alone.fill_with_sockets().len(), ordinary);
+}
+
+/// P-CLOSE-2, threat T15: callers that keep their connections idle leave slots to WebSockets: beyond their share answers
+/// say that the connection is closed, and silent connections end after a second. No request is refused.
+#[test]
+fn idle_callers_leave_slots_to_sockets() {
+    let mut full = Full::new();
+    let mut kept = 0;
+    for _ in 0..SLOTS - KEPT_BACK {
+        let caller = full.accept().expect("a slot");
+        let answer = full.ask(caller);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("OK\n"), "{answer}");
+        if answer.contains("Connection: close") {
+            full.process.feed(0, Input::Closed { connection: caller });
+            full.live.retain(|live| *live != caller);
+        } else {
+            kept += 1;
+        }
+    }
+    assert_eq!(kept, (SLOTS - KEPT_BACK) * 9 / 10);
+    let silent = full.accept().expect("a slot");
+    full.process.pass_time(limits::SILENT_AT_CAPACITY_MS + 1);
+    let mut sockets = 0;
+    loop {
+        let (connection, answer) = open(&mut full, "app-key");
+        if !answer.contains("connection_established") {
+            break;
+        }
+        sockets += 1;
+        assert!(full.is_live(connection) && !full.is_live(silent));
+    }
+    assert_eq!(sockets, (SLOTS - KEPT_BACK) / 10);
+}
