@@ -8,6 +8,7 @@
 // A test reads the clock and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -18,11 +19,17 @@ use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
 
 const NOW: Moment = Moment { monotonic_ms: 1_000, unix_ms: 1_800_000_000_000 };
 const ROUNDS: usize = 31;
+/// The end of a handshake's head.
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                       Sec-WebSocket-Version: 13\r\n";
 
 /// A shard that serves whatever comes, and ends whatever it wants ended.
 struct Server {
     shard: Shard,
+    now: Moment,
     generation: u32,
+    /// Connections whose sockets take nothing, by slot.
+    stopped: BTreeSet<u32>,
     sent: Vec<u8>,
 }
 
@@ -51,27 +58,45 @@ impl Server {
         let shard = Shard::new(ShardConfig {
             index: 0,
             shards: 1,
-            slots: 16,
+            slots: 1_024,
             refusal_slots: 0,
             boot_secret: [3; 16],
             directory: Arc::new(Directory::new(1, vec![app], Vec::new())),
             options,
         });
-        Self { shard, generation: 0, sent: Vec::new() }
+        Self { shard, now: NOW, generation: 0, stopped: BTreeSet::new(), sent: Vec::new() }
     }
 
     fn accept(&mut self) -> ConnectionKey {
+        self.accept_into(0)
+    }
+
+    fn accept_into(&mut self, slot: u32) -> ConnectionKey {
         self.generation += 1;
-        let connection = ConnectionKey { slot: 0, generation: self.generation };
+        let connection = ConnectionKey { slot, generation: self.generation };
         let peer = "127.0.0.1:9".parse().expect("an address");
         let input = Input::Accepted { connection, peer, listener: Listener::Public, refuse: false };
-        self.shard.handle_input(NOW, input);
+        self.shard.handle_input(self.now, input);
         connection
     }
 
     fn receive(&mut self, connection: ConnectionKey, bytes: &[u8]) {
-        self.shard.handle_input(NOW, Input::Received { connection, bytes: &mut bytes.to_vec() });
+        self.shard.handle_input(self.now, Input::Received { connection, bytes: &mut bytes.to_vec() });
         self.drain();
+    }
+
+    fn end(&mut self, connection: ConnectionKey) {
+        self.shard.handle_input(self.now, Input::Closed { connection });
+        self.drain();
+    }
+
+    /// Opens a WebSocket; gives its socket id too.
+    fn open(&mut self, slot: u32) -> (ConnectionKey, String) {
+        let connection = self.accept_into(slot);
+        self.receive(connection, &request("/app/app-key?protocol=7", UPGRADE));
+        let opened = self.take();
+        let (_, id) = opened.split_once(r#"socket_id\":\""#).expect("established");
+        (connection, id.split_once('\\').expect("the end of the id").0.to_owned())
     }
 
     fn drain(&mut self) {
@@ -79,19 +104,22 @@ impl Server {
             self.shard.end_batch();
             while let Some(output) = self.shard.poll_output() {
                 if let Output::Close { connection, .. } = output {
-                    self.shard.handle_input(NOW, Input::Closed { connection });
+                    self.shard.handle_input(self.now, Input::Closed { connection });
                 }
             }
             let Some(flush) = self.shard.poll_flush() else {
-                if self.shard.poll_timeout().is_some_and(|at| at <= NOW.monotonic_ms) {
-                    self.shard.handle_input(NOW, Input::Timeout);
+                if self.shard.poll_timeout().is_some_and(|at| at <= self.now.monotonic_ms) {
+                    self.shard.handle_input(self.now, Input::Timeout);
                     continue;
                 }
                 return;
             };
             let (connection, bytes) = (flush.connection, flush.bytes.len());
+            if self.stopped.contains(&connection.slot) {
+                continue;
+            }
             self.sent.extend_from_slice(flush.bytes);
-            self.shard.handle_input(NOW, Input::Sent { connection, bytes });
+            self.shard.handle_input(self.now, Input::Sent { connection, bytes });
         }
     }
 
@@ -152,8 +180,6 @@ fn refusals() -> Vec<(&'static str, u16, Vec<u8>)> {
         |count: usize, filler: usize| repeated(count, |index| format!("%41{index}[]=%41+{}", "x".repeat(filler)));
     let headers =
         |name: &str, value: &str| repeated(60, |_| String::new()).replace('&', &format!("{name}: {value}\r\n"));
-    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                   Sec-WebSocket-Version: 13\r\n";
     vec![
         ("no credential", 401, request("/apps/1/channels", "")),
         ("wrong token", 401, request("/apps/1/channels", &format!("Authorization: Bearer rly_{}\r\n", "a".repeat(40)))),
@@ -202,17 +228,17 @@ fn refusals() -> Vec<(&'static str, u16, Vec<u8>)> {
         (
             "upgrade with 8 KiB of subprotocols",
             101,
-            request("/app/unknown?protocol=7", &format!("{upgrade}Sec-WebSocket-Protocol: {}\r\n", "a,".repeat(4_000))),
+            request("/app/unknown?protocol=7", &format!("{UPGRADE}Sec-WebSocket-Protocol: {}\r\n", "a,".repeat(4_000))),
         ),
         (
             "upgrade with a foreign origin",
             101,
             request(
                 "/app/app-key?protocol=7",
-                &format!("{upgrade}Origin: https://{}.example.com\r\n", "a.".repeat(4_000)),
+                &format!("{UPGRADE}Origin: https://{}.example.com\r\n", "a.".repeat(4_000)),
             ),
         ),
-        ("upgrade with 8 KiB of parameters", 101, request(&format!("/app/unknown?{}", "a=b&".repeat(2_000)), upgrade)),
+        ("upgrade with 8 KiB of parameters", 101, request(&format!("/app/unknown?{}", "a=b&".repeat(2_000)), UPGRADE)),
     ]
 }
 
@@ -342,9 +368,7 @@ fn growing_ns(server: &mut Server, speaks: Speaks, parts: &[Vec<u8>]) -> f64 {
     let began = thread_ns();
     let connection = server.accept();
     if speaks == Speaks::WebSocket {
-        let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                       Sec-WebSocket-Version: 13\r\n";
-        server.receive(connection, &request("/app/app-key?protocol=7", upgrade));
+        server.receive(connection, &request("/app/app-key?protocol=7", UPGRADE));
     }
     for part in parts {
         server.receive(connection, part);
@@ -378,31 +402,35 @@ fn costs_grow_with_the_input() {
     assert!(worst < 3.0, "{report}");
 }
 
+/// `auth` for a text to be signed.
+fn auth(text: &str) -> String {
+    use hmac::{KeyInit, Mac};
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("keys of any length are taken");
+    mac.update(text.as_bytes());
+    format!("app-key:{}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// A message with a member that holds JSON as a string.
+fn message(event: &str, members: &[(&str, &str)]) -> Vec<u8> {
+    let data: serde_json::Map<_, _> = members.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
+    say(&serde_json::json!({"event": event, "data": data}).to_string()).concat()
+}
+
+/// A join of a presence channel.
+fn join(socket_id: &str, channel: &str, channel_data: &str) -> Vec<u8> {
+    let auth = auth(&format!("{socket_id}:{channel}:{channel_data}"));
+    message("pusher:subscribe", &[("channel", channel), ("auth", &auth), ("channel_data", channel_data)])
+}
+
 /// CPU time in ns of the end of a connection that is a member of so many presence channels.
 fn end_of_member_ns(server: &mut Server, count: usize) -> f64 {
-    use hmac::{KeyInit, Mac};
-    let connection = server.accept();
-    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                   Sec-WebSocket-Version: 13\r\n";
-    server.receive(connection, &request("/app/app-key?protocol=7", upgrade));
-    let opened = server.take();
-    let (_, id) = opened.split_once(r#"socket_id\":\""#).expect("established");
-    let socket_id = id.split_once('\\').expect("the end of the id").0;
+    let (connection, socket_id) = server.open(0);
     for index in 0..count {
-        let (channel, data) = (format!("presence-{index}"), r#"{"user_id":"u"}"#);
-        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("keys of any length are taken");
-        mac.update(format!("{socket_id}:{channel}:{data}").as_bytes());
-        let auth = format!("app-key:{}", hex::encode(mac.finalize().into_bytes()));
-        let data = data.replace('"', "\\\"");
-        let text = format!(
-            r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}","auth":"{auth}","channel_data":"{data}"}}}}"#
-        );
-        server.receive(connection, &say(&text).concat());
+        server.receive(connection, &join(&socket_id, &format!("presence-{index}"), r#"{"user_id":"u"}"#));
     }
     assert_eq!(server.take().matches("subscription_succeeded").count(), count);
     let began = thread_ns();
-    server.shard.handle_input(NOW, Input::Closed { connection });
-    server.drain();
+    server.end(connection);
     (thread_ns() - began) as f64
 }
 
@@ -412,5 +440,128 @@ fn leaving_all_costs_what_was_joined() {
     let mut server = Server::new();
     let rounds = (0..5).map(|_| end_of_member_ns(&mut server, 1_000) / end_of_member_ns(&mut server, 500));
     let quotient = median(rounds.collect());
+    assert!(quotient < 3.0, "{quotient}");
+}
+
+/// What takes a signature for the socket at hand: a name, the length at the bound, and what is sent. The rest as
+/// [`Growing`].
+type Signed = (&'static str, usize, fn(&str, usize) -> Vec<Vec<u8>>);
+
+fn signed_messages() -> Vec<Signed> {
+    fn signin(socket_id: &str, user_data: &str) -> Vec<Vec<u8>> {
+        let auth = auth(&format!("{socket_id}::user::{user_data}"));
+        vec![message("pusher:signin", &[("auth", &auth), ("user_data", user_data)])]
+    }
+    fn watchlist(count: usize) -> String {
+        let users: Vec<String> = (0..count).map(|index| format!("w{index:03}")).collect();
+        serde_json::json!({"id": "user", "watchlist": users}).to_string()
+    }
+    vec![
+        ("a signin that watches others", 100, |socket_id, count| signin(socket_id, &watchlist(count))),
+        ("a signin with a longer watchlist", 2_400, |socket_id, count| signin(socket_id, &watchlist(count))),
+        ("the same with a wrong signature", 2_400, |socket_id, count| {
+            signin(&format!("{socket_id}0"), &watchlist(count))
+        }),
+        ("joins with 8 KiB of channel_data", 100, |socket_id, count| {
+            let data = format!(r#"{{"user_id":"u","user_info":"{}"}}"#, "x".repeat(8_150));
+            (0..count).map(|index| join(socket_id, &format!("presence-{index}"), &data)).collect()
+        }),
+        ("the same with wrong signatures", 100, |socket_id, count| {
+            let data = format!(r#"{{"user_id":"u","user_info":"{}"}}"#, "x".repeat(8_150));
+            (0..count).map(|index| join(&format!("{socket_id}0"), &format!("presence-{index}"), &data)).collect()
+        }),
+        ("channel_data of so many bytes", 10_000, |socket_id, count| {
+            let data = format!(r#"{{"user_id":"u","user_info":"{}"}}"#, r"\u0041".repeat(count / 6));
+            vec![join(socket_id, "presence-one", &data)]
+        }),
+    ]
+}
+
+/// CPU time in ns of such messages on a fresh connection, its end included, and how many of them were accepted.
+fn signed_ns(server: &mut Server, count: usize, messages: fn(&str, usize) -> Vec<Vec<u8>>) -> (f64, usize) {
+    let (connection, socket_id) = server.open(0);
+    let messages = messages(&socket_id, count);
+    let began = thread_ns();
+    for message in &messages {
+        server.receive(connection, message);
+    }
+    server.end(connection);
+    let ns = (thread_ns() - began) as f64;
+    let answers = server.take();
+    (ns, answers.matches("signin_success").count() + answers.matches("subscription_succeeded").count())
+}
+
+/// Threats T16 and T18: signins and joins cost what their messages are long, accepted or not, and no more with each.
+#[test]
+fn signed_messages_cost_their_length() {
+    let mut server = Server::new();
+    let mut report = String::new();
+    for (name, bound, messages) in signed_messages() {
+        let mut whole_ns = Vec::new();
+        let rounds = (0..ROUNDS).map(|_| {
+            let (ns, accepted) = signed_ns(&mut server, bound, messages);
+            assert_eq!(accepted > 0, !name.contains("wrong"), "{name}");
+            whole_ns.push(ns);
+            ns / signed_ns(&mut server, bound / 2, messages).0
+        });
+        let quotient = median(rounds.collect());
+        let _ = writeln!(report, "{quotient:6.2} {:10.1} us  {name}", median(whole_ns) / 1_000.0);
+    }
+    println!("cost of the whole as a multiple of its half:\n{report}");
+    let worst =
+        report.lines().filter_map(|line| line.split_whitespace().next()?.parse::<f64>().ok()).fold(0.0, f64::max);
+    assert!(worst < 3.0, "{report}");
+}
+
+/// Slots of the connections below that read nothing, and of those that join.
+const UNREAD_SLOTS: u32 = 100;
+const JOINING_SLOTS: u32 = 200;
+
+/// CPU time in ns of joins of so many presence channels while their app has as many bytes of rosters unsent as it may, so
+/// that all of them wait and are looked at again and again.
+fn waiting_joins_ns(count: usize) -> f64 {
+    let mut server = Server::new();
+    let members: Vec<(ConnectionKey, String)> = (1..=95).map(|slot| server.open(slot)).collect();
+    for (index, (connection, socket_id)) in members.iter().enumerate() {
+        let data = format!(r#"{{"user_id":"u{index}","user_info":"{}"}}"#, "x".repeat(9_000));
+        server.receive(*connection, &join(socket_id, "presence-large", &data));
+    }
+    // Each of these has a roster of its own, since another member joins and leaves before it.
+    for number in 0..64 {
+        let (reader, socket_id) = server.open(UNREAD_SLOTS + number);
+        server.stopped.insert(reader.slot);
+        server.receive(reader, &join(&socket_id, "presence-large", r#"{"user_id":"u0"}"#));
+        let (other, socket_id) = server.open(0);
+        server.receive(other, &join(&socket_id, "presence-large", r#"{"user_id":"x"}"#));
+        server.end(other);
+    }
+    let joiners: Vec<(ConnectionKey, String)> =
+        (0..count.div_ceil(1_000) as u32).map(|number| server.open(JOINING_SLOTS + number)).collect();
+    let joins: Vec<(ConnectionKey, Vec<u8>)> = (0..count)
+        .map(|index| {
+            let (connection, socket_id) = &joiners[index / 1_000];
+            (*connection, join(socket_id, &format!("presence-{index}"), r#"{"user_id":"u"}"#))
+        })
+        .collect();
+    server.take();
+    let began = thread_ns();
+    for (connection, join) in &joins {
+        server.receive(*connection, join);
+    }
+    assert_eq!(server.take().matches("subscription_succeeded").count(), 0, "all of them wait");
+    for _ in 0..10 {
+        server.now.monotonic_ms += 10;
+        server.shard.handle_input(server.now, Input::Timeout);
+        server.drain();
+    }
+    (thread_ns() - began) as f64
+}
+
+/// Threat T18: channels whose joiners wait for memory cost the same each, however many there are.
+#[test]
+fn joins_that_wait_for_memory_cost_the_same_each() {
+    let rounds = (0..5).map(|_| waiting_joins_ns(10_000) / waiting_joins_ns(5_000));
+    let quotient = median(rounds.collect());
+    println!("10,000 joins that wait cost {quotient:.2} times 5,000");
     assert!(quotient < 3.0, "{quotient}");
 }

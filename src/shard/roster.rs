@@ -12,6 +12,7 @@
 //! The frame of a large roster is long, and a new one is made with every turn that somebody joins in. While too many
 //! bytes of them wait to be sent, those who join wait too, at most `ROSTER_WAIT_MS_MAX`; then they share one frame.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub(super) struct Untold {
     since_ms: u64,
     /// The channel stands in [`Rosters::untold`].
     listed: bool,
+    /// The channel stands in [`Rosters::held`].
+    held: bool,
 }
 
 /// What a shard, as owner of presence channels, has to tell.
@@ -47,8 +50,7 @@ pub(super) struct Rosters {
     /// Channels whose joiners wait for memory, and when to try again.
     held: Vec<ChannelKey>,
     held_until_ms: u64,
-    /// Frames of large rosters that somebody may still be sent, by app.
-    large: Vec<(AppSerial, Bytes)>,
+    large: LargeRosters,
 }
 
 impl Rosters {
@@ -56,14 +58,43 @@ impl Rosters {
     pub(super) fn due_ms(&self) -> Option<u64> {
         (!self.held.is_empty()).then_some(self.held_until_ms)
     }
+}
 
-    /// Whether an app has so many bytes of large rosters unsent that those who join it wait: a multiple of what is free, so
-    /// that large rosters of one app delay no joins of another (P-STAT-9).
-    fn is_full(&mut self, app: AppSerial) -> bool {
-        self.large.retain(|(_, frame)| !frame.is_unique());
-        let all: usize = self.large.iter().map(|(_, frame)| frame.len()).sum();
-        let own: usize = self.large.iter().filter(|(of, _)| *of == app).map(|(_, frame)| frame.len()).sum();
-        own > limits::ROSTER_BYTES_UNSENT_MAX.saturating_sub(all) * limits::APP_SHARE_OF_FREE
+/// Frames of large rosters that somebody may still be sent. Thousands of channels may have joiners that wait for them, so
+/// the frames are looked at once in a turn and not for each channel.
+#[derive(Debug, Default)]
+struct LargeRosters {
+    frames: Vec<(AppSerial, Bytes)>,
+    /// Bytes of these, as far as it is known, of all apps and by app.
+    total: usize,
+    by_app: BTreeMap<AppSerial, usize>,
+}
+
+impl LargeRosters {
+    fn push(&mut self, app: AppSerial, frame: Bytes) {
+        self.total += frame.len();
+        *self.by_app.entry(app).or_default() += frame.len();
+        self.frames.push((app, frame));
+    }
+
+    /// Forgets what was sent.
+    fn forget_sent(&mut self) {
+        if self.frames.is_empty() {
+            return;
+        }
+        (self.total, self.by_app) = Default::default();
+        for (app, frame) in std::mem::take(&mut self.frames) {
+            if !frame.is_unique() {
+                self.push(app, frame);
+            }
+        }
+    }
+
+    /// Whether an app has so many bytes unsent that those who join it wait: a multiple of what is free, so that large
+    /// rosters of one app delay no joins of another (P-STAT-9).
+    fn is_full(&self, app: AppSerial) -> bool {
+        let own = self.by_app.get(&app).copied().unwrap_or(0);
+        own > limits::ROSTER_BYTES_UNSENT_MAX.saturating_sub(self.total) * limits::APP_SHARE_OF_FREE
     }
 }
 
@@ -136,6 +167,7 @@ impl Shard {
 
     /// Tells what changed since the last time; those who joined are told who is there, memory allowing.
     pub(super) fn tell_rosters(&mut self) {
+        self.rosters.large.forget_sent();
         for channel in std::mem::take(&mut self.rosters.untold) {
             let Some(index) = self.find_owned(&channel) else { continue };
             if let Some(untold) = self.owned[index].untold_mut() {
@@ -154,10 +186,16 @@ impl Shard {
     /// Looks again at the channels whose joiners wait for memory.
     pub(super) fn retry_joiners(&mut self) {
         if self.rosters.due_ms().is_some_and(|at| at <= self.now.monotonic_ms) {
-            for channel in std::mem::take(&mut self.rosters.held) {
-                if let Some(index) = self.find_owned(&channel) {
-                    self.admit_joiners(index);
+            self.rosters.large.forget_sent();
+            let held = std::mem::take(&mut self.rosters.held);
+            let indices: Vec<usize> = held.iter().filter_map(|channel| self.find_owned(channel)).collect();
+            for index in &indices {
+                if let Some(untold) = self.owned[*index].untold_mut() {
+                    untold.held = false;
                 }
+            }
+            for index in indices {
+                self.admit_joiners(index);
             }
         }
     }
@@ -178,10 +216,12 @@ impl Shard {
     fn admit_joiners(&mut self, index: usize) {
         let Some(untold) = self.owned[index].untold_mut().filter(|untold| !untold.joiners.is_empty()) else { return };
         let waited_ms = self.now.monotonic_ms - untold.since_ms;
+        let was_held = untold.held;
         let channel = self.owned[index].key().clone();
-        if waited_ms < limits::ROSTER_WAIT_MS_MAX && self.rosters.is_full(channel.app) {
+        if waited_ms < limits::ROSTER_WAIT_MS_MAX && self.rosters.large.is_full(channel.app) {
             self.rosters.held_until_ms = self.now.monotonic_ms + RETRY_MS;
-            if !self.rosters.held.iter().any(|held| held.is(&channel)) {
+            if !was_held {
+                self.owned[index].untold_mut().expect("it was found above").held = true;
                 self.rosters.held.push(channel);
             }
             return;
@@ -190,7 +230,7 @@ impl Shard {
         let roster = self.owned[index].more().roster.as_mut().expect("who joined is on it");
         let succeeded = roster.succeeded(&channel.name);
         if succeeded.len() > LARGE_BYTES {
-            self.rosters.large.push((channel.app, succeeded.clone()));
+            self.rosters.large.push(channel.app, succeeded.clone());
         }
         let cached = self.cached_frame(&channel);
         if cached.is_none() && Modifiers::of(&channel.name).cache {
