@@ -173,6 +173,8 @@ pub const CALLER_INPUT_BYTES_PER_APP_MAX: usize = 32 * 1024 * 1024;
 pub const HTTP_OUTBOX_BYTES_SOFT: usize = 32 * 1024;
 /// Trusted proxies that are followed in `X-Forwarded-For`, from the nearest one (threat T26).
 pub const FORWARDED_HOPS_MAX: usize = 32;
+/// Bytes of `Forwarded` that are read: 32 parties with 128 bytes each. A longer one is unreadable (threat T26).
+pub const FORWARDED_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a path behind the app's id or before its key: three times the longest names, escaped, and more. Beyond it 404.
 pub const ENDPOINT_PATH_BYTES_MAX: usize = 2 * 1024;
 /// Bytes of a header that lists options, such as `Connection`, in which options are looked for.

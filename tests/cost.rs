@@ -215,6 +215,11 @@ fn refusals() -> Vec<(&'static str, u16, Vec<u8>)> {
             401,
             request("/apps/1/channels", &format!("X-Forwarded-For: {}\r\n", "10.0.0.1,".repeat(1_700))),
         ),
+        (
+            "Forwarded of 450 proxies",
+            401,
+            request("/apps/1/channels", &format!("Forwarded: {}\r\n", "for=10.1,".repeat(450))),
+        ),
         ("16 KiB path", 404, request(&format!("/{}", "a/".repeat(7_900)), "")),
         ("path of escapes", 401, request(&format!("/apps/1/channels/{}", "%41".repeat(670)), "")),
         ("longer path of escapes", 404, request(&format!("/apps/1/channels/{}", "%41".repeat(2_600)), "")),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::http::Headers;
-use crate::limits::FORWARDED_HOPS_MAX;
+use crate::limits::{FORWARDED_BYTES_MAX, FORWARDED_HOPS_MAX};
 
 /// One party that a proxy names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,37 +19,38 @@ pub enum Hop {
 }
 
 /// The parties that a request has come through, the nearest one first, at most [`FORWARDED_HOPS_MAX`]: those of
-/// `X-Forwarded-For`, or else those of `Forwarded`. Empty when no proxy has written either.
-pub fn forwarded_hops(headers: &Headers<'_>) -> impl Iterator<Item = Hop> + use<> {
-    let mut hops = VecDeque::new();
+/// `X-Forwarded-For`, or else those of `Forwarded`. Empty when no proxy has written either. Each is read when it is taken:
+/// a header of 16 KiB has thousands.
+pub fn forwarded_hops<'h>(headers: &'h Headers<'_>) -> impl Iterator<Item = Hop> + use<'h> {
     let named = |wanted: &'static str| {
         headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
     };
-    for value in named("x-forwarded-for") {
-        value.split(|byte| *byte == b',').for_each(|part| keep(&mut hops, part, hop));
-    }
+    let values: Vec<&[u8]> = named("x-forwarded-for").collect();
+    let parts = values.into_iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
+    let parts = parts.filter(|part| !part.trim_ascii().is_empty());
+    let mut hops: VecDeque<(&[u8], Read)> = parts.take(FORWARDED_HOPS_MAX).map(|part| (part, hop as Read)).collect();
     if hops.is_empty() {
-        for value in named("forwarded") {
+        // Quotes are understood from the front only, so that all of it is read.
+        let bytes: usize = named("forwarded").map(<[u8]>::len).sum();
+        if bytes > FORWARDED_BYTES_MAX {
+            hops.push_back((b"", |_| Hop::Unreadable));
+        }
+        for value in named("forwarded").filter(|_| bytes <= FORWARDED_BYTES_MAX) {
             let mut rest = value;
             while let Some((element, after)) = take_until(rest, b',') {
                 rest = after;
-                keep(&mut hops, element, forwarded_for);
+                if !element.trim_ascii().is_empty() {
+                    hops.truncate(FORWARDED_HOPS_MAX - 1);
+                    hops.push_front((element, forwarded_for));
+                }
             }
         }
     }
-    std::iter::from_fn(move || hops.pop_back())
+    hops.into_iter().map(|(text, read)| read(text))
 }
 
-/// Adds the next party, which is nearer than those before it, unless the text is empty.
-fn keep(hops: &mut VecDeque<Hop>, text: &[u8], read: fn(&[u8]) -> Hop) {
-    if text.trim_ascii().is_empty() {
-        return;
-    }
-    if hops.len() == FORWARDED_HOPS_MAX {
-        hops.pop_front();
-    }
-    hops.push_back(read(text));
-}
+/// Reads the text of one party.
+type Read = fn(&[u8]) -> Hop;
 
 /// The `for` of one element of `Forwarded`; an element may go without it.
 fn forwarded_for(element: &[u8]) -> Hop {
@@ -212,5 +213,9 @@ mod tests {
             let found = hops(&format!("X-Forwarded-For: {}\r\n", list(count)));
             assert_eq!((found.len(), found[0]), (count.min(32), at(&format!("10.0.0.{}", count - 1))));
         }
+        // 15 bytes each with its comma: 4,095 bytes are read, 4,110 are not.
+        let elements = |count: usize| vec!["for=10.0.0.200"; count].join(",");
+        assert_eq!(hops(&format!("Forwarded: {}\r\n", elements(273))), vec![at("10.0.0.200"); 32]);
+        assert_eq!(hops(&format!("Forwarded: {}\r\n", elements(274))), [Hop::Unreadable]);
     }
 }
