@@ -187,20 +187,26 @@ pub const HTTP_PIPELINE_MAX: usize = 64;
 /// Subprotocols of a WebSocket handshake among which the server looks for one of its own (P-CONN-6).
 pub const SUBPROTOCOLS_MAX: usize = 32;
 
-/// `activity_timeout` told to clients, in seconds (P-LIVE-3).
-pub const ACTIVITY_TIMEOUT_S: u32 = 120;
+/// `activity_timeout` told to clients, in seconds (P-LIVE-3): with the ping of the server and the step of the sweep, bytes
+/// flow within 50 s, before nginx and the balancers of AWS (60 s) and Heroku (55 s) end a silent connection.
+pub const ACTIVITY_TIMEOUT_S: u32 = 40;
 /// Longest `activity_timeout` that an operator or an app may set, in seconds.
 pub const ACTIVITY_TIMEOUT_SETTING_S_MAX: u32 = 3_600;
 /// Silence beyond `activity_timeout` before the server pings, in ms (P-LIVE-4).
-pub const PING_AFTER_MS: u64 = 30_000;
+pub const PING_AFTER_MS: u64 = 5_000;
 /// Silence beyond that ping before Close 4201, in ms (P-LIVE-4).
 pub const PONG_WITHIN_MS: u64 = 30_000;
 /// Within this a connection must be authorized where its app demands it, by default, in s (P-AUTHZ-1).
 pub const AUTHORIZATION_TIMEOUT_S: u32 = 30;
 /// From accept (or the first byte of a further request) to a whole request or upgrade, in ms (threat T14).
 pub const REQUEST_WITHIN_MS: u64 = 5_000;
-/// Idle HTTP keep-alive connections are closed after this, in ms (section 7 of the Pusher protocol).
-pub const HTTP_IDLE_MS: u64 = 60_000;
+/// Idle HTTP connections are closed after this by default, in s: longer than the balancers and proxies that keep theirs for
+/// 60 s, so that it is they who end a connection (P-HTTP-20).
+pub const HTTP_KEEP_ALIVE_S: u32 = 75;
+/// Shortest time that an operator may set for it, in s.
+pub const HTTP_KEEP_ALIVE_SETTING_S_MIN: u32 = 5;
+/// Longest time that an operator may set for it, in s.
+pub const HTTP_KEEP_ALIVE_SETTING_S_MAX: u32 = 3_600;
 /// A fragmented message must be whole within this, in ms (threat T8).
 pub const MESSAGE_WITHIN_MS: u64 = 30_000;
 /// How long a refused connection may linger so that the peer reads the answer, in ms (P-HTTP-16).

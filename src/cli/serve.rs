@@ -48,15 +48,18 @@ pub(super) struct ServeArguments {
     /// Send without copying what has at least this many bytes, while the kernel can; io_uring only [default: never].
     #[arg(long, value_name = "MIN_BYTES")]
     send_zc: Option<String>,
-    /// Proxies whose X-Forwarded-For and PROXY protocol v2 are believed [default: none].
+    /// Proxies whose X-Forwarded-For, Forwarded and PROXY protocol are believed [default: none].
     #[arg(long, value_name = "CIDR,CIDR")]
     trusted_proxies: Option<String>,
     /// Answer under this path too, such as /relay.
     #[arg(long, value_name = "PATH")]
     path_prefix: Option<String>,
-    /// Seconds of silence after which clients ping [default: 120].
+    /// Seconds of silence after which clients ping [default: 40].
     #[arg(long, value_name = "SECONDS")]
     activity_timeout: Option<String>,
+    /// Seconds for which an idle HTTP connection is kept [default: 75].
+    #[arg(long, value_name = "SECONDS")]
+    http_keep_alive: Option<String>,
     /// Refuse clients that do not name a supported protocol version.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
     strict_protocol: Option<String>,
@@ -117,6 +120,7 @@ impl ServeArguments {
             ("trusted_proxies", &self.trusted_proxies),
             ("path_prefix", &self.path_prefix),
             ("activity_timeout", &self.activity_timeout),
+            ("http_keep_alive", &self.http_keep_alive),
             ("strict_protocol", &self.strict_protocol),
             ("channel_names", &self.channel_names),
             ("cache_ttl", &self.cache_ttl),

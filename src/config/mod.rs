@@ -165,6 +165,11 @@ fn shard_options(settings: &Settings, drain_ms: u64) -> Result<ShardOptions, Con
         activity_timeout_s: settings
             .parse("activity_timeout", |text| within(text, 1, limits::ACTIVITY_TIMEOUT_SETTING_S_MAX))?
             .unwrap_or(limits::ACTIVITY_TIMEOUT_S),
+        http_keep_alive_s: settings
+            .parse("http_keep_alive", |text| {
+                within(text, limits::HTTP_KEEP_ALIVE_SETTING_S_MIN, limits::HTTP_KEEP_ALIVE_SETTING_S_MAX)
+            })?
+            .unwrap_or(limits::HTTP_KEEP_ALIVE_S),
         strict_protocol: settings.parse("strict_protocol", switch)?.unwrap_or(false),
         channel_names: settings.parse("channel_names", channel_names)?.unwrap_or_default(),
         trusted_proxies: settings.parse("trusted_proxies", networks)?.unwrap_or_default(),

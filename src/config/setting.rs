@@ -23,7 +23,7 @@ const fn plain(name: &'static str, takes: &'static str) -> Setting {
 }
 
 /// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 28] = [
+pub const SETTINGS: [Setting; 29] = [
     plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
     plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
     plain("metrics_prefix", "letters, digits and underscores that begin with no digit, such as relay_ or soketi_"),
@@ -34,6 +34,7 @@ pub const SETTINGS: [Setting; 28] = [
     plain("trusted_proxies", "addresses or networks joined by commas, such as 10.0.0.0/8,192.168.1.7"),
     plain("path_prefix", "nothing, or a path such as /relay without a slash at its end"),
     plain("activity_timeout", "seconds from 1 to 3600"),
+    plain("http_keep_alive", "seconds from 5 to 3600"),
     plain("strict_protocol", "true or false"),
     plain("channel_names", "default, strict or permissive"),
     plain("cache_ttl", "seconds from 1 to 604800"),

@@ -307,7 +307,7 @@ impl Shard {
                 if !answered {
                     // The time between requests begins with the last byte of the answer.
                     self.heard[slot as usize] = self.tenths();
-                } else if idle_ms >= limits::HTTP_IDLE_MS {
+                } else if idle_ms >= u64::from(self.config.options.http_keep_alive_s) * 1_000 {
                     self.end(slot, false);
                 }
             }

@@ -15,7 +15,7 @@ use crate::common::wire::{FIN, PONG, RSV1, RawSocket, TEXT, frame};
 use crate::stage::on_each_driver;
 
 /// P-CONN-1, P-CONN-9, P-SDK-1, P-SDK-2, P-SDK-3, P-SDK-10, P-LIVE-3: the first message is `connection_established`,
-/// byte for byte, with its data as a string and a timeout of 120 s.
+/// byte for byte, with its data as a string and a timeout of 40 s.
 #[test]
 fn first_message_is_connection_established() {
     on_each_driver(|server| {
@@ -24,7 +24,7 @@ fn first_message_is_connection_established() {
         let text = socket.next_text();
         let id = text.split("\\\"").nth(3).expect("a socket id in the string");
         let expected = format!(
-            r#"{{"event":"pusher:connection_established","data":"{{\"socket_id\":\"{id}\",\"activity_timeout\":120}}"}}"#
+            r#"{{"event":"pusher:connection_established","data":"{{\"socket_id\":\"{id}\",\"activity_timeout\":40}}"}}"#
         );
         assert_eq!(text, expected);
         assert!(is_socket_id(id), "P-SDK-23: {id:?}");

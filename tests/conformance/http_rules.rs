@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::common::http::{self, HttpConnection, encode_request};
-use crate::common::server::TestServer;
+use crate::common::rig::on_fresh_servers_at_once;
+use crate::common::server::{ServerOptions, TestServer};
 use crate::common::socket::Socket;
 use crate::common::unique;
 use crate::stage::on_each_driver;
@@ -118,6 +119,20 @@ fn every_probe_is_answered() {
             connection.write(request.as_bytes()).unwrap();
             connection.read().expect(200);
         }
+    });
+}
+
+/// P-HTTP-20: an idle connection is kept as long as the operator says, not from its first request on but from its last.
+#[test]
+fn keep_alive_is_a_setting() {
+    let options = |driver| ServerOptions::new(driver).with(&["--http-keep-alive", "5"]);
+    on_fresh_servers_at_once(options, |server| {
+        let mut connection = HttpConnection::open(server.address);
+        connection.ask("GET", "/up", &[], b"").expect(200);
+        let since = std::time::Instant::now();
+        connection.expect_end();
+        let kept = since.elapsed().as_secs_f64();
+        assert!((4.9..20.0).contains(&kept), "kept for {kept} s");
     });
 }
 

@@ -18,7 +18,7 @@ const CROWD: usize = 4_000;
 /// and whole requests on new connections. Events before and after it reach everybody.
 #[test]
 fn a_freeze_judges_nobody() {
-    let options = |driver| ServerOptions::new(driver).with(&["--activity-timeout", "1"]);
+    let options = |driver| ServerOptions::new(driver).with(&["--activity-timeout", "26"]);
     on_fresh_servers_at_once(options, |server| {
         let app = server.app();
         let mut sockets: Vec<Socket> = (0..SUBSCRIBERS).map(|_| subscriber(&server, "frozen")).collect();

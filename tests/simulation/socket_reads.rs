@@ -210,7 +210,7 @@ impl World {
             "pusher:connection_established" => {
                 let data = frame["data"].as_str().expect("data is a string (P-SDK-3)");
                 let data: Value = serde_json::from_str(data).expect("data holds JSON");
-                assert_eq!(data["activity_timeout"].as_u64(), Some(120), "P-SDK-2");
+                assert_eq!(data["activity_timeout"].as_u64(), Some(40), "P-SDK-2");
                 let socket_id = data["socket_id"].as_str().expect("a socket id").to_owned();
                 client.socket_id = Some(socket_id.clone());
                 client.phase = Phase::Open;

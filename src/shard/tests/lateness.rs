@@ -126,7 +126,7 @@ fn nobody_is_judged_before_everything_was_read() {
 /// P-LIVE-4: the time for a pong begins when the ping can have reached the client, however late the shard sends it.
 #[test]
 fn a_pong_is_awaited_from_the_ping_on() {
-    let mut process = Process::with_settings(1, AppSettings { activity_timeout: 1, ..AppSettings::default() });
+    let mut process = Process::with_settings(1, AppSettings { activity_timeout: 30, ..AppSettings::default() });
     let connection = process.open(0);
     let flags = |process: &Process| process.shards[0].hot[connection.slot as usize].flags;
     while !flags(&process).contains(Flags::AWAITING_PONG) {

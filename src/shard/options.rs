@@ -1,0 +1,60 @@
+//! What an operator may set of the shards.
+
+use crate::api::info::InfoRules;
+use crate::channel::name::NameRules;
+use crate::limits;
+use crate::metrics::figures::Identity;
+
+/// Options of the operator, alike on all shards.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// Path prefix (P-CONN-2), `""` or `/x`.
+    pub path_prefix: String,
+    /// `activity_timeout` in seconds (P-LIVE-3).
+    pub activity_timeout_s: u32,
+    /// Idle HTTP connections are closed after this, in s (P-HTTP-20).
+    pub http_keep_alive_s: u32,
+    /// `strict_protocol` (P-CONN-3, P-CONN-5).
+    pub strict_protocol: bool,
+    /// `channel_names` (P-CHAN-2).
+    pub channel_names: NameRules,
+    /// Proxies whose `X-Forwarded-For`, `Forwarded` and PROXY protocol are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Drain is spread over this (P-CLOSE-1), in ms.
+    pub drain_ms: u64,
+    /// `strict_pusher_info` (P-HTTP-11).
+    pub info_rules: InfoRules,
+    /// How long the event of a cache channel is kept (P-CACHE-1), in s.
+    pub cache_ttl_s: u32,
+    /// Failed credentials of one address in a minute before 429 (threat T6).
+    pub auth_failures_per_minute: u32,
+    /// Within this a connection must be authorized where its app demands it (P-AUTHZ-1), in s.
+    pub authorization_timeout_s: u32,
+    /// What all names of metrics begin with.
+    pub metrics_prefix: String,
+    /// What the metrics page says of the server.
+    pub identity: Identity,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self {
+            path_prefix: String::new(),
+            activity_timeout_s: limits::ACTIVITY_TIMEOUT_S,
+            http_keep_alive_s: limits::HTTP_KEEP_ALIVE_S,
+            strict_protocol: false,
+            channel_names: NameRules::Default,
+            trusted_proxies: Vec::new(),
+            drain_ms: limits::DRAIN_MS,
+            info_rules: InfoRules::Lenient,
+            cache_ttl_s: limits::CACHE_TTL_S,
+            auth_failures_per_minute: limits::AUTH_FAILURES_PER_MINUTE,
+            authorization_timeout_s: limits::AUTHORIZATION_TIMEOUT_S,
+            metrics_prefix: METRICS_PREFIX.to_owned(),
+            identity: Identity::default(),
+        }
+    }
+}
+
+/// What the names of metrics begin with unless the operator says otherwise.
+pub const METRICS_PREFIX: &str = "relay_";
