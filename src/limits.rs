@@ -230,6 +230,10 @@ pub const SEND_BYTES_MAX: usize = 64 * 1024;
 pub const SENDS_PER_TURN: u32 = 1_024;
 /// Subscribers of a channel up to which its events are sent before those of larger channels.
 pub const SMALL_FAN_OUT_MAX: u32 = 4 * SENDS_PER_TURN;
+/// Subscribers of a channel to whom an event is queued at once; to those of a larger channel, so many in each turn (U17).
+pub const FAN_OUT_STEP: u32 = 16 * 1024;
+/// Fan-outs of a shard that are queued to a part of their subscribers. One more finishes the oldest.
+pub const FAN_OUTS_UNFINISHED_MAX: usize = 64;
 /// Sends of one larger channel before another's turn comes.
 pub const FAN_OUT_CHUNK: u32 = 256;
 /// Zero-copy sends that a loop starts before it has judged whether they are worth it.

@@ -93,6 +93,15 @@ impl Subscribers {
             Self::Bitmap(slots) => slots.iter().for_each(&mut visit),
         }
     }
+
+    /// The first `count` slots from `start` on, in order.
+    pub fn some_from(&self, start: u32, count: u32) -> impl Iterator<Item = u32> {
+        let (list, bitmap) = match self {
+            Self::List(slots) => (&slots[slots.partition_point(|slot| *slot < start)..], None),
+            Self::Bitmap(slots) => (&[][..], Some(slots.range(start..))),
+        };
+        list.iter().copied().chain(bitmap.into_iter().flatten()).take(count as usize)
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +130,17 @@ mod tests {
             }
             let mut seen = Vec::new();
             subscribers.for_each(|slot| seen.push(slot));
-            prop_assert_eq!(seen, model.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(&seen, &model.iter().copied().collect::<Vec<_>>());
+            let mut in_parts = Vec::new();
+            loop {
+                let start = in_parts.last().map_or(0, |last| last + 1);
+                let part: Vec<u32> = subscribers.some_from(start, 7).collect();
+                if part.is_empty() {
+                    break;
+                }
+                in_parts.extend(part);
+            }
+            prop_assert_eq!(in_parts, seen);
         }
     }
 }

@@ -188,6 +188,7 @@ fn shard_options(settings: &Settings, drain_ms: u64) -> Result<ShardOptions, Con
             .parse("metrics_prefix", |text| is_prefix(text).then(|| text.to_owned()))?
             .unwrap_or_else(|| METRICS_PREFIX.to_owned()),
         identity: Identity::default(),
+        fan_out_step: limits::FAN_OUT_STEP,
     })
 }
 

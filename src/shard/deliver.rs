@@ -1,11 +1,9 @@
-//! Fan-out within a shard: one frame into the outboxes of a channel's local subscribers, and frames to one connection.
+//! Frames to one connection, and who is sent to first.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
-use super::mail::{Anywhere, ChannelKey};
 use super::{Output, Shard};
 use crate::app::AppSerial;
 use crate::connection::outbox::FrameId;
@@ -48,7 +46,7 @@ pub(super) struct Dirty {
 }
 
 /// One queue of [`Dirty`], and the flag of the slots that are in it.
-struct Queue<'a> {
+pub(super) struct Queue<'a> {
     slots: &'a mut VecDeque<u32>,
     mark: Flags,
     /// With any of these a slot is in this queue or an earlier one.
@@ -59,7 +57,7 @@ const EARLIER: Flags = Flags::ANSWER_QUEUED.union(Flags::EVENT_QUEUED);
 
 impl Queue<'_> {
     #[inline]
-    fn push(&mut self, slot: u32, flags: &mut Flags) {
+    pub(super) fn push(&mut self, slot: u32, flags: &mut Flags) {
         if !flags.intersects(self.queued) {
             flags.insert(self.mark);
             self.slots.push_back(slot);
@@ -84,7 +82,7 @@ impl Dirty {
     }
 
     /// The queue for an event of a channel with so many subscribers.
-    fn queue_of(&mut self, channel: u32, subscribers: u32) -> Queue<'_> {
+    pub(super) fn queue_of(&mut self, channel: u32, subscribers: u32) -> Queue<'_> {
         if subscribers <= limits::SMALL_FAN_OUT_MAX {
             return self.events();
         }
@@ -98,7 +96,7 @@ impl Dirty {
     }
 
     /// Counts what was put into the queue of a channel.
-    fn count_bulk(&mut self, channel: u32) {
+    pub(super) fn count_bulk(&mut self, channel: u32) {
         if let Some(at) = self.bulk.iter().position(|(known, _)| *known == channel) {
             self.bulk_slots += self.bulk[at].1.len();
             if self.bulk[at].1.is_empty() {
@@ -166,48 +164,6 @@ impl Dirty {
 }
 
 impl Shard {
-    /// Queues one event to all local subscribers of its channel but `exclude`.
-    ///
-    /// Per subscriber: its hot line and one entry of a queue; no allocation, no atomic, no copy.
-    pub(super) fn deliver(&mut self, channel: &ChannelKey, frame: Bytes, exclude: Option<Anywhere>, accepted_us: u64) {
-        let Some(index) = self.find_channel(channel) else { return };
-        let excluded = exclude.filter(|exclude| exclude.shard == self.config.index).map(|exclude| exclude.connection);
-        let frame_bytes = frame.len();
-        let frame = self.frames.hold(frame, channel.app.0);
-        let bytes_max = self.outbox_bytes_max(channel.app.0);
-        let mut queued = 0;
-        let mut too_slow: SmallVec<[u32; 8]> = SmallVec::new();
-        let subscribers = &self.channels[index as usize].subscribers;
-        let (hot, frames) = (&mut self.hot, &mut self.frames);
-        let mut queue = self.dirty.queue_of(index, subscribers.count());
-        subscribers.for_each(|slot| {
-            let line = &mut hot[slot as usize];
-            if excluded.is_some_and(|excluded| excluded.slot == slot && excluded.generation == line.generation) {
-                return;
-            }
-            if frames.is_over_bound(&line.outbox, bytes_max) {
-                too_slow.push(slot);
-                return;
-            }
-            frames.push(&mut line.outbox, frame, frame_bytes);
-            queued += 1;
-            if !line.outbox.is_lent() {
-                queue.push(slot, &mut line.flags);
-            }
-        });
-        self.dirty.count_bulk(index);
-        self.frames.retain(frame, queued);
-        if accepted_us > 0 && queued > 0 {
-            self.frames.stamp(frame, accepted_us);
-        }
-        self.frames.release(frame);
-        self.stats.deliveries += u64::from(queued);
-        self.apps.of(channel.app).messages_sent += u64::from(queued);
-        for slot in too_slow {
-            self.close_slow(slot);
-        }
-    }
-
     /// Queues a text frame to one connection.
     pub(super) fn send_text(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
         let frame = text_frame(&mut self.scratch, encode);
@@ -227,6 +183,7 @@ impl Shard {
 
     /// Queues a held frame to one connection.
     pub(super) fn queue_shared(&mut self, slot: u32, frame: FrameId) {
+        self.catch_up(slot);
         let bytes_max = self.outbox_bytes_max(self.hot[slot as usize].app);
         let line = &mut self.hot[slot as usize];
         // An answer of several frames may have met the hard bound with an earlier one.

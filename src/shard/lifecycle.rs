@@ -184,6 +184,7 @@ impl Shard {
 
     /// `pusher:error`, then Close with the same code (P-SDK-13), for an established or refused WebSocket.
     pub(super) fn close_websocket(&mut self, slot: u32, reason: &CloseReason) {
+        self.catch_up(slot);
         match self.hot[slot as usize].phase {
             Phase::Open | Phase::Admitting => {}
             Phase::Free | Phase::Http | Phase::Closing | Phase::Lingering | Phase::Ended => return,
@@ -200,6 +201,7 @@ impl Shard {
 
     /// A breach of RFC 6455: Close with its code, then FIN; nothing more is read.
     pub(super) fn fail_websocket(&mut self, slot: u32, code: u16, reason: &str) {
+        self.catch_up(slot);
         self.retire(slot);
         let line = &mut self.hot[slot as usize];
         let already_closing = line.phase == Phase::Closing;

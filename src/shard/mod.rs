@@ -34,6 +34,7 @@ mod command;
 mod count;
 mod credit;
 mod deliver;
+mod fan_out;
 mod figures;
 mod gather;
 mod handshake;
@@ -91,6 +92,7 @@ use allowance::Allowances;
 use cache::Caches;
 pub use change::{Change, ChangeId, ChangeKind, Changed};
 use credit::Credit;
+use fan_out::FanOuts;
 use figures::Figures;
 use gather::{AskedPage, Gather};
 use list_memory::ListMemory;
@@ -296,6 +298,7 @@ pub struct Shard {
     frames: Frames,
     /// Who is to be sent something.
     dirty: deliver::Dirty,
+    fan_outs: FanOuts,
     /// Sends that this turn may still start.
     sends_left: u32,
     /// The answer to every `pusher:ping`, encoded once.
@@ -386,6 +389,7 @@ impl Shard {
             input: InputMemory::default(),
             frames,
             dirty: deliver::Dirty::default(),
+            fan_outs: FanOuts::default(),
             sends_left: limits::SENDS_PER_TURN,
             pong,
             channels: Slab::new(),
@@ -462,8 +466,8 @@ impl Shard {
         }
     }
 
-    /// Whether something waits to be made or taken. Never after a drain, but for sends beyond `limits::SENDS_PER_TURN`,
-    /// for which `poll_timeout` is due.
+    /// Whether something waits to be made or taken. Never after a drain, but for sends beyond `limits::SENDS_PER_TURN` and
+    /// the rest of large fan-outs, for which `poll_timeout` is due.
     pub fn has_pending(&self) -> bool {
         let unmade = self.has_rosters_to_tell() || !self.users.changed.is_empty() || !self.own_mail.is_empty();
         unmade || !self.outputs.is_empty() || (self.sends_left > 0 && !self.dirty.is_empty())

@@ -34,6 +34,9 @@ pub struct ShardOptions {
     pub metrics_prefix: String,
     /// What the metrics page says of the server.
     pub identity: Identity,
+    /// Subscribers to whom one turn queues an event of a large channel (U17); at least 1. Nobody but a test needs others
+    /// than the default.
+    pub fan_out_step: u32,
 }
 
 impl Default for ShardOptions {
@@ -52,6 +55,7 @@ impl Default for ShardOptions {
             authorization_timeout_s: limits::AUTHORIZATION_TIMEOUT_S,
             metrics_prefix: METRICS_PREFIX.to_owned(),
             identity: Identity::default(),
+            fan_out_step: limits::FAN_OUT_STEP,
         }
     }
 }

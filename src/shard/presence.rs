@@ -63,6 +63,7 @@ impl Shard {
             match self.take_waiting(channel, number) {
                 Some((index, waiting)) => {
                     self.channels[index as usize].subscribers.insert(waiting.connection.slot);
+                    self.fan_outs.pass_over(index, waiting.connection.slot);
                     self.stats.subscriptions += 1;
                     joined.push(waiting.connection.slot);
                 }

@@ -121,6 +121,7 @@ impl Shard {
     /// `pusher:unsubscribe`: no answer, ignored when not subscribed (P-SUB-3).
     pub(super) fn unsubscribe(&mut self, slot: u32, app: AppSerial, channel: Option<&str>) {
         let Some(text) = channel else { return };
+        self.catch_up(slot);
         let Some(index) = self.find_channel_named(app, text) else { return };
         if self.remove_subscription(slot, index) {
             self.leave(slot, index);
@@ -167,6 +168,7 @@ impl Shard {
             // All are subscribers before the first is told: to tell one may close it, and then the others must count.
             for Waiting { connection, .. } in &joined {
                 self.channels[index as usize].subscribers.insert(connection.slot);
+                self.fan_outs.pass_over(index, connection.slot);
                 self.stats.subscriptions += 1;
             }
             for Waiting { connection, .. } in joined {
@@ -255,6 +257,7 @@ impl Shard {
             let hash = entry.key.hash;
             let entry = self.channels_by_name.find_entry(hash, |&at| at == index);
             entry.expect("every channel is found by its name").remove();
+            self.drop_fan_outs(index);
             self.channels.remove(index as usize);
         }
     }

@@ -107,7 +107,7 @@ impl Shard {
         // What waits for the service clock needs turns that are close enough together to be counted in full.
         let tick = (self.stats.connections > 0 || departure.is_some()).then_some(sweep);
         let drain = self.drain.as_ref().filter(|drain| !drain.done).map(|_| DRAIN_INTERVAL_MS);
-        let rest = (self.sends_left == 0).then_some(0);
+        let rest = (self.sends_left == 0 || !self.fan_outs.is_empty()).then_some(0);
         let now_ms = self.now.monotonic_ms;
         let room = self.admissions.room_due_ms.map(|at| self.clock.ms_until(at));
         let served =
@@ -121,6 +121,7 @@ impl Shard {
 
     pub(super) fn handle_timeouts(&mut self) {
         self.sends_left = limits::SENDS_PER_TURN;
+        self.continue_fan_outs();
         self.handle_deadlines();
         let judged_ms = self.clock.judged_ms();
         let due_ms = self.deadlines.sweep_due_ms;

@@ -147,6 +147,7 @@ impl World {
                 trusted_proxies: vec!["127.2.0.0/16".parse().expect("a network")],
                 drain_ms: *random.pick(&[0, 1_000, 10_000]),
                 authorization_timeout_s,
+                fan_out_step: *random.pick(&[1, 2, 5, ShardOptions::default().fan_out_step]),
                 ..ShardOptions::default()
             },
             send_style: *random.pick(&[SendStyle::Immediate, SendStyle::Deferred, SendStyle::Mixed]),

@@ -32,6 +32,7 @@ fn turn(process: &mut Process) -> Vec<(ConnectionKey, String)> {
         let (connection, bytes) = (flush.connection, flush.bytes.len());
         sends.push((connection, String::from_utf8_lossy(flush.bytes).into_owned()));
         shard.handle_input(now, Input::Sent { connection, bytes });
+        while shard.poll_output().is_some() {}
     }
     assert!(!shard.has_pending(), "sends of a later turn are not pending now");
     sends
@@ -75,6 +76,89 @@ fn small_channels_and_pings_do_not_wait() {
         sends += more.len();
     }
     assert!(turn(&mut process).is_empty(), "everybody got it once");
+    process.finish();
+}
+
+/// Subscribers of a channel whose events are queued in three parts.
+const IN_PARTS: usize = 2 * limits::FAN_OUT_STEP as usize + 100;
+
+/// Goal: no turn works for all subscribers of a very large channel, and nobody can tell: each gets every event once, in
+/// order, also those that come meanwhile, before what follows on other channels, before its pong and before Close; who
+/// unsubscribes meanwhile has it, who subscribes meanwhile has not. Method: three events, and meanwhile one of each kind
+/// among the last subscribers.
+#[test]
+fn a_very_large_channel_is_given_events_in_parts() {
+    let mut process = Process::new(1);
+    let crowd = subscribers(&mut process, IN_PARTS, &["large"]);
+    let both = subscribers(&mut process, 1, &["large", "small"])[0];
+    let [leaves, pings, breaks, comes_back] = crowd[IN_PARTS - 4..] else { unreachable!("four of many") };
+    let idle = process.open(0);
+    let publisher = process.accept(0);
+    for event in ["large", "large"] {
+        publish(&mut process, publisher, event);
+    }
+    let deliveries = |process: &Process| process.shards[0].stats().deliveries;
+    let before = deliveries(&process);
+    let mut sends = turn(&mut process);
+    assert_eq!(deliveries(&process) - before, u64::from(limits::FAN_OUT_STEP), "one part in a turn");
+    assert!(process.shards[0].poll_timeout().is_some_and(|at| at <= process.now.monotonic_ms), "the rest is due");
+    for (connection, message) in [
+        (idle, r#"{"event":"pusher:subscribe","data":{"channel":"large"}}"#),
+        (leaves, r#"{"event":"pusher:unsubscribe","data":{"channel":"large"}}"#),
+        (comes_back, r#"{"event":"pusher:unsubscribe","data":{"channel":"large"}}"#),
+        (comes_back, r#"{"event":"pusher:subscribe","data":{"channel":"large"}}"#),
+        (pings, r#"{"event":"pusher:ping"}"#),
+    ] {
+        let input = Input::Received { connection, bytes: &mut client_frame(message) };
+        process.shards[0].handle_input(process.now, input);
+    }
+    let mut unmasked = [0x81, 0x02, b'{', b'}'];
+    process.shards[0].handle_input(process.now, Input::Received { connection: breaks, bytes: &mut unmasked });
+    publish(&mut process, publisher, "small");
+    publish(&mut process, publisher, "large");
+    loop {
+        let more = turn(&mut process);
+        if more.is_empty() && process.shards[0].fan_outs.is_empty() {
+            break;
+        }
+        sends.extend(more);
+    }
+    let mut texts: BTreeMap<u32, String> = BTreeMap::new();
+    for (to, text) in &sends {
+        texts.entry(to.slot).or_default().push_str(text);
+    }
+    let events = |to: ConnectionKey| texts[&to.slot].matches("of large").count();
+    for connection in &crowd[..IN_PARTS - 4] {
+        assert_eq!(events(*connection), 3);
+    }
+    assert_eq!([leaves, pings, breaks, comes_back, both].map(events), [2, 3, 2, 3, 3]);
+    assert_eq!(events(idle), 1, "what was published before is not for it");
+    let nth = |to: ConnectionKey, n: usize| texts[&to.slot].match_indices("of large").nth(n).map(|(at, _)| at);
+    let place = |to: ConnectionKey, of: &str| texts[&to.slot].rfind(of);
+    assert!(nth(pings, 1) < place(pings, "pusher:pong") && place(pings, "pusher:pong") < nth(pings, 2));
+    assert!(nth(both, 1) < place(both, "of small") && place(both, "of small") < nth(both, 2));
+    assert!(!texts[&breaks.slot].ends_with("of large\"}"), "Close is last");
+    assert!(nth(comes_back, 1) < place(comes_back, "subscription_succeeded"));
+    process.finish();
+}
+
+/// Goal: the number of fan-outs that are under way is bounded, and at the bound nothing is lost. Method: one more than
+/// that in one turn.
+#[test]
+fn at_the_bound_the_oldest_fan_out_is_finished() {
+    let mut process = Process::new(1);
+    let crowd = subscribers(&mut process, limits::FAN_OUT_STEP as usize + 1, &["large"]);
+    let publisher = process.accept(0);
+    let before = process.shards[0].stats().deliveries;
+    for _ in 0..limits::FAN_OUTS_UNFINISHED_MAX {
+        publish(&mut process, publisher, "large");
+    }
+    assert_eq!(process.shards[0].stats().deliveries, before);
+    publish(&mut process, publisher, "large");
+    assert_eq!(process.shards[0].stats().deliveries - before, crowd.len() as u64, "the oldest");
+    while !(turn(&mut process).is_empty() && process.shards[0].fan_outs.is_empty()) {}
+    let all = (limits::FAN_OUTS_UNFINISHED_MAX + 1) * crowd.len();
+    assert_eq!(process.shards[0].stats().deliveries - before, all as u64);
     process.finish();
 }
 
