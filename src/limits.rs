@@ -218,9 +218,6 @@ pub const SLOW_RESET_MS: u64 = 1_000;
 /// Time between two turns of a shard that counts against its peers, in ms; what a late turn took beyond it does not
 /// (P-LIVE-6).
 pub const SERVED_STEP_MS_MAX: u64 = 200;
-/// Deadlines of requests, messages and closes that a shard queues for each slot; those of connections that are gone are
-/// removed at this bound.
-pub const DEADLINES_PER_SLOT_MAX: usize = 8;
 /// Drain is spread over this, in ms (P-CLOSE-1).
 pub const DRAIN_MS: u64 = 10_000;
 

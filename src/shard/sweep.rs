@@ -154,13 +154,20 @@ impl Shard {
 
     fn queue_deadline(&mut self, kind: Deadline, slot: u32, at_ms: u64) {
         let connection = self.key(slot);
-        if self.deadlines.queue.len() >= limits::DEADLINES_PER_SLOT_MAX * self.hot.len() {
-            // Connections come and go faster than their deadlines. One that is still there has fewer in the queue than this
-            // bound, so each time a part of the queue goes.
-            let hot = &self.hot;
-            self.deadlines.queue.retain(|Reverse((.., key))| hot[key.slot as usize].generation == key.generation);
+        if self.deadlines.queue.len() == self.deadlines.queue.capacity() {
+            self.drop_stale_deadlines();
         }
         self.deadlines.queue.push(Reverse((at_ms, kind, connection)));
+    }
+
+    /// Connections come, go and go on faster than their deadlines: what became stale leaves before the queue grows. So it
+    /// holds at most twice as many as there are that may come to pass, and an idle connection has none.
+    fn drop_stale_deadlines(&mut self) {
+        let mut queue = std::mem::take(&mut self.deadlines.queue);
+        queue.retain(|Reverse((at_ms, kind, connection))| {
+            self.standing(*kind, *at_ms, *connection) != Standing::Stale
+        });
+        self.deadlines.queue = queue;
     }
 
     fn handle_deadlines(&mut self) {
