@@ -30,7 +30,8 @@ pub(crate) struct Connection {
     pub(crate) generation: u16,
     /// Number in the run, over all workers.
     pub(crate) number: u32,
-    /// When it, or its present subscription, was to begin.
+    /// When it, or its present subscription, was to begin; once it pings, when the oldest ping without an answer was to be
+    /// sent, 0 while there is none.
     pub(crate) due_ns: u64,
     /// Only while there is something to keep.
     pub(crate) kept: Option<Box<Kept>>,

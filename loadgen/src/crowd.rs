@@ -319,6 +319,18 @@ impl Crowd {
         }
     }
 
+    /// As [`Crowd::speak`], a ping; `first` if it is the connection's first one.
+    pub(crate) fn ping(&mut self, key: (u32, u32), first: bool, due_ns: u64, shared: &mut Shared) -> Spoke {
+        let spoke = self.speak(key, PING, shared);
+        if let Some(connection) = self.slots.get_mut(key.1 as usize).and_then(Option::as_mut)
+            && spoke == Spoke::Sent
+            && (first || connection.due_ns == 0)
+        {
+            connection.due_ns = due_ns;
+        }
+        spoke
+    }
+
     /// As [`Crowd::speak`], several messages in one send.
     pub(crate) fn speak_together(&mut self, key: (u32, u32), texts: &[String], shared: &mut Shared) -> Spoke {
         let (number, slot) = key;
@@ -403,6 +415,7 @@ fn stalled_event(flags: EventFlags) -> Ended {
 }
 
 const EDGES: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+const PING: &[u8] = br#"{"event":"pusher:ping","data":{}}"#;
 const READ_BYTES: usize = 64 * 1024;
 /// Bounds how long one busy connection keeps the others waiting.
 const READS_PER_EVENT: usize = 1024;

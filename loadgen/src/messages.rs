@@ -219,13 +219,15 @@ pub(crate) enum Measure {
     Arrival,
     /// From the intended send time of a request to its answer.
     Answer,
+    /// From the intended send time of a `pusher:ping` to the answer; of several pings without an answer, the oldest.
+    Pong,
     /// From the intended send time to the moment when the generator came to it.
     Lag,
 }
 
 /// All measures, in the order of their indices.
-pub(crate) const MEASURES: [Measure; 5] =
-    [Measure::Delivery, Measure::Join, Measure::Arrival, Measure::Answer, Measure::Lag];
+pub(crate) const MEASURES: [Measure; 6] =
+    [Measure::Delivery, Measure::Join, Measure::Arrival, Measure::Answer, Measure::Pong, Measure::Lag];
 
 /// Running totals of a worker since it began.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

@@ -124,7 +124,13 @@ impl Receiver<'_> {
         match read_event(payload) {
             Meaning::Error(text) => shared.reason(&text),
             Meaning::Ping => return say(connection, frame::TEXT, PONG_EVENT, self.mask),
-            Meaning::Pong => shared.counters.pongs += 1,
+            Meaning::Pong => {
+                shared.counters.pongs += 1;
+                let due_ns = std::mem::take(&mut connection.due_ns);
+                if due_ns > 0 {
+                    shared.recorder.record(Measure::Pong, due_ns, self.now);
+                }
+            }
             Meaning::MemberAdded(data) if watches => {
                 let channel = shared.channel_of(connection.number);
                 if let Some(stamp) = stamp_of_member(&data) {

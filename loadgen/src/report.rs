@@ -209,6 +209,7 @@ pub(crate) fn name(measure: Measure) -> &'static str {
         Measure::Join => "join",
         Measure::Arrival => "arrival",
         Measure::Answer => "answer",
+        Measure::Pong => "pong",
         Measure::Lag => "lag",
     }
 }
@@ -220,6 +221,7 @@ pub(crate) fn title(measure: Measure) -> &'static str {
         Measure::Join => "join: from the intended start of a connection to its subscription",
         Measure::Arrival => "arrival: the same, of connections that came meanwhile",
         Measure::Answer => "answer: from the intended send time of a request to its answer",
+        Measure::Pong => "pong: from the intended send time of a ping to its answer",
         Measure::Lag => "lag: how late the generator itself came to what was due",
     }
 }

@@ -87,7 +87,7 @@ impl Speech {
         let spoke = match self.act {
             Act::Say => say(key, sequence, due_ns, crowd, shared),
             Act::Change => crowd.change(key, sequence, due_ns, shared),
-            Act::Ping => crowd.speak(key, PING, shared),
+            Act::Ping => crowd.ping(key, sequence == 0, due_ns, shared),
         };
         if spoke == Spoke::Sent {
             self.sequences[turn] += 1;
@@ -112,6 +112,5 @@ fn say(key: (u32, u32), sequence: u32, intended_ns: u64, crowd: &mut Crowd, shar
     spoke
 }
 
-const PING: &[u8] = br#"{"event":"pusher:ping","data":{}}"#;
 /// Bounds how long events of the network wait when the schedule is behind.
 const ACTS_PER_TURN: u32 = 64;

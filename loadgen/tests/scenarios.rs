@@ -49,6 +49,7 @@ fn idle_connections_ping() {
     assert_done(&ended);
     assert_eq!(ended.figure("pings"), 60.0);
     assert_eq!(ended.figure("pongs"), 60.0);
+    assert_eq!(ended.report["times-ms"]["pong"]["count"], 60, "each was timed");
 }
 
 /// R-LOAD-1, R-LOAD-3: a storm takes its fields as flags, is bounded by no cap of 10,000 connections, and reports the

@@ -101,6 +101,8 @@ impl Idle {
             report.problem(Verdict::Failed, format!("the server ended {} idle connections", joined - open));
         }
         if self.ping_seconds > 0.0 {
+            report.times.merge(&fleet.times);
+            fleet.times.clear();
             report.count("pings", held.accepted);
             report.count("pongs", held.pongs);
             if held.pongs < held.accepted {
