@@ -231,8 +231,11 @@ pub const SMALL_FAN_OUT_MAX: u32 = 4 * SENDS_PER_TURN;
 pub const FAN_OUT_STEP: u32 = 16 * 1024;
 /// Fan-outs of a shard that are queued to a part of their subscribers. One more finishes the oldest.
 pub const FAN_OUTS_UNFINISHED_MAX: usize = 64;
+/// Sends of one turn to subscribers of larger channels: the turn, for which everybody else waits, ends after a few
+/// milliseconds.
+pub const LARGE_SENDS_PER_TURN: u32 = 256;
 /// Sends of one larger channel before another's turn comes.
-pub const FAN_OUT_CHUNK: u32 = 256;
+pub const FAN_OUT_CHUNK: u32 = 64;
 /// Zero-copy sends that a loop starts before it has judged whether they are worth it.
 pub const ZERO_COPY_TRIAL_SENDS: u32 = 16;
 /// Zero-copy sends after which a loop judges again.

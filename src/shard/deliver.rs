@@ -43,6 +43,8 @@ pub(super) struct Dirty {
     bulk_slots: usize,
     /// Slots that the first queue of `bulk` may give before the next one's turn comes.
     bulk_left: u32,
+    /// Sends that `bulk` had in this turn.
+    bulk_sends: u32,
 }
 
 /// One queue of [`Dirty`], and the flag of the slots that are in it.
@@ -109,12 +111,19 @@ impl Dirty {
         self.answers.is_empty() && self.events.is_empty() && self.bulk.is_empty()
     }
 
-    /// The next one while the turn has so many sends left, and the flag of the queue that it was in. The last sends are
-    /// kept for answers, half of the turn at most, and those before them for large channels, an eighth at most.
+    /// Another turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.bulk_sends = 0;
+    }
+
+    /// The next one while the turn has so many sends left, and the flag of the queue that it was in; `None` when only
+    /// large channels have some and they had their part. The last sends are kept for answers, half of the turn at most,
+    /// and those before them for large channels, an eighth at most.
     fn take(&mut self, sends_left: u32) -> Option<(u32, Flags)> {
         let turn = limits::SENDS_PER_TURN as usize;
         let for_answers = self.answers.len().min(turn / 2);
-        let for_bulk = self.bulk_slots.min(turn / 8);
+        let bulk_sends_left = limits::LARGE_SENDS_PER_TURN.saturating_sub(self.bulk_sends) as usize;
+        let for_bulk = self.bulk_slots.min(turn / 8).min(bulk_sends_left);
         let sends_left = sends_left as usize;
         if sends_left > for_answers + for_bulk
             && let Some(slot) = self.events.pop_front()
@@ -122,6 +131,7 @@ impl Dirty {
             return Some((slot, Flags::EVENT_QUEUED));
         }
         if sends_left > for_answers
+            && bulk_sends_left > 0
             && let Some(slot) = self.take_bulk()
         {
             return Some((slot, Flags::BULK_QUEUED));
@@ -236,21 +246,31 @@ impl Shard {
         }
     }
 
+    /// Gives everybody the sends of a turn.
+    pub(super) fn begin_sends(&mut self) {
+        self.sends_left = limits::SENDS_PER_TURN;
+        self.dirty.begin_turn();
+    }
+
     /// The next slot that owes bytes; ends the turn when there is none.
     pub(super) fn next_to_flush(&mut self) -> Option<u32> {
         while !self.dirty.is_empty() {
             if self.sends_left == 0 {
                 return None;
             }
-            let (slot, mark) = self.dirty.take(self.sends_left).expect("it is not empty");
+            let Some((slot, mark)) = self.dirty.take(self.sends_left) else {
+                self.sends_left = 0;
+                return None;
+            };
             let line = &mut self.hot[slot as usize];
             line.flags.remove(mark);
             if line.outbox.is_unattempted() && line.phase != Phase::Ended {
                 self.sends_left -= 1;
+                self.dirty.bulk_sends += u32::from(mark == Flags::BULK_QUEUED);
                 return Some(slot);
             }
         }
-        self.sends_left = limits::SENDS_PER_TURN;
+        self.begin_sends();
         self.frames.end_turn();
         None
     }

@@ -120,7 +120,7 @@ impl Shard {
     }
 
     pub(super) fn handle_timeouts(&mut self) {
-        self.sends_left = limits::SENDS_PER_TURN;
+        self.begin_sends();
         self.continue_fan_outs();
         self.handle_deadlines();
         let judged_ms = self.clock.judged_ms();

@@ -5,7 +5,7 @@ use std::io;
 use rustix::process::{Resource, getrlimit};
 
 use crate::driver::sys::{Buffers, Queue};
-use crate::limits::READ_BYTES_PER_TURN;
+use crate::limits::{EVENTS_PER_TURN, READ_BYTES_PER_TURN, SENDS_PER_TURN};
 
 /// Sizes of a driver. The defaults are for service; tests make them small to meet the ends of things.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ impl Default for Options {
             accepts: 16,
             slice: 128,
             receive_bytes_per_turn: READ_BYTES_PER_TURN as u32,
-            completions_per_turn: 8192,
+            completions_per_turn: SENDS_PER_TURN as usize + EVENTS_PER_TURN,
             zero_copy_bytes_min: None,
         }
     }

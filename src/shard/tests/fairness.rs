@@ -52,7 +52,7 @@ fn small_channels_and_pings_do_not_wait() {
     let publisher = process.accept(0);
     publish(&mut process, publisher, "large");
     let first = turn(&mut process);
-    assert_eq!(first.len(), limits::SENDS_PER_TURN as usize);
+    assert_eq!(first.len(), limits::LARGE_SENDS_PER_TURN as usize + 1, "a part of the large channel, and the answer");
     publish(&mut process, publisher, "small");
     let pinging = *crowd.last().expect("there are some");
     let mut ping = client_frame(r#"{"event":"pusher:ping"}"#);
