@@ -101,7 +101,12 @@ impl Snapshot {
     fn newest(file: &File) -> Result<Self, Fault> {
         let first = Self::read(file, 0)?;
         let second = Self::read(file, first.page_bytes as u64)?;
-        Ok(if second.transaction > first.transaction { second } else { first })
+        let (page, newest) = if second.transaction > first.transaction { (1, second) } else { (0, first) };
+        // Transactions write the two pages in turn, and LMDB reads the page that its number says, not the newest.
+        if newest.transaction % 2 != page {
+            return Err(format!("meta page {page} is of transaction {}, which writes the other", newest.transaction));
+        }
+        Ok(newest)
     }
 
     fn read(file: &File, at: u64) -> Result<Self, Fault> {
