@@ -164,9 +164,7 @@ impl Shard {
     /// holds at most twice as many as there are that may come to pass, and an idle connection has none.
     fn drop_stale_deadlines(&mut self) {
         let mut queue = std::mem::take(&mut self.deadlines.queue);
-        queue.retain(|Reverse((at_ms, kind, connection))| {
-            self.standing(*kind, *at_ms, *connection) != Standing::Stale
-        });
+        queue.retain(|Reverse((at_ms, kind, connection))| self.standing(*kind, *at_ms, *connection) != Standing::Stale);
         self.deadlines.queue = queue;
     }
 

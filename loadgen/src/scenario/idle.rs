@@ -103,11 +103,7 @@ impl Idle {
         if self.ping_seconds > 0.0 {
             report.times.merge(&fleet.times);
             fleet.times.clear();
-            report.count("pings", held.accepted);
-            report.count("pongs", held.pongs);
-            if held.pongs < held.accepted {
-                report.shortfall(format!("{} pings were not answered", held.accepted - held.pongs));
-            }
+            report_pings(report, &held);
         }
         let memory_after = server.and_then(process::Watched::memory);
         if let Some((before, after)) = memory_before.zip(memory_after) {
@@ -165,6 +161,14 @@ impl Idle {
             report.problem(Verdict::Failed, format!("{} publishes were refused", after.refused - before.refused));
         }
         Ok(())
+    }
+}
+
+fn report_pings(report: &mut Report, held: &Counters) {
+    report.count("pings", held.accepted);
+    report.count("pongs", held.pongs);
+    if held.pongs < held.accepted {
+        report.shortfall(format!("{} pings were not answered", held.accepted - held.pongs));
     }
 }
 
