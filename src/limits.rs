@@ -2,8 +2,13 @@
 //!
 //! A bound stands here and nowhere else; what happens at it is written beside the code that meets it and in a test.
 
-/// Longest inbound WebSocket message by default: twice the data limit plus 4 KiB (P-IN-5).
-pub const MESSAGE_BYTES_MAX: usize = 2 * EVENT_DATA_BYTES_MAX + 4 * 1024;
+/// Bytes that JSON takes at most to write one byte of text: a control character is `\u0001`. Of other text, two bytes of
+/// Cyrillic, Greek, Arabic or Hebrew become six, and an emoji of four becomes twelve.
+pub const ESCAPED_BYTES_MAX: usize = 6;
+/// What a message has beside its data, in bytes: the names of members, an event, a channel and a signature, escaped (P-IN-5).
+pub const MESSAGE_BESIDE_BYTES_MAX: usize = 4 * 1024;
+/// Longest inbound WebSocket message by default (P-IN-5).
+pub const MESSAGE_BYTES_MAX: usize = message_bytes_max(EVENT_DATA_BYTES_MAX as u32, CHANNEL_DATA_BYTES_MAX as u32);
 /// Longest inbound WebSocket message on the echo path of the `conformance` feature.
 pub const ECHO_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest decoded `data` of one event by default (P-LIM-3).
@@ -66,7 +71,7 @@ pub const INVALID_MESSAGES_MAX: u8 = 100;
 pub const INVALID_MESSAGES_TENTHS: u32 = 600;
 /// Fragments that a message may have whatever its length (threat T8).
 pub const FRAGMENTS_MIN: usize = 64;
-/// Beyond them, one more fragment for each of these bytes that a message may have: 448 fragments under the default
+/// Beyond them, one more fragment for each of these bytes that a message may have: 1,088 fragments under the default
 /// limit, yet 4 MiB in fragments of 64 bytes (Autobahn 9.3.1, 9.4.1) where 4 MiB are allowed (threat T8).
 pub const FRAGMENT_BYTES_MEAN_MIN: usize = 64;
 /// Longest reason in a Close frame (P-CLOSE-3; RFC 6455 section 5.5 less the two code bytes).
@@ -149,8 +154,14 @@ pub const WEBHOOK_URL_BYTES_MAX: usize = 2 * 1024;
 /// Deepest nesting of JSON that any parser is given (threat T10).
 pub const JSON_DEPTH_MAX: usize = 32;
 
-/// HTTP request body (P-LIM-11).
+/// HTTP request body, where the settings of an app need no more (P-LIM-11).
 pub const HTTP_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Largest body that the settings of an app can lead to: it fits into the app's part of the memory for incomplete requests.
+pub const HTTP_BODY_BYTES_SETTING_MAX: usize = 24 * 1024 * 1024;
+/// What an event has beside its data and its channels, in bytes: its name, a socket id and the names of members, escaped.
+pub const EVENT_BESIDE_BYTES_MAX: usize = 2 * 1024;
+/// Time that each further MiB of a body adds to that of its request, once the credential was found good, in ms (threat T14).
+pub const REQUEST_MS_PER_MIB: u64 = 1_000;
 /// HTTP request target's query (P-LIM-11).
 pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
 /// HTTP request head: request line and headers (P-LIM-11).
@@ -406,7 +417,19 @@ pub const SILENT_AT_CAPACITY_MS: u64 = 1_000;
 /// While most of the slots kept back are in use, it has this long at least, in ms: what comes with the handshake is there.
 pub const SILENT_GRACE_MS: u64 = 10;
 
-const _: () = assert!(MESSAGE_BYTES_MAX == 24_576, "P-IN-5 names this figure");
+const _: () = assert!(MESSAGE_BYTES_MAX == 65_536, "P-IN-5 names this figure");
+const _: () = assert!(
+    ESCAPED_BYTES_MAX * (CHANNEL_NAME_BYTES_MAX + EVENT_NAME_BYTES_MAX + APP_KEY_BYTES_MAX + 65) + 256
+        <= MESSAGE_BESIDE_BYTES_MAX,
+    "the longest names and a signature fit beside the data"
+);
+const _: () = assert!(ESCAPED_BYTES_MAX * (EVENT_NAME_BYTES_MAX + 41) + 256 <= EVENT_BESIDE_BYTES_MAX);
+const _: () = assert!(
+    message_bytes_max(EVENT_DATA_BYTES_SETTING_MAX as u32, 0) * 2 <= SOCKET_INPUT_BYTES_PER_APP_MAX,
+    "two of the longest messages of an app may arrive at the same time"
+);
+const _: () = assert!(HTTP_BODY_BYTES_SETTING_MAX + HTTP_HEAD_BYTES_MAX <= CALLER_INPUT_BYTES_PER_APP_MAX);
+const _: () = assert!(ESCAPED_BYTES_MAX * EVENT_DATA_BYTES_SETTING_MAX <= HTTP_BODY_BYTES_SETTING_MAX);
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
 const _: () = assert!(REPLY_BYTES_MAX < OUTBOX_BYTES_MAX);
@@ -414,11 +437,27 @@ const _: () = assert!(APP_PUBLISH_SHARE_OF_FREE < APP_SHARE_OF_FREE);
 const _: () = assert!(APP_SEND_BYTES_MIN < SHARD_SEND_BYTES_RESERVE && READER_BYTES_MIN < REPLY_BYTES_MAX);
 const _: () = assert!(CHANNELS_PER_EVENT_SETTING_MAX * EVENT_DATA_BYTES_SETTING_MAX <= SHARD_SEND_BYTES_MAX);
 
-/// Longest inbound WebSocket message for an app's data limit (P-IN-5): JSON escaping can double the text. An app that
-/// raised the limit of `channel_data` above its default can receive that too.
+/// Longest inbound WebSocket message of an app (P-IN-5): its longest data as JSON writes it at worst, and what is beside it.
+/// Data is that of a client event, or `channel_data`.
 pub const fn message_bytes_max(event_data_bytes_max: u32, channel_data_bytes_max: u32) -> usize {
-    let raised =
-        channel_data_bytes_max as usize > CHANNEL_DATA_BYTES_MAX && channel_data_bytes_max > event_data_bytes_max;
-    let data_bytes_max = if raised { channel_data_bytes_max } else { event_data_bytes_max };
-    2 * data_bytes_max as usize + 4 * 1024
+    let longest =
+        if event_data_bytes_max > channel_data_bytes_max { event_data_bytes_max } else { channel_data_bytes_max };
+    ESCAPED_BYTES_MAX * longest as usize + MESSAGE_BESIDE_BYTES_MAX
+}
+
+/// Longest body of a request to an app (P-LIM-11): the longest batch and the longest event that its settings allow, as JSON
+/// writes them at worst, from the usual bound to what a shard can hold.
+pub const fn body_bytes_max(event_data_bytes_max: u32, channels_per_event_max: u32, batch_events_max: u32) -> usize {
+    let data = ESCAPED_BYTES_MAX * event_data_bytes_max as usize + EVENT_BESIDE_BYTES_MAX;
+    let channel = ESCAPED_BYTES_MAX * CHANNEL_NAME_BYTES_MAX + 256;
+    let event = data + channel * channels_per_event_max as usize;
+    let batch = (data + channel) * batch_events_max as usize;
+    let longest = if event > batch { event } else { batch };
+    if longest < HTTP_BODY_BYTES_MAX {
+        HTTP_BODY_BYTES_MAX
+    } else if longest > HTTP_BODY_BYTES_SETTING_MAX {
+        HTTP_BODY_BYTES_SETTING_MAX
+    } else {
+        longest
+    }
 }

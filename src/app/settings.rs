@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     BATCH_EVENTS_MAX, CACHE_BYTES_MAX, CHANNEL_DATA_BYTES_MAX, CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_EVENT_MAX,
-    CLIENT_EVENTS_PER_SECOND, EVENT_DATA_BYTES_MAX, INVALID_MESSAGES_MAX, PRESENCE_MEMBERS_MAX,
+    CLIENT_EVENTS_PER_SECOND, EVENT_DATA_BYTES_MAX, INVALID_MESSAGES_MAX, PRESENCE_MEMBERS_MAX, body_bytes_max,
+    message_bytes_max,
 };
 
 /// What an operator may change per app. In a record, a missing field has its default.
@@ -62,6 +63,18 @@ pub struct AppSettings {
     pub authorized_connections: bool,
     /// Hosts whose pages may connect; empty allows all (P-CONN-8, threat T21).
     pub allowed_origins: Vec<Box<str>>,
+}
+
+impl AppSettings {
+    /// Longest inbound WebSocket message (P-IN-5).
+    pub fn message_bytes_max(&self) -> usize {
+        message_bytes_max(self.max_event_data_bytes, self.max_channel_data_bytes)
+    }
+
+    /// Longest body of a request (P-LIM-11).
+    pub fn body_bytes_max(&self) -> usize {
+        body_bytes_max(self.max_event_data_bytes, self.max_channels_per_event, self.max_batch_events)
+    }
 }
 
 impl Default for AppSettings {

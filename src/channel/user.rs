@@ -46,8 +46,8 @@ pub enum UserDataError {
     #[error("user_info in user_data must be an object")]
     InvalidInfo,
     /// `user_info` is longer than presence channels take.
-    #[error("user_info in user_data is longer than {max} bytes", max = limits::CHANNEL_DATA_BYTES_MAX)]
-    InfoTooLong,
+    #[error("user_info in user_data is longer than {0} bytes (max_channel_data_bytes)")]
+    InfoTooLong(usize),
     /// `watchlist` is no array of user ids.
     #[error(
         "watchlist in user_data must be an array of user ids: numbers, or strings of 1 to {max} bytes without control \
@@ -67,11 +67,12 @@ struct RawUserData<'a> {
     watchlist: Option<&'a RawValue>,
 }
 
-/// Decodes `user_data`. `names` are the rules for channel names, which the id must meet.
+/// Decodes `user_data`. `names` are the rules for channel names, which the id must meet; `info_bytes_max` is the limit of
+/// `user_info`, which is that of `channel_data`, since it takes its place (P-USER-5, P-LIM-7).
 ///
 /// # Errors
 /// [`UserDataError`]; the socket stays open (P-USER-3).
-pub fn decode_user_data(text: &str, names: NameRules) -> Result<UserData<'_>, UserDataError> {
+pub fn decode_user_data(text: &str, names: NameRules, info_bytes_max: usize) -> Result<UserData<'_>, UserDataError> {
     if !starts_object(text) {
         return Err(UserDataError::NoObject);
     }
@@ -83,8 +84,8 @@ pub fn decode_user_data(text: &str, names: NameRules) -> Result<UserData<'_>, Us
     if user_info.is_some_and(|info| !info.starts_with('{')) {
         return Err(UserDataError::InvalidInfo);
     }
-    if user_info.is_some_and(|info| info.len() > limits::CHANNEL_DATA_BYTES_MAX) {
-        return Err(UserDataError::InfoTooLong);
+    if user_info.is_some_and(|info| info.len() > info_bytes_max) {
+        return Err(UserDataError::InfoTooLong(info_bytes_max));
     }
     let watchlist = raw.watchlist.map_or(Ok(Vec::new()), decode_watchlist)?;
     let text = if raw_id.starts_with('"') { Cow::Borrowed(text) } else { Cow::Owned(with_text_id(text, raw_id, &id)) };
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     fn decode(text: &str) -> Result<UserData<'_>, UserDataError> {
-        decode_user_data(text, NameRules::Default)
+        decode_user_data(text, NameRules::Default, limits::CHANNEL_DATA_BYTES_MAX)
     }
 
     /// P-USER-1: the id is needed, `user_info` and `watchlist` may be there, anything else is ignored.
@@ -215,7 +216,7 @@ mod tests {
     /// P-USER-1, P-USER-3: a refusal names the character, or the length.
     #[test]
     fn refusals_name_what_is_wrong() {
-        let reason = |text: &str, names| decode_user_data(text, names).expect_err(text).to_string();
+        let reason = |text: &str, names| decode_user_data(text, names, 100).expect_err(text).to_string();
         assert!(reason(r#"{"id":"a b"}"#, NameRules::Default).contains("the character ' '"));
         assert!(reason(r#"{"id":"anne+x@é.org"}"#, NameRules::Default).contains("the character '+'"));
         assert!(reason(r#"{"id":"a\u0000"}"#, NameRules::Permissive).contains(r"the character '\0'"));
@@ -267,7 +268,7 @@ mod tests {
         }
         assert_eq!(decode(&id(129)), Err(UserDataError::IdTooLong(129)));
         assert_eq!(decode(&watched(129)), Err(UserDataError::InvalidWatchlist));
-        assert_eq!(decode(&info(10_241)), Err(UserDataError::InfoTooLong));
+        assert_eq!(decode(&info(10_241)), Err(UserDataError::InfoTooLong(10_240)));
     }
 
     /// P-LIM-6, P-CHAN-2: ids have the characters of channel names, whichever rules an operator chose; watched ones need not.
@@ -280,7 +281,7 @@ mod tests {
             (r#"{"id":"a b"}"#, NameRules::Permissive, false),
             (r#"{"id":"a","watchlist":["x y","é+ü"]}"#, NameRules::Strict, true),
         ] {
-            assert_eq!(decode_user_data(text, rules).is_ok(), good, "{text}");
+            assert_eq!(decode_user_data(text, rules, 100).is_ok(), good, "{text}");
         }
     }
 }

@@ -8,10 +8,11 @@ use crate::app::AppSerial;
 use crate::auth::request::Known;
 use crate::connection::input::{Over, Payer};
 use crate::connection::{Flags, NONE, Phase, Proxy};
+use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::close::CloseReason;
 use crate::protocol::dialect::Dialect;
-use crate::wire::http::{RequestDecoder, RequestLimits, encode_response};
+use crate::wire::http::{Framing, HttpError, Request, RequestDecoder, RequestLimits, encode_response};
 
 /// What a head said.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,10 +23,20 @@ pub(super) enum Judged {
     Answered,
 }
 
+/// What becomes of the body that follows a head.
+enum BodyUse {
+    /// It is kept as it arrives.
+    Kept,
+    /// It is dropped as it arrives.
+    Dropped,
+    /// Nobody reads it: the request was answered.
+    Unread,
+}
+
 impl Shard {
     /// Judges a request whose head has become whole before its body: where the body is of no use it is dropped as it
     /// arrives. The refusal follows when the request is whole, so that the connection can be kept; a client that waits for
-    /// `100 Continue` gets it at once.
+    /// `100 Continue` gets it at once. A body that its app does not allow is refused by its declared length.
     pub(super) fn judge_head(
         &mut self,
         slot: u32,
@@ -34,13 +45,38 @@ impl Shard {
         expects_continue: bool,
     ) -> Judged {
         let Some(request) = decoder.take_head(limits) else { return Judged::Awaited };
+        let body_bytes_max = self.body_bytes_max(slot, &request);
+        if matches!(request.framing, Framing::Length(length) if length > body_bytes_max) {
+            self.answer_framing_error(slot, HttpError::BodyTooLarge(body_bytes_max));
+            return Judged::Answered;
+        }
+        let body = self.judge_request(slot, &request, expects_continue);
+        decoder.limit_body(body_bytes_max);
+        match body {
+            BodyUse::Kept => {
+                let extra_ms = extra_request_ms(decoder);
+                let http = self.http(slot);
+                if http.deadline_ms > 0 {
+                    http.deadline_ms += extra_ms;
+                }
+                Judged::Awaited
+            }
+            BodyUse::Dropped => {
+                decoder.discard_body();
+                Judged::Awaited
+            }
+            BodyUse::Unread => Judged::Answered,
+        }
+    }
+
+    fn judge_request(&mut self, slot: u32, request: &Request<'_>, expects_continue: bool) -> BodyUse {
         let route = route(request.method, request.path, &self.config.options.path_prefix);
         let on_metrics_port = self.http(slot).metrics;
         if request.asks_for_websocket && !on_metrics_port {
             let key = if let Route::WebSocket { key } = &route { Some(&**key) } else { None };
-            let after = self.handle_upgrade(slot, key, &request);
+            let after = self.handle_upgrade(slot, key, request);
             assert!(after == After::Next, "an upgrade with a body is refused");
-            return Judged::Answered;
+            return BodyUse::Unread;
         }
         let (dialect, app_id, scope) = match &route {
             Route::Api { dialect, app_id, endpoint } if !on_metrics_port => (*dialect, Some(*app_id), endpoint.scope()),
@@ -56,29 +92,37 @@ impl Shard {
             | Route::ApiOfKey { .. }
             | Route::MethodNotAllowed(..)
             | Route::Fallback { .. }
-            | Route::NotFound(_) => {
-                decoder.discard_body();
-                return Judged::Awaited;
-            }
+            | Route::NotFound(_) => return BodyUse::Dropped,
         };
-        let refusal = match self.verify_caller(slot, &request, app_id, Known::Head) {
+        let refusal = match self.verify_caller(slot, request, app_id, Known::Head) {
             Ok(caller) => {
                 self.http(slot).caller = Some(caller.app.serial);
-                return Judged::Awaited;
+                return BodyUse::Kept;
             }
             Err(refusal) => refusal,
         };
-        let client = self.client_address(slot, &request);
+        let client = self.client_address(slot, request);
         self.note_request_refused(client, app_id.unwrap_or_default(), scope, refusal.status);
-        let keep_alive = !expects_continue && self.keeps_alive(&request);
-        let answer = self.encode_refusal(&request, dialect, &refusal, keep_alive);
+        let keep_alive = !expects_continue && self.keeps_alive(request);
+        let answer = self.encode_refusal(request, dialect, &refusal, keep_alive);
         if expects_continue {
             self.answer_last(slot, answer);
-            return Judged::Answered;
+            return BodyUse::Unread;
         }
         self.http(slot).refused = Some(answer);
-        decoder.discard_body();
-        Judged::Awaited
+        BodyUse::Dropped
+    }
+
+    /// Longest body of a request: what the settings of its app lead to (P-LIM-11).
+    fn body_bytes_max(&mut self, slot: u32, request: &Request<'_>) -> usize {
+        let on_metrics_port = self.http(slot).metrics;
+        match route(request.method, request.path, &self.config.options.path_prefix) {
+            Route::Api { app_id, .. } if !on_metrics_port => {
+                let app = self.directory.app_by_id(app_id);
+                app.map_or(limits::HTTP_BODY_BYTES_MAX, |app| app.settings.body_bytes_max())
+            }
+            _ => limits::HTTP_BODY_BYTES_MAX,
+        }
     }
 
     /// Counts what the connection holds of incomplete input, and of unread answers if it has not proved itself, and has
@@ -163,4 +207,9 @@ impl Shard {
         self.drop_cold_if_empty(slot);
         self.settle(slot);
     }
+}
+
+/// Time that a large body of a caller with a good credential adds to that of its request (threat T14).
+pub(super) fn extra_request_ms(decoder: &RequestDecoder) -> u64 {
+    (decoder.body_bytes_awaited() as u64).div_ceil(1 << 20).saturating_sub(1) * limits::REQUEST_MS_PER_MIB
 }

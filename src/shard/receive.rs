@@ -16,7 +16,7 @@ const REQUEST_LIMITS: RequestLimits = RequestLimits {
     head_bytes_max: limits::HTTP_HEAD_BYTES_MAX,
     headers_max: limits::HTTP_HEADERS_MAX,
     query_bytes_max: limits::HTTP_QUERY_BYTES_MAX,
-    body_bytes_max: limits::HTTP_BODY_BYTES_MAX,
+    body_bytes_max: limits::HTTP_BODY_BYTES_SETTING_MAX,
 };
 
 impl Shard {
@@ -286,16 +286,14 @@ impl Shard {
         self.queue(slot, frame.into());
     }
 
-    /// P-IN-5: twice the app's data limit and 4 KiB.
+    /// P-IN-5: the app's longest data, escaped, and 4 KiB.
     fn message_bytes_max(&self, slot: u32) -> usize {
         let line = &self.hot[slot as usize];
         if line.flags.contains(Flags::ECHO) {
             return limits::ECHO_MESSAGE_BYTES_MAX;
         }
         let app = self.directory.app(AppSerial(line.app));
-        app.map_or(limits::MESSAGE_BYTES_MAX, |app| {
-            limits::message_bytes_max(app.settings.max_event_data_bytes, app.settings.max_channel_data_bytes)
-        })
+        app.map_or(limits::MESSAGE_BYTES_MAX, |app| app.settings.message_bytes_max())
     }
 
     /// The HTTP part of a connection that speaks HTTP.

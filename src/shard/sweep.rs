@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Shard;
+use super::input::extra_request_ms;
 use crate::app::AppSerial;
 use crate::connection::{ConnectionKey, Flags, Phase};
 use crate::limits;
@@ -268,8 +269,9 @@ impl Shard {
 
     /// The request that has begun must be whole within a total time (threat T14).
     pub(super) fn renew_request_deadline(&mut self, slot: u32) {
-        let at_ms = self.clock.served_ms() + limits::REQUEST_WITHIN_MS;
+        let served_ms = self.clock.served_ms();
         let http = self.http(slot);
+        let at_ms = served_ms + limits::REQUEST_WITHIN_MS + extra_request_ms(&http.decoder);
         http.deadline_ms = at_ms;
         if !std::mem::replace(&mut http.deadline_queued, true) {
             self.queue_deadline(Deadline::Request, slot, at_ms);

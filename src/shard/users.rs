@@ -108,7 +108,8 @@ impl Shard {
         verify_signin(app, &socket_id, user_data, auth)
             .inspect_err(|refusal| self.note_signin_refused(slot, refusal.failure()))
             .map_err(|refusal| refusal_message(&refusal, &socket_id, SIGNIN, Some(user_data), auth))?;
-        let user = decode_user_data(user_data, self.config.options.channel_names).map_err(|error| error.to_string())?;
+        let (names, info_bytes_max) = (self.config.options.channel_names, app.settings.max_channel_data_bytes as usize);
+        let user = decode_user_data(user_data, names, info_bytes_max).map_err(|error| error.to_string())?;
         let key = self.user_key(app.serial, &user.id);
         let mut answer = text_frame(&mut self.scratch, |out| server_event::encode_signin_success(out, &user.text));
         let index = match self.signed_in(slot) {

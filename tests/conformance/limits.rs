@@ -40,6 +40,10 @@ fn options(driver: Driver, shards: u16) -> ServerOptions {
         .app("eager", &["max_invalid_messages=3", "max_channels_per_connection=1"])
         .app("talk", &["client_events=true", "max_client_events_per_second=3"])
         .app("loud", &["client_events=true", "max_client_events_per_second=0"])
+        .app("terse", &["max_event_data_bytes=100"])
+        .app("soketi", &["max_event_data_bytes=102400"])
+        .app("huge", &["max_event_data_bytes=1048576"])
+        .app("many", &["max_batch_events=1000"])
         .app("quota", &["max_connections=3"])
         .app("soft", &["max_connections=3", "connection_limit_soft=true"])
 }
@@ -266,6 +270,90 @@ fn raised_channel_data_fits_a_message() {
         }
         socket.send_join("presence-wide", &format!("{exact} "));
         expect_limit_reached(&mut socket, 4301, "20000 bytes (max_channel_data_bytes)");
+    });
+}
+
+/// P-IN-5, P-LIM-3, P-LIM-9: data at its limit passes however it is written, over a client event and over HTTP: plain, escaped
+/// as by Python or PHP, and in control characters, the worst case.
+#[test]
+fn escaped_data_fits() {
+    with_shards(|server| {
+        let app = server.named_app("loud");
+        let channel = unique("private-escaped");
+        let (mut sender, mut other) = (Socket::open(server, app), Socket::open(server, app));
+        sender.subscribe(&channel);
+        other.subscribe(&channel);
+        for text in [
+            "a".repeat(10_240),
+            "\"".repeat(10_240),
+            "\n".repeat(10_240),
+            "я".repeat(5_120),
+            "س".repeat(5_120),
+            "語".repeat(3_413),
+            "😀".repeat(2_560),
+            "\u{1}".repeat(10_240),
+        ] {
+            let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            for literal in [json!(text).to_string(), format!("\"{escaped}\"")] {
+                // ASCII in escapes is beyond what any encoder writes: it needs the whole bound.
+                sender.send(&format!(r#"{{"event":"client-x","channel":"{channel}","data":{literal}}}"#));
+                let frame = other.next_json();
+                assert!(frame["data"] == text.as_str(), "{} bytes as {}", text.len(), literal.len());
+                let body = format!(r#"{{"name":"e","channel":"{channel}","data":{literal}}}"#);
+                server.post_signed(app, &app.path("/events"), body.as_bytes()).expect(200);
+                other.expect_data("e", &channel, &text);
+                sender.expect_data("e", &channel, &text);
+            }
+        }
+    });
+}
+
+/// P-IN-5, P-LIM-7: `channel_data` at its limit fits where the limit of events is lower.
+#[test]
+fn lowered_events_leave_room_for_channel_data() {
+    with_shards(|server| {
+        let mut socket = Socket::open(server, server.named_app("terse"));
+        let empty = r#"{"user_id":"1","user_info":""}"#;
+        let data = empty.replace("\"\"", &format!("\"{}\"", "я".repeat((10_240 - empty.len()) / 2)));
+        let roster = socket.join(&unique("presence-terse"), &data);
+        assert_eq!(roster["count"], 1);
+    });
+}
+
+/// P-LIM-11, P-LIM-3, P-LIM-5: bodies follow the settings of the app: what they allow is taken however it is written, and what
+/// they do not is 413 by its declared length. Another app has the usual limit.
+#[test]
+fn bodies_follow_the_settings() {
+    with_shards(|server| {
+        let (soketi, huge, many) = (server.named_app("soketi"), server.named_app("huge"), server.named_app("many"));
+        let batch = |data: &str, count: usize| {
+            let event = format!(r#"{{"name":"e","channel":"c","data":{data}}}"#);
+            format!(r#"{{"batch":[{}]}}"#, vec![event; count].join(","))
+        };
+        let control = json!("\u{1}".repeat(102_400)).to_string();
+        let quotes = json!("\"".repeat(1 << 20)).to_string();
+        for (app, path, body) in [
+            (soketi, "/batch_events", batch(&json!("x".repeat(102_400)).to_string(), 10)),
+            (soketi, "/batch_events", batch(&control, 10)),
+            (huge, "/events", format!(r#"{{"name":"e","channels":["c"],"data":{quotes}}}"#)),
+            (huge, "/batch_events", batch(&quotes, 10)),
+            (many, "/batch_events", batch(&json!("x".repeat(2_000)).to_string(), 1_000)),
+        ] {
+            let answer = server.post_signed(app, &app.path(path), body.as_bytes());
+            assert_eq!(answer.status, 200, "{path} of {} bytes: {}", body.len(), answer.text());
+        }
+        for (app, bytes_max) in [(server.named_app("talk"), 1 << 20), (soketi, 6_179_040), (huge, 24 << 20)] {
+            for (bytes, status) in [(bytes_max, 401), (bytes_max + 1, 413)] {
+                let mut connection = http::HttpConnection::open(server.address);
+                let path = app.path("/batch_events");
+                let head = format!(
+                    "POST {path} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n"
+                );
+                connection.write(head.as_bytes()).unwrap();
+                let answer = connection.read().expect(status);
+                assert!(status == 401 || answer.text().contains(&format!("({bytes_max} bytes)")), "{}", answer.text());
+            }
+        }
     });
 }
 

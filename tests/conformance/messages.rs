@@ -172,7 +172,7 @@ fn heartbeats_in_text_do_not_close() {
     });
 }
 
-/// P-IN-5, threat T7: a message of 24,575 and of 24,576 bytes is taken, one of 24,577 closes with 1009; whole or in fragments.
+/// P-IN-5, threat T7: a message of 65,535 and of 65,536 bytes is taken, one of 65,537 closes with 1009; whole or in fragments.
 #[test]
 fn message_size_limit() {
     on_each_driver(|server| {
@@ -180,7 +180,7 @@ fn message_size_limit() {
             let frame = r#"{"event":"pusher:ping","pad":""}"#;
             frame.replace("\"\"", &format!("\"{}\"", "x".repeat(bytes - frame.len())))
         };
-        for bytes in [24_575, 24_576] {
+        for bytes in [65_535, 65_536] {
             let mut socket = Socket::open(server, server.app());
             socket.send(&ping_of(bytes));
             assert_eq!(socket.next_text(), r#"{"event":"pusher:pong","data":"{}"}"#);
@@ -188,10 +188,10 @@ fn message_size_limit() {
             assert_eq!(socket.next_text(), r#"{"event":"pusher:pong","data":"{}"}"#);
         }
         let mut whole = Socket::open(server, server.app());
-        let _ = whole.try_send(&ping_of(24_577));
+        let _ = whole.try_send(&ping_of(65_537));
         expect_too_big(&mut whole);
         let mut parts = Socket::open(server, server.app());
-        send_in_two(&mut parts, &ping_of(24_577));
+        send_in_two(&mut parts, &ping_of(65_537));
         expect_too_big(&mut parts);
     });
 }

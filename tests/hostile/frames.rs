@@ -123,11 +123,11 @@ fn bad_utf8_closes_with_1007() {
 #[test]
 fn declared_lengths_close_with_1009() {
     unharmed_by(24 * MIB, |server| {
-        for length in [24_577, 65_535, 65_536, 1 << 20, 1 << 31, 1 << 32, (1 << 62) + 1, (1 << 63) - 1] {
+        for length in [65_537, 1 << 20, 1 << 31, 1 << 32, (1 << 62) + 1, (1 << 63) - 1] {
             closes_with(server, &length.to_string(), &header(FIN | TEXT, length), 1009);
             closes_with(server, &length.to_string(), &header(TEXT, length), 1009);
         }
-        let sum = [frame(TEXT, &[b' '; 20_000]), header(FIN, 4_577)].concat();
+        let sum = [frame(TEXT, &[b' '; 20_000]), header(FIN, 45_537)].concat();
         closes_with(server, "the sum of two fragments", &sum, 1009);
         let sum = [frame(TEXT, &[b' '; 20_000]), header(FIN, (1 << 63) - 1)].concat();
         closes_with(server, "a sum beyond 63 bits", &sum, 1009);

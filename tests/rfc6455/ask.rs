@@ -45,7 +45,7 @@ impl Question {
 }
 
 static SERVERS: SharedServers = SharedServers::new(|driver| {
-    // `large` takes messages of 144,096 bytes, `main` of 24,576 (P-IN-5).
+    // `large` takes messages of 424,096 bytes, `main` of 65,536 (P-IN-5).
     let settings = ["max_event_data_bytes=70000", "client_events=true", "max_client_events_per_second=0"];
     ServerOptions::new(driver).app("large", &settings)
 });

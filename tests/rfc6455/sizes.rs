@@ -7,9 +7,9 @@ use crate::common::wire::{CONTINUATION, FIN, RawSocket, TEXT, frame, header};
 use crate::fragments::in_fragments;
 
 /// Longest message of the app `main` (P-IN-5).
-const MAIN_BYTES_MAX: usize = 24_576;
-/// Longest message of the app `large`: twice its data limit and 4 KiB.
-const LARGE_BYTES_MAX: usize = 2 * 70_000 + 4_096;
+const MAIN_BYTES_MAX: usize = 65_536;
+/// Longest message of the app `large`: six times its data limit and 4 KiB.
+const LARGE_BYTES_MAX: usize = 6 * 70_000 + 4_096;
 /// Sizes around the borders of the length's three encodings.
 const SIZES: [usize; 9] = [124, 125, 126, 127, 128, 1_000, 65_534, 65_535, 65_536];
 
@@ -46,7 +46,7 @@ fn sizes_from_clients() {
 fn limit_of_an_app() {
     let mut questions =
         vec![Question::new("at the limit", frame(FIN | TEXT, &sized(MAIN_BYTES_MAX)), &[Answer::PusherPong])];
-    for length in [MAIN_BYTES_MAX as u64 + 1, 65_535, 65_536, 1 << 31, 1 << 32, (1 << 63) - 1] {
+    for length in [MAIN_BYTES_MAX as u64 + 1, 1 << 17, 1 << 31, 1 << 32, (1 << 63) - 1] {
         questions.push(Question::refused(format!("{length} declared"), header(FIN | TEXT, length), 1009));
         let parts = [frame(TEXT, b"{"), header(FIN | CONTINUATION, length)].concat();
         questions.push(Question::refused(format!("{length} declared in a fragment"), parts, 1009));

@@ -189,6 +189,36 @@ fn bodies_of_callers_are_bounded() {
     process.finish();
 }
 
+/// Threat T14, P-LIM-11: each further MiB of a body gives its request a second more, once the head has a good credential; a
+/// stranger gets 5 s whatever it declares, whether the head comes whole or in parts, and a chunked body as much as the app's
+/// longest.
+#[test]
+fn large_bodies_have_time_to_arrive() {
+    const MIB: usize = 1 << 20;
+    let settings = AppSettings { max_event_data_bytes: MIB as u32, ..AppSettings::default() };
+    for (head, within_ms) in [
+        (head("/apps/1/batch_events", GOOD, MIB), 5_000),
+        (head("/apps/1/batch_events", GOOD, MIB + 1), 6_000),
+        (head("/apps/1/batch_events", GOOD, 10 * MIB), 14_000),
+        (head("/apps/1/batch_events", GOOD, 24 * MIB), 28_000),
+        (head("/apps/1/batch_events", "", 10 * MIB), 5_000),
+        (format!("POST /apps/1/events HTTP/1.1\r\nHost: h\r\n{GOOD}Transfer-Encoding: chunked\r\n\r\n"), 28_000),
+    ] {
+        for split in [1, head.len() / 2, head.len() - 1, head.len()] {
+            let mut process = Process::with_settings(1, settings.clone());
+            let connection = process.accept(0);
+            process.receive(0, connection, &head.as_bytes()[..split]);
+            process.receive(0, connection, &head.as_bytes()[split..]);
+            process.receive(0, connection, b"1");
+            process.pass_time(within_ms - 1);
+            assert_eq!(process.take(0, connection), "", "{head} in {within_ms} ms");
+            process.pass_time(101);
+            let answer = process.take(0, connection);
+            assert!(answer.starts_with("HTTP/1.1 408"), "{head} in {within_ms} ms: {answer}");
+        }
+    }
+}
+
 /// P-CLOSE-5, P-STAT-8: a caller that reads nothing is owed no more than one list and a bounded rest, however many it asks
 /// for, on one shard and on several; once it reads, all answers come, in order.
 #[test]

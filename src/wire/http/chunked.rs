@@ -47,7 +47,7 @@ impl ChunkedDecoder {
     }
 
     /// Takes input up to the end of the body and appends its data to `out`, where `body_start` is where the body began.
-    /// Gives how many bytes of the input were taken.
+    /// `discarded` bytes of the body are not in `out` any more. Gives how many bytes of the input were taken.
     ///
     /// # Errors
     /// `BadRequest` for anything but the coding, `BodyTooLarge` from the size of a chunk, before its data,
@@ -57,6 +57,7 @@ impl ChunkedDecoder {
         input: &[u8],
         out: &mut Vec<u8>,
         body_start: usize,
+        discarded: usize,
         limits: &RequestLimits,
     ) -> Result<usize, HttpError> {
         let mut taken = 0;
@@ -73,8 +74,8 @@ impl ChunkedDecoder {
                 break;
             }
             taken += 1;
-            let room = limits.body_bytes_max.saturating_sub(out.len() - body_start);
-            self.state = next_state(self.state, byte, room)?;
+            let room = limits.body_bytes_max.saturating_sub(discarded + out.len() - body_start);
+            self.state = next_state(self.state, byte, room, limits)?;
             if matches!(
                 self.state,
                 State::Extension { .. } | State::TrailerName | State::TrailerValue | State::TrailerLineEnd
@@ -90,7 +91,7 @@ impl ChunkedDecoder {
 }
 
 /// The state after one byte of framing. `room` is how many bytes the body may still grow by.
-fn next_state(state: State, byte: u8, room: usize) -> Result<State, HttpError> {
+fn next_state(state: State, byte: u8, room: usize, limits: &RequestLimits) -> Result<State, HttpError> {
     match (state, byte) {
         (State::Size { size, digits }, byte) if byte.is_ascii_hexdigit() => {
             if digits == SIZE_DIGITS_MAX {
@@ -99,7 +100,7 @@ fn next_state(state: State, byte: u8, room: usize) -> Result<State, HttpError> {
             let digit = char::from(byte).to_digit(16).unwrap_or_default() as usize;
             let size = size.saturating_mul(16).saturating_add(digit);
             if size > room {
-                return Err(HttpError::BodyTooLarge);
+                return Err(HttpError::BodyTooLarge(limits.body_bytes_max));
             }
             Ok(State::Size { size, digits: digits + 1 })
         }

@@ -49,6 +49,8 @@ struct Held {
     has_new_head: bool,
     /// Bytes of the body that were dropped; `None` where the body is kept.
     discarded: Option<usize>,
+    /// The limit of this body, where it is not that of all.
+    body_bytes_max: Option<usize>,
 }
 
 /// How far a held request has come.
@@ -105,6 +107,23 @@ impl RequestDecoder {
         held.has_new_head = false;
         let head = held.buffer.get(..held.head_bytes()?)?;
         Some(Head::parse(head, limits).ok()?.into_request(&[]))
+    }
+
+    /// Limits the body of the request that is awaited. A declared length was held against the limit by the caller.
+    pub fn limit_body(&mut self, bytes_max: usize) {
+        if let Some(held) = &mut self.held {
+            held.body_bytes_max = Some(bytes_max);
+        }
+    }
+
+    /// Bytes that the body which is awaited and kept may have.
+    pub fn body_bytes_awaited(&self) -> usize {
+        match self.held.as_ref().filter(|held| held.discarded.is_none()).map(|held| (&held.phase, held.body_bytes_max))
+        {
+            Some((Phase::Length { head_bytes, end }, _)) => end - head_bytes,
+            Some((Phase::Chunked { .. }, bytes_max)) => bytes_max.unwrap_or(0),
+            Some((Phase::Head(_) | Phase::Spent, _)) | None => 0,
+        }
     }
 
     /// Drops the body of the request that is awaited, what has arrived of it and what will: it is decoded like any other,
@@ -187,9 +206,16 @@ impl Held {
             }
             Phase::Chunked { head_bytes, decoder } => {
                 let head_bytes = *head_bytes;
-                let body_bytes_max = limits.body_bytes_max - self.discarded.unwrap_or(0);
+                let body_bytes_max = self.body_bytes_max.unwrap_or(limits.body_bytes_max);
                 let limits = RequestLimits { body_bytes_max, ..*limits };
-                *consumed += decoder.decode(rest, &mut self.buffer, head_bytes, &limits)?;
+                // Doubled like any vector, but never far beyond the longest body.
+                let needed = self.buffer.len() + rest.len();
+                if needed > self.buffer.capacity() {
+                    let doubled = (2 * self.buffer.capacity()).min(head_bytes + body_bytes_max).max(needed);
+                    self.buffer.reserve_exact(doubled - self.buffer.len());
+                }
+                let discarded = self.discarded.unwrap_or(0);
+                *consumed += decoder.decode(rest, &mut self.buffer, head_bytes, discarded, &limits)?;
                 let is_done = decoder.is_done();
                 if self.discarded.is_some() {
                     self.drop_body(head_bytes);

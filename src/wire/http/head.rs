@@ -94,7 +94,7 @@ impl<'a> Head<'a> {
             return Err(HttpError::QueryTooLong);
         }
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max) {
-            return Err(HttpError::BodyTooLarge);
+            return Err(HttpError::BodyTooLarge(limits.body_bytes_max));
         }
         let keep_alive = !deciding.close && (version == Version::Http11 || deciding.keep_alive);
         let expects_continue = version == Version::Http11 && framing != Framing::Length(0) && deciding.expects_continue;

@@ -52,8 +52,8 @@ pub enum HttpError {
     BadRequest(&'static str),
     /// Query above the limit: 400.
     QueryTooLong,
-    /// Body above the limit, told from Content-Length before buffering: 413.
-    BodyTooLarge,
+    /// Body above this limit, told from Content-Length before buffering: 413.
+    BodyTooLarge(usize),
     /// Head above the limit in bytes or headers: 431.
     HeadTooLarge,
     /// A transfer coding other than `chunked`: 501.
@@ -67,7 +67,7 @@ impl HttpError {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(_) | Self::QueryTooLong => 400,
-            Self::BodyTooLarge => 413,
+            Self::BodyTooLarge(_) => 413,
             Self::HeadTooLarge => 431,
             Self::UnknownTransferCoding => 501,
             Self::Version => 505,
@@ -81,8 +81,8 @@ impl HttpError {
             Self::QueryTooLong => {
                 format!("The query exceeds the allowed maximum ({HTTP_QUERY_BYTES_MAX} bytes).")
             }
-            Self::BodyTooLarge => {
-                format!("The body exceeds the allowed maximum ({HTTP_BODY_BYTES_MAX} bytes).")
+            Self::BodyTooLarge(bytes_max) => {
+                format!("The body exceeds the allowed maximum ({bytes_max} bytes).")
             }
             Self::HeadTooLarge => {
                 format!(

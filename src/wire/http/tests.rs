@@ -263,11 +263,11 @@ fn limits_are_exact() {
     let outcome = |bytes: &[u8]| decode_every_way(bytes).1;
     let with_length = |length: usize| with_headers(&format!("Content-Length: {length}\r\n"));
     assert_eq!(outcome(&[with_length(100), vec![b'x'; 100]].concat()), None);
-    assert_eq!(outcome(&with_length(101)), Some(HttpError::BodyTooLarge));
+    assert_eq!(outcome(&with_length(101)), Some(HttpError::BodyTooLarge(100)));
     assert_eq!(outcome(&with_chunks(&format!("64\r\n{}\r\n0\r\n\r\n", "x".repeat(100)))), None);
-    assert_eq!(outcome(&with_chunks("65\r")), Some(HttpError::BodyTooLarge));
-    assert_eq!(outcome(&with_chunks("ffffffffffffffff")), Some(HttpError::BodyTooLarge));
-    assert_eq!(outcome(&with_chunks(&format!("32\r\n{}\r\n33\r", "x".repeat(50)))), Some(HttpError::BodyTooLarge));
+    assert_eq!(outcome(&with_chunks("65\r")), Some(HttpError::BodyTooLarge(100)));
+    assert_eq!(outcome(&with_chunks("ffffffffffffffff")), Some(HttpError::BodyTooLarge(100)));
+    assert_eq!(outcome(&with_chunks(&format!("32\r\n{}\r\n33\r", "x".repeat(50)))), Some(HttpError::BodyTooLarge(100)));
 
     let with_query = |length: usize| format!("GET /?{} HTTP/1.1\r\nHost: a\r\n\r\n", "q".repeat(length)).into_bytes();
     assert_eq!(outcome(&with_query(50)), None);
@@ -318,7 +318,7 @@ fn discarded_bodies_are_framed_as_others() {
     let chunks = [with_headers(chunked), b"50\r\n".to_vec(), vec![b'z'; 80], b"\r\n0\r\n\r\n".to_vec()].concat();
     let part = format!("30\r\n{}\r\n", "z".repeat(48));
     let too_long = [with_headers(chunked), part.repeat(3).into_bytes()].concat();
-    for (sent, expected) in [(length, None), (chunks, None), (too_long, Some(HttpError::BodyTooLarge))] {
+    for (sent, expected) in [(length, None), (chunks, None), (too_long, Some(HttpError::BodyTooLarge(100)))] {
         let sent = [sent, behind.clone()].concat();
         let head_bytes = sent.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
         for split in head_bytes..head_bytes + 60 {
