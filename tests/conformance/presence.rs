@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::common::http;
 use crate::common::server::TestServer;
-use crate::common::sign::App;
+use crate::common::sign::{App, Signing};
 use crate::common::socket::Socket;
 use crate::common::unique;
 use crate::stage::on_each_driver;
@@ -39,6 +40,62 @@ fn frames_are_byte_exact() {
             r#"{{"event":"pusher_internal:member_added","channel":"{channel}","data":"{{\"user_id\":\"1\",\"user_info\":{{\"name\":\"A\"}}}}"}}"#
         );
         assert_eq!(second.next_text(), again);
+    });
+}
+
+/// P-PRES-3, P-PRES-2, P-USER-5: a second tab with another `user_info` changes nothing, for those who are there, for itself, for
+/// those who come later and over HTTP, whether the info came from the channel's authorization or from a signin, and also when
+/// the first tab leaves before the second.
+#[test]
+fn the_first_user_info_stays() {
+    on_each_driver(|server| {
+        let app = server.app();
+        for signed_in in [false, true] {
+            let channel = unique("presence-tabs");
+            let user = unique("tabs");
+            let join = |info: &str| {
+                let mut socket = Socket::open(server, app);
+                if !signed_in {
+                    let roster =
+                        socket.join(&channel, &json!({"user_id": user, "user_info": {"tab": info}}).to_string());
+                    return (socket, roster);
+                }
+                socket.sign_in(&json!({"id": user, "user_info": {"tab": info}}).to_string());
+                let auth = app.sign_private(&socket.socket_id, &channel);
+                let subscribe = json!({"channel": channel, "auth": auth});
+                socket.send_json(&json!({"event": "pusher:subscribe", "data": subscribe}));
+                let roster = data(&socket.expect_event("pusher_internal:subscription_succeeded"))["presence"].clone();
+                (socket, roster)
+            };
+            let mut watcher = Socket::open(server, app);
+            watcher.join(&channel, r#"{"user_id":"watcher"}"#);
+            let (first, roster) = join("first");
+            assert_eq!(roster["hash"][&user], json!({"tab": "first"}));
+            let added = data(&watcher.expect_event("pusher_internal:member_added"));
+            assert_eq!(added, json!({"user_id": user, "user_info": {"tab": "first"}}));
+
+            let (second, roster) = join("second");
+            assert_eq!((&roster["count"], &roster["hash"][&user]), (&json!(2), &json!({"tab": "first"})));
+            first.leave();
+            let (third, roster) = join("third");
+            assert_eq!(roster["hash"][&user], json!({"tab": "first"}));
+            let path = app.path(&format!("/channels/{channel}/users"));
+            let target = Signing::new(app, "GET", &path, b"").set("with_user_info", "1").target();
+            let users = http::get(server.address, &target).expect(200).json();
+            assert!(
+                users["users"].as_array().unwrap().contains(&json!({"id": user, "user_info": {"tab": "first"}})),
+                "{users}"
+            );
+            watcher.expect_quiet();
+
+            second.leave();
+            third.leave();
+            watcher.expect_event("pusher_internal:member_removed");
+            let (_fourth, roster) = join("fourth");
+            assert_eq!(roster["hash"][&user], json!({"tab": "fourth"}));
+            let added = data(&watcher.expect_event("pusher_internal:member_added"));
+            assert_eq!(added["user_info"], json!({"tab": "fourth"}));
+        }
     });
 }
 
