@@ -116,13 +116,10 @@ impl Shard {
     /// Longest body of a request: what the settings of its app lead to (P-LIM-11).
     fn body_bytes_max(&mut self, slot: u32, request: &Request<'_>) -> usize {
         let on_metrics_port = self.http(slot).metrics;
-        match route(request.method, request.path, &self.config.options.path_prefix) {
-            Route::Api { app_id, .. } if !on_metrics_port => {
-                let app = self.directory.app_by_id(app_id);
-                app.map_or(limits::HTTP_BODY_BYTES_MAX, |app| app.settings.body_bytes_max())
-            }
-            _ => limits::HTTP_BODY_BYTES_MAX,
-        }
+        let route = route(request.method, request.path, &self.config.options.path_prefix);
+        let app_id = if let Route::Api { app_id, .. } = route { Some(app_id) } else { None };
+        let app = app_id.filter(|_| !on_metrics_port).and_then(|app_id| self.directory.app_by_id(app_id));
+        app.map_or(limits::HTTP_BODY_BYTES_MAX, |app| app.settings.body_bytes_max())
     }
 
     /// Counts what the connection holds of incomplete input, and of unread answers if it has not proved itself, and has

@@ -115,7 +115,7 @@ async function refusals(client) {
   assert.equal(channel.subscribed, false);
   await assert.rejects(server.trigger('news', 'large', 'x'.repeat(10_241)), (refusal) => {
     assert.equal(refusal.status, 413);
-    assert.equal(refusal.body, 'The data content of this event exceeds the allowed maximum (10240 bytes).\n');
+    assert.equal(refusal.body, 'The data content of this event exceeds the allowed maximum (10240 bytes).');
     return true;
   });
 }
