@@ -224,6 +224,11 @@ mod tests {
         post.deliver();
         assert!(!mailboxes[1].wake_if_sleeping(), "was woken by deliver");
         assert!(mailboxes[2].wake_if_sleeping(), "was left asleep");
+        // A turn later that sends nothing, it sleeps on.
+        while mailboxes[1].pop().is_some() {}
+        assert_eq!(mailboxes[1].prepare_sleep(), Sleep::Announced);
+        post.deliver();
+        assert!(mailboxes[1].wake_if_sleeping(), "was left asleep");
     }
 
     /// Three shards send each other 3,000 mails each through mailboxes of 4 slots, on real threads, each going to sleep when it
