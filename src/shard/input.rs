@@ -128,7 +128,8 @@ impl Shard {
         let Some(cold) = self.cold(slot) else { return };
         let line = &self.hot[slot as usize];
         let is_stranger = cold.http.as_ref().is_some_and(|http| http.caller.is_none() && !http.metrics);
-        let unread = if is_stranger { line.outbox.unsent_bytes() } else { 0 };
+        // Short answers, each in memory of its own, take about as much again.
+        let unread = if is_stranger { 2 * line.outbox.unsent_bytes() } else { 0 };
         let bytes = if line.flags.contains(Flags::ECHO) { 0 } else { cold.input_bytes() + unread };
         if bytes == 0 && cold.input.is_none() {
             return;
