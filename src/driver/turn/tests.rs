@@ -136,3 +136,15 @@ fn mail_goes_out_in_order_at_the_end() {
     assert_eq!(turn.end(&mut core), Next::Turn);
     assert!(!mailboxes[1].wake_if_sleeping(), "the end of the turn woke it");
 }
+
+/// Mail goes out and comes in while the process drains: shards still have departures and answers for each other.
+#[test]
+fn a_drain_stops_no_mail() {
+    let (mut turn, mailboxes) = turn(4);
+    let mut core = Noting::default();
+    turn.control.drain();
+    core.outputs.extend((0..2).map(|_| Output::Mail { to: 1, mail: Mail::any() }));
+    mailboxes[0].push(1, Mail::any()).expect("room");
+    run(&mut turn, &mut core);
+    assert_eq!((turn.drain, mailboxes[1].len(), core.mail_from), (Drain::Fed, 2, vec![1]));
+}
