@@ -55,6 +55,9 @@ pub const CHANNEL_DATA_BYTES_SETTING_MAX: usize = 64 * 1024;
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
 /// Largest value an app may set for it: a subscribe looks at all channels of its connection.
 pub const CHANNELS_PER_CONNECTION_SETTING_MAX: usize = 10_000;
+/// Text of the members of one presence channel, in bytes, beyond which nobody new joins it: settings allow 100,000 members of
+/// 64 KiB each (P-LIM-7).
+pub const ROSTER_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// What a presence channel tells of its members in one piece, in bytes; the rest follows in further ones.
 pub const ROSTER_CHANGES_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of large rosters unsent beyond which those who join wait, so that they share the next one.

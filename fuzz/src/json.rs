@@ -26,8 +26,9 @@ pub enum Kind<'a> {
 }
 
 impl<'a> Json<'a> {
-    /// Reads a whole text. `None` for anything but one value with whitespace around it.
+    /// Reads a whole text. `None` for anything but one value with whitespace around it, and a byte order mark before that.
     pub fn parse(text: &'a str) -> Option<Self> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut reader = Reader { text, at: 0 };
         reader.skip_space();
         let value = reader.value(0)?;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
+use crate::limits::ROSTER_BYTES_MAX;
 use crate::protocol::server_event::{PresenceSucceeded, encode_member_entry, encode_member_id};
 use crate::wire::websocket::{self, Opcode};
 
@@ -30,6 +31,8 @@ pub struct Roster {
     sealed: u64,
     /// The `subscription_succeeded` frame of the present roster, made at most once per change.
     succeeded: Option<Bytes>,
+    /// Bytes of the texts of all members.
+    bytes: usize,
 }
 
 /// Some members, and their text.
@@ -61,6 +64,8 @@ pub enum Joined {
     Again,
     /// The channel is full (P-LIM-7); nothing changed.
     Full,
+    /// The list of members has its longest text (P-LIM-7); nothing changed.
+    Large,
 }
 
 /// What a leave changed.
@@ -87,7 +92,14 @@ impl Roster {
     /// Nobody.
     pub fn new(boot_secret: &[u8; 16]) -> Self {
         let hash = SeededHash(SipHasher13::new_with_key(boot_secret));
-        Self { pages: BTreeMap::new(), page_of: HashMap::with_hasher(hash), latest: 0, sealed: 0, succeeded: None }
+        Self {
+            pages: BTreeMap::new(),
+            page_of: HashMap::with_hasher(hash),
+            latest: 0,
+            sealed: 0,
+            succeeded: None,
+            bytes: 0,
+        }
     }
 
     /// Users in it.
@@ -106,6 +118,9 @@ impl Roster {
         if self.count() >= members_max {
             return Joined::Full;
         }
+        if self.bytes >= ROSTER_BYTES_MAX {
+            return Joined::Large;
+        }
         let member = Member { user_id: user_id.clone(), user_info: user_info.cloned(), connections: 1 };
         let number = match self.pages.last_key_value() {
             Some((&last, page)) if page.members.len() < PAGE_MEMBERS && last > self.sealed => last,
@@ -114,7 +129,10 @@ impl Roster {
                 self.latest
             }
         };
-        self.pages.entry(number).or_default().push(member);
+        let page = self.pages.entry(number).or_default();
+        self.bytes -= page.bytes();
+        page.push(member);
+        self.bytes += page.bytes();
         self.page_of.insert(user_id.clone(), number);
         self.succeeded = None;
         Joined::First
@@ -129,7 +147,9 @@ impl Roster {
         if page.members[at].connections > 0 {
             return Left::StillThere;
         }
+        self.bytes -= page.bytes();
         page.remove(at);
+        self.bytes += page.bytes();
         if page.members.is_empty() {
             self.pages.remove(&number);
         }
@@ -162,9 +182,8 @@ impl Roster {
 
     fn encode(&self, channel: &str) -> Vec<u8> {
         let around = PresenceSucceeded::new(channel, self.count());
-        let texts = self.pages.values().map(|page| page.ids.len() + page.entries.len()).sum::<usize>();
         let commas = 2 * usize::from(!self.pages.is_empty());
-        let payload_bytes = around.head.len() + around.middle.len() + around.tail.len() + texts - commas;
+        let payload_bytes = around.head.len() + around.middle.len() + around.tail.len() + self.bytes - commas;
         let mut frame = Vec::with_capacity(websocket::header_bytes(payload_bytes) + payload_bytes);
         websocket::encode_header(&mut frame, Opcode::Text, payload_bytes);
         frame.extend_from_slice(&around.head);
@@ -177,6 +196,10 @@ impl Roster {
 }
 
 impl Page {
+    fn bytes(&self) -> usize {
+        self.ids.len() + self.entries.len()
+    }
+
     fn position(&self, user_id: &str) -> usize {
         let at = self.members.iter().position(|member| &*member.user_id == user_id);
         at.expect("a user stands on its page")
@@ -242,6 +265,27 @@ mod tests {
         roster.leave("1");
         roster.leave("6\"9");
         assert!(roster.succeeded("presence-c").ends_with(br#"\"count\":0,\"ids\":[],\"hash\":{}}}"}"#));
+    }
+
+    /// P-LIM-7: the text of a roster is bounded, whatever number and length of members an app may have; who is there already
+    /// joins again, and who leaves makes room.
+    #[test]
+    fn texts_of_rosters_are_bounded() {
+        let mut roster = Roster::new(&[0; 16]);
+        let (first, second): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
+        assert_eq!(roster.join(&first, Some(&"\"x\"".into()), 10), Joined::First);
+        let own = roster.bytes;
+        assert_eq!(own, roster.pages.values().map(Page::bytes).sum::<usize>());
+        roster.bytes = ROSTER_BYTES_MAX;
+        assert_eq!(roster.join(&second, None, 10), Joined::Large);
+        assert_eq!((roster.count(), roster.join(&first, None, 10)), (1, Joined::Again));
+        roster.bytes = own;
+        assert_eq!(roster.join(&second, None, 10), Joined::First);
+        assert_eq!(
+            (roster.leave("2"), roster.leave("1"), roster.leave("1")),
+            (Left::Last, Left::StillThere, Left::Last)
+        );
+        assert_eq!(roster.bytes, 0);
     }
 
     /// P-PRES-2, P-PRES-3, P-LIM-7: one member per user, first info kept, gone with the last connection.

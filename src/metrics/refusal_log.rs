@@ -26,7 +26,7 @@ labels! {
         Credential => "credential refused",
         /// A request of the HTTP API, for another cause.
         Request => "request refused",
-        /// A PROXY protocol header of a trusted proxy: the connection is closed.
+        /// A PROXY protocol header: the connection is closed.
         ProxyHeader => "PROXY protocol header refused",
         /// `X-Forwarded-For` or `Forwarded` of a trusted proxy: the client has no address then.
         ForwardedAddress => "forwarded address unreadable",

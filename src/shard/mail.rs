@@ -92,6 +92,8 @@ pub(super) struct PublishItem {
 pub(super) enum Full {
     /// The presence channel has its users (P-LIM-7).
     Members(u32),
+    /// The list of its members has its longest text (P-LIM-7).
+    Roster,
     /// The app has its channels (R-LIM-5).
     Channels(u32),
 }

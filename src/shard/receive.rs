@@ -9,7 +9,7 @@ use crate::app::AppSerial;
 use crate::connection::{ConnectionKey, Flags, Http, Phase, Proxy};
 use crate::limits;
 use crate::wire::http::{DecodedRequest, Progress, RequestDecoder, RequestLimits};
-use crate::wire::proxy::{ProxyHeader, decode_proxy_header};
+use crate::wire::proxy::{ProxyHeader, begins_proxy_header, decode_proxy_header};
 use crate::wire::websocket::{self, Decoded, Message, Opcode};
 
 const REQUEST_LIMITS: RequestLimits = RequestLimits {
@@ -68,8 +68,8 @@ impl Shard {
             let DecodedRequest { consumed, progress } = match decoder.decode(rest, &REQUEST_LIMITS) {
                 Ok(decoded) => decoded,
                 Err(error) => {
-                    self.answer_framing_error(slot, error);
-                    return;
+                    self.note_untrusted_header(slot, bytes);
+                    return self.answer_framing_error(slot, error);
                 }
             };
             self.http(slot).request_bytes += consumed;
@@ -137,6 +137,13 @@ impl Shard {
         }
     }
 
+    /// Logs a PROXY protocol header of a proxy that is not trusted: it was read as a request, and is none.
+    fn note_untrusted_header(&mut self, slot: u32, bytes: &[u8]) {
+        if begins_proxy_header(bytes) && matches!(self.http(slot).proxy, Proxy::Direct) {
+            self.note_proxy_header_refused(slot, "untrusted");
+        }
+    }
+
     /// Reads what a trusted proxy may put before the first request; gives the bytes after it.
     fn take_proxy_header<'a>(&mut self, slot: u32, bytes: &'a [u8], whole: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let http = self.http(slot);
@@ -158,7 +165,7 @@ impl Shard {
                 Some(whole)
             }
             Err(_) => {
-                self.note_proxy_header_refused(slot);
+                self.note_proxy_header_refused(slot, "malformed");
                 self.end(slot, false);
                 None
             }

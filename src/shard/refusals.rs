@@ -87,10 +87,10 @@ impl Shard {
         self.write_line(LogLine { code: Some(status), app, peer: client, scope, suppressed, ..line });
     }
 
-    /// A trusted proxy begins a connection with a PROXY protocol header that is broken (threat T26).
-    pub(super) fn note_proxy_header_refused(&mut self, slot: u32) {
-        let Some(suppressed) = self.admit_line(Refused::ProxyHeader, "malformed") else { return };
-        let about = self.line_about(slot, Refused::ProxyHeader, "malformed");
+    /// A connection begins with a PROXY protocol header that is broken, or comes from no trusted proxy (threat T26).
+    pub(super) fn note_proxy_header_refused(&mut self, slot: u32, reason: &'static str) {
+        let Some(suppressed) = self.admit_line(Refused::ProxyHeader, reason) else { return };
+        let about = self.line_about(slot, Refused::ProxyHeader, reason);
         self.write_line(LogLine { suppressed, ..about });
     }
 

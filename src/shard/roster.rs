@@ -113,9 +113,9 @@ impl Shard {
         let owned = &mut self.owned[index];
         let roster = owned.more().roster.get_or_insert_with(|| Roster::new(&self.config.boot_secret));
         let joined = roster.join(&user_id, user_info.as_ref(), members_max);
-        if joined == Joined::Full {
+        if matches!(joined, Joined::Full | Joined::Large) {
             self.forget_if_unused(index);
-            let full = Full::Members(members_max);
+            let full = if joined == Joined::Large { Full::Roster } else { Full::Members(members_max) };
             self.send(joiner.shard, Body::JoinRefused { channel, ticket, full });
             return;
         }

@@ -48,6 +48,12 @@ impl Full {
     pub(super) fn reason(self, channel: &str) -> String {
         match self {
             Self::Members(most) => format!("Presence channel {channel} has its {most} members (max_presence_members)"),
+            Self::Roster => {
+                format!(
+                    "The members of presence channel {channel} have {} bytes, and may not have more",
+                    limits::ROSTER_BYTES_MAX
+                )
+            }
             Self::Channels(most) => format!("This app has its {most} occupied channels (channels_max)"),
         }
     }

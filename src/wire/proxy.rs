@@ -64,6 +64,11 @@ pub fn decode_proxy_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     Ok(ProxyHeader::Present { consumed, source })
 }
 
+/// True for bytes that begin with a header of either version, or with the beginning of one.
+pub fn begins_proxy_header(bytes: &[u8]) -> bool {
+    [&SIGNATURE[..], &TEXT_SIGNATURE[..]].iter().any(|signature| bytes.starts_with(signature))
+}
+
 /// Version 1: one line of text, `PROXY TCP4 SOURCE DESTINATION PORT PORT`, or `PROXY UNKNOWN` and anything.
 fn decode_text_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     let window = bytes.get(..TEXT_HEADER_BYTES_MAX).unwrap_or(bytes);

@@ -150,6 +150,15 @@ fn proxy_protocol_in_text() {
             }
             assert_eq!(ask("PROXY UNKNOWN"), Some(401));
             assert_eq!(ask("PROXY TCP4 nonsense"), None);
+            // A proxy that nobody named: 400, and the log says why.
+            for header in [b"PROXY TCP4 203.0.113.7 127.0.0.1 50000 6001\r\n".to_vec(), proxy_header([10, 4, 4, 4])] {
+                let mut stranger = HttpConnection::open_from(STRANGER, server.address);
+                stranger.write(&[header, encode_request("GET", "/up", &[], b"")].concat()).unwrap();
+                stranger.read().expect(400);
+            }
+            crate::common::eventually("the log names the stranger's header", || {
+                (server.log().matches("\"untrusted\"").count() == 2).then_some(())
+            });
             crate::common::eventually("the log names the header", || {
                 server.log().contains("PROXY protocol header refused").then_some(())
             });

@@ -109,7 +109,8 @@ fn fields<const N: usize>(data: Option<&Json<'_>>, names: [&str; N]) -> Option<[
     match data {
         Some(object @ Json { kind: Kind::Object(_), .. }) => read(object),
         Some(Json { kind: Kind::Text { text, .. }, .. }) => {
-            if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+            let object = text.strip_prefix('\u{feff}').unwrap_or(text);
+            if !object.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
                 return Some([const { None }; N]);
             }
             read(&Json::parse(text)?)
