@@ -1,12 +1,14 @@
 // A bare uWebSockets server that speaks just enough of the protocol for the load generator: handshake, subscribe,
 // publish. It verifies nothing, which makes it the least that a server on uWebSockets can cost.
 //
-//     node uws.js PORT
+//     node uws.js PORT          publishes are parsed and sent to the subscribers
+//     node uws.js PORT echo     publishes are read, and answered at once: an HTTP server that does nothing
 'use strict';
 
 const uws = require(`${process.env.PEERS}/node_modules/@trufflesuite/uws-js-unofficial`);
 
 const port = Number(process.argv[2]);
+const echoes = process.argv[3] === 'echo';
 const app = uws.App();
 let connections = 0;
 
@@ -35,6 +37,12 @@ app.ws('/app/:key', {
 app.post('/apps/:id/events', (response) => {
     const parts = [];
     response.onAborted(() => {});
+    if (echoes) {
+        response.onData((part, isLast) => {
+            if (isLast) response.writeHeader('Content-Type', 'application/json').end('{}');
+        });
+        return;
+    }
     response.onData((part, isLast) => {
         parts.push(Buffer.from(part));
         if (!isLast) return;
