@@ -280,6 +280,9 @@ impl Frames {
 
     /// Takes frames up to one send's bytes out of the queue and makes or finds their buffer.
     fn next_buffer(&mut self, outbox: &mut Outbox, app: u32) -> Option<()> {
+        if outbox.inline_used == 1 && self.reuse_buffer_of(outbox) {
+            return Some(());
+        }
         let mut sequence: SmallVec<[u32; 8]> = SmallVec::new();
         let mut bytes = 0;
         let mut shared = true;
@@ -316,6 +319,19 @@ impl Frames {
             }
         }
         Some(())
+    }
+
+    /// The usual case, once per delivery: the one frame that the outbox has was sent to another connection in this turn.
+    #[inline]
+    fn reuse_buffer_of(&mut self, outbox: &mut Outbox) -> bool {
+        let frame = outbox.inline[0];
+        let known = self.remembered.iter().rev().find(|known| known.sequence.as_slice() == [frame]);
+        let Some(&Remembered { buffer, .. }) = known else { return false };
+        outbox.inline_used = 0;
+        outbox.buffer = buffer;
+        self.buffers[buffer as usize].references += 1;
+        self.release_frame(frame, 1);
+        true
     }
 
     /// The stamps of these frames, held once more.

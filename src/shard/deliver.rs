@@ -43,8 +43,8 @@ pub(super) struct Dirty {
     bulk_slots: usize,
     /// Slots that the first queue of `bulk` may give before the next one's turn comes.
     bulk_left: u32,
-    /// Sends that `bulk` had in this turn.
-    bulk_sends: u32,
+    /// Slots that `bulk` may give in this turn.
+    bulk_sends_left: u32,
 }
 
 /// One queue of [`Dirty`], and the flag of the slots that are in it.
@@ -111,9 +111,13 @@ impl Dirty {
         self.answers.is_empty() && self.events.is_empty() && self.bulk.is_empty()
     }
 
+    pub(super) fn new() -> Self {
+        Self { bulk_sends_left: limits::LARGE_SENDS_PER_TURN, ..Self::default() }
+    }
+
     /// Another turn begins.
     pub(super) fn begin_turn(&mut self) {
-        self.bulk_sends = 0;
+        self.bulk_sends_left = limits::LARGE_SENDS_PER_TURN;
     }
 
     /// The next one while the turn has so many sends left, and the flag of the queue that it was in; `None` when only
@@ -122,8 +126,7 @@ impl Dirty {
     fn take(&mut self, sends_left: u32) -> Option<(u32, Flags)> {
         let turn = limits::SENDS_PER_TURN as usize;
         let for_answers = self.answers.len().min(turn / 2);
-        let bulk_sends_left = limits::LARGE_SENDS_PER_TURN.saturating_sub(self.bulk_sends) as usize;
-        let for_bulk = self.bulk_slots.min(turn / 8).min(bulk_sends_left);
+        let for_bulk = self.bulk_slots.min(turn / 8).min(self.bulk_sends_left as usize);
         let sends_left = sends_left as usize;
         if sends_left > for_answers + for_bulk
             && let Some(slot) = self.events.pop_front()
@@ -131,7 +134,6 @@ impl Dirty {
             return Some((slot, Flags::EVENT_QUEUED));
         }
         if sends_left > for_answers
-            && bulk_sends_left > 0
             && let Some(slot) = self.take_bulk()
         {
             return Some((slot, Flags::BULK_QUEUED));
@@ -141,6 +143,9 @@ impl Dirty {
     }
 
     fn take_bulk(&mut self) -> Option<u32> {
+        if self.bulk_sends_left == 0 {
+            return None;
+        }
         if self.bulk_left == 0 && !self.bulk.is_empty() {
             self.bulk.rotate_left(1);
         }
@@ -151,6 +156,7 @@ impl Dirty {
         let slot = slots.pop_front()?;
         self.bulk_slots -= 1;
         self.bulk_left -= 1;
+        self.bulk_sends_left -= 1;
         if slots.is_empty() {
             self.keep_spare(0);
             self.bulk_left = limits::FAN_OUT_CHUNK;
@@ -266,7 +272,6 @@ impl Shard {
             line.flags.remove(mark);
             if line.outbox.is_unattempted() && line.phase != Phase::Ended {
                 self.sends_left -= 1;
-                self.dirty.bulk_sends += u32::from(mark == Flags::BULK_QUEUED);
                 return Some(slot);
             }
         }

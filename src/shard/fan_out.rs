@@ -87,7 +87,7 @@ struct Outboxes<'a> {
 
 impl Outboxes<'_> {
     /// Queues an event to one subscriber.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, slot: u32, event: &Event, queue: &mut Queue<'_>, outcome: &mut Outcome) {
         let line = &mut self.hot[slot as usize];
         if event.exclude.is_some_and(|exclude| exclude.slot == slot && exclude.generation == line.generation) {

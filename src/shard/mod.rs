@@ -388,7 +388,7 @@ impl Shard {
             cold: Slab::new(),
             input: InputMemory::default(),
             frames,
-            dirty: deliver::Dirty::default(),
+            dirty: deliver::Dirty::new(),
             fan_outs: FanOuts::default(),
             sends_left: limits::SENDS_PER_TURN,
             pong,
