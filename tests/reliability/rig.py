@@ -172,8 +172,8 @@ def cpu_seconds(pid):
 class Generator:
     """A run of the load generator beside this process; `result` waits for its report."""
 
-    def __init__(self, server, scenario, *options):
-        command = [str(Options.binaries / "relay-loadgen"), scenario, "--json", "--server-pid", str(server.pid)]
+    def __init__(self, server, scenario, *options, prefix=()):
+        command = [*prefix, str(Options.binaries / "relay-loadgen"), scenario, "--json", "--server-pid", str(server.pid)]
         command += ["--url", f"ws://{server.host}:{server.port}", "--app-id", APP, "--key", KEY, "--secret", SECRET]
         command += map(str, options)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
