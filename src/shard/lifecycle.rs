@@ -7,7 +7,7 @@ use super::deliver::unread_from;
 use super::mail::Body;
 use super::sweep::Deadline;
 use super::{Listener, Output, Shard};
-use crate::app::{AppSerial, Directory};
+use crate::app::{App, AppSerial, Directory};
 use crate::connection::{Cold, ConnectionKey, Flags, Hot, Http, NONE, Phase, Proxy};
 use crate::limits;
 use crate::metrics::figures::ProtocolError;
@@ -267,6 +267,10 @@ impl Shard {
         self.count_channels_of_limited_apps(&before);
         self.tell_which_are_full();
         self.forget_figures_of_deleted_apps();
+        let serves = |app: &App| self.directory.app(app.serial).is_some_and(|app| app.enabled);
+        if before.apps().all(|app| !app.enabled || serves(app)) {
+            return;
+        }
         for slot in 0..self.hot.len() as u32 {
             let line = &self.hot[slot as usize];
             let open = matches!(line.phase, Phase::Open | Phase::Admitting) && line.app != NONE;
