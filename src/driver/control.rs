@@ -117,3 +117,46 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    /// How many of the shards would wake from their sleep; resets their eventfds.
+    fn woken(mailboxes: &[Mailbox<Mail>]) -> usize {
+        let is_awake = |mailbox: &&Mailbox<Mail>| {
+            let wake = mailbox.wake_descriptor();
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut [PollFd::new(&wake, PollFlags::IN)], Some(&now)).expect("poll") == 1
+        };
+        let count = mailboxes.iter().filter(is_awake).count();
+        mailboxes.iter().for_each(Mailbox::take_wake);
+        count
+    }
+
+    /// Whatever is said to the shards wakes all of them, whether they announced their sleep or not; the last one that has
+    /// drained stops and wakes the others.
+    #[test]
+    fn every_signal_wakes_every_shard() {
+        let mailboxes: Arc<[Mailbox<Mail>]> = (0..3).map(|_| Mailbox::new(1).expect("an eventfd")).collect();
+        mailboxes[1].prepare_sleep();
+        let control = Control::new(Arc::clone(&mailboxes));
+        assert_eq!(woken(&mailboxes), 0);
+        let mut seen = 0;
+        assert!(control.take_directory(&mut seen).is_none());
+        control.publish_directory(Arc::new(Directory::new(1, Vec::new(), Vec::new())));
+        assert_eq!(woken(&mailboxes), 3);
+        assert!(control.take_directory(&mut seen).is_some() && control.take_directory(&mut seen).is_none());
+        control.drain();
+        assert_eq!((woken(&mailboxes), control.phase()), (3, Phase::Draining));
+        control.report_drained();
+        control.report_drained();
+        assert_eq!((woken(&mailboxes), control.phase()), (0, Phase::Draining));
+        control.report_drained();
+        assert_eq!((woken(&mailboxes), control.phase()), (3, Phase::Stopped));
+        control.drain();
+        assert_eq!(control.phase(), Phase::Stopped, "it only moves forward");
+    }
+}

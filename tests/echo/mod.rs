@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -70,7 +71,26 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) control: Arc<Control>,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    loops: Vec<Loop>,
+}
+
+/// The thread of a loop.
+struct Loop {
+    thread: JoinHandle<()>,
+    /// Disconnected when the loop has returned.
+    ended: Receiver<()>,
+}
+
+impl Loop {
+    /// Waits until the loop has returned; an error if it has not within 20 s, as with a lost wake, or has panicked.
+    fn join(self) -> Result<(), &'static str> {
+        match self.ended.recv_timeout(Duration::from_secs(20)) {
+            Err(RecvTimeoutError::Timeout) => Err("a loop did not return within 20 s"),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                self.thread.join().map_err(|_| "a core found a breach of contract")
+            }
+        }
+    }
 }
 
 impl Server {
@@ -94,7 +114,7 @@ impl Server {
         let mailboxes: Arc<[Mailbox<Mail>]> = (0..options.shards).map(|_| Mailbox::new(4).expect("eventfd")).collect();
         let control = Arc::new(Control::new(Arc::clone(&mailboxes)));
         let clock = Clock::start();
-        let threads = (0..).zip(bound.sockets).map(|(index, socket)| {
+        let loops = (0..).zip(bound.sockets).map(|(index, socket)| {
             let setup = ShardSetup {
                 index,
                 listeners: vec![BoundListener { kind: Listener::Public, socket }],
@@ -107,13 +127,16 @@ impl Server {
                 services: Default::default(),
             };
             let make = make.clone();
-            std::thread::spawn(move || {
+            let (ends, ended) = mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                let _ends: Sender<()> = ends;
                 let mut core = make(index);
                 relay::driver::run(kind, setup, &mut core).expect("the loop runs");
-            })
+            });
+            Loop { thread, ended }
         });
-        let threads = threads.collect();
-        Self { address: bound.address, control, shared, threads }
+        let loops = loops.collect();
+        Self { address: bound.address, control, shared, loops }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -137,8 +160,8 @@ impl Server {
 
     /// Waits until all loops have returned by themselves.
     pub(crate) fn join(mut self) {
-        for thread in self.threads.drain(..) {
-            thread.join().expect("no breach of contract");
+        for each in self.loops.drain(..) {
+            each.join().expect("no breach of contract, no lost wake");
         }
     }
 }
@@ -146,9 +169,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.control.stop();
-        for thread in self.threads.drain(..) {
-            let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "a core found a breach of contract");
+        for each in self.loops.drain(..) {
+            let ended = each.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
         }
     }
 }
