@@ -282,3 +282,29 @@ fn changes_of_one_app_refuse_no_other_app() {
     assert!(process.take(0, connection).starts_with("HTTP/1.1 204"));
     process.finish();
 }
+
+/// P-STAT-8: a shard that holds more than its memory gives no credit back for the mail that it handles, so that the others
+/// stop sending, and gives all of it back once there is memory. Method: a frame as large as the bound, then 2 MiB of events
+/// from another shard to a subscriber that reads them.
+#[test]
+fn credit_is_kept_while_memory_is_short() {
+    let mut process = two_apps(2);
+    let owner = |name: &String| process.shards[0].owner_of(&process.shards[0].channel_key(AppSerial(1), name));
+    let channel = (0..).map(|number| format!("c{number}")).find(|name| owner(name) == 1).expect("one of them");
+    let (reader, publisher) = (process.open(1), process.accept(0));
+    process.subscribe(1, reader, &channel);
+    let held = process.shards[1].frames.hold(vec![0; limits::SHARD_SEND_BYTES_MAX + 1].into(), NONE);
+    let body = serde_json::json!({"name": "e", "channel": channel, "data": "x".repeat(100 * 1024)}).to_string();
+    for _ in 0..20 {
+        assert!(process.publish(0, publisher, &body).starts_with("HTTP/1.1 200"));
+        assert!(process.take(1, reader).contains(r#""event":"e""#));
+    }
+    let owed = process.shards[1].credit_owed[0];
+    assert!(owed >= 20 * 100 * 1024, "{owed}");
+    process.pass_time(10_000);
+    assert_eq!(process.shards[1].credit_owed[0], owed);
+    process.shards[1].frames.release(held);
+    process.pass_time(10_000);
+    assert_eq!(process.shards[1].credit_owed[0], 0);
+    process.finish();
+}
