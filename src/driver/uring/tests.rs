@@ -585,6 +585,26 @@ fn stale_completions_are_dropped() {
     assert_eq!(driver.rings[0].queue.in_flight(), 0);
 }
 
+/// U11: the kernel may end the poll of the mailbox at any completion, and then it is armed again, so that no wake is lost.
+#[test]
+fn an_ended_poll_of_the_mailbox_is_armed_again() {
+    let (setup, _address, _control) = setup(&Shape::default());
+    let mut core = TestCore::new(Manner::Echo);
+    let mut driver = Driver::new(setup, &mut core, Shape::default().options).expect("a ring");
+    let before = (driver.figures.polls_armed_again, driver.rings[0].queue.in_flight());
+    let mail = token::of_ring(Operation::Mail, 0);
+    driver.complete(0, Completion::new(mail, 1, MORE));
+    assert_eq!((driver.figures.polls_armed_again, driver.rings[0].queue.in_flight()), before, "it goes on");
+    driver.complete(0, Completion::new(mail, 1, 0));
+    assert_eq!((driver.figures.polls_armed_again, driver.rings[0].queue.in_flight()), (before.0 + 1, before.1 + 1));
+    driver.end_all().expect("the ring works");
+    // The first poll has not ended but in the words of this test, and the two have one token: one is cancelled.
+    assert_eq!(driver.rings[0].queue.in_flight(), 1);
+}
+
+/// Of a completion: its operation goes on (`IORING_CQE_F_MORE`).
+const MORE: u32 = 1 << 1;
+
 /// The probe passes where the tests run.
 #[test]
 fn probe_serves_a_connection() {
