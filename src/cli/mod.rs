@@ -118,6 +118,12 @@ enum CommandError {
     /// `relay doctor` found problems, which it has shown.
     #[error("{0} of the findings must be mended before this host serves as asked")]
     Unfit(usize),
+    /// A migration would allow more than the old server did.
+    #[error(
+        "{0} values of the file would allow more here than before (\"loosens\" in the table), so nothing was changed: \
+         replace what protected you, then run this again with --accept-loss"
+    )]
+    Loss(usize),
     /// An endpoint did not take the test event.
     #[error("webhook {0}")]
     Webhook(String),
@@ -132,6 +138,7 @@ impl CommandError {
             Self::Store(_)
             | Self::Serve(_)
             | Self::Unfit(_)
+            | Self::Loss(_)
             | Self::Bench { .. }
             | Self::Webhook(_)
             | Self::Output(_) => ExitCode::from(1),

@@ -43,6 +43,11 @@ const PARTS: [(&str, &str); 7] = [
 /// The three that make an app: they come from Relay's own names together, or from aliases together.
 const APP: [&str; 3] = ["app_id", "app_key", "app_secret"];
 
+/// What holds for an app of soketi unless it is configured otherwise, where Relay's own default is another: events of
+/// 100 KB, no limit of client events, 2 KB of `user_info` (with room for the `user_id` beside it).
+pub const SOKETI_APP: [(&str, &str); 3] =
+    [("max_event_data_bytes", "102400"), ("max_client_events_per_second", "0"), ("max_channel_data_bytes", "3072")];
+
 const HOST: &str = "an IP address or localhost";
 const PORT: &str = "a port";
 const PATH: &str = "a path such as /relay";

@@ -22,6 +22,7 @@ mod environment;
 mod file;
 mod setting;
 
+pub use alias::SOKETI_APP;
 pub use setting::{ConfigError, SETTINGS, Setting, Settings, Source};
 
 /// Which driver moves the bytes.

@@ -67,9 +67,9 @@ fn webhooks_come_along() {
             { "url": "ftp://example.com/", "event_types": ["cache_miss"], "retries": 3 },
         ]),
     );
-    let dry = report("soketi", &file, &data, &["--dry-run"]);
+    let dry = report("soketi", &file, &data, &["--dry-run", "--accept-loss"]);
     assert!(!data.exists());
-    let wet = report("soketi", &file, &data, &[]);
+    let wet = report("soketi", &file, &data, &["--accept-loss"]);
     assert_eq!((&dry["apps"], &dry["not_taken"]), (&wet["apps"], &wet["not_taken"]));
     assert_eq!(told(&wet["apps"][0]["webhooks"], "outcome"), all("created"));
     let made = list(&data);
@@ -98,7 +98,7 @@ fn webhooks_come_along() {
     let noted = |entry: &&Value| entry["reason"].as_str().unwrap().contains("subscription_count=true");
     assert_eq!(wet["not_taken"].as_array().unwrap().iter().filter(noted).count(), 1);
 
-    let again = report("soketi", &file, &data, &[]);
+    let again = report("soketi", &file, &data, &["--accept-loss"]);
     assert_eq!(told(&again["apps"][0]["webhooks"], "outcome"), all("same"));
     assert_eq!((list(&data), &again["not_taken"]), (made, &wet["not_taken"]));
 }

@@ -5,8 +5,9 @@ use serde_json::Value;
 use super::Origin;
 use super::entries::Entry;
 use super::plan::Verdict;
+use super::table::{Effect, Row};
+use crate::auth::origin::is_origin_pattern;
 use crate::limits;
-use crate::store::setting;
 
 /// Where the list of apps stands, in the spelling of [`Entry::path`]; a file may also be the list alone.
 const LISTS: [&[&str]; 4] = [&["appManager", "array", "apps"], &["apps", "apps"], &["apps"], &[]];
@@ -32,64 +33,145 @@ impl Words for [String] {
     }
 }
 
+/// The entries of an app as if its limits, features and channels stood with the app itself: Sockudo groups them below
+/// `policy`, and then ignores what stands beside it.
+pub(super) fn without_policy(origin: Origin, entries: Vec<Entry>, table: &mut Vec<Row>) -> Vec<Entry> {
+    let in_policy = |entry: &Entry| entry.path.first().is_some_and(|word| word == "policy");
+    if origin != Origin::Sockudo || !entries.iter().any(in_policy) {
+        return entries;
+    }
+    let own = ["id", "key", "secret", "enabled", "name"];
+    let mut flat = Vec::with_capacity(entries.len());
+    for mut entry in entries {
+        if in_policy(&entry) {
+            let group = entry.path.get(1).map(String::as_str);
+            let depth = if matches!(group, Some("limits" | "features" | "channels")) { 2 } else { 1 };
+            entry.path.drain(..depth.min(entry.path.len() - 1));
+            flat.push(entry);
+        } else if entry.path.first().is_some_and(|word| own.contains(&word.as_str())) {
+            flat.push(entry);
+        } else {
+            table.push(Row::dropped(&entry.at, Effect::Same, "Sockudo ignores it beside policy"));
+        }
+    }
+    flat
+}
+
 /// What a value of an app comes to. The path of `entry` starts below the app.
 pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
     let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
     let value = &entry.value;
     match words.as_slice() {
-        ["id" | "appId"] => plain(value).map_or(Verdict::Wrong("a text"), Verdict::Id),
-        ["key" | "appKey"] => plain(value).map_or(Verdict::Wrong("a text"), Verdict::Key),
-        ["secret" | "appSecret"] => plain(value).map_or(Verdict::Wrong("a text"), Verdict::Secret),
+        ["id" | "appId"] => credential(origin, value).map_or(TEXT, Verdict::Id),
+        ["key" | "appKey"] => credential(origin, value).map_or(TEXT, Verdict::Key),
+        ["secret" | "appSecret"] => credential(origin, value).map_or(TEXT, Verdict::Secret),
         ["name"] => plain(value).map_or(Verdict::Same, |name| Verdict::Set("name", name)),
         ["enabled"] => truth(value).map_or(SWITCH, Verdict::Enabled),
-        ["maxConnections" | "capacity"] => connections(value),
+        ["maxConnections" | "capacity"] => connections(origin, value),
         ["enableClientMessages"] => switch("client_events", value),
         ["acceptClientEventsFrom"] => client_events_from(value),
         ["enableUserAuthentication"] => switch("authorized_connections", value),
         ["enableWatchlistEvents"] => switch("watchlist", value),
-        ["maxClientEventsPerSecond"] => client_events_per_second(value),
-        ["maxBackendEventsPerSecond" | "maxReadRequestsPerSecond"] => unlimited_or(
+        ["maxClientEventsPerSecond" | "maxClientEventsPerSec"] => client_events_per_second(origin, value),
+        [
+            "maxBackendEventsPerSecond"
+            | "maxBackendEventsPerSec"
+            | "maxReadRequestsPerSecond"
+            | "maxReadRequestsPerSec"
+            | "maxReadReqPerSec",
+        ] => unlimited_or(
+            origin,
             value,
             "Relay limits requests per minute, not events or reads per second: see requests_per_minute",
         ),
-        ["allowedOrigins"] => origins(value),
+        ["clientEventDecaySeconds"] => match number(value) {
+            Some(..=1) => Verdict::Same,
+            Some(_) => Verdict::Dropped(Effect::Loosens, "Relay counts client events per second".into()),
+            None => NUMBER,
+        },
+        ["allowedOrigins"] => origins(origin, value),
         ["maxMessageSize"] => message_size(value),
         ["webhooks"] if is_empty(value) => Verdict::Same,
-        ["webhooks"] => Verdict::Not("it is no list of webhooks".into()),
-        ["pingInterval" | "activityTimeout"] => {
-            Verdict::Not("one value holds for all apps in Relay: activity_timeout of relay.toml".into())
-        }
+        ["webhooks"] => dropped("it is no list of webhooks"),
+        ["activityTimeout"] => seconds(value).map_or(NUMBER, |n| bounded("activity_timeout", n, 1, ACTIVITY_MAX)),
+        ["pingInterval"] => seconds(value)
+            .map_or(NUMBER, |n| Verdict::Otherwise("activity_timeout", n.clamp(1, ACTIVITY_MAX).to_string())),
         ["rateLimiting", "enabled"] if truth(value) == Some(false) => Verdict::Same,
-        ["rateLimiting", ..] => Verdict::Not("Relay bounds client events per connection, and nothing else here".into()),
-        ["options", ..] => Verdict::Not("where Laravel finds the server: set it in the .env of the application".into()),
-        ["enableStatistics"] => Verdict::Same,
-        [limit] => self::limit(limit, value).unwrap_or_else(|| unknown(origin)),
-        _ => unknown(origin),
+        ["rateLimiting", "enabled"] => Verdict::Changed {
+            name: "max_client_events_per_second",
+            text: limits::CLIENT_EVENTS_PER_SECOND.to_string(),
+            effect: Effect::Loosens,
+            reason: "Relay limits client events of a connection, not all of its messages".into(),
+        },
+        ["rateLimiting", ..] => dropped("see rate_limiting.enabled"),
+        ["options", ..] => dropped("where Laravel finds the server: set it in the .env of the application"),
+        ["enableStatistics" | "enableStats" | "createdAt" | "updatedAt"] => Verdict::Same,
+        ["channelNamespaces" | "channelDeltaCompression" | "idempotency" | "connectionRecovery" | "history", ..] => {
+            dropped("Relay does not serve Sockudo's protocol V2")
+        }
+        [limit] => self::limit(limit, value).unwrap_or_else(|| unknown(origin, limit)),
+        [name, ..] => unknown(origin, name),
+        [] => Verdict::Same,
     }
 }
 
 /// The limits that stand with an app or, for all apps, elsewhere in the file.
 pub(super) fn limit(name: &str, value: &Value) -> Option<Verdict> {
+    let within = |name, most: usize| number(value).map_or(NUMBER, |n| bounded(name, n, 1, most as i64));
     let verdict = match name {
-        "maxPresenceMembersPerChannel" => {
-            number(value).map_or(NUMBER, |n| Verdict::Set("max_presence_members", n.to_string()))
-        }
+        "maxPresenceMembersPerChannel" => within("max_presence_members", limits::PRESENCE_MEMBERS_SETTING_MAX),
         "maxPresenceMemberSizeInKb" => member_size(value),
         "maxChannelNameLength" => fixed(value, limits::CHANNEL_NAME_BYTES_MAX),
-        "maxEventChannelsAtOnce" => settable(value, "max_channels_per_event", limits::CHANNELS_PER_EVENT_MAX),
+        "maxEventChannelsAtOnce" => within("max_channels_per_event", limits::CHANNELS_PER_EVENT_SETTING_MAX),
         "maxEventNameLength" => fixed(value, limits::EVENT_NAME_BYTES_MAX),
-        "maxEventBatchSize" => settable(value, "max_batch_events", limits::BATCH_EVENTS_MAX),
-        "maxEventPayloadInKb" => bytes(value).map_or(NUMBER, |n| Verdict::Set("max_event_data_bytes", n.to_string())),
+        "maxEventBatchSize" => within("max_batch_events", limits::BATCH_EVENTS_SETTING_MAX),
+        "maxEventPayloadInKb" => bytes(value).map_or(NUMBER, |n| bounded("max_event_data_bytes", n, 1, DATA_MAX)),
         _ => return None,
     };
     Some(verdict)
 }
 
+const DATA_MAX: i64 = limits::EVENT_DATA_BYTES_SETTING_MAX as i64;
+const ACTIVITY_MAX: i64 = limits::ACTIVITY_TIMEOUT_SETTING_S_MAX as i64;
 const NUMBER: Verdict = Verdict::Wrong("a number");
 const SWITCH: Verdict = Verdict::Wrong("true or false");
 
-fn unknown(origin: Origin) -> Verdict {
-    Verdict::Not(format!("Relay knows of no such key of an app of {}", origin.name()))
+const TEXT: Verdict = Verdict::Wrong("a text, written out");
+
+pub(super) fn dropped(reason: &str) -> Verdict {
+    Verdict::Dropped(Effect::Same, reason.into())
+}
+
+/// A key that nobody here knows. One that is called a limit is taken for one.
+fn unknown(origin: Origin, name: &str) -> Verdict {
+    let effect = if name.starts_with("max") { Effect::Loosens } else { Effect::Same };
+    Verdict::Dropped(effect, format!("Relay knows of no such key of an app of {}", origin.name()))
+}
+
+/// Sockudo reads `${VARIABLE}` from its environment, which is not known here.
+fn credential(origin: Origin, value: &Value) -> Option<String> {
+    plain(value).filter(|text| origin != Origin::Sockudo || !text.contains("${"))
+}
+
+/// A setting of a number; what is out of its range becomes the nearest that it takes.
+fn bounded(name: &'static str, number: i64, least: i64, most: i64) -> Verdict {
+    if number > most {
+        let reason = format!("Relay allows {most} at most");
+        return Verdict::Changed { name, text: most.to_string(), effect: Effect::Tightens, reason };
+    }
+    if number < least {
+        let reason = format!("Relay allows {least} at least");
+        return Verdict::Changed { name, text: least.to_string(), effect: Effect::Loosens, reason };
+    }
+    Verdict::Set(name, number.to_string())
+}
+
+/// The same for a setting that means something else than the value, for this reason.
+fn noted(name: &'static str, number: i64, most: i64, effect: Effect, reason: &str) -> Verdict {
+    if !(1..=most).contains(&number) {
+        return bounded(name, number, 1, most);
+    }
+    Verdict::Changed { name, text: number.to_string(), effect, reason: reason.into() }
 }
 
 /// Text, or a number that stands for its digits.
@@ -115,24 +197,28 @@ pub(super) fn truth(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(value) => Some(*value),
         Value::Number(_) => number(value).map(|number| number != 0),
-        Value::String(text) => match text.as_str() {
-            "true" | "1" => Some(true),
-            "false" | "0" | "" => Some(false),
+        Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "t" | "on" | "yes" => Some(true),
+            "false" | "0" | "f" | "off" | "no" => Some(false),
             _ => None,
         },
-        Value::Null => Some(false),
-        Value::Array(_) | Value::Object(_) => None,
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
+/// Whole seconds, also written with a fraction of zero.
+fn seconds(value: &Value) -> Option<i64> {
+    number(value).or_else(|| value.as_f64().filter(|seconds| (0.0..1e9).contains(seconds)).map(|s| s.ceil() as i64))
+}
+
 /// Kilobytes of 1024 bytes, with a fraction perhaps.
-fn bytes(value: &Value) -> Option<u64> {
+fn bytes(value: &Value) -> Option<i64> {
     let kilobytes = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse().ok()?,
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
-    (0.0..=1e9).contains(&kilobytes).then_some((kilobytes * 1024.0) as u64)
+    (0.0..=1e9).contains(&kilobytes).then_some((kilobytes * 1024.0) as i64)
 }
 
 pub(super) fn is_empty(value: &Value) -> bool {
@@ -145,110 +231,150 @@ pub(super) fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn has(name: &str) -> bool {
-    setting::SETTINGS.iter().any(|(known, _)| *known == name)
-}
-
 fn switch(name: &'static str, value: &Value) -> Verdict {
-    match truth(value) {
-        Some(false) if !has(name) => Verdict::Same,
-        Some(value) => Verdict::Set(name, value.to_string()),
-        None => SWITCH,
-    }
+    truth(value).map_or(SWITCH, |value| Verdict::Set(name, value.to_string()))
 }
 
-fn connections(value: &Value) -> Verdict {
-    match (value, number(value)) {
-        (Value::Null, _) => Verdict::Same,
-        (_, Some(..0)) => Verdict::Set("max_connections", "0".into()),
-        (_, Some(0)) => Verdict::Not(
+fn connections(origin: Origin, value: &Value) -> Verdict {
+    match number(value) {
+        Some(..0) => Verdict::Set("max_connections", "0".into()),
+        Some(0) if origin == Origin::Sockudo => Verdict::Set("max_connections", "0".into()),
+        Some(0) => Verdict::Dropped(
+            Effect::Loosens,
             "it refuses everybody there, but is no quota here: `relay app disable` refuses everybody".into(),
         ),
-        (_, Some(quota)) => Verdict::Set("max_connections", quota.to_string()),
-        (_, None) => NUMBER,
+        Some(quota) => bounded("max_connections", quota, 1, i64::from(u32::MAX)),
+        None => NUMBER,
     }
 }
 
 fn client_events_from(value: &Value) -> Verdict {
     match plain(value).as_deref() {
-        Some("all" | "members") => Verdict::Set("client_events", "true".into()),
+        Some("all") => Verdict::Changed {
+            name: "client_events",
+            text: "true".into(),
+            effect: Effect::Tightens,
+            reason: "senders must be subscribers of a private or presence channel".into(),
+        },
+        Some("members") => Verdict::Set("client_events", "true".into()),
         Some("none") => Verdict::Set("client_events", "false".into()),
-        Some(_) => Verdict::Wrong("all, members or none"),
-        None => Verdict::Same,
+        Some(_) | None => Verdict::Wrong("all, members or none"),
     }
 }
 
-/// Where there is no limit, one below zero says so.
-fn client_events_per_second(value: &Value) -> Verdict {
-    let here = limits::CLIENT_EVENTS_PER_SECOND;
+/// Where there is no limit, soketi has a number below zero, Sockudo zero. Zero refuses all at soketi.
+fn client_events_per_second(origin: Origin, value: &Value) -> Verdict {
+    let name = "max_client_events_per_second";
     match number(value) {
-        Some(rate) if has("max_client_events_per_second") => {
-            Verdict::Set("max_client_events_per_second", rate.max(0).to_string())
-        }
-        Some(rate) if rate == i64::from(here) => Verdict::Same,
-        Some(_) => Verdict::Not(format!("Relay allows {here} a second per connection")),
+        Some(..0) => Verdict::Set(name, "0".into()),
+        Some(0) if origin == Origin::Sockudo => Verdict::Set(name, "0".into()),
+        Some(rate) => bounded(name, rate, 1, i64::from(limits::CLIENT_EVENTS_PER_SECOND_SETTING_MAX)),
         None => NUMBER,
     }
 }
 
-fn unlimited_or(value: &Value, reason: &str) -> Verdict {
+fn unlimited_or(origin: Origin, value: &Value, reason: &str) -> Verdict {
     match number(value) {
         Some(..0) => Verdict::Same,
-        Some(_) => Verdict::Not(reason.into()),
+        Some(0) if origin == Origin::Sockudo => Verdict::Same,
+        Some(_) => Verdict::Dropped(Effect::Loosens, reason.into()),
         None => NUMBER,
     }
 }
 
 /// A limit that Relay has for all apps.
 fn fixed(value: &Value, here: usize) -> Verdict {
-    match number(value) {
-        Some(there) if usize::try_from(there) == Ok(here) => Verdict::Same,
-        Some(_) => Verdict::Not(format!("it is {here} for all apps")),
-        None => NUMBER,
-    }
-}
-
-/// A limit that an app may set in Relay, or that is as it is.
-fn settable(value: &Value, name: &'static str, here: usize) -> Verdict {
-    match number(value) {
-        Some(there) if usize::try_from(there) != Ok(here) && has(name) => Verdict::Set(name, there.to_string()),
-        _ => fixed(value, here),
-    }
-}
-
-/// The size of `user_info` alone: Relay's bound of the whole `channel_data` is never set lower for it.
-fn member_size(value: &Value) -> Verdict {
-    match bytes(value) {
-        Some(there) if there <= limits::CHANNEL_DATA_BYTES_MAX as u64 => Verdict::Same,
-        Some(there) if has("max_channel_data_bytes") => Verdict::Set("max_channel_data_bytes", there.to_string()),
-        Some(_) => Verdict::Not(format!("it is {} bytes for all apps", limits::CHANNEL_DATA_BYTES_MAX)),
-        None => NUMBER,
-    }
-}
-
-/// Reverb's limit of a whole message; Relay's is of the event's data.
-fn message_size(value: &Value) -> Verdict {
-    match number(value) {
-        Some(bytes) if bytes <= limits::EVENT_DATA_BYTES_MAX as i64 => Verdict::Same,
-        Some(bytes) => Verdict::Set("max_event_data_bytes", bytes.to_string()),
-        None => NUMBER,
-    }
-}
-
-/// Hosts; what stands around them is cut off, since Relay compares hosts alone.
-fn origins(value: &Value) -> Verdict {
-    let Value::Array(values) = value else {
-        return if is_empty(value) { Verdict::Same } else { Verdict::Wrong("a list of hosts") };
+    let here = here as i64;
+    let effect = match number(value) {
+        Some(there) if there == here => return Verdict::Same,
+        Some(there) if there < here => Effect::Loosens,
+        Some(_) => Effect::Tightens,
+        None => return NUMBER,
     };
-    let Some(origins) = values.iter().map(Value::as_str).collect::<Option<Vec<_>>>() else {
+    Verdict::Dropped(effect, format!("it is {here} for all apps"))
+}
+
+/// Those servers bound `user_info`, Relay bounds the whole `channel_data`: what is around it gets [`AROUND_USER_INFO`].
+fn member_size(value: &Value) -> Verdict {
+    let name = "max_channel_data_bytes";
+    let Some(there) = bytes(value) else {
+        return NUMBER;
+    };
+    let most = limits::CHANNEL_DATA_BYTES_SETTING_MAX as i64;
+    let reason = "it bounds the whole channel_data, so 1024 bytes are added for the user_id";
+    noted(name, there + AROUND_USER_INFO, most, Effect::Same, reason)
+}
+
+/// A `user_id` of 128 bytes, each of them an escape of six, and the names of the members.
+const AROUND_USER_INFO: i64 = 1_024;
+
+/// Reverb's limit of a message from a client; Relay's is of the event's data, whoever publishes it.
+fn message_size(value: &Value) -> Verdict {
+    let name = "max_event_data_bytes";
+    match number(value) {
+        Some(there) if there < REVERB_REQUEST_BYTES => {
+            let reason = "it also holds for events that are published over HTTP";
+            noted(name, there, DATA_MAX, Effect::Tightens, reason)
+        }
+        Some(there) if there <= DATA_MAX => Verdict::AtLeast(name, there),
+        Some(there) => bounded(name, there, 1, DATA_MAX),
+        None => NUMBER,
+    }
+}
+
+/// What a request to Reverb may have unless its configuration says otherwise.
+const REVERB_REQUEST_BYTES: i64 = 10_000;
+
+/// Hosts, with their ports where Sockudo compares these. A host of Relay's list stands for every scheme and, where it
+/// names no port, for every port.
+fn origins(origin: Origin, value: &Value) -> Verdict {
+    let listed = match value {
+        Value::Array(values) => values.iter().map(Value::as_str).collect::<Option<Vec<_>>>(),
+        Value::String(text) => Some(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+    };
+    let Some(listed) = listed else {
         return Verdict::Wrong("a list of hosts");
     };
-    if origins.is_empty() || origins.contains(&"*") {
+    if listed.is_empty() && origin == Origin::Reverb {
+        let reason = "it refuses every page there, but allows all here: see allowed_origins";
+        return Verdict::Dropped(Effect::Loosens, reason.into());
+    }
+    if listed.is_empty() || listed.iter().any(|entry| *entry == "*" || entry.eq_ignore_ascii_case("any")) {
         return Verdict::Same;
     }
-    let host = |origin: &&str| {
-        let rest = origin.split_once("://").map_or(*origin, |(_, rest)| rest);
-        rest.split(['/', ':']).next().unwrap_or_default().to_owned()
-    };
-    Verdict::Set("allowed_origins", origins.iter().map(host).collect::<Vec<_>>().join(","))
+    let hosts: Vec<&str> = listed.iter().map(|entry| host(origin, entry)).collect();
+    let known = hosts.iter().copied().filter(|host| is_origin_pattern(host));
+    let known: Vec<&str> = known.take(limits::ALLOWED_ORIGINS_MAX).collect();
+    let name = "allowed_origins";
+    let text = known.join(",");
+    if known.is_empty() {
+        return Verdict::Dropped(Effect::Loosens, "Relay compares whole hosts: none of these is one".into());
+    }
+    if known.len() < hosts.len() {
+        let reason = format!(
+            "{} more are no hosts, or beyond the {} that Relay compares",
+            hosts.len() - known.len(),
+            limits::ALLOWED_ORIGINS_MAX
+        );
+        return Verdict::Changed { name, text, effect: Effect::Tightens, reason };
+    }
+    if hosts != listed {
+        let reason = "Relay compares hosts and ports, whatever the scheme".into();
+        return Verdict::Changed { name, text, effect: Effect::Same, reason };
+    }
+    Verdict::Set(name, text)
+}
+
+/// What Relay compares of an origin.
+fn host(origin: Origin, entry: &str) -> &str {
+    if is_origin_pattern(entry) && !entry.contains(':') || entry.eq_ignore_ascii_case("file://") {
+        return entry;
+    }
+    let rest = entry.split_once("://").map_or(entry, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.rsplit_once(':') {
+        Some((host, port)) if origin != Origin::Sockudo && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => authority,
+    }
 }

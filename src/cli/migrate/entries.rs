@@ -17,6 +17,35 @@ pub(super) struct Entry {
     pub(super) value: Value,
 }
 
+impl Entry {
+    /// True where nothing was set, so that the default holds: null, and what exports of tables make of NULL.
+    pub(super) fn is_unset(&self) -> bool {
+        match &self.value {
+            Value::Null => true,
+            Value::String(text) => !self.is_text() && (text.trim().is_empty() || text.eq_ignore_ascii_case("null")),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => false,
+        }
+    }
+
+    /// True for the members of an app whose text is anything.
+    fn is_text(&self) -> bool {
+        let texts = ["id", "appId", "key", "appKey", "secret", "appSecret", "name"];
+        matches!(self.path.as_slice(), [member] if texts.contains(&member.as_str()))
+    }
+}
+
+/// A list or object that is JSON in a text, as tables of a database hold it, as if it stood in the file itself. The
+/// path of `entry` starts below the app.
+pub(super) fn unfold(entry: Entry) -> Vec<Entry> {
+    let text = entry.value.as_str().filter(|text| !entry.is_text() && text.trim_start().starts_with(['[', '{']));
+    let Some(value) = text.and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+        return vec![entry];
+    };
+    let mut entries = Vec::new();
+    flatten(&entry.at, &entry.path, value, &mut entries);
+    entries
+}
+
 /// The values of a file, in its order where the format keeps one. Files whose name ends in `.toml` are TOML.
 pub(super) fn parse(text: &str, file: &Path) -> Result<Vec<Entry>, String> {
     let value = if file.extension().is_some_and(|extension| extension == "toml") {

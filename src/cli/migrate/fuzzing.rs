@@ -33,7 +33,7 @@ pub struct PlannedFacts {
 pub fn plan(origin: usize, text: &str, file: &str) -> Result<Vec<PlannedFacts>, String> {
     let origins = Origin::value_variants();
     let entries = entries::parse(text, Path::new(file))?;
-    let Plan { apps, mut not_taken, .. } = Plan::new(origins[origin % origins.len()], entries)?;
+    let Plan { apps, mut table, .. } = Plan::new(origins[origin % origins.len()], entries)?;
     apps.into_iter()
         .map(|app| {
             let mut record = AppRecord::stand_in();
@@ -43,7 +43,7 @@ pub fn plan(origin: usize, text: &str, file: &str) -> Result<Vec<PlannedFacts>, 
                 .try_for_each(|(name, value)| setting::apply(&mut record, name, value))
                 .expect("a default");
             app.change(&mut record).map_err(|error| error.to_string())?;
-            let judged = webhooks::judge(&app.webhooks, None, Reach::Public, &[], &mut not_taken);
+            let judged = webhooks::judge(&app.webhooks, None, Reach::Public, &[], &mut table);
             let webhooks = judged.into_iter().map(|judged| judged.new).collect();
             Ok(PlannedFacts { id: app.id, key: app.key, secret: app.secret, record, webhooks })
         })

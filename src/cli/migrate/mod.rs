@@ -1,6 +1,7 @@
 //! `relay migrate --from SERVER FILE`: the apps of another server's configuration come into the store with their ids,
-//! keys and secrets, so that clients need only a new host; what belongs into `relay.toml` is printed, and whatever
-//! Relay does not take over is listed with its reason. Webhooks come along. A second run changes nothing.
+//! keys and secrets, so that clients need only a new host; what belongs into `relay.toml` is printed, and a table lists
+//! for each value what became of it and why. Webhooks come along. A second run changes nothing. What would allow more
+//! than the old server did is done only with `--accept-loss`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -13,11 +14,12 @@ use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments};
 use crate::app::webhook::{Batching, CountName, Reach};
-use crate::config::ConfigError;
+use crate::config::{self, ConfigError};
 use crate::limits;
 use crate::store::record::AppRecord;
 use crate::store::{Batch, Missing, Store, StoreError, setting};
 use plan::{Plan, PlannedApp};
+use table::Row;
 use webhooks::JudgedWebhook;
 
 mod app;
@@ -26,6 +28,7 @@ mod entries;
 pub mod fuzzing;
 mod options;
 mod plan;
+mod table;
 mod webhooks;
 
 /// Whose configuration it is.
@@ -51,12 +54,18 @@ impl Origin {
         }
     }
 
-    /// What an app may do there unless its configuration says otherwise, where Relay's own default would allow less.
-    fn generous(self) -> &'static [(&'static str, &'static str)] {
+    /// What holds for an app there unless its configuration says otherwise, where Relay's own default is another.
+    fn defaults(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Soketi | Self::Sockudo => &[("max_event_data_bytes", "102400")],
-            Self::Reverb => &[("client_events", "true")],
-            Self::LaravelWebsockets => &[("max_event_data_bytes", "256000")],
+            Self::Soketi | Self::Sockudo => &config::SOKETI_APP,
+            Self::Reverb => {
+                &[("client_events", "true"), ("max_client_events_per_second", "0"), ("max_presence_members", "100000")]
+            }
+            Self::LaravelWebsockets => &[
+                ("max_event_data_bytes", "256000"),
+                ("max_client_events_per_second", "0"),
+                ("max_presence_members", "100000"),
+            ],
         }
     }
 }
@@ -68,9 +77,12 @@ pub(super) struct MigrateArguments {
     from: Origin,
     /// The configuration: JSON, for sockudo also TOML.
     file: PathBuf,
-    /// Say what would be done, and change nothing.
+    /// Show what would be done, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Migrate also where this allows more than the old server did, or gives up some of its security.
+    #[arg(long)]
+    accept_loss: bool,
     /// Let the webhooks of FILE be at private addresses, and over http.
     #[arg(long)]
     allow_private: bool,
@@ -93,20 +105,23 @@ pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {
     let entries = entries::parse(&text, &arguments.file).map_err(refused)?;
     let mut plan = Plan::new(arguments.from, entries).map_err(refused)?;
     let allowed = allowed(arguments, &plan)?;
-    let missing = if arguments.dry_run { Missing::Refuse } else { Missing::Create };
+    let loosened = if arguments.accept_loss { 0 } else { plan.loosened() };
+    let applies = !arguments.dry_run && loosened == 0;
+    let missing = if applies { Missing::Create } else { Missing::Refuse };
     let store = match arguments.store.open(missing) {
         Ok(store) => Some(store),
-        Err(CommandError::Store(StoreError::Missing { .. } | StoreError::Empty { .. })) if arguments.dry_run => None,
+        Err(CommandError::Store(StoreError::Missing { .. } | StoreError::Empty { .. })) if !applies => None,
         Err(error) => return Err(error),
     };
     let existing = store.as_ref().map_or_else(|| Ok(Vec::new()), Store::apps)?;
     let judged = judge(arguments, &mut plan, &existing, &allowed).map_err(refused)?;
-    if let Some(store) = store.filter(|_| !arguments.dry_run) {
+    if let Some(store) = store.filter(|_| applies) {
         let mut apps = plan.apps.iter().zip(&judged);
         store.change_all(|batch| apps.try_for_each(|(app, judged)| apply(batch, app, judged, &allowed)))?;
     }
-    let json = report_json(arguments, &plan, &judged);
-    arguments.store.answer(&json, &report_text(arguments, &plan, &judged))
+    let json = report_json(arguments, &plan, &judged, applies);
+    arguments.store.answer(&json, &report_text(&plan, &judged, applies))?;
+    if loosened == 0 { Ok(()) } else { Err(CommandError::Loss(loosened)) }
 }
 
 /// Networks where every webhook may be. A file without webhooks does not ask.
@@ -158,11 +173,11 @@ fn judge(
         app.change(&mut after).map_err(|error| error.to_string())?;
         Ok(if has_pair && after == *before { Outcome::Same } else { Outcome::Changed })
     };
-    let Plan { apps, not_taken, .. } = plan;
+    let Plan { apps, table, .. } = plan;
     let judged = |app: &PlannedApp| {
         let outcome = outcome(app)?;
         let before = by_id.get(app.id.as_str()).copied();
-        Ok(Judged { outcome, webhooks: webhooks::judge(&app.webhooks, before, reach, allowed, not_taken) })
+        Ok(Judged { outcome, webhooks: webhooks::judge(&app.webhooks, before, reach, allowed, table) })
     };
     apps.iter().map(judged).collect()
 }
@@ -200,7 +215,7 @@ impl PlannedApp {
     }
 }
 
-fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged]) -> Value {
+fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged], applied: bool) -> Value {
     let webhook = |JudgedWebhook { new, outcome }: &JudgedWebhook| {
         json!({
             "url": new.url,
@@ -226,16 +241,18 @@ fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged]) -> 
         "from": arguments.from.name(),
         "file": arguments.file.display().to_string(),
         "dry_run": arguments.dry_run,
+        "applied": applied,
         "apps": plan.apps.iter().zip(judged).map(app).collect::<Vec<_>>(),
         "settings": plan.settings.iter().cloned().collect::<BTreeMap<_, _>>(),
-        "not_taken": plan.not_taken.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect::<Vec<_>>(),
+        "not_taken": plan.table.iter().filter(|row| row.is_loss()).map(Row::to_json).collect::<Vec<_>>(),
+        "table": plan.table.iter().map(Row::to_json).collect::<Vec<_>>(),
     })
 }
 
-fn report_text(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged]) -> String {
+fn report_text(plan: &Plan, judged: &[Judged], applied: bool) -> String {
     let mut text = String::new();
     let done = |outcome: Outcome| match outcome {
-        Outcome::Created | Outcome::Changed if arguments.dry_run => format!("would be {}", word(outcome)),
+        Outcome::Created | Outcome::Changed if !applied => format!("would be {}", word(outcome)),
         Outcome::Created | Outcome::Changed => word(outcome).into(),
         Outcome::Same => "is there already".into(),
     };
@@ -259,11 +276,9 @@ fn report_text(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged]) -> 
             writeln!(text, "{name} = {value}").expect("a string takes text");
         }
     }
-    if !plan.not_taken.is_empty() {
-        text.push_str("\nNot taken over:\n\n");
-        for (key, reason) in &plan.not_taken {
-            writeln!(text, "{key}: {reason}").expect("a string takes text");
-        }
+    if !plan.table.is_empty() {
+        text.push_str("\nValues of the file:\n\n");
+        text.push_str(&table::text(&plan.table));
     }
     text
 }

@@ -8,20 +8,23 @@ use super::Origin;
 use super::app::{self, is_empty, number, truth};
 use super::entries::Entry;
 use super::plan;
+use super::table::Effect;
 use crate::app::webhook::Batching;
-use crate::config;
 use crate::limits;
+use crate::metrics::exposition::is_prefix;
 
 /// What became of one value.
 pub(super) enum Verdict {
-    /// It became a setting.
-    Taken,
+    /// It became this setting.
+    Taken(String),
+    /// It became this setting, with another value.
+    Changed(String),
     /// Relay does so anyway.
     Same,
     /// It holds for all apps that do not say otherwise.
     OfApps(plan::Verdict),
     /// It has no counterpart. `at` may be a whole section, told once.
-    Not { at: String, reason: &'static str },
+    Not { at: String, effect: Effect, reason: &'static str },
     /// It is not what that server takes there: this is.
     Wrong(&'static str),
 }
@@ -41,6 +44,11 @@ pub(super) struct Taken {
 const PORT: &str = "a port";
 const ADDRESS: &str = "an IP address";
 const NUMBER: &str = "a number";
+const TLS: &str = "Relay serves plain text: a proxy in front of it has to end TLS";
+const RATES: &str = "Relay limits requests per app, not per address: see requests_per_minute";
+/// The bounds of `drain_ms` and `authorization_timeout` in `relay.toml`.
+const DRAIN_MS_MAX: i64 = 600_000;
+const AUTHORIZATION_TIMEOUT_S_MAX: i64 = 3_600;
 
 impl Taken {
     /// The settings, for `relay.toml`.
@@ -73,34 +81,24 @@ impl Taken {
     fn of_soketi(&mut self, origin: Origin, words: &[&str], entry: &Entry) -> Verdict {
         let value = &entry.value;
         match words {
-            ["host"] => set(&mut self.host, address(value), ADDRESS),
-            ["port"] => set(&mut self.port, port(value), PORT),
-            ["metrics", "host"] => set(&mut self.metrics_host, address(value), ADDRESS),
-            ["metrics", "port"] => set(&mut self.metrics_port, port(value), PORT),
+            ["host"] => set("listen", &mut self.host, address(value), ADDRESS),
+            ["port"] => set("listen", &mut self.port, port(value), PORT),
+            ["metrics", "host"] => set("metrics_listen", &mut self.metrics_host, address(value), ADDRESS),
+            ["metrics", "port"] => set("metrics_listen", &mut self.metrics_port, port(value), PORT),
             ["metrics", "enabled"] => Verdict::Same,
             ["metrics", "driver"] if value == "prometheus" => Verdict::Same,
-            ["metrics", "prometheus", "prefix"]
-                if config::SETTINGS.iter().any(|known| known.name == "metrics_prefix") =>
-            {
-                match value.as_str() {
-                    Some(prefix) => self.other("metrics_prefix", json!(prefix)),
-                    None => Verdict::Wrong("a text"),
-                }
-            }
-            ["metrics", "prometheus", "prefix"] => not(entry, "metrics have Relay's own names"),
+            ["metrics", "prometheus", "prefix"] => match value.as_str() {
+                Some(prefix) if is_prefix(prefix) => self.other("metrics_prefix", json!(prefix)),
+                Some(_) | None => Verdict::Wrong("letters, digits and underscores that begin with no digit"),
+            },
             ["pathPrefix"] => self.path(value),
             ["debug"] => match truth(value) {
                 Some(true) => self.other("log", json!("info,relay=debug")),
                 Some(false) => Verdict::Same,
                 None => Verdict::Wrong("true or false"),
             },
-            ["shutdownGracePeriod"] => {
-                // soketi counts milliseconds, Sockudo seconds.
-                let unit_ms = if origin == Origin::Sockudo { 1_000 } else { 1 };
-                self.number("drain_ms", value, unit_ms)
-            }
-            ["activityTimeout"] => self.number("activity_timeout", value, 1),
-            ["channelLimits", "cacheTtl"] => self.number("cache_ttl", value, 1),
+            ["shutdownGracePeriod" | "userAuthenticationTimeout" | "activityTimeout"]
+            | ["channelLimits", "cacheTtl"] => self.time(origin, words, value),
             ["channelLimits", "maxNameLength"] => of_apps("maxChannelNameLength", value),
             ["presence", "maxMembersPerChannel"] => of_apps("maxPresenceMembersPerChannel", value),
             ["presence", "maxMemberSizeInKb"] => of_apps("maxPresenceMemberSizeInKb", value),
@@ -118,14 +116,17 @@ impl Taken {
                 not(entry, "Relay is one process with one thread per core; there is no cluster yet")
             }
             ["ssl", ..] if is_empty(value) || truth(value) == Some(false) => Verdict::Same,
-            ["ssl", ..] => section(entry, words, "a proxy in front of Relay ends TLS"),
-            ["userAuthenticationTimeout"] => not(entry, "it is 30 seconds for all apps"),
+            ["ssl", "enabled"] => loosens(section(entry, words, TLS)),
+            ["ssl", "certPath" | "keyPath"] if origin == Origin::Soketi => loosens(section(entry, words, TLS)),
+            ["ssl", ..] => section(entry, words, TLS),
             ["webhooks", ..] if is_empty(value) => Verdict::Same,
             ["webhooks", "batching", rest @ ..] => self.batching(rest, entry),
             ["webhooks", ..] => section(entry, words, "Relay bounds and repeats deliveries by itself"),
             ["cors", ..] => section(entry, words, "who may connect is an app's setting allowed_origins"),
             ["queue", ..] => section(entry, words, "Relay queues by itself and needs no other service"),
-            ["rateLimiter", ..] => section(entry, words, "Relay limits by itself, per app: see `relay app show`"),
+            ["rateLimiter", "enabled"] if truth(value) == Some(true) => loosens(section(entry, words, RATES)),
+            ["rateLimiter", ..] => section(entry, words, RATES),
+            ["websocketMaxPayloadKb"] => not(entry, "a message is bounded by max_event_data_bytes of the app"),
             [
                 "database" | "databasePooling" | "cache" | "cluster" | "instance" | "httpApi" | "mode" | "adapter"
                 | "appManager" | "metrics" | "cleanup" | "logging" | "unixSocket",
@@ -135,18 +136,48 @@ impl Taken {
         }
     }
 
+    /// Times of soketi, and those which Sockudo counts in another unit.
+    fn time(&mut self, origin: Origin, words: &[&str], value: &Value) -> Verdict {
+        let number = number(value);
+        match words {
+            ["shutdownGracePeriod"] => {
+                // soketi counts milliseconds, Sockudo seconds.
+                let unit_ms = if origin == Origin::Sockudo { 1_000 } else { 1 };
+                self.number("drain_ms", number.and_then(|time| time.checked_mul(unit_ms)), 0, DRAIN_MS_MAX)
+            }
+            ["userAuthenticationTimeout"] => {
+                let unit = if origin == Origin::Sockudo { 1 } else { 1_000 };
+                let seconds = number.map(|time| time.max(0).saturating_add(unit - 1) / unit);
+                self.number("authorization_timeout", seconds, 1, AUTHORIZATION_TIMEOUT_S_MAX)
+            }
+            ["activityTimeout"] => {
+                self.number("activity_timeout", number, 1, i64::from(limits::ACTIVITY_TIMEOUT_SETTING_S_MAX))
+            }
+            _ => self.number("cache_ttl", number, 1, i64::from(limits::CACHE_TTL_SETTING_S_MAX)),
+        }
+    }
+
     fn of_reverb(&mut self, words: &[&str], entry: &Entry) -> Verdict {
         let value = &entry.value;
         match words {
             ["default" | "enabled"] | ["apps", "provider"] => Verdict::Same,
-            ["servers", _, "host"] => set(&mut self.host, address(value), ADDRESS),
-            ["servers", _, "port"] => set(&mut self.port, port(value), PORT),
+            ["servers", _, "host"] => set("listen", &mut self.host, address(value), ADDRESS),
+            ["servers", _, "port"] => set("listen", &mut self.port, port(value), PORT),
             ["servers", _, "path"] => self.path(value),
             ["servers", _, "hostname"] if is_empty(value) => Verdict::Same,
             ["servers", _, "hostname"] => not(entry, "Relay answers to every name; a proxy may choose by name"),
             ["servers", _, "options", ..] if is_empty(value) => Verdict::Same,
-            ["servers", _, "options", ..] => not(entry, "a proxy in front of Relay ends TLS"),
-            ["servers", _, "maxRequestSize"] => not(entry, "a request may have 1 MiB; an app limits its events"),
+            ["servers", _, "options", "tls", "localCert"] => loosens(not(entry, TLS)),
+            ["servers", _, "options", ..] => not(entry, TLS),
+            ["servers", _, "maxRequestSize"] => match number(value) {
+                Some(there) if there > limits::EVENT_DATA_BYTES_MAX as i64 => {
+                    let most = limits::EVENT_DATA_BYTES_SETTING_MAX as i64;
+                    let text = there.min(most).to_string();
+                    Verdict::OfApps(plan::Verdict::Set("max_event_data_bytes", text))
+                }
+                Some(_) => Verdict::Same,
+                None => Verdict::Wrong(NUMBER),
+            },
             ["servers", _, "scaling", "enabled"] if truth(value) == Some(true) => {
                 not(entry, "Relay is one process with one thread per core; there is no cluster yet")
             }
@@ -159,7 +190,7 @@ impl Taken {
     fn of_laravel_websockets(&mut self, words: &[&str], entry: &Entry) -> Verdict {
         let value = &entry.value;
         match words {
-            ["dashboard", "port"] => set(&mut self.port, port(value), PORT),
+            ["dashboard", "port"] => set("listen", &mut self.port, port(value), PORT),
             ["allowedOrigins"] if is_empty(value) => Verdict::Same,
             ["allowedOrigins"] => {
                 let origins = Entry { path: vec!["allowedOrigins".into()], ..entry.clone() };
@@ -167,7 +198,8 @@ impl Taken {
             }
             ["maxRequestSizeInKb"] => of_apps("maxEventPayloadInKb", value),
             ["ssl", ..] if is_empty(value) => Verdict::Same,
-            ["ssl", ..] => section(entry, words, "a proxy in front of Relay ends TLS"),
+            ["ssl", "localCert"] => loosens(section(entry, words, TLS)),
+            ["ssl", ..] => section(entry, words, TLS),
             ["statistics" | "dashboard" | "path" | "middleware", ..] => {
                 section(entry, words, "it is a page of the package, which Laravel serves")
             }
@@ -176,13 +208,20 @@ impl Taken {
     }
 
     fn other(&mut self, name: &'static str, value: Value) -> Verdict {
+        let taken = Verdict::Taken(format!("{name} = {value}"));
         self.others.push((name, value));
-        Verdict::Taken
+        taken
     }
 
-    fn number(&mut self, name: &'static str, value: &Value, unit: i64) -> Verdict {
-        match number(value).and_then(|number| number.checked_mul(unit)) {
-            Some(number) => self.other(name, json!(number)),
+    /// What is out of the range of the setting becomes the nearest that it takes.
+    fn number(&mut self, name: &'static str, value: Option<i64>, least: i64, most: i64) -> Verdict {
+        match value {
+            Some(number) if (least..=most).contains(&number) => self.other(name, json!(number)),
+            Some(number) => {
+                let number = number.clamp(least, most);
+                self.others.push((name, json!(number)));
+                Verdict::Changed(format!("{name} = {number}: Relay takes {least} to {most}"))
+            }
             None => Verdict::Wrong(NUMBER),
         }
     }
@@ -192,7 +231,7 @@ impl Taken {
             (["enabled"], value) => match truth(value) {
                 Some(true) => {
                     self.batching = Batching::Batched;
-                    Verdict::Taken
+                    Verdict::Taken("batch of each webhook".into())
                 }
                 Some(false) => Verdict::Same,
                 None => Verdict::Wrong("true or false"),
@@ -214,12 +253,12 @@ impl Taken {
     }
 }
 
-fn set<T>(place: &mut Option<T>, value: Option<T>, takes: &'static str) -> Verdict {
+fn set<T>(name: &str, place: &mut Option<T>, value: Option<T>, takes: &'static str) -> Verdict {
     if value.is_none() {
         return Verdict::Wrong(takes);
     }
     *place = value;
-    Verdict::Taken
+    Verdict::Taken(name.into())
 }
 
 fn address(value: &Value) -> Option<IpAddr> {
@@ -238,12 +277,22 @@ fn of_apps(name: &str, value: &Value) -> Verdict {
 }
 
 fn not(entry: &Entry, reason: &'static str) -> Verdict {
-    Verdict::Not { at: entry.at.clone(), reason }
+    Verdict::Not { at: entry.at.clone(), effect: Effect::Same, reason }
 }
 
 /// A whole section at once: its first word, as the file spells it.
 fn section(entry: &Entry, words: &[&str], reason: &'static str) -> Verdict {
     let first = entry.at.split('.').next().unwrap_or_default();
     let at = if words.len() == 1 { first.into() } else { format!("{first}.*") };
-    Verdict::Not { at, reason }
+    Verdict::Not { at, effect: Effect::Same, reason }
+}
+
+/// The same, where something that was refused passes from now on.
+fn loosens(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Not { at, reason, effect: _ } => Verdict::Not { at, reason, effect: Effect::Loosens },
+        other @ (Verdict::Taken(_) | Verdict::Changed(_) | Verdict::Same | Verdict::OfApps(_) | Verdict::Wrong(_)) => {
+            other
+        }
+    }
 }

@@ -1,10 +1,11 @@
-//! What a configuration comes to: apps, settings of the server, and what is not taken over, with the reason.
+//! What a configuration comes to: apps, settings of the server, and for each value what became of it, with the reason.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::entries::Entry;
+use super::entries::{self, Entry};
+use super::table::{Effect, Row};
 use super::webhooks::{self, Draft, PlannedWebhook};
 use super::{Origin, app, options};
 use crate::app::webhook::Batching;
@@ -33,8 +34,8 @@ pub(super) struct Plan {
     pub(super) apps: Vec<PlannedApp>,
     /// Settings of the server for `relay.toml`.
     pub(super) settings: Vec<(&'static str, Value)>,
-    /// What has no counterpart: where it stands, and why.
-    pub(super) not_taken: Vec<(String, String)>,
+    /// What became of each value.
+    pub(super) table: Vec<Row>,
     /// How many events one request to a webhook of the file has.
     batching: Batching,
 }
@@ -48,10 +49,21 @@ pub(super) enum Verdict {
     Enabled(bool),
     /// A setting, as text.
     Set(&'static str, String),
+    /// A setting, as text, unless another value names it.
+    Otherwise(&'static str, String),
+    /// A setting of a number, unless what holds for all apps is larger.
+    AtLeast(&'static str, i64),
+    /// A setting, as text, that is not quite what the value says, for this reason.
+    Changed {
+        name: &'static str,
+        text: String,
+        effect: Effect,
+        reason: String,
+    },
     /// Relay does so anyway, or the value asks for nothing.
     Same,
     /// It has no counterpart, for this reason.
-    Not(String),
+    Dropped(Effect, String),
     /// It is not what that server takes there: this is.
     Wrong(&'static str),
 }
@@ -69,7 +81,7 @@ impl Plan {
             match app::position(&entry.path) {
                 Some((index, depth)) => {
                     let path = entry.path[depth..].to_vec();
-                    apps.entry(index).or_default().extend(webhooks::unfold(Entry { path, ..entry }));
+                    apps.entry(index).or_default().extend(entries::unfold(Entry { path, ..entry }));
                 }
                 None => rest.push(entry),
             }
@@ -85,20 +97,35 @@ impl Plan {
         Ok(plan)
     }
 
+    /// How many values would allow more than at the old server.
+    pub(super) fn loosened(&self) -> usize {
+        self.table.iter().filter(|row| row.effect == Effect::Loosens).count()
+    }
+
     /// The values that concern the server; gives those that hold for every app that does not say otherwise.
     fn take_options(&mut self, origin: Origin, entries: &[Entry]) -> Result<BTreeMap<&'static str, String>, String> {
         let mut of_all = BTreeMap::new();
-        let mut told = BTreeSet::new();
+        // The row of each section, which has one row however many values it has.
+        let mut sections: HashMap<String, usize> = HashMap::new();
         let mut taken = options::Taken::default();
-        for entry in entries {
+        for entry in entries.iter().filter(|entry| !entry.is_unset()) {
             match taken.take(origin, entry) {
-                options::Verdict::Taken | options::Verdict::Same => {}
+                options::Verdict::Taken(reason) => self.table.push(Row::taken(&entry.at, reason)),
+                options::Verdict::Changed(reason) => self.table.push(Row::changed(&entry.at, Effect::Same, reason)),
+                options::Verdict::Same => self.table.push(Row::taken(&entry.at, SAME)),
                 options::Verdict::OfApps(verdict) => self.settle(entry, verdict, &mut of_all)?,
-                options::Verdict::Not { at, reason } => {
-                    if told.insert(at.clone()) {
-                        self.not_taken.push((at, reason.into()));
+                options::Verdict::Not { at, effect, reason } => match sections.get(&at) {
+                    Some(&row) => {
+                        let row = &mut self.table[row];
+                        if row.effect < effect {
+                            (row.effect, row.reason) = (effect, reason.into());
+                        }
                     }
-                }
+                    None => {
+                        sections.insert(at.clone(), self.table.len());
+                        self.table.push(Row::dropped(&at, effect, reason));
+                    }
+                },
                 options::Verdict::Wrong(takes) => return Err(wrong(entry, takes)),
             }
         }
@@ -117,8 +144,11 @@ impl Plan {
         let at = app_at(&entries[0]);
         let mut settings = of_all.clone();
         let (mut id, mut key, mut secret, mut enabled) = (None, None, None, true);
+        let mut otherwise = Vec::new();
         let mut drafts: BTreeMap<usize, Draft> = BTreeMap::new();
-        for entry in entries {
+        let entries = entries.iter().filter(|entry| !entry.is_unset());
+        for entry in app::without_policy(origin, entries.cloned().collect(), &mut self.table) {
+            let entry = &entry;
             if let Some((number, entry)) = of_webhook(entry) {
                 let draft = drafts.entry(number).or_default();
                 draft.at = app_at(&entry);
@@ -127,17 +157,27 @@ impl Plan {
                 continue;
             }
             match app::field(origin, entry) {
-                Verdict::Id(text) => id = Some((text, entry)),
-                Verdict::Key(text) => key = Some((text, entry)),
-                Verdict::Secret(text) => secret = Some((text, entry)),
-                Verdict::Enabled(value) => enabled = value,
-                verdict @ (Verdict::Set(..) | Verdict::Same | Verdict::Not(_) | Verdict::Wrong(_)) => {
-                    self.settle(entry, verdict, &mut settings)?;
+                Verdict::Id(text) => id = Some((text, entry.clone())),
+                Verdict::Key(text) => key = Some((text, entry.clone())),
+                Verdict::Secret(text) => secret = Some((text, entry.clone())),
+                Verdict::Enabled(value) => {
+                    enabled = value;
+                    self.table.push(Row::taken(&entry.at, if value { "enabled" } else { "disabled" }));
                 }
+                Verdict::Otherwise(name, text) => otherwise.push((entry.clone(), name, text)),
+                verdict @ (Verdict::Set(..)
+                | Verdict::AtLeast(..)
+                | Verdict::Changed { .. }
+                | Verdict::Same
+                | Verdict::Dropped(..)
+                | Verdict::Wrong(_)) => self.settle(entry, verdict, &mut settings)?,
             }
         }
+        for (entry, name, text) in otherwise {
+            self.settle_otherwise(&entry, name, text, &mut settings)?;
+        }
         let needs = |name: &str,
-                     found: Option<(String, &Entry)>,
+                     found: Option<(String, Entry)>,
                      check: fn(&str) -> Result<(), crate::store::StoreError>| {
             let (text, entry) = found.ok_or_else(|| format!("{at}: the app (number {index} from 0) has no {name}"))?;
             check(&text).map_err(|error| format!("{}: {error}", entry.at))?;
@@ -149,8 +189,8 @@ impl Plan {
         if let Some(name) = settings.get("name") {
             check_name(name).map_err(|error| format!("{at}.name: {error}"))?;
         }
-        let webhooks = webhooks::settle(drafts.into_values(), self.batching, &mut self.not_taken);
-        let defaults = origin.generous().iter().copied().filter(|(name, _)| !settings.contains_key(name)).collect();
+        let webhooks = webhooks::settle(drafts.into_values(), self.batching, &mut self.table);
+        let defaults = origin.defaults().iter().copied().filter(|(name, _)| !settings.contains_key(name)).collect();
         let settings = settings.into_iter().collect();
         self.apps.push(PlannedApp { at, id, key, secret, enabled, settings, defaults, webhooks });
         Ok(())
@@ -163,16 +203,43 @@ impl Plan {
         verdict: Verdict,
         settings: &mut BTreeMap<&'static str, String>,
     ) -> Result<(), String> {
-        match verdict {
-            Verdict::Set(name, text) => match setting::apply(&mut AppRecord::stand_in(), name, &text) {
-                Ok(()) => drop(settings.insert(name, text)),
-                Err(error) => self.not_taken.push((entry.at.clone(), error.to_string())),
-            },
-            Verdict::Not(reason) => self.not_taken.push((entry.at.clone(), reason)),
+        let at = &entry.at;
+        let row = match verdict {
+            Verdict::Set(name, text) => set(at, name, text, settings),
+            Verdict::AtLeast(name, number) => {
+                let of_all = settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(number);
+                set(at, name, number.max(of_all).to_string(), settings)
+            }
+            Verdict::Changed { name, text, effect, reason } => {
+                let reason = format!("{name}={text}: {reason}");
+                settings.insert(name, text);
+                Row::changed(at, effect, reason)
+            }
+            Verdict::Dropped(effect, reason) => Row::dropped(at, effect, reason),
             Verdict::Wrong(takes) => return Err(wrong(entry, takes)),
-            Verdict::Same | Verdict::Id(_) | Verdict::Key(_) | Verdict::Secret(_) | Verdict::Enabled(_) => {}
-        }
+            Verdict::Same => Row::taken(at, SAME),
+            Verdict::Otherwise(..) | Verdict::Id(_) | Verdict::Key(_) | Verdict::Secret(_) | Verdict::Enabled(_) => {
+                return Ok(());
+            }
+        };
+        self.table.push(row);
         Ok(())
+    }
+
+    /// Keeps a value whose setting another value may have named.
+    fn settle_otherwise(
+        &mut self,
+        entry: &Entry,
+        name: &'static str,
+        text: String,
+        settings: &mut BTreeMap<&'static str, String>,
+    ) -> Result<(), String> {
+        if let Some(named) = settings.get(name) {
+            let reason = format!("Relay pings when {name}={named} and 5 seconds more have passed in silence");
+            self.table.push(Row::changed(&entry.at, Effect::Same, reason));
+            return Ok(());
+        }
+        self.settle(entry, Verdict::Set(name, text), settings)
     }
 
     /// Ids and keys name one app each.
@@ -185,6 +252,21 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// Why a value needs nothing.
+const SAME: &str = "Relay does so as well";
+
+/// Takes a setting if it takes the text.
+fn set(at: &str, name: &'static str, text: String, settings: &mut BTreeMap<&'static str, String>) -> Row {
+    match setting::apply(&mut AppRecord::stand_in(), name, &text) {
+        Ok(()) => {
+            let row = Row::taken(at, format!("{name}={text}"));
+            settings.insert(name, text);
+            row
+        }
+        Err(error) => Row::dropped(at, Effect::Same, error.to_string()),
     }
 }
 
@@ -211,9 +293,9 @@ fn wrong(entry: &Entry, takes: &str) -> String {
 /// Why there is nothing to take, as far as the file tells.
 fn no_apps(plan: &Plan) -> String {
     let is_driver = |at: &str| at.replace('_', "").eq_ignore_ascii_case("appManager.driver");
-    let driver = plan.not_taken.iter().find(|(at, _)| is_driver(at));
+    let driver = plan.table.iter().find(|row| is_driver(&row.at));
     match driver {
-        Some((at, reason)) => format!("there is no app in this file; {at}: {reason}"),
+        Some(Row { at, reason, .. }) => format!("there is no app in this file; {at}: {reason}"),
         None => "there is no app in this file".into(),
     }
 }

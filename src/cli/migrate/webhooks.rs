@@ -4,9 +4,10 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::Outcome;
-use super::app::{is_empty, plain};
-use super::entries::{Entry, flatten};
+use super::app::{dropped, is_empty, plain};
+use super::entries::Entry;
 use super::plan::Verdict;
+use super::table::{Effect, Row};
 use crate::app::webhook::{Batching, COUNT_CHANGED, CountName, NewWebhook, Reach, WebhookKind, WebhookKinds};
 use crate::limits;
 use crate::store::check_webhook;
@@ -49,18 +50,6 @@ pub(super) struct JudgedWebhook {
     pub(super) outcome: Outcome,
 }
 
-/// A list of webhooks that is JSON in a text, as tables of a database hold it, as if it stood in the file itself.
-pub(super) fn unfold(entry: Entry) -> Vec<Entry> {
-    let text = entry.value.as_str().filter(|_| entry.path == ["webhooks"]);
-    let list = text.and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
-    let Some(list) = list else {
-        return vec![entry];
-    };
-    let mut entries = Vec::new();
-    flatten(&entry.at, &entry.path, Value::Array(list), &mut entries);
-    entries
-}
-
 /// Takes one value of a webhook; the path of `entry` starts below it.
 pub(super) fn field(entry: &Entry, draft: &mut Draft) -> Verdict {
     let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
@@ -84,27 +73,31 @@ pub(super) fn field(entry: &Entry, draft: &mut Draft) -> Verdict {
             }
         }
         ["headers" | "filter" | "lambda" | "lambdaFunction", ..] if is_empty(&entry.value) => Verdict::Same,
-        ["headers", ..] => Verdict::Not("Relay signs requests and adds no headers of yours".into()),
-        ["filter", ..] => Verdict::Not("Relay filters by event, not by channel: the receiver gets all channels".into()),
+        ["headers", ..] => dropped("Relay signs requests and adds no headers of yours"),
+        ["filter", ..] => Verdict::Dropped(
+            Effect::Loosens,
+            "Relay filters by event, not by channel: the receiver gets all channels".into(),
+        ),
         ["lambdaFunction" | "lambda", ..] => {
             draft.calls = Calls::Function;
-            Verdict::Not("Relay calls URLs alone, no functions of a cloud".into())
+            dropped("Relay calls URLs alone, no functions of a cloud")
         }
-        _ => Verdict::Not("Relay knows of no such key of a webhook".into()),
+        ["retry" | "requestTimeoutMs", ..] => dropped("Relay times and repeats deliveries by its own schedule"),
+        _ => dropped("Relay knows of no such key of a webhook"),
     }
 }
 
-/// What the webhooks of an app come to, one endpoint for each URL. What is left out is told in `not_taken`.
+/// What the webhooks of an app come to, one endpoint for each URL. `table` gets a row for what is left out.
 pub(super) fn settle(
     drafts: impl Iterator<Item = Draft>,
     batching: Batching,
-    not_taken: &mut Vec<(String, String)>,
+    table: &mut Vec<Row>,
 ) -> Vec<PlannedWebhook> {
     let mut planned: Vec<PlannedWebhook> = Vec::new();
     for draft in drafts {
         let Some(url) = draft.url.filter(|url| !url.is_empty()) else {
             match draft.calls {
-                Calls::Url => not_taken.push((draft.at, "it has no url".into())),
+                Calls::Url => table.push(Row::dropped(&draft.at, Effect::Same, "it has no url")),
                 Calls::Function => {}
             }
             continue;
@@ -112,15 +105,17 @@ pub(super) fn settle(
         let (at, names) = draft.events.unwrap_or_else(|| (draft.at.clone(), Vec::new()));
         let (kinds, count_name, unknown) = kinds(&names);
         if !unknown.is_empty() {
-            not_taken.push((at.clone(), format!("Relay has no such webhook event: {}", unknown.join(", "))));
+            let reason = format!("Relay has no such webhook event: {}", unknown.join(", "));
+            table.push(Row::dropped(&at, Effect::Same, reason));
         }
         if kinds.is_empty() {
-            not_taken.push((draft.at, "it names no event of Relay's, so it would be told nothing".into()));
+            let reason = "it names no event of Relay's, so it would get nothing";
+            table.push(Row::dropped(&draft.at, Effect::Same, reason));
             continue;
         }
         if kinds.contains(WebhookKind::SubscriptionCount) {
-            let reason = "taken, but subscription_count is told only while the app has subscription_count=true";
-            not_taken.push((at, reason.into()));
+            let reason = "subscription_count is sent only while the app has subscription_count=true";
+            table.push(Row::changed(&at, Effect::Tightens, reason));
         }
         match planned.iter_mut().find(|webhook| webhook.url == url) {
             Some(webhook) => {
@@ -171,7 +166,7 @@ pub(super) fn judge(
     before: Option<&AppRecord>,
     reach: Reach,
     allowed: &[IpNet],
-    not_taken: &mut Vec<(String, String)>,
+    table: &mut Vec<Row>,
 ) -> Vec<JudgedWebhook> {
     let present = before.map_or(&[][..], |app| &app.webhooks);
     let mut count = present.len();
@@ -184,7 +179,7 @@ pub(super) fn judge(
             Some(_) | None => webhook.to_new(reach),
         };
         if let Err(error) = check_webhook(&new, allowed) {
-            not_taken.push((format!("{}.url", webhook.at), error.to_string()));
+            table.push(Row::dropped(&format!("{}.url", webhook.at), Effect::Same, error.to_string()));
             continue;
         }
         let outcome = match same_place {
@@ -192,11 +187,12 @@ pub(super) fn judge(
             Some(_) => Outcome::Changed,
             None if count >= limits::WEBHOOKS_PER_APP_MAX => {
                 let reason = format!("an app has {} webhooks at most", limits::WEBHOOKS_PER_APP_MAX);
-                not_taken.push((webhook.at.clone(), reason));
+                table.push(Row::dropped(&webhook.at, Effect::Same, reason));
                 continue;
             }
             None => Outcome::Created,
         };
+        table.push(Row::taken(&webhook.at, format!("webhook {}", new.url)));
         count += usize::from(outcome == Outcome::Created);
         judged.push(JudgedWebhook { new, outcome });
     }

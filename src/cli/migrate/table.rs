@@ -1,0 +1,133 @@
+//! The table at the end of a migration: every value of the file with what became of it and why.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+/// What became of a value.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Handling {
+    /// Relay does what the value says.
+    Taken,
+    /// Relay does something close to it.
+    Changed,
+    /// Relay does not do it.
+    Dropped,
+}
+
+/// How what clients and publishers may do compares with the old server.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Effect {
+    /// The same, as far as security and limits are concerned.
+    Same,
+    /// Less is allowed here.
+    Tightens,
+    /// More is allowed here: the operator has to accept it.
+    Loosens,
+}
+
+/// One value. Rows hold no value of a key that is not taken, since it may be a secret.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// The key, as the file spells it.
+    pub(super) at: String,
+    pub(super) handling: Handling,
+    pub(super) effect: Effect,
+    pub(super) reason: String,
+}
+
+impl Row {
+    pub(super) fn taken(at: &str, reason: impl Into<String>) -> Self {
+        Self { at: at.into(), handling: Handling::Taken, effect: Effect::Same, reason: reason.into() }
+    }
+
+    pub(super) fn changed(at: &str, effect: Effect, reason: impl Into<String>) -> Self {
+        Self { at: at.into(), handling: Handling::Changed, effect, reason: reason.into() }
+    }
+
+    pub(super) fn dropped(at: &str, effect: Effect, reason: impl Into<String>) -> Self {
+        Self { at: at.into(), handling: Handling::Dropped, effect, reason: reason.into() }
+    }
+
+    /// True for what an operator should read: dropped values, and those that allow less or more than before.
+    pub(super) fn is_loss(&self) -> bool {
+        self.handling == Handling::Dropped || self.effect != Effect::Same
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "key": self.at,
+            "result": self.handling.word(),
+            "effect": self.effect.word(),
+            "reason": self.reason,
+        })
+    }
+
+    fn result(&self) -> String {
+        match self.effect {
+            Effect::Same => self.handling.word().into(),
+            Effect::Tightens | Effect::Loosens => format!("{}, {}", self.handling.word(), self.effect.word()),
+        }
+    }
+}
+
+impl Handling {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Changed => "changed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+impl Effect {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Tightens => "tightens",
+            Self::Loosens => "loosens",
+        }
+    }
+}
+
+/// The rows in columns. A key that is longer than its column pushes the others aside.
+pub(super) fn text(rows: &[Row]) -> String {
+    let width = rows.iter().map(|row| row.at.chars().count()).max().unwrap_or_default().min(KEY_WIDTH_MAX);
+    let mut text = String::new();
+    let mut line = |key: &str, result: &str, reason: &str| {
+        writeln!(text, "{key:width$}  {result:RESULT_WIDTH$}  {reason}").expect("a string takes text");
+    };
+    line("KEY", "RESULT", "REASON");
+    for row in rows {
+        line(&row.at, &row.result(), &row.reason);
+    }
+    text
+}
+
+const KEY_WIDTH_MAX: usize = 60;
+/// The longest result, `dropped, tightens`.
+const RESULT_WIDTH: usize = 17;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each row has its key, its result with the effect if there is one, and its reason, in columns.
+    #[test]
+    fn rows_are_in_columns() {
+        let rows = [
+            Row::taken("port", "listen"),
+            Row::changed("apps.0.a", Effect::Tightens, "at most 5"),
+            Row::dropped("b", Effect::Loosens, "no such limit"),
+        ];
+        let wanted = [
+            "KEY       RESULT             REASON",
+            "port      taken              listen",
+            "apps.0.a  changed, tightens  at most 5",
+            "b         dropped, loosens   no such limit",
+        ];
+        assert_eq!(text(&rows).lines().collect::<Vec<_>>(), wanted);
+        assert_eq!(rows.iter().map(Row::is_loss).collect::<Vec<_>>(), [false, true, true]);
+    }
+}
