@@ -164,7 +164,7 @@ fn expected(name: &str, value: &str) -> StoreError {
 }
 
 fn switch(name: &str, value: &str) -> Result<bool, StoreError> {
-    match value {
+    match value.to_ascii_lowercase().as_str() {
         "true" | "on" | "yes" | "1" => Ok(true),
         "false" | "off" | "no" | "0" => Ok(false),
         _ => Err(expected(name, value)),
@@ -196,7 +196,7 @@ mod tests {
         let good = [
             ("name", "Shop", "\"Shop\""),
             ("client_events", "true", "true"),
-            ("tls_only", "on", "true"),
+            ("tls_only", "TRUE", "true"),
             ("max_connections", "5", "5"),
             ("connection_limit_soft", "yes", "true"),
             ("max_event_data_bytes", "1048576", "1048576"),
