@@ -10,13 +10,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::dev::{self, DevApp, dev_banner};
-use super::{CommandError, logging, note, print};
+use super::{CommandError, configured, logging, note, print};
 use crate::config::{ConfigError, ConfiguredApp, Mode, ServeConfig, Settings};
 use crate::driver::failure;
 use crate::limits::LOG_FLUSH_MS;
 use crate::server::{self, Listening, ServeError};
-use crate::store::record::AppRecord;
-use crate::store::{NewApp, Store, StoreError, Upserted, setting};
+use crate::store::{NewApp, Store, StoreError};
 
 /// Flags. What is not given is looked up in `RELAY_*` (as `RELAY_LISTEN`), then relay.toml, then has its default.
 #[derive(Args, Debug)]
@@ -189,7 +188,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
     let prepared = server::prepare(&config)?;
     let store = Store::open_to_serve(&config.data)?;
     if let Some(app) = &configured {
-        ensure_configured(&store, app)?;
+        configured::ensure(&store, app, &config.webhooks.allowed)?;
     }
     let dev = match arguments.mode() {
         Mode::Dev => Some(dev::prepare(&store)?),
@@ -203,23 +202,6 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
     server::run(&config, prepared, store, |listening| announce(listening, dev.as_ref(), printed))?;
     // A server that ends at once has printed its line all the same, if anybody reads it.
     let _ = is_printed.recv_timeout(Duration::from_millis(LOG_FLUSH_MS));
-    Ok(())
-}
-
-/// The app of the environment exists from here on, with this key pair (conventions of `RELAY_APP_*`).
-fn ensure_configured(store: &Store, app: &ConfiguredApp) -> Result<(), StoreError> {
-    let mut wished = AppRecord::stand_in();
-    for (name, value) in &app.settings {
-        setting::apply(&mut wished, name, value)?;
-    }
-    match store.upsert_app(&app.id, &app.key, app.secret.expose(), wished.settings)? {
-        Upserted::Created => tracing::info!(app = app.id, "made the app of the configuration"),
-        Upserted::Changed => tracing::info!(app = app.id, "gave the app the key pair of the configuration"),
-        Upserted::Same => {}
-    }
-    if !store.app(&app.id)?.enabled {
-        tracing::warn!(app = app.id, "the app of the configuration is disabled: `relay app enable` it to serve it");
-    }
     Ok(())
 }
 

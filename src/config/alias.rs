@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::setting::ConfigError;
+use crate::limits;
+use crate::metrics::exposition::is_prefix;
 
 /// What became of a variable's text.
 enum Read {
@@ -12,6 +14,8 @@ enum Read {
     Value(String),
     /// The variable says what Relay does anyway.
     Nothing,
+    /// The variable asks for what Relay does not have.
+    Without,
     /// It does not read.
     Wrong,
 }
@@ -30,14 +34,40 @@ const fn alias(variable: &'static str, setting: &'static str, takes: &'static st
 
 /// Parts of settings that only aliases name, with what they are called in the line at start. They count where the
 /// whole setting is not given.
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 15] = [
     ("listen_host", "the address of listen"),
     ("listen_port", "the port of listen"),
     ("metrics_host", "the address of metrics_listen"),
     ("metrics_port", "the port of metrics_listen"),
+    ("app_enabled", "whether a new app is enabled"),
+    ("app_webhooks", "the webhooks of a new app"),
     ("app_client_events", "client_events of a new app"),
     ("app_max_connections", "max_connections of a new app"),
     ("app_authorized_connections", "authorized_connections of a new app"),
+    ("app_max_client_events_per_second", "max_client_events_per_second of a new app"),
+    ("app_max_event_data_bytes", "max_event_data_bytes of a new app"),
+    ("app_max_channels_per_event", "max_channels_per_event of a new app"),
+    ("app_max_batch_events", "max_batch_events of a new app"),
+    ("app_max_presence_members", "max_presence_members of a new app"),
+    ("app_max_channel_data_bytes", "max_channel_data_bytes of a new app"),
+];
+
+/// True for what only an app has that the start makes.
+pub(super) fn is_of_app(setting: &str) -> bool {
+    ["app_enabled", "app_webhooks"].contains(&setting) || APP_SETTINGS.iter().any(|(part, _)| *part == setting)
+}
+
+/// Those of [`PARTS`] that are settings of the app which the start makes, by their names there.
+pub(super) const APP_SETTINGS: [(&str, &str); 9] = [
+    ("app_client_events", "client_events"),
+    ("app_max_connections", "max_connections"),
+    ("app_authorized_connections", "authorized_connections"),
+    ("app_max_client_events_per_second", "max_client_events_per_second"),
+    ("app_max_event_data_bytes", "max_event_data_bytes"),
+    ("app_max_channels_per_event", "max_channels_per_event"),
+    ("app_max_batch_events", "max_batch_events"),
+    ("app_max_presence_members", "max_presence_members"),
+    ("app_max_channel_data_bytes", "max_channel_data_bytes"),
 ];
 
 /// The three that make an app: they come from Relay's own names together, or from aliases together.
@@ -52,14 +82,65 @@ const HOST: &str = "an IP address or localhost";
 const PORT: &str = "a port";
 const PATH: &str = "a path such as /relay";
 const SWITCH: &str = "true or false";
+const RATE: &str = "a number, or -1 for no limit";
 
-const ALIASES: [Alias; 24] = [
+const ALIASES: [Alias; 39] = [
     alias("SOKETI_DEFAULT_APP_ID", "app_id", "the id of an app", text),
     alias("SOKETI_DEFAULT_APP_KEY", "app_key", "the key of an app", text),
     alias("SOKETI_DEFAULT_APP_SECRET", "app_secret", "the secret of an app", text),
     alias("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "app_client_events", SWITCH, switch),
     alias("SOKETI_DEFAULT_APP_MAX_CONNS", "app_max_connections", "a number, or -1 for no quota", quota),
     alias("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "app_authorized_connections", SWITCH, switch),
+    alias("SOKETI_DEFAULT_APP_ENABLED", "app_enabled", SWITCH, either),
+    alias("SOKETI_DEFAULT_APP_WEBHOOKS", "app_webhooks", "a JSON list of webhooks", list),
+    alias(
+        "SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC",
+        "app_max_client_events_per_second",
+        "a number from 1 to 1000, or -1 for no limit",
+        |text| {
+            if text == "-1" {
+                Read::Value("0".into())
+            } else {
+                within(text, limits::CLIENT_EVENTS_PER_SECOND_SETTING_MAX)
+            }
+        },
+    ),
+    alias("SOKETI_DEFAULT_APP_MAX_BACKEND_EVENTS_PER_SEC", "app_id", RATE, unlimited),
+    alias("SOKETI_DEFAULT_APP_MAX_READ_REQ_PER_SEC", "app_id", RATE, unlimited),
+    alias("SOKETI_EVENT_MAX_SIZE_IN_KB", "app_max_event_data_bytes", "kilobytes up to 1024", |text| {
+        kilobytes(text, 0, limits::EVENT_DATA_BYTES_SETTING_MAX as u32)
+    }),
+    alias("SOKETI_EVENT_MAX_CHANNELS_AT_ONCE", "app_max_channels_per_event", "a number from 1 to 250", |text| {
+        within(text, limits::CHANNELS_PER_EVENT_SETTING_MAX as u32)
+    }),
+    alias("SOKETI_EVENT_MAX_BATCH_SIZE", "app_max_batch_events", "a number from 1 to 1000", |text| {
+        within(text, limits::BATCH_EVENTS_SETTING_MAX as u32)
+    }),
+    alias("SOKETI_EVENT_MAX_NAME_LENGTH", "app_max_batch_events", "a number", |text| {
+        fixed(text, limits::EVENT_NAME_BYTES_MAX)
+    }),
+    alias("SOKETI_CHANNEL_LIMITS_MAX_NAME_LENGTH", "app_max_batch_events", "a number", |text| {
+        fixed(text, limits::CHANNEL_NAME_BYTES_MAX)
+    }),
+    alias("SOKETI_PRESENCE_MAX_MEMBERS", "app_max_presence_members", "a number from 1 to 100000", |text| {
+        within(text, limits::PRESENCE_MEMBERS_SETTING_MAX as u32)
+    }),
+    // soketi bounds user_info, Relay the whole channel_data.
+    alias("SOKETI_PRESENCE_MAX_MEMBER_SIZE", "app_max_channel_data_bytes", "kilobytes up to 63", |text| {
+        kilobytes(text, 1_024, limits::CHANNEL_DATA_BYTES_SETTING_MAX as u32)
+    }),
+    alias("SOKETI_CHANNEL_CACHE_TTL", "cache_ttl", "seconds from 1 to 604800", |text| {
+        within(text, limits::CACHE_TTL_SETTING_S_MAX)
+    }),
+    alias(
+        "SOKETI_USER_AUTHENTICATION_TIMEOUT",
+        "authorization_timeout",
+        "milliseconds from 1 to 3600000",
+        whole_seconds,
+    ),
+    alias("SOKETI_METRICS_PROMETHEUS_PREFIX", "metrics_prefix", "letters, digits and underscores", |text| {
+        if is_prefix(text) { Read::Value(text.into()) } else { Read::Wrong }
+    }),
     alias("SOKETI_HOST", "listen_host", HOST, host),
     alias("SOKETI_PORT", "listen_port", PORT, port),
     alias("SOKETI_PATH_PREFIX", "path_prefix", PATH, path),
@@ -131,6 +212,10 @@ impl Found {
             let value = match (alias.read)(value) {
                 Read::Value(value) => value,
                 Read::Nothing => continue,
+                Read::Without => {
+                    self.strangers.push(alias.variable.into());
+                    continue;
+                }
                 Read::Wrong => {
                     let Alias { variable, takes, .. } = alias;
                     resolved.problem.get_or_insert(ConfigError(format!("{variable} takes {takes}, not {value:?}")));
@@ -167,7 +252,12 @@ fn whole_of(setting: &'static str) -> &'static str {
     match setting {
         "listen_host" | "listen_port" => "listen",
         "metrics_host" | "metrics_port" => "metrics_listen",
-        "app_client_events" | "app_max_connections" | "app_authorized_connections" => "app_id",
+        "app_enabled"
+        | "app_webhooks"
+        | "app_client_events"
+        | "app_max_connections"
+        | "app_authorized_connections"
+        | "app_max_client_events_per_second" => "app_id",
         whole => whole,
     }
 }
@@ -217,11 +307,68 @@ fn path(text: &str) -> Read {
     }
 }
 
+/// A switch whose default is false.
 fn switch(text: &str) -> Read {
-    match text {
-        "true" | "1" => Read::Value("true".into()),
-        "false" | "0" => Read::Nothing,
-        _ => Read::Wrong,
+    match super::switch(text) {
+        Some(true) => Read::Value("true".into()),
+        Some(false) => Read::Nothing,
+        None => Read::Wrong,
+    }
+}
+
+/// A switch of which both positions count.
+fn either(text: &str) -> Read {
+    super::switch(text).map_or(Read::Wrong, |value| Read::Value(value.to_string()))
+}
+
+fn within(text: &str, most: u32) -> Read {
+    match text.parse::<u32>() {
+        Ok(number) if (1..=most).contains(&number) => Read::Value(number.to_string()),
+        Ok(_) | Err(_) => Read::Wrong,
+    }
+}
+
+/// A limit that Relay has for all apps.
+fn fixed(text: &str, here: usize) -> Read {
+    match text.parse::<usize>() {
+        Ok(number) if number == here => Read::Nothing,
+        Ok(_) => Read::Without,
+        Err(_) => Read::Wrong,
+    }
+}
+
+/// A limit that Relay does not have.
+fn unlimited(text: &str) -> Read {
+    match text.parse::<i64>() {
+        Ok(..0) => Read::Nothing,
+        Ok(_) => Read::Without,
+        Err(_) => Read::Wrong,
+    }
+}
+
+/// Kilobytes of 1024 bytes, with a fraction perhaps, as bytes; `more` are added.
+fn kilobytes(text: &str, more: u32, most: u32) -> Read {
+    match text.parse::<f64>() {
+        Ok(kilobytes) if (0.0..=f64::from(most)).contains(&kilobytes) => {
+            within(&((kilobytes * 1024.0) as u64 + u64::from(more)).to_string(), most)
+        }
+        Ok(_) | Err(_) => Read::Wrong,
+    }
+}
+
+/// Milliseconds as seconds, rounded up.
+fn whole_seconds(text: &str) -> Read {
+    match text.parse::<u32>() {
+        Ok(time_ms) => within(&time_ms.div_ceil(1_000).to_string(), 3_600),
+        Err(_) => Read::Wrong,
+    }
+}
+
+fn list(text: &str) -> Read {
+    match serde_json::from_str::<Vec<serde_json::Value>>(text) {
+        Ok(webhooks) if webhooks.is_empty() => Read::Nothing,
+        Ok(_) => Read::Value(text.into()),
+        Err(_) => Read::Wrong,
     }
 }
 
@@ -232,7 +379,7 @@ fn quota(text: &str) -> Read {
 fn debug(text: &str) -> Read {
     match switch(text) {
         Read::Value(_) => Read::Value("info,relay=debug".into()),
-        other @ (Read::Nothing | Read::Wrong) => other,
+        other @ (Read::Nothing | Read::Without | Read::Wrong) => other,
     }
 }
 
@@ -319,6 +466,51 @@ mod tests {
         }
     }
 
+    /// Variables of soketi whose settings Relay has: its units, its word for no limit, `TRUE`. A limit that Relay does not
+    /// have is named, unless it is none.
+    #[test]
+    fn limits_of_soketi_are_taken() {
+        let pairs = [
+            ("SOKETI_DEFAULT_APP_ENABLED", "FALSE"),
+            ("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "TRUE"),
+            ("SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC", "-1"),
+            ("SOKETI_DEFAULT_APP_MAX_BACKEND_EVENTS_PER_SEC", "20"),
+            ("SOKETI_DEFAULT_APP_MAX_READ_REQ_PER_SEC", "-1"),
+            ("SOKETI_DEFAULT_APP_WEBHOOKS", "[]"),
+            ("SOKETI_EVENT_MAX_SIZE_IN_KB", "50.5"),
+            ("SOKETI_EVENT_MAX_CHANNELS_AT_ONCE", "20"),
+            ("SOKETI_EVENT_MAX_BATCH_SIZE", "30"),
+            ("SOKETI_EVENT_MAX_NAME_LENGTH", "200"),
+            ("SOKETI_CHANNEL_LIMITS_MAX_NAME_LENGTH", "150"),
+            ("SOKETI_PRESENCE_MAX_MEMBERS", "500"),
+            ("SOKETI_PRESENCE_MAX_MEMBER_SIZE", "2"),
+            ("SOKETI_CHANNEL_CACHE_TTL", "3600"),
+            ("SOKETI_USER_AUTHENTICATION_TIMEOUT", "30001"),
+            ("SOKETI_METRICS_PROMETHEUS_PREFIX", "soketi_"),
+        ];
+        let resolved = resolve(&pairs, &[]);
+        assert!(resolved.problem.is_none(), "{:?}", resolved.problem);
+        let mut found = values(&resolved);
+        found.sort_unstable();
+        let wanted = [
+            ("app_client_events", "true"),
+            ("app_enabled", "false"),
+            ("app_max_batch_events", "30"),
+            ("app_max_channel_data_bytes", "3072"),
+            ("app_max_channels_per_event", "20"),
+            ("app_max_client_events_per_second", "0"),
+            ("app_max_event_data_bytes", "51712"),
+            ("app_max_presence_members", "500"),
+            ("authorization_timeout", "31"),
+            ("cache_ttl", "3600"),
+            ("metrics_prefix", "soketi_"),
+        ];
+        assert_eq!(found, wanted);
+        let warning = resolved.warning.expect("two have no counterpart");
+        let named = ": SOKETI_CHANNEL_LIMITS_MAX_NAME_LENGTH, SOKETI_DEFAULT_APP_MAX_BACKEND_EVENTS_PER_SEC";
+        assert!(warning.ends_with(named), "{warning}");
+    }
+
     /// What does not read is told with what it takes; what a service link makes is passed over.
     #[test]
     fn bad_values_are_problems() {
@@ -327,6 +519,14 @@ mod tests {
             ("REVERB_SERVER_HOST", "ws.example.com"),
             ("SOKETI_SHUTDOWN_GRACE_PERIOD", "3s"),
             ("SOKETI_DEBUG", "maybe"),
+            ("SOKETI_DEFAULT_APP_ENABLED", "maybe"),
+            ("SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC", "1001"),
+            ("SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC", "0"),
+            ("SOKETI_DEFAULT_APP_WEBHOOKS", "https://example.com/"),
+            ("SOKETI_EVENT_MAX_SIZE_IN_KB", "1025"),
+            ("SOKETI_PRESENCE_MAX_MEMBER_SIZE", "64"),
+            ("SOKETI_USER_AUTHENTICATION_TIMEOUT", "3600001"),
+            ("SOKETI_METRICS_PROMETHEUS_PREFIX", "7_"),
         ] {
             let problem = resolve(&[(variable, value)], &[]).problem.expect(variable).to_string();
             assert!(problem.starts_with(&format!("{variable} takes ")), "{problem}");

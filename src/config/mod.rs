@@ -91,8 +91,14 @@ pub struct ConfiguredApp {
     pub key: String,
     /// Its secret.
     pub secret: Secret,
-    /// App settings by name for the case that it is new.
+    /// Whether it is enabled when it is new.
+    pub enabled: bool,
+    /// App settings by name for the case that it is new: those that were named, then defaults of another server.
     pub settings: Vec<(&'static str, String)>,
+    /// How many of the settings were named.
+    pub explicit: usize,
+    /// Webhooks for the case that it is new: the variable, and its JSON list.
+    pub webhooks: Option<(String, String)>,
 }
 
 /// Where data is when nobody says otherwise.
@@ -233,14 +239,26 @@ impl ConfiguredApp {
         for (name, check) in checks {
             check.map_err(|error| ConfigError(format!("{}: {error}", settings.origin(name))))?;
         }
-        let parts = [
-            ("app_client_events", "client_events"),
-            ("app_max_connections", "max_connections"),
-            ("app_authorized_connections", "authorized_connections"),
-        ];
-        let app_settings =
-            parts.into_iter().filter_map(|(part, name)| Some((name, settings.text(part)?.to_owned()))).collect();
-        Ok(Some(Self { id: id.into(), key: key.into(), secret: Secret::new(secret), settings: app_settings }))
+        let given = |part: &str| settings.text(part);
+        let named = alias::APP_SETTINGS.into_iter().filter_map(|(part, name)| Some((name, given(part)?.to_owned())));
+        let mut app_settings: Vec<(&'static str, String)> = named.collect();
+        let explicit = app_settings.len();
+        // The app of another server has the limits that it had there.
+        if settings.origin("app_id").starts_with("SOKETI_") {
+            let missing =
+                SOKETI_APP.into_iter().filter(|(name, _)| app_settings.iter().all(|(known, _)| known != name));
+            let missing: Vec<_> = missing.map(|(name, value)| (name, value.to_owned())).collect();
+            app_settings.extend(missing);
+        }
+        Ok(Some(Self {
+            id: id.into(),
+            key: key.into(),
+            secret: Secret::new(secret),
+            enabled: given("app_enabled") != Some("false"),
+            settings: app_settings,
+            explicit,
+            webhooks: given("app_webhooks").map(|text| (settings.origin("app_webhooks"), text.to_owned())),
+        }))
     }
 }
 
@@ -289,7 +307,7 @@ fn io(text: &str) -> Option<IoChoice> {
 }
 
 fn switch(text: &str) -> Option<bool> {
-    match text {
+    match text.to_ascii_lowercase().as_str() {
         "true" | "on" | "yes" | "1" => Some(true),
         "false" | "off" | "no" | "0" => Some(false),
         _ => None,

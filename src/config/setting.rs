@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{environment, file};
+use super::{alias, environment, file};
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]
@@ -115,8 +115,22 @@ impl Settings {
             settings.values.insert(name, (value, Source::Alias(variable)));
         }
         settings.warnings.extend(aliases.warning);
+        settings.warnings.extend(settings.without_app());
         (settings.aliases, settings.alias_problem) = (aliases.note, aliases.problem);
         Ok(settings)
+    }
+
+    /// The variables that describe an app, where there is none to describe.
+    fn without_app(&self) -> Option<String> {
+        if self.values.contains_key("app_id") {
+            return None;
+        }
+        let mut names: Vec<String> =
+            self.values.keys().filter(|name| alias::is_of_app(name)).map(|name| self.origin(name)).collect();
+        names.sort_unstable();
+        let names = names.join(", ");
+        (!names.is_empty())
+            .then(|| format!("no app is configured (RELAY_APP_ID), so these variables set nothing: {names}"))
     }
 
     /// Refuses variables of other servers that disagree or do not read.

@@ -75,6 +75,87 @@ fn environments_of_other_servers_start_relay() {
     }
 }
 
+/// Starts with these variables on a store; gives the app 31 as it is then, and the log.
+fn started(environment: &[(&str, &str)], data: &str) -> (serde_json::Value, String) {
+    let addresses = [("SOKETI_HOST", "127.0.0.1"), ("SOKETI_PORT", "0"), ("RELAY_METRICS_LISTEN", "127.0.0.1:0")];
+    let mut process = serve(&[environment, &addresses].concat(), &["--data", data, "--shards", "1"]);
+    process.listening_line();
+    (cli::run_json(&["app", "show", "31", "--data", data, "--json"]), process.log())
+}
+
+const APP: [(&str, &str); 3] = [
+    ("SOKETI_DEFAULT_APP_ID", "31"),
+    ("SOKETI_DEFAULT_APP_KEY", "old-key-31"),
+    ("SOKETI_DEFAULT_APP_SECRET", "old-secret-31"),
+];
+
+/// An app that soketi's variables make has soketi's limits: its defaults where nothing else is said, and what each
+/// variable says, among them the webhooks and that the app is disabled. What is not taken is logged.
+#[test]
+fn the_limits_of_soketi_come_along() {
+    let place = data_directory();
+    let data = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let (plain, log) = started(&APP, &data("plain"));
+    assert_eq!(plain["enabled"], true);
+    for (name, value) in [("max_event_data_bytes", 102_400), ("max_client_events_per_second", 0)] {
+        assert_eq!(plain["settings"][name], json!(value), "{name}");
+        assert!(log.contains(&format!("{name}={value}")), "{log}");
+    }
+
+    let webhooks = r#"[{"url": "https://a.example.com/h", "event_types": ["channel_occupied"], "headers": {"A": "hunter2"}},
+        {"url": "http://backend/h", "event_types": ["channel_occupied"]}]"#;
+    let named = [
+        ("SOKETI_DEFAULT_APP_ENABLED", "false"),
+        ("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "TRUE"),
+        ("SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC", "25"),
+        ("SOKETI_DEFAULT_APP_WEBHOOKS", webhooks),
+        ("SOKETI_EVENT_MAX_BATCH_SIZE", "20"),
+        ("SOKETI_EVENT_MAX_CHANNELS_AT_ONCE", "30"),
+        ("SOKETI_EVENT_MAX_SIZE_IN_KB", "50"),
+        ("SOKETI_PRESENCE_MAX_MEMBERS", "500"),
+        ("SOKETI_PRESENCE_MAX_MEMBER_SIZE", "4"),
+        ("SOKETI_CHANNEL_CACHE_TTL", "60"),
+        ("SOKETI_USER_AUTHENTICATION_TIMEOUT", "10000"),
+        ("SOKETI_METRICS_PROMETHEUS_PREFIX", "soketi_"),
+    ];
+    let named = [&APP[..], &named].concat();
+    let (app, log) = started(&named, &data("named"));
+    assert_eq!(app["enabled"], false);
+    for (name, value) in [
+        ("client_events", json!(true)),
+        ("max_client_events_per_second", json!(25)),
+        ("max_batch_events", json!(20)),
+        ("max_channels_per_event", json!(30)),
+        ("max_event_data_bytes", json!(51_200)),
+        ("max_presence_members", json!(500)),
+        ("max_channel_data_bytes", json!(5_120)),
+    ] {
+        assert_eq!(app["settings"][name], value, "{name}");
+    }
+    let made = cli::run_json(&["webhook", "list", "--app", "31", "--json", "--data", &data("named")]);
+    assert_eq!((&made[0]["url"], made.as_array().unwrap().len()), (&json!("https://a.example.com/h"), 1));
+    assert!(!log.contains("no counterpart") && !log.contains("hunter2"), "{log}");
+    for part in
+        ["SOKETI_DEFAULT_APP_WEBHOOKS.0.headers.A is not taken", "SOKETI_DEFAULT_APP_WEBHOOKS.1.url is not taken"]
+    {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+
+    // Later the store decides, and what differs is named.
+    let (later, log) = started(&[&APP[..], &[("SOKETI_EVENT_MAX_SIZE_IN_KB", "7")]].concat(), &data("plain"));
+    assert_eq!(later["settings"]["max_event_data_bytes"], 102_400);
+    assert!(log.contains("relay app set") && log.contains("max_event_data_bytes=7168"), "{log}");
+    let (_, log) = started(&APP, &data("plain"));
+    assert!(!log.contains("relay app set"), "{log}");
+}
+
+/// Variables that describe an app, without one, are named in a warning.
+#[test]
+fn limits_without_an_app_are_named() {
+    let (code, told) = check(&[("SOKETI_EVENT_MAX_SIZE_IN_KB", "50")], &[]);
+    assert!(code == Some(0) && told.contains("set nothing: SOKETI_EVENT_MAX_SIZE_IN_KB"), "{told}");
+}
+
 /// R-AUTH-7: what `RELAY_*` or `relay.toml` say wins; variables that disagree, an incomplete app, and well-known secrets
 /// where others reach the server refuse to start in one line that names them and no value.
 #[test]

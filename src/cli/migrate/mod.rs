@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments};
-use crate::app::webhook::{Batching, CountName, Reach};
+use crate::app::webhook::{Batching, CountName, NewWebhook, Reach};
 use crate::config::{self, ConfigError};
 use crate::limits;
 use crate::store::record::AppRecord;
@@ -122,6 +122,13 @@ pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {
     let json = report_json(arguments, &plan, &judged, applies);
     arguments.store.answer(&json, &report_text(&plan, &judged, applies))?;
     if loosened == 0 { Ok(()) } else { Err(CommandError::Loss(loosened)) }
+}
+
+/// What a JSON list of webhooks of soketi comes to, and what is lost of it with where it is, which begins with `at`.
+pub(super) fn webhooks_of(at: &str, list: &str, allowed: &[IpNet]) -> (Vec<NewWebhook>, Vec<(String, String)>) {
+    let (judged, table) = webhooks::of_list(at, list, allowed);
+    let losses = table.into_iter().filter(Row::is_loss).map(|row| (row.at, row.reason)).collect();
+    (judged.into_iter().map(|judged| judged.new).collect(), losses)
 }
 
 /// Networks where every webhook may be. A file without webhooks does not ask.

@@ -149,10 +149,8 @@ impl Plan {
         let entries = entries.iter().filter(|entry| !entry.is_unset());
         for entry in app::without_policy(origin, entries.cloned().collect(), &mut self.table) {
             let entry = &entry;
-            if let Some((number, entry)) = of_webhook(entry) {
-                let draft = drafts.entry(number).or_default();
-                draft.at = app_at(&entry);
-                let verdict = webhooks::field(&entry, draft);
+            if let Some((number, entry)) = webhooks::part(entry) {
+                let verdict = webhooks::field(&entry, drafts.entry(number).or_default());
                 self.settle(&entry, verdict, &mut settings)?;
                 continue;
             }
@@ -270,17 +268,8 @@ fn set(at: &str, name: &'static str, text: String, settings: &mut BTreeMap<&'sta
     }
 }
 
-/// The number of the webhook that an entry of an app belongs to, and the entry seen from there.
-fn of_webhook(entry: &Entry) -> Option<(usize, Entry)> {
-    let [first, number, rest @ ..] = entry.path.as_slice() else {
-        return None;
-    };
-    let number = number.parse().ok().filter(|_| first == "webhooks" && !rest.is_empty())?;
-    Some((number, Entry { path: rest.to_vec(), ..entry.clone() }))
-}
-
 /// Where the app or webhook of an entry stands.
-fn app_at(entry: &Entry) -> String {
+pub(super) fn app_at(entry: &Entry) -> String {
     let below = entry.path.len();
     let parts: Vec<&str> = entry.at.split('.').collect();
     parts[..parts.len().saturating_sub(below)].join(".")

@@ -1,12 +1,14 @@
 //! The webhooks of an app of another server: what they come to as endpoints, and whether the store has them already.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use serde_json::Value;
 
 use super::Outcome;
 use super::app::{dropped, is_empty, plain};
-use super::entries::Entry;
-use super::plan::Verdict;
+use super::entries::{Entry, unfold};
+use super::plan::{Verdict, app_at};
 use super::table::{Effect, Row};
 use crate::app::webhook::{Batching, COUNT_CHANGED, CountName, NewWebhook, Reach, WebhookKind, WebhookKinds};
 use crate::limits;
@@ -50,8 +52,47 @@ pub(super) struct JudgedWebhook {
     pub(super) outcome: Outcome,
 }
 
+/// The number of the webhook that an entry of an app belongs to, and the entry seen from there.
+pub(super) fn part(entry: &Entry) -> Option<(usize, Entry)> {
+    let [first, number, rest @ ..] = entry.path.as_slice() else {
+        return None;
+    };
+    let number = number.parse().ok().filter(|_| first == "webhooks" && !rest.is_empty())?;
+    Some((number, Entry { path: rest.to_vec(), ..entry.clone() }))
+}
+
+/// What a JSON list of webhooks by itself comes to for an app without any, and a row for each of its values.
+pub(super) fn of_list(at: &str, list: &str, allowed: &[IpNet]) -> (Vec<JudgedWebhook>, Vec<Row>) {
+    let whole = Entry { at: at.into(), path: vec!["webhooks".into()], value: list.into() };
+    let mut drafts: BTreeMap<usize, Draft> = BTreeMap::new();
+    let mut table = Vec::new();
+    for entry in unfold(whole).iter().filter(|entry| !entry.is_unset()) {
+        let verdict = match part(entry) {
+            Some((number, entry)) => field(&entry, drafts.entry(number).or_default()),
+            None => dropped("it is no webhook"),
+        };
+        match verdict {
+            Verdict::Dropped(effect, reason) => table.push(Row::dropped(&entry.at, effect, reason)),
+            Verdict::Wrong(takes) => table.push(Row::dropped(&entry.at, Effect::Same, format!("it takes {takes}"))),
+            Verdict::Id(_)
+            | Verdict::Key(_)
+            | Verdict::Secret(_)
+            | Verdict::Enabled(_)
+            | Verdict::Set(..)
+            | Verdict::Otherwise(..)
+            | Verdict::AtLeast(..)
+            | Verdict::Changed { .. }
+            | Verdict::Same => {}
+        }
+    }
+    let planned = settle(drafts.into_values(), Batching::default(), &mut table);
+    let judged = judge(&planned, None, Reach::Public, allowed, &mut table);
+    (judged, table)
+}
+
 /// Takes one value of a webhook; the path of `entry` starts below it.
 pub(super) fn field(entry: &Entry, draft: &mut Draft) -> Verdict {
+    draft.at = app_at(entry);
     let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["url"] => match &entry.value {
