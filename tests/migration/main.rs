@@ -274,10 +274,14 @@ fn the_guides_are_right() {
     let config = sample_of("sockudo.md", "toml");
     let sockudo = report("sockudo", &file("sockudo.toml", &config), &data, &["--dry-run"]);
     let settings = &sockudo["apps"][0]["settings"];
-    assert_eq!(
-        (&settings["max_connections"], &settings["allowed_origins"]),
-        (&json!("1000"), &json!("board.example.com"))
-    );
+    for (name, value) in [
+        ("max_connections", "1000"),
+        ("client_events", "true"),
+        ("max_client_events_per_second", "20"),
+        ("allowed_origins", "board.example.com"),
+    ] {
+        assert_eq!(settings[name], value, "{name}");
+    }
     assert_eq!(sockudo["settings"], json!({ "listen": "0.0.0.0:6001", "activity_timeout": 120 }));
     assert_eq!(sockudo["not_taken"], json!([]));
 }
