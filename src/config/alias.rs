@@ -89,7 +89,7 @@ const ALIASES: [Alias; 39] = [
     alias("SOKETI_DEFAULT_APP_KEY", "app_key", "the key of an app", text),
     alias("SOKETI_DEFAULT_APP_SECRET", "app_secret", "the secret of an app", text),
     alias("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "app_client_events", SWITCH, switch),
-    alias("SOKETI_DEFAULT_APP_MAX_CONNS", "app_max_connections", "a number, or -1 for no quota", quota),
+    alias("SOKETI_DEFAULT_APP_MAX_CONNS", "app_max_connections", "a number from 1, or -1 for no quota", quota),
     alias("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "app_authorized_connections", SWITCH, switch),
     alias("SOKETI_DEFAULT_APP_ENABLED", "app_enabled", SWITCH, either),
     alias("SOKETI_DEFAULT_APP_WEBHOOKS", "app_webhooks", "a JSON list of webhooks", list),
@@ -372,8 +372,9 @@ fn list(text: &str) -> Read {
     }
 }
 
+/// Zero refuses everybody at soketi and is no quota here.
 fn quota(text: &str) -> Read {
-    if text == "-1" { Read::Nothing } else { number(text) }
+    if text == "-1" { Read::Nothing } else { within(text, u32::MAX) }
 }
 
 fn debug(text: &str) -> Read {
@@ -520,6 +521,7 @@ mod tests {
             ("SOKETI_SHUTDOWN_GRACE_PERIOD", "3s"),
             ("SOKETI_DEBUG", "maybe"),
             ("SOKETI_DEFAULT_APP_ENABLED", "maybe"),
+            ("SOKETI_DEFAULT_APP_MAX_CONNS", "0"),
             ("SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC", "1001"),
             ("SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC", "0"),
             ("SOKETI_DEFAULT_APP_WEBHOOKS", "https://example.com/"),
