@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::common::cli;
 use crate::common::server::data_directory;
 use crate::{migrate, report, show};
 
@@ -204,6 +205,8 @@ fn origins_never_open_in_silence() {
         ("sockudo", json!("a.test, b.test"), json!("a.test,b.test"), ["taken", "same"]),
         ("sockudo", json!(["a.test", "shop*test"]), json!("a.test"), ["changed", "tightens"]),
         ("sockudo", json!(["shop*test"]), Value::Null, ["dropped", "loosens"]),
+        ("sockudo", json!(["*.a.test"]), json!("*.a.test"), ["changed", "tightens"]),
+        ("sockudo", json!(["*.a.test", "a.test"]), json!("*.a.test,a.test"), ["taken", "same"]),
         ("sockudo", json!(["any"]), Value::Null, ["taken", "same"]),
         ("sockudo", json!([]), Value::Null, ["taken", "same"]),
         ("reverb", json!([]), Value::Null, ["dropped", "loosens"]),
@@ -242,6 +245,11 @@ fn losses_need_the_operators_word() {
         ("soketi", with("ssl", json!({ "certPath": "/c.pem" })), "ssl.*"),
         ("sockudo", with("ssl", json!({ "redirect_http": true, "enabled": true })), "ssl.*"),
         ("sockudo", with("rate_limiter", json!({ "driver": "redis", "enabled": true })), "rate_limiter.*"),
+        (
+            "sockudo",
+            apps(json!({ "channel_namespaces": [{ "name": "n", "allow_publish_for_client": false }] })),
+            "apps.0.channel_namespaces.0.allow_publish_for_client",
+        ),
         ("reverb", apps(json!({ "rate_limiting": { "enabled": true } })), "apps.0.rate_limiting.enabled"),
         ("laravel-websockets", with("ssl", json!({ "local_cert": "/c.pem" })), "ssl.*"),
     ] {
@@ -299,6 +307,25 @@ fn the_table_ends_the_report() {
         assert!(lines.iter().any(|found| found == line), "{line:?} in {lines:#?}");
     }
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+/// An app that was disabled here stays so unless the file says that it is enabled; one that the file disables is.
+#[test]
+fn disabled_apps_stay_disabled() {
+    let place = data_directory();
+    let data = place.path().join("data");
+    let run = |enabled: Value| {
+        let text = json!([{ "id": "1", "key": "k", "secret": "s", "enabled": enabled }]);
+        let made = report("soketi", &write(place.path(), "apps.json", &text.to_string()), &data, &[]);
+        assert_eq!(made["apps"][0]["enabled"], show("1", &data)["enabled"]);
+        made["apps"][0]["enabled"].as_bool().unwrap()
+    };
+    assert!(run(Value::Null));
+    let disabled = cli::run(&["app", "disable", "1", "--data", data.to_str().unwrap()]);
+    assert!(disabled.status.success());
+    assert!(!run(Value::Null), "null says nothing");
+    assert!(run(json!("TRUE")));
+    assert!(!run(json!(0)));
 }
 
 /// A secret that Sockudo reads from its environment is not taken by its name.

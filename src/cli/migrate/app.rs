@@ -106,6 +106,10 @@ pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
         ["rateLimiting", ..] => dropped("see rate_limiting.enabled"),
         ["options", ..] => dropped("where Laravel finds the server: set it in the .env of the application"),
         ["enableStatistics" | "enableStats" | "createdAt" | "updatedAt"] => Verdict::Same,
+        ["channelNamespaces", _, flag, ..] if flag.starts_with("allow") && truth(value) == Some(false) => {
+            let reason = "Relay knows no namespaces: clients may do this on all channels of the app";
+            Verdict::Dropped(Effect::Loosens, reason.into())
+        }
         ["channelNamespaces" | "channelDeltaCompression" | "idempotency" | "connectionRecovery" | "history", ..] => {
             dropped("Relay does not serve Sockudo's protocol V2")
         }
@@ -357,6 +361,14 @@ fn origins(origin: Origin, value: &Value) -> Verdict {
             hosts.len() - known.len(),
             limits::ALLOWED_ORIGINS_MAX
         );
+        return Verdict::Changed { name, text, effect: Effect::Tightens, reason };
+    }
+    let is_missing = |domain: &&str| !known.contains(domain);
+    if let Some(domain) = known.iter().filter_map(|host| host.strip_prefix("*.")).find(is_missing)
+        && origin == Origin::Sockudo
+    {
+        let reason =
+            format!("*.{domain} is not {domain} itself, as it is for Sockudo: add it if pages come from there");
         return Verdict::Changed { name, text, effect: Effect::Tightens, reason };
     }
     if hosts != listed {

@@ -151,6 +151,8 @@ fn read(path: &Path) -> Result<String, String> {
 /// What becomes of an app and of its webhooks.
 struct Judged {
     outcome: Outcome,
+    /// Whether the app of the store is enabled; true where there is none.
+    enabled_before: bool,
     webhooks: Vec<JudgedWebhook>,
 }
 
@@ -184,7 +186,8 @@ fn judge(
     let judged = |app: &PlannedApp| {
         let outcome = outcome(app)?;
         let before = by_id.get(app.id.as_str()).copied();
-        Ok(Judged { outcome, webhooks: webhooks::judge(&app.webhooks, before, reach, allowed, table) })
+        let enabled_before = before.is_none_or(|before| before.enabled);
+        Ok(Judged { outcome, enabled_before, webhooks: webhooks::judge(&app.webhooks, before, reach, allowed, table) })
     };
     apps.iter().map(judged).collect()
 }
@@ -217,7 +220,7 @@ impl PlannedApp {
 
     /// Brings name, switch and settings of the file into a record.
     fn change(&self, record: &mut AppRecord) -> Result<(), StoreError> {
-        record.enabled = self.enabled;
+        record.enabled = self.enabled.unwrap_or(record.enabled);
         self.settings.iter().try_for_each(|(name, value)| setting::apply(record, name, value))
     }
 }
@@ -239,7 +242,7 @@ fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged], app
             "key": app.key,
             "at": app.at,
             "outcome": word(judged.outcome),
-            "enabled": app.enabled,
+            "enabled": app.enabled.unwrap_or(judged.enabled_before),
             "settings": app.shown(judged.outcome),
             "webhooks": judged.webhooks.iter().map(webhook).collect::<Vec<_>>(),
         })
@@ -266,7 +269,7 @@ fn report_text(plan: &Plan, judged: &[Judged], applied: bool) -> String {
     for (app, judged) in plan.apps.iter().zip(judged) {
         let PlannedApp { id, key, at, .. } = app;
         writeln!(text, "app {id} with key {key} ({at}) {}", done(judged.outcome)).expect("a string takes text");
-        if !app.enabled {
+        if app.enabled == Some(false) {
             writeln!(text, "    disabled, as it was").expect("a string takes text");
         }
         for (name, value) in app.shown(judged.outcome) {

@@ -19,7 +19,8 @@ pub(super) struct PlannedApp {
     pub(super) id: String,
     pub(super) key: String,
     pub(super) secret: String,
-    pub(super) enabled: bool,
+    /// Whether it is enabled, if the file says so. A new app is, unless it does.
+    pub(super) enabled: Option<bool>,
     /// App settings that the file names, as text, in the order of their names.
     pub(super) settings: Vec<(&'static str, String)>,
     /// What a new app gets besides, since the other server allows it unless told otherwise.
@@ -143,7 +144,7 @@ impl Plan {
     ) -> Result<(), String> {
         let at = app_at(&entries[0]);
         let mut settings = of_all.clone();
-        let (mut id, mut key, mut secret, mut enabled) = (None, None, None, true);
+        let (mut id, mut key, mut secret, mut enabled) = (None, None, None, None);
         let mut otherwise = Vec::new();
         let mut drafts: BTreeMap<usize, Draft> = BTreeMap::new();
         let entries = entries.iter().filter(|entry| !entry.is_unset());
@@ -159,7 +160,7 @@ impl Plan {
                 Verdict::Key(text) => key = Some((text, entry.clone())),
                 Verdict::Secret(text) => secret = Some((text, entry.clone())),
                 Verdict::Enabled(value) => {
-                    enabled = value;
+                    enabled = Some(value);
                     self.table.push(Row::taken(&entry.at, if value { "enabled" } else { "disabled" }));
                 }
                 Verdict::Otherwise(name, text) => otherwise.push((entry.clone(), name, text)),
