@@ -156,6 +156,17 @@ fn limits_without_an_app_are_named() {
     assert!(code == Some(0) && told.contains("set nothing: SOKETI_EVENT_MAX_SIZE_IN_KB"), "{told}");
 }
 
+/// A switch is read in any case, wherever it is set.
+#[test]
+fn switches_are_read_in_any_case() {
+    for value in ["TRUE", "False", "On", "nO"] {
+        let (code, told) = check(&[("RELAY_STRICT_PROTOCOL", value), ("SOKETI_DEBUG", "FALSE")], &[]);
+        assert_eq!(code, Some(0), "{value}: {told}");
+    }
+    let (code, told) = check(&[("RELAY_STRICT_PROTOCOL", "perhaps")], &[]);
+    assert!(code == Some(2) && told.contains("true or false"), "{told}");
+}
+
 /// R-AUTH-7: what `RELAY_*` or `relay.toml` say wins; variables that disagree, an incomplete app, and well-known secrets
 /// where others reach the server refuse to start in one line that names them and no value.
 #[test]
