@@ -15,23 +15,12 @@ pub fn authorize(caller: &Caller, endpoint: &Endpoint<'_>) -> Result<(), Refusal
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::app::{App, AppSerial, AppSettings, Scope, Scopes};
+    use crate::app::{AppSerial, Scope, Scopes};
     use crate::auth::request::Credential;
 
     fn caller(credential: Credential) -> Caller {
-        let app = App {
-            serial: AppSerial(1),
-            id: "1".into(),
-            name: "".into(),
-            enabled: true,
-            keys: Vec::new(),
-            settings: AppSettings::default(),
-            webhooks: Default::default(),
-        };
-        Caller { app: Arc::new(app), credential }
+        Caller { app: AppSerial(1), credential }
     }
 
     /// R-TOKEN-6: key pairs and tokens without scopes reach both endpoints, others only what they name; the 403 names

@@ -4,12 +4,10 @@
 //! What must hold: an unknown app is told before credentials are looked at (P-STAT-4), a credential counts only for
 //! the app of the path (R-AUTH-5), and no answer tells an unknown token from one that ended (threat T6).
 
-use std::sync::Arc;
-
 use super::AuthFailure;
 use super::signature::{Signed, SignedBody, is_signed, verify_signature};
 use super::token::{TOKEN_PREFIX, is_well_formed, token_hash};
-use crate::app::{App, Directory, Scopes, TokenId};
+use crate::app::{App, AppSerial, Directory, Scopes, TokenId};
 use crate::moment::Moment;
 use crate::wire::http::{Framing, HttpError, Request};
 
@@ -17,7 +15,7 @@ use crate::wire::http::{Framing, HttpError, Request};
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The app of the path.
-    pub app: Arc<App>,
+    pub app: AppSerial,
     /// How it proved itself.
     pub credential: Credential,
 }
@@ -101,7 +99,7 @@ pub fn verify_request(
         let secret = only_header(request, "X-Relay-Secret")?;
         verify_key_and_secret(app, key, secret)?
     };
-    Ok(Caller { app: Arc::clone(app), credential })
+    Ok(Caller { app: app.serial, credential })
 }
 
 /// The token of `Authorization: Bearer rly_...`. Other schemes and other Bearer values are not ours (R-TOKEN-1): a proxy
@@ -256,7 +254,7 @@ mod tests {
 
     fn credential(outcome: Result<Caller, RequestRefusal>) -> Credential {
         let caller = outcome.expect("accepted");
-        assert_eq!(&*caller.app.id, "3");
+        assert_eq!(directory().app(caller.app).map(|app| &*app.id), Some("3"));
         caller.credential
     }
 
@@ -320,7 +318,7 @@ mod tests {
         let bearer = format!("Authorization: Bearer {}", token('f'));
         sentence(verify(PATH, &[&bearer], BODY));
         let outcome = verify_for("4", "/apps/4/events", &[&bearer], BODY, NOW);
-        assert_eq!(&*outcome.expect("its own app").app.id, "4");
+        assert_eq!(directory().app(outcome.expect("its own app").app).map(|app| &*app.id), Some("4"));
     }
 
     /// R-TOKEN-3, threats T5 and T6: expired, revoked, foreign and unknown tokens read exactly the same; a token ends

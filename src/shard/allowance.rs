@@ -70,10 +70,11 @@ impl Shard {
         slot: u32,
         request: &Request<'_>,
         dialect: Dialect,
+        app: &App,
         caller: &Caller,
         outcome: Result<Command, Refusal>,
     ) -> Result<(), Refusal> {
-        let (app, settings) = (caller.app.serial, &caller.app.settings);
+        let (app, settings) = (app.serial, &app.settings);
         let costs = tally::costs(settings, &caller.credential, outcome.as_ref().map_or(0, Command::messages));
         let channels = match &outcome {
             Ok(command) if self.full_apps.contains(&app) => command.channel_hashes(),

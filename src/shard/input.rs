@@ -96,7 +96,7 @@ impl Shard {
         };
         let refusal = match self.verify_caller(slot, request, app_id, Known::Head) {
             Ok(caller) => {
-                self.http(slot).caller = Some(caller.app.serial);
+                self.http(slot).caller = Some(caller.app);
                 return BodyUse::Kept;
             }
             Err(refusal) => refusal,

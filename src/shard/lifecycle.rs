@@ -261,6 +261,7 @@ impl Shard {
     /// The store changed: connections of apps that are disabled or gone are closed with 4003 (P-CLOSE-4).
     pub(super) fn handle_directory(&mut self, directory: Arc<Directory>) {
         let before = std::mem::replace(&mut self.directory, directory);
+        self.app_in_hand = None;
         self.forget_cached_of_deleted_apps();
         self.forget_tallies_of_deleted_apps();
         self.return_leases();

@@ -74,7 +74,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use crate::app::{AppSerial, Directory, TokenId};
+use crate::app::{App, AppSerial, Directory, TokenId};
 use crate::auth::failures::AuthFailures;
 use crate::connection::input::InputMemory;
 use crate::connection::outbox::{FrameId, Frames};
@@ -282,6 +282,8 @@ pub struct Shard {
     /// The time by which peers are judged.
     clock: ServiceClock,
     directory: Arc<Directory>,
+    /// The app of the last request.
+    app_in_hand: Option<Arc<App>>,
     cipher: SocketIdCipher,
     stats: ShardStats,
     figures: Box<Figures>,
@@ -376,6 +378,7 @@ impl Shard {
         Self {
             cipher: SocketIdCipher::new(config.boot_secret),
             directory: config.directory.clone(),
+            app_in_hand: None,
             now: Moment::default(),
             clock: ServiceClock::default(),
             stats: ShardStats::default(),
