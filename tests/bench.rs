@@ -6,6 +6,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One test at a time: a program that is started while another is being copied inherits the copy, open for writing, for
+/// a moment, and then the copy cannot be run.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The program under test, alone in `folder`.
 fn program_in(folder: &Path) -> PathBuf {
@@ -29,6 +37,7 @@ fn bench(program: &Path, path: &Path) -> Output {
 /// Goal: options and exit code pass through, and the generator beside the program comes before the one on PATH.
 #[test]
 fn everything_passes_through() {
+    let _alone = alone();
     let place = tempfile::tempdir().expect("a folder");
     let on_path = place.path().join("bin");
     let program = program_in(place.path());
@@ -46,6 +55,7 @@ fn everything_passes_through() {
 /// Goal: without a generator the answer says where it was looked for.
 #[test]
 fn a_missing_generator_is_named() {
+    let _alone = alone();
     let place = tempfile::tempdir().expect("a folder");
     let output = bench(&program_in(place.path()), place.path());
     assert_eq!(output.status.code(), Some(1));
