@@ -26,28 +26,21 @@ impl Shard {
                     auth: auth.as_deref(),
                     channel_data: channel_data.as_deref(),
                 };
-                if let Some(app) = self.app_of(slot) {
-                    self.subscribe(slot, &app, &message);
-                }
+                self.with_app(self.app_serial(slot), |shard, app| shard.subscribe(slot, app, &message));
             }
             ClientMessage::Unsubscribe { channel } => {
-                let app = AppSerial(self.hot[slot as usize].app);
-                self.unsubscribe(slot, app, channel.as_deref());
+                self.unsubscribe(slot, self.app_serial(slot), channel.as_deref());
             }
             ClientMessage::Signin { auth, user_data } => {
                 let message = Signin { auth: auth.as_deref(), user_data: user_data.as_deref() };
-                if let Some(app) = self.app_of(slot) {
-                    self.sign_in(slot, &app, &message);
-                }
+                self.with_app(self.app_serial(slot), |shard, app| shard.sign_in(slot, app, &message));
             }
             ClientMessage::Ping => self.queue_shared(slot, self.pong),
             ClientMessage::Pong => {}
             ClientMessage::ClientEvent { event, channel, data, data_bytes } => {
                 let message =
                     ClientEvent { event: &event, channel: channel.as_deref(), data_literal: &data, data_bytes };
-                if let Some(app) = self.app_of(slot) {
-                    self.handle_client_event(slot, &app, &message);
-                }
+                self.with_app(self.app_serial(slot), |shard, app| shard.handle_client_event(slot, app, &message));
             }
             ClientMessage::Unknown => self.handle_invalid(slot, text, "Unknown event"),
         }
@@ -62,8 +55,8 @@ impl Shard {
 
     /// Counts a message that was of no use. False when it was one too many for a minute and the connection is closed.
     pub(super) fn counts_invalid(&mut self, slot: u32) -> bool {
-        let invalid_max =
-            self.app_of(slot).map_or(limits::INVALID_MESSAGES_MAX, |app| app.settings.max_invalid_messages);
+        let app = self.directory.app(self.app_serial(slot));
+        let invalid_max = app.map_or(limits::INVALID_MESSAGES_MAX, |app| app.settings.max_invalid_messages);
         let now = self.tenths();
         let count = self.cold_mut(slot).invalid_messages.count(now);
         if count >= invalid_max {
@@ -77,8 +70,22 @@ impl Shard {
         self.send_text(slot, |out| server_event::encode_error(out, code, message));
     }
 
-    /// The connection's app as the store has it now; `None` when it was deleted and the connection is about to go.
-    fn app_of(&self, slot: u32) -> Option<Arc<App>> {
-        self.directory.app(AppSerial(self.hot[slot as usize].app)).cloned()
+    fn app_serial(&self, slot: u32) -> AppSerial {
+        AppSerial(self.hot[slot as usize].app)
+    }
+
+    /// Acts with an app as the store has it now; `None` when it was deleted and its connections are about to go.
+    ///
+    /// The app of the last message or request stays in hand, because all shards share its count of handles: to change
+    /// that count with each message would make them wait for each other.
+    pub(super) fn with_app<T>(&mut self, app: AppSerial, act: impl FnOnce(&mut Self, &Arc<App>) -> T) -> Option<T> {
+        let current = self.directory.app(app)?;
+        let app = match self.app_in_hand.take() {
+            Some(in_hand) if Arc::ptr_eq(&in_hand, current) => in_hand,
+            Some(_) | None => Arc::clone(current),
+        };
+        let outcome = act(self, &app);
+        self.app_in_hand = Some(app);
+        Some(outcome)
     }
 }

@@ -282,7 +282,7 @@ pub struct Shard {
     /// The time by which peers are judged.
     clock: ServiceClock,
     directory: Arc<Directory>,
-    /// The app of the last request.
+    /// The app of the last request or client message.
     app_in_hand: Option<Arc<App>>,
     cipher: SocketIdCipher,
     stats: ShardStats,

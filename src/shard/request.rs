@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::command::Command;
 use super::gather::{Question, RosterPages};
@@ -135,29 +134,19 @@ impl Shard {
         let done = verified.and_then(|caller| {
             self.http(slot).caller = Some(caller.app);
             self.count_call(slot, caller.app);
-            let app = self.take_app(caller.app);
-            let outcome = authorize(&caller, &endpoint).and_then(|()| {
-                self.report_token_use(&caller);
-                self.understand(&app, request, endpoint)
+            let started = self.with_app(caller.app, |shard, app| {
+                let outcome = authorize(&caller, &endpoint).and_then(|()| {
+                    shard.report_token_use(&caller);
+                    shard.understand(app, request, endpoint)
+                });
+                shard.start_request(slot, request, dialect, app, &caller, outcome)
             });
-            let started = self.start_request(slot, request, dialect, &app, &caller, outcome);
-            self.app_in_hand = Some(app);
-            started
+            started.expect("it was verified by this directory")
         });
         if let Err(refusal) = done {
             let client = self.client_address(slot, request);
             self.note_request_refused(client, app_id.unwrap_or_default(), scope, refusal.status);
             self.answer_refusal(slot, request, dialect, &refusal);
-        }
-    }
-
-    /// The app of a caller, to be put back into `app_in_hand`. The count of handles of an app is one place for all shards:
-    /// to change it twice with each request would make them wait for each other.
-    fn take_app(&mut self, app: AppSerial) -> Arc<App> {
-        let app = self.directory.app(app).expect("it was verified by this directory");
-        match self.app_in_hand.take() {
-            Some(in_hand) if Arc::ptr_eq(&in_hand, app) => in_hand,
-            Some(_) | None => Arc::clone(app),
         }
     }
 
