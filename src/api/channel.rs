@@ -3,9 +3,9 @@
 use super::answer::{Counts, append_counts};
 use super::events::check_channel;
 use super::info::{Info, InfoRules, attributes};
-use super::query::Query;
 use super::refusal::Refusal;
 use crate::channel::name::{Modifiers, NameRules};
+use crate::wire::query::Query;
 
 /// What to tell of one channel.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -7,8 +7,8 @@ use super::events::{
     Publish, PublishEvent, PublishForm, PublishRules, check_channel, check_event_name, check_socket_id,
 };
 use super::literal::encode_string;
-use super::query::Query;
 use super::refusal::Refusal;
+use crate::wire::query::Query;
 
 /// Decodes and checks the whole request. An empty body is an empty string.
 ///

@@ -1,10 +1,10 @@
 //! `GET /channels/{c}/users` (P-HTTP-5).
 
 use super::events::check_channel;
-use super::query::Query;
 use super::refusal::Refusal;
 use crate::channel::name::{ChannelKind, NameRules};
 use crate::protocol::server_event::encode_json_string;
+use crate::wire::query::Query;
 
 /// What is told of each user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

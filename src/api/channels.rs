@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::answer::{Counts, encode_counts};
 use super::info::{Info, InfoRules};
-use super::query::Query;
 use super::refusal::Refusal;
 use crate::protocol::server_event::encode_json_string;
+use crate::wire::query::Query;
 
 /// Which channels to list, and what to tell of each.
 #[derive(Debug, Eq, PartialEq)]

@@ -1,7 +1,7 @@
 //! Which attributes of a channel a request asks for (`info`), and which of them apply (P-HTTP-11).
 
-use super::query::Query;
 use super::refusal::Refusal;
+use crate::wire::query::Query;
 
 /// Counts that were asked for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

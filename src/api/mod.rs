@@ -11,7 +11,6 @@ pub mod connections;
 pub mod events;
 pub mod info;
 mod literal;
-pub mod query;
 pub mod refusal;
 pub mod route;
 pub mod terminate;

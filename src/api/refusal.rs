@@ -3,6 +3,7 @@
 use crate::app::Scope;
 use crate::auth::request::RequestRefusal;
 use crate::protocol::dialect::Dialect;
+use crate::wire::query::QueryError;
 
 /// Status, sentence and `Retry-After` of a refusal.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,6 +16,13 @@ pub struct Refusal {
     pub retry_after_s: Option<u32>,
     /// Requests per minute that are allowed, of which none is left, for `X-RateLimit-Limit` (R-LIM-4).
     pub rate_limit: Option<u32>,
+}
+
+/// 400 (P-STAT-1).
+impl From<QueryError<'_>> for Refusal {
+    fn from(error: QueryError<'_>) -> Self {
+        Self::bad_request(error.to_string())
+    }
 }
 
 impl Refusal {

@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::query::percent_decode;
+use percent_encoding::percent_decode_str;
+
 use crate::app::Scope;
 use crate::limits::ENDPOINT_PATH_BYTES_MAX;
 use crate::protocol::dialect::Dialect;
@@ -99,9 +100,9 @@ impl<'a> Endpoint<'a> {
             return None;
         }
         let mut segments = path.split('/');
-        let name = percent_decode(segments.next()?)?;
-        let subject = segments.next().map(percent_decode);
-        let part = segments.next().map(percent_decode);
+        let name = decode_segment(segments.next()?)?;
+        let subject = segments.next().map(decode_segment);
+        let part = segments.next().map(decode_segment);
         if segments.next().is_some() {
             return None;
         }
@@ -215,6 +216,15 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
     }
 }
 
+/// A segment of a path, percent-decoded; `None` when an escape is broken or the result is not UTF-8.
+fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
+    let is_escape = |after: &str| {
+        after.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let whole = segment.split('%').skip(1).all(is_escape);
+    whole.then(|| percent_decode_str(segment).decode_utf8().ok()).flatten()
+}
+
 fn route_websocket<'a>(method: &str, key: &'a str) -> Route<'a> {
     if !is_one_segment(key) {
         return Route::NotFound(Dialect::Pusher);
@@ -223,7 +233,7 @@ fn route_websocket<'a>(method: &str, key: &'a str) -> Route<'a> {
     if method != "GET" {
         return Route::MethodNotAllowed(Dialect::Pusher, "GET");
     }
-    match Some(key).filter(|key| key.len() <= ENDPOINT_PATH_BYTES_MAX).and_then(percent_decode) {
+    match Some(key).filter(|key| key.len() <= ENDPOINT_PATH_BYTES_MAX).and_then(decode_segment) {
         Some(key) => Route::WebSocket { key },
         None => Route::NotFound(Dialect::Pusher),
     }

@@ -7,30 +7,13 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use crate::wire::http::without_prefix;
-
-/// How names and values are read before they are signed (P-SIGN-4, P-SIGN-5).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Values {
-    /// Percent-decoded, `+` kept.
-    Decoded,
-    /// As sent.
-    Raw,
-    /// Percent-decoded, `+` read as a space.
-    PlusAsSpace,
-}
+use crate::wire::query::{Parameter, Values, append_read, array_base, read};
 
 /// Whether `k[0]=a&k[1]=b` and `k[]=a&k[]=b` are signed so or as `k=a,b` (P-SDK-20).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Pairs {
     AsSent,
     Collapsed,
-}
-
-/// One `name=value` of a query, as sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Parameter<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) value: &'a [u8],
 }
 
 /// The parameters in one reading of their names and values.
@@ -163,62 +146,6 @@ pub(super) fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<
         }
     }
     paths
-}
-
-/// The name without `[]` or `[123]` at its end, brackets percent-encoded or not; `None` for a plain name.
-pub(super) fn array_base(name: &[u8]) -> Option<&[u8]> {
-    let strip = |name: &'_ [u8], bracket: u8, encoded: [&[u8]; 2]| -> Option<usize> {
-        if name.last() == Some(&bracket) {
-            return Some(name.len() - 1);
-        }
-        encoded.iter().any(|form| name.ends_with(form)).then(|| name.len() - 3)
-    };
-    let open_end = strip(name, b']', [b"%5d", b"%5D"])?;
-    let digits = name[..open_end].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let base_end = strip(&name[..open_end - digits], b'[', [b"%5b", b"%5B"])?;
-    (base_end > 0).then(|| &name[..base_end])
-}
-
-/// Reads a name, value or path. An incomplete percent escape is kept as it is.
-pub(super) fn read(raw: &[u8], values: Values) -> Cow<'_, [u8]> {
-    if memchr::memchr2(b'%', b'+', raw).is_none() {
-        return Cow::Borrowed(raw);
-    }
-    let mut out = Vec::new();
-    append_read(&mut out, raw, values);
-    Cow::Owned(out)
-}
-
-/// Appends what [`read`] gives.
-pub(super) fn append_read(out: &mut Vec<u8>, raw: &[u8], values: Values) {
-    let (decodes, plus_is_space) = match values {
-        Values::Decoded => (true, false),
-        Values::Raw => (false, false),
-        Values::PlusAsSpace => (true, true),
-    };
-    let mut rest = raw;
-    while let Some(at) = if decodes { memchr::memchr2(b'%', b'+', rest) } else { None } {
-        let (plain, escape) = rest.split_at(at);
-        out.extend_from_slice(plain);
-        let (byte, taken) = match escape {
-            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                (hex_value(*high) << 4 | hex_value(*low), 3)
-            }
-            [b'+', ..] if plus_is_space => (b' ', 1),
-            _ => (escape.first().copied().unwrap_or_default(), 1),
-        };
-        out.push(byte);
-        rest = escape.get(taken..).unwrap_or_default();
-    }
-    out.extend_from_slice(rest);
-}
-
-fn hex_value(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit - b'A' + 10,
-    }
 }
 
 /// Parameters held without allocating: those of a publish, and some of the caller's.

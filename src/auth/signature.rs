@@ -11,10 +11,7 @@ use smallvec::SmallVec;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::reading::{
-    PARAMETERS_INLINE, Pairs, Parameter, Reading, SignedText, Values, append_pairs, append_read, array_base,
-    candidate_paths, read,
-};
+use super::reading::{PARAMETERS_INLINE, Pairs, Reading, SignedText, append_pairs, candidate_paths};
 use super::{AuthFailure, decode_signature};
 use crate::app::App;
 use crate::limits::{
@@ -22,6 +19,7 @@ use crate::limits::{
     SIGNED_PARAMETERS_MAX,
 };
 use crate::moment::Moment;
+use crate::wire::query::{Parameter, Query, Values, append_read, array_base, read};
 
 /// Why a signed request was refused; always 401. No text quotes a signature, a secret or a parameter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -132,7 +130,7 @@ impl SignedBody<'_> {
 /// True when the query carries a signature or a part of one, so that it must pass (R-AUTH-4).
 pub fn is_signed(query: &str) -> bool {
     let mut decoded = Vec::new();
-    parameters(query).any(|parameter| match Reserved::of_sent(parameter.name, &mut decoded) {
+    Query::new(Some(query)).parameters().any(|parameter| match Reserved::of_sent(parameter.name, &mut decoded) {
         Some((Reserved::Key | Reserved::Timestamp | Reserved::Version | Reserved::Signature, _)) => true,
         Some((Reserved::BodyMd5, _)) | None => false,
     })
@@ -202,7 +200,7 @@ impl<'a> SignedQuery<'a> {
         if is_too_long && !is_plain {
             return Err(SignatureRefusal::TooLong);
         }
-        for (count, parameter) in parameters(query).enumerate() {
+        for (count, parameter) in Query::new(Some(query)).parameters().enumerate() {
             if count == SIGNED_PARAMETERS_MAX {
                 return Err(SignatureRefusal::TooManyParameters);
             }
@@ -309,22 +307,6 @@ impl Reserved {
 enum NameForm {
     Plain,
     Array,
-}
-
-/// Splits at `&` only and each pair at its first `=` (P-SIGN-4). Empty pairs are no parameters.
-fn parameters(query: &str) -> impl Iterator<Item = Parameter<'_>> {
-    let mut rest = Some(query.as_bytes());
-    let pairs = std::iter::from_fn(move || {
-        let bytes = rest.take()?;
-        let Some(end) = memchr::memchr(b'&', bytes) else { return Some(bytes) };
-        let (pair, after) = bytes.split_at(end);
-        rest = after.get(1..);
-        Some(pair)
-    });
-    pairs.filter(|pair| !pair.is_empty()).map(|pair| {
-        let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        Parameter { name: &pair[..end], value: pair.get(end + 1..).unwrap_or_default() }
-    })
 }
 
 /// What stands before the signature, if that is the last pair and the text before it is exactly the other parameters

@@ -10,6 +10,7 @@ use crate::app::AppSerial;
 use crate::connection::NONE;
 use crate::metrics::figures::{ClientNames, DriverFigures, Identity, Overload, ShardFigures, Snapshot, Status};
 use crate::metrics::refusal_log::LogBrakes;
+use crate::wire::query::Query;
 
 /// Figures of a shard besides those of its apps.
 #[derive(Default)]
@@ -100,9 +101,8 @@ impl Shard {
 
     /// A new WebSocket says what it is (P-CONN-4).
     pub(super) fn count_client(&mut self, query: Option<&str>) {
-        let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-        let name = pairs.filter(|(key, _)| *key == "client").map(|(_, value)| value).next();
-        self.figures.counted.clients.count(name.unwrap_or("unknown"), 1);
+        let name = Query::new(query).first("client");
+        self.figures.counted.clients.count(name.as_deref().unwrap_or("unknown"), 1);
     }
 
     pub(super) fn count_response(&mut self, status: u16) {

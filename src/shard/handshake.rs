@@ -12,6 +12,7 @@ use crate::limits::SUBPROTOCOLS_MAX;
 use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
 use crate::wire::http::{Request, UpgradeError, decode_upgrade, encode_response, encode_upgrade};
+use crate::wire::query::Query;
 
 /// What follows the 101 answer.
 enum Verdict {
@@ -216,15 +217,12 @@ fn check(app: &App, request: &Request<'_>, secure: bool, strict: bool) -> Result
     if !check_origin(app, request) {
         return Err(CloseReason::OriginNotAllowed);
     }
-    check_protocol(request.query.unwrap_or_default(), strict)
+    check_protocol(Query::new(request.query), strict)
 }
 
 /// P-CONN-3 and P-CONN-5.
-fn check_protocol(query: &str, strict: bool) -> Result<(), CloseReason> {
-    let value = |name: &str| {
-        query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
-    };
-    match value("protocol") {
+fn check_protocol(query: Query<'_>, strict: bool) -> Result<(), CloseReason> {
+    match query.first("protocol") {
         None if strict => return Err(CloseReason::NoProtocolVersion),
         None => {}
         Some(text) => match text.parse::<i64>() {
@@ -237,7 +235,7 @@ fn check_protocol(query: &str, strict: bool) -> Result<(), CloseReason> {
         !version.is_empty()
             && version.split('.').all(|part| part.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
     };
-    if strict && !value("version").is_none_or(well_formed) {
+    if strict && !query.first("version").is_none_or(|version| well_formed(&version)) {
         return Err(CloseReason::InvalidVersionString);
     }
     Ok(())

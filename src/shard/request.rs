@@ -15,7 +15,6 @@ use crate::api::channel_events::decode_channel_event;
 use crate::api::channel_users::decode_channel_users;
 use crate::api::channels::decode_channels;
 use crate::api::events::{PublishRules, check_channel, decode_events};
-use crate::api::query::Query;
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, OperatorPage, Route, route};
 use crate::api::terminate::check_user_id;
@@ -29,6 +28,7 @@ use crate::metrics::figures::Overload;
 use crate::protocol::dialect::Dialect;
 use crate::wire::forwarded::{Hop, forwarded_hops};
 use crate::wire::http::{HttpError, Request, encode_response};
+use crate::wire::query::Query;
 use bytes::Bytes;
 
 /// What follows a request on its connection.

@@ -13,6 +13,7 @@ use crate::metrics::figures::{Overload, ProcessFigures, Snapshot};
 use crate::metrics::health::{Headroom, encode_health, encode_usage};
 use crate::metrics::page::Report;
 use crate::wire::http::Request;
+use crate::wire::query::Query;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,8 +54,7 @@ enum Form {
 impl Form {
     /// `?verbose`; what it tells is for those who reach the metrics port.
     fn of(request: &Request<'_>, metrics_port: bool) -> Self {
-        let asked =
-            request.query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")));
+        let asked = Query::new(request.query).first("verbose").is_some();
         if asked && metrics_port { Self::Verbose } else { Self::Brief }
     }
 }

@@ -4,4 +4,5 @@ pub mod forwarded;
 pub mod http;
 pub mod json;
 pub mod proxy;
+pub mod query;
 pub mod websocket;
