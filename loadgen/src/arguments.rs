@@ -1,4 +1,4 @@
-//! The command line: which scenario, with which fields, and what becomes of its report.
+//! The command line: selects the scenario, parses its options and writes its report.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,14 +6,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::cut::Cut;
-use crate::http_echo::HttpEcho;
+use crate::abort::Abort;
 use crate::outcome::{Failure, Verdict};
 use crate::report::Report;
+use crate::report::{csv, hdr, html};
 use crate::scenario::Common;
 use crate::scenario::connection_storm::ConnectionStorm;
 use crate::scenario::fan_out::FanOut;
 use crate::scenario::floor::Floor;
+use crate::scenario::http_echo::HttpEcho;
 use crate::scenario::idle::Idle;
 use crate::scenario::many_to_many::ManyToMany;
 use crate::scenario::presence_churn::PresenceChurn;
@@ -22,7 +23,8 @@ use crate::scenario::reconnect_storm::ReconnectStorm;
 use crate::scenario::slow_readers::SlowReaders;
 use crate::scenario::subscribe::Subscribe;
 use crate::scenario::tenants::Tenants;
-use crate::{csv, cut, environment, floor_sender, hdr, html, process, scenario_file, worker};
+use crate::scenario::{file, floor_sender};
+use crate::{abort, environment, process, worker};
 
 /// Load generator for Relay and every other server of the Pusher Channels protocol.
 #[derive(Parser)]
@@ -46,7 +48,7 @@ enum Command {
     Idle(Box<Idle>),
     Floor(Box<Floor>),
     HttpEcho(HttpEcho),
-    /// Run what a scenario file (TOML) says; options after it override the file.
+    /// Run the scenario of a file (TOML); options after it override the file.
     Run {
         /// The file: `scenario = "fan-out"` and that scenario's options.
         file: PathBuf,
@@ -63,8 +65,8 @@ enum Command {
 /// Runs the command of this process's arguments.
 pub(crate) fn run() -> ExitCode {
     let mut command = Arguments::parse().command;
-    if let Command::Run { file, options } = &command {
-        match scenario_file::arguments(file) {
+    if let Command::Run { file: path, options } = &command {
+        match file::arguments(path) {
             Ok(arguments) => {
                 let name = "relay-loadgen".to_owned();
                 command = Arguments::parse_from([vec![name], arguments, options.clone()].concat()).command;
@@ -77,9 +79,9 @@ pub(crate) fn run() -> ExitCode {
     }
     environment::raise_descriptors();
     if !matches!(command, Command::Worker | Command::FloorSender | Command::HttpEcho(_))
-        && let Err(error) = cut::handle_signals()
+        && let Err(error) = abort::handle_signals()
     {
-        note(&format!("relay-loadgen: Ctrl-C will end this run without a report: {error}"));
+        note(&format!("relay-loadgen: cannot handle signals, so Ctrl-C ends this run without a report: {error}"));
     }
     let mut report = Report::default();
     macro_rules! scenario {
@@ -111,14 +113,14 @@ pub(crate) fn run() -> ExitCode {
     finish(&mut report, common, result)
 }
 
-/// A process of the generator's own; what went wrong its coordinator has been told.
+/// The exit code of a worker process. It has already reported an error to its coordinator.
 fn role(result: std::io::Result<()>) -> ExitCode {
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints the report, also that of a run that was cut short.
+/// Prints the report, also of a run that was cut short.
 fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> ExitCode {
-    report.cut = cut::reason().cloned().map(|cut| with_trouble(cut, common));
+    report.abort = abort::reason().cloned().map(|abort| with_process_state(abort, common));
     let failure = match result {
         Ok(()) => None,
         Err(Failure::Usage(text)) => {
@@ -130,7 +132,7 @@ fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> 
             Some(text)
         }
     };
-    if let Some(thresholds) = common.fail_if.as_ref().filter(|_| failure.is_none() && report.cut.is_none()) {
+    if let Some(thresholds) = common.fail_if.as_ref().filter(|_| failure.is_none() && report.abort.is_none()) {
         thresholds.check(report);
     }
     let files = [
@@ -145,27 +147,27 @@ fn finish(report: &mut Report, common: &Common, result: Result<(), Failure>) -> 
         }
     }
     let text = if common.json { format!("{:#}\n", report.json()) } else { report.text() };
-    // A closed pipe is not ours to report.
+    // A closed pipe is not an error of the run.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    if let Some(text) = report.cut.as_ref().map(|cut| format!("cut short: {}", cut.text())).or(failure) {
+    if let Some(text) = report.abort.as_ref().map(|abort| format!("cut short: {}", abort.text())).or(failure) {
         note(&format!("relay-loadgen: {text}"));
     }
     report.verdict().exit_code()
 }
 
-/// What can be seen of a server that is gone or silent.
-fn with_trouble(cut: Cut, common: &Common) -> Cut {
-    match (cut, common.server_pid) {
-        (Cut::Server(text), Some(pid)) => match process::trouble(pid) {
-            Some(trouble) => Cut::Server(format!("{text} (process {pid} {trouble})")),
-            None => Cut::Server(text),
+/// Adds the state of the server's process to the reason.
+fn with_process_state(abort: Abort, common: &Common) -> Abort {
+    match (abort, common.server_pid) {
+        (Abort::Server(text), Some(pid)) => match process::trouble(pid) {
+            Some(trouble) => Abort::Server(format!("{text} (process {pid} {trouble})")),
+            None => Abort::Server(text),
         },
-        (cut @ (Cut::Server(_) | Cut::Generator(_) | Cut::Interrupted(_)), _) => cut,
+        (abort @ (Abort::Server(_) | Abort::Generator(_) | Abort::Interrupted(_)), _) => abort,
     }
 }
 
 fn note(line: &str) {
-    // If nobody can read it, there is nobody to tell.
+    // If standard error is closed, the line is lost.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
@@ -176,5 +178,5 @@ Examples:
   relay-loadgen idle --connections 15000 --server-pid $(pidof relay)
   relay-loadgen floor --subscribers 10000
 
-Exit codes: 0 passed, 1 failed, 2 asked for wrongly, 3 the generator was the bottleneck, 4 interrupted (the report says
-what was measured until then), 99 a --fail-if condition failed.";
+Exit codes: 0 passed, 1 failed, 2 usage error, 3 the generator was the bottleneck, 4 interrupted (the report covers the
+run until then), 99 a --fail-if condition failed.";

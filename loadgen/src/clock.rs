@@ -1,4 +1,5 @@
-//! The time that all processes of a run share: nanoseconds of the monotonic clock, which has one zero per machine.
+//! The clock that all processes of a run share: nanoseconds of the monotonic clock, which is the same for all processes
+//! of a machine.
 
 use rustix::time::{ClockId, clock_gettime};
 

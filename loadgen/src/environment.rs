@@ -1,4 +1,4 @@
-//! The machine that a run was made on: without it a figure says little.
+//! The machine of a run, which figures depend on.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ pub(crate) fn json() -> Value {
     })
 }
 
-/// The same as one line for people.
+/// The same as one line of text.
 pub(crate) fn line() -> String {
     let machine = json();
     let text = |name: &str| machine[name].as_str().unwrap_or_default().to_owned();
@@ -47,7 +47,7 @@ fn arguments() -> Vec<String> {
     std::env::args().skip(1).map(shown).collect()
 }
 
-/// How many descriptors a process may hold, after the soft limit was raised as far as it may be.
+/// The limit of descriptors per process, after the soft limit was raised as far as permitted.
 pub(crate) fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
@@ -55,6 +55,6 @@ pub(crate) fn descriptors() -> u64 {
 /// Raises the soft limit of descriptors; workers inherit it.
 pub(crate) fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
-    // If it may not be raised, what is there must do.
+    // If it cannot be raised, the current limit applies.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

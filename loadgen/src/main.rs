@@ -1,51 +1,37 @@
 //! `relay-loadgen`: a load generator for servers of the Pusher Channels protocol.
 //!
-//! One coordinator (this process) gives orders to worker processes, each one thread with its own epoll set, and sums
-//! up what they report. Nothing of the server's code is used: protocol and signatures are written anew.
+//! One coordinator (this process) orders worker processes to open connections and to publish, and adds up their
+//! reports. Each worker is one thread with its own epoll set. None of the server's code is used: the protocol and the
+//! signatures are implemented here independently.
+//!
+//! Folders, each of which imports only from those below it:
+//!
+//! ```text
+//! arguments               command line
+//! scenario/               one file per scenario, and the options they share
+//! coordinator/            worker processes, watchdog, progress bar
+//! worker/   report/       connections and publishers of one worker; results as text, JSON, CSV, HTML and charts
+//! messages                orders and reports between coordinator and workers
+//! wire/                   HTTP, WebSocket frames, events, signatures, stamps
+//! clock, outcome, ...     leaves
+//! ```
 
 use std::process::ExitCode;
 
-mod answer;
+mod abort;
 mod arguments;
-mod chart;
-mod client;
 mod clock;
-mod crowd;
-mod csv;
-mod cut;
+mod coordinator;
 mod environment;
-mod fleet;
-mod floor_sender;
-mod frame;
-mod hdr;
-mod histogram;
-mod html;
-mod http_echo;
-mod ledger;
 mod messages;
 mod outcome;
-mod poll;
-mod preflight;
 mod process;
-mod progress;
-mod publisher;
-mod quantity;
-mod receive;
 mod recorder;
 mod report;
 mod scenario;
-mod scenario_file;
 mod schedule;
-mod silence;
-mod socket;
-mod speech;
-mod stamp;
-mod subscriptions;
 mod sys;
-mod target;
-mod threshold;
-mod times;
-mod window;
+mod wire;
 mod worker;
 
 fn main() -> ExitCode {

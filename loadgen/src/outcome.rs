@@ -1,14 +1,14 @@
-//! How a run can end, and the exit code that says so.
+//! How a run can end, and its exit code.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a run could not be done or completed.
+/// Why a run could not start or complete.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It was asked for wrongly: exit code 2.
+    /// Usage error: exit code 2.
     Usage(String),
-    /// It could not be carried out: exit code 1.
+    /// Failure during the run: exit code 1.
     Run(String),
 }
 
@@ -20,18 +20,18 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What the exit code says about a run that was begun.
+/// The result of a run that started, and its exit code.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Verdict {
-    /// Done, everything arrived.
+    /// Completed, and everything arrived.
     Passed,
     /// A threshold of `--fail-if` does not hold.
     Threshold,
-    /// The generator was the bottleneck, so that the figures say little about the server.
+    /// The generator was the bottleneck, so the figures do not describe the server.
     Invalid,
     /// A signal ended the run before its plan did.
     Interrupted,
-    /// Events were lost, doubled, out of order or in the wrong channel, or the server went away.
+    /// Events were lost, duplicated, out of order or in the wrong channel, or the server went away.
     Failed,
 }
 
@@ -47,7 +47,7 @@ impl Verdict {
         }
     }
 
-    /// As it stands in the JSON report.
+    /// Name in the JSON report.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",

@@ -1,4 +1,4 @@
-//! What /proc says about a process: CPU by thread, memory, and how long it waited for a core.
+//! Reads CPU time by thread, memory and time spent waiting for a core from /proc.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -20,7 +20,7 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
-    /// What was used since `before`.
+    /// The difference to an earlier value.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             total_ns: self.total_ns.saturating_sub(before.total_ns),
@@ -35,14 +35,14 @@ impl CpuTime {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Memory {
     pub(crate) resident: u64,
-    /// Of that, what the process made itself: not files, not shared.
+    /// Of that, anonymous memory: neither files nor shared.
     pub(crate) anonymous: u64,
     pub(crate) shared: u64,
     /// `Private_Dirty` of `smaps_rollup`.
     pub(crate) private_dirty: u64,
 }
 
-/// A process that is watched, the server as a rule.
+/// A process to measure, usually the server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watched {
     pid: NonZeroU32,
@@ -52,7 +52,7 @@ impl Watched {
     /// # Errors
     /// If there is no such process or it may not be read.
     pub(crate) fn new(pid: u32) -> Result<Self, Failure> {
-        let pid = NonZeroU32::new(pid).ok_or_else(|| Failure::Usage("--server-pid 0 is no process".into()))?;
+        let pid = NonZeroU32::new(pid).ok_or_else(|| Failure::Usage("--server-pid 0: not a process id".into()))?;
         let watched = Self { pid };
         if watched.cpu().is_none() {
             return Err(Failure::Usage(format!("--server-pid {pid}: no such process, or /proc/{pid} cannot be read")));
@@ -64,7 +64,7 @@ impl Watched {
     pub(crate) fn cpu(self) -> Option<CpuTime> {
         let mut sum = CpuTime::default();
         for task in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?.flatten() {
-            // A thread may end while we look.
+            // A thread may end meanwhile.
             let Some(time) = thread_cpu(&task.path().to_string_lossy()) else { continue };
             sum.total_ns += time.total_ns;
             sum.user_ns += time.user_ns;
@@ -77,7 +77,7 @@ impl Watched {
     /// `None` when the process is gone.
     pub(crate) fn memory(self) -> Option<Memory> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        // Only root and the same user may read it; the rest stands without it.
+        // Only root and the same user may read it; the other values do not need it.
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap_or_default();
         Some(Memory {
             resident: kilobytes(&status, "VmRSS:")?,
@@ -95,12 +95,12 @@ impl Watched {
     }
 }
 
-/// CPU of the thread whose folder in /proc is given.
+/// CPU time of the thread with this folder in /proc.
 pub(crate) fn thread_cpu(folder: &str) -> Option<CpuTime> {
     let schedule = fs::read_to_string(format!("{folder}/schedstat")).ok();
     let mut schedule = schedule.iter().flat_map(|text| text.split_ascii_whitespace()).map_while(|n| n.parse().ok());
     let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
-    // The name in parentheses may hold anything; fields 14 and 15 are counted after it.
+    // The name in parentheses may contain anything; fields 14 and 15 are counted from its end.
     let fields = stat.rsplit_once(')')?.1;
     let mut ticks = fields.split_ascii_whitespace().skip(11).map_while(|n| n.parse::<u64>().ok());
     let user_ns = ticks.next()?.saturating_mul(TICK_NS);
@@ -109,7 +109,7 @@ pub(crate) fn thread_cpu(folder: &str) -> Option<CpuTime> {
     Some(CpuTime { total_ns, user_ns, system_ns, wait_ns: schedule.next().unwrap_or(0) })
 }
 
-/// What is wrong with a process, if that can be seen from here.
+/// Why a process does not answer, if /proc shows it.
 pub(crate) fn trouble(pid: u32) -> Option<&'static str> {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return Some("is gone") };
     let state = status.lines().find_map(|line| line.strip_prefix("State:"))?.trim_start().chars().next()?;
@@ -120,9 +120,9 @@ pub(crate) fn trouble(pid: u32) -> Option<&'static str> {
     }
 }
 
-/// Has the kernel end this process when the one that started it ends, however that happens.
+/// Makes the kernel kill this process when its parent ends, for whatever reason.
 pub(crate) fn end_with_parent() {
-    // Without it, a process in the middle of a round would finish that first.
+    // Otherwise a process in the middle of a round would finish it first.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
@@ -136,7 +136,7 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
     rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// `USER_HZ` is 100 on every Linux that Rust knows.
+/// `USER_HZ` is 100 on every Linux target of Rust.
 const TICK_NS: u64 = 10_000_000;
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use hdrhistogram::serialization::{Serializer, V2Serializer};
 use crate::clock::SECOND_NS;
 use crate::messages::{Interval, MEASURES, Measure};
 
-/// An empty histogram as all parts of a run make it: nanoseconds, half a microsecond to ten minutes, three digits.
+/// An empty histogram with the bounds used everywhere: nanoseconds, half a microsecond to ten minutes, three digits.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 600 * SECOND_NS, 3).expect("the bounds are constants")
 }
 
-/// Takes times, gives them away in intervals.
+/// Records times and returns them in intervals.
 pub(crate) struct Recorder {
-    /// What was intended before this moment is not measured.
+    /// Times whose intended start is before this moment are not recorded.
     pub(crate) from_ns: u64,
     histograms: [Histogram<u64>; MEASURES.len()],
 }
@@ -30,7 +30,7 @@ impl Recorder {
         }
     }
 
-    /// Gives away what was recorded, as of the second that ends now.
+    /// Takes the recorded times, as those of the second that ends now.
     pub(crate) fn take(&mut self, second: u64) -> Vec<Interval> {
         let mut intervals = Vec::new();
         for measure in MEASURES {

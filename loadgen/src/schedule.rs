@@ -1,4 +1,4 @@
-//! An open-loop schedule: when things should happen, whatever happens meanwhile.
+//! An open-loop schedule: moments at fixed distances, independent of how long each action takes.
 
 /// Moments at equal distances.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ impl Schedule {
         self.done
     }
 
-    /// Ends it now and says how many were left.
+    /// Ends it now and returns how many moments were left.
     pub(crate) fn end(&mut self) -> u64 {
         let left = self.count - self.done;
         self.done = self.count;

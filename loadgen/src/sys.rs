@@ -10,13 +10,13 @@ use io_uring::{IoUring, opcode};
 /// A ring that sends the same bytes to every one of its sockets.
 pub(crate) struct SendRing {
     ring: IoUring,
-    /// What the kernel reads from. Only changed while no operation is in flight.
+    /// The buffer that the kernel reads. Only changed while no operation is in flight.
     bytes: Vec<u8>,
     sockets: usize,
 }
 
 impl SendRing {
-    /// A ring with these sockets registered, so that a send looks up no descriptor.
+    /// A ring with these sockets registered, so that a send needs no descriptor lookup.
     ///
     /// # Errors
     /// If the kernel has no io_uring, or does not permit it here.
@@ -28,7 +28,7 @@ impl SendRing {
         Ok(Self { ring, bytes: Vec::new(), sockets: sockets.len() })
     }
 
-    /// Sends `bytes` to every socket, 128 in one system call, and waits for all of it. Gives how many sends failed.
+    /// Sends `bytes` to every socket, 128 in one system call, and waits for the completions. Returns how many sends failed.
     pub(crate) fn send_to_all(&mut self, bytes: &[u8]) -> io::Result<u64> {
         self.bytes.clear();
         self.bytes.extend_from_slice(bytes);
@@ -51,7 +51,7 @@ impl SendRing {
         Ok(failed)
     }
 
-    /// Submits what was pushed and waits for its `count` completions.
+    /// Submits the pushed operations and waits for their `count` completions.
     fn reap(&mut self, count: usize) -> io::Result<u64> {
         let expected = i32::try_from(self.bytes.len()).unwrap_or(i32::MAX);
         let (mut failed, mut seen) = (0, 0);

@@ -142,7 +142,7 @@ fn deliver(body: &Value, number: usize, behaviour: Behaviour, subscribers: &Subs
 }
 
 fn swap(data: &str, from: &str, to: &str) -> String {
-    assert!(data.contains(from), "the sequence stands in the payload");
+    assert!(data.contains(from), "the payload contains the sequence");
     data.replacen(from, to, 1)
 }
 
@@ -211,7 +211,7 @@ fn a_server_that_goes_away_ends_the_run() {
     let (code, report) = fan_out(Behaviour::Dies);
     assert_eq!(code, 1);
     assert_eq!(report["figures"]["delivered"], 40.0, "{report:#}");
-    assert!(report["problems"].to_string().contains("the server ended every connection"), "{report:#}");
+    assert!(report["problems"].to_string().contains("the server closed every connection"), "{report:#}");
     assert!(begin.elapsed() < Duration::from_secs(20));
 }
 
@@ -229,7 +229,7 @@ fn bad_servers_are_named() {
     assert!(error_of(&output).contains("no server at"), "{}", error_of(&output));
 }
 
-/// Goal: what is asked for wrongly ends with code 2 and says what to do, before anything is connected.
+/// Goal: usage errors end with code 2 and explain the fix, before anything is connected.
 #[test]
 fn wrong_arguments_are_refused() {
     let cases: &[(&[&str], &str)] = &[
@@ -237,7 +237,7 @@ fn wrong_arguments_are_refused() {
         (&["idle", "--connections", "10000000", "--workers", "1"], "need --workers"),
         (&["idle", "--server-pid", "4294967"], "no such process"),
         (&["many-to-many", "--channel", "public"], "must begin with private-"),
-        (&["fan-out", "--fail-if", "p99"], "is no condition"),
+        (&["fan-out", "--fail-if", "p99"], "is not a condition"),
         (&["run", "/nonexistent.toml"], "cannot read /nonexistent.toml"),
     ];
     for (arguments, expected) in cases {

@@ -1,5 +1,5 @@
 //! Runs that end before their plan does, against a real Relay: by a signal, by a worker or a server that dies or hangs.
-//! Each ends soon, says why, and reports what was measured until then.
+//! Each ends soon, reports why, and includes the measurements until then.
 
 mod common;
 
@@ -67,7 +67,7 @@ fn a_signal_during_the_ramp_gives_a_partial_report() {
 }
 
 /// Goal: a second Ctrl-C ends everything at once, without a report. Method: the server is stopped, so that the run still
-/// waits for what is under way.
+/// waits for what is in flight.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let relay = Relay::start();
@@ -96,7 +96,7 @@ fn a_worker_that_dies_is_named() {
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
     let why = ended.cut_short();
-    assert!(why.starts_with("worker ") && why.contains("has ended unexpectedly (by SIGKILL"), "{why}");
+    assert!(why.starts_with("worker ") && why.contains("ended unexpectedly (killed by SIGKILL"), "{why}");
     assert_partial(&ended);
 }
 
@@ -109,7 +109,7 @@ fn a_worker_that_hangs_is_named() {
     common::signal_process(workers[1], "STOP");
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
-    assert!(ended.cut_short().contains("has said nothing for 10 s: it hangs"), "{}", ended.cut_short());
+    assert!(ended.cut_short().contains("has not reported for 10 s: it hangs"), "{}", ended.cut_short());
     assert_partial(&ended);
 }
 
@@ -128,7 +128,7 @@ fn a_floor_sender_that_dies_is_named() {
     common::signal_process(sender, "KILL");
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
-    assert!(ended.error.contains("the floor's sender has ended (by SIGKILL"), "{}", ended.error);
+    assert!(ended.error.contains("the floor's sender ended unexpectedly (killed by SIGKILL"), "{}", ended.error);
     assert!(ended.figure("delivered") >= 250.0);
 }
 
@@ -142,7 +142,7 @@ fn a_server_that_is_killed_ends_the_run() {
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
     let why = ended.cut_short();
-    assert!(why.contains("the server ended every connection (process ") && why.contains("has ended)"), "{why}");
+    assert!(why.contains("the server closed every connection (process ") && why.contains("has ended)"), "{why}");
     assert_partial(&ended);
     assert!(begin.elapsed().as_secs() < 15);
 }
@@ -156,7 +156,7 @@ fn a_server_that_freezes_ends_the_run() {
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
     let why = ended.cut_short();
-    assert!(why.contains("has given no answer for 10 s (process ") && why.contains("is stopped)"), "{why}");
+    assert!(why.contains("has sent nothing for 10 s") && why.contains("is stopped)"), "{why}");
     assert_partial(&ended);
 }
 
@@ -193,7 +193,7 @@ fn a_server_that_freezes_ends_a_storm() {
     relay.signal("STOP");
     let ended = run.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.error);
-    assert!(ended.cut_short().contains("has given no answer for 3 s"), "{}", ended.cut_short());
+    assert!(ended.cut_short().contains("has sent nothing for 3 s"), "{}", ended.cut_short());
     assert!(ended.figure("joined") >= 50.0 && ended.figure("failed") > 0.0);
 }
 
@@ -232,13 +232,13 @@ fn no_scenario_outlives_its_server() {
     });
 }
 
-/// Goal: a wrong key, secret or app is one sentence that says which.
+/// Goal: a wrong key, secret or app is one error that names it.
 #[test]
 fn wrong_credentials_are_named() {
     let relay = Relay::start();
     for (option, wrong, expected) in [
-        ("--key", "nobody", "refuses the key: pusher error 4001"),
-        ("--secret", "wrong", "refuses a signed request with 401 (check --secret"),
+        ("--key", "nobody", "refused the key: pusher error 4001"),
+        ("--secret", "wrong", "refused a signed request with 401 (check --secret"),
         ("--app-id", "77", "(check --"),
     ] {
         let ended = Run::start(&["fan-out", "--url", &relay.url(), option, wrong, "--json"]).finish();
@@ -248,17 +248,17 @@ fn wrong_credentials_are_named() {
     }
 }
 
-/// Goal: too few descriptors are noticed before anything is connected, with what would help.
+/// Goal: too few descriptors are reported before anything is connected, with the fix.
 #[test]
 fn too_few_descriptors_are_named() {
     let line = "ulimit -n 100 && exec \"$0\" idle --connections 1000 --workers 2";
     let ended = Run::of(Command::new("sh").args(["-c", line, LOADGEN])).finish();
     assert_eq!(ended.code, Some(2), "{}", ended.error);
-    let expected = "1000 connections need --workers 28 where a process may hold 100 descriptors";
+    let expected = "1000 connections need --workers 28: a process may have 100 descriptors";
     assert!(ended.error.contains(expected), "{}", ended.error);
 }
 
-/// Goal: too few ports end the run with a sentence and a partial report. Method: a network namespace with 64 ports,
+/// Goal: too few ports end the run with an error and a partial report. Method: a network namespace with 64 ports,
 /// where a small server answers; where namespaces are forbidden, nothing can be shown, and the test says so.
 #[test]
 fn too_few_ports_are_named() {
@@ -281,6 +281,6 @@ fn too_few_ports_are_named() {
         return;
     }
     assert_eq!(ended.code, Some(1), "{}", ended.error);
-    assert!(ended.cut_short().contains("no free port"), "{}", ended.cut_short());
+    assert!(ended.cut_short().contains("no free local port"), "{}", ended.cut_short());
     assert!(ended.figure("connections") >= 32.0, "{:#}", ended.report);
 }

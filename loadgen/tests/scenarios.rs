@@ -82,7 +82,7 @@ fn ends_are_counted_by_code() {
     let reasons = ended.report["reasons"].as_object().expect("an object");
     let closed = reasons.iter().filter(|(reason, _)| reason.starts_with("closed by the server with 4"));
     assert_eq!(closed.filter_map(|(_, count)| count.as_u64()).sum::<u64>(), 30, "{:#}", ended.report);
-    assert!(ended.cut_short().contains("the server ended every connection"), "{}", ended.cut_short());
+    assert!(ended.cut_short().contains("the server closed every connection"), "{}", ended.cut_short());
 }
 
 /// R-LOAD-3: text and JSON both have deliveries and p50, p95 and p99 in milliseconds.

@@ -90,7 +90,7 @@ fn relay_answers_every_subscription() {
     }
 }
 
-/// Goal: a wrong secret is told before anything is subscribed.
+/// Goal: a wrong secret is reported before anything is subscribed.
 #[test]
 fn a_wrong_secret_is_named() {
     let relay = Relay::start("epoll", "1");

@@ -1,4 +1,4 @@
-//! `connection-storm`: many connections within a short time, each subscribed, then held.
+//! `connection-storm`: many connections are opened within a short time, subscribed and then held.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use serde::Serialize;
 
 use super::load::Channels;
 use super::{Common, Needs, WaveOfConnections};
-use crate::cut::{self, Cut};
+use crate::abort::{self, Abort};
+use crate::coordinator::progress::{Bar, Counts};
+use crate::coordinator::window::Window;
 use crate::messages::{Group, Measure, Requests};
 use crate::outcome::{Failure, Verdict};
 use crate::process::Watched;
-use crate::progress::{Bar, Counts};
 use crate::report::Report;
-use crate::stamp::STAMP_BYTES;
-use crate::window::Window;
+use crate::wire::stamp::STAMP_BYTES;
 
-/// Connections that all come within a short time.
+/// Many connections opened within a short time.
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(after_help = EXAMPLES, mut_arg("channel", |arg| arg.required(false).default_value("loadgen-storm")))]
 pub(crate) struct ConnectionStorm {
-    /// Connections in all.
+    /// Number of connections.
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     target_connections: u64,
-    /// Seconds over which they are begun, whether the server keeps up or not; 0 means as fast as they are answered.
+    /// Seconds over which they are opened, whether or not the server keeps up; 0 means as fast as the server answers.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     ramp_seconds: f64,
     /// Seconds to hold them.
@@ -47,43 +47,43 @@ impl ConnectionStorm {
             channels: self.channels.names()?,
             publishers: 1,
             pipeline: 1,
-            under_way_max: 0,
+            events_in_flight_max: 0,
             payload_bytes: STAMP_BYTES,
             watchers: 0,
             proof: self.channels.proof(),
             requests: Requests::Events,
         };
-        let mut fleet = common.start(&needs, common.target()?)?;
-        let window = Window::open(&fleet, server);
+        let mut coordinator = common.start(&needs, common.target()?)?;
+        let window = Window::open(&coordinator, server);
         let per_second = if self.ramp_seconds > 0.0 { self.target_connections as f64 / self.ramp_seconds } else { 0.0 };
         let wave = WaveOfConnections {
             label: "storm",
-            group: Group::Crowd,
+            group: Group::Subscribers,
             first: 0,
             count: self.target_connections,
             per_second,
         };
-        let connected = common.connect(&mut fleet, &wave, report);
-        let used = window.close(&fleet);
-        report.times.merge(&std::mem::take(&mut fleet.times));
+        let connected = common.connect(&mut coordinator, &wave, report);
+        let used = window.close(&coordinator);
+        report.times.merge(&std::mem::take(&mut coordinator.times));
         let joined = used.after.joined;
         report.count("attempted", used.after.attempted);
         report.count("joined", joined);
         report.count("failed", used.after.failed);
         used.report_server(report, "join", joined);
         connected?;
-        let bar = Bar::new("hold", self.target_connections, Counts::Joins, &fleet.totals());
-        let crowd = Group::Crowd as usize;
-        fleet.wait(Duration::from_secs_f64(self.hold_seconds), &bar, |totals| {
-            if totals.counters.open[crowd] == 0 {
-                cut::set(Cut::Server("the server ended every connection".into()));
+        let bar = Bar::new("hold", self.target_connections, Counts::Joins, &coordinator.totals());
+        let group = Group::Subscribers as usize;
+        coordinator.wait(Duration::from_secs_f64(self.hold_seconds), &bar, |totals| {
+            if totals.counters.open[group] == 0 {
+                abort::set(Abort::Server("the server closed every connection".into()));
             }
             false
         })?;
-        let held = fleet.totals().counters;
-        report.count("still-subscribed-after-hold", held.subscribed[crowd]);
-        if held.lost[crowd] > 0 {
-            report.problem(Verdict::Failed, format!("the server ended {} connections", held.lost[crowd]));
+        let held = coordinator.totals().counters;
+        report.count("still-subscribed-after-hold", held.subscribed[group]);
+        if held.lost[group] > 0 {
+            report.problem(Verdict::Failed, format!("the server closed {} connections", held.lost[group]));
         }
         if let Some(memory) = server.and_then(Watched::memory) {
             report.figure("server-resident-bytes", memory.resident as f64, "B");

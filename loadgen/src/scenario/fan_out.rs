@@ -7,14 +7,14 @@ use super::floor::{FloorSide, Mode};
 use super::load::Load;
 use super::rounds::{Rounds, median};
 use super::{Common, Needs, Rhythm, find_rate};
-use crate::cut;
-use crate::fleet::Fleet;
+use crate::abort;
+use crate::coordinator::Coordinator;
+use crate::coordinator::preflight::Proof;
+use crate::coordinator::window::Used;
 use crate::messages::{Counters, Measure};
 use crate::outcome::{Failure, Verdict};
-use crate::preflight::Proof;
 use crate::process::Watched;
 use crate::report::Report;
-use crate::window::Used;
 
 /// Events published over HTTP, delivered to many subscribers.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -31,26 +31,27 @@ pub(crate) struct FanOut {
     /// Events that are due at the same moment and are sent together, pipelined.
     #[arg(long, value_name = "N", default_value_t = 1)]
     messages_per_tick: u32,
-    /// Requests that a publisher may have unanswered.
+    /// Maximum number of requests in flight per publisher.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pipeline: usize,
-    /// Events that a closed loop may have on their way to subscribers, so that it saturates the server and does not
-    /// drown it; 0 means any number.
+    /// Maximum number of events in flight to subscribers in a closed loop, which saturates the server without filling its
+    /// queues; 0 means no limit.
     #[arg(long, value_name = "N", default_value_t = 64)]
     events_under_way: u64,
-    /// Seconds before the first round that are not counted.
+    /// Seconds of warm-up before the first round, not measured.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     warmup_seconds: f64,
-    /// Rounds; figures are the medians.
+    /// Number of rounds; figures are medians.
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: u32,
-    /// After each round, the same on a bare send loop and on io_uring: the least that this kernel can do.
+    /// After each round, repeat it with a bare send loop and with io_uring, to compare the server with the minimum cost on
+    /// this kernel.
     #[arg(long)]
     floor: bool,
-    /// Core of the floor's sender [default: the server's, if it has one, else 0].
+    /// Core of the floor's sender [default: the server's core if it is bound to one, else 0].
     #[arg(long, value_name = "CORE")]
     floor_core: Option<usize>,
-    /// First search the highest rate that the server holds, from --events-per-second on; rounds run at a share of it.
+    /// First search for the highest rate that the server sustains, starting at --events-per-second; rounds use a share of it.
     #[arg(long)]
     find_rate: bool,
     /// The share of the highest rate at which rounds run.
@@ -69,28 +70,28 @@ impl FanOut {
         self.validate()?;
         let needs = Needs {
             pipeline: self.pipeline.max(self.messages_per_tick as usize),
-            under_way_max: self.events_under_way,
+            events_in_flight_max: self.events_under_way,
             ..self.load.needs()?
         };
-        let mut fleet = common.start(&needs, common.target()?)?;
-        common.connect(&mut fleet, &self.load.wave(), report)?;
+        let mut coordinator = common.start(&needs, common.target()?)?;
+        common.connect(&mut coordinator, &self.load.wave(), report)?;
         let mut floor = if self.floor { Some(self.start_floor(&needs, server)?) } else { None };
-        self.warm_up(&mut fleet, floor.as_mut())?;
+        self.warm_up(&mut coordinator, floor.as_mut())?;
         let mut rhythm = self.rhythm();
         if self.find_rate {
-            let found = find_rate::search(&mut fleet, self.load.audience(0), rhythm, report)?;
+            let found = find_rate::search(&mut coordinator, self.load.audience(0), rhythm, report)?;
             rhythm.events_per_second = found.map_or(rhythm.events_per_second, |rate| rate * self.rate_share);
             report.figure("events-per-second", rhythm.events_per_second, "/s");
         }
-        fleet.times.clear();
-        let begun = fleet.totals().counters;
+        coordinator.times.clear();
+        let begun = coordinator.totals().counters;
         let mut rounds = Rounds::default();
         let mut last = None;
         let mut result = Ok(());
         for _ in 0..self.rounds.max(1) {
-            last = Some(self.round(rhythm, &mut fleet, server, &mut rounds, report)?);
+            last = Some(self.round(rhythm, &mut coordinator, server, &mut rounds, report)?);
             result = floor.as_mut().map_or(Ok(()), |floor| floor_rounds(rhythm, floor, &mut rounds, report));
-            if result.is_err() || cut::reason().is_some() {
+            if result.is_err() || abort::reason().is_some() {
                 break;
             }
         }
@@ -106,7 +107,7 @@ impl FanOut {
             return Err(Failure::Usage(text.into()));
         }
         if self.find_rate && (load.events_per_second < 1.0 || !(0.0..=1.0).contains(&self.rate_share)) {
-            let text = "--find-rate begins at --events-per-second of at least 1, and --rate-share is from 0 to 1";
+            let text = "--find-rate needs --events-per-second of at least 1 and --rate-share between 0 and 1";
             return Err(Failure::Usage(text.into()));
         }
         Ok(())
@@ -127,17 +128,17 @@ impl FanOut {
         FloorSide::start(&self.common, &needs, core)
     }
 
-    fn warm_up(&self, fleet: &mut Fleet, floor: Option<&mut FloorSide>) -> Result<(), Failure> {
+    fn warm_up(&self, coordinator: &mut Coordinator, floor: Option<&mut FloorSide>) -> Result<(), Failure> {
         if self.warmup_seconds <= 0.0 {
             return Ok(());
         }
         let rhythm = Rhythm { seconds: self.warmup_seconds, ..self.rhythm() };
-        self.load.audience(0).round(fleet, rhythm, "warm up", None)?;
+        self.load.audience(0).round(coordinator, rhythm, "warm up", None)?;
         if let Some(floor) = floor {
             floor.round(rhythm, Mode::Send)?;
-            // Where io_uring is not to be had, the rounds say so.
+            // If io_uring is not available, the rounds report it.
             let _ = floor.round(rhythm, Mode::Uring);
-            floor.fleet.times.clear();
+            floor.coordinator.times.clear();
         }
         Ok(())
     }
@@ -146,19 +147,19 @@ impl FanOut {
     fn round(
         &self,
         rhythm: Rhythm,
-        fleet: &mut Fleet,
+        coordinator: &mut Coordinator,
         server: Option<Watched>,
         rounds: &mut Rounds,
         report: &mut Report,
     ) -> Result<Used, Failure> {
-        let used = self.load.audience(0).round(fleet, rhythm, "fan-out", server)?;
+        let used = self.load.audience(0).round(coordinator, rhythm, "fan-out", server)?;
         report.reasons.clone_from(&used.after.reasons);
-        rounds.add(&used, fleet);
-        report.times.merge(&std::mem::take(&mut fleet.times));
+        rounds.add(&used, coordinator);
+        report.times.merge(&std::mem::take(&mut coordinator.times));
         Ok(used)
     }
 
-    /// Says when server and floor did not do the same work: then their ratio says nothing.
+    /// Reports if server and floor did not do the same work, which makes their ratio meaningless.
     fn compare(&self, rhythm: Rhythm, used: &Used, rounds: &Rounds, report: &mut Report) {
         let interval_ms = Rhythm { publishers: 1, ..rhythm }.interval_ns() / 1e6;
         let slowest = rounds.send.p99_ms.iter().copied().fold(0.0, f64::max);
@@ -172,8 +173,8 @@ impl FanOut {
         let joined = median(&rounds.per_read) / f64::from(self.messages_per_tick);
         if joined > JOINED_MAX {
             let text = format!(
-                "{joined:.2} times as many events were read at once as were due at once: the server was behind and \
-                 joined them, which the floor does not do, so the ratio flatters it"
+                "reads returned {joined:.2} times as many events as were due at once: the server was behind and joined \
+                 events, which the floor does not do, so the ratio is too favourable"
             );
             report.problem(Verdict::Invalid, text);
         }
@@ -181,7 +182,7 @@ impl FanOut {
         if waited > WAITED_MAX {
             report
                 .notes
-                .push(format!("the server waited for a core {:.0} % of the time: the machine is busy", waited * 100.0));
+                .push(format!("the server waited {:.0} % of the time for a core: the machine is busy", waited * 100.0));
         }
     }
 
@@ -194,7 +195,7 @@ impl FanOut {
             self.compare(rhythm, used, rounds, report);
         }
         if rhythm.events_per_second <= 0.0 {
-            report.notes.push("closed loop: latencies leave out the time that events waited to be sent".into());
+            report.notes.push("closed loop: latencies do not include the time that events waited to be sent".into());
         }
         let times = std::mem::take(&mut report.times);
         used.report_generator(&times, Measure::Delivery, report);
@@ -202,7 +203,7 @@ impl FanOut {
     }
 }
 
-/// The same round without a server, in both ways.
+/// The same round without a server, with each way of sending.
 fn floor_rounds(
     rhythm: Rhythm,
     floor: &mut FloorSide,
@@ -210,19 +211,19 @@ fn floor_rounds(
     report: &mut Report,
 ) -> Result<(), Failure> {
     if let Some(cost) = floor.round(rhythm, Mode::Send)? {
-        rounds.send.add(cost.per_delivery_ns(), &mut floor.fleet);
+        rounds.send.add(cost.per_delivery_ns(), &mut floor.coordinator);
     }
     match floor.round(rhythm, Mode::Uring) {
-        Ok(Some(cost)) => rounds.uring.add(cost.per_delivery_ns(), &mut floor.fleet),
+        Ok(Some(cost)) => rounds.uring.add(cost.per_delivery_ns(), &mut floor.coordinator),
         Ok(None) => {}
-        Err(error) => report.notes.push(format!("no io_uring floor: {error}")),
+        Err(error) => report.notes.push(format!("no floor with io_uring: {error}")),
     }
     Ok(())
 }
 
-/// Events read at once, as a multiple of those that were due at once, above which server and floor are not alike.
+/// Events per read as a multiple of events due at once, above which server and floor are not comparable.
 const JOINED_MAX: f64 = 1.05;
-/// Share of time that a server waits for a core, above which a reader should know.
+/// Share of time that the server waits for a core, above which the report has a note.
 const WAITED_MAX: f64 = 0.05;
 const EXAMPLES: &str = "\
 Examples:

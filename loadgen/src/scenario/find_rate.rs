@@ -1,25 +1,25 @@
-//! The highest rate that a server holds: a short search in open loop.
+//! Searches for the highest rate that a server sustains, in an open loop.
 //!
-//! A rate is held if in one of two short rounds everything arrives and 99 of 100 deliveries are done before the next ones are
-//! due. A server beyond its rate falls behind, and then either joins events or grows its queues: both make deliveries
+//! A rate is sustained if in one of two short rounds everything arrives and 99 of 100 deliveries happen before the next
+//! event is due. A server above its rate falls behind and either joins events or grows its queues; both make deliveries
 //! later than that. The search doubles (or halves) the rate until it finds an edge, and then narrows it down.
 
 use super::Rhythm;
 use super::round::Audience;
-use crate::cut;
-use crate::fleet::Fleet;
-use crate::histogram::milliseconds;
+use crate::abort;
+use crate::coordinator::Coordinator;
 use crate::messages::Measure;
 use crate::outcome::Failure;
-use crate::quantity::number;
 use crate::report::Report;
+use crate::report::histogram::milliseconds;
+use crate::report::quantity::number;
 
-/// Searches from the rhythm's rate on; gives events per second, or `None` if the run was cut short.
+/// Searches from the rhythm's rate on. Returns events per second, or `None` if the run was cut short.
 ///
 /// # Errors
-/// If not even one event per second is held.
+/// If not even one event per second is sustained.
 pub(crate) fn search(
-    fleet: &mut Fleet,
+    coordinator: &mut Coordinator,
     audience: Audience,
     rhythm: Rhythm,
     report: &mut Report,
@@ -27,9 +27,9 @@ pub(crate) fn search(
     let mut busiest: f64 = 0.0;
     let mut is_held_once = |rate: f64| -> Result<bool, Failure> {
         let probe = Rhythm { events_per_second: rate, seconds: PROBE_SECONDS, ..rhythm };
-        fleet.times.clear();
-        let used = audience.round(fleet, probe, &format!("try {}/s", number(rate.round())), None)?;
-        let p99 = fleet.times.total(Measure::Delivery).map_or(f64::INFINITY, |total| milliseconds(total, 99.0));
+        coordinator.times.clear();
+        let used = audience.round(coordinator, probe, &format!("try {}/s", number(rate.round())), None)?;
+        let p99 = coordinator.times.total(Measure::Delivery).map_or(f64::INFINITY, |total| milliseconds(total, 99.0));
         let delivered = used.after.delivered - used.before.delivered;
         let is_held = delivered >= audience.expected(&used.before, &used.after)
             && used.after.refused == used.before.refused
@@ -39,33 +39,34 @@ pub(crate) fn search(
         }
         Ok(is_held)
     };
-    // One second of something else on the machine must not decide the search.
+    // One second of other load on the machine must not decide the search.
     let mut holds = |rate: f64| Ok(is_held_once(rate)? || is_held_once(rate)?);
-    let Some(rate) = edge(rhythm.events_per_second, || cut::reason().is_some(), &mut holds)? else { return Ok(None) };
-    fleet.times.clear();
-    if cut::reason().is_some() {
+    let Some(rate) = edge(rhythm.events_per_second, || abort::reason().is_some(), &mut holds)? else { return Ok(None) };
+    coordinator.times.clear();
+    if abort::reason().is_some() {
         return Ok(None);
     }
     report.figure("highest-rate-events-per-second", rate, "/s");
     if busiest > BUSY_MAX {
         let percent = busiest * 100.0;
-        let text = format!("at the highest rate a worker used {percent:.0} % of a core: it is the generator's as well");
+        let text =
+            format!("at the highest rate a worker used {percent:.0} % of a core: the generator may have limited it");
         report.notes.push(text);
     }
     Ok(Some(rate))
 }
 
-/// The highest rate that holds, within [`NARROW_STEPS`] halvings of the last doubling.
+/// The highest sustained rate, within [`NARROW_STEPS`] halvings of the last doubling.
 fn edge(
     first: f64,
-    is_cut: impl Fn() -> bool,
+    is_aborted: impl Fn() -> bool,
     holds: &mut impl FnMut(f64) -> Result<bool, Failure>,
 ) -> Result<Option<f64>, Failure> {
     let mut held = None;
     let mut failed = None;
     let mut rate = first;
     for _ in 0..DOUBLINGS_MAX {
-        if is_cut() {
+        if is_aborted() {
             return Ok(None);
         }
         if holds(rate)? {
@@ -80,11 +81,14 @@ fn edge(
         }
     }
     let Some(mut low) = held else {
-        return Err(Failure::Run(format!("no rate down to {} events per second is held", number(rate * 2.0))));
+        return Err(Failure::Run(format!(
+            "the server sustains no rate down to {} events per second",
+            number(rate * 2.0)
+        )));
     };
     let Some(mut high) = failed else { return Ok(Some(low)) };
     for _ in 0..NARROW_STEPS {
-        if is_cut() {
+        if is_aborted() {
             return Ok(None);
         }
         let middle = f64::midpoint(low, high);
@@ -106,11 +110,12 @@ const BUSY_MAX: f64 = 0.9;
 mod tests {
     use super::*;
 
-    /// Goal: the edge is found from below and from above to within 7 %, and a server that holds nothing is an error.
+    /// Goal: the edge is found from below and from above to within 7 %, and a server that sustains no rate is an error.
     #[test]
     fn the_edge_is_found() {
         for (first, limit) in [(100.0, 730.0), (100.0, 13.0), (1.0, 1.5), (100.0, 100.0)] {
-            let rate = edge(first, || false, &mut |rate| Ok(rate <= limit)).expect("it holds some").expect("not cut");
+            let rate =
+                edge(first, || false, &mut |rate| Ok(rate <= limit)).expect("it sustains some").expect("not aborted");
             assert!(rate <= limit && rate > limit * 0.93, "{rate} of {limit}");
         }
         assert!(edge(100.0, || false, &mut |_| Ok(false)).is_err());

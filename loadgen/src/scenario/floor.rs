@@ -1,6 +1,6 @@
-//! `floor`: the least that this kernel can do. N connected sockets, the same bytes to each, by a bare send(2) loop and
-//! by batched io_uring, with nothing of a server around it; received and checked by the same clients that measure a
-//! server. The sender is a process of its own on one core, whose CPU is counted.
+//! `floor`: the minimum cost on this kernel. Sends the same bytes to each of N connected sockets with a bare send(2) loop
+//! and with batched io_uring, without a server. The clients that receive and check are those that measure a server. The
+//! sender is a separate process on one core, whose CPU time is measured.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
@@ -11,22 +11,22 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Common, Needs, Rhythm, WaveOfConnections};
+use crate::abort;
 use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns};
-use crate::cut;
+use crate::coordinator::preflight::Proof;
+use crate::coordinator::progress::{Bar, Counts};
+use crate::coordinator::{Coordinator, Waited, ended, own_command};
 use crate::environment;
-use crate::fleet::{Fleet, Waited, ended, own_command};
-use crate::floor_sender::{Cost, Go, Said, Setup};
-use crate::histogram::milliseconds;
 use crate::messages::{Group, Measure, Requests};
 use crate::outcome::{Failure, Verdict};
-use crate::preflight::Proof;
-use crate::progress::{Bar, Counts};
 use crate::report::Report;
-use crate::target::Target;
+use crate::report::histogram::milliseconds;
+use crate::scenario::floor_sender::{Cost, Go, SenderReport, Setup};
+use crate::wire::target::Target;
 
-pub(crate) use crate::floor_sender::Mode;
+pub(crate) use crate::scenario::floor_sender::Mode;
 
-/// The kernel's own cost of the same deliveries, without a server.
+/// The kernel's cost of the same deliveries, without a server.
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Floor {
@@ -64,8 +64,8 @@ impl Floor {
             channels: vec!["loadgen-fan-out".into()],
             publishers: 1,
             pipeline: 1,
-            under_way_max: 0,
-            payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
+            events_in_flight_max: 0,
+            payload_bytes: self.payload_bytes.max(crate::wire::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyOnly,
             requests: Requests::Events,
@@ -78,13 +78,13 @@ impl Floor {
             seconds: self.duration_seconds,
         };
         side.round(Rhythm { seconds: self.duration_seconds.min(1.0), ..rhythm }, Mode::Send)?;
-        side.fleet.times.clear();
-        let before = side.fleet.totals().counters;
+        side.coordinator.times.clear();
+        let before = side.coordinator.totals().counters;
         let mut deliveries = 0;
         for (name, mode) in [("send", Mode::Send), ("uring", Mode::Uring)] {
             let cost = match side.round(rhythm, mode) {
                 Err(error) if mode == Mode::Uring => {
-                    report.notes.push(format!("no io_uring floor: {error}"));
+                    report.notes.push(format!("no floor with io_uring: {error}"));
                     continue;
                 }
                 cost => cost?,
@@ -99,19 +99,19 @@ impl Floor {
             if cost.failed > 0 {
                 report.problem(Verdict::Failed, format!("{} sends failed", cost.failed));
             }
-            report.times.merge(&side.fleet.times);
+            report.times.merge(&side.coordinator.times);
             if let Some(p99) = side.take_p99_ms() {
                 report.figure(&format!("floor-{name}-p99-ms"), p99, "ms");
             }
         }
-        report.deliveries(&before, &side.fleet.totals().counters, deliveries);
+        report.deliveries(&before, &side.coordinator.totals().counters, deliveries);
         Ok(())
     }
 }
 
-/// The sender and the clients that it sends to.
+/// The sender and its clients.
 pub(crate) struct FloorSide {
-    pub(crate) fleet: Fleet,
+    pub(crate) coordinator: Coordinator,
     sender: SenderProcess,
     run: u32,
 }
@@ -119,7 +119,7 @@ pub(crate) struct FloorSide {
 struct SenderProcess {
     child: Child,
     orders: Option<ChildStdin>,
-    said: Receiver<Said>,
+    reports: Receiver<SenderReport>,
 }
 
 impl FloorSide {
@@ -127,8 +127,9 @@ impl FloorSide {
     pub(crate) fn start(common: &Common, needs: &Needs, core: usize) -> Result<Self, Failure> {
         let descriptors = environment::descriptors();
         if needs.connections + 64 > descriptors {
-            let text =
-                format!("the floor's sender is one process and may hold only {descriptors} descriptors (`ulimit -n`)");
+            let text = format!(
+                "the floor's sender is one process, which may have only {descriptors} descriptors (`ulimit -n`)"
+            );
             return Err(Failure::Usage(text));
         }
         let setup = Setup {
@@ -139,33 +140,33 @@ impl FloorSide {
         };
         let mut sender = SenderProcess::start()?;
         sender.order(&setup)?;
-        let port = match sender.hear(Duration::from_secs(5))? {
-            Said::Listening { port } => port,
-            Said::Failed { message } => return Err(Failure::Run(format!("the floor's sender: {message}"))),
-            Said::Sent(_) => return Err(Failure::Run("the floor's sender is confused".into())),
+        let port = match sender.receive(Duration::from_secs(5))? {
+            SenderReport::Listening { port } => port,
+            SenderReport::Failed { message } => return Err(Failure::Run(format!("the floor's sender: {message}"))),
+            SenderReport::Sent(_) => return Err(Failure::Run("the floor's sender sent an unexpected report".into())),
         };
         let target = Target::new(&format!("ws://127.0.0.1:{port}"), "1", "floor", "floor")?;
-        let mut fleet = common.start_without_check(needs, target)?;
+        let mut coordinator = common.start_without_check(needs, target)?;
         let wave = WaveOfConnections {
             label: "floor",
-            group: Group::Crowd,
+            group: Group::Subscribers,
             first: 0,
             count: needs.connections,
             per_second: 0.0,
         };
         let mut report = Report::default();
-        common.connect(&mut fleet, &wave, &mut report)?;
-        if report.verdict() != Verdict::Passed && cut::reason().is_none() {
-            return Err(Failure::Run("the floor's clients could not all connect".into()));
+        common.connect(&mut coordinator, &wave, &mut report)?;
+        if report.verdict() != Verdict::Passed && abort::reason().is_none() {
+            return Err(Failure::Run("not all clients of the floor could connect".into()));
         }
-        let run = fleet.run;
-        Ok(Self { fleet, sender, run })
+        let run = coordinator.run;
+        Ok(Self { coordinator, sender, run })
     }
 
     /// Sends for a while and waits until everything has arrived; `None` if the run is cut short meanwhile.
     pub(crate) fn round(&mut self, rhythm: Rhythm, mode: Mode) -> Result<Option<Cost>, Failure> {
         let start_ns = now_ns() + 50 * MILLISECOND_NS;
-        let before = self.fleet.totals();
+        let before = self.coordinator.totals();
         let whole = Rhythm { publishers: 1, ..rhythm };
         self.sender.order(&Go {
             mode,
@@ -176,33 +177,33 @@ impl FloorSide {
             ticks: whole.ticks(),
             messages_per_tick: rhythm.messages_per_tick,
         })?;
-        // The clients' reports must be taken meanwhile.
-        let length = whole.events() * self.fleet.totals().counters.subscribed[Group::Crowd as usize];
+        // Waiting on the coordinator also takes the clients' reports.
+        let length = whole.events() * self.coordinator.totals().counters.subscribed[Group::Subscribers as usize];
         let bar = Bar::new("floor", length, Counts::Deliveries, &before);
-        let mut said = None;
+        let mut report = None;
         let sender = &mut self.sender;
-        let waited = self.fleet.wait(Duration::from_secs_f64(rhythm.seconds + 10.0), &bar, |_| {
-            said = said.take().or_else(|| sender.heard());
-            said.is_some()
+        let waited = self.coordinator.wait(Duration::from_secs_f64(rhythm.seconds + 10.0), &bar, |_| {
+            report = report.take().or_else(|| sender.try_receive());
+            report.is_some()
         })?;
-        let cost = match (said, waited) {
-            (Some(said), _) => sent(said?)?,
-            (None, Waited::CutShort) => return Ok(None),
+        let cost = match (report, waited) {
+            (Some(report), _) => cost(report?)?,
+            (None, Waited::Aborted) => return Ok(None),
             (None, Waited::Reached | Waited::TimedOut) => {
-                return Err(Failure::Run("the floor's sender is 10 s behind its end".into()));
+                return Err(Failure::Run("the floor's sender is 10 s late".into()));
             }
         };
         let wanted = before.counters.delivered + cost.deliveries;
-        match self.fleet.wait(Duration::from_secs(5), &bar, |totals| totals.counters.delivered >= wanted)? {
+        match self.coordinator.wait(Duration::from_secs(5), &bar, |totals| totals.counters.delivered >= wanted)? {
             Waited::Reached | Waited::TimedOut => Ok(Some(cost)),
-            Waited::CutShort => Ok(None),
+            Waited::Aborted => Ok(None),
         }
     }
 
-    /// Gives the p99 of the latest round, and forgets its times.
+    /// Returns the p99 of the latest round and clears its times.
     pub(crate) fn take_p99_ms(&mut self) -> Option<f64> {
-        let p99 = self.fleet.times.total(Measure::Delivery).map(|total| milliseconds(total, 99.0));
-        self.fleet.times.clear();
+        let p99 = self.coordinator.times.total(Measure::Delivery).map(|total| milliseconds(total, 99.0));
+        self.coordinator.times.clear();
         p99
     }
 }
@@ -216,16 +217,16 @@ impl SenderProcess {
             .map_err(|error| Failure::Run(format!("cannot start the floor's sender: {error}")))?;
         let output = child.stdout.take().expect("it is piped");
         let orders = child.stdin.take();
-        let (sender, said) = channel();
+        let (sender, reports) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines() {
-                let Some(said) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { return };
-                if sender.send(said).is_err() {
+                let Some(report) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { return };
+                if sender.send(report).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { child, orders, said })
+        Ok(Self { child, orders, reports })
     }
 
     fn order(&mut self, order: &impl Serialize) -> Result<(), Failure> {
@@ -238,33 +239,33 @@ impl SenderProcess {
         }
     }
 
-    fn hear(&mut self, bound: Duration) -> Result<Said, Failure> {
-        match self.said.recv_timeout(bound) {
-            Ok(said) => Ok(said),
-            Err(RecvTimeoutError::Timeout) => Err(Failure::Run("the floor's sender is silent".into())),
+    fn receive(&mut self, bound: Duration) -> Result<SenderReport, Failure> {
+        match self.reports.recv_timeout(bound) {
+            Ok(report) => Ok(report),
+            Err(RecvTimeoutError::Timeout) => Err(Failure::Run("the floor's sender does not answer".into())),
             Err(RecvTimeoutError::Disconnected) => Err(self.gone()),
         }
     }
 
-    /// What it has said meanwhile, if anything.
-    fn heard(&mut self) -> Option<Result<Said, Failure>> {
-        match self.said.try_recv() {
-            Ok(said) => Some(Ok(said)),
+    /// The next report, if there is one.
+    fn try_receive(&mut self) -> Option<Result<SenderReport, Failure>> {
+        match self.reports.try_recv() {
+            Ok(report) => Some(Ok(report)),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => Some(Err(self.gone())),
         }
     }
 
     fn gone(&mut self) -> Failure {
-        Failure::Run(format!("the floor's sender has ended{}", ended(&mut self.child)))
+        Failure::Run(format!("the floor's sender ended unexpectedly{}", ended(&mut self.child)))
     }
 }
 
-fn sent(said: Said) -> Result<Cost, Failure> {
-    match said {
-        Said::Sent(cost) => Ok(cost),
-        Said::Failed { message } => Err(Failure::Run(format!("the floor's sender: {message}"))),
-        Said::Listening { .. } => Err(Failure::Run("the floor's sender is confused".into())),
+fn cost(report: SenderReport) -> Result<Cost, Failure> {
+    match report {
+        SenderReport::Sent(cost) => Ok(cost),
+        SenderReport::Failed { message } => Err(Failure::Run(format!("the floor's sender: {message}"))),
+        SenderReport::Listening { .. } => Err(Failure::Run("the floor's sender sent an unexpected report".into())),
     }
 }
 

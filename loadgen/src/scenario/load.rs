@@ -1,43 +1,42 @@
-//! Options that several scenarios have in common: what is sent to whom, and on which channels. Each scenario sets
-//! defaults of its own.
+//! Options that several scenarios share: channels, subscribers, publishers and rates. Each scenario sets its own defaults.
 
 use clap::Args;
 use serde::Serialize;
 
 use super::round::Audience;
 use super::{Needs, WaveOfConnections};
+use crate::coordinator::preflight::Proof;
 use crate::messages::{Group, Requests};
 use crate::outcome::Failure;
-use crate::preflight::Proof;
-use crate::stamp::STAMP_BYTES;
+use crate::wire::stamp::STAMP_BYTES;
 
 /// Channels of a run.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Channels {
-    /// Channel that all subscribe; `private-` and `presence-` names are signed.
+    /// Channel to subscribe to; subscriptions to `private-` and `presence-` names are signed.
     #[arg(long, value_name = "NAME")]
     pub(crate) channel: String,
-    /// Channels: connection i subscribes number i mod N.
+    /// Number of channels: connection i subscribes to number i mod N.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) channels: usize,
 }
 
 impl Channels {
-    /// Their names: the one given, or with a number behind it.
+    /// The names: the given one, or with several channels, the given one followed by a number.
     pub(crate) fn names(&self) -> Result<Vec<String>, Failure> {
         match self.channels {
-            0 => Err(Failure::Usage("at least one channel is needed".into())),
+            0 => Err(Failure::Usage("--channels must be at least 1".into())),
             1 => Ok(vec![self.channel.clone()]),
             count => Ok((0..count).map(|index| format!("{}-{index}", self.channel)).collect()),
         }
     }
 
-    /// How many there are, as a divisor.
+    /// The number of channels, at least 1.
     pub(crate) fn count(&self) -> u64 {
         self.channels.max(1) as u64
     }
 
-    /// Whether subscriptions carry a signature.
+    /// Whether subscriptions are signed.
     pub(crate) fn is_signed(&self) -> bool {
         self.channel.starts_with("private-") || self.channel.starts_with("presence-")
     }
@@ -54,10 +53,10 @@ pub(crate) struct Load {
     /// WebSocket connections that subscribe.
     #[arg(long, value_name = "N")]
     pub(crate) subscribers: u64,
-    /// Publishers, each with a keep-alive connection of its own.
+    /// Publishers, each with its own keep-alive connection.
     #[arg(long, value_name = "N")]
     pub(crate) publishers: u32,
-    /// Events per second of all publishers together; 0 means a closed loop: as fast as they are answered.
+    /// Events per second of all publishers together; 0 means a closed loop: as fast as the server answers.
     #[arg(long, value_name = "N", default_value_t = 100.0)]
     pub(crate) events_per_second: f64,
     /// Seconds of each round.
@@ -72,14 +71,14 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// What this asks of the fleet, with one request under way for each publisher.
+    /// The parameters for the coordinator, with one request in flight per publisher.
     pub(crate) fn needs(&self) -> Result<Needs, Failure> {
         Ok(Needs {
             connections: self.subscribers,
             channels: self.channels.names()?,
             publishers: self.publishers,
             pipeline: 1,
-            under_way_max: 0,
+            events_in_flight_max: 0,
             payload_bytes: self.payload_bytes.max(STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,
@@ -90,10 +89,10 @@ impl Load {
     /// All subscribers at once.
     pub(crate) fn wave(&self) -> WaveOfConnections {
         let count = self.subscribers;
-        WaveOfConnections { label: "connect", group: Group::Crowd, first: 0, count, per_second: 0.0 }
+        WaveOfConnections { label: "connect", group: Group::Subscribers, first: 0, count, per_second: 0.0 }
     }
 
-    /// Who gets an event; `excluded` of a channel's subscribers do not.
+    /// The receivers of an event; `excluded` of the subscribers of a channel do not get it.
     pub(crate) fn audience(&self, excluded: u64) -> Audience {
         Audience { subscribers: self.subscribers, channels: self.channels.count(), excluded }
     }

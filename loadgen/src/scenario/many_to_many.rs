@@ -1,4 +1,4 @@
-//! `many-to-many`: connected clients send client events on a private channel that all subscribe.
+//! `many-to-many`: connected clients send client events on a private channel that all subscribe to.
 
 use clap::Args;
 use serde::Serialize;
@@ -6,11 +6,11 @@ use serde::Serialize;
 use super::load::Load;
 use super::{Common, LEAD_NS};
 use crate::clock::{SECOND_NS, now_ns};
-use crate::messages::{Measure, Order, SayOrder};
+use crate::coordinator::progress::{Bar, Counts};
+use crate::coordinator::window::Window;
+use crate::messages::{ClientEventOrder, Measure, Order};
 use crate::outcome::Failure;
-use crate::progress::{Bar, Counts};
 use crate::report::Report;
-use crate::window::Window;
 
 /// Client events among many clients.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -18,14 +18,14 @@ use crate::window::Window;
     after_help = EXAMPLES,
     mut_arg("subscribers", |arg| arg.required(false).default_value("100").help("Clients that subscribe")),
     mut_arg("publishers", |arg| {
-        arg.required(false).default_value("50").help("How many of them also send, in turn; servers allow each some 10 events a second")
+        arg.required(false).default_value("50").help("How many of them also send, in turn; servers allow each about 10 events per second")
     }),
-    mut_arg("events_per_second", |arg| arg.help("Client events per second of all together")),
-    mut_arg("duration_seconds", |arg| arg.help("Seconds to send")),
+    mut_arg("events_per_second", |arg| arg.help("Client events per second of all clients together")),
+    mut_arg("duration_seconds", |arg| arg.help("Seconds to send client events")),
     mut_arg("channel", |arg| {
-        arg.required(false).default_value("private-loadgen").help("Channel that all subscribe: private, or no client event passes")
+        arg.required(false).default_value("private-loadgen").help("Channel that all subscribe to: a private or presence one, which client events require")
     }),
-    mut_arg("channels", |arg| arg.help("Channels: client i subscribes number i mod N and sends there")),
+    mut_arg("channels", |arg| arg.help("Number of channels: client i subscribes to number i mod N and sends there")),
 )]
 pub(crate) struct ManyToMany {
     #[command(flatten)]
@@ -42,23 +42,23 @@ impl ManyToMany {
         let (common, load) = (&self.common, &self.load);
         let server = common.server()?;
         self.validate()?;
-        let mut fleet = common.start(&load.needs()?, common.target()?)?;
-        common.connect(&mut fleet, &load.wave(), report)?;
-        fleet.times.clear();
+        let mut coordinator = common.start(&load.needs()?, common.target()?)?;
+        common.connect(&mut coordinator, &load.wave(), report)?;
+        coordinator.times.clear();
         let audience = load.audience(1);
-        let window = Window::open(&fleet, server);
+        let window = Window::open(&coordinator, server);
         let events = (load.events_per_second * load.duration_seconds) as u64;
         let length = events * load.subscribers / load.channels.count();
         let bar = Bar::new("many-to-many", length, Counts::Deliveries, window.before());
-        // Speakers are spread over the workers as their numbers are.
-        let workers = (fleet.workers() as u64).min(u64::from(load.publishers));
+        // Senders are spread over the workers by their numbers.
+        let workers = (coordinator.workers() as u64).min(u64::from(load.publishers));
         let start_ns = now_ns() + LEAD_NS;
         let interval_ns = SECOND_NS as f64 * workers as f64 / load.events_per_second;
-        fleet.order_all(|index| {
+        coordinator.order_all(|index| {
             let index = index as u64;
             (index < workers).then(|| {
-                Order::Say(SayOrder {
-                    speakers: load.publishers,
+                Order::ClientEvents(ClientEventOrder {
+                    senders: load.publishers,
                     start_ns: start_ns + (interval_ns * index as f64 / workers as f64) as u64,
                     interval_ns,
                     count: events / workers + u64::from(index < events % workers),
@@ -66,10 +66,10 @@ impl ManyToMany {
             })
         })?;
         let before = window.before().counters.clone();
-        audience.wait(&mut fleet, &before, load.duration_seconds, &bar)?;
-        let used = window.close(&fleet);
+        audience.wait(&mut coordinator, &before, load.duration_seconds, &bar)?;
+        let used = window.close(&coordinator);
         report.reasons.clone_from(&used.after.reasons);
-        report.times = std::mem::take(&mut fleet.times);
+        report.times = std::mem::take(&mut coordinator.times);
         audience.report(&used.before, &used.after, report);
         let delivered = used.after.delivered - used.before.delivered;
         report.figure("deliveries-per-second", delivered as f64 / used.seconds, "/s");
@@ -83,13 +83,17 @@ impl ManyToMany {
     fn validate(&self) -> Result<(), Failure> {
         let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
         if self.load.publishers == 0 || u64::from(self.load.publishers) > self.load.subscribers {
-            return usage("--publishers must be from 1 to --subscribers: those who send also subscribe");
+            return usage("--publishers must be between 1 and --subscribers, because clients that send also subscribe");
         }
         if self.load.events_per_second <= 0.0 {
-            return usage("--events-per-second must be above 0: client events have no answer that could set the pace");
+            return usage(
+                "--events-per-second must be above 0: client events have no answer, so there is no closed loop",
+            );
         }
         if !self.load.channels.is_signed() {
-            return usage("--channel must begin with private- (or presence-): no other takes client events");
+            return usage(
+                "--channel must begin with private- or presence-: other channels do not accept client events",
+            );
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! `presence-churn`: members of presence channels leave and join again as somebody else, while others watch.
+//! `presence-churn`: members of presence channels leave and join again as other members, while watchers check the
+//! announcements.
 
 use std::time::Duration;
 
@@ -7,38 +8,38 @@ use serde::Serialize;
 
 use super::load::Channels;
 use super::{Common, LEAD_NS, Needs, WaveOfConnections};
+use crate::abort::{self, Abort};
 use crate::clock::{SECOND_NS, now_ns};
-use crate::cut::{self, Cut};
-use crate::fleet::Totals;
+use crate::coordinator::preflight::Proof;
+use crate::coordinator::progress::{Bar, Counts};
+use crate::coordinator::totals::Totals;
+use crate::coordinator::watchdog::{SERVER_SILENCE_MAX, Watchdog};
+use crate::coordinator::window::Window;
 use crate::messages::{ChurnOrder, Group, Measure, Order, Requests};
 use crate::outcome::Failure;
-use crate::preflight::Proof;
-use crate::progress::{Bar, Counts};
 use crate::report::Report;
-use crate::silence::{SILENCE_MAX, Silence};
-use crate::stamp::STAMP_BYTES;
-use crate::window::Window;
+use crate::wire::stamp::STAMP_BYTES;
 
-/// Members that come and go in presence channels.
+/// Members that leave and join presence channels.
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(
     after_help = EXAMPLES,
     mut_arg("channel", |arg| arg.required(false).default_value("presence-loadgen").help("Presence channel")),
     mut_arg("channels", |arg| {
-        arg.help("Channels: member i is in number i mod N. Servers allow some 100 members in each")
+        arg.help("Number of channels: member i is in number i mod N. Servers allow about 100 members in each")
     }),
 )]
 pub(crate) struct PresenceChurn {
     /// Members that leave and join again, over all channels.
     #[arg(long, value_name = "N", default_value_t = 50)]
     members: u64,
-    /// Members that stay and must see every change of their channel, over all channels.
+    /// Members that stay and must receive every change of their channel, over all channels.
     #[arg(long, value_name = "N", default_value_t = 10)]
     watchers: u32,
     /// Changes per second, each one leave and one join.
     #[arg(long, value_name = "N", default_value_t = 50.0)]
     changes_per_second: f64,
-    /// Seconds to change.
+    /// Seconds of changes.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     duration_seconds: f64,
     #[command(flatten)]
@@ -61,45 +62,45 @@ impl PresenceChurn {
             channels: self.channels.names()?,
             publishers: u32::try_from(connections).unwrap_or(u32::MAX),
             pipeline: 1,
-            under_way_max: 0,
+            events_in_flight_max: 0,
             payload_bytes: STAMP_BYTES,
             watchers: self.watchers,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
         };
-        let mut fleet = common.start(&needs, common.target()?)?;
-        let wave =
-            WaveOfConnections { label: "connect", group: Group::Crowd, first: 0, count: connections, per_second: 0.0 };
-        common.connect(&mut fleet, &wave, report)?;
-        // News of the last who joined may still be under way.
-        let bar = Bar::new("settle", 0, Counts::Joins, &fleet.totals());
-        fleet.wait(Duration::from_millis(600), &bar, |_| false)?;
+        let mut coordinator = common.start(&needs, common.target()?)?;
+        let group = Group::Subscribers;
+        let wave = WaveOfConnections { label: "connect", group, first: 0, count: connections, per_second: 0.0 };
+        common.connect(&mut coordinator, &wave, report)?;
+        // Announcements of the last members may still be in flight.
+        let bar = Bar::new("settle", 0, Counts::Joins, &coordinator.totals());
+        coordinator.wait(Duration::from_millis(600), &bar, |_| false)?;
         drop(bar);
-        fleet.times.clear();
-        let window = Window::open(&fleet, server);
+        coordinator.times.clear();
+        let window = Window::open(&coordinator, server);
         let before = window.before().counters.clone();
         let changes = ((self.changes_per_second * self.duration_seconds) as u64).max(1);
         let bar = Bar::new("churn", changes, Counts::Changes, window.before());
-        self.order(&mut fleet, changes)?;
+        self.order(&mut coordinator, changes)?;
         let seen = u64::from(self.watchers) / self.channels.count();
-        let mut silence = Silence::new(SILENCE_MAX);
+        let mut watchdog = Watchdog::new(SERVER_SILENCE_MAX);
         let is_over = |totals: &Totals| {
             let now = &totals.counters;
             let changed = now.changes - before.changes;
-            if now.open[Group::Crowd as usize] == 0 {
-                cut::set(Cut::Server("the server ended every connection".into()));
+            if now.open[Group::Subscribers as usize] == 0 {
+                abort::set(Abort::Server("the server closed every connection".into()));
             }
-            let is_owed = now.sent - before.sent > changed || now.delivered - before.delivered < changed * seen;
-            silence.watch(totals, is_owed.into());
+            let is_pending = now.sent - before.sent > changed || now.delivered - before.delivered < changed * seen;
+            watchdog.watch(totals, is_pending.into());
             now.schedules_running == 0
                 && changed >= changes
                 && now.delivered - before.delivered >= changed * seen
                 && now.removals - before.removals >= changed * seen
         };
-        fleet.wait(Duration::from_secs_f64(self.duration_seconds + 10.0), &bar, is_over)?;
-        let used = window.close(&fleet);
+        coordinator.wait(Duration::from_secs_f64(self.duration_seconds + 10.0), &bar, is_over)?;
+        let used = window.close(&coordinator);
         report.reasons.clone_from(&used.after.reasons);
-        report.times = std::mem::take(&mut fleet.times);
+        report.times = std::mem::take(&mut coordinator.times);
         let changed = used.after.changes - before.changes;
         report.count("changes", changed);
         report.figure("changes-per-second", changed as f64 / used.seconds, "/s");
@@ -110,7 +111,7 @@ impl PresenceChurn {
         let removals = used.after.removals - before.removals;
         report.count("removals-seen", removals);
         if removals != changed * seen {
-            report.shortfall(format!("watchers saw {removals} leaves instead of {}", changed * seen));
+            report.shortfall(format!("watchers received {removals} removals of members instead of {}", changed * seen));
         }
         used.report_server(report, "change", changed);
         let times = std::mem::take(&mut report.times);
@@ -130,15 +131,15 @@ impl PresenceChurn {
         Ok(())
     }
 
-    /// Every worker changes its own members, as many as its share of them.
-    fn order(&self, fleet: &mut crate::fleet::Fleet, changes: u64) -> Result<(), Failure> {
-        // Only workers that have members can change any: connection i is worker i's, modulo.
-        let workers = (fleet.workers() as u64).min(self.members);
+    /// Orders each worker to change its share of the members.
+    fn order(&self, coordinator: &mut crate::coordinator::Coordinator, changes: u64) -> Result<(), Failure> {
+        // Only workers with members can change any: connection i belongs to worker i modulo the number of workers.
+        let workers = (coordinator.workers() as u64).min(self.members);
         let first = u64::from(self.watchers);
         let start_ns = now_ns() + LEAD_NS;
         let interval_ns = SECOND_NS as f64 * workers as f64 / self.changes_per_second;
-        let all = fleet.workers() as u64;
-        fleet.order_all(|index| {
+        let all = coordinator.workers() as u64;
+        coordinator.order_all(|index| {
             let turn = (index as u64 + all - first % all) % all;
             (turn < workers).then(|| {
                 Order::Churn(ChurnOrder {

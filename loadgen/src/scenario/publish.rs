@@ -5,22 +5,22 @@ use serde::Serialize;
 
 use super::round::Audience;
 use super::{Common, Needs, Rhythm};
+use crate::coordinator::preflight::Proof;
 use crate::messages::{Measure, Requests};
 use crate::outcome::Failure;
-use crate::preflight::Proof;
 use crate::report::Report;
 
-/// Signed publishes over HTTP that nobody receives.
+/// Signed publishes over HTTP to a channel without subscribers.
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Publish {
     /// Keep-alive connections.
     #[arg(long, value_name = "N", default_value_t = 1)]
     publishers: u32,
-    /// Requests per second of all together; 0 means a closed loop: as fast as they are answered.
+    /// Requests per second of all connections together; 0 means a closed loop: as fast as the server answers.
     #[arg(long, value_name = "N", default_value_t = 1_000.0)]
     requests_per_second: f64,
-    /// Requests of one connection that may be unanswered.
+    /// Maximum number of requests in flight per connection.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pipeline: usize,
     /// Requests that are due at the same moment.
@@ -32,7 +32,7 @@ pub(crate) struct Publish {
     /// Bytes of each event's data.
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     payload_bytes: usize,
-    /// Channel that nobody subscribes.
+    /// Channel to publish to; it has no subscribers.
     #[arg(long, value_name = "NAME", default_value = "loadgen-publish")]
     channel: String,
     #[command(flatten)]
@@ -53,13 +53,13 @@ impl Publish {
             channels: vec![self.channel.clone()],
             publishers: self.publishers,
             pipeline: self.pipeline,
-            under_way_max: 0,
-            payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
+            events_in_flight_max: 0,
+            payload_bytes: self.payload_bytes.max(crate::wire::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
         };
-        let mut fleet = common.start(&needs, common.target()?)?;
+        let mut coordinator = common.start(&needs, common.target()?)?;
         let rhythm = Rhythm {
             publishers: self.publishers,
             events_per_second: self.requests_per_second,
@@ -67,17 +67,22 @@ impl Publish {
             seconds: self.duration_seconds,
         };
         let audience = Audience { subscribers: 0, channels: 1, excluded: 0 };
-        audience.round(&mut fleet, Rhythm { seconds: self.duration_seconds.min(0.5), ..rhythm }, "warm up", None)?;
-        fleet.times.clear();
-        let used = audience.round(&mut fleet, rhythm, "publish", server)?;
+        audience.round(
+            &mut coordinator,
+            Rhythm { seconds: self.duration_seconds.min(0.5), ..rhythm },
+            "warm up",
+            None,
+        )?;
+        coordinator.times.clear();
+        let used = audience.round(&mut coordinator, rhythm, "publish", server)?;
         report.reasons.clone_from(&used.after.reasons);
-        report.times = std::mem::take(&mut fleet.times);
+        report.times = std::mem::take(&mut coordinator.times);
         audience.report(&used.before, &used.after, report);
         let answered = used.after.accepted - used.before.accepted;
         report.figure("requests-per-second", answered as f64 / used.seconds, "/s");
         used.report_server(report, "request", answered);
         if self.requests_per_second <= 0.0 {
-            report.notes.push("closed loop: latencies leave out the time that requests waited to be sent".into());
+            report.notes.push("closed loop: latencies do not include the time that requests waited to be sent".into());
         }
         let times = std::mem::take(&mut report.times);
         used.report_generator(&times, Measure::Answer, report);

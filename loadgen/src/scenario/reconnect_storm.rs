@@ -1,4 +1,4 @@
-//! `reconnect-storm`: all connections are reset at once while others arrive; then, if asked for, they all come back.
+//! `reconnect-storm`: all connections are reset at once while others are opened; with `--reconnect-seconds` they reconnect.
 
 use std::time::{Duration, Instant};
 
@@ -6,37 +6,38 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Common, Needs, WaveOfConnections, begin_wave};
+use crate::abort;
 use crate::clock::SECOND_NS;
-use crate::cut;
-use crate::fleet::{Fleet, Totals};
-use crate::histogram::milliseconds;
+use crate::coordinator::Coordinator;
+use crate::coordinator::preflight::{self, Proof};
+use crate::coordinator::progress::{Bar, Counts};
+use crate::coordinator::totals::Totals;
+use crate::coordinator::watchdog::JoinWatchdog;
+use crate::coordinator::window::Window;
 use crate::messages::{Back, Group, Measure, Order, Requests};
 use crate::outcome::{Failure, Verdict};
-use crate::preflight::{self, Proof};
-use crate::progress::{Bar, Counts};
 use crate::report::Report;
-use crate::silence::JoinSilence;
-use crate::stamp::STAMP_BYTES;
-use crate::target::Target;
-use crate::window::Window;
+use crate::report::histogram::milliseconds;
+use crate::wire::stamp::STAMP_BYTES;
+use crate::wire::target::Target;
 
-/// All connections reset at once, while others arrive.
+/// All connections are reset at once, while others are opened.
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ReconnectStorm {
     /// Connections that are reset.
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     connections: u64,
-    /// Connections that arrive meanwhile, per second.
+    /// Connections opened meanwhile, per second.
     #[arg(long, value_name = "N", default_value_t = 50.0)]
     arrivals_per_second: f64,
-    /// Seconds of arrivals; the reset comes when a fifth of them is over.
+    /// Seconds during which connections are opened; the reset is after a fifth of them.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     duration_seconds: f64,
-    /// All that were reset come back, spread over this many seconds; 0 means at once, without it they stay away.
+    /// Seconds over which the reset connections reconnect; 0 means at once [default: they do not reconnect].
     #[arg(long, value_name = "SECONDS")]
     reconnect_seconds: Option<f64>,
-    /// Channel that all subscribe.
+    /// Channel that all subscribe to.
     #[arg(long, value_name = "NAME", default_value = "loadgen-reconnect")]
     channel: String,
     #[command(flatten)]
@@ -58,41 +59,41 @@ impl ReconnectStorm {
             channels: vec![self.channel.clone()],
             publishers: 1,
             pipeline: 1,
-            under_way_max: 0,
+            events_in_flight_max: 0,
             payload_bytes: STAMP_BYTES,
             watchers: 0,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
         };
         let target = common.target()?;
-        let mut fleet = common.start(&needs, target.clone())?;
+        let mut coordinator = common.start(&needs, target.clone())?;
         let wave =
             |label, group, first, count, per_second| WaveOfConnections { label, group, first, count, per_second };
-        common.connect(&mut fleet, &wave("connect", Group::Crowd, 0, self.connections, 0.0), report)?;
-        fleet.times.clear();
-        let window = Window::open(&fleet, server);
+        common.connect(&mut coordinator, &wave("connect", Group::Subscribers, 0, self.connections, 0.0), report)?;
+        coordinator.times.clear();
+        let window = Window::open(&coordinator, server);
         let before = window.before().counters.clone();
         let arriving = wave("storm", Group::Arrivals, self.connections, arrivals, self.arrivals_per_second);
-        begin_wave(&mut fleet, &arriving, common.in_flight)?;
+        begin_wave(&mut coordinator, &arriving, common.in_flight)?;
         let bar = Bar::new("storm", arrivals, Counts::Joins, window.before());
-        fleet.wait(Duration::from_secs_f64(self.duration_seconds / 5.0), &bar, |_| false)?;
-        self.reset(&mut fleet)?;
-        let counted = match cut::reason() {
-            None => self.watch_counters(&mut fleet, &bar, &target)?,
+        coordinator.wait(Duration::from_secs_f64(self.duration_seconds / 5.0), &bar, |_| false)?;
+        self.reset(&mut coordinator)?;
+        let counted = match abort::reason() {
+            None => self.watch_counters(&mut coordinator, &bar, &target)?,
             Some(_) => Counted::Unknown("the run was cut short".into()),
         };
         let back = if self.reconnect_seconds.is_some() { self.connections } else { 0 };
-        let mut silence = JoinSilence::new(Duration::from_secs_f64(common.connect_timeout_seconds + 2.0));
+        let mut watchdog = JoinWatchdog::new(Duration::from_secs_f64(common.connect_timeout_seconds + 2.0));
         let is_over = |totals: &Totals| {
             let (now, then) = (&totals.counters, &before);
-            silence.watch(totals, then);
+            watchdog.watch(totals, then);
             now.joined + now.failed >= then.joined + then.failed + arrivals + back
         };
         let bound =
             self.duration_seconds + self.reconnect_seconds.unwrap_or(0.0) + common.connect_timeout_seconds + 5.0;
-        fleet.wait(Duration::from_secs_f64(bound), &bar, is_over)?;
-        let used = window.close(&fleet);
-        report.times = std::mem::take(&mut fleet.times);
+        coordinator.wait(Duration::from_secs_f64(bound), &bar, is_over)?;
+        let used = window.close(&coordinator);
+        report.times = std::mem::take(&mut coordinator.times);
         report.reasons.clone_from(&used.after.reasons);
         report.count("connections-reset", self.connections);
         let joined = used.after.joined - before.joined;
@@ -113,27 +114,27 @@ impl ReconnectStorm {
         Ok(())
     }
 
-    fn reset(&self, fleet: &mut Fleet) -> Result<(), Failure> {
-        let workers = fleet.workers() as f64;
+    fn reset(&self, coordinator: &mut Coordinator) -> Result<(), Failure> {
+        let workers = coordinator.workers() as f64;
         let back = self.reconnect_seconds.map(|seconds| Back {
             interval_ns: seconds * SECOND_NS as f64 * workers / self.connections.max(1) as f64,
             in_flight_max: self.common.in_flight.max(1),
         });
-        fleet.order_all(|_| Some(Order::Drop { group: Group::Crowd, back }))
+        coordinator.order_all(|_| Some(Order::Drop { group: Group::Subscribers, back }))
     }
 
-    /// How long after the reset the server's count of subscribers is right.
-    fn watch_counters(&self, fleet: &mut Fleet, bar: &Bar, target: &Target) -> Result<Counted, Failure> {
+    /// Measures how long after the reset the server's count of subscribers becomes correct.
+    fn watch_counters(&self, coordinator: &mut Coordinator, bar: &Bar, target: &Target) -> Result<Counted, Failure> {
         let begin = Instant::now();
         loop {
-            // Our side first: connections that arrive in between may only make the server's count greater.
-            fleet.wait(Duration::from_millis(50), bar, |_| true)?;
-            let open: u64 = fleet.totals().counters.open.iter().sum();
+            // Our count first: connections opened in between can only increase the server's count.
+            coordinator.wait(Duration::from_millis(50), bar, |_| true)?;
+            let open: u64 = coordinator.totals().counters.open.iter().sum();
             let counted = match subscribers(target, &self.channel) {
                 Ok(counted) => counted,
                 Err(why) => return Ok(Counted::Unknown(why)),
             };
-            // Those that came since our last report.
+            // Connections opened since our last report.
             let margin = self.arrivals_per_second as u64 + 1 + self.reconnect_seconds.map_or(0, |_| self.connections);
             if counted <= open + margin {
                 return Ok(Counted::Right(begin.elapsed().as_secs_f64() * 1_000.0));
@@ -146,7 +147,7 @@ impl ReconnectStorm {
 }
 
 enum Counted {
-    /// After so many milliseconds.
+    /// After this many milliseconds.
     Right(f64),
     Wrong(u64),
     Unknown(String),
@@ -165,7 +166,7 @@ impl Counted {
     }
 }
 
-/// What the server says of a channel.
+/// The server's count of subscribers of a channel.
 fn subscribers(target: &Target, channel: &str) -> Result<u64, String> {
     let path = format!("/channels/{channel}");
     let (status, body) =

@@ -1,30 +1,31 @@
-//! A round: publishing for a while over HTTP, and waiting until everything has arrived or nothing arrives any more.
+//! A round: publish for a while over HTTP, then wait until everything has arrived or nothing arrives any more.
 
 use std::time::{Duration, Instant};
 
 use super::Rhythm;
+use crate::abort::{self, Abort};
 use crate::clock::SECOND_NS;
-use crate::cut::{self, Cut};
-use crate::fleet::{Fleet, Totals};
+use crate::coordinator::Coordinator;
+use crate::coordinator::progress::{Bar, Counts};
+use crate::coordinator::totals::Totals;
+use crate::coordinator::watchdog::{OnTime, SERVER_SILENCE_MAX, Watchdog};
+use crate::coordinator::window::{Used, Window};
 use crate::messages::{Counters, Group};
 use crate::outcome::{Failure, Verdict};
 use crate::process::Watched;
-use crate::progress::{Bar, Counts};
 use crate::report::Report;
-use crate::silence::{OnTime, SILENCE_MAX, Silence};
-use crate::window::{Used, Window};
 
 /// Subscribers spread evenly over channels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Audience {
     pub(crate) subscribers: u64,
     pub(crate) channels: u64,
-    /// How many of a channel's subscribers do not get an event: the sender of a client event.
+    /// Subscribers of a channel that do not get an event, such as the sender of a client event.
     pub(crate) excluded: u64,
 }
 
 impl Audience {
-    /// Deliveries of what was accepted between two moments: each channel's events to each of its subscribers.
+    /// Deliveries of the events accepted between two moments: each event of a channel to each of its subscribers.
     pub(crate) fn expected(self, before: &Counters, after: &Counters) -> u64 {
         let deliveries = |(channel, accepted): (usize, &u64)| {
             let events = accepted - before.accepted_by_channel.get(channel).copied().unwrap_or(0);
@@ -37,36 +38,41 @@ impl Audience {
     /// One round of publishing.
     pub(crate) fn round(
         self,
-        fleet: &mut Fleet,
+        coordinator: &mut Coordinator,
         rhythm: Rhythm,
         label: &str,
         server: Option<Watched>,
     ) -> Result<Used, Failure> {
-        let window = Window::open(fleet, server);
+        let window = Window::open(coordinator, server);
         let before = window.before().counters.clone();
         let counts = if self.subscribers > 0 { Counts::Deliveries } else { Counts::Answers };
         let length = rhythm.events().saturating_mul(self.subscribers.max(1)) / self.channels;
         let bar = Bar::new(label, length, counts, window.before());
-        rhythm.begin(fleet)?;
-        self.wait(fleet, &before, rhythm.seconds, &bar)?;
-        Ok(window.close(fleet))
+        rhythm.begin(coordinator)?;
+        self.wait(coordinator, &before, rhythm.seconds, &bar)?;
+        Ok(window.close(coordinator))
     }
 
-    /// Waits until all schedules are at their end and all that is expected has arrived, or nothing arrives any more. Without
-    /// a subscriber, or with a server that sends nothing of what is pending, the run is cut short. A server that is slow and
-    /// goes on is waited for.
-    pub(crate) fn wait(self, fleet: &mut Fleet, before: &Counters, seconds: f64, bar: &Bar) -> Result<(), Failure> {
+    /// Waits until all schedules have ended and all expected events have arrived, or nothing arrives any more. Cuts the run
+    /// short when no subscriber is left or the server sends nothing although something is pending, but not when it is slow.
+    pub(crate) fn wait(
+        self,
+        coordinator: &mut Coordinator,
+        before: &Counters,
+        seconds: f64,
+        bar: &Bar,
+    ) -> Result<(), Failure> {
         let begin = Instant::now();
         let (mut clock, mut progress, mut quiet_ns) = (OnTime::default(), 0, 0);
-        let mut silence = Silence::new(SILENCE_MAX);
+        let mut watchdog = Watchdog::new(SERVER_SILENCE_MAX);
         let is_over = |totals: &Totals| {
             let now = &totals.counters;
             let has_arrived = now.delivered - before.delivered >= self.expected(before, now);
-            if self.subscribers > 0 && now.open[Group::Crowd as usize] == 0 {
-                cut::set(Cut::Server("the server ended every connection".into()));
+            if self.subscribers > 0 && now.open[Group::Subscribers as usize] == 0 {
+                abort::set(Abort::Server("the server closed every connection".into()));
             }
-            let is_owed = !has_arrived || now.sent > now.accepted + now.refused;
-            silence.watch(totals, is_owed.into());
+            let is_pending = !has_arrived || now.sent > now.accepted + now.refused;
+            watchdog.watch(totals, is_pending.into());
             let passed_ns = clock.pass(totals);
             let counted = now.delivered + now.accepted + now.refused;
             quiet_ns = if counted == progress { quiet_ns + passed_ns } else { 0 };
@@ -76,11 +82,11 @@ impl Audience {
             }
             has_arrived || quiet_ns > QUIET_NS
         };
-        fleet.wait(RUN_MAX, bar, is_over)?;
+        coordinator.wait(RUN_MAX, bar, is_over)?;
         Ok(())
     }
 
-    /// Adds what was published and what arrived, and what is wrong with it.
+    /// Adds the counts of published and delivered events, and the problems.
     pub(crate) fn report(self, before: &Counters, after: &Counters, report: &mut Report) {
         if self.subscribers > 0 {
             report.count("subscribers", self.subscribers);
@@ -91,9 +97,9 @@ impl Audience {
             let text = format!("{} events were refused or not answered", after.refused - before.refused);
             report.problem(Verdict::Failed, text);
         }
-        let lost = after.lost[Group::Crowd as usize] - before.lost[Group::Crowd as usize];
+        let lost = after.lost[Group::Subscribers as usize] - before.lost[Group::Subscribers as usize];
         if lost > 0 {
-            report.problem(Verdict::Failed, format!("the server ended {lost} subscribers"));
+            report.problem(Verdict::Failed, format!("the server closed the connections of {lost} subscribers"));
         }
         if self.subscribers > 0 {
             report.deliveries(before, after, self.expected(before, after));
@@ -101,9 +107,9 @@ impl Audience {
     }
 }
 
-/// When nothing has arrived for so long after the last was published, the rest is lost.
+/// When nothing has arrived for this long after the last publish, the rest is lost.
 const QUIET_NS: u64 = 3 * SECOND_NS;
-/// When nothing has happened for so long after the time of the round, schedules that are not at their end never will be.
+/// When nothing has happened for this long after the end of the round, schedules that have not ended are given up.
 const DRAIN_NS: u64 = 10 * SECOND_NS;
-/// The longest round.
+/// Longest round.
 const RUN_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);

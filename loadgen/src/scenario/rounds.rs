@@ -1,13 +1,13 @@
-//! What each round of a fan-out measured, of the server and of the floor beside it, and what comes of them together:
-//! medians with the least and the most, and ratios within each round.
+//! The measurements of each round of a fan-out, of the server and of the floor, and their summary: medians, minima and
+//! maxima, and ratios within each round.
 
 use hdrhistogram::Histogram;
 
-use crate::fleet::Fleet;
-use crate::histogram::milliseconds;
+use crate::coordinator::Coordinator;
+use crate::coordinator::window::Used;
 use crate::messages::Measure;
 use crate::report::Report;
-use crate::window::Used;
+use crate::report::histogram::milliseconds;
 
 /// One value for each round, in the order of the rounds.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Rounds {
     pub(crate) uring: FloorRounds,
 }
 
-/// The same rounds by one way of sending without a server.
+/// The same rounds with one way of sending and no server.
 #[derive(Default)]
 pub(crate) struct FloorRounds {
     pub(crate) cpu_ns: Vec<f64>,
@@ -30,12 +30,12 @@ pub(crate) struct FloorRounds {
 }
 
 impl Rounds {
-    /// Adds a round of the server; its times are still the fleet's.
-    pub(crate) fn add(&mut self, used: &Used, fleet: &Fleet) {
+    /// Adds a round of the server, with the times that the coordinator holds.
+    pub(crate) fn add(&mut self, used: &Used, coordinator: &Coordinator) {
         let delivered = (used.after.delivered - used.before.delivered) as f64;
         self.per_second.push(delivered / used.seconds);
         self.per_read.push(delivered / (used.after.reads - used.before.reads).max(1) as f64);
-        self.p99_ms.extend(fleet.times.total(Measure::Delivery).map(|total| milliseconds(total, 99.0)));
+        self.p99_ms.extend(coordinator.times.total(Measure::Delivery).map(|total| milliseconds(total, 99.0)));
         if let Some(server) = used.server.filter(|_| delivered > 0.0) {
             self.server_ns.push(server.total_ns as f64 / delivered);
         }
@@ -61,31 +61,31 @@ impl Rounds {
 
 impl FloorRounds {
     /// Adds a round of the floor and takes its times.
-    pub(crate) fn add(&mut self, cpu_per_delivery_ns: f64, fleet: &mut Fleet) {
+    pub(crate) fn add(&mut self, cpu_per_delivery_ns: f64, coordinator: &mut Coordinator) {
         self.cpu_ns.push(cpu_per_delivery_ns);
-        if let Some(total) = fleet.times.total(Measure::Delivery) {
+        if let Some(total) = coordinator.times.total(Measure::Delivery) {
             self.p99_ms.push(milliseconds(total, 99.0));
             let sum = self.times.get_or_insert_with(crate::recorder::histogram);
-            // Bounds are alike everywhere.
+            // All histograms have the same bounds.
             let _ = sum.add(total);
         }
-        fleet.times.clear();
+        coordinator.times.clear();
     }
 }
 
-/// Of each round that has both.
+/// The ratio for each round that has both values.
 fn ratios(above: &[f64], below: &[f64]) -> Vec<f64> {
     above.iter().zip(below).map(|(above, below)| above / below).collect()
 }
 
-/// The middle of several values.
+/// The median of several values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// The median, and with several rounds the least and the most.
+/// Adds the median, and with several rounds the minimum and maximum.
 fn spread(report: &mut Report, name: &str, values: &[f64], unit: &'static str) {
     if values.is_empty() {
         return;
@@ -104,7 +104,7 @@ fn spread(report: &mut Report, name: &str, values: &[f64], unit: &'static str) {
 mod tests {
     use super::*;
 
-    /// Goal: ratios are taken within a round, and their median, least and most are reported, not ratios of medians.
+    /// Goal: the reported ratios are the median, minimum and maximum of the ratios within rounds, not ratios of medians.
     #[test]
     fn ratios_are_of_the_same_round() {
         let rounds = Rounds {
@@ -118,6 +118,6 @@ mod tests {
         assert_eq!(value("p99-to-floor-send-ratio"), Some(3.0));
         assert_eq!(value("p99-to-floor-send-ratio-min"), Some(1.0));
         assert_eq!(value("p99-to-floor-send-ratio-max"), Some(4.0));
-        assert_eq!(value("p99-to-floor-uring-ratio"), None, "it was not run");
+        assert_eq!(value("p99-to-floor-uring-ratio"), None, "there was no such floor");
     }
 }

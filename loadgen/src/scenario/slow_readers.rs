@@ -1,19 +1,19 @@
-//! `slow-readers`: some subscribers stop reading while large events are published. The others must not notice, the
-//! server must bound what it keeps for them, and close them.
+//! `slow-readers`: some subscribers stop reading while large events are published. The others must not be affected, and
+//! the server must limit what it buffers for the slow ones and close them.
 
 use clap::Args;
 use serde::Serialize;
 
 use super::round::Audience;
 use super::{Common, Needs, Rhythm, WaveOfConnections};
-use crate::histogram::milliseconds;
+use crate::coordinator::preflight::Proof;
 use crate::messages::{Group, Measure, Requests};
 use crate::outcome::Failure;
-use crate::preflight::Proof;
 use crate::process::Watched;
 use crate::report::Report;
+use crate::report::histogram::milliseconds;
 
-/// Subscribers that never read, among many that do.
+/// Some subscribers that never read, among others that do.
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SlowReaders {
@@ -29,10 +29,10 @@ pub(crate) struct SlowReaders {
     /// Bytes of each event's data.
     #[arg(long, value_name = "BYTES", default_value_t = 10_000)]
     payload_bytes: usize,
-    /// Seconds without the stalled ones, and then again with them.
+    /// Seconds without the stalled subscribers, and again with them.
     #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
     duration_seconds: f64,
-    /// Channel that all subscribe.
+    /// Channel that all subscribe to.
     #[arg(long, value_name = "NAME", default_value = "loadgen-slow")]
     channel: String,
     #[command(flatten)]
@@ -53,15 +53,15 @@ impl SlowReaders {
             channels: vec![self.channel.clone()],
             publishers: 1,
             pipeline: 16,
-            under_way_max: 0,
-            payload_bytes: self.payload_bytes.max(crate::stamp::STAMP_BYTES),
+            events_in_flight_max: 0,
+            payload_bytes: self.payload_bytes.max(crate::wire::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
         };
-        let mut fleet = common.start(&needs, common.target()?)?;
+        let mut coordinator = common.start(&needs, common.target()?)?;
         let wave = |label, group, first, count| WaveOfConnections { label, group, first, count, per_second: 0.0 };
-        common.connect(&mut fleet, &wave("connect", Group::Crowd, 0, self.subscribers), report)?;
+        common.connect(&mut coordinator, &wave("connect", Group::Subscribers, 0, self.subscribers), report)?;
         let rhythm = Rhythm {
             publishers: 1,
             events_per_second: self.events_per_second,
@@ -69,15 +69,20 @@ impl SlowReaders {
             seconds: self.duration_seconds,
         };
         let audience = Audience { subscribers: self.subscribers, channels: 1, excluded: 0 };
-        audience.round(&mut fleet, Rhythm { seconds: self.duration_seconds.min(1.0), ..rhythm }, "warm up", None)?;
-        fleet.times.clear();
-        let without = audience.round(&mut fleet, rhythm, "without", server)?;
-        let without_p99 = fleet.times.total(Measure::Delivery).map_or(0.0, |total| milliseconds(total, 99.0));
+        audience.round(
+            &mut coordinator,
+            Rhythm { seconds: self.duration_seconds.min(1.0), ..rhythm },
+            "warm up",
+            None,
+        )?;
+        coordinator.times.clear();
+        let without = audience.round(&mut coordinator, rhythm, "without", server)?;
+        let without_p99 = coordinator.times.total(Measure::Delivery).map_or(0.0, |total| milliseconds(total, 99.0));
         let memory_before = server.and_then(Watched::memory);
-        common.connect(&mut fleet, &wave("stall", Group::Stalled, self.subscribers, self.stalled), report)?;
-        fleet.times.clear();
-        let with = audience.round(&mut fleet, rhythm, "with", server)?;
-        report.times = std::mem::take(&mut fleet.times);
+        common.connect(&mut coordinator, &wave("stall", Group::Stalled, self.subscribers, self.stalled), report)?;
+        coordinator.times.clear();
+        let with = audience.round(&mut coordinator, rhythm, "with", server)?;
+        report.times = std::mem::take(&mut coordinator.times);
         report.reasons.clone_from(&with.after.reasons);
         report.count("stalled", self.stalled);
         audience.report(&without.before, &with.after, report);

@@ -1,5 +1,5 @@
-//! `tenants`: one app floods a server in every way that a tenant can, another must not notice. Each way is a pair of rounds
-//! of the same load of the second app: alone, and while the first floods.
+//! `tenants`: one app floods a server in every way that a tenant can, and another app must not be affected. Each way is a
+//! pair of rounds with the same load of the second app: alone, and while the first app floods.
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use serde::Serialize;
 use super::round::Audience;
 use super::rounds::median;
 use super::{Common, LEAD_NS, Needs, Rhythm, WaveOfConnections, begin_wave};
+use crate::abort;
 use crate::clock::{SECOND_NS, now_ns};
-use crate::cut;
-use crate::fleet::Fleet;
-use crate::histogram::milliseconds;
+use crate::coordinator::Coordinator;
+use crate::coordinator::preflight::Proof;
+use crate::coordinator::progress::{Bar, Counts};
+use crate::coordinator::window::Used;
 use crate::messages::{
     ChurnOrder, Counters, Group, Measure, Order, Replies, Requests, Stay, SubscribeOrder, SubscribePlan,
 };
 use crate::outcome::{Failure, Verdict};
-use crate::preflight::Proof;
-use crate::progress::{Bar, Counts};
 use crate::recorder::histogram;
 use crate::report::Report;
-use crate::stamp::STAMP_BYTES;
-use crate::target::Target;
-use crate::window::Used;
+use crate::report::histogram::milliseconds;
+use crate::wire::stamp::STAMP_BYTES;
+use crate::wire::target::Target;
 
-/// An app that floods, and another one that must not notice.
+/// One app that floods the server, and another that must not be affected.
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tenants {
-    /// Id of the app that floods; --app-id, --key and --secret are the other one's.
+    /// Id of the flooding app; --app-id, --key and --secret are those of the other app.
     #[arg(long, value_name = "ID", default_value = "2", help_heading = "Target")]
     flood_app_id: String,
-    /// Its key.
+    /// Key of the flooding app.
     #[arg(long, value_name = "KEY", default_value = "flood-key", help_heading = "Target")]
     flood_key: String,
-    /// Its secret.
+    /// Secret of the flooding app.
     #[arg(
         long,
         value_name = "SECRET",
@@ -46,31 +46,31 @@ pub(crate) struct Tenants {
     )]
     #[serde(skip)]
     flood_secret: String,
-    /// Ways to flood, one after the other.
+    /// Kinds of flood, one after the other.
     #[arg(long, value_name = "WAYS", value_delimiter = ',', default_values_t = Way::ALL)]
     flood: Vec<Way>,
-    /// Publishes, queries and subscriptions of the flood per second; 0 means as fast as they are answered.
+    /// Publishes, queries and subscriptions of the flood per second; 0 means as fast as the server answers.
     #[arg(long, value_name = "N", default_value_t = 2_000.0)]
     flood_per_second: f64,
     /// Keep-alive connections that publish or query in the flood.
     #[arg(long, value_name = "N", default_value_t = 4)]
     flood_publishers: u32,
-    /// Connections of the flood: readers that stop, members that come and go, subscribers, occupied channels.
+    /// Connections of the flood: stalled readers, members that leave and join, subscribers, occupied channels.
     #[arg(long, value_name = "N", default_value_t = 100)]
     flood_connections: u64,
     /// Bytes of the data of large events.
     #[arg(long, value_name = "BYTES", default_value_t = 10_000)]
     flood_payload_bytes: usize,
-    /// Subscribers of the app that is measured.
+    /// Subscribers of the measured app.
     #[arg(long, value_name = "N", default_value_t = 100)]
     subscribers: u64,
-    /// Its events per second.
+    /// Events per second of the measured app.
     #[arg(long, value_name = "N", default_value_t = 100.0)]
     events_per_second: f64,
     /// Seconds of each round.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     duration_seconds: f64,
-    /// Pairs of rounds for each way; ratios are the medians.
+    /// Pairs of rounds for each kind of flood; ratios are medians.
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
     #[command(flatten)]
@@ -78,7 +78,7 @@ pub(crate) struct Tenants {
     pub(crate) common: Common,
 }
 
-/// What a tenant can flood a server with.
+/// The kinds of flood.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 enum Way {
@@ -124,15 +124,15 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// What the pairs of rounds of one way gave.
+/// The results of the pairs of rounds of one kind of flood.
 #[derive(Default)]
 struct Pairs {
     alone_ms: Vec<f64>,
     flooded_ms: Vec<f64>,
-    /// What the flood did per second, and how much of it was refused.
+    /// Operations of the flood per second, and how many were refused.
     flood_per_second: Vec<f64>,
     flood_refused: u64,
-    /// What the measured app did not get: events refused or lost, subscribers ended, while the other flooded.
+    /// Failures of the measured app during the flood: events refused or lost, subscribers closed.
     errors: u64,
 }
 
@@ -148,17 +148,17 @@ impl Tenants {
             pipeline: 16,
             ..needs(1)
         };
-        let mut fleet = common.start(&needs, common.target()?)?;
-        common.connect(&mut fleet, &wave(Group::Crowd, 0, self.subscribers), report)?;
+        let mut coordinator = common.start(&needs, common.target()?)?;
+        common.connect(&mut coordinator, &wave(Group::Subscribers, 0, self.subscribers), report)?;
         let warm_up = Rhythm { seconds: self.duration_seconds.min(1.0), ..self.rhythm() };
-        self.audience().round(&mut fleet, warm_up, "warm up", None)?;
-        fleet.times.clear();
+        self.audience().round(&mut coordinator, warm_up, "warm up", None)?;
+        coordinator.times.clear();
         let (mut worst, mut errors, mut alone) = (0.0_f64, 0, histogram());
         for way in &self.flood {
             let mut pairs = Pairs::default();
             for _ in 0..self.rounds.max(1) {
-                self.pair(*way, &flooder, &mut fleet, &mut pairs, &mut alone, report)?;
-                if cut::reason().is_some() {
+                self.pair(*way, &flooder, &mut coordinator, &mut pairs, &mut alone, report)?;
+                if abort::reason().is_some() {
                     return Ok(());
                 }
             }
@@ -168,7 +168,7 @@ impl Tenants {
         report.figure("worst-p99-ratio", worst, "");
         report.count("errors", errors);
         report.beside.push(("alone".to_owned(), alone));
-        report.reasons = fleet.totals().counters.reasons;
+        report.reasons = coordinator.totals().counters.reasons;
         Ok(())
     }
 
@@ -178,10 +178,12 @@ impl Tenants {
             return Err(Failure::Usage(text.into()));
         }
         if self.flood.is_empty() || self.flood_connections == 0 || self.flood_publishers == 0 {
-            return Err(Failure::Usage("the flood needs at least one way, one connection and one publisher".into()));
+            return Err(Failure::Usage(
+                "--flood needs at least one kind, --flood-connections and --flood-publishers must be at least 1".into(),
+            ));
         }
         if self.flood_app_id == self.common.app_id {
-            return Err(Failure::Usage("--flood-app-id and --app-id must be two apps".into()));
+            return Err(Failure::Usage("--flood-app-id and --app-id must differ".into()));
         }
         Ok(())
     }
@@ -195,23 +197,23 @@ impl Tenants {
         Audience { subscribers: self.subscribers, channels: 1, excluded: 0 }
     }
 
-    /// A round alone and one during the flood.
+    /// One round alone and one during the flood.
     fn pair(
         &self,
         way: Way,
         flooder: &Target,
-        fleet: &mut Fleet,
+        coordinator: &mut Coordinator,
         pairs: &mut Pairs,
         alone: &mut hdrhistogram::Histogram<u64>,
         report: &mut Report,
     ) -> Result<(), Failure> {
-        self.audience().round(fleet, self.rhythm(), &format!("{way}: alone"), None)?;
-        if let Some(times) = fleet.times.total(Measure::Delivery) {
+        self.audience().round(coordinator, self.rhythm(), &format!("{way}: alone"), None)?;
+        if let Some(times) = coordinator.times.total(Measure::Delivery) {
             pairs.alone_ms.push(milliseconds(times, 99.0));
-            // Bounds are alike everywhere.
+            // All histograms have the same bounds.
             let _ = alone.add(times);
         }
-        fleet.times.clear();
+        coordinator.times.clear();
         let mut flood = self.connect_flood(way, flooder, report)?;
         let before = flood.totals().counters;
         self.begin_flood(way, &mut flood)?;
@@ -220,26 +222,27 @@ impl Tenants {
         flood.wait(FLOOD_LEAD, &bar, |_| false)?;
         drop(bar);
         let begun_ns = now_ns();
-        let used = self.audience().round(fleet, self.rhythm(), &format!("{way}: flooded"), self.common.server()?)?;
+        let used =
+            self.audience().round(coordinator, self.rhythm(), &format!("{way}: flooded"), self.common.server()?)?;
         flood.wait(Duration::from_millis(300), &Bar::hidden(), |_| true)?;
         let seconds = (now_ns() - begun_ns + FLOOD_LEAD.as_nanos() as u64) as f64 / SECOND_NS as f64;
         let after = flood.totals().counters;
         pairs.flood_per_second.push(done(&before, &after) as f64 / seconds);
         pairs.flood_refused += after.refused - before.refused;
         pairs.errors += self.errors(&used);
-        if let Some(times) = fleet.times.total(Measure::Delivery) {
+        if let Some(times) = coordinator.times.total(Measure::Delivery) {
             pairs.flooded_ms.push(milliseconds(times, 99.0));
         }
-        let times = std::mem::take(&mut fleet.times);
+        let times = std::mem::take(&mut coordinator.times);
         used.report_generator(&times, Measure::Delivery, report);
         report.times.merge(&times);
         Ok(())
     }
 
-    /// What the measured app did not get in a round.
+    /// Failures of the measured app in a round.
     fn errors(&self, used: &Used) -> u64 {
         let (before, after) = (&used.before, &used.after);
-        let lost = after.lost[Group::Crowd as usize] - before.lost[Group::Crowd as usize];
+        let lost = after.lost[Group::Subscribers as usize] - before.lost[Group::Subscribers as usize];
         let missing = self.audience().expected(before, after).saturating_sub(after.delivered - before.delivered);
         let wrong = |counters: &Counters| {
             counters.duplicates + counters.disordered + counters.wrong_channel + counters.damaged + counters.refused
@@ -247,8 +250,8 @@ impl Tenants {
         lost + missing + wrong(after) - wrong(before)
     }
 
-    /// The workers of a flood, with its connections.
-    fn connect_flood(&self, way: Way, flooder: &Target, report: &mut Report) -> Result<Fleet, Failure> {
+    /// Starts the workers of a flood and opens its connections.
+    fn connect_flood(&self, way: Way, flooder: &Target, report: &mut Report) -> Result<Coordinator, Failure> {
         let connections = self.flood_connections;
         let one = |name: &str| vec![name.to_owned()];
         let each = || (0..connections).map(|number| format!("loadgen-flood-{number}")).collect();
@@ -267,35 +270,39 @@ impl Tenants {
                 // A server may allow a hundred members in a channel.
                 let channels = (0..connections.div_ceil(50)).map(|number| format!("presence-loadgen-flood-{number}"));
                 let members = u32::try_from(connections).unwrap_or(u32::MAX);
-                (Needs { connections, channels: channels.collect(), ..needs(members) }, Some(Group::Crowd))
+                (Needs { connections, channels: channels.collect(), ..needs(members) }, Some(Group::Subscribers))
             }
-            Way::Subscribe => (Needs { connections, channels: one("loadgen-flood"), ..needs(0) }, Some(Group::Crowd)),
+            Way::Subscribe => {
+                (Needs { connections, channels: one("loadgen-flood"), ..needs(0) }, Some(Group::Subscribers))
+            }
             Way::Queries => {
                 let needs = Needs { connections, channels: each(), requests: Requests::Channels, ..needs(publishers) };
-                (needs, Some(Group::Crowd))
+                (needs, Some(Group::Subscribers))
             }
             Way::Connections => (Needs { connections, channels: one("loadgen-flood"), ..needs(0) }, None),
         };
-        let mut fleet = self.common.start(&needs, flooder.clone())?;
+        let mut coordinator = self.common.start(&needs, flooder.clone())?;
         if way == Way::Subscribe {
-            fleet.order_all(|_| Some(Order::PrepareSubscribe(subscriptions())))?;
+            coordinator.order_all(|_| Some(Order::PrepareSubscribe(subscriptions())))?;
         }
         if let Some(group) = group {
-            // What is said of them is not about the app that is measured.
+            // A separate report, because these connections do not belong to the measured app.
             let mut aside = Report::default();
-            let totals = self.common.connect(&mut fleet, &wave(group, 0, connections), &mut aside)?;
+            let totals = self.common.connect(&mut coordinator, &wave(group, 0, connections), &mut aside)?;
             if totals.counters.joined < connections {
                 let joined = totals.counters.joined;
-                report.notes.push(format!("{way}: only {joined} of {connections} connections of the flood came"));
+                report
+                    .notes
+                    .push(format!("{way}: only {joined} of {connections} connections of the flood could be opened"));
             }
         }
-        Ok(fleet)
+        Ok(coordinator)
     }
 
-    /// Begins to flood, for longer than a round takes.
-    fn begin_flood(&self, way: Way, fleet: &mut Fleet) -> Result<(), Failure> {
+    /// Starts the flood, which lasts longer than a round.
+    fn begin_flood(&self, way: Way, coordinator: &mut Coordinator) -> Result<(), Failure> {
         let seconds = self.duration_seconds + FLOOD_LEAD.as_secs_f64() + 2.0;
-        let workers = fleet.workers() as u64;
+        let workers = coordinator.workers() as u64;
         let interval_ns = |per_second: f64| {
             if per_second > 0.0 { SECOND_NS as f64 * workers as f64 / per_second } else { 0.0 }
         };
@@ -303,21 +310,23 @@ impl Tenants {
         let rhythm =
             |publishers, events_per_second| Rhythm { publishers, events_per_second, messages_per_tick: 1, seconds };
         match way {
-            Way::SlowReaders => rhythm(1, SLOW_EVENTS_PER_SECOND).begin(fleet).map(drop),
-            Way::Publish | Way::Queries => rhythm(self.flood_publishers, self.flood_per_second).begin(fleet).map(drop),
-            // As many bytes as small events would be many requests.
-            Way::BigBodies => rhythm(self.flood_publishers, self.flood_per_second / 4.0).begin(fleet).map(drop),
+            Way::SlowReaders => rhythm(1, SLOW_EVENTS_PER_SECOND).begin(coordinator).map(drop),
+            Way::Publish | Way::Queries => {
+                rhythm(self.flood_publishers, self.flood_per_second).begin(coordinator).map(drop)
+            }
+            // Fewer events, because each is large.
+            Way::BigBodies => rhythm(self.flood_publishers, self.flood_per_second / 4.0).begin(coordinator).map(drop),
             Way::Presence => {
                 let per_second = if self.flood_per_second > 0.0 { self.flood_per_second / 10.0 } else { 500.0 };
                 let interval_ns = interval_ns(per_second);
                 let count = (per_second * seconds / workers as f64) as u64;
-                fleet.order_all(|_| Some(Order::Churn(ChurnOrder { start_ns, interval_ns, count })))
+                coordinator.order_all(|_| Some(Order::Churn(ChurnOrder { start_ns, interval_ns, count })))
             }
             Way::Subscribe => {
                 let interval_ns = interval_ns(self.flood_per_second);
                 let ticks = ((self.flood_per_second * seconds) as u64 / workers).max(1);
                 let end_ns = start_ns + (seconds * SECOND_NS as f64) as u64;
-                fleet.order_all(|_| {
+                coordinator.order_all(|_| {
                     let order = SubscribeOrder { start_ns, interval_ns, ticks, per_tick: 1, end_ns, pipeline: 8 };
                     Some(Order::Subscribe(order))
                 })
@@ -326,14 +335,14 @@ impl Tenants {
                 let per_second = if self.flood_per_second > 0.0 { self.flood_per_second / 10.0 } else { 500.0 };
                 let count = (per_second * seconds) as u64;
                 let wave = WaveOfConnections { label: "flood", group: Group::Arrivals, first: 0, count, per_second };
-                begin_wave(fleet, &wave, self.common.in_flight)
+                begin_wave(coordinator, &wave, self.common.in_flight)
             }
         }
     }
 }
 
 impl Pairs {
-    /// Adds the figures of a way; gives its ratio.
+    /// Adds the figures of a kind of flood and returns its ratio.
     fn report(&self, way: Way, report: &mut Report) -> f64 {
         let ratios: Vec<f64> =
             self.flooded_ms.iter().zip(&self.alone_ms).map(|(flooded, alone)| flooded / alone).collect();
@@ -346,19 +355,19 @@ impl Pairs {
         report.count(&format!("{way}-flood-refused"), self.flood_refused);
         if self.errors > 0 {
             let text = format!(
-                "{way}: {} events of the other app were refused or lost, or its subscribers ended",
+                "{way}: the other app had {} failures: events refused or lost, or subscribers closed",
                 self.errors
             );
             report.problem(Verdict::Failed, text);
         }
         if self.flood_per_second.iter().all(|per_second| *per_second <= 0.0) {
-            report.problem(Verdict::Failed, format!("{way}: the flood has done nothing"));
+            report.problem(Verdict::Failed, format!("{way}: no operation of the flood was accepted"));
         }
         ratio
     }
 }
 
-/// What a flood did between two moments, refused or not.
+/// Operations of a flood between two moments, refused or not.
 fn done(before: &Counters, after: &Counters) -> u64 {
     let all = |counters: &Counters| {
         counters.accepted.max(counters.changes) + counters.refused + counters.joined + counters.failed
@@ -372,7 +381,7 @@ fn needs(publishers: u32) -> Needs {
         channels: Vec::new(),
         publishers,
         pipeline: 64,
-        under_way_max: 0,
+        events_in_flight_max: 0,
         payload_bytes: 128,
         watchers: 0,
         proof: Proof::KeyAndSecret,
@@ -389,9 +398,9 @@ fn subscriptions() -> SubscribePlan {
     SubscribePlan { channel, channels: 64, replies: Replies::Pusher, stay: Stay::Leaves }
 }
 
-/// How long a flood lasts before the round that it disturbs.
+/// Time from the start of a flood to the round.
 const FLOOD_LEAD: Duration = Duration::from_millis(500);
-/// Large events to readers that have stopped: a hundred of them are a megabyte for each.
+/// Rate of large events to stalled readers: a hundred of them are a megabyte per reader.
 const SLOW_EVENTS_PER_SECOND: f64 = 100.0;
 
 const EXAMPLES: &str = "\
