@@ -181,6 +181,107 @@ fn the_floor_check_can_fail() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
+// Import cycles
+
+/// For each file below `folder`, the other files whose items its shipped code names.
+fn imports(folder: &str, sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
+    let module = |path: &str| -> Vec<String> {
+        let inner = path.strip_prefix(folder).unwrap_or(path).trim_end_matches(".rs");
+        let names = inner.split('/').filter(|name| !matches!(*name, "" | "mod" | "main" | "lib"));
+        names.map(str::to_owned).collect()
+    };
+    let files: BTreeMap<Vec<String>, &str> =
+        sources.iter().map(|source| (module(&source.path), &*source.path)).collect();
+    let mut graph = BTreeMap::new();
+    for source in sources {
+        let own = module(&source.path);
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let mut targets = BTreeSet::new();
+        for (_, path) in tree::paths(&source.shipped_code()) {
+            let path = match path.strip_prefix("self::") {
+                Some(rest) => Some(own.iter().copied().chain([rest]).collect::<Vec<_>>().join("::")),
+                None => absolute(&path, &own),
+            };
+            let Some(path) = path else { continue };
+            let mut names: Vec<String> = path.split("::").map(str::to_owned).collect();
+            while !names.is_empty() && !files.contains_key(&names) {
+                names.pop();
+            }
+            targets.extend(
+                files
+                    .get(&names)
+                    .filter(|file| !names.is_empty() && **file != source.path)
+                    .map(|file| (*file).to_owned()),
+            );
+        }
+        graph.insert(source.path.clone(), targets);
+    }
+    graph
+}
+
+fn check_import_cycles(folder: &str, sources: &[Source]) -> Vec<String> {
+    let graph = imports(folder, sources);
+    let mut findings = Vec::new();
+    for start in graph.keys() {
+        // Breadth first, only over files that come later: each cycle is found from its first file.
+        let mut before: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut queue = std::collections::VecDeque::from([start.as_str()]);
+        while let Some(file) = queue.pop_front() {
+            for target in graph[file].iter().filter(|target| *target >= start) {
+                if target == start {
+                    let mut cycle = vec![file];
+                    while *cycle.last().expect("it has a file") != start {
+                        cycle.push(before[cycle.last().expect("it has a file")]);
+                    }
+                    cycle.reverse();
+                    findings.push(format!("import cycle: {} -> {start}", cycle.join(" -> ")));
+                    queue.clear();
+                    break;
+                }
+                if !before.contains_key(target.as_str()) {
+                    before.insert(target, file);
+                    queue.push_back(target);
+                }
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn the_load_generator_has_no_import_cycle() {
+    assert_clean(&check_import_cycles("loadgen/src/", &tree::sources("loadgen/src", &[".rs"])));
+}
+
+/// Goal: a cycle over several files is found once, however its imports are written; a tree of imports is none.
+#[test]
+fn the_cycle_check_can_fail() {
+    let findings = |files: &[(&str, &str)]| {
+        let sources: Vec<_> = files.iter().map(|(path, text)| Source::sample(path, text)).collect();
+        check_import_cycles("src/", &sources)
+    };
+    let main = ("src/main.rs", "mod a; mod b; fn main() { a::run() }");
+    assert_eq!(
+        findings(&[
+            main,
+            ("src/a/mod.rs", "use crate::b::B; mod c; use self::c::C;"),
+            ("src/a/c.rs", "use crate::b;"),
+            ("src/b.rs", "")
+        ]),
+        [""; 0]
+    );
+    let cycle = findings(&[
+        main,
+        ("src/a/mod.rs", "use self::c::C;"),
+        ("src/a/c.rs", "use crate::b;"),
+        ("src/b.rs", "fn f(x: super::a::A) {}"),
+    ]);
+    assert_eq!(cycle, ["import cycle: src/a/c.rs -> src/b.rs -> src/a/mod.rs -> src/a/c.rs"]);
+    let in_tests = ("src/b.rs", "#[cfg(test)]\nmod tests { use crate::a::A; }");
+    assert_eq!(findings(&[("src/a/mod.rs", "use crate::b::B;"), in_tests]), [""; 0]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
 // Sizes
 
 fn check_sizes(sources: &[Source]) -> Vec<String> {
