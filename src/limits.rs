@@ -157,6 +157,8 @@ pub const WEBHOOK_URL_BYTES_MAX: usize = 2 * 1024;
 /// Deepest nesting of JSON that any parser is given (threat T10).
 pub const JSON_DEPTH_MAX: usize = 32;
 
+/// Bytes that one request may publish: the data of its events as JSON writes it, once for each channel (P-LIM-11).
+pub const PUBLISHED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// HTTP request body, where the settings of an app need no more (P-LIM-11).
 pub const HTTP_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Largest body that the settings of an app can lead to: it fits into the app's part of the memory for incomplete requests.
@@ -259,8 +261,10 @@ pub const OUTBOX_BYTES_SOFT: usize = 256 * 1024;
 /// Unsent bytes beyond which the next reply to a WebSocket (a pong, the answer to a subscription, an error) ends reading
 /// from it, also in the middle of what was read (P-CLOSE-5): what a peer brings on itself costs so much and one reply.
 pub const REPLY_BYTES_MAX: usize = 32 * 1024;
-/// Unsent bytes of one connection beyond which it is closed (P-CLOSE-5).
+/// Unsent bytes of one connection beyond which it is closed, where the settings of its app need no more (P-CLOSE-5).
 pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+/// What an event's frame has beside its data as a rule: 45 bytes, and names of 200 bytes together.
+pub const FRAME_BESIDE_BYTES: usize = 245;
 /// A connection that owes bytes and makes no progress for this long is closed, in ms (P-CLOSE-5).
 pub const STALL_MS: u64 = 10_000;
 /// Frames and joined buffers of one shard, in bytes: what its apps share (P-STAT-8, P-STAT-9).
@@ -438,7 +442,24 @@ const _: () = assert!(SEND_BYTES_MAX <= OUTBOX_BYTES_SOFT);
 const _: () = assert!(REPLY_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(APP_PUBLISH_SHARE_OF_FREE < APP_SHARE_OF_FREE);
 const _: () = assert!(APP_SEND_BYTES_MIN < SHARD_SEND_BYTES_RESERVE && READER_BYTES_MIN < REPLY_BYTES_MAX);
-const _: () = assert!(CHANNELS_PER_EVENT_SETTING_MAX * EVENT_DATA_BYTES_SETTING_MAX <= SHARD_SEND_BYTES_MAX);
+const _: () = assert!(
+    HTTP_BODY_BYTES_SETTING_MAX <= PUBLISHED_BYTES_MAX
+        && ESCAPED_BYTES_MAX * EVENT_DATA_BYTES_MAX * CHANNELS_PER_EVENT_MAX <= PUBLISHED_BYTES_MAX,
+    "the largest body of events with one channel each, and the largest event of the defaults, are published"
+);
+const _: () = assert!(
+    PUBLISHED_BYTES_MAX * (APP_PUBLISH_SHARE_OF_FREE + 1) <= SHARD_SEND_BYTES_MAX * APP_PUBLISH_SHARE_OF_FREE,
+    "an app alone has room for it"
+);
+const _: () = assert!(
+    outbox_bytes_max(EVENT_DATA_BYTES_MAX as u32, CHANNELS_PER_EVENT_MAX as u32, BATCH_EVENTS_MAX as u32)
+        == OUTBOX_BYTES_MAX
+);
+const _: () = assert!(
+    mail_cost(PUBLISHED_BYTES_MAX, PUBLISHED_BYTES_MAX) + BATCH_EVENTS_SETTING_MAX * MAIL_COST_BYTES
+        <= EVENT_MAIL_BYTES_MAX / 4,
+    "the events of one request are mail for which a shard has credit"
+);
 
 /// Longest inbound WebSocket message of an app (P-IN-5): its longest data as JSON writes it at worst, and what is beside it.
 /// Data is that of a client event, or `channel_data`.
@@ -446,6 +467,27 @@ pub const fn message_bytes_max(event_data_bytes_max: u32, channel_data_bytes_max
     let longest =
         if event_data_bytes_max > channel_data_bytes_max { event_data_bytes_max } else { channel_data_bytes_max };
     ESCAPED_BYTES_MAX * longest as usize + MESSAGE_BESIDE_BYTES_MAX
+}
+
+/// Unsent bytes beyond which a connection of an app is closed (P-CLOSE-5): what one request may publish on the channels of one
+/// connection is no reason to close it, so it follows the longest body and the largest event that the settings allow.
+pub const fn outbox_bytes_max(event_data_bytes_max: u32, channels_per_event_max: u32, batch_events_max: u32) -> usize {
+    let body = body_bytes_max(event_data_bytes_max, channels_per_event_max, batch_events_max);
+    let event = (event_data_bytes_max as usize + FRAME_BESIDE_BYTES) * channels_per_event_max as usize;
+    let most = if body > event { body } else { event };
+    if most < OUTBOX_BYTES_MAX {
+        OUTBOX_BYTES_MAX
+    } else if most > PUBLISHED_BYTES_MAX {
+        PUBLISHED_BYTES_MAX
+    } else {
+        most
+    }
+}
+
+/// What the mail of one event costs in credit (P-STAT-9), beside the highest cost of one mail: less where the outboxes of the
+/// app hold more, so that the events of one request find credit whatever its settings are.
+pub const fn mail_cost(frame_bytes: usize, outbox_bytes_max: usize) -> usize {
+    (frame_bytes as u64 * OUTBOX_BYTES_MAX as u64 / outbox_bytes_max as u64) as usize + MAIL_COST_BYTES
 }
 
 /// Longest body of a request to an app (P-LIM-11): the longest batch and the longest event that its settings allow, as JSON

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{
     BATCH_EVENTS_MAX, CACHE_BYTES_MAX, CHANNEL_DATA_BYTES_MAX, CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_EVENT_MAX,
     CLIENT_EVENTS_PER_SECOND, EVENT_DATA_BYTES_MAX, INVALID_MESSAGES_MAX, PRESENCE_MEMBERS_MAX, body_bytes_max,
-    message_bytes_max,
+    message_bytes_max, outbox_bytes_max,
 };
 
 /// What an operator may change per app. In a record, a missing field has its default.
@@ -69,6 +69,11 @@ impl AppSettings {
     /// Longest inbound WebSocket message (P-IN-5).
     pub fn message_bytes_max(&self) -> usize {
         message_bytes_max(self.max_event_data_bytes, self.max_channel_data_bytes)
+    }
+
+    /// Unsent bytes beyond which a connection is closed (P-CLOSE-5).
+    pub fn outbox_bytes_max(&self) -> usize {
+        outbox_bytes_max(self.max_event_data_bytes, self.max_channels_per_event, self.max_batch_events)
     }
 
     /// Longest body of a request (P-LIM-11).

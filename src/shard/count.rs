@@ -80,7 +80,9 @@ impl Shard {
         let (app, mut owed) = (channel.app.0, false);
         let shards: SmallVec<[ShardIndex; 8]> = self.owned[index].recipients().collect();
         for to in shards {
-            let body = Body::Deliver { channel: channel.clone(), frame: frame.clone(), exclude: None, accepted_us: 0 };
+            let cost = (frame.len() + limits::MAIL_COST_BYTES) as u32;
+            let body =
+                Body::Deliver { channel: channel.clone(), frame: frame.clone(), exclude: None, accepted_us: 0, cost };
             owed |= self.send_paid(to, app, body).is_err();
         }
         let now_ms = self.now.monotonic_ms;

@@ -228,20 +228,26 @@ impl Shard {
     /// Limit of unsent bytes of an app's connection, beyond which it is closed (P-CLOSE-5). Over the app's share its readers may
     /// have an equal part of what it holds (P-STAT-9): so those are closed that are further behind than the others.
     pub(super) fn outbox_bytes_max(&mut self, app: u32) -> usize {
+        let bytes_max = self.outbox_bytes_of_settings(app);
         match self.frames.shares().used(app) {
-            Use::Within => limits::OUTBOX_BYTES_MAX,
+            Use::Within => bytes_max,
             Use::Full => {
                 self.note_full(app);
-                limits::OUTBOX_BYTES_MAX
+                bytes_max
             }
             Use::Over => {
                 self.note_full(app);
                 let connections =
                     if app == NONE { self.stats.connections } else { self.apps.of(AppSerial(app)).connected };
                 let part = self.frames.shares().of(app) / connections.max(1) as usize;
-                part.clamp(limits::READER_BYTES_MIN, limits::OUTBOX_BYTES_MAX)
+                part.clamp(limits::READER_BYTES_MIN, bytes_max)
             }
         }
+    }
+
+    /// The same limit before the app's share is looked at.
+    pub(super) fn outbox_bytes_of_settings(&self, app: u32) -> usize {
+        self.directory.app(AppSerial(app)).map_or(limits::OUTBOX_BYTES_MAX, |app| app.settings.outbox_bytes_max())
     }
 
     /// Stops reading from a connection that is owed too much.

@@ -138,8 +138,9 @@ pub(super) enum Body {
     /// To the shard that asked.
     Reply { request: PendingId, reply: Reply },
     /// To a shard with subscribers: one event. Costs credit.
-    /// `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers tell no turns.
-    Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<Anywhere>, accepted_us: u64 },
+    /// `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers tell no turns. `cost` is that of
+    /// [`limits::mail_cost`], which follows settings that the receiver may know later.
+    Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<Anywhere>, accepted_us: u64, cost: u32 },
     /// To a shard with subscribers: an event could not be sent for want of credit; its subscribers of the channel are
     /// closed with 4200, so that the gap is seen. Answered `GapClosed`.
     Gap { channel: ChannelKey },
@@ -202,7 +203,7 @@ impl Body {
     pub(super) fn cost(&self) -> usize {
         let frames: usize = match self {
             Self::Publish { items, .. } => publish_cost(items),
-            Self::Deliver { frame, .. } => frame.len() + limits::MAIL_COST_BYTES,
+            Self::Deliver { cost, .. } => *cost as usize,
             Self::Failed { .. } => limits::MAIL_COST_BYTES,
             Self::Subscribers { .. }
             | Self::Recorded { .. }

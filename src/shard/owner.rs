@@ -14,6 +14,7 @@ use crate::app::AppSerial;
 use crate::channel::cache::CachedEvent;
 use crate::channel::name::Modifiers;
 use crate::channel::roster::Roster;
+use crate::limits;
 
 /// State of a channel with its owner; exists while anyone is subscribed or an event is cached.
 pub(super) struct OwnedChannel {
@@ -146,6 +147,8 @@ impl Shard {
     /// Sends one event to every shard with subscribers. A shard without credit has its subscribers of this channel
     /// closed instead, so that nobody misses an event without seeing it.
     pub(super) fn fan_out(&mut self, index: usize, frame: Bytes, exclude: Option<Anywhere>) {
+        let bytes_max = self.outbox_bytes_of_settings(self.owned[index].key.app.0);
+        let cost = limits::mail_cost(frame.len(), bytes_max) as u32;
         for at in 0..self.owned[index].interests.len() {
             let owned = &self.owned[index];
             let interest = &owned.interests[at];
@@ -155,7 +158,7 @@ impl Shard {
             let (to, channel) = (interest.shard, owned.key.clone());
             let accepted_us = self.figures.turn_us;
             let app = channel.app.0;
-            let body = Body::Deliver { channel, frame: frame.clone(), exclude, accepted_us };
+            let body = Body::Deliver { channel, frame: frame.clone(), exclude, accepted_us, cost };
             if self.send_paid(to, app, body).is_err() {
                 let owned = &mut self.owned[index];
                 owned.interests[at].gap = true;

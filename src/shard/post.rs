@@ -118,7 +118,7 @@ impl Shard {
             Body::HeardNoted { hash } => self.own_heard_noted(hash),
             Body::Ask { request, question } => self.handle_question(from, request, question),
             Body::Reply { request, reply } => self.handle_reply(from, request, reply),
-            Body::Deliver { channel, frame, exclude, accepted_us } => {
+            Body::Deliver { channel, frame, exclude, accepted_us, cost: _ } => {
                 self.deliver(&channel, frame, exclude, accepted_us);
             }
             Body::Gap { channel } => self.handle_gap(from, channel),

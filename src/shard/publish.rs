@@ -14,6 +14,7 @@ use crate::api::refusal::Refusal;
 use crate::app::App;
 use crate::channel::name::Modifiers;
 use crate::connection::ConnectionKey;
+use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::server_event;
 
@@ -33,9 +34,15 @@ impl Shard {
     /// Encodes what a request publishes; nothing is published yet.
     ///
     /// # Errors
-    /// 503 when the app has no room for it in the memory of a shard (P-STAT-9).
+    /// 413 when it is more than one request may publish (P-LIM-11), 503 when the app has no room for it in the memory of a shard (P-STAT-9).
     pub(super) fn prepare_publish(&mut self, app: &App, publish: &Publish<'_>) -> Result<Command, Refusal> {
         let bytes = publish.events.iter().map(|event| event.channels.len() * event.data_literal.len()).sum();
+        if bytes > limits::PUBLISHED_BYTES_MAX {
+            return Err(Refusal::too_large(format!(
+                "A request publishes at most {} bytes: the data of its events, once for each channel. These are {bytes}.",
+                limits::PUBLISHED_BYTES_MAX
+            )));
+        }
         if !self.may_publish(app.serial, bytes) {
             self.count_overload(Overload::Memory);
             return Err(overloaded());

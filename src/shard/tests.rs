@@ -18,6 +18,7 @@ mod opening;
 mod order;
 mod presence;
 mod queries;
+mod raised;
 mod share;
 mod unheard;
 mod users;

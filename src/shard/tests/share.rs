@@ -224,7 +224,7 @@ fn strangers_do_not_fill_the_pages_of_figures() {
 #[test]
 fn nothing_follows_close_when_an_answer_meets_the_hard_bound() {
     for spare in [1, 60, 150, 250, 400] {
-        let mut process = two_apps(1);
+        let mut process = Process::new(1);
         let connection = process.open(0);
         process.subscribe(0, connection, "news");
         process.stopped.insert((0, connection.slot));
