@@ -1,0 +1,55 @@
+//! The documents: every link leads somewhere, every page is in the book, the book builds, and the tables that repeat the
+//! code are those of the code.
+
+// A test reads files, starts processes and may fail at any line.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
+
+mod common;
+#[path = "docs/links.rs"]
+mod links;
+mod tree;
+
+use std::process::Command;
+
+use tree::Source;
+
+/// The pages that people read, with the paths of everything that a link may lead to.
+fn pages() -> Vec<Source> {
+    let mut pages = tree::sources("docs", &[".md"]);
+    pages.extend(["README.md", "CONTRIBUTING.md"].map(tree::source));
+    pages
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let findings = links::check(&pages(), |path| tree::root().join(path).exists());
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_book() {
+    let findings = links::check_summary(&tree::source("docs/SUMMARY.md").text, &tree::sources("docs", &[".md"]));
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+/// Goal: mdBook builds the book from docs/ without a warning, below the build directory.
+#[test]
+fn the_book_builds() {
+    let folder = match common::tools::installed("mdbook") {
+        Ok(folder) => folder,
+        Err(reason) => {
+            println!("skipped: the book: {reason}");
+            return;
+        }
+    };
+    let output = Command::new(folder.join("bin/mdbook"))
+        .arg("build")
+        .arg(tree::root().join("docs"))
+        .arg("--dest-dir")
+        .arg(folder.join("book"))
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    assert!(folder.join("book/architecture.html").is_file(), "{log}");
+}
