@@ -8,10 +8,14 @@ mod common;
 #[path = "docs/links.rs"]
 mod links;
 mod tree;
+#[path = "docs/troubleshooting.rs"]
+mod troubleshooting;
 
 use std::process::Command;
 
 use tree::Source;
+
+const TROUBLESHOOTING: &str = "docs/troubleshooting.md";
 
 /// The pages that people read, with the paths of everything that a link may lead to.
 fn pages() -> Vec<Source> {
@@ -30,6 +34,20 @@ fn links_lead_somewhere() {
 fn every_page_is_in_the_book() {
     let findings = links::check_summary(&tree::source("docs/SUMMARY.md").text, &tree::sources("docs", &[".md"]));
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+/// Goal: close codes, statuses and reasons on the page are those of the code, each with cause and fix.
+#[test]
+fn troubleshooting_is_current() {
+    let page = tree::source(TROUBLESHOOTING).text;
+    let current = troubleshooting::with_tables(&page);
+    if std::env::var_os("RELAY_UPDATE").is_some() {
+        std::fs::write(tree::root().join(TROUBLESHOOTING), &current).unwrap();
+    }
+    assert!(
+        tree::source(TROUBLESHOOTING).text == current,
+        "the tables differ from the code: run `RELAY_UPDATE=1 cargo test --test docs troubleshooting` and commit {TROUBLESHOOTING}"
+    );
 }
 
 /// Goal: mdBook builds the book from docs/ without a warning, below the build directory.
@@ -51,5 +69,5 @@ fn the_book_builds() {
         .unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !log.contains("WARN") && !log.contains("ERROR"), "{log}");
-    assert!(folder.join("book/architecture.html").is_file(), "{log}");
+    assert!(folder.join("book/troubleshooting.html").is_file(), "{log}");
 }
