@@ -86,6 +86,7 @@ impl Script {
     pub fn node(name: &str) -> Self {
         let directory = node_project();
         let mut command = mortal("node");
+        command.arg("--require").arg(sdk_sources().join("globals.cjs"));
         command.arg(directory.join(name)).current_dir(directory);
         Self { command }
     }
