@@ -50,11 +50,16 @@ pub enum UserDataError {
     InfoTooLong(usize),
     /// `watchlist` is no array of user ids.
     #[error(
-        "watchlist in user_data must be an array of user ids: numbers, or strings of 1 to {max} bytes without control \
-         characters",
+        "watchlist in user_data must be an array of user ids: numbers, or strings of 1 to {max} bytes",
         max = limits::USER_ID_BYTES_MAX
     )]
     InvalidWatchlist,
+    /// An id in `watchlist` has more bytes than ids may have.
+    #[error("An id in the watchlist of user_data has {0} bytes: an id has 1 to {max} bytes", max = limits::USER_ID_BYTES_MAX)]
+    WatchedIdTooLong(usize),
+    /// An id in `watchlist` has a control character.
+    #[error("An id in the watchlist of user_data has the character {0:?}: an id has no control characters")]
+    WatchedIdCharacter(char),
 }
 
 #[derive(serde::Deserialize)]
@@ -107,8 +112,19 @@ fn check_id(id: &str, names: NameRules) -> Result<(), UserDataError> {
 
 fn decode_watchlist(raw: &RawValue) -> Result<Vec<Cow<'_, str>>, UserDataError> {
     let users: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| UserDataError::InvalidWatchlist)?;
-    let ids = users.into_iter().map(|raw| id_text(raw.get()).filter(|id| is_user_id(id)));
-    ids.map(|id| id.ok_or(UserDataError::InvalidWatchlist)).collect()
+    users.into_iter().map(|raw| watched_id(raw.get())).collect()
+}
+
+/// P-LIM-6: watched ids need not have the characters of channel names.
+fn watched_id(json: &str) -> Result<Cow<'_, str>, UserDataError> {
+    let id = id_text(json).filter(|id| !id.is_empty()).ok_or(UserDataError::InvalidWatchlist)?;
+    if id.len() > limits::USER_ID_BYTES_MAX {
+        return Err(UserDataError::WatchedIdTooLong(id.len()));
+    }
+    match id.chars().find(|character| character.is_control()) {
+        Some(character) => Err(UserDataError::WatchedIdCharacter(character)),
+        None => Ok(id),
+    }
 }
 
 /// `user_data` with a string in the place of the number `raw_id`, which is a part of it: client libraries compare the id
@@ -225,6 +241,14 @@ mod tests {
         assert!(reason(r#"{"id":1e21}"#, NameRules::Default).contains("the character '+'"));
         let long = format!(r#"{{"id":"{}"}}"#, "u".repeat(129));
         assert!(reason(&long, NameRules::Default).contains("has 129 bytes"));
+        let watching = |id: &str| format!(r#"{{"id":"1","watchlist":["2","{id}"]}}"#);
+        assert!(
+            reason(&watching(r"a\u0007"), NameRules::Permissive)
+                .contains(r"watchlist of user_data has the character '\u{7}'")
+        );
+        assert!(
+            reason(&watching(&"u".repeat(129)), NameRules::Default).contains("watchlist of user_data has 129 bytes")
+        );
     }
 
     /// P-USER-1, P-USER-3, threat T10: each breach has its own reason.
@@ -251,7 +275,7 @@ mod tests {
             (r#"{"id":"1","watchlist":[true]}"#, UserDataError::InvalidWatchlist),
             (r#"{"id":"1","watchlist":{"a":1}}"#, UserDataError::InvalidWatchlist),
             (r#"{"id":"1","watchlist":[""]}"#, UserDataError::InvalidWatchlist),
-            (r#"{"id":"1","watchlist":["a\u0000"]}"#, UserDataError::InvalidWatchlist),
+            (r#"{"id":"1","watchlist":["b","a\u0000"]}"#, UserDataError::WatchedIdCharacter('\0')),
         ] {
             assert_eq!(decode(text), Err(error), "{text}");
         }
@@ -267,7 +291,7 @@ mod tests {
             assert!(decode(&good).is_ok(), "{good}");
         }
         assert_eq!(decode(&id(129)), Err(UserDataError::IdTooLong(129)));
-        assert_eq!(decode(&watched(129)), Err(UserDataError::InvalidWatchlist));
+        assert_eq!(decode(&watched(129)), Err(UserDataError::WatchedIdTooLong(129)));
         assert_eq!(decode(&info(10_241)), Err(UserDataError::InfoTooLong(10_240)));
     }
 
