@@ -42,11 +42,27 @@ pub fn verify_subscription(
     channel_data: Option<&str>,
     auth: &str,
 ) -> Result<(), SubscriptionRefusal> {
-    let (key, signature) = auth.rsplit_once(':').ok_or(SubscriptionRefusal::InvalidKey)?;
-    let (_, pair) = app.active_key(key.as_bytes()).ok_or(SubscriptionRefusal::InvalidKey)?;
-    let tag = decode_signature(signature.as_bytes()).ok_or(SubscriptionRefusal::InvalidSignature)?;
-    let signed = string_to_sign(socket_id, channel, channel_data);
-    hmac::verify(&pair.hmac, &signed, &tag).map_err(|_| SubscriptionRefusal::InvalidSignature)
+    Proof::decode(app, auth)?.verify(socket_id, channel, channel_data)
+}
+
+/// The two parts of `auth`: an active key's secret, and the signature that should have been made with it.
+struct Proof<'a> {
+    secret: &'a hmac::Key,
+    signature: [u8; 32],
+}
+
+impl<'a> Proof<'a> {
+    fn decode(app: &'a App, auth: &str) -> Result<Self, SubscriptionRefusal> {
+        let (key, signature) = auth.rsplit_once(':').ok_or(SubscriptionRefusal::InvalidKey)?;
+        let (_, pair) = app.active_key(key.as_bytes()).ok_or(SubscriptionRefusal::InvalidKey)?;
+        let signature = decode_signature(signature.as_bytes()).ok_or(SubscriptionRefusal::InvalidSignature)?;
+        Ok(Self { secret: &pair.hmac, signature })
+    }
+
+    fn verify(&self, socket_id: &str, channel: &str, channel_data: Option<&str>) -> Result<(), SubscriptionRefusal> {
+        let signed = string_to_sign(socket_id, channel, channel_data);
+        hmac::verify(self.secret, &signed, &self.signature).map_err(|_| SubscriptionRefusal::InvalidSignature)
+    }
 }
 
 /// Verifies `auth` for a channel that is private and has no members: over `socket_id:channel`, or over
@@ -65,12 +81,11 @@ pub fn verify_private(
     channel_data: Option<&str>,
     auth: &str,
 ) -> Result<(), SubscriptionRefusal> {
-    let verdict = verify_subscription(app, socket_id, channel, None, auth);
-    match channel_data.filter(|data| is_json_object(data)) {
-        Some(data) if verdict == Err(SubscriptionRefusal::InvalidSignature) => {
-            verify_subscription(app, socket_id, channel, Some(data), auth)
-        }
-        Some(_) | None => verdict,
+    let proof = Proof::decode(app, auth)?;
+    let verdict = proof.verify(socket_id, channel, None);
+    match channel_data.filter(|data| verdict.is_err() && is_json_object(data)) {
+        Some(data) => proof.verify(socket_id, channel, Some(data)),
+        None => verdict,
     }
 }
 
