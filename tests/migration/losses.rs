@@ -250,6 +250,12 @@ fn losses_need_the_operators_word() {
             apps(json!({ "channel_namespaces": [{ "name": "n", "allow_publish_for_client": false }] })),
             "apps.0.channel_namespaces.0.allow_publish_for_client",
         ),
+        ("sockudo", apps(json!({ "decay_seconds": 10 })), "apps.0.decay_seconds"),
+        (
+            "sockudo",
+            apps(json!({ "policy": { "limits": { "message_rate_limit": { "enabled": true, "max_attempts": 60 } } } })),
+            "apps.0.policy.limits.message_rate_limit.enabled",
+        ),
         ("reverb", apps(json!({ "rate_limiting": { "enabled": true } })), "apps.0.rate_limiting.enabled"),
         ("laravel-websockets", with("ssl", json!({ "local_cert": "/c.pem" })), "ssl.*"),
     ] {
@@ -266,7 +272,7 @@ fn losses_need_the_operators_word() {
         }
         let accepted = place.path().join("accepted");
         report(origin, &file, &accepted, &["--accept-loss"]);
-        assert_eq!(show("1", &accepted)["enabled"], true);
+        assert_eq!(show("1", &accepted)["id"], "1");
         std::fs::remove_dir_all(&accepted).unwrap();
     }
     for (text, key) in [
@@ -338,4 +344,29 @@ fn references_are_no_secrets() {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("0.secret takes a text, written out") && !error.contains("hunter2"), "{error}");
+}
+
+/// Sockudo enables no app whose configuration is silent about it: such an app is created disabled, and the table says so.
+/// One that the operator has enabled here since stays so.
+#[test]
+fn apps_of_sockudo_are_disabled_by_default() {
+    let place = data_directory();
+    let data = place.path().join("data");
+    let file = |app: Value| write(place.path(), "config.json", &json!({ "apps": [app] }).to_string());
+    let silent = || file(json!({ "id": "1", "key": "k", "secret": "s" }));
+    for more in [&["--dry-run"][..], &[]] {
+        let made = report("sockudo", &silent(), &data, more);
+        assert_eq!(made["apps"][0]["enabled"], false);
+        let [result, _, reason] = row(&made, "apps.0.enabled");
+        assert_eq!([result, reason], ["taken", "disabled: sockudo enables no app without it"]);
+    }
+    assert_eq!(show("1", &data)["enabled"], false);
+    assert!(cli::run(&["app", "enable", "1", "--data", data.to_str().unwrap()]).status.success());
+    assert_eq!(report("sockudo", &silent(), &data, &[])["apps"][0]["outcome"], "same");
+    assert_eq!(show("1", &data)["enabled"], true);
+    for (enabled, expected) in [(Value::Null, false), (json!(true), true), (json!(false), false)] {
+        let other = file(json!({ "id": "2", "key": "k2", "secret": "s", "enabled": enabled }));
+        report("sockudo", &other, &data, &[]);
+        assert_eq!(show("2", &data)["enabled"], expected, "{enabled}");
+    }
 }

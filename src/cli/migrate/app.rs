@@ -84,7 +84,7 @@ pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
             value,
             "Relay limits requests per minute, not events or reads per second: see requests_per_minute",
         ),
-        ["clientEventDecaySeconds"] => match number(value) {
+        ["clientEventDecaySeconds" | "decaySeconds"] => match number(value) {
             Some(..=1) => Verdict::Same,
             Some(_) => Verdict::Dropped(Effect::Loosens, "Relay counts client events per second".into()),
             None => NUMBER,
@@ -103,6 +103,14 @@ pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
             effect: Effect::Loosens,
             reason: "Relay limits client events of a connection, not all of its messages".into(),
         },
+        ["messageRateLimit", "enabled"] if truth(value) == Some(true) => {
+            let reason = "Relay limits client events of a connection, not all of its messages";
+            Verdict::Dropped(Effect::Loosens, reason.into())
+        }
+        ["messageRateLimit", "enabled"] => Verdict::Same,
+        ["messageRateLimit", ..] => dropped("see message_rate_limit.enabled"),
+        ["terminateOnLimit"] if truth(value) == Some(false) => Verdict::Same,
+        ["terminateOnLimit"] => dropped("Relay refuses a client event beyond the limit and keeps the connection"),
         ["rateLimiting", ..] => dropped("see rate_limiting.enabled"),
         ["options", ..] => dropped("where Laravel finds the server: set it in the .env of the application"),
         ["enableStatistics" | "enableStats" | "createdAt" | "updatedAt"] => Verdict::Same,

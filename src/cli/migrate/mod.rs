@@ -54,6 +54,14 @@ impl Origin {
         }
     }
 
+    /// Whether an app there is enabled unless its configuration says otherwise.
+    fn enables_apps(self) -> bool {
+        match self {
+            Self::Soketi | Self::Reverb | Self::LaravelWebsockets => true,
+            Self::Sockudo => false,
+        }
+    }
+
     /// What holds for an app there unless its configuration says otherwise, where Relay's own default is another.
     fn defaults(self) -> &'static [(&'static str, &'static str)] {
         match self {
@@ -151,8 +159,8 @@ fn read(path: &Path) -> Result<String, String> {
 /// What becomes of an app and of its webhooks.
 struct Judged {
     outcome: Outcome,
-    /// Whether the app of the store is enabled; true where there is none.
-    enabled_before: bool,
+    /// Whether the app is enabled once this is done.
+    enabled: bool,
     webhooks: Vec<JudgedWebhook>,
 }
 
@@ -186,8 +194,13 @@ fn judge(
     let judged = |app: &PlannedApp| {
         let outcome = outcome(app)?;
         let before = by_id.get(app.id.as_str()).copied();
-        let enabled_before = before.is_none_or(|before| before.enabled);
-        Ok(Judged { outcome, enabled_before, webhooks: webhooks::judge(&app.webhooks, before, reach, allowed, table) })
+        let by_default = arguments.from.enables_apps();
+        let enabled = app.enabled.unwrap_or(before.map_or(by_default, |before| before.enabled));
+        if before.is_none() && app.enabled.is_none() && !by_default {
+            let reason = format!("disabled: {} enables no app without it", arguments.from.name());
+            table.push(Row::taken(&format!("{}.enabled", app.at), reason));
+        }
+        Ok(Judged { outcome, enabled, webhooks: webhooks::judge(&app.webhooks, before, reach, allowed, table) })
     };
     apps.iter().map(judged).collect()
 }
@@ -200,7 +213,12 @@ fn apply(batch: &mut Batch<'_, '_>, app: &PlannedApp, judged: &Judged, allowed: 
         app.defaults.iter().try_for_each(|(name, value)| setting::apply(&mut wished, name, value))?;
         app.change(&mut wished)?;
         batch.upsert_app(&app.id, &app.key, &app.secret, wished.settings)?;
-        batch.change_app(&app.id, |record| app.change(record))?;
+        batch.change_app(&app.id, |record| {
+            if judged.outcome == Outcome::Created {
+                record.enabled = judged.enabled;
+            }
+            app.change(record)
+        })?;
     }
     for webhook in judged.webhooks.iter().filter(|webhook| webhook.outcome != Outcome::Same) {
         batch.upsert_webhook(&app.id, webhook.new.clone(), allowed)?;
@@ -242,7 +260,7 @@ fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged], app
             "key": app.key,
             "at": app.at,
             "outcome": word(judged.outcome),
-            "enabled": app.enabled.unwrap_or(judged.enabled_before),
+            "enabled": judged.enabled,
             "settings": app.shown(judged.outcome),
             "webhooks": judged.webhooks.iter().map(webhook).collect::<Vec<_>>(),
         })
@@ -269,7 +287,7 @@ fn report_text(plan: &Plan, judged: &[Judged], applied: bool) -> String {
     for (app, judged) in plan.apps.iter().zip(judged) {
         let PlannedApp { id, key, at, .. } = app;
         writeln!(text, "app {id} with key {key} ({at}) {}", done(judged.outcome)).expect("a string takes text");
-        if app.enabled == Some(false) {
+        if !judged.enabled {
             writeln!(text, "    disabled, as it was").expect("a string takes text");
         }
         for (name, value) in app.shown(judged.outcome) {

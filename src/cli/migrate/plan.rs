@@ -19,7 +19,7 @@ pub(super) struct PlannedApp {
     pub(super) id: String,
     pub(super) key: String,
     pub(super) secret: String,
-    /// Whether it is enabled, if the file says so. A new app is, unless it does.
+    /// Whether it is enabled, if the file says so.
     pub(super) enabled: Option<bool>,
     /// App settings that the file names, as text, in the order of their names.
     pub(super) settings: Vec<(&'static str, String)>,
