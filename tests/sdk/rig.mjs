@@ -90,9 +90,10 @@ export function listen(app, path) {
   });
 }
 
-const PATIENCE_MS = 10_000;
+// Less than tests/common/tools.rs waits for a line, so that the reason is this one.
+const PATIENCE_MS = 50_000;
 
-/** Waits for a promise, at most ten seconds or as long as said. */
+/** Waits for a promise, at most 50 seconds or as long as said. */
 export function within(what, promise, patienceMs = PATIENCE_MS) {
   let timer;
   const late = new Promise((_, reject) => {

@@ -13,7 +13,7 @@ HOST, PORT = os.environ["RELAY_HOST"], int(os.environ["RELAY_PORT"])
 # P-ENC-1: the key of encrypted channels, which Relay is never told.
 MASTER_KEY = base64.b64encode(bytes([7]) * 32).decode()
 
-PATIENCE_S = 10
+PATIENCE_S = 50
 # The server is started anew, and clients wait longer after each attempt.
 RECONNECT_S = 40
 

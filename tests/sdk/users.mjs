@@ -50,7 +50,7 @@ main(async () => {
   await refused(endpoint);
 
   const greeted = once(eve.user, 'greeting');
-  const ending = once(eve.connection, 'disconnected', 30_000);
+  const ending = once(eve.connection, 'disconnected');
   const leaving = heard(watcher, 'offline');
   console.log('ready eve');
   assert.deepEqual(await greeted, { from: 'python' });
