@@ -537,3 +537,39 @@ fn the_document_check_can_fail() {
     assert_eq!(findings("// See docs/a.md. And `docs/protocol/`."), 0);
     assert_eq!(findings("// See docs/b.md."), 1);
 }
+
+/// Tests that a document names in backquotes, "FILE.rs NAME", must exist. A file may be given by the end of its path.
+fn check_named_tests(sources: &[Source], documents: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for document in documents {
+        for (number, line) in document.text.lines().enumerate() {
+            for named in line.split('`').skip(1).step_by(2) {
+                let Some((file, name)) = named.split_once(".rs ") else { continue };
+                if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                    continue;
+                }
+                let file = format!("/{file}.rs");
+                let mut files = sources.iter().filter(|source| format!("/{}", source.path).ends_with(&file));
+                if !files.any(|source| source.text.contains(&format!("fn {name}("))) {
+                    findings.push(format!("{}:{}: no test {named}", document.path, number + 1));
+                }
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn named_tests_exist() {
+    assert_clean(&check_named_tests(&everything(), &tree::sources("docs", &[".md"])));
+}
+
+/// Goal: a test that is missing is found, in its own file and in no other, and other text in backquotes is passed over.
+#[test]
+fn the_check_of_named_tests_can_fail() {
+    let sources = [Source::sample("tests/a/b.rs", "fn c() {}"), Source::sample("src/d.rs", "fn e() {}")];
+    let findings = |text| check_named_tests(&sources, &[Source::sample("docs/x.md", text)]).len();
+    assert_eq!(findings("`b.rs c`, `tests/a/b.rs c`, `src/d.rs`, `d.rs e`, rs c, `cargo test x.rs -- y`"), 0);
+    assert_eq!(findings("`b.rs e`, `b.rs missing`"), 2);
+    assert_eq!(findings("`ab.rs c`"), 1);
+}

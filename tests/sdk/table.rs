@@ -247,6 +247,12 @@ const TAIL: &str = "
 - *authorize*: a signature of the SDK is accepted on a WebSocket of another implementation.
 - *refusals*: a reserved event name and a wrong secret raise the errors that the SDK documents for 400 and 401.
 
+## Versions of Node
+
+The scripts run with the Node of the machine, 18 (Debian 12) or newer. Node 18 has no global `crypto`, which pusher-http-edge
+uses: the tests set it, and an application starts `node --experimental-global-webcrypto`. laravel-echo asks npm for Node 20.19 or
+22.12; in browsers and in the tests it works without.
+
 ## Others
 
 The server SDKs for PHP, Ruby, Go, Java and .NET and the clients for Java, Swift, .NET and Flutter are not run by the
