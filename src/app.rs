@@ -10,6 +10,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use ring::hmac;
 
+pub mod origin;
 pub mod settings;
 pub mod webhook;
 

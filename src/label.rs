@@ -4,10 +4,16 @@
 pub trait Label: Copy + Eq + 'static {
     /// All of them, in the order in which they are told.
     const ALL: &'static [Self];
+    /// Their words, in the same order.
+    const LABELS: &'static [&'static str];
     /// Its word: lower case, digits and underscores.
     fn label(self) -> &'static str;
     /// Its place in `ALL`.
     fn index(self) -> usize;
+    /// The one with this word.
+    fn of_label(label: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|value| value.label() == label)
+    }
 }
 
 /// Makes an enum whose variants have labels: `Variant => "word",` each, in place of `Variant,`.
@@ -21,6 +27,7 @@ macro_rules! labels {
 
         impl $crate::label::Label for $name {
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            const LABELS: &'static [&'static str] = &[$($label,)+];
             fn label(self) -> &'static str {
                 match self {
                     $(Self::$variant => $label,)+

@@ -7,10 +7,11 @@
 // `clippy.toml` lists what a pure floor must not call; the floors with effects allow it below.
 #![deny(clippy::disallowed_methods)]
 
-// Floor 0: every bound, time as an argument, closed sets of reasons.
+// Floor 0: every bound, time as an argument, closed sets of reasons, how a setting is defined.
 pub mod label;
 pub mod limits;
 pub mod moment;
+pub mod setting;
 
 // Floor 1: who may speak, and the bytes on the wire.
 pub mod app;

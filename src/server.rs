@@ -110,12 +110,12 @@ pub struct Prepared {
 /// A port, a driver or descriptors that cannot be had.
 pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
     stay_off_huge_pages();
-    let public = bind_patiently(config.listen, usize::from(config.shards))?;
+    let public = bind_patiently(config.server.listen, usize::from(config.server.shards))?;
     let metrics = match config.metrics_port {
-        MetricsPort::Required => Ok(bind_patiently(config.metrics_listen, 1)?),
-        MetricsPort::Optional => listener::bind(config.metrics_listen, 1),
+        MetricsPort::Required => Ok(bind_patiently(config.server.metrics_listen, 1)?),
+        MetricsPort::Optional => listener::bind(config.server.metrics_listen, 1),
     };
-    let (kind, driver_reason) = choose_driver(config.io, config.shards)?;
+    let (kind, driver_reason) = choose_driver(config.server.io, config.server.shards)?;
     let capacity = capacity_of(kind, config)?;
     Ok(Prepared { kind, driver_reason, capacity, public, metrics })
 }
@@ -159,7 +159,7 @@ pub fn run(
         tracing::warn!(%error, "going on without the metrics port");
     }
     let metrics = metrics.ok();
-    match (config.io, kind) {
+    match (config.server.io, kind) {
         (IoChoice::Auto, DriverKind::Epoll) => tracing::warn!(reason = driver_reason, "chose epoll"),
         _ => tracing::info!(reason = driver_reason, "chose {}", kind.name()),
     }
@@ -169,15 +169,15 @@ pub fn run(
         metrics: metrics.as_ref().map(|bound| bound.address),
         driver: kind.name(),
         driver_reason,
-        shards: config.shards,
+        shards: config.server.shards,
     };
 
-    let mailboxes = mailboxes(config.shards)?;
+    let mailboxes = mailboxes(config.server.shards)?;
     let started = events.clone();
     let report = Box::new(move || drop(started.send(Event::ShardStarted)));
     let control = Arc::new(Control::with_started(Arc::clone(&mailboxes), report));
     let (clock, directory) = (Clock::start(), Arc::new(store.directory()?));
-    let queue = Queue::open(&config.data, Missing::Create)?;
+    let queue = Queue::open(&config.server.data, Missing::Create)?;
     let webhooks = Webhooks::start(queue, Arc::clone(&directory), clock, config.webhooks.clone())?;
     let shared = Shared {
         kind,
@@ -198,7 +198,7 @@ pub fn run(
         clock,
         events,
     };
-    shared.start_watchdog(config.watchdog_s)?;
+    shared.start_watchdog(config.server.watchdog)?;
     let threads = shared.spawn_all(config, &mut public.sockets, metrics);
     if threads.is_err() {
         control.stop();
@@ -261,7 +261,7 @@ impl Shared {
         metrics: Option<Bound>,
     ) -> Result<Vec<JoinHandle<()>>, ServeError> {
         let mut metrics = metrics.into_iter().flat_map(|bound| bound.sockets);
-        let shards = (0..config.shards).zip(public.drain(..));
+        let shards = (0..config.server.shards).zip(public.drain(..));
         let threads = shards.map(|(index, socket)| {
             let public = BoundListener { kind: Listener::Public, socket };
             let metrics = metrics.next().map(|socket| BoundListener { kind: Listener::Metrics, socket });
@@ -298,7 +298,7 @@ impl Shared {
         };
         let shard = ShardConfig {
             index,
-            shards: config.shards,
+            shards: config.server.shards,
             slots: self.capacity.slots,
             refusal_slots: self.capacity.refusal_slots,
             boot_secret: self.boot_secret,
@@ -306,7 +306,7 @@ impl Shared {
             options: ShardOptions { identity: self.identity.clone(), ..config.shard.clone() },
         };
         let kind = self.kind;
-        let shards = config.shards;
+        let shards = config.server.shards;
         let events = self.events.clone();
         let run = move || {
             pin(index, shards);
@@ -399,7 +399,7 @@ fn choose_driver(choice: IoChoice, shards: u16) -> Result<(DriverKind, String), 
 
 /// The bound of `--send-zc` where it can be kept; else the log says why it is not (hazard U12).
 fn zero_copy_bytes_min(config: &ServeConfig, kind: DriverKind) -> Option<u32> {
-    let bytes_min = config.send_zc?;
+    let bytes_min = config.server.send_zc?;
     let refused = match kind {
         DriverKind::Epoll => Err("it needs io_uring, and epoll was chosen".to_owned()),
         DriverKind::Uring => uring::probe_zero_copy(),
@@ -418,15 +418,18 @@ fn zero_copy_bytes_min(config: &ServeConfig, kind: DriverKind) -> Option<u32> {
 
 fn capacity_of(kind: DriverKind, config: &ServeConfig) -> Result<Capacity, ServeError> {
     let limit = capacity::raise_descriptor_limit();
-    let by_descriptors = Capacity::from_descriptors(limit, config.shards)
-        .ok_or(ServeError::Descriptors { limit, shards: config.shards })?;
-    let by_memory = Capacity::from_memory(capacity::usable_memory_bytes(), config.shards);
+    let by_descriptors = Capacity::from_descriptors(limit, config.server.shards)
+        .ok_or(ServeError::Descriptors { limit, shards: config.server.shards })?;
+    let by_memory = Capacity::from_memory(capacity::usable_memory_bytes(), config.server.shards);
     let possible = match kind {
         DriverKind::Uring => by_memory,
         DriverKind::Epoll if by_memory.slots < by_descriptors.slots => by_memory,
         DriverKind::Epoll => by_descriptors,
     };
-    Ok(config.connections_max.map_or(possible, |connections| possible.limited(connections, config.shards)))
+    Ok(config
+        .server
+        .max_connections
+        .map_or(possible, |connections| possible.limited(connections, config.server.shards)))
 }
 
 fn mailboxes(shards: u16) -> Result<Arc<[Mailbox<Mail>]>, ServeError> {

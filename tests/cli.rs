@@ -50,6 +50,16 @@ fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
+/// Goal: a setting answers to its former name, and says so.
+#[test]
+fn former_names_of_settings_count() {
+    let data = directory();
+    let id = json(&["app", "create"], data.path())["id"].as_str().expect("id").to_owned();
+    let output = run(&["app", "set", &id, "channels_max=5", "--json"], data.path());
+    assert!(stderr(&output).contains("channels_max is now called max_channels"), "{}", stderr(&output));
+    assert_eq!(json(&["app", "show", &id], data.path())["settings"]["max_channels"], 5);
+}
+
 /// R-ADMIN-1, P-SDK-22: the life of an app, in JSON; secrets are shown at creation and when asked for, never in a list.
 #[test]
 fn the_life_of_an_app() {

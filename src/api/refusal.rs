@@ -107,7 +107,7 @@ impl Refusal {
 
     /// 429: the app has all the channels that it may have, and the event is for another one (R-LIM-5).
     pub fn over_channels(limit: u32) -> Self {
-        let message = format!("This app has its {limit} occupied channels (channels_max), and nobody is on this one.");
+        let message = format!("This app has its {limit} occupied channels (max_channels), and nobody is on this one.");
         Self::too_many(message, 1)
     }
 

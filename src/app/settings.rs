@@ -1,71 +1,177 @@
 //! What an operator may change per app, with the defaults of the protocol.
 //!
-//! It is also what the store keeps of it: a JSON object with these names in this order. A name never changes meaning
+//! A new setting is one entry of the table below (see [`crate::setting`]): `app set` and `app show` then have it, the
+//! server gets its value with the app, and `docs/cli.md` lists it.
+//!
+//! The struct is also what the store keeps: a JSON object with these names in this order. A name never changes meaning
 //! and a new field has a default, so that records of other versions read.
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{
-    BATCH_EVENTS_MAX, CACHE_BYTES_MAX, CHANNEL_DATA_BYTES_MAX, CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_EVENT_MAX,
-    CLIENT_EVENTS_PER_SECOND, EVENT_DATA_BYTES_MAX, INVALID_MESSAGES_MAX, PRESENCE_MEMBERS_MAX, body_bytes_max,
-    message_bytes_max, outbox_bytes_max,
-};
+use super::origin::is_origin_pattern;
+use crate::limits::{self, body_bytes_max, message_bytes_max, outbox_bytes_max};
+use crate::setting::{Definition, Setting, form, nearest, number, settings, switch};
 
-/// What an operator may change per app. In a record, a missing field has its default.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct AppSettings {
-    /// Client events are accepted (P-CEV-1).
-    pub client_events: bool,
-    /// Plain sockets are refused with 4000 (P-CLOSE-4).
-    pub tls_only: bool,
-    /// WebSocket connections at once; 0 is no quota (P-CLOSE-2).
-    pub max_connections: u32,
-    /// Over quota is 4100 instead of 4004 (P-CLOSE-2).
-    pub connection_limit_soft: bool,
-    /// Longest decoded event data in bytes (P-LIM-3).
-    pub max_event_data_bytes: u32,
-    /// Users in one presence channel (P-LIM-7).
-    pub max_presence_members: u32,
-    /// Subscribers of public and private channels are told how many they are (P-COUNT-1).
-    pub subscription_count: bool,
-    /// What its cached events may cost together, in bytes; 0 caches nothing (P-CACHE-1, threat T28).
-    pub max_cache_bytes: u32,
-    /// Client events per second of one connection, also at once; 0 is no limit (P-LIM-9).
-    pub max_client_events_per_second: u32,
-    /// Longest `channel_data` of a presence subscribe in bytes (P-LIM-7).
-    pub max_channel_data_bytes: u32,
-    /// `activity_timeout` told to its clients, in s; 0 is the server's (P-LIVE-3).
-    pub activity_timeout: u32,
-    /// Malformed or unknown messages after which a connection is closed with 4009 (P-IN-3).
-    pub max_invalid_messages: u8,
-    /// Channels that one connection may subscribe (P-LIM-12).
-    pub max_channels_per_connection: u32,
-    /// Channels of one `/events` request (P-LIM-4).
-    pub max_channels_per_event: u32,
-    /// Events of one `/batch_events` request (P-LIM-5).
-    pub max_batch_events: u32,
-    /// Occupied channels at once; 0 is no limit (R-LIM-5).
-    pub channels_max: u32,
-    /// Messages published over HTTP in one day of UTC, one per event and channel; 0 is no limit (R-LIM-3).
-    pub messages_per_day: u32,
-    /// Requests to the HTTP API per minute, however they authenticate; 0 is no limit (R-LIM-4).
-    pub requests_per_minute: u32,
-    /// Of these, with a signature; 0 is no limit (R-LIM-4).
-    pub signed_requests_per_minute: u32,
-    /// Of these, with key and secret in headers; 0 is no limit (R-LIM-4).
-    pub key_requests_per_minute: u32,
-    /// Of these, with a Bearer token; 0 is no limit (R-LIM-4).
-    pub token_requests_per_minute: u32,
-    /// Signed-in users are told who of their watchlist is there (P-WATCH-1).
-    pub watchlist: bool,
-    /// A connection must sign in or join a protected channel within a time (P-AUTHZ-1).
-    pub authorized_connections: bool,
-    /// Hosts whose pages may connect; empty allows all (P-CONN-8, threat T21).
-    pub allowed_origins: Vec<Box<str>>,
+settings! {
+    /// What an operator may change per app. In a record, a missing field has its default.
+    #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+    #[serde(default)]
+    pub struct AppSettings, APP_SETTINGS;
+
+    /// Clients may send client- events.
+    client_events: bool = false, switch().rules("P-CEV-1");
+
+    /// Plain sockets are refused.
+    tls_only: bool = false, switch().rules("P-CLOSE-4");
+
+    /// WebSocket connections at once.
+    max_connections: u32 = 0, limit("no quota").rules("P-CLOSE-2");
+
+    /// Clients over the quota reconnect by themselves (4100 instead of 4004).
+    connection_limit_soft: bool = false, switch().rules("P-CLOSE-2");
+
+    /// Longest decoded data of one event.
+    max_event_data_bytes: u32 = limits::EVENT_DATA_BYTES_MAX as u32,
+        number("bytes", 1, limits::EVENT_DATA_BYTES_SETTING_MAX as u64).rules("P-LIM-3");
+
+    /// Users in one presence channel.
+    max_presence_members: u32 = limits::PRESENCE_MEMBERS_MAX as u32,
+        number(NUMBER, 1, limits::PRESENCE_MEMBERS_SETTING_MAX as u64).rules("P-LIM-7");
+
+    /// Subscribers of public and private channels receive the number of subscribers.
+    subscription_count: bool = false, switch().rules("P-COUNT-1");
+
+    /// Total size of the events of cache channels, with frames and bookkeeping.
+    /// Each shard manages an equal part. Beyond it the oldest are dropped first, but never the newest.
+    max_cache_bytes: u32 = limits::CACHE_BYTES_MAX as u32,
+        number("bytes", 0, u32::MAX as u64).zero("no cache").rules("P-CACHE-1, T28");
+
+    /// Client events per second of one connection, also at once.
+    max_client_events_per_second: u32 = limits::CLIENT_EVENTS_PER_SECOND,
+        number(NUMBER, 0, limits::CLIENT_EVENTS_PER_SECOND_SETTING_MAX as u64).zero("no limit").rules("P-LIM-9");
+
+    /// Longest channel_data of a presence subscription.
+    max_channel_data_bytes: u32 = limits::CHANNEL_DATA_BYTES_MAX as u32,
+        number("bytes", 1, limits::CHANNEL_DATA_BYTES_SETTING_MAX as u64).rules("P-LIM-7");
+
+    /// Seconds of silence after which clients of the app ping.
+    activity_timeout: u32 = 0,
+        number("seconds", 0, limits::ACTIVITY_TIMEOUT_SETTING_S_MAX as u64).zero("the server's setting").rules("P-LIVE-3");
+
+    /// Malformed or unknown messages in a minute after which a connection is closed with 4009.
+    max_invalid_messages: u8 = limits::INVALID_MESSAGES_MAX, number(NUMBER, 1, u8::MAX as u64).rules("P-IN-3");
+
+    /// Channels that one connection may subscribe.
+    max_channels_per_connection: u32 = limits::CHANNELS_PER_CONNECTION_MAX as u32,
+        number(NUMBER, 1, limits::CHANNELS_PER_CONNECTION_SETTING_MAX as u64).rules("P-LIM-12");
+
+    /// Channels of one event published over HTTP.
+    max_channels_per_event: u32 = limits::CHANNELS_PER_EVENT_MAX as u32,
+        number(NUMBER, 1, limits::CHANNELS_PER_EVENT_SETTING_MAX as u64).rules("P-LIM-4");
+
+    /// Events of one batch.
+    max_batch_events: u32 = limits::BATCH_EVENTS_MAX as u32,
+        number(NUMBER, 1, limits::BATCH_EVENTS_SETTING_MAX as u64).rules("P-LIM-5");
+
+    /// Channels with subscribers at once.
+    #[serde(rename = "channels_max")]
+    max_channels: u32 = 0, limit(NO_LIMIT).former("channels_max").rules("R-LIM-5");
+
+    /// Messages published over HTTP per day of UTC, one per event and channel.
+    messages_per_day: u32 = 0, limit(NO_LIMIT).rules("R-LIM-3");
+
+    /// Requests to the HTTP API per minute, however they authenticate.
+    requests_per_minute: u32 = 0, limit(NO_LIMIT).rules("R-LIM-4");
+
+    /// Requests with a signature per minute.
+    signed_requests_per_minute: u32 = 0, limit(NO_LIMIT).rules("R-LIM-4");
+
+    /// Requests with key and secret headers per minute.
+    key_requests_per_minute: u32 = 0, limit(NO_LIMIT).rules("R-LIM-4");
+
+    /// Requests with a token per minute.
+    token_requests_per_minute: u32 = 0, limit(NO_LIMIT).rules("R-LIM-4");
+
+    /// Signed-in users receive which users of their watchlist are online.
+    watchlist: bool = false, switch().rules("P-WATCH-1");
+
+    /// Connections must sign in or join a protected channel in time.
+    /// A connection that neither signs in nor joins a private or presence channel within `authorization_timeout` is closed;
+    /// until then it does not count to `max_connections`.
+    authorized_connections: bool = false, switch().rules("P-AUTHZ-1");
+
+    /// Hosts whose pages may connect.
+    /// `example.com` with any port, `example.com:8080` with this one, `*.example.com` any host below it; `null` and
+    /// `file://` pages without a host (sandboxed frames; Electron, Cordova). A client without `Origin` (no browser) may
+    /// connect, which `missing` only says; `!missing` keeps it out.
+    allowed_origins: Vec<Box<str>> = Vec::new(),
+        form(
+            "hosts joined by commas, such as example.com, example.com:8080 or *.example.com; empty allows all",
+            origins,
+            |hosts| hosts.iter().map(|host| &**host).collect(),
+        )
+        .default_is("empty")
+        .rules("P-CONN-8, T21");
+}
+
+const NUMBER: &str = "a number";
+const NO_LIMIT: &str = "no limit";
+
+/// A number without an upper bound of its own, where 0 has this meaning.
+const fn limit(zero: &'static str) -> Definition<u32> {
+    number(NUMBER, 0, u32::MAX as u64).zero(zero)
+}
+
+/// Hosts, not URLs: `example.com`, `example.com:8080`, `*.example.com`.
+fn origins(text: &str) -> Option<Vec<Box<str>>> {
+    let hosts = text.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
+    let hosts: Vec<Box<str>> = hosts.map(String::into_boxed_str).collect();
+    (hosts.len() <= limits::ALLOWED_ORIGINS_MAX && hosts.iter().all(|host| is_origin_pattern(host))).then_some(hosts)
+}
+
+/// Why a setting was not changed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum SettingError {
+    /// There is none of this name.
+    #[error("an app has no setting {name:?}{nearest}; settings are {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// `, did you mean "x"?` or nothing.
+        nearest: String,
+        /// All names.
+        known: String,
+    },
+    /// It does not accept this value.
+    #[error("the setting {name} takes {takes}, not {value:?}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// What it accepts.
+        takes: String,
+        /// The value.
+        value: String,
+    },
 }
 
 impl AppSettings {
+    /// Changes the setting of this name to the value that a text writes; former names count.
+    ///
+    /// # Errors
+    /// [`SettingError`]; nothing is changed.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        let Some(setting) = Setting::named(APP_SETTINGS, name) else {
+            // `name` is the app's own and is set as these are.
+            let known: Vec<&str> =
+                ["name"].into_iter().chain(APP_SETTINGS.iter().map(|setting| setting.name)).collect();
+            let nearest = nearest(name, known.iter().copied());
+            return Err(SettingError::Unknown { name: name.into(), nearest, known: known.join(", ") });
+        };
+        let refuse =
+            || SettingError::Value { name: setting.name, takes: setting.takes.to_string(), value: value.into() };
+        (setting.set)(self, value).ok_or_else(refuse)
+    }
+
     /// Longest inbound WebSocket message (P-IN-5).
     pub fn message_bytes_max(&self) -> usize {
         message_bytes_max(self.max_event_data_bytes, self.max_channel_data_bytes)
@@ -79,37 +185,6 @@ impl AppSettings {
     /// Longest body of a request (P-LIM-11).
     pub fn body_bytes_max(&self) -> usize {
         body_bytes_max(self.max_event_data_bytes, self.max_channels_per_event, self.max_batch_events)
-    }
-}
-
-impl Default for AppSettings {
-    fn default() -> Self {
-        Self {
-            client_events: false,
-            tls_only: false,
-            max_connections: 0,
-            connection_limit_soft: false,
-            max_event_data_bytes: EVENT_DATA_BYTES_MAX as u32,
-            max_presence_members: PRESENCE_MEMBERS_MAX as u32,
-            subscription_count: false,
-            max_cache_bytes: CACHE_BYTES_MAX as u32,
-            max_client_events_per_second: CLIENT_EVENTS_PER_SECOND,
-            max_channel_data_bytes: CHANNEL_DATA_BYTES_MAX as u32,
-            activity_timeout: 0,
-            max_invalid_messages: INVALID_MESSAGES_MAX,
-            max_channels_per_connection: CHANNELS_PER_CONNECTION_MAX as u32,
-            max_channels_per_event: CHANNELS_PER_EVENT_MAX as u32,
-            max_batch_events: BATCH_EVENTS_MAX as u32,
-            channels_max: 0,
-            messages_per_day: 0,
-            requests_per_minute: 0,
-            signed_requests_per_minute: 0,
-            key_requests_per_minute: 0,
-            token_requests_per_minute: 0,
-            watchlist: false,
-            authorized_connections: false,
-            allowed_origins: Vec::new(),
-        }
     }
 }
 
@@ -130,7 +205,7 @@ mod tests {
         assert_eq!(settings.max_client_events_per_second, 10);
         assert_eq!(settings.max_channels_per_connection, 1_000);
         assert_eq!((settings.max_channels_per_event, settings.max_batch_events), (100, 10));
-        assert_eq!((settings.channels_max, settings.messages_per_day, settings.requests_per_minute), (0, 0, 0));
+        assert_eq!((settings.max_channels, settings.messages_per_day, settings.requests_per_minute), (0, 0, 0));
         assert!(settings.allowed_origins.is_empty());
     }
 }

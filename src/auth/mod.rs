@@ -3,7 +3,6 @@
 
 pub mod failures;
 pub mod handshake;
-pub mod origin;
 mod reading;
 pub mod request;
 pub mod signature;

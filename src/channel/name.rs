@@ -1,17 +1,20 @@
 //! Channel names and what their prefix says (P-CHAN-1, P-CHAN-2, R-CHAN-3).
 
+use crate::label::labels;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CHANNEL_NAME_STRICT_BYTES_MAX};
 
-/// Which characters and lengths are allowed (`channel_names`, P-CHAN-2).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum NameRules {
-    /// 1 to 200 bytes of `[-A-Za-z0-9_=@,.;:#]`.
-    #[default]
-    Default,
-    /// No `:` or `#`; 164 bytes on WebSockets, 200 over HTTP.
-    Strict,
-    /// 1 to 200 bytes of anything but whitespace and control characters; no `:{` in protected channels.
-    Permissive,
+labels! {
+    /// Which characters and lengths are allowed (`channel_names`, P-CHAN-2).
+    #[derive(Default)]
+    pub enum NameRules {
+        /// 1 to 200 bytes of `[-A-Za-z0-9_=@,.;:#]`.
+        #[default]
+        Default => "default",
+        /// No `:` or `#`; 164 bytes on WebSockets, 200 over HTTP.
+        Strict => "strict",
+        /// 1 to 200 bytes of anything but whitespace and control characters; no `:{` in protected channels.
+        Permissive => "permissive",
+    }
 }
 
 impl NameRules {

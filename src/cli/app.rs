@@ -6,6 +6,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments, note, time};
+use crate::app::settings::APP_SETTINGS;
+use crate::setting::Setting;
 use crate::store::record::{AppRecord, KeyRecord};
 use crate::store::{Missing, NewApp, setting};
 
@@ -182,8 +184,15 @@ fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), Command
 }
 
 fn pairs(settings: &[String]) -> Result<Vec<(&str, &str)>, CommandError> {
-    let pair = |text: &'_ String| format!("{text:?} is not KEY=VALUE: write for example client_events=true");
-    settings.iter().map(|text| text.split_once('=').ok_or_else(|| CommandError::Usage(pair(text)))).collect()
+    let usage = |text: &'_ String| format!("{text:?} is not KEY=VALUE: write for example client_events=true");
+    let pairs = settings.iter().map(|text| text.split_once('=').ok_or_else(|| CommandError::Usage(usage(text))));
+    let pairs: Vec<(&str, &str)> = pairs.collect::<Result<_, _>>()?;
+    for (name, _) in &pairs {
+        if let Some(setting) = Setting::named(APP_SETTINGS, name).filter(|setting| setting.name != *name) {
+            note(&format!("warning: {name} is now called {}; the old name still works", setting.name));
+        }
+    }
+    Ok(pairs)
 }
 
 fn summary_json(app: &AppRecord) -> Value {
@@ -199,8 +208,9 @@ fn summary_json(app: &AppRecord) -> Value {
 fn app_json(app: &AppRecord, secrets: Secrets) -> Value {
     let mut json = summary_json(app);
     json["keys"] = app.keys.iter().map(|pair| key_json(pair, secrets)).collect();
-    let settings = setting::list(app).into_iter().filter(|(name, _)| *name != "name");
-    json["settings"] = settings.map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into();
+    let settings = setting::list(app).filter(|(name, ..)| *name != "name");
+    json["settings"] =
+        settings.map(|(name, value, _)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into();
     json
 }
 
@@ -243,9 +253,8 @@ fn app_text(app: &AppRecord, secrets: Secrets) -> String {
         let secret = if secrets == Secrets::Shown { &pair.secret } else { "(secret: --secrets)" };
         writeln!(text, "key      {} {secret}", pair.key).expect("a string takes text");
     }
-    for (name, value) in setting::list(app) {
-        let takes = setting::SETTINGS.iter().find(|(known, _)| *known == name).map_or("", |(_, takes)| *takes);
-        writeln!(text, "{name}={value}  # {takes}").expect("a string takes text");
+    for (name, value, about) in setting::list(app) {
+        writeln!(text, "{name}={value}  # {about}").expect("a string takes text");
     }
     text
 }

@@ -20,6 +20,7 @@ mod bench;
 mod configured;
 mod dev;
 mod doctor;
+mod flags;
 mod logging;
 #[cfg(not(fuzzing))]
 mod migrate;

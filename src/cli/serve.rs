@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::dev::{self, DevApp, dev_banner};
+use super::flags::{All, Flags};
 use super::{CommandError, configured, logging, note, print};
 use crate::config::{ConfigError, ConfiguredApp, Mode, ServeConfig, Settings};
 use crate::driver::failure;
@@ -20,124 +21,19 @@ use crate::store::{NewApp, Store, StoreError};
 /// Flags. What is not given is looked up in `RELAY_*` (as `RELAY_LISTEN`), then relay.toml, then has its default.
 #[derive(Args, Debug)]
 pub(super) struct ServeArguments {
-    /// For trying things out: 127.0.0.1:6001, data in ./.relay, app 1 / app-key / app-secret.
+    /// For development: 127.0.0.1:6001, data in ./.relay, app 1 / app-key / app-secret.
     #[arg(long)]
     dev: bool,
     /// Read this relay.toml [default: RELAY_CONFIG, ./relay.toml, /etc/relay/relay.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address and port for WebSockets and the HTTP API [default: 0.0.0.0:6001].
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<String>,
-    /// Address and port for health and metrics [default: 127.0.0.1:9601].
-    #[arg(long, value_name = "ADDR:PORT")]
-    metrics_listen: Option<String>,
-    /// What the names of metrics begin with; soketi_ makes boards of soketi work [default: relay_].
-    #[arg(long, value_name = "PREFIX")]
-    metrics_prefix: Option<String>,
-    /// Data directory [default: /var/lib/relay].
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
-    /// Threads that serve [default: one per core].
-    #[arg(long, value_name = "N")]
-    shards: Option<String>,
-    /// Driver: auto, uring or epoll [default: auto].
-    #[arg(long, value_name = "DRIVER")]
-    io: Option<String>,
-    /// Send without copying what has at least this many bytes, while the kernel can; io_uring only [default: never].
-    #[arg(long, value_name = "MIN_BYTES")]
-    send_zc: Option<String>,
-    /// Proxies whose X-Forwarded-For, Forwarded and PROXY protocol are believed [default: none].
-    #[arg(long, value_name = "CIDR,CIDR")]
-    trusted_proxies: Option<String>,
-    /// Answer under this path too, such as /relay.
-    #[arg(long, value_name = "PATH")]
-    path_prefix: Option<String>,
-    /// Seconds of silence after which clients ping [default: 40].
-    #[arg(long, value_name = "SECONDS")]
-    activity_timeout: Option<String>,
-    /// Seconds for which an idle HTTP connection is kept [default: 75].
-    #[arg(long, value_name = "SECONDS")]
-    http_keep_alive: Option<String>,
-    /// Refuse clients that do not name a supported protocol version.
-    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
-    strict_protocol: Option<String>,
-    /// Which channel names are valid: default, strict or permissive [default: default].
-    #[arg(long, value_name = "RULES")]
-    channel_names: Option<String>,
-    /// Seconds for which the last event of a cache channel is kept [default: 1800].
-    #[arg(long, value_name = "SECONDS")]
-    cache_ttl: Option<String>,
-    /// Failed credentials of one address in a minute before 429 [default: 100].
-    #[arg(long, value_name = "N")]
-    auth_failures_per_minute: Option<String>,
-    /// Seconds in which a connection must sign in or join a protected channel, where its app demands it [default: 30].
-    #[arg(long, value_name = "SECONDS")]
-    authorization_timeout: Option<String>,
-    /// Answer 400 for info attributes that do not apply, instead of leaving them out.
-    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
-    strict_pusher_info: Option<String>,
-    /// Time over which connections are closed at shutdown [default: 10000; 0 with --dev].
-    #[arg(long, value_name = "MS")]
-    drain_ms: Option<String>,
-    /// Connections at once [default: what descriptors and memory allow].
-    #[arg(long, value_name = "N")]
-    max_connections: Option<String>,
-    /// Networks where webhooks may go beside public addresses, also over http [default: none].
-    #[arg(long, value_name = "CIDR,CIDR")]
-    webhook_allow: Option<String>,
-    /// File of certificates (PEM) that webhook endpoints are checked against, instead of Mozilla's roots.
-    #[arg(long, value_name = "FILE")]
-    webhook_ca: Option<String>,
-    /// Webhook endpoints that are spoken to at the same time [default: 8].
-    #[arg(long, value_name = "N")]
-    webhook_threads: Option<String>,
-    /// Webhook requests of one app that may wait [default: 100000].
-    #[arg(long, value_name = "N")]
-    webhook_queue: Option<String>,
-    /// Rest before a failed webhook is tried again, in ms; doubled with each failure [default: 1000].
-    #[arg(long, value_name = "MS")]
-    webhook_retry_ms: Option<String>,
-    /// Seconds after which a shard that has stopped ends the process; 0 is never [default: 60].
-    #[arg(long, value_name = "SECONDS")]
-    watchdog: Option<String>,
-    /// Level or directives of logs, such as info,relay=debug [default: info].
-    #[arg(long, value_name = "FILTER", alias = "log-level")]
-    log: Option<String>,
+    #[command(flatten)]
+    flags: Flags<All>,
 }
 
 impl ServeArguments {
     fn settings(&self) -> Result<Settings, ConfigError> {
-        let flags = [
-            ("listen", &self.listen),
-            ("metrics_listen", &self.metrics_listen),
-            ("metrics_prefix", &self.metrics_prefix),
-            ("data", &self.data),
-            ("shards", &self.shards),
-            ("io", &self.io),
-            ("send_zc", &self.send_zc),
-            ("trusted_proxies", &self.trusted_proxies),
-            ("path_prefix", &self.path_prefix),
-            ("activity_timeout", &self.activity_timeout),
-            ("http_keep_alive", &self.http_keep_alive),
-            ("strict_protocol", &self.strict_protocol),
-            ("channel_names", &self.channel_names),
-            ("cache_ttl", &self.cache_ttl),
-            ("auth_failures_per_minute", &self.auth_failures_per_minute),
-            ("authorization_timeout", &self.authorization_timeout),
-            ("strict_pusher_info", &self.strict_pusher_info),
-            ("drain_ms", &self.drain_ms),
-            ("max_connections", &self.max_connections),
-            ("webhook_allow", &self.webhook_allow),
-            ("webhook_ca", &self.webhook_ca),
-            ("webhook_threads", &self.webhook_threads),
-            ("webhook_queue", &self.webhook_queue),
-            ("webhook_retry_ms", &self.webhook_retry_ms),
-            ("watchdog", &self.watchdog),
-            ("log", &self.log),
-        ];
-        let given = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
-        Settings::gather(given, self.config.clone(), std::env::vars_os())
+        Settings::gather(self.flags.given(), self.config.clone(), std::env::vars_os())
     }
 
     fn mode(&self) -> Mode {
@@ -160,8 +56,9 @@ pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandErro
     let mut text = String::new();
     let file = settings.file.as_ref().map_or_else(|| "none".into(), |file| file.display().to_string());
     let app = app.map_or_else(|| "none".into(), |app| format!("{} with key {}", app.id, app.key));
-    writeln!(text, "ok: listen {}, health {}", config.listen, config.metrics_listen).expect("a string takes text");
-    writeln!(text, "    data {}, {} shards, file {file}", config.data.display(), config.shards)
+    writeln!(text, "ok: listen {}, health {}", config.server.listen, config.server.metrics_listen)
+        .expect("a string takes text");
+    writeln!(text, "    data {}, {} shards, file {file}", config.server.data.display(), config.server.shards)
         .expect("a string takes text");
     writeln!(text, "    app from the configuration: {app}").expect("a string takes text");
     print(&text)
@@ -186,7 +83,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
         tracing::info!("{aliases}");
     }
     let prepared = server::prepare(&config)?;
-    let store = Store::open_to_serve(&config.data)?;
+    let store = Store::open_to_serve(&config.server.data)?;
     if let Some(app) = &configured {
         configured::ensure(&store, app, &config.webhooks.allowed)?;
     }
@@ -197,7 +94,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
             None
         }
     };
-    refuse_known_secrets(&store, config.listen)?;
+    refuse_known_secrets(&store, config.server.listen)?;
     let (printed, is_printed) = mpsc::channel();
     server::run(&config, prepared, store, |listening| announce(listening, dev.as_ref(), printed))?;
     // A server that ends at once has printed its line all the same, if anybody reads it.
@@ -231,11 +128,11 @@ fn is_known(secret: &str, listen: SocketAddr) -> bool {
 /// The app of the configuration, refused with a well-known secret before anything is stored.
 fn configured_app(settings: &Settings, config: &ServeConfig) -> Result<Option<ConfiguredApp>, ConfigError> {
     let app = ConfiguredApp::new(settings)?;
-    if app.as_ref().is_some_and(|app| is_known(app.secret.expose(), config.listen)) {
+    if app.as_ref().is_some_and(|app| is_known(app.secret.expose(), config.server.listen)) {
         return Err(ConfigError(format!(
             "{} is a well-known secret and {} can be reached by others: set a secret of your own, or listen on 127.0.0.1",
             settings.origin("app_secret"),
-            config.listen
+            config.server.listen
         )));
     }
     Ok(app)

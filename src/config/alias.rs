@@ -4,9 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use super::setting::ConfigError;
+use super::error::ConfigError;
+use super::settings::{SERVER_SETTINGS, variable};
+use crate::app::AppSettings;
+use crate::app::settings::APP_SETTINGS;
 use crate::limits;
 use crate::metrics::exposition::is_prefix;
+use crate::setting::{Setting, Takes, read_switch};
 
 /// What became of a variable's text.
 enum Read {
@@ -22,53 +26,55 @@ enum Read {
 
 struct Alias {
     variable: &'static str,
-    /// A setting of [`super::SETTINGS`], or one of [`PARTS`].
+    /// A setting of the server, one of an app after `app_`, or one of [`PARTS`].
     setting: &'static str,
+    /// What the variable takes, if not what the setting does.
     takes: &'static str,
-    read: fn(&str) -> Read,
+    /// Reads its text, given what the setting takes.
+    read: fn(&str, Takes) -> Read,
 }
 
-const fn alias(variable: &'static str, setting: &'static str, takes: &'static str, read: fn(&str) -> Read) -> Alias {
+const fn alias(
+    variable: &'static str,
+    setting: &'static str,
+    takes: &'static str,
+    read: fn(&str, Takes) -> Read,
+) -> Alias {
     Alias { variable, setting, takes, read }
 }
 
-/// Parts of settings that only aliases name, with what they are called in the line at start. They count where the
-/// whole setting is not given.
-const PARTS: [(&str, &str); 15] = [
+/// Parts that only aliases name, with what the line at start calls them. Parts of an address count where the whole is not
+/// given. A setting of the app that the start makes is its name in the table of [`crate::app::settings`] after `app_`.
+const PARTS: [(&str, &str); 6] = [
     ("listen_host", "the address of listen"),
     ("listen_port", "the port of listen"),
     ("metrics_host", "the address of metrics_listen"),
     ("metrics_port", "the port of metrics_listen"),
     ("app_enabled", "whether a new app is enabled"),
     ("app_webhooks", "the webhooks of a new app"),
-    ("app_client_events", "client_events of a new app"),
-    ("app_max_connections", "max_connections of a new app"),
-    ("app_authorized_connections", "authorized_connections of a new app"),
-    ("app_max_client_events_per_second", "max_client_events_per_second of a new app"),
-    ("app_max_event_data_bytes", "max_event_data_bytes of a new app"),
-    ("app_max_channels_per_event", "max_channels_per_event of a new app"),
-    ("app_max_batch_events", "max_batch_events of a new app"),
-    ("app_max_presence_members", "max_presence_members of a new app"),
-    ("app_max_channel_data_bytes", "max_channel_data_bytes of a new app"),
 ];
 
-/// True for what only an app has that the start makes.
-pub(super) fn is_of_app(setting: &str) -> bool {
-    ["app_enabled", "app_webhooks"].contains(&setting) || APP_SETTINGS.iter().any(|(part, _)| *part == setting)
+/// The setting of an app that a part names.
+fn app_setting(part: &str) -> Option<&'static Setting<AppSettings>> {
+    let name = part.strip_prefix("app_")?;
+    APP_SETTINGS.iter().find(|setting| setting.name == name)
 }
 
-/// Those of [`PARTS`] that are settings of the app which the start makes, by their names there.
-pub(super) const APP_SETTINGS: [(&str, &str); 9] = [
-    ("app_client_events", "client_events"),
-    ("app_max_connections", "max_connections"),
-    ("app_authorized_connections", "authorized_connections"),
-    ("app_max_client_events_per_second", "max_client_events_per_second"),
-    ("app_max_event_data_bytes", "max_event_data_bytes"),
-    ("app_max_channels_per_event", "max_channels_per_event"),
-    ("app_max_batch_events", "max_batch_events"),
-    ("app_max_presence_members", "max_presence_members"),
-    ("app_max_channel_data_bytes", "max_channel_data_bytes"),
-];
+/// The part that names a setting of an app.
+pub(super) fn part_of_app(name: &str) -> String {
+    format!("app_{name}")
+}
+
+/// True for a part that describes the app which the start makes.
+pub(super) fn is_of_app(part: &str) -> bool {
+    ["app_enabled", "app_webhooks"].contains(&part) || app_setting(part).is_some()
+}
+
+/// The values that the target of an alias accepts; nothing for a part.
+fn accepted(target: &str) -> Takes {
+    let server = SERVER_SETTINGS.iter().find(|setting| setting.name == target).map(|setting| setting.takes);
+    server.or_else(|| Some(app_setting(target)?.takes)).unwrap_or(Takes::Form(""))
+}
 
 /// The three that make an app: they come from Relay's own names together, or from aliases together.
 const APP: [&str; 3] = ["app_id", "app_key", "app_secret"];
@@ -81,81 +87,69 @@ pub const SOKETI_APP: [(&str, &str); 3] =
 const HOST: &str = "an IP address or localhost";
 const PORT: &str = "a port";
 const PATH: &str = "a path such as /relay";
-const SWITCH: &str = "true or false";
 const RATE: &str = "a number, or -1 for no limit";
+const EVENT_RATE: &str = "a number from 1 to 1000, or -1 for no limit";
 
 const ALIASES: [Alias; 39] = [
-    alias("SOKETI_DEFAULT_APP_ID", "app_id", "the id of an app", text),
-    alias("SOKETI_DEFAULT_APP_KEY", "app_key", "the key of an app", text),
-    alias("SOKETI_DEFAULT_APP_SECRET", "app_secret", "the secret of an app", text),
-    alias("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "app_client_events", SWITCH, switch),
+    alias("SOKETI_DEFAULT_APP_ID", "app_id", "", text),
+    alias("SOKETI_DEFAULT_APP_KEY", "app_key", "", text),
+    alias("SOKETI_DEFAULT_APP_SECRET", "app_secret", "", text),
+    alias("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "app_client_events", "", switch),
     alias("SOKETI_DEFAULT_APP_MAX_CONNS", "app_max_connections", "a number from 1, or -1 for no quota", quota),
-    alias("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "app_authorized_connections", SWITCH, switch),
-    alias("SOKETI_DEFAULT_APP_ENABLED", "app_enabled", SWITCH, either),
+    alias("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "app_authorized_connections", "", switch),
+    alias("SOKETI_DEFAULT_APP_ENABLED", "app_enabled", "true or false", either),
     alias("SOKETI_DEFAULT_APP_WEBHOOKS", "app_webhooks", "a JSON list of webhooks", list),
     alias(
         "SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC",
         "app_max_client_events_per_second",
-        "a number from 1 to 1000, or -1 for no limit",
-        |text| {
-            if text == "-1" {
-                Read::Value("0".into())
-            } else {
-                within(text, limits::CLIENT_EVENTS_PER_SECOND_SETTING_MAX)
-            }
+        EVENT_RATE,
+        |text, takes| {
+            if text == "-1" { Read::Value("0".into()) } else { within(text, takes) }
         },
     ),
     alias("SOKETI_DEFAULT_APP_MAX_BACKEND_EVENTS_PER_SEC", "app_id", RATE, unlimited),
     alias("SOKETI_DEFAULT_APP_MAX_READ_REQ_PER_SEC", "app_id", RATE, unlimited),
-    alias("SOKETI_EVENT_MAX_SIZE_IN_KB", "app_max_event_data_bytes", "kilobytes up to 1024", |text| {
-        kilobytes(text, 0, limits::EVENT_DATA_BYTES_SETTING_MAX as u32)
+    alias("SOKETI_EVENT_MAX_SIZE_IN_KB", "app_max_event_data_bytes", "kilobytes up to 1024", |text, takes| {
+        kilobytes(text, 0, takes)
     }),
-    alias("SOKETI_EVENT_MAX_CHANNELS_AT_ONCE", "app_max_channels_per_event", "a number from 1 to 250", |text| {
-        within(text, limits::CHANNELS_PER_EVENT_SETTING_MAX as u32)
-    }),
-    alias("SOKETI_EVENT_MAX_BATCH_SIZE", "app_max_batch_events", "a number from 1 to 1000", |text| {
-        within(text, limits::BATCH_EVENTS_SETTING_MAX as u32)
-    }),
-    alias("SOKETI_EVENT_MAX_NAME_LENGTH", "app_max_batch_events", "a number", |text| {
+    alias("SOKETI_EVENT_MAX_CHANNELS_AT_ONCE", "app_max_channels_per_event", "", within),
+    alias("SOKETI_EVENT_MAX_BATCH_SIZE", "app_max_batch_events", "", within),
+    alias("SOKETI_EVENT_MAX_NAME_LENGTH", "app_max_batch_events", "a number", |text, _| {
         fixed(text, limits::EVENT_NAME_BYTES_MAX)
     }),
-    alias("SOKETI_CHANNEL_LIMITS_MAX_NAME_LENGTH", "app_max_batch_events", "a number", |text| {
+    alias("SOKETI_CHANNEL_LIMITS_MAX_NAME_LENGTH", "app_max_batch_events", "a number", |text, _| {
         fixed(text, limits::CHANNEL_NAME_BYTES_MAX)
     }),
-    alias("SOKETI_PRESENCE_MAX_MEMBERS", "app_max_presence_members", "a number from 1 to 100000", |text| {
-        within(text, limits::PRESENCE_MEMBERS_SETTING_MAX as u32)
-    }),
+    alias("SOKETI_PRESENCE_MAX_MEMBERS", "app_max_presence_members", "", within),
     // soketi bounds user_info, Relay the whole channel_data.
-    alias("SOKETI_PRESENCE_MAX_MEMBER_SIZE", "app_max_channel_data_bytes", "kilobytes up to 63", |text| {
-        kilobytes(text, 1_024, limits::CHANNEL_DATA_BYTES_SETTING_MAX as u32)
+    alias("SOKETI_PRESENCE_MAX_MEMBER_SIZE", "app_max_channel_data_bytes", "kilobytes up to 63", |text, takes| {
+        kilobytes(text, 1_024, takes)
     }),
-    alias("SOKETI_CHANNEL_CACHE_TTL", "cache_ttl", "seconds from 1 to 604800", |text| {
-        within(text, limits::CACHE_TTL_SETTING_S_MAX)
-    }),
+    alias("SOKETI_CHANNEL_CACHE_TTL", "cache_ttl", "", within),
     alias(
         "SOKETI_USER_AUTHENTICATION_TIMEOUT",
         "authorization_timeout",
         "milliseconds from 1 to 3600000",
         whole_seconds,
     ),
-    alias("SOKETI_METRICS_PROMETHEUS_PREFIX", "metrics_prefix", "letters, digits and underscores", |text| {
+    alias("SOKETI_METRICS_PROMETHEUS_PREFIX", "metrics_prefix", "", |text, _| {
         if is_prefix(text) { Read::Value(text.into()) } else { Read::Wrong }
     }),
     alias("SOKETI_HOST", "listen_host", HOST, host),
     alias("SOKETI_PORT", "listen_port", PORT, port),
     alias("SOKETI_PATH_PREFIX", "path_prefix", PATH, path),
     alias("SOKETI_SHUTDOWN_GRACE_PERIOD", "drain_ms", "milliseconds", number),
-    alias("SOKETI_DEBUG", "log", SWITCH, debug),
-    alias("SOKETI_METRICS_ENABLED", "metrics_listen", SWITCH, |_| Read::Nothing),
-    alias("SOKETI_METRICS_DRIVER", "metrics_listen", "prometheus", |_| Read::Nothing),
+    alias("SOKETI_DEBUG", "log", "true or false", debug),
+    alias("SOKETI_METRICS_ENABLED", "metrics_listen", "true or false", |_, _| Read::Nothing),
+    alias("SOKETI_METRICS_DRIVER", "metrics_listen", "prometheus", |_, _| Read::Nothing),
     alias("SOKETI_METRICS_HOST", "metrics_host", HOST, host),
     alias("SOKETI_METRICS_SERVER_PORT", "metrics_port", PORT, port),
-    alias("PUSHER_APP_ID", "app_id", "the id of an app", text),
-    alias("PUSHER_APP_KEY", "app_key", "the key of an app", text),
-    alias("PUSHER_APP_SECRET", "app_secret", "the secret of an app", text),
-    alias("REVERB_APP_ID", "app_id", "the id of an app", text),
-    alias("REVERB_APP_KEY", "app_key", "the key of an app", text),
-    alias("REVERB_APP_SECRET", "app_secret", "the secret of an app", text),
+    alias("PUSHER_APP_ID", "app_id", "", text),
+    alias("PUSHER_APP_KEY", "app_key", "", text),
+    alias("PUSHER_APP_SECRET", "app_secret", "", text),
+    alias("REVERB_APP_ID", "app_id", "", text),
+    alias("REVERB_APP_KEY", "app_key", "", text),
+    alias("REVERB_APP_SECRET", "app_secret", "", text),
     alias("REVERB_SERVER_HOST", "listen_host", HOST, host),
     alias("REVERB_SERVER_PORT", "listen_port", PORT, port),
     alias("REVERB_SERVER_PATH", "path_prefix", PATH, path),
@@ -209,7 +203,8 @@ impl Found {
             if is_set(whole) || (own_app && (APP.contains(&alias.setting) || whole == "app_id")) {
                 continue;
             }
-            let value = match (alias.read)(value) {
+            let accepted = accepted(alias.setting);
+            let value = match (alias.read)(value, accepted) {
                 Read::Value(value) => value,
                 Read::Nothing => continue,
                 Read::Without => {
@@ -217,7 +212,8 @@ impl Found {
                     continue;
                 }
                 Read::Wrong => {
-                    let Alias { variable, takes, .. } = alias;
+                    let variable = alias.variable;
+                    let takes = if alias.takes.is_empty() { accepted.to_string() } else { alias.takes.into() };
                     resolved.problem.get_or_insert(ConfigError(format!("{variable} takes {takes}, not {value:?}")));
                     continue;
                 }
@@ -225,11 +221,11 @@ impl Found {
             let others = taken.entry(alias.setting).or_default();
             others.push(alias.variable);
             match resolved.values.iter().find(|(setting, _, _)| *setting == alias.setting) {
-                Some((_, first, variable)) if *first != value => {
+                Some((_, first, earlier)) if *first != value => {
                     let text = format!(
-                        "{variable} and {} disagree: set {} to the one that is meant, or unset the other",
+                        "{earlier} and {} disagree: set {} to the one that is meant, or unset the other",
                         alias.variable,
-                        super::environment::variable(whole),
+                        variable(whole),
                     );
                     resolved.problem.get_or_insert(ConfigError(text));
                 }
@@ -267,18 +263,20 @@ fn note(taken: &BTreeMap<&'static str, Vec<&'static str>>) -> Option<String> {
     let parts: Vec<String> = taken
         .iter()
         .map(|(setting, variables)| {
-            let called = PARTS.iter().find(|(part, _)| part == setting).map_or(*setting, |(_, called)| *called);
+            let part = PARTS.iter().find(|(part, _)| part == setting).map(|(_, called)| (*called).to_owned());
+            let of_app = || app_setting(setting).map(|setting| format!("{} of a new app", setting.name));
+            let called = part.or_else(of_app).unwrap_or_else(|| (*setting).to_owned());
             format!("{} as {called}", variables.join(" and "))
         })
         .collect();
     (!parts.is_empty()).then(|| format!("variables of other servers were taken: {}", parts.join(", ")))
 }
 
-fn text(text: &str) -> Read {
+fn text(text: &str, _: Takes) -> Read {
     Read::Value(text.into())
 }
 
-fn host(text: &str) -> Read {
+fn host(text: &str, _: Takes) -> Read {
     match text {
         "localhost" => Read::Value("127.0.0.1".into()),
         text if text.parse::<std::net::IpAddr>().is_ok() => Read::Value(text.into()),
@@ -286,21 +284,26 @@ fn host(text: &str) -> Read {
     }
 }
 
-fn port(text: &str) -> Read {
+fn port(text: &str, _: Takes) -> Read {
     match text.parse::<u16>() {
         Ok(port) => Read::Value(port.to_string()),
         // A service that is called "soketi" gives its containers SOKETI_PORT=tcp://10.0.0.1:6001.
-        Err(_) if super::environment::is_link(text) => Read::Nothing,
+        Err(_) if is_link(text) => Read::Nothing,
         Err(_) => Read::Wrong,
     }
 }
 
-fn number(text: &str) -> Read {
+/// The value of a service link's `..._PORT`.
+pub(super) fn is_link(value: &str) -> bool {
+    value.starts_with("tcp://") || value.starts_with("udp://")
+}
+
+fn number(text: &str, _: Takes) -> Read {
     if text.parse::<u32>().is_ok() { Read::Value(text.into()) } else { Read::Wrong }
 }
 
 /// Without a slash at its end; `/` alone is none.
-fn path(text: &str) -> Read {
+fn path(text: &str, _: Takes) -> Read {
     match text.trim_matches('/') {
         "" => Read::Nothing,
         path => Read::Value(format!("/{path}")),
@@ -308,8 +311,8 @@ fn path(text: &str) -> Read {
 }
 
 /// A switch whose default is false.
-fn switch(text: &str) -> Read {
-    match super::switch(text) {
+fn switch(text: &str, _: Takes) -> Read {
+    match read_switch(text) {
         Some(true) => Read::Value("true".into()),
         Some(false) => Read::Nothing,
         None => Read::Wrong,
@@ -317,12 +320,14 @@ fn switch(text: &str) -> Read {
 }
 
 /// A switch of which both positions count.
-fn either(text: &str) -> Read {
-    super::switch(text).map_or(Read::Wrong, |value| Read::Value(value.to_string()))
+fn either(text: &str, _: Takes) -> Read {
+    read_switch(text).map_or(Read::Wrong, |value| Read::Value(value.to_string()))
 }
 
-fn within(text: &str, most: u32) -> Read {
-    match text.parse::<u32>() {
+/// A number that the setting accepts, but 0.
+fn within(text: &str, takes: Takes) -> Read {
+    let (_, most) = takes.range().expect("a setting of a number");
+    match text.parse::<u64>() {
         Ok(number) if (1..=most).contains(&number) => Read::Value(number.to_string()),
         Ok(_) | Err(_) => Read::Wrong,
     }
@@ -338,7 +343,7 @@ fn fixed(text: &str, here: usize) -> Read {
 }
 
 /// A limit that Relay does not have.
-fn unlimited(text: &str) -> Read {
+fn unlimited(text: &str, _: Takes) -> Read {
     match text.parse::<i64>() {
         Ok(..0) => Read::Nothing,
         Ok(_) => Read::Without,
@@ -347,24 +352,24 @@ fn unlimited(text: &str) -> Read {
 }
 
 /// Kilobytes of 1024 bytes, with a fraction perhaps, as bytes; `more` are added.
-fn kilobytes(text: &str, more: u32, most: u32) -> Read {
+fn kilobytes(text: &str, more: u64, takes: Takes) -> Read {
     match text.parse::<f64>() {
-        Ok(kilobytes) if (0.0..=f64::from(most)).contains(&kilobytes) => {
-            within(&((kilobytes * 1024.0) as u64 + u64::from(more)).to_string(), most)
+        Ok(kilobytes) if (0.0..=1e9).contains(&kilobytes) => {
+            within(&((kilobytes * 1024.0) as u64 + more).to_string(), takes)
         }
         Ok(_) | Err(_) => Read::Wrong,
     }
 }
 
 /// Milliseconds as seconds, rounded up.
-fn whole_seconds(text: &str) -> Read {
+fn whole_seconds(text: &str, takes: Takes) -> Read {
     match text.parse::<u32>() {
-        Ok(time_ms) => within(&time_ms.div_ceil(1_000).to_string(), 3_600),
+        Ok(time_ms) => within(&time_ms.div_ceil(1_000).to_string(), takes),
         Err(_) => Read::Wrong,
     }
 }
 
-fn list(text: &str) -> Read {
+fn list(text: &str, _: Takes) -> Read {
     match serde_json::from_str::<Vec<serde_json::Value>>(text) {
         Ok(webhooks) if webhooks.is_empty() => Read::Nothing,
         Ok(_) => Read::Value(text.into()),
@@ -373,12 +378,12 @@ fn list(text: &str) -> Read {
 }
 
 /// Zero refuses everybody at soketi and is no quota here.
-fn quota(text: &str) -> Read {
-    if text == "-1" { Read::Nothing } else { within(text, u32::MAX) }
+fn quota(text: &str, takes: Takes) -> Read {
+    if text == "-1" { Read::Nothing } else { within(text, takes) }
 }
 
-fn debug(text: &str) -> Read {
-    match switch(text) {
+fn debug(text: &str, takes: Takes) -> Read {
+    match switch(text, takes) {
         Read::Value(_) => Read::Value("info,relay=debug".into()),
         other @ (Read::Nothing | Read::Without | Read::Wrong) => other,
     }
@@ -387,7 +392,6 @@ fn debug(text: &str) -> Read {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SETTINGS;
 
     fn resolve(pairs: &[(&str, &str)], set: &[&str]) -> Resolved {
         let mut found = Found::default();
@@ -403,8 +407,9 @@ mod tests {
     #[test]
     fn aliases_lead_somewhere() {
         for alias in &ALIASES {
-            let whole = SETTINGS.iter().any(|setting| setting.name == alias.setting);
-            assert!(whole || PARTS.iter().any(|(part, _)| *part == alias.setting), "{}", alias.variable);
+            let whole = SERVER_SETTINGS.iter().any(|setting| setting.name == alias.setting);
+            let part = PARTS.iter().any(|(part, _)| *part == alias.setting) || app_setting(alias.setting).is_some();
+            assert!(whole || part, "{}", alias.variable);
         }
     }
 

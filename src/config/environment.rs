@@ -4,9 +4,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::alias;
-use super::setting::{ConfigError, SETTINGS};
-use crate::store::nearest;
+use super::alias::{self, is_link};
+use super::error::ConfigError;
+use super::settings::{self, SERVER_SETTINGS};
+use crate::setting::nearest;
 
 /// What the environment says.
 #[derive(Debug, Default)]
@@ -15,11 +16,6 @@ pub(super) struct FromEnvironment {
     pub(super) aliases: alias::Found,
     pub(super) config: Option<PathBuf>,
     pub(super) warnings: Vec<String>,
-}
-
-/// The variable of a setting.
-pub(super) fn variable(name: &str) -> String {
-    format!("RELAY_{}", name.to_ascii_uppercase())
 }
 
 /// Reads the variables that are ours. Those that nobody knows are warnings: an operator's slip should be seen, but
@@ -39,7 +35,7 @@ pub(super) fn read(environment: impl Iterator<Item = (OsString, OsString)>) -> R
             continue;
         }
         let value = value.into_string();
-        let known = SETTINGS.iter().find(|setting| self::variable(setting.name) == variable);
+        let known = SERVER_SETTINGS.iter().find(|setting| settings::variable(setting.name) == variable);
         match (known, value) {
             (Some(setting), Ok(value)) if !value.is_empty() => found.values.push((setting.name, value)),
             (Some(_), Ok(_)) => {}
@@ -48,8 +44,10 @@ pub(super) fn read(environment: impl Iterator<Item = (OsString, OsString)>) -> R
             }
             (None, Ok(value)) if is_service_link(variable, &value) => {}
             (None, _) => {
-                let names: Vec<_> =
-                    SETTINGS.iter().map(|setting| self::variable(setting.name).to_ascii_lowercase()).collect();
+                let names: Vec<_> = SERVER_SETTINGS
+                    .iter()
+                    .map(|setting| settings::variable(setting.name).to_ascii_lowercase())
+                    .collect();
                 let nearest = nearest(variable, names.iter().map(String::as_str)).to_ascii_uppercase();
                 let nearest = nearest.replace(", DID YOU MEAN", ", did you mean");
                 found.warnings.push(format!("the variable {variable} is not known and ignored{nearest}"));
@@ -66,11 +64,6 @@ fn is_service_link(variable: &str, value: &str) -> bool {
         || variable.contains("_SERVICE_PORT")
         || (variable.contains("_PORT") && is_link(value))
         || (variable.contains("_PORT_") && (variable.contains("_TCP_") || variable.contains("_UDP_")))
-}
-
-/// The value of a service link's `..._PORT`.
-pub(super) fn is_link(value: &str) -> bool {
-    value.starts_with("tcp://") || value.starts_with("udp://")
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::setting::{ConfigError, SETTINGS};
-use crate::store::nearest;
+use super::error::ConfigError;
+use super::settings::SERVER_SETTINGS;
+use crate::setting::nearest;
 
 /// A setting of a file: name, value as text, line from 1.
 type Line = (&'static str, String, usize);
@@ -32,8 +33,8 @@ fn parse(text: &str) -> Result<Vec<Line>, (usize, String)> {
     for (key, value) in table.get_ref() {
         let line = line_of(key.span().start);
         let name: &str = key.get_ref();
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-            let nearest = nearest(name, SETTINGS.iter().map(|setting| setting.name));
+        let Some(setting) = SERVER_SETTINGS.iter().find(|setting| setting.name == name) else {
+            let nearest = nearest(name, SERVER_SETTINGS.iter().map(|setting| setting.name));
             return Err((line, format!("there is no setting {name:?}{nearest}")));
         };
         let value = plain(value.get_ref()).ok_or_else(|| (line, format!("{name} takes {}", setting.takes)))?;

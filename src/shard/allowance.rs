@@ -295,7 +295,7 @@ impl Shard {
                 Refusal::over_daily_quota(dialect, settings.messages_per_day, seconds)
             }
             Shortage::Permits(meter, seconds) => Refusal::over_rate(meter.limit(&settings), meter.setting(), seconds),
-            Shortage::Channels => Refusal::over_channels(settings.channels_max),
+            Shortage::Channels => Refusal::over_channels(settings.max_channels),
         }
     }
 }

@@ -4,9 +4,9 @@
 use super::Shard;
 use super::mail::Body;
 use super::request::After;
+use crate::app::origin::{missing_origin_allowed, origin_allowed};
 use crate::app::{App, AppSerial};
 use crate::auth::handshake::accept_value;
-use crate::auth::origin::{missing_origin_allowed, origin_allowed};
 use crate::connection::{ConnectionKey, Flags, Phase, Proxy};
 use crate::limits::SUBPROTOCOLS_MAX;
 use crate::protocol::close::CloseReason;

@@ -46,7 +46,7 @@ impl Shard {
     }
 
     fn channels_max(&self, app: AppSerial) -> u32 {
-        self.directory.app(app).map_or(0, |app| app.settings.channels_max)
+        self.directory.app(app).map_or(0, |app| app.settings.max_channels)
     }
 
     /// As owner: keeps a join until the counter has answered.
@@ -148,7 +148,7 @@ impl Shard {
     /// The store changed: channels of apps that have a limit now, and had none before, are made known to their counter.
     pub(super) fn count_channels_of_limited_apps(&mut self, before: &Directory) {
         let limited = |app: AppSerial| {
-            let limit = |directory: &Directory| directory.app(app).map_or(0, |app| app.settings.channels_max);
+            let limit = |directory: &Directory| directory.app(app).map_or(0, |app| app.settings.max_channels);
             limit(before) == 0 && limit(&self.directory) > 0
         };
         if !self.directory.apps().any(|app| limited(app.serial)) {

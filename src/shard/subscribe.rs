@@ -54,7 +54,7 @@ impl Full {
                     limits::ROSTER_BYTES_MAX
                 )
             }
-            Self::Channels(most) => format!("This app has its {most} occupied channels (channels_max)"),
+            Self::Channels(most) => format!("This app has its {most} occupied channels (max_channels)"),
         }
     }
 }

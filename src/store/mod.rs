@@ -174,16 +174,6 @@ pub fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// `, did you mean "x"?` for a mistyped name, or nothing if none is near.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let score = |candidate: &str| strsim::jaro_winkler(&name.to_ascii_lowercase(), candidate);
-    let best = known.into_iter().map(|candidate| (score(candidate), candidate)).max_by(|a, b| a.0.total_cmp(&b.0));
-    match best {
-        Some((score, candidate)) if score > 0.7 => format!(", did you mean {candidate:?}?"),
-        _ => String::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,15 +192,6 @@ mod tests {
         drop(store);
         let error = Store::open(directory.path(), Missing::Refuse).expect_err("refused");
         assert!(matches!(error, StoreError::Newer { found, known: SCHEMA, .. } if found == SCHEMA + 1), "{error}");
-    }
-
-    /// What mistyped names are answered with.
-    #[test]
-    fn nearest_names() {
-        let known = ["listen", "shards", "metrics_listen"];
-        assert_eq!(nearest("lisen", known), ", did you mean \"listen\"?");
-        assert_eq!(nearest("SHARD", known), ", did you mean \"shards\"?");
-        assert_eq!(nearest("zzz", known), "");
     }
 
     /// R-AUTH-7: records do not print their secrets.

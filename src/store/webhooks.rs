@@ -12,13 +12,14 @@ use super::apps::app_by_id;
 use super::environment::Tables;
 use super::error::{Fault, StoreError};
 use super::record::AppRecord;
-use super::{Store, Upserted, all_apps, nearest, raise_version, random, unix_ms};
+use super::{Store, Upserted, all_apps, raise_version, random, unix_ms};
 use crate::app::Secret;
 use crate::app::webhook::address::is_public;
 use crate::app::webhook::{
     Batching, CountName, NewWebhook, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
 };
 use crate::limits;
+use crate::setting::nearest;
 
 /// An endpoint in the store.
 #[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]

@@ -32,7 +32,7 @@ fn options(driver: Driver, shards: u16) -> ServerOptions {
         .app("rate", &["requests_per_minute=5"])
         .app("methods", &["signed_requests_per_minute=2", "key_requests_per_minute=3", "token_requests_per_minute=4"])
         .app("day", &["messages_per_day=6"])
-        .app("open", &["channels_max=3"])
+        .app("open", &["max_channels=3"])
         .app("publish", &["max_channels_per_event=3", "max_batch_events=3"])
         .app("join", &["max_channels_per_connection=3", "max_channel_data_bytes=50", "max_presence_members=3"])
         .app("wide", &["max_channel_data_bytes=20000"])
@@ -166,15 +166,15 @@ fn occupied_channels() {
         first.join("presence-c", r#"{"user_id":"1"}"#);
         for channel in ["d", "private-d"] {
             first.send_subscribe(channel);
-            expect_limit_reached(&mut first, 4100, "3 occupied channels (channels_max)");
+            expect_limit_reached(&mut first, 4100, "3 occupied channels (max_channels)");
         }
         first.send_join("presence-d", r#"{"user_id":"1"}"#);
-        expect_limit_reached(&mut first, 4100, "3 occupied channels (channels_max)");
+        expect_limit_reached(&mut first, 4100, "3 occupied channels (max_channels)");
         let refusal = eventually("the publish is refused", || {
             let answer = to(json!(["d"]));
             (answer.status == 429).then_some(answer)
         });
-        assert!(refusal.header("retry-after").is_some() && refusal.text().contains("(channels_max)"));
+        assert!(refusal.header("retry-after").is_some() && refusal.text().contains("(max_channels)"));
         to(json!(["a", "d", "private-b"])).expect(429);
         to(json!(["a", "presence-c"])).expect(200);
         first.expect_event("e");

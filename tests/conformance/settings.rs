@@ -137,9 +137,9 @@ fn settings_of_clients() {
             }
             refused
         });
-        check(&server, &[], "channels_max=1", |scene| {
+        check(&server, &[], "max_channels=1", |scene| {
             let joined = !join_is_refused(&mut scene.first, "a", None, "");
-            let refused = joined && join_is_refused(&mut scene.second, "b", None, "1 occupied channels (channels_max)");
+            let refused = joined && join_is_refused(&mut scene.second, "b", None, "1 occupied channels (max_channels)");
             scene.first.unsubscribe("a");
             scene.second.unsubscribe("b");
             refused

@@ -127,7 +127,7 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
                     connection_limit_soft: app.soft_quota,
                     max_event_data_bytes: app.data_bytes_max,
                     max_presence_members: app.members_max,
-                    channels_max: limit(1_000_000),
+                    max_channels: limit(1_000_000),
                     messages_per_day: limit(u32::MAX),
                     requests_per_minute: limit(20_000),
                     signed_requests_per_minute: limit(100_000),

@@ -1,6 +1,6 @@
 //! Channel names, socket ids and origins, each against its rule written a second time.
 
-use relay::auth::origin::{is_origin_pattern, origin_allowed};
+use relay::app::origin::{is_origin_pattern, origin_allowed};
 use relay::channel::name::{ChannelKind, ChannelName, NameError, NameRules, NameSource};
 use relay::protocol::socket_id::{SocketId, SocketIdCipher};
 

@@ -126,9 +126,9 @@ impl Host {
             clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
                 .map(|text| text.trim().to_owned()),
             uring: uring::probe(),
-            listen: port(config.listen, pid),
-            metrics_listen: port(config.metrics_listen, pid),
-            data: data(&config.data),
+            listen: port(config.server.listen, pid),
+            metrics_listen: port(config.server.metrics_listen, pid),
+            data: data(&config.server.data),
         })
     }
 

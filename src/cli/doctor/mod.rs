@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::flags::{Flags, Selection};
 use super::{CommandError, note, print};
-use crate::config::{IoChoice, Mode, ServeConfig, Settings};
+use crate::config::{IoChoice, Mode, ServeConfig, ServerSettings, Settings};
 use crate::driver::capacity::Capacity;
 use host::Host;
 
@@ -27,15 +28,8 @@ mod tests;
 /// What is not given is looked up as `relay serve` would: `RELAY_*`, then relay.toml, then the default.
 #[derive(Args, Debug)]
 pub(super) struct DoctorArguments {
-    /// Data directory [default: RELAY_DATA, or `data` of relay.toml, or /var/lib/relay].
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
-    /// Address and port that the server is to have [default: 0.0.0.0:6001].
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<String>,
-    /// Connections at once to judge by [default: max_connections, or 100000 if memory carries them].
-    #[arg(long, value_name = "N")]
-    max_connections: Option<String>,
+    #[command(flatten)]
+    flags: Flags<Judged>,
     /// Judge by the limits of this running process: those of a service differ from those of a shell.
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -45,6 +39,16 @@ pub(super) struct DoctorArguments {
     /// Print only JSON on standard output.
     #[arg(long)]
     json: bool,
+}
+
+/// The settings that the findings depend on.
+#[derive(Clone, Debug)]
+struct Judged;
+
+impl Selection for Judged {
+    fn has(name: &str) -> bool {
+        ["data", "listen", "max_connections"].contains(&name)
+    }
 }
 
 /// How well one thing of the host fits.
@@ -146,12 +150,12 @@ struct Plan {
 
 impl Plan {
     fn new(config: &ServeConfig, memory_bytes: u64) -> Self {
-        let carried = Capacity::from_memory(memory_bytes, config.shards).slots * u32::from(config.shards);
-        let expected = match config.connections_max {
+        let carried = Capacity::from_memory(memory_bytes, config.server.shards).slots * u32::from(config.server.shards);
+        let expected = match config.server.max_connections {
             Some(connections) => Expected::Stated(connections),
             None => Expected::Assumed(CONNECTIONS_ASSUMED.min(carried)),
         };
-        let ServeConfig { shards, listen, metrics_listen, ref data, io, .. } = *config;
+        let ServerSettings { shards, listen, metrics_listen, ref data, io, .. } = config.server;
         Self { expected, shards, listen, metrics_listen, data: data.clone(), io }
     }
 }
@@ -161,10 +165,7 @@ const CONNECTIONS_ASSUMED: u32 = 100_000;
 
 /// Reads, judges, shows. Fails when there is a problem, so that scripts see it.
 pub(super) fn run(arguments: &DoctorArguments) -> Result<(), CommandError> {
-    let flags =
-        [("data", &arguments.data), ("listen", &arguments.listen), ("max_connections", &arguments.max_connections)];
-    let given = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
-    let settings = Settings::gather(given, arguments.config.clone(), std::env::vars_os())?;
+    let settings = Settings::gather(arguments.flags.given(), arguments.config.clone(), std::env::vars_os())?;
     let config = ServeConfig::new(&settings, Mode::Production)?;
     for warning in &settings.warnings {
         note(&format!("warning: {warning}"));

@@ -6,8 +6,10 @@ use super::Origin;
 use super::entries::Entry;
 use super::plan::Verdict;
 use super::table::{Effect, Row};
-use crate::auth::origin::is_origin_pattern;
+use crate::app::origin::is_origin_pattern;
+use crate::app::settings::APP_SETTINGS;
 use crate::limits;
+use crate::setting::Setting;
 
 /// Where the list of apps stands, in the spelling of [`Entry::path`]; a file may also be the list alone.
 const LISTS: [&[&str]; 4] = [&["appManager", "array", "apps"], &["apps", "apps"], &["apps"], &[]];
@@ -93,9 +95,10 @@ pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
         ["maxMessageSize"] => message_size(value),
         ["webhooks"] if is_empty(value) => Verdict::Same,
         ["webhooks"] => dropped("it is no list of webhooks"),
-        ["activityTimeout"] => seconds(value).map_or(NUMBER, |n| bounded("activity_timeout", n, 1, ACTIVITY_MAX)),
-        ["pingInterval"] => seconds(value)
-            .map_or(NUMBER, |n| Verdict::Otherwise("activity_timeout", n.clamp(1, ACTIVITY_MAX).to_string())),
+        ["activityTimeout"] => seconds(value).map_or(NUMBER, |n| bounded("activity_timeout", n)),
+        ["pingInterval"] => seconds(value).map_or(NUMBER, |n| {
+            Verdict::Otherwise("activity_timeout", n.clamp(1, most("activity_timeout")).to_string())
+        }),
         ["rateLimiting", "enabled"] if truth(value) == Some(false) => Verdict::Same,
         ["rateLimiting", "enabled"] => Verdict::Changed {
             name: "max_client_events_per_second",
@@ -129,22 +132,20 @@ pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
 
 /// The limits that stand with an app or, for all apps, elsewhere in the file.
 pub(super) fn limit(name: &str, value: &Value) -> Option<Verdict> {
-    let within = |name, most: usize| number(value).map_or(NUMBER, |n| bounded(name, n, 1, most as i64));
+    let within = |name| number(value).map_or(NUMBER, |n| bounded(name, n));
     let verdict = match name {
-        "maxPresenceMembersPerChannel" => within("max_presence_members", limits::PRESENCE_MEMBERS_SETTING_MAX),
+        "maxPresenceMembersPerChannel" => within("max_presence_members"),
         "maxPresenceMemberSizeInKb" => member_size(value),
         "maxChannelNameLength" => fixed(value, limits::CHANNEL_NAME_BYTES_MAX),
-        "maxEventChannelsAtOnce" => within("max_channels_per_event", limits::CHANNELS_PER_EVENT_SETTING_MAX),
+        "maxEventChannelsAtOnce" => within("max_channels_per_event"),
         "maxEventNameLength" => fixed(value, limits::EVENT_NAME_BYTES_MAX),
-        "maxEventBatchSize" => within("max_batch_events", limits::BATCH_EVENTS_SETTING_MAX),
-        "maxEventPayloadInKb" => bytes(value).map_or(NUMBER, |n| bounded("max_event_data_bytes", n, 1, DATA_MAX)),
+        "maxEventBatchSize" => within("max_batch_events"),
+        "maxEventPayloadInKb" => bytes(value).map_or(NUMBER, |n| bounded("max_event_data_bytes", n)),
         _ => return None,
     };
     Some(verdict)
 }
 
-const DATA_MAX: i64 = limits::EVENT_DATA_BYTES_SETTING_MAX as i64;
-const ACTIVITY_MAX: i64 = limits::ACTIVITY_TIMEOUT_SETTING_S_MAX as i64;
 const NUMBER: Verdict = Verdict::Wrong("a number");
 const SWITCH: Verdict = Verdict::Wrong("true or false");
 
@@ -165,8 +166,16 @@ fn credential(origin: Origin, value: &Value) -> Option<String> {
     plain(value).filter(|text| origin != Origin::Sockudo || !text.contains("${"))
 }
 
-/// A setting of a number; what is out of its range becomes the nearest that it takes.
-fn bounded(name: &'static str, number: i64, least: i64, most: i64) -> Verdict {
+/// The largest number that a setting accepts.
+pub(super) fn most(name: &str) -> i64 {
+    let setting = Setting::named(APP_SETTINGS, name).expect("a setting of apps");
+    let (_, most) = setting.takes.range().expect("a setting of a number");
+    i64::try_from(most).expect("no setting accepts more")
+}
+
+/// A setting of a number; one out of its range becomes the nearest that it accepts, but never 0, which often is no limit.
+fn bounded(name: &'static str, number: i64) -> Verdict {
+    let (least, most) = (1, most(name));
     if number > most {
         let reason = format!("Relay allows {most} at most");
         return Verdict::Changed { name, text: most.to_string(), effect: Effect::Tightens, reason };
@@ -179,9 +188,9 @@ fn bounded(name: &'static str, number: i64, least: i64, most: i64) -> Verdict {
 }
 
 /// The same for a setting that means something else than the value, for this reason.
-fn noted(name: &'static str, number: i64, most: i64, effect: Effect, reason: &str) -> Verdict {
-    if !(1..=most).contains(&number) {
-        return bounded(name, number, 1, most);
+fn noted(name: &'static str, number: i64, effect: Effect, reason: &str) -> Verdict {
+    if !(1..=most(name)).contains(&number) {
+        return bounded(name, number);
     }
     Verdict::Changed { name, text: number.to_string(), effect, reason: reason.into() }
 }
@@ -255,7 +264,7 @@ fn connections(origin: Origin, value: &Value) -> Verdict {
             Effect::Loosens,
             "it refuses everybody there, but is no quota here: `relay app disable` refuses everybody".into(),
         ),
-        Some(quota) => bounded("max_connections", quota, 1, i64::from(u32::MAX)),
+        Some(quota) => bounded("max_connections", quota),
         None => NUMBER,
     }
 }
@@ -280,7 +289,7 @@ fn client_events_per_second(origin: Origin, value: &Value) -> Verdict {
     match number(value) {
         Some(..0) => Verdict::Set(name, "0".into()),
         Some(0) if origin == Origin::Sockudo => Verdict::Set(name, "0".into()),
-        Some(rate) => bounded(name, rate, 1, i64::from(limits::CLIENT_EVENTS_PER_SECOND_SETTING_MAX)),
+        Some(rate) => bounded(name, rate),
         None => NUMBER,
     }
 }
@@ -312,9 +321,8 @@ fn member_size(value: &Value) -> Verdict {
     let Some(there) = bytes(value) else {
         return NUMBER;
     };
-    let most = limits::CHANNEL_DATA_BYTES_SETTING_MAX as i64;
     let reason = "it bounds the whole channel_data, so 1024 bytes are added for the user_id";
-    noted(name, there + AROUND_USER_INFO, most, Effect::Same, reason)
+    noted(name, there + AROUND_USER_INFO, Effect::Same, reason)
 }
 
 /// A `user_id` of 128 bytes, each of them an escape of six, and the names of the members.
@@ -326,10 +334,10 @@ fn message_size(value: &Value) -> Verdict {
     match number(value) {
         Some(there) if there < REVERB_REQUEST_BYTES => {
             let reason = "it also holds for events that are published over HTTP";
-            noted(name, there, DATA_MAX, Effect::Tightens, reason)
+            noted(name, there, Effect::Tightens, reason)
         }
-        Some(there) if there <= DATA_MAX => Verdict::AtLeast(name, there),
-        Some(there) => bounded(name, there, 1, DATA_MAX),
+        Some(there) if there <= most(name) => Verdict::AtLeast(name, there),
+        Some(there) => bounded(name, there),
         None => NUMBER,
     }
 }

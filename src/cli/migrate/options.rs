@@ -10,8 +10,10 @@ use super::entries::Entry;
 use super::plan;
 use super::table::Effect;
 use crate::app::webhook::Batching;
+use crate::config::SERVER_SETTINGS;
 use crate::limits;
 use crate::metrics::exposition::is_prefix;
+use crate::setting::Setting;
 
 /// What became of one value.
 pub(super) enum Verdict {
@@ -46,9 +48,6 @@ const ADDRESS: &str = "an IP address";
 const NUMBER: &str = "a number";
 const TLS: &str = "Relay serves plain text: a proxy in front of it has to end TLS";
 const RATES: &str = "Relay limits requests per app, not per address: see requests_per_minute";
-/// The bounds of `drain_ms` and `authorization_timeout` in `relay.toml`.
-const DRAIN_MS_MAX: i64 = 600_000;
-const AUTHORIZATION_TIMEOUT_S_MAX: i64 = 3_600;
 
 impl Taken {
     /// The settings, for `relay.toml`.
@@ -143,17 +142,15 @@ impl Taken {
             ["shutdownGracePeriod"] => {
                 // soketi counts milliseconds, Sockudo seconds.
                 let unit_ms = if origin == Origin::Sockudo { 1_000 } else { 1 };
-                self.number("drain_ms", number.and_then(|time| time.checked_mul(unit_ms)), 0, DRAIN_MS_MAX)
+                self.number("drain_ms", number.and_then(|time| time.checked_mul(unit_ms)))
             }
             ["userAuthenticationTimeout"] => {
                 let unit = if origin == Origin::Sockudo { 1 } else { 1_000 };
                 let seconds = number.map(|time| time.max(0).saturating_add(unit - 1) / unit);
-                self.number("authorization_timeout", seconds, 1, AUTHORIZATION_TIMEOUT_S_MAX)
+                self.number("authorization_timeout", seconds)
             }
-            ["activityTimeout"] => {
-                self.number("activity_timeout", number, 1, i64::from(limits::ACTIVITY_TIMEOUT_SETTING_S_MAX))
-            }
-            _ => self.number("cache_ttl", number, 1, i64::from(limits::CACHE_TTL_SETTING_S_MAX)),
+            ["activityTimeout"] => self.number("activity_timeout", number),
+            _ => self.number("cache_ttl", number),
         }
     }
 
@@ -171,8 +168,7 @@ impl Taken {
             ["servers", _, "options", ..] => not(entry, TLS),
             ["servers", _, "maxRequestSize"] => match number(value) {
                 Some(there) if there > limits::EVENT_DATA_BYTES_MAX as i64 => {
-                    let most = limits::EVENT_DATA_BYTES_SETTING_MAX as i64;
-                    let text = there.min(most).to_string();
+                    let text = there.min(app::most("max_event_data_bytes")).to_string();
                     Verdict::OfApps(plan::Verdict::Set("max_event_data_bytes", text))
                 }
                 Some(_) => Verdict::Same,
@@ -213,8 +209,11 @@ impl Taken {
         taken
     }
 
-    /// What is out of the range of the setting becomes the nearest that it takes.
-    fn number(&mut self, name: &'static str, value: Option<i64>, least: i64, most: i64) -> Verdict {
+    /// A number out of the range of the setting becomes the nearest that it accepts.
+    fn number(&mut self, name: &'static str, value: Option<i64>) -> Verdict {
+        let setting = Setting::named(SERVER_SETTINGS, name).expect("a setting of the server");
+        let (least, most) = setting.takes.range().expect("a setting of a number");
+        let (least, most) = (least as i64, most as i64);
         match value {
             Some(number) if (least..=most).contains(&number) => self.other(name, json!(number)),
             Some(number) => {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn limited(channels_max: u32) -> AppSettings {
-    AppSettings { channels_max, ..AppSettings::default() }
+    AppSettings { max_channels: channels_max, ..AppSettings::default() }
 }
 
 fn say_subscribe(process: &mut Process, shard: usize, connection: ConnectionKey, channel: &str) -> String {
@@ -32,7 +32,7 @@ fn channels_end_at_the_limit() {
         }
         let refusal = say_subscribe(&mut process, at, second, "d");
         for text in [
-            r#"{"event":"pusher:error","data":{"code":null,"message":"This app has its 3 occupied channels (channels_max)"}}"#,
+            r#"{"event":"pusher:error","data":{"code":null,"message":"This app has its 3 occupied channels (max_channels)"}}"#,
             r#""channel":"d","data":{"type":"LimitReached""#,
             r#""status":4100"#,
         ] {
@@ -68,7 +68,7 @@ fn publishes_at_the_limit() {
         process.take(0, subscriber);
         let refusal = publish(&mut process, at, caller, r#"["a","x","b"]"#);
         assert!(refusal.starts_with("HTTP/1.1 429 ") && refusal.contains("Retry-After: "), "{refusal}");
-        assert!(refusal.contains("2 occupied channels (channels_max)"), "{refusal}");
+        assert!(refusal.contains("2 occupied channels (max_channels)"), "{refusal}");
         assert_eq!(process.take(0, subscriber), "", "P-HTTP-14: nothing was published");
         unsubscribe(&mut process, 0, subscriber, "b");
         assert!(publish(&mut process, at, caller, r#"["a","x"]"#).starts_with("HTTP/1.1 200 "));

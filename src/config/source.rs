@@ -1,59 +1,14 @@
-//! The settings by name, and where each value came from. A name is the same everywhere: `listen` in `relay.toml`,
+//! The texts of settings by name, and where each came from. A name is the same everywhere: `listen` in `relay.toml`,
 //! `RELAY_LISTEN` in the environment, `--listen` as a flag.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::error::ConfigError;
+use super::settings::{Mode, SERVER_SETTINGS, ServerSettings, variable};
 use super::{alias, environment, file};
-
-/// One setting.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// Its name in `relay.toml`; with dashes it is the flag, in upper case after `RELAY_` the variable.
-    pub name: &'static str,
-    /// What it takes, for messages.
-    pub takes: &'static str,
-    /// Whether messages may repeat its value.
-    pub secret: bool,
-}
-
-const fn plain(name: &'static str, takes: &'static str) -> Setting {
-    Setting { name, takes, secret: false }
-}
-
-/// All settings of `relay serve`.
-pub const SETTINGS: [Setting; 29] = [
-    plain("listen", "an address and port such as 127.0.0.1:6001, 0.0.0.0:6001 or [::]:6001"),
-    plain("metrics_listen", "an address and port such as 127.0.0.1:9601; port 0 takes a free one"),
-    plain("metrics_prefix", "letters, digits and underscores that begin with no digit, such as relay_ or soketi_"),
-    plain("data", "a directory"),
-    plain("shards", "a number from 1 to 256"),
-    plain("io", "auto, uring or epoll"),
-    plain("send_zc", "bytes from 1 to 65536"),
-    plain("trusted_proxies", "addresses or networks joined by commas, such as 10.0.0.0/8,192.168.1.7"),
-    plain("path_prefix", "nothing, or a path such as /relay without a slash at its end"),
-    plain("activity_timeout", "seconds from 1 to 3600"),
-    plain("http_keep_alive", "seconds from 5 to 3600"),
-    plain("strict_protocol", "true or false"),
-    plain("channel_names", "default, strict or permissive"),
-    plain("cache_ttl", "seconds from 1 to 604800"),
-    plain("auth_failures_per_minute", "a number from 1 to 10000"),
-    plain("authorization_timeout", "seconds from 1 to 3600"),
-    plain("strict_pusher_info", "true or false"),
-    plain("drain_ms", "milliseconds from 0 to 600000"),
-    plain("max_connections", "a number from 1 to 10000000"),
-    plain("webhook_allow", "addresses or networks joined by commas, such as 10.0.0.0/8,192.168.1.7"),
-    plain("webhook_ca", "a readable file of certificates in PEM"),
-    plain("webhook_threads", "a number from 1 to 256"),
-    plain("webhook_queue", "a number from 1 to 400000"),
-    plain("webhook_retry_ms", "milliseconds from 10 to 60000"),
-    plain("watchdog", "seconds from 1 to 3600, or 0 for never"),
-    plain("log", "a level such as info, or directives such as info,relay=debug"),
-    plain("app_id", "the id of an app"),
-    plain("app_key", "the key of an app"),
-    Setting { name: "app_secret", takes: "the secret of an app", secret: true },
-];
+use crate::app::settings::APP_SETTINGS;
 
 /// Where a value came from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,11 +22,6 @@ pub enum Source {
     /// A line of a file, from 1.
     File(PathBuf, usize),
 }
-
-/// A mistake in a flag, a variable or the file: one line with cause and fix.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(pub String);
 
 /// What was set, as text, with its source.
 #[derive(Debug, Default)]
@@ -148,13 +98,31 @@ impl Settings {
         match self.values.get(name).map(|(_, source)| source) {
             None => name.into(),
             Some(Source::Flag) => format!("--{}", name.replace('_', "-")),
-            Some(Source::Environment) => environment::variable(name),
+            Some(Source::Environment) => variable(name),
             Some(Source::Alias(variable)) => (*variable).into(),
             Some(Source::File(path, line)) => format!("{}:{line}: {name}", path.display()),
         }
     }
 
-    /// The value of a setting, or an error that names its source and what it takes.
+    /// The values of the settings whose names are `wanted`; the others have their defaults.
+    ///
+    /// # Errors
+    /// The first value that its setting does not accept.
+    pub(super) fn read(&self, mode: Mode, wanted: impl Fn(&str) -> bool) -> Result<ServerSettings, ConfigError> {
+        let mut server = ServerSettings::default();
+        for setting in SERVER_SETTINGS.iter().filter(|setting| wanted(setting.name)) {
+            let default = setting.notes.dev.filter(|_| mode == Mode::Dev);
+            let Some(text) = self.text(setting.name).or(default) else {
+                continue;
+            };
+            (setting.set)(&mut server, text).ok_or_else(|| {
+                ConfigError(format!("{} takes {}, not {text:?}", self.origin(setting.name), setting.takes))
+            })?;
+        }
+        Ok(server)
+    }
+
+    /// The value of a part of a setting, which only variables of other servers name.
     pub(super) fn parse<T>(
         &self,
         name: &'static str,
@@ -163,11 +131,13 @@ impl Settings {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
-        if let Some(value) = parse(text) {
-            return Ok(Some(value));
-        }
-        let takes = SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.takes);
-        Err(ConfigError(format!("{} takes {takes}, not {text:?}", self.origin(name))))
+        let refuse = || ConfigError(format!("{} does not accept {text:?}", self.origin(name)));
+        parse(text).map(Some).ok_or_else(refuse)
+    }
+
+    /// Settings of the app that the start makes, with their texts, in the order of their table.
+    pub(super) fn of_new_app(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        APP_SETTINGS.iter().filter_map(|setting| Some((setting.name, self.text(&alias::part_of_app(setting.name))?)))
     }
 }
 

@@ -1,0 +1,118 @@
+//! The checked configuration of a server.
+
+use super::error::ConfigError;
+use super::settings::{IoChoice, LISTEN_PORT, Mode, ServerSettings};
+use super::source::Settings;
+use crate::api::info::InfoRules;
+use crate::limits;
+use crate::metrics::figures::Identity;
+use crate::shard::ShardOptions;
+use crate::webhook::WebhookOptions;
+
+/// What happens if the metrics port is taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MetricsPort {
+    /// The start fails.
+    Required,
+    /// Relay logs a warning and serves without it (`--dev`).
+    Optional,
+}
+
+/// Everything that the assembly of the server needs to know.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Every setting.
+    pub server: ServerSettings,
+    /// What to do if the metrics port is taken.
+    pub metrics_port: MetricsPort,
+    /// Those of the shards.
+    pub shard: ShardOptions,
+    /// Those of webhooks.
+    pub webhooks: WebhookOptions,
+}
+
+impl ServeConfig {
+    /// Checks all settings that concern the server.
+    pub fn new(settings: &Settings, mode: Mode) -> Result<Self, ConfigError> {
+        settings.check_aliases()?;
+        let mut server = settings.read(mode, |_| true)?;
+        take_parts(settings, &mut server)?;
+        if mode == Mode::Dev && !server.listen.ip().is_loopback() {
+            let part = if settings.text("listen").is_some() { "listen" } else { "listen_host" };
+            let text = format!(
+                "{} is {}, but --dev has a well-known secret and serves this machine only: use an address \
+                 such as 127.0.0.1:{LISTEN_PORT}, or leave out --dev",
+                settings.origin(part),
+                server.listen,
+            );
+            return Err(ConfigError(text));
+        }
+        if server.send_zc.is_some() && server.io == IoChoice::Epoll {
+            let text = format!(
+                "{} asks for zero-copy sends, which epoll does not have: leave it out, or set {} to auto or uring",
+                settings.origin("send_zc"),
+                settings.origin("io")
+            );
+            return Err(ConfigError(text));
+        }
+        let metrics_port = match mode {
+            Mode::Production => MetricsPort::Required,
+            Mode::Dev => MetricsPort::Optional,
+        };
+        Ok(Self { metrics_port, shard: shard_options(&server), webhooks: webhook_options(&server), server })
+    }
+}
+
+/// The hosts and ports that variables of other servers name, where the whole address is not set.
+fn take_parts(settings: &Settings, server: &mut ServerSettings) -> Result<(), ConfigError> {
+    let whole = [
+        (&mut server.listen, "listen", "listen_host", "listen_port"),
+        (&mut server.metrics_listen, "metrics_listen", "metrics_host", "metrics_port"),
+    ];
+    for (address, name, host, port) in whole {
+        if settings.text(name).is_some() {
+            continue;
+        }
+        if let Some(host) = settings.parse(host, |text| text.parse().ok())? {
+            address.set_ip(host);
+        }
+        if let Some(port) = settings.parse(port, |text| text.parse().ok())? {
+            address.set_port(port);
+        }
+    }
+    Ok(())
+}
+
+fn shard_options(server: &ServerSettings) -> ShardOptions {
+    ShardOptions {
+        path_prefix: server.path_prefix.clone(),
+        activity_timeout_s: server.activity_timeout,
+        http_keep_alive_s: server.http_keep_alive,
+        strict_protocol: server.strict_protocol,
+        channel_names: server.channel_names,
+        trusted_proxies: server.trusted_proxies.clone(),
+        drain_ms: server.drain_ms,
+        cache_ttl_s: server.cache_ttl,
+        auth_failures_per_minute: server.auth_failures_per_minute,
+        authorization_timeout_s: server.authorization_timeout,
+        info_rules: if server.strict_pusher_info { InfoRules::Strict } else { InfoRules::Lenient },
+        metrics_prefix: server.metrics_prefix.clone(),
+        identity: Identity::default(),
+        fan_out_step: limits::FAN_OUT_STEP,
+    }
+}
+
+fn webhook_options(server: &ServerSettings) -> WebhookOptions {
+    WebhookOptions {
+        threads: server.webhook_threads,
+        queue_max: server.webhook_queue,
+        retry_ms: server.webhook_retry_ms,
+        allowed: server.webhook_allow.clone(),
+        roots: server.webhook_ca.clone(),
+    }
+}
+
+/// The settings of webhooks alone, for commands that contact endpoints themselves.
+pub fn webhooks(settings: &Settings) -> Result<WebhookOptions, ConfigError> {
+    Ok(webhook_options(&settings.read(Mode::Production, |name| name.starts_with("webhook_"))?))
+}
