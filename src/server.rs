@@ -16,17 +16,20 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::config::{IoChoice, MetricsPort, ServeConfig};
 use crate::driver::capacity::{self, Capacity};
 use crate::driver::clock::Clock;
 use crate::driver::control::Control;
+use crate::driver::host::Host;
 use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
-use crate::driver::services::Services;
 use crate::driver::{self, DriverKind, ShardSetup, log_writer, uring, watchdog};
 use crate::limits::{DRAIN_OVERTIME_MS, LOG_FLUSH_MS, MAILBOX_SLOTS};
-use crate::metrics::figures::Identity;
-use crate::shard::{ChangeId, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
+use crate::metrics::figures::{Identity, WebhookFigures};
+use crate::moment::Moment;
+use crate::protocol::webhook::WebhookEvent;
+use crate::shard::{Change, ChangeId, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
 use crate::store::keeper::Keeper;
 use crate::store::queue::Queue;
 use crate::store::{Missing, Store, StoreError};
@@ -276,9 +279,6 @@ impl Shared {
         index: ShardIndex,
         listeners: Vec<BoundListener>,
     ) -> Result<JoinHandle<()>, ServeError> {
-        let (keeper, changes) = (Arc::clone(&self.keeper), Arc::clone(&self.keeper));
-        let messages_keeper = Arc::clone(&self.keeper);
-        let (webhooks, webhook_figures) = (self.webhooks.clone(), self.webhooks.clone());
         let setup = ShardSetup {
             index,
             listeners,
@@ -288,13 +288,7 @@ impl Shared {
             slots: self.capacity.slots,
             refusal_slots: self.capacity.refusal_slots,
             zero_copy_bytes_min: self.zero_copy_bytes_min,
-            services: Services {
-                token_used: Box::new(move |token, at| keeper.token_used(token, at.unix_ms)),
-                webhook: Box::new(move |event| webhooks.accept(event)),
-                change: Box::new(move |change| changes.change(change)),
-                messages_counted: Box::new(move |app, used| messages_keeper.messages_counted(app, used)),
-                webhook_figures: Box::new(move || webhook_figures.figures()),
-            },
+            host: Box::new(Process { keeper: Arc::clone(&self.keeper), webhooks: self.webhooks.clone() }),
         };
         let shard = ShardConfig {
             index,
@@ -321,6 +315,34 @@ impl Shared {
             .name(format!("shard-{index}"))
             .spawn(run)
             .map_err(|error| ServeError::start("start a thread", error))
+    }
+}
+
+/// This process around a shard.
+struct Process {
+    keeper: Arc<Keeper>,
+    webhooks: WebhookHandle,
+}
+
+impl Host for Process {
+    fn token_used(&mut self, token: TokenId, at: Moment) {
+        self.keeper.token_used(token, at.unix_ms);
+    }
+
+    fn webhook(&mut self, event: WebhookEvent) {
+        self.webhooks.accept(event);
+    }
+
+    fn change(&mut self, change: Change) {
+        self.keeper.change(change);
+    }
+
+    fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed) {
+        self.keeper.messages_counted(app, used);
+    }
+
+    fn webhook_figures(&mut self) -> WebhookFigures {
+        self.webhooks.figures()
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use relay::connection::ConnectionKey;
 use relay::driver::clock::Clock;
 use relay::driver::control::Control;
+use relay::driver::host::NoHost;
 use relay::driver::listener::{self, BoundListener};
 use relay::driver::mailbox::Mailbox;
 use relay::driver::{Core, ShardSetup, uring};
@@ -132,7 +133,7 @@ fn one_process_holds_more_connections_than_files() {
         slots: u32::try_from(connections + 64).expect("small"),
         refusal_slots: 16,
         zero_copy_bytes_min: None,
-        services: Default::default(),
+        host: Box::new(NoHost),
     };
     let mut core = Echo { open: Arc::clone(&open), ..Echo::default() };
     let server = std::thread::spawn(move || {

@@ -181,7 +181,6 @@ fn announce(listening: &Listening, dev: Option<&DevApp>, printed: mpsc::Sender<(
 
 fn line(listening: &Listening) -> String {
     let Listening { public, metrics, driver, shards, .. } = listening;
-    let driver = if *driver == "uring" { "io_uring" } else { driver };
     let health = metrics.map_or_else(|| "no health port".into(), |address| format!("health on {address}"));
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
     format!("relay {} listening on {public} ({driver}, {shards}, {health})", env!("CARGO_PKG_VERSION"))
@@ -190,6 +189,7 @@ fn line(listening: &Listening) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::DriverKind;
 
     /// The line that scripts wait for has the ports that were bound and the driver that won.
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         let mut listening = Listening {
             public: "127.0.0.1:6001".parse().expect("address"),
             metrics: Some("127.0.0.1:9601".parse().expect("address")),
-            driver: "uring",
+            driver: DriverKind::Uring.name(),
             driver_reason: String::new(),
             shards: 2,
         };

@@ -18,6 +18,7 @@ mod completion;
 pub mod control;
 pub mod epoll;
 pub mod failure;
+pub mod host;
 pub mod listener;
 pub mod log;
 pub mod log_writer;
@@ -25,7 +26,6 @@ pub mod mailbox;
 mod pass;
 pub mod post;
 pub mod process;
-pub mod services;
 pub mod slots;
 pub mod sys;
 pub mod turn;
@@ -145,6 +145,6 @@ pub struct ShardSetup {
     pub refusal_slots: u32,
     /// Sends of at least this many bytes are zero-copy where io_uring runs and it pays (`--send-zc`).
     pub zero_copy_bytes_min: Option<u32>,
-    /// What it reaches of the rest of the process.
-    pub services: services::Services,
+    /// Carries out the effects that concern the rest of the process.
+    pub host: Box<dyn host::Host>,
 }

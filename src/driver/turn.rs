@@ -15,10 +15,10 @@
 use std::sync::Arc;
 
 use super::control::{Control, Phase};
+use super::host::{Host, NoHost};
 use super::mailbox::Sleep;
 use super::pass::{Fed, Pass};
 use super::post::Post;
-use super::services::Services;
 use super::watchdog::Beat;
 use super::{Core, ShardSetup, clock::Clock, log, process};
 use crate::app::MessagesUsed;
@@ -43,7 +43,7 @@ pub struct Turn {
     directory_seen: u64,
     drain: Drain,
     started: Started,
-    services: Services,
+    host: Box<dyn Host>,
 }
 
 /// Whether the core waits for figures of the process.
@@ -122,7 +122,7 @@ impl Turn {
             directory_seen: 0,
             drain: Drain::NotAsked,
             started: Started::NotYet,
-            services: std::mem::take(&mut setup.services),
+            host: std::mem::replace(&mut setup.host, Box::new(NoHost)),
         }
     }
 
@@ -149,7 +149,7 @@ impl Turn {
         core.handle_turn_begin(began_us);
         if self.process == Process::Asked {
             self.process = Process::NotAsked;
-            let figures = ProcessFigures { webhooks: (self.services.webhook_figures)(), ..process::measure() };
+            let figures = ProcessFigures { webhooks: self.host.webhook_figures(), ..process::measure() };
             core.handle_process_figures(&figures);
         }
         if let Some(directory) = self.control.take_directory(&mut self.directory_seen) {
@@ -196,15 +196,15 @@ impl Turn {
                     continue;
                 }
                 Output::TokenUsed { token, at } => {
-                    (self.services.token_used)(token, at);
+                    self.host.token_used(token, at);
                     continue;
                 }
                 Output::Change(change) => {
-                    (self.services.change)(change);
+                    self.host.change(change);
                     continue;
                 }
                 Output::Webhook(event) => {
-                    (self.services.webhook)(event);
+                    self.host.webhook(event);
                     continue;
                 }
                 Output::MisleadingName { app, channel } => {
@@ -216,7 +216,7 @@ impl Turn {
                     continue;
                 }
                 Output::MessagesCounted { app, day, messages } => {
-                    (self.services.messages_counted)(app, MessagesUsed { day, messages });
+                    self.host.messages_counted(app, MessagesUsed { day, messages });
                     continue;
                 }
                 Output::Close { connection, reset } => Effect::Close { connection, reset },

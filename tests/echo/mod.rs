@@ -12,6 +12,7 @@ use std::time::Duration;
 use relay::connection::ConnectionKey;
 use relay::driver::clock::Clock;
 use relay::driver::control::Control;
+use relay::driver::host::NoHost;
 use relay::driver::listener::{self, BoundListener};
 use relay::driver::mailbox::Mailbox;
 use relay::driver::{Core, DriverKind, ShardSetup};
@@ -124,7 +125,7 @@ impl Server {
                 slots: options.slots,
                 refusal_slots: options.refusal_slots,
                 zero_copy_bytes_min: None,
-                services: Default::default(),
+                host: Box::new(NoHost),
             };
             let make = make.clone();
             let (ends, ended) = mpsc::channel();

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use relay::connection::ConnectionKey;
 use relay::driver::clock::Clock;
 use relay::driver::control::Control;
+use relay::driver::host::NoHost;
 use relay::driver::listener::BoundListener;
 use relay::driver::mailbox::Mailbox;
 use relay::driver::{Core, DriverKind, ShardSetup};
@@ -31,7 +32,7 @@ pub(crate) fn serve(kind: DriverKind, socket: OwnedFd, role: Role) -> io::Result
         slots: SLOTS,
         refusal_slots: 0,
         zero_copy_bytes_min: None,
-        services: Default::default(),
+        host: Box::new(NoHost),
     };
     relay::driver::run(kind, setup, &mut Bare::new(role))
 }

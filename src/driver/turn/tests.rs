@@ -49,7 +49,7 @@ fn turn(slots: usize) -> (Turn, Arc<[Mailbox<Mail>]>) {
         slots: 1,
         refusal_slots: 0,
         zero_copy_bytes_min: None,
-        services: Services::default(),
+        host: Box::new(NoHost),
     };
     (Turn::new(&mut setup), mailboxes)
 }

@@ -13,6 +13,7 @@ use rustix::net::sockopt::set_socket_linger;
 use super::*;
 use crate::driver::clock::Clock;
 use crate::driver::control::Control;
+use crate::driver::host::NoHost;
 use crate::driver::listener::{self, BoundListener};
 use crate::driver::mailbox::Mailbox;
 use crate::moment::Moment;
@@ -270,7 +271,7 @@ fn setup(shape: &Shape) -> (ShardSetup, SocketAddr, Arc<Control>) {
         slots: shape.slots,
         refusal_slots: shape.refusal_slots,
         zero_copy_bytes_min: None,
-        services: Default::default(),
+        host: Box::new(NoHost),
     };
     (setup, bound.address, control)
 }

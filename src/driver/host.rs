@@ -1,0 +1,39 @@
+//! The rest of the process, as the loop of a shard sees it: the writer of the store and the webhooks.
+
+use crate::app::{AppSerial, MessagesUsed, TokenId};
+use crate::metrics::figures::WebhookFigures;
+use crate::moment::Moment;
+use crate::protocol::webhook::WebhookEvent;
+use crate::shard::Change;
+
+/// Carries out the effects that the core of one shard requests beyond its sockets and mail. Each method is called on the
+/// shard's thread and must not block.
+pub trait Host: Send {
+    /// A token was used (R-TOKEN-4).
+    fn token_used(&mut self, token: TokenId, at: Moment);
+    /// An event for webhooks.
+    fn webhook(&mut self, event: WebhookEvent);
+    /// A change of the store. The answer is [`crate::shard::Mail::changed`].
+    fn change(&mut self, change: Change);
+    /// The number of messages that an app has published on a day (R-LIM-3).
+    fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed);
+    /// The figures of webhooks.
+    fn webhook_figures(&mut self) -> WebhookFigures;
+}
+
+/// No process around the shard: effects are dropped, and a change is never answered.
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn token_used(&mut self, _: TokenId, _: Moment) {}
+
+    fn webhook(&mut self, _: WebhookEvent) {}
+
+    fn change(&mut self, _: Change) {}
+
+    fn messages_counted(&mut self, _: AppSerial, _: MessagesUsed) {}
+
+    fn webhook_figures(&mut self) -> WebhookFigures {
+        WebhookFigures::default()
+    }
+}
