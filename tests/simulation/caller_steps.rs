@@ -227,10 +227,19 @@ impl World {
         self.send_publish(number, app, channels, group, event, at_rest);
     }
 
-    /// `POST /events` with at least this many bytes of data.
-    pub(crate) fn publish_padded(&mut self, number: usize, app: usize, channels: Vec<String>, bytes: usize) {
-        let (group, event) = self.new_padded(number, app, channels.clone(), None, bytes);
-        self.send_publish(number, app, channels, group, event, false);
+    /// `POST /batch_events` with so many events of at least this many bytes of data.
+    pub(crate) fn publish_padded(&mut self, number: usize, app: usize, channel: &str, events: usize, bytes: usize) {
+        let mut draft = self.draft("/batch_events", app);
+        let mut batch = Vec::new();
+        for _ in 0..events {
+            let (group, mut event) = self.new_padded(number, app, vec![channel.to_owned()], None, bytes);
+            event["channel"] = json!(channel);
+            draft.owed.groups.push(group);
+            batch.push(event);
+        }
+        draft.body = json!({ "batch": batch }).to_string().into_bytes();
+        self.authenticate(&mut draft);
+        self.send_request(number, draft);
     }
 
     fn send_publish(

@@ -195,11 +195,11 @@ impl World {
         let caller = self.callers.len();
         self.callers.push(Caller::new(wire));
         // In portions, so that credit for the way to the owner comes back in time; all at once in some runs.
-        let (events, bytes) = *self.random.pick(&[(15, 620_000), (150, 60_000), (150, 60_000)]);
-        let portion = if self.random.one_in(4) { events } else { events / 5 };
-        for number in 1..=events {
+        let (requests, events) = *self.random.pick(&[(95, 10), (190, 5), (190, 5)]);
+        let portion = if self.random.one_in(4) { requests } else { requests / 5 };
+        for number in 1..=requests {
             self.tick += 1;
-            self.publish_padded(caller, 0, vec![channel.clone()], bytes);
+            self.publish_padded(caller, 0, &channel, events, 9_800);
             if number % portion == 0 {
                 self.flow(Pace::Settle);
             }

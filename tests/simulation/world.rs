@@ -29,7 +29,7 @@ pub(crate) const JUDGED_WITHIN_MS: u64 = 600;
 pub(crate) struct Scenario {
     /// Events are large, so that slow readers overflow.
     pub(crate) large_events: bool,
-    /// Events are very large and mail is held back, so that shards run out of credit for each other.
+    /// Many events come while mail is held back, so that shards run out of credit for each other.
     pub(crate) flood: bool,
     /// Answers are long and many, so that reading pauses.
     pub(crate) long_answers: bool,
@@ -122,11 +122,8 @@ impl World {
     /// A run from its source of chance.
     pub(crate) fn new(mut random: Random, fault: Fault, trace: Trace) -> Self {
         let scenario = Scenario::draw(&mut random);
-        let data_bytes_max = match (scenario.flood, scenario.large_events) {
-            (true, _) => 800_000,
-            (false, true) => 300_000,
-            (false, false) => 10_240,
-        };
+        // Where larger events are allowed, each costs less of the credit between shards.
+        let data_bytes_max = if scenario.large_events && !scenario.flood { 300_000 } else { 10_240 };
         let mut apps = apps::apps(&mut random, data_bytes_max);
         if scenario.quota {
             apps[0].connections_max = random.between(1, 4) as u32;
@@ -147,6 +144,12 @@ impl World {
                 trusted_proxies: vec!["127.2.0.0/16".parse().expect("a network")],
                 drain_ms: *random.pick(&[0, 1_000, 10_000]),
                 authorization_timeout_s,
+                // A flood has many requests, some of them with wrong credentials.
+                auth_failures_per_minute: if scenario.flood {
+                    10_000
+                } else {
+                    ShardOptions::default().auth_failures_per_minute
+                },
                 fan_out_step: *random.pick(&[1, 2, 5, ShardOptions::default().fan_out_step]),
                 ..ShardOptions::default()
             },
