@@ -7,7 +7,8 @@
 // `clippy.toml` lists what a pure floor must not call; the floors with effects allow it below.
 #![deny(clippy::disallowed_methods)]
 
-// Floor 0: every bound, time as an argument, closed sets of reasons, how a setting is defined.
+// Floor 0: every bound, time as an argument, closed sets of reasons, how a setting is defined, indices.
+pub mod index;
 pub mod label;
 pub mod limits;
 pub mod moment;

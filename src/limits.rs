@@ -267,6 +267,10 @@ pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 pub const FRAME_BESIDE_BYTES: usize = 245;
 /// A connection that owes bytes and makes no progress for this long is closed, in ms (P-CLOSE-5).
 pub const STALL_MS: u64 = 10_000;
+/// Time in which the sweep visits every connection once, in ms.
+pub const SWEEP_MS: u64 = 5_000;
+/// The same in tenths of a second.
+pub const SWEEP_TENTHS: u32 = (SWEEP_MS / 100) as u32;
 /// Frames and joined buffers of one shard, in bytes: what its apps share (P-STAT-8, P-STAT-9).
 pub const SHARD_SEND_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// What apps that hold no more than their minimum may use when all of that is held.
@@ -295,9 +299,9 @@ pub const EVENT_MAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What one mail costs beyond its frames, in bytes.
 pub const MAIL_COST_BYTES: usize = 256;
 /// Channels that nobody hears of which a shard, as their owner, lets other shards know; beyond it the oldest is called back.
-pub const UNHEARD_CHANNELS_MAX: usize = 4 * 1024;
+pub const UNOCCUPIED_CHANNELS_MAX: usize = 4 * 1024;
 /// Channels of other shards that a shard knows as unheard; publishes to further ones go to their owners.
-pub const UNHEARD_KNOWN_MAX: usize = 16 * 1024;
+pub const UNOCCUPIED_KNOWN_MAX: usize = 16 * 1024;
 /// Slots of one shard's mailbox. What does not fit waits with its sender, in order.
 pub const MAILBOX_SLOTS: usize = 16 * 1024;
 

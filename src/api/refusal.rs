@@ -107,7 +107,9 @@ impl Refusal {
 
     /// 429: the app has all the channels that it may have, and the event is for another one (R-LIM-5).
     pub fn over_channels(limit: u32) -> Self {
-        let message = format!("This app has its {limit} occupied channels (max_channels), and nobody is on this one.");
+        let message = format!(
+            "This app is at its limit of {limit} occupied channels (max_channels), and this one is not occupied."
+        );
         Self::too_many(message, 1)
     }
 

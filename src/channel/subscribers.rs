@@ -3,6 +3,8 @@
 
 use roaring::RoaringBitmap;
 
+use crate::index::Slot;
+
 /// Above this, insertion into a sorted list costs more than a bitmap's.
 const LIST_MAX: usize = 1_024;
 
@@ -36,40 +38,40 @@ impl Subscribers {
     }
 
     /// True when the slot is in it.
-    pub fn contains(&self, slot: u32) -> bool {
+    pub fn contains(&self, slot: Slot) -> bool {
         match self {
-            Self::List(slots) => slots.binary_search(&slot).is_ok(),
-            Self::Bitmap(slots) => slots.contains(slot),
+            Self::List(slots) => slots.binary_search(&slot.0).is_ok(),
+            Self::Bitmap(slots) => slots.contains(slot.0),
         }
     }
 
     /// Adds a slot; false when it was there.
-    pub fn insert(&mut self, slot: u32) -> bool {
+    pub fn insert(&mut self, slot: Slot) -> bool {
         match self {
-            Self::List(slots) => match slots.binary_search(&slot) {
+            Self::List(slots) => match slots.binary_search(&slot.0) {
                 Ok(_) => false,
                 Err(at) if slots.len() < LIST_MAX => {
                     if slots.is_empty() {
                         slots.reserve_exact(1);
                     }
-                    slots.insert(at, slot);
+                    slots.insert(at, slot.0);
                     true
                 }
                 Err(_) => {
                     let mut bitmap: RoaringBitmap = slots.iter().copied().collect();
-                    bitmap.insert(slot);
+                    bitmap.insert(slot.0);
                     *self = Self::Bitmap(bitmap);
                     true
                 }
             },
-            Self::Bitmap(slots) => slots.insert(slot),
+            Self::Bitmap(slots) => slots.insert(slot.0),
         }
     }
 
     /// Removes a slot; false when it was not there.
-    pub fn remove(&mut self, slot: u32) -> bool {
+    pub fn remove(&mut self, slot: Slot) -> bool {
         match self {
-            Self::List(slots) => match slots.binary_search(&slot) {
+            Self::List(slots) => match slots.binary_search(&slot.0) {
                 Ok(at) => {
                     slots.remove(at);
                     true
@@ -77,7 +79,7 @@ impl Subscribers {
                 Err(_) => false,
             },
             Self::Bitmap(slots) => {
-                let removed = slots.remove(slot);
+                let removed = slots.remove(slot.0);
                 if slots.len() < LIST_MAX as u64 / 2 {
                     *self = Self::List(slots.iter().collect());
                 }
@@ -87,20 +89,19 @@ impl Subscribers {
     }
 
     /// Calls `visit` for each slot, in order.
-    pub fn for_each(&self, mut visit: impl FnMut(u32)) {
+    pub fn for_each(&self, mut visit: impl FnMut(Slot)) {
         match self {
-            Self::List(slots) => slots.iter().copied().for_each(&mut visit),
-            Self::Bitmap(slots) => slots.iter().for_each(&mut visit),
+            Self::List(slots) => slots.iter().copied().map(Slot).for_each(&mut visit),
+            Self::Bitmap(slots) => slots.iter().map(Slot).for_each(&mut visit),
         }
     }
 
-    /// The first `count` slots from `start` on, in order.
-    pub fn some_from(&self, start: u32, count: u32) -> impl Iterator<Item = u32> {
-        let (list, bitmap) = match self {
-            Self::List(slots) => (&slots[slots.partition_point(|slot| *slot < start)..], None),
-            Self::Bitmap(slots) => (&[][..], Some(slots.range(start..))),
-        };
-        list.iter().copied().chain(bitmap.into_iter().flatten()).take(count as usize)
+    /// The slots, as a set that can be taken from while others come and go.
+    pub fn to_bitmap(&self) -> RoaringBitmap {
+        match self {
+            Self::List(slots) => slots.iter().copied().collect(),
+            Self::Bitmap(slots) => slots.clone(),
+        }
     }
 }
 
@@ -121,26 +122,17 @@ mod tests {
             let mut model = BTreeSet::new();
             for (insert, slot) in steps {
                 if insert {
-                    prop_assert_eq!(subscribers.insert(slot), model.insert(slot));
+                    prop_assert_eq!(subscribers.insert(Slot(slot)), model.insert(slot));
                 } else {
-                    prop_assert_eq!(subscribers.remove(slot), model.remove(&slot));
+                    prop_assert_eq!(subscribers.remove(Slot(slot)), model.remove(&slot));
                 }
                 prop_assert_eq!(subscribers.count() as usize, model.len());
-                prop_assert_eq!(subscribers.contains(slot), model.contains(&slot));
+                prop_assert_eq!(subscribers.contains(Slot(slot)), model.contains(&slot));
             }
             let mut seen = Vec::new();
-            subscribers.for_each(|slot| seen.push(slot));
+            subscribers.for_each(|slot| seen.push(slot.0));
             prop_assert_eq!(&seen, &model.iter().copied().collect::<Vec<_>>());
-            let mut in_parts = Vec::new();
-            loop {
-                let start = in_parts.last().map_or(0, |last| last + 1);
-                let part: Vec<u32> = subscribers.some_from(start, 7).collect();
-                if part.is_empty() {
-                    break;
-                }
-                in_parts.extend(part);
-            }
-            prop_assert_eq!(in_parts, seen);
+            prop_assert_eq!(subscribers.to_bitmap().iter().collect::<Vec<u32>>(), seen);
         }
     }
 }

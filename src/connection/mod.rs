@@ -3,20 +3,18 @@
 //! The hot line is one cache line per slot and is all that fan-out touches. The cold part is boxed and exists only
 //! while a connection needs it: during HTTP, with a partial frame, on presence channels, signed in, beyond three channels.
 
+pub mod http;
 pub mod input;
 pub mod outbox;
 pub mod share;
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::app::AppSerial;
+use crate::index::{ChannelIndex, Slot, UserIndex};
 use crate::limits::INVALID_MESSAGES_TENTHS;
-use crate::wire::http::RequestDecoder;
 use crate::wire::websocket::Decoder;
+use http::Http;
 use input::HeldInput;
 use outbox::Outbox;
 
@@ -27,6 +25,13 @@ pub struct ConnectionKey {
     pub slot: u32,
     /// Counts the uses of the slot, from 1; wraps past `u32::MAX` to 1.
     pub generation: u32,
+}
+
+impl ConnectionKey {
+    /// Its slot as an index.
+    pub const fn slot(self) -> Slot {
+        Slot(self.slot)
+    }
 }
 
 /// No index: the end of every `u32` handle's range.
@@ -149,7 +154,7 @@ pub struct Hot {
     /// What it owes.
     pub outbox: Outbox,
     /// Its first subscribed channels (indices of the shard's local channels).
-    pub channels: [u32; CHANNELS_INLINE],
+    pub channels: [ChannelIndex; CHANNELS_INLINE],
     /// How many of `channels` are in use.
     pub channels_inline: u8,
     /// Where it stands.
@@ -168,14 +173,14 @@ impl Hot {
         cold: NONE,
         client_event_due: 0,
         outbox: Outbox::EMPTY,
-        channels: [NONE; CHANNELS_INLINE],
+        channels: [ChannelIndex(NONE); CHANNELS_INLINE],
         channels_inline: 0,
         phase: Phase::Free,
         flags: Flags(0),
     };
 
     /// The channels in the hot line.
-    pub fn inline_channels(&self) -> &[u32] {
+    pub fn inline_channels(&self) -> &[ChannelIndex] {
         &self.channels[..usize::from(self.channels_inline)]
     }
 }
@@ -198,9 +203,9 @@ pub struct Cold {
     /// Malformed messages of the last minute in which there were any (P-IN-3).
     pub invalid_messages: InvalidMessages,
     /// Channels beyond those in the hot line.
-    pub more_channels: Vec<u32>,
+    pub more_channels: Vec<ChannelIndex>,
     /// User id per presence channel that it has joined or is joining.
-    pub members: Vec<(u32, Arc<str>)>,
+    pub members: Vec<(ChannelIndex, Arc<str>)>,
     /// Who is signed in on it (P-USER-2).
     pub signed_in: Option<Box<SignedIn>>,
 }
@@ -227,12 +232,14 @@ impl InvalidMessages {
 /// The user of a connection, for its life (P-USER-2).
 #[derive(Debug)]
 pub struct SignedIn {
-    /// Index of the shard's entry of the user.
-    pub user: u32,
+    /// The shard's entry of the user.
+    pub user: UserIndex,
+    /// The id of the user.
+    pub id: Arc<str>,
     /// `user_info` as raw JSON text, for presence channels (P-USER-5).
     pub user_info: Option<Box<str>>,
-    /// Indices of the users that it watches (P-WATCH-1).
-    pub watched: Box<[u32]>,
+    /// The users that it watches (P-WATCH-1).
+    pub watched: Box<[UserIndex]>,
     /// What must be known before it is told who of them is there: each of them, and that itself is recorded.
     pub awaited: u32,
     /// Signins that are not yet answered.
@@ -260,79 +267,4 @@ impl Cold {
             && self.members.is_empty()
             && self.signed_in.is_none()
     }
-}
-
-/// A connection that speaks HTTP.
-#[derive(Debug)]
-pub struct Http {
-    /// A partial request.
-    pub decoder: RequestDecoder,
-    /// The client's address: the peer's, or what a trusted proxy said.
-    pub client: IpAddr,
-    /// What is known of a proxy in front.
-    pub proxy: Proxy,
-    /// It came in on the metrics and health port.
-    pub metrics: bool,
-    /// It came in at capacity: WebSockets are refused with 4100 (P-CLOSE-2).
-    pub refuse: bool,
-    /// A whole request was received.
-    pub made_request: bool,
-    /// When the request that has begun must be whole, in ms of the service clock; 0 between requests.
-    pub deadline_ms: u64,
-    /// The shard's queue has a deadline for a request of it.
-    pub deadline_queued: bool,
-    /// Answers owed, oldest first, from the first that is not ready yet.
-    pub answers: VecDeque<Answer>,
-    /// Ticket of the first of `answers`.
-    pub first_ticket: u32,
-    /// Bytes that arrived while too many answers were owed, or a request waited; at most one read.
-    pub held_back: Vec<u8>,
-    /// A request waits for its app's allowance: those behind it wait too.
-    pub parked: bool,
-    /// The current request is refused for its head, with this answer: its body is dropped as it arrives.
-    pub refused: Option<Bytes>,
-    /// The app whose credential the last request had.
-    pub caller: Option<AppSerial>,
-    /// An upgrade waits until all answers before it are sent.
-    pub upgrade_waits: bool,
-    /// Ticket of a request whose answer may be large: those behind it wait.
-    pub large_answer: Option<u32>,
-    /// A list that is being sent, with the app that its bytes count for.
-    pub unsent_list: Option<(AppSerial, usize)>,
-    /// Bytes of the request at hand, for figures.
-    pub request_bytes: usize,
-    /// The app that the request at hand is for, once it is known, for figures.
-    pub app: Option<AppSerial>,
-}
-
-impl Http {
-    fn input_bytes(&self) -> usize {
-        let header = if let Proxy::Awaited(bytes) = &self.proxy { bytes.capacity() } else { 0 };
-        self.decoder.held_bytes() + self.held_back.capacity() + header
-    }
-}
-
-/// What may stand before the first HTTP byte.
-#[derive(Debug)]
-pub enum Proxy {
-    /// The peer is no trusted proxy, or its header was read.
-    Direct,
-    /// The peer is a trusted proxy: a PROXY header may come; the bytes so far.
-    Awaited(Vec<u8>),
-    /// The peer is a trusted proxy and what may come was read: `X-Forwarded-For` is believed.
-    Trusted,
-}
-
-/// An answer to one request, in order.
-#[derive(Debug)]
-pub enum Answer {
-    /// Other shards must accept first.
-    Waiting {
-        /// The connection may carry further requests after it.
-        keep_alive: bool,
-        /// The app whose traffic it is.
-        app: Option<AppSerial>,
-    },
-    /// It waits only for those before it.
-    Ready(Bytes),
 }

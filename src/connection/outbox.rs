@@ -72,9 +72,19 @@ impl Outbox {
     }
 }
 
+/// What a frame is, for the counters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FrameKind {
+    /// A text message of the protocol.
+    Message,
+    /// A control frame, or bytes of HTTP.
+    Control,
+}
+
 #[derive(Debug)]
 struct Frame {
     bytes: Bytes,
+    kind: FrameKind,
     references: u32,
     /// Index of its stamp, or `NONE`.
     stamp: u32,
@@ -124,9 +134,9 @@ pub struct Frames {
 impl Frames {
     /// Holds a frame with one reference, the caller's, given back with [`Frames::release`]. It uses the share of the app
     /// with this serial, or that of connections without an app (`NONE`).
-    pub fn hold(&mut self, bytes: Bytes, app: u32) -> FrameId {
+    pub fn hold(&mut self, bytes: Bytes, app: u32, kind: FrameKind) -> FrameId {
         self.shares.add(app, bytes.len());
-        FrameId(self.frames.insert(Frame { bytes, references: 1, stamp: NONE, app }) as u32)
+        FrameId(self.frames.insert(Frame { bytes, kind, references: 1, stamp: NONE, app }) as u32)
     }
 
     /// What is held for each app.
@@ -160,9 +170,9 @@ impl Frames {
         self.frames[frame.0 as usize].bytes.len()
     }
 
-    /// Its first byte; `None` for an empty one.
-    pub fn first_byte(&self, frame: FrameId) -> Option<u8> {
-        self.frames[frame.0 as usize].bytes.first().copied()
+    /// What it is.
+    pub fn kind(&self, frame: FrameId) -> FrameKind {
+        self.frames[frame.0 as usize].kind
     }
 
     /// Queues a frame whose reference the caller has added with [`Frames::retain`].
@@ -452,7 +462,7 @@ mod tests {
     use super::*;
 
     fn stamped(frames: &mut Frames, text: &'static str, accepted_us: u64, outboxes: &mut [&mut Outbox]) {
-        let frame = frames.hold(Bytes::from_static(text.as_bytes()), 1);
+        let frame = frames.hold(Bytes::from_static(text.as_bytes()), 1, FrameKind::Message);
         for outbox in outboxes.iter_mut() {
             frames.retain(frame, 1);
             frames.push(outbox, frame, text.len());

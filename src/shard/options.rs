@@ -1,9 +1,32 @@
-//! What an operator may set of the shards.
+//! The configuration of the shards.
 
+use std::sync::Arc;
+
+use super::ShardIndex;
 use crate::api::info::InfoRules;
+use crate::app::Directory;
 use crate::channel::name::NameRules;
 use crate::limits;
 use crate::metrics::figures::Identity;
+
+/// The configuration of one shard.
+#[derive(Clone)]
+pub struct ShardConfig {
+    /// This shard.
+    pub index: ShardIndex,
+    /// How many there are; at least 1.
+    pub shards: ShardIndex,
+    /// Connections that it can hold: slots are below this.
+    pub slots: u32,
+    /// Of these, kept back for when all others are in use (P-CLOSE-2).
+    pub refusal_slots: u32,
+    /// Process-wide random secret: seals socket ids and seeds the maps. The same for all shards of a process.
+    pub boot_secret: [u8; 16],
+    /// The apps and tokens at start.
+    pub directory: Arc<Directory>,
+    /// The options of the operator.
+    pub options: ShardOptions,
+}
 
 /// Options of the operator, alike on all shards.
 #[derive(Clone, Debug)]

@@ -1,15 +1,16 @@
-//! Bytes in: each phase of a connection reads them with its own decoder, and each whole request or message is handled
+//! Bytes in: each phase of a connection reads them with its own decoder, and each complete request or message is handled
 //! where it lies.
 
 use super::Shard;
-use super::input::Judged;
-use super::request::After;
-use super::sweep::Deadline;
+use super::connections::{After, Due};
+use super::deadlines::DeadlineKind;
+use super::http::Judged;
 use crate::app::AppSerial;
-use crate::connection::{ConnectionKey, Flags, Http, Phase, Proxy};
+use crate::connection::outbox::FrameKind;
+use crate::connection::{ConnectionKey, Flags, Phase};
+use crate::index::Slot;
 use crate::limits;
 use crate::wire::http::{DecodedRequest, Progress, RequestDecoder, RequestLimits};
-use crate::wire::proxy::{ProxyHeader, begins_proxy_header, decode_proxy_header};
 use crate::wire::websocket::{self, Decoded, Message, Opcode};
 
 const REQUEST_LIMITS: RequestLimits = RequestLimits {
@@ -21,17 +22,14 @@ const REQUEST_LIMITS: RequestLimits = RequestLimits {
 
 impl Shard {
     pub(super) fn handle_received(&mut self, connection: ConnectionKey, bytes: &mut [u8]) {
-        if !self.is_live(connection) {
+        if !self.connections.is_live(connection) {
             return;
         }
-        let slot = connection.slot;
-        self.heard[slot as usize] = self.tenths();
-        self.figures.counted.received_bytes += bytes.len() as u64;
-        let line = &mut self.hot[slot as usize];
-        line.flags.remove(Flags::AWAITING_PONG);
-        match line.phase {
+        let slot = connection.slot();
+        self.context.metrics.counted.received_bytes += bytes.len() as u64;
+        match self.connections.note_activity(&self.context, slot) {
             Phase::Http => self.receive_http(slot, bytes),
-            Phase::Admitting => self.cold_mut(slot).held_back.extend_from_slice(bytes),
+            Phase::Admitting => self.connections.hold_back(slot, bytes),
             Phase::Open => self.receive_websocket(slot, bytes),
             Phase::Closing => {
                 self.receive_held_back(slot);
@@ -39,161 +37,170 @@ impl Shard {
             }
             Phase::Free | Phase::Lingering | Phase::Ended => {}
         }
-        if self.is_live(connection) {
-            self.account_input(slot);
-            self.settle(slot);
+        if self.connections.is_live(connection) {
+            self.connections.account_input(&mut self.context, slot);
+            self.connections.settle(&mut self.context, slot);
         }
     }
 
-    fn receive_http(&mut self, slot: u32, bytes: &[u8]) {
-        if self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
+    /// The peer sends no more. A WebSocket is read to its end, also what was held back because it reads no replies.
+    pub(super) fn handle_read_ended(&mut self, connection: ConnectionKey) {
+        if !self.connections.is_live(connection) {
             return;
         }
-        // A read that was under way when reading paused: it comes after what is held back.
-        let held_back = &mut self.http(slot).held_back;
+        let slot = connection.slot();
+        self.connections.set(slot, Flags::READ_ENDED);
+        if self.connections.phase(slot) == Phase::Open {
+            while self.connections.cold(slot).is_some_and(|cold| !cold.held_back.is_empty())
+                && self.connections.reads_messages(slot)
+            {
+                self.connections.clear(slot, Flags::PAUSED);
+                self.receive_held_back(slot);
+            }
+        }
+        if self.connections.is_live(connection) {
+            self.connections.handle_read_ended(&mut self.context, slot);
+        }
+    }
+
+    /// A send or an answer has made room: reads what was held back, then takes the next step of an ending connection.
+    pub(super) fn settle(&mut self, connection: ConnectionKey) {
+        if !self.connections.is_live(connection) {
+            return;
+        }
+        let slot = connection.slot();
+        self.connections.resume_if_due(&mut self.context, slot);
+        if !self.connections.has(slot, Flags::PAUSED) {
+            match self.connections.phase(slot) {
+                Phase::Http => {
+                    let held_back = std::mem::take(&mut self.connections.http(slot).held_back);
+                    if !held_back.is_empty() {
+                        let mut held_back = held_back;
+                        self.handle_received(connection, &mut held_back);
+                    }
+                }
+                Phase::Open | Phase::Closing => self.receive_held_back(slot),
+                Phase::Free | Phase::Admitting | Phase::Lingering | Phase::Ended => {}
+            }
+        }
+        if self.connections.is_live(connection) {
+            self.connections.settle(&mut self.context, slot);
+        }
+    }
+
+    fn receive_http(&mut self, slot: Slot, bytes: &[u8]) {
+        if self.connections.has(slot, Flags::LAST_ANSWER) {
+            return;
+        }
+        // A read that was in flight when reading paused: it comes after what is held back.
+        let held_back = &mut self.connections.http(slot).held_back;
         if !held_back.is_empty() {
             held_back.extend_from_slice(bytes);
             return;
         }
         let mut after_header = Vec::new();
-        let Some(mut rest) = self.take_proxy_header(slot, bytes, &mut after_header) else { return };
-        let mut decoder = std::mem::take(&mut self.http(slot).decoder);
+        let rest = self.connections.take_proxy_header(&mut self.context, slot, bytes, &mut after_header);
+        let Some(mut rest) = rest else { return };
+        let mut decoder = std::mem::take(&mut self.connections.http(slot).decoder);
         let mut began = false;
-        while !rest.is_empty() && !self.hot[slot as usize].flags.contains(Flags::LAST_ANSWER) {
-            if decoder.is_idle() && self.holds_requests_back(slot) {
-                self.http(slot).held_back.extend_from_slice(rest);
-                self.pause(slot);
+        while !rest.is_empty() && !self.connections.has(slot, Flags::LAST_ANSWER) {
+            if decoder.is_idle() && self.connections.holds_requests_back(slot) {
+                self.connections.http(slot).held_back.extend_from_slice(rest);
+                self.connections.pause(&mut self.context, slot);
                 break;
             }
             let DecodedRequest { consumed, progress } = match decoder.decode(rest, &REQUEST_LIMITS) {
                 Ok(decoded) => decoded,
                 Err(error) => {
-                    self.note_untrusted_header(slot, bytes);
-                    return self.answer_framing_error(slot, error);
+                    self.connections.note_untrusted_header(&mut self.context, slot, bytes);
+                    return self.connections.answer_framing_error(&mut self.context, slot, error);
                 }
             };
-            self.http(slot).request_bytes += consumed;
+            self.connections.http(slot).request_bytes += consumed;
             match progress {
                 Progress::Partial | Progress::ExpectsContinue => {
                     let expects_continue = matches!(progress, Progress::ExpectsContinue);
-                    if self.judge_head(slot, &mut decoder, &REQUEST_LIMITS, expects_continue) == Judged::Answered {
+                    if self.judge_head(slot, &mut decoder, expects_continue) == Judged::Answered {
                         return;
                     }
                     if expects_continue {
-                        self.answer_continue(slot);
+                        self.connections.answer_continue(&mut self.context, slot);
                     }
                 }
-                Progress::Request(request) => match self.handle_request(slot, &request) {
-                    After::Next => {
-                        began = true;
-                        self.handle_own_mail();
+                Progress::Request(request) => {
+                    let (requests, mut parts) = self.requests();
+                    match requests.handle_request(&mut parts, slot, &request) {
+                        After::Next => {
+                            began = true;
+                            self.handle_own_mail();
+                        }
+                        After::Upgraded => return self.start_websocket(slot, rest[consumed..].to_vec()),
+                        After::Waits => {
+                            let mut held_back = request.encode_head();
+                            held_back.extend_from_slice(&rest[consumed..]);
+                            return self.connections.hold_upgrade_back(&mut self.context, slot, held_back);
+                        }
                     }
-                    After::Upgraded => {
-                        let held_back = rest[consumed..].to_vec();
-                        self.start_websocket(slot, held_back);
-                        return;
-                    }
-                    After::Waits => {
-                        let mut held_back = request.encode_head();
-                        held_back.extend_from_slice(&rest[consumed..]);
-                        let http = self.http(slot);
-                        (http.held_back, http.upgrade_waits, http.request_bytes) = (held_back, true, 0);
-                        self.pause(slot);
-                        return self.set_request_deadline(slot, false, true);
-                    }
-                },
+                }
             }
             rest = &rest[consumed..];
-            if self.hot[slot as usize].phase != Phase::Http {
+            if self.connections.phase(slot) != Phase::Http {
                 return;
             }
         }
         let partial = !decoder.is_idle();
-        self.http(slot).decoder = if partial { decoder } else { RequestDecoder::default() };
-        self.set_request_deadline(slot, partial, began);
+        self.connections.http(slot).decoder = if partial { decoder } else { RequestDecoder::default() };
+        self.connections.set_request_deadline(&mut self.context, slot, partial, began);
     }
 
-    /// Whether the next request has to wait: for one before it that waits itself, or whose answer may be large, for answers
-    /// that are owed, or for answers to be read (P-CLOSE-5).
-    pub(super) fn holds_requests_back(&mut self, slot: u32) -> bool {
-        let unsent_bytes = self.hot[slot as usize].outbox.unsent_bytes();
-        let http = self.http(slot);
-        http.parked
-            || http.large_answer.is_some()
-            || http.answers.len() >= limits::HTTP_PIPELINE_MAX
-            || unsent_bytes > limits::HTTP_OUTBOX_BYTES_SOFT
-            || (http.upgrade_waits && !(http.is_answered() && unsent_bytes == 0))
+    fn judge_head(&mut self, slot: Slot, decoder: &mut RequestDecoder, expects_continue: bool) -> Judged {
+        let (requests, mut parts) = self.requests();
+        requests.judge_head(&mut parts, slot, decoder, &REQUEST_LIMITS, expects_continue)
     }
 
-    /// A request must be whole within a total deadline, from its first byte (threat T14): from accept for the first
-    /// one. `began` says that the part of a request that is there now began with the bytes just read.
-    fn set_request_deadline(&mut self, slot: u32, partial: bool, began: bool) {
-        let http = self.http(slot);
-        let awaits_header = matches!(&http.proxy, Proxy::Awaited(bytes) if !bytes.is_empty());
-        if !partial && !awaits_header {
-            http.deadline_ms = 0;
-        } else if began || http.deadline_ms == 0 {
-            self.renew_request_deadline(slot);
-        }
-    }
-
-    /// Logs a PROXY protocol header of a proxy that is not trusted: it was read as a request, and is none.
-    fn note_untrusted_header(&mut self, slot: u32, bytes: &[u8]) {
-        if begins_proxy_header(bytes) && matches!(self.http(slot).proxy, Proxy::Direct) {
-            self.note_proxy_header_refused(slot, "untrusted");
-        }
-    }
-
-    /// Reads what a trusted proxy may put before the first request; gives the bytes after it.
-    fn take_proxy_header<'a>(&mut self, slot: u32, bytes: &'a [u8], whole: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-        let http = self.http(slot);
-        let Proxy::Awaited(held) = &mut http.proxy else { return Some(bytes) };
-        held.extend_from_slice(bytes);
-        match decode_proxy_header(held) {
-            Ok(ProxyHeader::Partial) => None,
-            Ok(ProxyHeader::Absent) => {
-                *whole = std::mem::take(held);
-                http.proxy = Proxy::Trusted;
-                Some(whole)
-            }
-            Ok(ProxyHeader::Present { consumed, source }) => {
-                *whole = held.split_off(consumed);
-                http.proxy = Proxy::Trusted;
-                if let Some(source) = source {
-                    http.client = source.ip().to_canonical();
+    /// The connection is a WebSocket now; `held_back` came with the request. While it is being admitted it is not read.
+    fn start_websocket(&mut self, slot: Slot, mut held_back: Vec<u8>) {
+        self.connections.end_http(slot);
+        match self.connections.phase(slot) {
+            Phase::Admitting => {
+                self.connections.hold_back(slot, &held_back);
+                self.handle_own_mail();
+                if self.connections.phase(slot) == Phase::Admitting {
+                    self.connections.pause(&mut self.context, slot);
+                    return;
                 }
-                Some(whole)
             }
-            Err(_) => {
-                self.note_proxy_header_refused(slot, "malformed");
-                self.end(slot, false);
-                None
-            }
+            Phase::Open | Phase::Closing => self.receive_websocket(slot, &mut held_back),
+            Phase::Free | Phase::Http | Phase::Lingering | Phase::Ended => {}
+        }
+        if self.connections.phase(slot) != Phase::Free {
+            self.connections.forget_client(slot);
         }
     }
 
     /// Reads messages until the connection is paused, which a reply that it does not read may do: what follows is held
     /// back, at most one read, until the connection is resumed (P-CLOSE-5).
-    pub(super) fn receive_websocket(&mut self, slot: u32, bytes: &mut [u8]) {
-        self.count_socket_received(slot, bytes.len());
-        if self.holds_back(slot) {
+    fn receive_websocket(&mut self, slot: Slot, bytes: &mut [u8]) {
+        self.connections.count_socket_received(&mut self.context, slot, bytes.len());
+        if self.connections.holds_messages_back(slot) {
             // A read that was in flight when reading paused: it comes after what is held back.
-            self.cold_mut(slot).held_back.extend_from_slice(bytes);
+            self.connections.hold_back(slot, bytes);
             return;
         }
         self.read_messages(slot, bytes);
     }
 
-    fn read_messages(&mut self, slot: u32, bytes: &mut [u8]) {
-        let mut decoder = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.decoder)).unwrap_or_default();
+    fn read_messages(&mut self, slot: Slot, bytes: &mut [u8]) {
+        let decoder = self.connections.cold_mut(slot).map(|cold| std::mem::take(&mut cold.decoder));
+        let mut decoder = decoder.unwrap_or_default();
         let message_bytes_max = self.message_bytes_max(slot);
         let (mut at, mut began) = (0, false);
         while at < bytes.len() {
-            if !self.reads_messages(slot) {
+            if !self.connections.reads_messages(slot) {
                 return;
             }
-            if self.holds_back(slot) {
-                self.cold_mut(slot).held_back.extend_from_slice(&bytes[at..]);
+            if self.connections.holds_messages_back(slot) {
+                self.connections.hold_back(slot, &bytes[at..]);
                 break;
             }
             match decoder.decode(&mut bytes[at..], message_bytes_max) {
@@ -205,107 +212,78 @@ impl Shard {
                     // A control frame between two fragments leaves the message unfinished, and its deadline as it is.
                     began |= decoder.is_idle();
                 }
-                Err(error) => return self.fail_websocket(slot, error.close_code(), error.reason()),
+                Err(error) => {
+                    let (code, reason) = (error.close_code(), error.reason());
+                    return self.connections.fail_websocket(&mut self.context, slot, code, reason);
+                }
             }
         }
         if decoder.is_idle() {
-            if let Some(cold) = self.cold_of(slot) {
+            if let Some(cold) = self.connections.cold_mut(slot) {
                 cold.message_deadline_ms = 0;
-                self.drop_cold_if_empty(slot);
+                self.connections.drop_cold_if_empty(slot);
             }
             return;
         }
-        let cold = self.cold_mut(slot);
+        let cold = self.connections.cold_or_default(slot);
         cold.decoder = decoder;
         if began || cold.message_deadline_ms == 0 {
-            self.renew_message_deadline(slot);
+            self.connections.renew_message_deadline(&mut self.context, slot);
         }
-    }
-
-    fn holds_back(&self, slot: u32) -> bool {
-        let line = &self.hot[slot as usize];
-        line.phase == Phase::Open && line.flags.contains(Flags::PAUSED)
     }
 
     /// Reads what was held back, now that the connection is not paused any more.
-    pub(super) fn receive_held_back(&mut self, slot: u32) {
-        let mut held_back = self.cold_of(slot).map(|cold| std::mem::take(&mut cold.held_back)).unwrap_or_default();
+    fn receive_held_back(&mut self, slot: Slot) {
+        let held_back = self.connections.cold_mut(slot).map(|cold| std::mem::take(&mut cold.held_back));
+        let mut held_back = held_back.unwrap_or_default();
         if !held_back.is_empty() {
             self.read_messages(slot, &mut held_back);
-            self.account_input(slot);
+            self.connections.account_input(&mut self.context, slot);
         }
     }
 
-    /// Reads what was held back although the connection reads no replies: the peer sends nothing more.
-    pub(super) fn receive_all_held_back(&mut self, slot: u32) {
-        while self.cold(slot).is_some_and(|cold| !cold.held_back.is_empty()) && self.reads_messages(slot) {
-            self.hot[slot as usize].flags.remove(Flags::PAUSED);
-            self.receive_held_back(slot);
-        }
-    }
-
-    /// An open connection is read; a closing one only for the peer's Close, unless it broke the protocol.
-    fn reads_messages(&self, slot: u32) -> bool {
-        let line = &self.hot[slot as usize];
-        match line.phase {
-            Phase::Open => true,
-            Phase::Closing => !line.flags.contains(Flags::LAST_ANSWER),
-            Phase::Free | Phase::Http | Phase::Admitting | Phase::Lingering | Phase::Ended => false,
-        }
-    }
-
-    fn handle_message(&mut self, slot: u32, message: Message<'_>) {
-        let open = self.hot[slot as usize].phase == Phase::Open;
-        let echo = self.hot[slot as usize].flags.contains(Flags::ECHO);
+    fn handle_message(&mut self, slot: Slot, message: Message<'_>) {
+        let open = self.connections.phase(slot) == Phase::Open;
+        let echo = self.connections.has(slot, Flags::ECHO);
         match message {
-            Message::Close(code, _) => self.handle_close(slot, code),
+            Message::Close(code, _) => self.connections.handle_close(&mut self.context, slot, code),
             _ if !open => {}
-            Message::Ping(payload) => self.send_frame(slot, Opcode::Pong, payload),
+            Message::Ping(payload) => self.send_frame(slot, Opcode::Pong, payload, FrameKind::Control),
             Message::Pong(_) => {}
-            Message::Text(text) if echo => self.send_frame(slot, Opcode::Text, text.as_bytes()),
-            Message::Binary(payload) if echo => self.send_frame(slot, Opcode::Binary, payload),
+            Message::Text(text) if echo => self.send_frame(slot, Opcode::Text, text.as_bytes(), FrameKind::Message),
+            Message::Binary(payload) if echo => self.send_frame(slot, Opcode::Binary, payload, FrameKind::Message),
             Message::Text(text) => {
-                self.count_message_received(slot);
+                self.connections.count_message_received(&mut self.context, slot);
                 self.handle_text(slot, text);
                 self.handle_own_mail();
             }
-            Message::Binary(_) => self.fail_websocket(slot, 1003, "Binary messages are not supported"),
+            Message::Binary(_) => {
+                let reason = "Binary messages are not supported";
+                self.connections.fail_websocket(&mut self.context, slot, 1003, reason);
+            }
         }
     }
 
-    /// The peer's Close: answered with the same code unless it answers ours.
-    fn handle_close(&mut self, slot: u32, code: Option<u16>) {
-        let line = &mut self.hot[slot as usize];
-        line.flags.insert(Flags::PEER_CLOSED);
-        if line.phase == Phase::Open {
-            self.retire(slot);
-            self.hot[slot as usize].phase = Phase::Closing;
-            let payload = code.map(u16::to_be_bytes);
-            self.send_frame(slot, Opcode::Close, payload.as_ref().map_or(&[], |code| code.as_slice()));
-            self.hot[slot as usize].flags.insert(Flags::CLOSE_QUEUED);
-            self.await_deadline(Deadline::CloseAnswer, slot, limits::CLOSE_WITHIN_MS);
-        }
-    }
-
-    fn send_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+    fn send_frame(&mut self, slot: Slot, opcode: Opcode, payload: &[u8], kind: FrameKind) {
         let mut frame = Vec::new();
         websocket::encode_frame(&mut frame, opcode, payload);
-        self.queue(slot, frame.into());
+        self.connections.send(&mut self.context, slot, frame.into(), kind);
     }
 
     /// P-IN-5: the app's longest data, escaped, and 4 KiB.
-    fn message_bytes_max(&self, slot: u32) -> usize {
-        let line = &self.hot[slot as usize];
-        if line.flags.contains(Flags::ECHO) {
+    fn message_bytes_max(&self, slot: Slot) -> usize {
+        if self.connections.has(slot, Flags::ECHO) {
             return limits::ECHO_MESSAGE_BYTES_MAX;
         }
-        let app = self.directory.app(AppSerial(line.app));
+        let app = self.context.directory.app(AppSerial(self.connections.app(slot)));
         app.map_or(limits::MESSAGE_BYTES_MAX, |app| app.settings.message_bytes_max())
     }
 
-    /// The HTTP part of a connection that speaks HTTP.
-    pub(super) fn http(&mut self, slot: u32) -> &mut Http {
-        let cold = self.cold_of(slot).expect("an HTTP connection has a cold part");
-        cold.http.as_mut().expect("an HTTP connection has its HTTP part")
+    /// Whether the client has done its part of authorizing itself, and the connection waits for shards that have yet to
+    /// record it (P-AUTHZ-1).
+    pub(super) fn is_being_authorized(&self, due: &Due) -> bool {
+        let signs_in = || self.connections.signed_in(due.slot).is_some_and(|signed_in| !signed_in.recorded);
+        due.kind == DeadlineKind::Authorization
+            && (signs_in() || self.channels.is_joining_protected(&self.connections, due.slot))
     }
 }

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::*;
+use crate::app::AppSerial;
+use crate::limits;
+use crate::protocol::webhook::WebhookEvent;
 
 mod admission;
 mod allowance;
@@ -267,9 +270,7 @@ impl Process {
     pub(super) fn finish(mut self) {
         let live: Vec<(usize, ConnectionKey)> = (0..self.shards.len())
             .flat_map(|shard| {
-                let lines = self.shards[shard].hot.iter().enumerate();
-                let live = lines.filter(|(_, line)| line.phase != crate::connection::Phase::Free);
-                let keys = live.map(|(slot, line)| ConnectionKey { slot: slot as u32, generation: line.generation });
+                let keys = self.shards[shard].connections.live().into_iter();
                 keys.map(|key| (shard, key)).collect::<Vec<_>>()
             })
             .collect();
@@ -282,14 +283,10 @@ impl Process {
             let stats = shard.stats();
             let left = [stats.connections, stats.websockets, stats.subscriptions, stats.channels, stats.owned_channels];
             assert_eq!((left, stats.cached_events, stats.cached_bytes), ([0; 5], 0, 0));
-            assert_eq!((stats.users, stats.owned_users, shard.users.watches), (0, 0, 0));
-            assert_eq!((stats.frames, shard.cold.len(), shard.pending.len()), (0, 0, 0));
-            assert_eq!((shard.gathers.len(), shard.lists.bytes(), shard.asked_pages.len()), (0, 0, 0));
-            assert_eq!((shard.input.bytes(), shard.admissions.ending), (0, 0));
-            assert!(shard.changes_in_flight.is_empty());
-            assert!(shard.app_connections.is_empty());
-            assert!(shard.open_channels.is_empty() && shard.full_apps.is_empty());
-            assert_eq!(shard.allowances.parked.len(), 0);
+            assert_eq!((stats.users, stats.owned_users, stats.frames), (0, 0, 0));
+            assert_eq!(shard.connections.leftovers(), (0, 0, 0, 0));
+            assert_eq!((shard.requests.pending(), shard.requests.asked_pages()), (0, 0));
+            assert!(shard.quota.is_at_rest());
         }
     }
 }
@@ -401,7 +398,7 @@ fn client_events_are_limited() {
 fn open_private(process: &mut Process) -> ConnectionKey {
     use ::hmac::{Hmac, KeyInit, Mac};
     let connection = process.open(0);
-    let socket_id = process.shards[0].socket_id(connection).to_text();
+    let socket_id = process.shards[0].context.socket_id(connection).to_text();
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("any length");
     mac.update(format!("{socket_id}:private-a").as_bytes());
     let auth = format!("app-key:{}", hex::encode(mac.finalize().into_bytes()));
@@ -560,6 +557,10 @@ fn unfinished_fan_outs_keep_no_memory() {
         shard.handle_input(now, Input::Timeout);
     }
     assert_eq!(sent, 100 * limits::SENDS_PER_TURN as usize, "every turn has more to send than it may");
-    assert!(shard.dirty.capacity() <= 4 * count, "{} for {count} subscribers", shard.dirty.capacity());
+    assert!(
+        shard.connections.send_queue_capacity() <= 4 * count,
+        "{} for {count} subscribers",
+        shard.connections.send_queue_capacity()
+    );
     process.finish();
 }

@@ -227,7 +227,7 @@ fn subscriptions() {
         let mut socket = Socket::open(server, app);
         (0..3).for_each(|_| socket.subscribe(&unique("joined")));
         socket.send_subscribe("one-more");
-        expect_limit_reached(&mut socket, 4100, "3 channels at most (max_channels_per_connection)");
+        expect_limit_reached(&mut socket, 4100, "at most 3 channels (max_channels_per_connection)");
 
         let data_of = |bytes: usize| {
             let empty = r#"{"user_id":"1","user_info":""}"#;
@@ -382,7 +382,7 @@ fn refused_subscribes_are_invalid_messages() {
         socket.send("{");
         socket.expect_error(None);
         socket.send_subscribe("one-more");
-        expect_limit_reached(&mut socket, 4100, "1 channels at most (max_channels_per_connection)");
+        expect_limit_reached(&mut socket, 4100, "at most 1 channels (max_channels_per_connection)");
         socket.send_subscribe("one-more");
         assert!(socket.expect_fatal(4009).contains("3 in a minute"));
     });

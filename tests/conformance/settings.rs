@@ -118,7 +118,7 @@ fn settings_of_clients() {
             // The other may not have left yet after the try before.
             let joined = !join_is_refused(&mut scene.first, "presence-a", Some(r#"{"user_id":"1"}"#), "");
             let second = Some(r#"{"user_id":"2"}"#);
-            let refused = joined && join_is_refused(&mut scene.second, "presence-a", second, "its 1 members");
+            let refused = joined && join_is_refused(&mut scene.second, "presence-a", second, "limit of 1 members");
             scene.first.unsubscribe("presence-a");
             scene.second.unsubscribe("presence-a");
             refused
@@ -131,7 +131,7 @@ fn settings_of_clients() {
         });
         check(&server, &[], "max_channels_per_connection=1", |scene| {
             assert!(!join_is_refused(&mut scene.first, "a", None, ""));
-            let refused = join_is_refused(&mut scene.first, "b", None, "1 channels at most");
+            let refused = join_is_refused(&mut scene.first, "b", None, "at most 1 channels");
             for channel in ["a", "b"] {
                 scene.first.unsubscribe(channel);
             }

@@ -139,7 +139,7 @@ fn pipelined_signins_are_bounded() {
         for _ in 0..200 {
             let frame = socket.next_json();
             if frame["event"] == "pusher:error" {
-                assert_eq!(frame["data"]["message"], "Too many signins are under way on this connection");
+                assert_eq!(frame["data"]["message"], "Too many signins are in flight on this connection");
                 continue;
             }
             let data: serde_json::Value = serde_json::from_str(frame["data"].as_str().unwrap()).unwrap();

@@ -15,7 +15,7 @@ struct Full {
 impl Full {
     fn new() -> Self {
         let mut process = Process::new(1);
-        let config = ShardConfig { slots: SLOTS, refusal_slots: KEPT_BACK, ..process.shards[0].config.clone() };
+        let config = ShardConfig { slots: SLOTS, refusal_slots: KEPT_BACK, ..process.shards[0].context.config.clone() };
         process.shards[0] = Shard::new(config);
         Self { process, live: Vec::new(), generation: 0 }
     }

@@ -172,7 +172,7 @@ fn leases_spare_mail() {
         let caller = process.accept(0);
         let name = (0..).map(|number| format!("c{number}")).find(|name| {
             let shard = &process.shards[0];
-            shard.owner_of(&shard.channel_key(AppSerial(1), name)) == 0
+            shard.context.owner_of(&shard.context.channel_key(AppSerial(1), name)) == 0
         });
         let body = ONE.replace("\"c\"", &format!("\"{}\"", name.expect("half of the channels")));
         for _ in 0..2_000 {
@@ -236,7 +236,7 @@ fn who_goes_uses_nothing_up() {
         let mut bytes = request("POST", "/apps/1/events", ONE).into_bytes();
         let (now, input) = (process.now, Input::Received { connection: caller, bytes: &mut bytes });
         process.shards[0].handle_input(now, input);
-        assert_eq!(process.shards[0].allowances.parked.len(), 1);
+        assert_eq!(process.shards[0].requests.parked(), 1);
         process.feed(0, Input::Closed { connection: caller });
     }
     assert_eq!(process.take(1, subscriber), "");

@@ -72,8 +72,8 @@ fn joiners_get_the_live_frame_again() {
 fn only_http_events_are_cached() {
     let mut process = Process::new(2);
     let (shard, sender) = (1, process.open(1));
-    let id = process.shards[shard].socket_id(sender).to_text();
-    let key = process.shards[shard].directory.app_by_id("1").expect("the app").keys[0].hmac.clone();
+    let id = process.shards[shard].context.socket_id(sender).to_text();
+    let key = process.shards[shard].context.directory.app_by_id("1").expect("the app").keys[0].hmac.clone();
     let auth = |text: &str| format!("app-key:{}", const_hex::encode(ring::hmac::sign(&key, text.as_bytes())));
     let subscribe = |channel: &str, data: Option<&str>| {
         let text = [&*id, channel].into_iter().chain(data).collect::<Vec<_>>().join(":");

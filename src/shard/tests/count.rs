@@ -122,17 +122,18 @@ fn large_channels_are_told_every_five_seconds() {
 #[test]
 fn a_count_without_credit_comes_later() {
     let mut process = with_counts(2);
-    let channel = process.shards[0].channel_key(AppSerial(1), "c");
-    let owner = usize::from(process.shards[0].owner_of(&channel));
+    let channel = process.shards[0].context.channel_key(AppSerial(1), "c");
+    let owner = usize::from(process.shards[0].context.owner_of(&channel));
     let (near, far) = (owner, 1 - owner);
     let waiting = process.open(far);
     process.subscribe(far, waiting, "c");
-    let credit = std::mem::replace(&mut process.shards[near].credit[far], credit::Credit::none());
+    let mut credit = None;
+    process.shards[near].context.mail.swap_credit(far as ShardIndex, &mut credit);
     let own: Vec<ConnectionKey> = (0..3).map(|_| process.open(near)).collect();
     own.iter().for_each(|connection| process.subscribe(near, *connection, "c"));
     assert_eq!(counts(&mut process, near, own[0]), [3, 4]);
     assert_eq!(process.take(far, waiting), "");
-    process.shards[near].credit[far] = credit;
+    process.shards[near].context.mail.swap_credit(far as ShardIndex, &mut credit);
     process.pass_time(limits::COUNT_INTERVAL_MS);
     assert_eq!(counts(&mut process, far, waiting), [4]);
     process.finish();

@@ -118,7 +118,7 @@ fn a_very_large_channel_is_given_events_in_parts() {
     publish(&mut process, publisher, "large");
     loop {
         let more = turn(&mut process);
-        if more.is_empty() && process.shards[0].fan_outs.is_empty() {
+        if more.is_empty() && !process.shards[0].connections.has_fan_outs() {
             break;
         }
         sends.extend(more);
@@ -156,7 +156,7 @@ fn at_the_bound_the_oldest_fan_out_is_finished() {
     assert_eq!(process.shards[0].stats().deliveries, before);
     publish(&mut process, publisher, "large");
     assert_eq!(process.shards[0].stats().deliveries - before, crowd.len() as u64, "the oldest");
-    while !(turn(&mut process).is_empty() && process.shards[0].fan_outs.is_empty()) {}
+    while !turn(&mut process).is_empty() || process.shards[0].connections.has_fan_outs() {}
     let all = (limits::FAN_OUTS_UNFINISHED_MAX + 1) * crowd.len();
     assert_eq!(process.shards[0].stats().deliveries - before, all as u64);
     process.finish();
@@ -207,6 +207,10 @@ fn a_large_fan_out_is_not_starved() {
         turn(&mut process);
     }
     let slots = crowd.len() + small.len();
-    assert!(process.shards[0].dirty.capacity() <= 6 * slots, "{}", process.shards[0].dirty.capacity());
+    assert!(
+        process.shards[0].connections.send_queue_capacity() <= 6 * slots,
+        "{}",
+        process.shards[0].connections.send_queue_capacity()
+    );
     process.finish();
 }

@@ -50,9 +50,9 @@ fn bodies_of_strangers_are_not_kept() {
                 process.receive(0, connection, &part);
                 missing -= part.len();
                 assert!(
-                    process.shards[0].input.bytes() <= 2 * head.len(),
+                    process.shards[0].connections.input_bytes() <= 2 * head.len(),
                     "{target}: {}",
-                    process.shards[0].input.bytes()
+                    process.shards[0].connections.input_bytes()
                 );
             }
             assert_eq!(process.take(0, connection), "", "{target}: not before it is whole");
@@ -90,7 +90,7 @@ fn failures_count_with_the_head() {
     let body = r#"{"name":"e","channel":"c","data":"d"}"#;
     process.receive(0, caller, head("/apps/1/events", GOOD, body.len()).as_bytes());
     process.receive(0, caller, &body.as_bytes()[..20]);
-    assert!(process.shards[0].input.bytes() >= body[..20].len());
+    assert!(process.shards[0].connections.input_bytes() >= body[..20].len());
     process.receive(0, caller, &body.as_bytes()[20..]);
     assert!(process.take(0, caller).starts_with("HTTP/1.1 200 "));
     process.finish();
@@ -123,7 +123,7 @@ fn heads_of_strangers_are_bounded() {
         let connection = process.accept(0);
         process.receive(0, connection, part.as_bytes());
         first.get_or_insert(connection);
-        assert!(process.shards[0].input.bytes() <= limits::STRANGER_BYTES_MAX);
+        assert!(process.shards[0].connections.input_bytes() <= limits::STRANGER_BYTES_MAX);
         if number % 100 == 0 {
             let quick = process.accept(0);
             process.receive(0, quick, b"GET /up HTTP/1.1\r\n");
@@ -133,7 +133,7 @@ fn heads_of_strangers_are_bounded() {
     }
     let answer = process.take(0, first.expect("there is one"));
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1\r\n"), "{answer}");
-    assert!(process.shards[0].figures.counted.overloads.of(Overload::Input) > 0);
+    assert!(process.shards[0].context.metrics.counted.overloads.of(Overload::Input) > 0);
     process.finish();
 }
 
@@ -153,7 +153,7 @@ fn messages_of_sockets_are_bounded() {
         let connection = process.open(0);
         process.receive(0, connection, &part);
         first.get_or_insert(connection);
-        assert!(process.shards[0].input.bytes() <= limits::SOCKET_INPUT_BYTES_PER_APP_MAX);
+        assert!(process.shards[0].connections.input_bytes() <= limits::SOCKET_INPUT_BYTES_PER_APP_MAX);
         if number % 100 == 0 {
             process.say(0, healthy, r#"{"event":"pusher:ping"}"#);
             assert!(process.take(0, healthy).contains("pusher:pong"));
@@ -176,7 +176,7 @@ fn bodies_of_callers_are_bounded() {
     for caller in &callers {
         process.receive(0, *caller, head("/apps/1/events", GOOD, body.len()).as_bytes());
         process.receive(0, *caller, begin.as_bytes());
-        assert!(process.shards[0].input.bytes() <= limits::CALLER_INPUT_BYTES_PER_APP_MAX);
+        assert!(process.shards[0].connections.input_bytes() <= limits::CALLER_INPUT_BYTES_PER_APP_MAX);
     }
     let mut refused = 0;
     for caller in &callers {
@@ -235,9 +235,13 @@ fn unread_lists_are_bounded() {
         let now = process.now;
         process.shards[0].handle_input(now, Input::Received { connection: caller, bytes: &mut pipelined.into_bytes() });
         process.pass_mail(20);
-        let owed = process.shards[0].hot[caller.slot as usize].outbox.unsent_bytes();
+        let owed = process.shards[0].connections.unsent_bytes(caller.slot());
         assert!((150_000..300_000).contains(&owed), "{owed}");
-        assert!(process.shards[0].lists.bytes() <= 300_000, "{}", process.shards[0].lists.bytes());
+        assert!(
+            process.shards[0].connections.list_bytes() <= 300_000,
+            "{}",
+            process.shards[0].connections.list_bytes()
+        );
         process.pass_time(1);
         for _ in 0..200 {
             process.pass_time(1);
@@ -258,7 +262,7 @@ fn unread_answers_are_bounded() {
         let mut pipelined = b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_800);
         process.shards[0].handle_input(now, Input::Received { connection: caller, bytes: &mut pipelined });
     }
-    let owed = process.shards[0].hot[caller.slot as usize].outbox.unsent_bytes();
+    let owed = process.shards[0].connections.unsent_bytes(caller.slot());
     assert!(owed <= limits::HTTP_OUTBOX_BYTES_SOFT + 1_000, "{owed}");
     process.pass_time(1);
     assert_eq!(process.take(0, caller).matches("HTTP/1.1 404 ").count(), 18_000);
@@ -281,9 +285,9 @@ fn unread_answers_of_strangers_are_bounded_together() {
         first.get_or_insert(connection);
         let input = Input::Received { connection, bytes: &mut pipelined.clone() };
         process.shards[0].handle_input(now, input);
-        let unsent = process.shards[0].hot[connection.slot as usize].outbox.unsent_bytes();
+        let unsent = process.shards[0].connections.unsent_bytes(connection.slot());
         assert!((16 * 1024..=limits::HTTP_OUTBOX_BYTES_SOFT).contains(&unsent), "{unsent}");
-        assert!(process.shards[0].input.bytes() <= limits::STRANGER_BYTES_MAX);
+        assert!(process.shards[0].connections.input_bytes() <= limits::STRANGER_BYTES_MAX);
         if number % 50 == 0 {
             let quick = process.accept(0);
             process.receive(0, quick, b"GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -291,7 +295,7 @@ fn unread_answers_of_strangers_are_bounded_together() {
         }
         reset.extend(std::mem::take(&mut process.closed));
         // A joined buffer and the frames in it are held for a moment; all else is what the connections have unsent.
-        assert!(process.shards[0].frames.shares().total() <= limits::STRANGER_BYTES_MAX * 5 / 4);
+        assert!(process.shards[0].connections.frame_bytes() <= limits::STRANGER_BYTES_MAX * 5 / 4);
     }
     let first = first.expect("there is one");
     assert_eq!(reset.first(), Some(&(0, first.slot, true)));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::connection::Flags;
-use crate::shard::sweep::Deadline;
+use crate::shard::deadlines::DeadlineKind;
 
 const LATE_MS: u64 = 3_600_000;
 
@@ -128,7 +128,7 @@ fn nobody_is_judged_before_everything_was_read() {
 fn a_pong_is_awaited_from_the_ping_on() {
     let mut process = Process::with_settings(1, AppSettings { activity_timeout: 30, ..AppSettings::default() });
     let connection = process.open(0);
-    let flags = |process: &Process| process.shards[0].hot[connection.slot as usize].flags;
+    let flags = |process: &Process| process.shards[0].connections.flags(connection.slot());
     while !flags(&process).contains(Flags::AWAITING_PONG) {
         pass_turns_without_sends(&mut process, 100);
     }
@@ -164,8 +164,8 @@ fn each_request_and_message_has_its_own_time() {
         if round * 100 < limits::MESSAGE_WITHIN_MS {
             process.receive(0, fragments, &websocket_ping());
         }
-        let queued = &process.shards[0].deadlines;
-        assert!(queued.count_of(Deadline::Request) <= 3 && queued.count_of(Deadline::Message) <= 2);
+        let queued = &process.shards[0].context.deadlines;
+        assert!(queued.count_of(DeadlineKind::Request) <= 3 && queued.count_of(DeadlineKind::Message) <= 2);
     }
     assert_eq!(process.take(0, requests).matches("HTTP/1.1 200").count() as u64, rounds);
     assert_eq!(process.take(0, messages).matches("pusher:pong").count() as u64, rounds);
@@ -184,12 +184,12 @@ fn stale_deadlines_take_no_room() {
         let peer = "127.0.0.1:5000".parse().expect("an address");
         process.feed(0, Input::Accepted { connection, peer, listener: Listener::Public, refuse: false });
         process.feed(0, Input::Closed { connection });
-        assert!(process.shards[0].deadlines.count_of(Deadline::Request) <= 4);
+        assert!(process.shards[0].context.deadlines.count_of(DeadlineKind::Request) <= 4);
     }
     process.slots = 2;
     for _ in 0..5_000 {
         process.open(0);
-        assert!(process.shards[0].deadlines.count_of(Deadline::Request) <= 4);
+        assert!(process.shards[0].context.deadlines.count_of(DeadlineKind::Request) <= 4);
     }
     process.finish();
 }
@@ -203,12 +203,12 @@ fn authorization_does_not_wait_for_another_shard() {
     let auth = |process: &Process, channel: &str| {
         use ::hmac::{Hmac, KeyInit, Mac};
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("any length");
-        mac.update(format!("{}:{channel}", process.shards[0].socket_id(prompt).to_text()).as_bytes());
+        mac.update(format!("{}:{channel}", process.shards[0].context.socket_id(prompt).to_text()).as_bytes());
         hex::encode(mac.finalize().into_bytes())
     };
     let foreign = |name: &String| {
-        let key = process.shards[0].channel_key(AppSerial(1), name);
-        process.shards[0].owner_of(&key) == 1
+        let key = process.shards[0].context.channel_key(AppSerial(1), name);
+        process.shards[0].context.owner_of(&key) == 1
     };
     let channel = (0..).map(|number| format!("private-{number}")).find(foreign).expect("one of them");
     let auth = auth(&process, &channel);

@@ -32,7 +32,7 @@ fn channels_end_at_the_limit() {
         }
         let refusal = say_subscribe(&mut process, at, second, "d");
         for text in [
-            r#"{"event":"pusher:error","data":{"code":null,"message":"This app has its 3 occupied channels (max_channels)"}}"#,
+            r#"{"event":"pusher:error","data":{"code":null,"message":"This app is at its limit of 3 occupied channels (max_channels)"}}"#,
             r#""channel":"d","data":{"type":"LimitReached""#,
             r#""status":4100"#,
         ] {

@@ -12,9 +12,9 @@ fn with_members(shards: ShardIndex, members_max: u32) -> Process {
 
 /// The bytes of a subscribe message as a member.
 fn join(process: &Process, shard: usize, connection: ConnectionKey, user_id: &str, info_bytes: usize) -> Vec<u8> {
-    let id = process.shards[shard].socket_id(connection).to_text();
+    let id = process.shards[shard].context.socket_id(connection).to_text();
     let data = json!({"user_id": user_id, "user_info": "x".repeat(info_bytes)}).to_string();
-    let key = process.shards[shard].directory.app_by_id("1").expect("the app").keys[0].hmac.clone();
+    let key = process.shards[shard].context.directory.app_by_id("1").expect("the app").keys[0].hmac.clone();
     let signature = ring::hmac::sign(&key, format!("{id}:{CHANNEL}:{data}").as_bytes());
     let auth = format!("app-key:{}", const_hex::encode(signature));
     let data = json!({"channel": CHANNEL, "auth": auth, "channel_data": data});
@@ -113,7 +113,7 @@ fn a_large_roster_is_no_slow_reader() {
     process.begin(0, joiner, bytes);
     process.shards[0].end_batch();
     while process.shards[0].poll_output().is_some() {}
-    let owed = |process: &Process| process.shards[0].hot[joiner.slot as usize].outbox.unsent_bytes();
+    let owed = |process: &Process| process.shards[0].connections.unsent_bytes(joiner.slot());
     assert!(owed(&process) > limits::OUTBOX_BYTES_MAX, "the roster is too small for this test");
     let event = publish_request(&format!(r#"{{"name":"e","channel":"{CHANNEL}","data":"{}"}}"#, "x".repeat(10_000)));
     let mut events = 0;
@@ -139,7 +139,7 @@ fn unsent_rosters_are_bounded() {
     // Three quarters of the bytes are for one app.
     let rosters = limits::ROSTER_BYTES_UNSENT_MAX / 4 * 3 / 1_000_000 + 2;
     let joiners: Vec<ConnectionKey> = (0..rosters).map(|_| process.open(0)).collect();
-    let waiting = |process: &Process| process.shards[0].channels.iter().map(|(_, channel)| channel.waiting.len()).sum();
+    let waiting = |process: &Process| process.shards[0].channels.waiting();
     let mut held = 0;
     for (index, joiner) in joiners.iter().enumerate() {
         let bytes = join(&process, 0, *joiner, &format!("joiner-{index}"), 0);
@@ -180,7 +180,7 @@ fn long_lists_of_users_come_in_pages() {
     let path = format!("/apps/1/channels/{CHANNEL}/users");
     process.begin(0, caller, request("GET", &path, "").into_bytes());
     process.shards[0].handle_input(process.now, Input::Timeout);
-    assert_eq!(process.shards[0].asked_pages.len(), 1, "the second page waits for its turn");
+    assert_eq!(process.shards[0].requests.asked_pages(), 1, "the second page waits for its turn");
     // The first user leaves and joins again, behind what the list has.
     process.begin(0, members[0], leave());
     let bytes = join(&process, 0, members[0], "user-0", 0);

@@ -69,7 +69,7 @@ fn pages_leave_room_and_double_nothing() {
     process.shards[0]
         .handle_input(now, Input::Received { connection: caller, bytes: &mut request("GET", LIST, "").into_bytes() });
     process.shards[0].handle_input(now, Input::Timeout);
-    assert_eq!(process.shards[0].asked_pages.len(), 1, "the second page waits for its turn");
+    assert_eq!(process.shards[0].requests.asked_pages(), 1, "the second page waits for its turn");
     for text in [
         r#"{"event":"pusher:unsubscribe","data":{"channel":"mover"}}"#,
         r#"{"event":"pusher:subscribe","data":{"channel":"filler"}}"#,
@@ -101,7 +101,7 @@ fn lists_are_bounded() {
         let input = Input::Received { connection: *caller, bytes: &mut asked.clone() };
         process.shards[0].handle_input(now, input);
     }
-    while !process.shards[0].gathers.is_empty() {
+    while process.shards[0].requests.pending_queries() > 0 {
         process.pass_time(1);
     }
     let answers: String = callers.iter().map(|caller| process.take(0, *caller)).collect();
@@ -124,7 +124,7 @@ fn nobody_waits_for_a_list() {
         .handle_input(now, Input::Received { connection: caller, bytes: &mut request("GET", LIST, "").into_bytes() });
     process.shards[0].handle_input(now, Input::Closed { connection: caller });
     process.shards[0].handle_input(now, Input::Timeout);
-    assert!(process.shards[0].asked_pages.is_empty() && process.shards[0].gathers.is_empty());
+    assert!((process.shards[0].requests.asked_pages() == 0) && (process.shards[0].requests.pending_queries() == 0));
     process.finish();
 }
 

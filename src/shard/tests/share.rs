@@ -59,7 +59,7 @@ fn stopped_readers_of_one_app_refuse_no_other_app() {
                 assert!(answer.starts_with("HTTP/1.1 200"), "round {round}, after {refused} refusals: {answer}");
                 assert!(process.take(last, reader).contains(r#""event":"e""#));
             }
-            let held = process.shards[last].frames.shares().total();
+            let held = process.shards[last].connections.frame_bytes();
             assert!(held <= limits::SHARD_SEND_BYTES_MAX, "{held} bytes");
         }
         assert!(refused > 0, "the readers did not fill the share of their app");
@@ -90,11 +90,11 @@ fn readers_that_are_behind_go_when_their_app_is_over_its_share() {
         assert!(process.publish(0, publisher, &body).starts_with("HTTP/1.1 200"));
     }
     let filler = bytes::Bytes::from(vec![0; 200 << 20]);
-    let filler = process.shards[0].frames.hold(filler, 1);
+    let filler = process.shards[0].connections.fill(filler, 1);
     // Each of the two may have half of what the app holds unsent: more than any outbox may.
-    let news = process.shards[0].channel_key(AppSerial(1), "news");
+    let news = process.shards[0].context.channel_key(AppSerial(1), "news");
     let event = bytes::Bytes::from_static(b"\x81\x02{}");
-    process.shards[0].deliver(&news, event.clone(), None, 0);
+    deliver(&mut process.shards[0], &news, event.clone());
     process.say(0, healthy, r#"{"event":"pusher:ping"}"#);
     assert_eq!(process.shards[0].stats().slow_closed, 0);
     for _ in 0..1_000 {
@@ -102,13 +102,13 @@ fn readers_that_are_behind_go_when_their_app_is_over_its_share() {
     }
     process.say(0, healthy, r#"{"event":"pusher:ping"}"#);
     assert!(process.take(0, healthy).ends_with(r#""event":"pusher:pong","data":"{}"}"#));
-    process.shards[0].deliver(&news, event, None, 0);
+    deliver(&mut process.shards[0], &news, event);
     process.feed(0, Input::Timeout);
     assert_eq!(process.shards[0].stats().slow_closed, 1);
     assert!(process.take(0, healthy).ends_with("{}"));
     assert!(process.publish(0, publisher, &body).starts_with("HTTP/1.1 503"));
     assert!(publish_other(&mut process, 0, publisher).starts_with("HTTP/1.1 200"));
-    process.shards[0].frames.release(filler);
+    process.shards[0].connections.release(filler);
     process.pass_time(limits::FULL_APPS_INTERVAL_MS);
     assert!(process.publish(0, publisher, &body).starts_with("HTTP/1.1 200"));
     assert!(process.take(0, other).contains(r#""event":"e""#));
@@ -131,9 +131,9 @@ fn replies_to_a_socket_that_does_not_read_are_bounded() {
         let bytes = client_frame(message).repeat(count);
         process.receive(0, connection, &bytes);
         process.receive(0, connection, &bytes);
-        let owed = process.shards[0].hot[connection.slot as usize].outbox.unsent_bytes();
+        let owed = process.shards[0].connections.unsent_bytes(connection.slot());
         assert!(owed <= limits::REPLY_BYTES_MAX + 2 * 1024, "{owed} bytes are owed for {message}");
-        let held = process.shards[0].frames.shares().total();
+        let held = process.shards[0].connections.frame_bytes();
         assert!(held <= 2 * limits::REPLY_BYTES_MAX + 8 * 1024, "{held} bytes are held for {message}");
         assert_eq!(process.shards[0].stats().slow_closed, 0);
         process.stopped.clear();
@@ -190,11 +190,11 @@ fn lists_of_one_app_do_not_delay_those_of_another() {
         if answered_after_ms.is_none() && process.take(0, other).starts_with("HTTP/1.1 200") {
             answered_after_ms = Some(ms);
         }
-        if process.shards[0].asked_pages.is_empty() {
+        if process.shards[0].requests.asked_pages() == 0 {
             break;
         }
     }
-    let pages = process.shards[0].owned.capacity().div_ceil(limits::LIST_PAGE_CHANNELS);
+    let pages = process.shards[0].owner.table_len().div_ceil(limits::LIST_PAGE_CHANNELS);
     let after_ms = answered_after_ms.expect("it is answered");
     assert!(after_ms <= 2 * pages + 4, "after {after_ms} ms, of {pages} pages for each list");
     process.finish();
@@ -213,9 +213,9 @@ fn strangers_do_not_fill_the_pages_of_figures() {
         process.feed(0, Input::Timeout);
         assert!(!process.take(0, connection).contains("503"), "it is refused");
     }
-    assert_eq!(process.shards[0].figures.scrapes.len(), 3 * limits::SCRAPES_MAX, "the driver has not measured yet");
+    assert_eq!(process.shards[0].requests.scrapes(), 3 * limits::SCRAPES_MAX, "the driver has not measured yet");
     process.shards[0].handle_process_figures(&Default::default());
-    assert_eq!(process.shards[0].figures.scrapes.len(), 0);
+    assert_eq!(process.shards[0].requests.scrapes(), 0);
     process.finish();
 }
 
@@ -232,8 +232,8 @@ fn nothing_follows_close_when_an_answer_meets_the_hard_bound() {
         let mut event = vec![0x81, 127];
         event.extend_from_slice(&(length as u64 - 10).to_be_bytes());
         event.resize(length, b'x');
-        let news = process.shards[0].channel_key(AppSerial(1), "news");
-        process.shards[0].deliver(&news, event.into(), None, 0);
+        let news = process.shards[0].context.channel_key(AppSerial(1), "news");
+        deliver(&mut process.shards[0], &news, event.into());
         process.feed(0, Input::Timeout);
         process.say(0, connection, r#"{"event":"pusher:subscribe","data":{"channel":"private-closed"}}"#);
         process.say(0, connection, r#"{"event":"pusher:ping"}"#);
@@ -289,22 +289,32 @@ fn changes_of_one_app_refuse_no_other_app() {
 #[test]
 fn credit_is_kept_while_memory_is_short() {
     let mut process = two_apps(2);
-    let owner = |name: &String| process.shards[0].owner_of(&process.shards[0].channel_key(AppSerial(1), name));
+    let owner =
+        |name: &String| process.shards[0].context.owner_of(&process.shards[0].context.channel_key(AppSerial(1), name));
     let channel = (0..).map(|number| format!("c{number}")).find(|name| owner(name) == 1).expect("one of them");
     let (reader, publisher) = (process.open(1), process.accept(0));
     process.subscribe(1, reader, &channel);
-    let held = process.shards[1].frames.hold(vec![0; limits::SHARD_SEND_BYTES_MAX + 1].into(), NONE);
+    let held =
+        process.shards[1].connections.fill(vec![0; limits::SHARD_SEND_BYTES_MAX + 1].into(), crate::connection::NONE);
     let body = serde_json::json!({"name": "e", "channel": channel, "data": "x".repeat(100 * 1024)}).to_string();
     for _ in 0..20 {
         assert!(process.publish(0, publisher, &body).starts_with("HTTP/1.1 200"));
         assert!(process.take(1, reader).contains(r#""event":"e""#));
     }
-    let owed = process.shards[1].credit_owed[0];
+    let owed = process.shards[1].context.mail.owed(0);
     assert!(owed >= 20 * 100 * 1024, "{owed}");
     process.pass_time(10_000);
-    assert_eq!(process.shards[1].credit_owed[0], owed);
-    process.shards[1].frames.release(held);
+    assert_eq!(process.shards[1].context.mail.owed(0), owed);
+    process.shards[1].connections.release(held);
     process.pass_time(10_000);
-    assert_eq!(process.shards[1].credit_owed[0], 0);
+    assert_eq!(process.shards[1].context.mail.owed(0), 0);
     process.finish();
+}
+
+/// One event to the subscribers of a channel on a shard.
+fn deliver(shard: &mut Shard, channel: &mail::ChannelKey, frame: bytes::Bytes) {
+    let channel = channel.clone();
+    let message = mail::ChannelMessage::Deliver { channel, frame, exclude: None, accepted_us: 0, cost: 0 };
+    shard.dispatch(0, message.into());
+    shard.follow_up();
 }

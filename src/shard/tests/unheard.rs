@@ -1,7 +1,7 @@
 //! Publishes to channels that nobody hears (P-SUB-5, P-HTTP-17): no mail after the first, and none lost to who subscribes.
 
 use super::*;
-use crate::limits::UNHEARD_CHANNELS_MAX;
+use crate::limits::UNOCCUPIED_CHANNELS_MAX;
 
 fn event(channel: &str) -> String {
     format!(r#"{{"name":"e","channel":"{channel}","data":"d"}}"#)
@@ -60,7 +60,7 @@ fn what_nobody_hears_costs_no_mail() {
 fn join(process: &mut Process, shard: usize, connection: ConnectionKey, channel: &str) {
     use hmac::{Hmac, KeyInit, Mac};
 
-    let socket_id = process.shards[shard].socket_id(connection);
+    let socket_id = process.shards[shard].context.socket_id(connection);
     let data = r#"{"user_id":"1"}"#;
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("any length");
     mac.update(format!("{socket_id}:{channel}:{data}").as_bytes());
@@ -95,7 +95,7 @@ fn what_depends_on_the_owner_is_asked() {
         mails_of(&mut process, caller, &event("a"));
         mails_of(&mut process, caller, &event("b"));
     }
-    assert!(process.shards.iter().all(|shard| shard.unheard.is_empty()));
+    assert!(process.shards.iter().all(|shard| shard.owner.notified_count() + shard.requests.unoccupied() == 0));
     process.finish();
 }
 
@@ -105,14 +105,14 @@ fn what_depends_on_the_owner_is_asked() {
 fn as_many_as_the_bound_are_remembered() {
     let mut process = Process::new(2);
     let caller = process.accept(0);
-    let names: Vec<String> = (0..UNHEARD_CHANNELS_MAX * 5 / 2).map(|number| format!("c-{number}")).collect();
+    let names: Vec<String> = (0..UNOCCUPIED_CHANNELS_MAX * 5 / 2).map(|number| format!("c-{number}")).collect();
     for name in &names {
         mails_of(&mut process, caller, &event(name));
     }
-    assert_eq!(process.shards[1].unheard.len(), UNHEARD_CHANNELS_MAX);
+    assert_eq!(process.shards[1].owner.notified_count(), UNOCCUPIED_CHANNELS_MAX);
     let is_foreign = |process: &Process, name: &str| {
-        let hash = process.shards[0].channel_hash(AppSerial(1), name);
-        process.shards[0].owner_of_hash(hash) == 1
+        let hash = process.shards[0].context.keyed_hash(AppSerial(1), name);
+        process.shards[0].context.owner_of_hash(hash) == 1
     };
     let last = names.iter().rev().find(|name| is_foreign(&process, name)).expect("half of them are foreign");
     assert!(mails_of(&mut process, caller, &event(last)) > 0, "no room in this millisecond");

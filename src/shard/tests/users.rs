@@ -10,7 +10,7 @@ fn watching(shards: ShardIndex) -> Process {
 
 /// A signin as the customer's server signs it.
 fn signin(process: &Process, shard: usize, connection: ConnectionKey, user_data: &str) -> String {
-    let socket_id = process.shards[shard].socket_id(connection).to_text();
+    let socket_id = process.shards[shard].context.socket_id(connection).to_text();
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"app-secret").expect("any length");
     mac.update(format!("{}::user::{user_data}", &*socket_id).as_bytes());
     let auth = format!("app-key:{}", hex::encode(mac.finalize().into_bytes()));

@@ -58,7 +58,7 @@ fn hmac_hex(text: &str) -> String {
 }
 
 fn join(process: &mut Process, shard: usize, connection: ConnectionKey, channel: &str, user: &str) {
-    let socket_id = process.shards[shard].socket_id(connection);
+    let socket_id = process.shards[shard].context.socket_id(connection);
     let channel_data = format!(r#"{{"user_id":"{user}"}}"#);
     let auth = format!("app-key:{}", hmac_hex(&format!("{socket_id}:{channel}:{channel_data}")));
     let data = serde_json::json!({"channel": channel, "auth": auth, "channel_data": channel_data});
@@ -182,14 +182,14 @@ fn nobody_is_told_what_nobody_wants() {
     let connection = process.open(0);
     process.subscribe(0, connection, "cache-c");
     leave(&mut process, 0, connection, "cache-c");
-    assert_eq!(process.shards[0].departures.due_ms(), Some(process.shards[0].clock.served_ms() + 3_000));
+    assert_eq!(process.shards[0].owner.departures_due_ms(), Some(process.shards[0].context.clock.served_ms() + 3_000));
     let none = directory_with(AppSettings::default(), Webhooks::default());
     process.feed(0, Input::Directory(none));
     process.pass_time(3_000);
     process.subscribe(0, connection, "cache-c");
     leave(&mut process, 0, connection, "cache-c");
     assert_eq!(told(&mut process), [""; 0]);
-    assert_eq!(process.shards[0].departures.due_ms(), None);
+    assert_eq!(process.shards[0].owner.departures_due_ms(), None);
     process.finish();
 }
 

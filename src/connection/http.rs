@@ -1,0 +1,115 @@
+//! A connection that speaks HTTP: the request that it is sending, and the order of the answers to those before.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use crate::app::AppSerial;
+use crate::wire::http::RequestDecoder;
+
+/// A connection that speaks HTTP.
+#[derive(Debug)]
+pub struct Http {
+    /// A partial request.
+    pub decoder: RequestDecoder,
+    /// The client's address: the peer's, or what a trusted proxy said.
+    pub client: IpAddr,
+    /// What is known of a proxy in front.
+    pub proxy: Proxy,
+    /// It came in on the metrics and health port.
+    pub metrics: bool,
+    /// It came in at capacity: WebSockets are refused with 4100 (P-CLOSE-2).
+    pub refuse: bool,
+    /// A whole request was received.
+    pub made_request: bool,
+    /// When the request that has begun must be whole, in ms of the service clock; 0 between requests.
+    pub deadline_ms: u64,
+    /// The shard's queue has a deadline for a request of it.
+    pub deadline_queued: bool,
+    /// Answers owed, oldest first, from the first that is not ready yet.
+    pub answers: VecDeque<Answer>,
+    /// Ticket of the first of `answers`.
+    pub first_ticket: u32,
+    /// Bytes that arrived while too many answers were owed, or a request waited; at most one read.
+    pub held_back: Vec<u8>,
+    /// A request waits for its app's allowance: those behind it wait too.
+    pub parked: bool,
+    /// The current request is refused for its head, with this answer: its body is dropped as it arrives.
+    pub refused: Option<Bytes>,
+    /// The app whose credential the last request had.
+    pub caller: Option<AppSerial>,
+    /// An upgrade waits until all answers before it are sent.
+    pub upgrade_waits: bool,
+    /// Ticket of a request whose answer may be large: those behind it wait.
+    pub large_answer: Option<u32>,
+    /// A list that is being sent, with the app that its bytes count for.
+    pub unsent_list: Option<(AppSerial, usize)>,
+    /// Bytes of the request at hand, for figures.
+    pub request_bytes: usize,
+    /// The app that the request at hand is for, once it is known, for figures.
+    pub app: Option<AppSerial>,
+}
+
+impl Http {
+    /// Memory for input that is not whole yet, in bytes.
+    pub(super) fn input_bytes(&self) -> usize {
+        let header = if let Proxy::Awaited(bytes) = &self.proxy { bytes.capacity() } else { 0 };
+        self.decoder.held_bytes() + self.held_back.capacity() + header
+    }
+
+    /// True when every request so far has its answer queued.
+    pub fn is_answered(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    /// Keeps a place in the order of answers; gives its ticket.
+    pub fn push_waiting(&mut self, keep_alive: bool, app: Option<AppSerial>) -> u32 {
+        self.answers.push_back(Answer::Waiting { keep_alive, app });
+        self.first_ticket.wrapping_add(self.answers.len() as u32 - 1)
+    }
+
+    /// The place of a request that is not answered yet.
+    pub fn answer_mut(&mut self, ticket: u32) -> &mut Answer {
+        let at = ticket.wrapping_sub(self.first_ticket) as usize;
+        &mut self.answers[at]
+    }
+
+    /// Takes the oldest answer if it is ready.
+    pub fn take_ready(&mut self) -> Option<Bytes> {
+        match self.answers.front()? {
+            Answer::Waiting { .. } => None,
+            Answer::Ready(answer) => {
+                let answer = answer.clone();
+                self.answers.pop_front();
+                self.first_ticket = self.first_ticket.wrapping_add(1);
+                Some(answer)
+            }
+        }
+    }
+}
+
+/// What may stand before the first HTTP byte.
+#[derive(Debug)]
+pub enum Proxy {
+    /// The peer is no trusted proxy, or its header was read.
+    Direct,
+    /// The peer is a trusted proxy: a PROXY header may come; the bytes so far.
+    Awaited(Vec<u8>),
+    /// The peer is a trusted proxy and what may come was read: `X-Forwarded-For` is believed.
+    Trusted,
+}
+
+/// An answer to one request, in order.
+#[derive(Debug)]
+pub enum Answer {
+    /// Other shards must accept first.
+    Waiting {
+        /// The connection may carry further requests after it.
+        keep_alive: bool,
+        /// The app whose traffic it is.
+        app: Option<AppSerial>,
+    },
+    /// It waits only for those before it.
+    Ready(Bytes),
+}

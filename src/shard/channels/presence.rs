@@ -1,0 +1,129 @@
+//! Joining and leaving presence channels (P-PRES rules): the joiner's side. The roster is its owner's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Channels, SubscriptionRefusal, Waiting, Welcome, refuse, send_welcome};
+use crate::app::App;
+use crate::channel::name::ChannelKind;
+use crate::channel::presence::{ChannelData, decode_channel_data};
+use crate::index::{ChannelIndex, Slot};
+use crate::shard::connections::Connections;
+use crate::shard::context::Context;
+use crate::shard::mail::{ChannelKey, Full, Join, OwnerMessage, Ticket};
+
+impl Channels {
+    /// A verified presence subscribe: `channel_data` says who joins (P-PRES-1).
+    pub(super) fn join_presence(
+        &mut self,
+        context: &mut Context,
+        connections: &mut Connections,
+        slot: Slot,
+        app: &App,
+        channel: ChannelKey,
+        channel_data: Option<&str>,
+    ) {
+        let bytes_max = app.settings.max_channel_data_bytes;
+        let member = match (channel_data, connections.signed_in(slot)) {
+            // A connection that is signed in joins as that user (P-USER-5).
+            (None, Some(user)) => {
+                ChannelData { user_id: (*user.id).to_owned(), user_info: user.user_info.as_deref().map(str::to_owned) }
+            }
+            (channel_data, _) => match decode_channel_data(channel_data.unwrap_or_default(), bytes_max as usize) {
+                Ok(member) => member,
+                Err(error) => {
+                    let refusal = SubscriptionRefusal::ChannelData(error, bytes_max);
+                    return refuse(context, connections, slot, &channel.name, &refusal);
+                }
+            },
+        };
+        let index = self.find_or_insert(context, &channel, ChannelKind::Presence);
+        self.join_ticket = self.join_ticket.wrapping_add(1);
+        let (connection, ticket) = (connections.key(slot), self.join_ticket);
+        let user_id: Arc<str> = member.user_id.into();
+        connections.add_subscription(slot, index);
+        connections.add_member(slot, index, user_id.clone());
+        let entry = &mut self.channels[index];
+        entry.waiting.push_back(Waiting { connection, ticket });
+        let join = Join {
+            ticket,
+            user_id,
+            user_info: member.user_info.map(Into::into),
+            members_max: app.settings.max_presence_members,
+        };
+        let owner = entry.owner;
+        context.send(owner, OwnerMessage::Join { channel, join });
+    }
+
+    /// The owner's answer to joins: all of them get the same frame.
+    pub(super) fn handle_joined(
+        &mut self,
+        context: &mut Context,
+        connections: &mut Connections,
+        channel: &ChannelKey,
+        joiners: Vec<Ticket>,
+        succeeded: Bytes,
+        cached: Option<Bytes>,
+    ) {
+        let mut joined = Vec::with_capacity(joiners.len());
+        for Ticket { number, user_id } in joiners {
+            match self.take_waiting(channel, number) {
+                Some((index, waiting)) => {
+                    self.channels[index].subscribers.insert(waiting.connection.slot());
+                    joined.push(waiting.connection.slot());
+                }
+                // The connection went or changed its mind while the join was in flight.
+                None => {
+                    let channel = channel.clone();
+                    context.send(context.owner_of(&channel), OwnerMessage::Leave { channel, user_id });
+                }
+            }
+        }
+        context.metrics.stats.subscriptions += joined.len() as u64;
+        send_welcome(context, connections, &joined, Welcome { channel, succeeded, cached }, true);
+    }
+
+    /// The channel is full, or the app has all its channels (P-LIM-7, R-LIM-5).
+    pub(super) fn handle_join_refused(
+        &mut self,
+        context: &mut Context,
+        connections: &mut Connections,
+        channel: &ChannelKey,
+        ticket: u32,
+        full: Full,
+    ) {
+        let Some((index, waiting)) = self.take_waiting(channel, ticket) else { return };
+        let slot = waiting.connection.slot();
+        connections.remove_member(slot, index);
+        connections.remove_subscription(slot, index);
+        self.forget_if_unused(index);
+        refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Full(full));
+    }
+
+    /// Takes the join with this ticket out of those that wait; `None` when it does not wait any more.
+    fn take_waiting(&mut self, channel: &ChannelKey, ticket: u32) -> Option<(ChannelIndex, Waiting)> {
+        let index = self.find(channel)?;
+        let waiting = &mut self.channels[index].waiting;
+        // Answers come in the order of the joins, but for refusals: it is the first or near it.
+        let at = waiting.iter().position(|waiting| waiting.ticket == ticket)?;
+        waiting.remove(at).map(|waiting| (index, waiting))
+    }
+
+    /// The presence side of a leave. A join that is still under way is undone when its answer comes.
+    pub(super) fn leave_presence(
+        &self,
+        context: &mut Context,
+        connections: &mut Connections,
+        slot: Slot,
+        index: ChannelIndex,
+        was_subscribed: bool,
+    ) {
+        let user_id = connections.remove_member(slot, index);
+        if was_subscribed {
+            let entry = &self.channels[index];
+            let (owner, channel) = (entry.owner, entry.key.clone());
+            context.send(owner, OwnerMessage::Leave { channel, user_id });
+        }
+    }
+}

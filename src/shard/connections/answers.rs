@@ -1,0 +1,327 @@
+//! Answers to HTTP requests of a connection: they leave in the order of the requests, whenever each is ready.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use super::Connections;
+use crate::api::refusal::Refusal;
+use crate::app::AppSerial;
+use crate::connection::http::{Answer, Proxy};
+use crate::connection::outbox::FrameKind;
+use crate::connection::{ConnectionKey, Flags};
+use crate::index::Slot;
+use crate::limits;
+use crate::protocol::dialect::Dialect;
+use crate::shard::context::Context;
+use crate::wire::forwarded::{Hop, forwarded_hops};
+use crate::wire::http::{HttpError, Request, encode_response};
+
+/// A response before it is encoded.
+pub(in crate::shard) struct Response<'a> {
+    pub(in crate::shard) status: u16,
+    pub(in crate::shard) content_type: &'a str,
+    pub(in crate::shard) extra: &'a str,
+    pub(in crate::shard) body: &'a [u8],
+}
+
+pub(in crate::shard) const TEXT: &str = "text/plain; charset=utf-8";
+pub(in crate::shard) const JSON: &str = "application/json";
+
+impl Connections {
+    /// Whether the next request has to wait: for one before it that waits itself, or whose answer may be large, for answers
+    /// that are not ready, or for answers to be read (P-CLOSE-5).
+    pub(in crate::shard) fn holds_requests_back(&mut self, slot: Slot) -> bool {
+        let unsent_bytes = self.unsent_bytes(slot);
+        let http = self.http(slot);
+        http.parked
+            || http.large_answer.is_some()
+            || http.answers.len() >= limits::HTTP_PIPELINE_MAX
+            || unsent_bytes > limits::HTTP_OUTBOX_BYTES_SOFT
+            || (http.upgrade_waits && !(http.is_answered() && unsent_bytes == 0))
+    }
+
+    /// The address of the client: behind trusted proxies the nearest one of `X-Forwarded-For` or `Forwarded` that is none
+    /// of them (threat T26). `None` where a proxy hides it or writes what cannot be read: one client among many behind that
+    /// proxy, whose failures must not count against the others.
+    pub(in crate::shard) fn client_address(
+        &self,
+        context: &mut Context,
+        slot: Slot,
+        request: &Request<'_>,
+    ) -> Option<IpAddr> {
+        let http = self.cold(slot).and_then(|cold| cold.http.as_ref()).expect("a request comes over HTTP");
+        let networks = &context.config.options.trusted_proxies;
+        let trusted = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
+        let proxy = http.client;
+        if !matches!(http.proxy, Proxy::Trusted) || !trusted(&proxy) {
+            return Some(proxy);
+        }
+        let mut client = proxy;
+        for hop in forwarded_hops(&request.headers) {
+            match hop {
+                Hop::Address(address) => client = address,
+                Hop::Hidden => return None,
+                Hop::Unreadable => {
+                    context.note_unreadable_address(proxy);
+                    return None;
+                }
+            }
+            if !trusted(&client) {
+                break;
+            }
+        }
+        Some(client)
+    }
+
+    /// Connections are not kept while draining, nor while those that are no WebSocket hold their share of the slots.
+    pub(in crate::shard) fn keeps_alive(&self, context: &Context, request: &Request<'_>) -> bool {
+        request.keep_alive && !context.is_draining && !self.lacks_slots_for_http(context)
+    }
+
+    pub(in crate::shard) fn answer_text(
+        &mut self,
+        context: &mut Context,
+        slot: Slot,
+        request: &Request<'_>,
+        status: u16,
+        body: &str,
+    ) {
+        let response = Response { status, content_type: TEXT, extra: "", body: body.as_bytes() };
+        self.answer(context, slot, request, &response);
+    }
+
+    pub(in crate::shard) fn answer_refusal(
+        &mut self,
+        context: &mut Context,
+        slot: Slot,
+        request: &Request<'_>,
+        dialect: Dialect,
+        refusal: &Refusal,
+    ) {
+        let keep_alive = self.keeps_alive(context, request);
+        let answer = encode_refusal(context, request, dialect, refusal, keep_alive);
+        let ticket = self.take_ticket(context, slot, request);
+        self.finish_answer(context, self.key(slot), ticket, answer);
+    }
+
+    /// Answers a request now.
+    pub(in crate::shard) fn answer(
+        &mut self,
+        context: &mut Context,
+        slot: Slot,
+        request: &Request<'_>,
+        response: &Response<'_>,
+    ) {
+        let answer = encode_answer(context, request, response, self.keeps_alive(context, request));
+        let ticket = self.take_ticket(context, slot, request);
+        self.finish_answer(context, self.key(slot), ticket, answer);
+    }
+
+    /// A place in the order of the connection's answers. A request that does not keep the connection is its last.
+    pub(in crate::shard) fn take_ticket(&mut self, context: &Context, slot: Slot, request: &Request<'_>) -> u32 {
+        let keep_alive = self.keeps_alive(context, request);
+        if !keep_alive {
+            self.hot[slot].flags.insert(Flags::LAST_ANSWER);
+        }
+        let http = self.http(slot);
+        http.request_bytes = 0;
+        let app = http.app.take();
+        http.push_waiting(keep_alive, app)
+    }
+
+    /// Fills the place of an answer in the order, and sends what is ready.
+    pub(in crate::shard) fn finish_answer(
+        &mut self,
+        context: &mut Context,
+        connection: ConnectionKey,
+        ticket: u32,
+        answer: Bytes,
+    ) {
+        if !self.is_awaiting_answers(connection) {
+            return;
+        }
+        let slot = connection.slot();
+        let http = self.http(slot);
+        let place = http.answer_mut(ticket);
+        if let Answer::Waiting { app: Some(app), .. } = place {
+            context.metrics.app_counters.of(*app).http_sent_bytes += answer.len() as u64;
+        }
+        *place = Answer::Ready(answer);
+        if http.large_answer == Some(ticket) {
+            http.large_answer = None;
+        }
+        while let Some(answer) = self.http(slot).take_ready() {
+            self.send(context, slot, answer, FrameKind::Control);
+        }
+    }
+
+    /// The answer to a request that had to wait, or that waited for nobody.
+    pub(in crate::shard) fn finish_request(
+        &mut self,
+        context: &mut Context,
+        connection: ConnectionKey,
+        ticket: u32,
+        response: &Response<'_>,
+    ) {
+        if self.is_awaiting_answers(connection) {
+            self.finish_encoded(context, connection, ticket, response, 0);
+        }
+    }
+
+    /// As [`Connections::finish_request`], without the body that its head declares.
+    pub(in crate::shard) fn finish_head_request(
+        &mut self,
+        context: &mut Context,
+        connection: ConnectionKey,
+        ticket: u32,
+        response: &Response<'_>,
+    ) {
+        if self.is_awaiting_answers(connection) {
+            self.finish_encoded(context, connection, ticket, response, response.body.len());
+        }
+    }
+
+    fn finish_encoded(
+        &mut self,
+        context: &mut Context,
+        connection: ConnectionKey,
+        ticket: u32,
+        response: &Response<'_>,
+        cut_bytes: usize,
+    ) {
+        let place = self.http(connection.slot()).answer_mut(ticket);
+        let keep_alive = matches!(place, Answer::Waiting { keep_alive: true, .. });
+        context.metrics.count_response(response.status);
+        let mut answer = encode(response, keep_alive);
+        answer.truncate(answer.len() - cut_bytes);
+        self.finish_answer(context, connection, ticket, answer);
+        self.account_input(context, connection.slot());
+        self.follow_up(connection);
+    }
+
+    /// A request that could not be read: answered, and the connection closed (P-HTTP-16).
+    pub(in crate::shard) fn answer_framing_error(&mut self, context: &mut Context, slot: Slot, error: HttpError) {
+        let mut answer = Vec::new();
+        context.metrics.count_response(error.status());
+        encode_response(&mut answer, error.status(), TEXT, "", error.message().as_bytes(), false);
+        self.answer_last(context, slot, answer);
+    }
+
+    /// A request that was not complete in time (threat T14).
+    pub(in crate::shard) fn answer_too_late(&mut self, context: &mut Context, slot: Slot) {
+        let mut answer = Vec::new();
+        let body = format!("A request must be complete within {} ms", limits::REQUEST_WITHIN_MS);
+        context.metrics.count_response(408);
+        encode_response(&mut answer, 408, TEXT, "", body.as_bytes(), false);
+        self.answer_last(context, slot, answer);
+        self.account_input(context, slot);
+        self.settle(context, slot);
+    }
+
+    /// Queues the last answer of a connection, after those that other requests still wait for. Nothing that came or comes
+    /// after it is read.
+    pub(in crate::shard) fn answer_last(&mut self, context: &mut Context, slot: Slot, answer: impl Into<Bytes>) {
+        self.hot[slot].flags.insert(Flags::LAST_ANSWER);
+        let http = self.http(slot);
+        http.deadline_ms = 0;
+        http.decoder = Default::default();
+        http.held_back = Vec::new();
+        let ticket = http.push_waiting(false, None);
+        self.finish_answer(context, self.key(slot), ticket, answer.into());
+    }
+
+    /// `100 Continue`, unless earlier answers are not sent: then the client goes on after its own waiting time.
+    pub(in crate::shard) fn answer_continue(&mut self, context: &mut Context, slot: Slot) {
+        if self.http(slot).is_answered() {
+            let text = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.send(context, slot, text, FrameKind::Control);
+        }
+    }
+
+    /// The current request is one to this app.
+    pub(in crate::shard) fn count_call(&mut self, context: &mut Context, slot: Slot, app: AppSerial) {
+        let http = self.http(slot);
+        http.app = Some(app);
+        let bytes = std::mem::take(&mut http.request_bytes);
+        let counters = context.metrics.app_counters.of(app);
+        counters.http_calls += 1;
+        counters.http_received_bytes += bytes as u64;
+    }
+
+    /// A list is about to be queued: until all of it is sent it counts as held. One connection has one of them at most,
+    /// since requests behind it wait.
+    pub(in crate::shard) fn hold_unsent_list(&mut self, connection: ConnectionKey, app: AppSerial, bytes: usize) {
+        if bytes <= limits::HTTP_OUTBOX_BYTES_SOFT || !self.is_awaiting_answers(connection) {
+            return;
+        }
+        self.release_unsent_list(connection.slot());
+        self.lists.change(app, 0, bytes);
+        self.http(connection.slot()).unsent_list = Some((app, bytes));
+    }
+
+    /// A list has been sent, or never will be.
+    pub(super) fn release_unsent_list(&mut self, slot: Slot) {
+        let http = self.cold_mut(slot).and_then(|cold| cold.http.as_mut());
+        if let Some((app, bytes)) = http.and_then(|http| http.unsent_list.take()) {
+            self.lists.change(app, bytes, 0);
+        }
+    }
+}
+
+/// The answer to a request that is refused.
+pub(in crate::shard) fn encode_refusal(
+    context: &mut Context,
+    request: &Request<'_>,
+    dialect: Dialect,
+    refusal: &Refusal,
+    keep_alive: bool,
+) -> Bytes {
+    let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
+    let extra = refusal.header_lines();
+    let response = Response { status: refusal.status, content_type, extra: &extra, body: &body };
+    encode_answer(context, request, &response, keep_alive)
+}
+
+fn encode_answer(context: &mut Context, request: &Request<'_>, response: &Response<'_>, keep_alive: bool) -> Bytes {
+    context.metrics.count_response(response.status);
+    let mut answer = encode(response, keep_alive);
+    if request.method == "HEAD" {
+        answer.truncate(answer.len() - response.body.len());
+    }
+    answer
+}
+
+fn encode(response: &Response<'_>, keep_alive: bool) -> Bytes {
+    match response {
+        // The answer to most publishes.
+        Response { status: 200, content_type: JSON, extra: "", body: b"{}" } if keep_alive => {
+            Bytes::from_static(EMPTY_OBJECT)
+        }
+        Response { status, content_type, extra, body } => {
+            let mut answer = Vec::with_capacity(192 + body.len());
+            encode_response(&mut answer, *status, content_type, extra, body, keep_alive);
+            answer.into()
+        }
+    }
+}
+
+/// `{}` with status 200 on a connection that is kept, as [`encode_response`] writes it.
+const EMPTY_OBJECT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
+                              Connection: keep-alive\r\n\r\n{}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P-HTTP-15, P-SDK-15: the answer that is kept ready is the one that would be made.
+    #[test]
+    fn the_empty_object_is_encoded_as_any_other() {
+        let mut made = Vec::new();
+        encode_response(&mut made, 200, JSON, "", b"{}", true);
+        assert_eq!(EMPTY_OBJECT, made);
+        let response = Response { status: 200, content_type: JSON, extra: "", body: b"{}" };
+        assert_eq!(encode(&response, true), made);
+        assert!(encode(&response, false).windows(17).any(|part| part == b"Connection: close"));
+    }
+}

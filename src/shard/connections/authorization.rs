@@ -1,0 +1,47 @@
+//! Authorized connections (P-AUTHZ-1): where the app demands it, a connection must sign in or join a private or presence
+//! channel in time. Until then it does not count to the app's quota; with that it asks for its place.
+
+use super::Connections;
+use crate::app::AppSerial;
+use crate::connection::{Flags, Phase};
+use crate::index::Slot;
+use crate::protocol::close::CloseReason;
+use crate::shard::context::Context;
+use crate::shard::deadlines::DeadlineKind;
+use crate::shard::mail::QuotaMessage;
+
+impl Connections {
+    /// Opens a connection that has to authorize itself. It takes no place of its app yet.
+    pub(in crate::shard) fn open_unauthorized(&mut self, context: &mut Context, slot: Slot) {
+        self.hot[slot].flags.insert(Flags::UNAUTHORIZED);
+        let within_ms = u64::from(context.config.options.authorization_timeout_s) * 1_000;
+        self.await_deadline(context, DeadlineKind::Authorization, slot, within_ms);
+        self.open_websocket(context, slot);
+    }
+
+    /// The connection has signed in or joined a protected channel: it counts from here on (P-CLOSE-2).
+    pub(in crate::shard) fn authorize_connection(&mut self, context: &mut Context, slot: Slot) {
+        let line = &mut self.hot[slot];
+        if line.phase != Phase::Open || !line.flags.contains(Flags::UNAUTHORIZED) {
+            return;
+        }
+        line.flags.remove(Flags::UNAUTHORIZED);
+        let app = AppSerial(line.app);
+        let connections_max = context.directory.app(app).map_or(0, |app| app.settings.max_connections);
+        let connection = self.key(slot);
+        context.send(context.counter_of(app), QuotaMessage::Admit { app, connection, connections_max });
+    }
+
+    /// The time is over. An app that no longer demands it keeps the connection, and counts it.
+    pub(in crate::shard) fn end_unauthorized(&mut self, context: &mut Context, slot: Slot) {
+        if !self.hot[slot].flags.contains(Flags::UNAUTHORIZED) {
+            return;
+        }
+        let app = context.directory.app(AppSerial(self.hot[slot].app));
+        if app.is_some_and(|app| app.settings.authorized_connections) {
+            self.close_websocket(context, slot, &CloseReason::NotAuthorized);
+        } else {
+            self.authorize_connection(context, slot);
+        }
+    }
+}

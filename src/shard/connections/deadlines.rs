@@ -1,0 +1,184 @@
+//! Deadlines of a connection: set, renewed, and what they mean when their time has come.
+
+use super::Connections;
+use crate::connection::{Flags, Phase};
+use crate::index::Slot;
+use crate::limits;
+use crate::shard::context::Context;
+use crate::shard::deadlines::{Deadline, DeadlineKind};
+use crate::wire::http::RequestDecoder;
+
+/// What became of a deadline by its time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Standing {
+    /// Its connection is gone, or in a phase that it does not concern.
+    Stale,
+    /// What was awaited came.
+    Met,
+    /// What is awaited now is a later request or message, until this time.
+    Renewed(u64),
+    /// What was awaited has not come.
+    Due,
+}
+
+impl Standing {
+    /// Of a deadline at `at_ms` where something is awaited now until `awaited_ms`; 0 is nothing.
+    fn of(at_ms: u64, awaited_ms: u64) -> Self {
+        match awaited_ms {
+            0 => Self::Met,
+            later if later > at_ms => Self::Renewed(later),
+            _ => Self::Due,
+        }
+    }
+}
+
+/// A deadline that was not met.
+pub(in crate::shard) struct Due {
+    pub(in crate::shard) kind: DeadlineKind,
+    pub(in crate::shard) slot: Slot,
+}
+
+impl Connections {
+    /// Sets a deadline this long from now; gives its time on the service clock.
+    pub(in crate::shard) fn await_deadline(
+        &self,
+        context: &mut Context,
+        kind: DeadlineKind,
+        slot: Slot,
+        within_ms: u64,
+    ) -> u64 {
+        let at_ms = context.clock.served_ms() + within_ms;
+        self.queue_deadline(context, kind, slot, at_ms);
+        at_ms
+    }
+
+    fn queue_deadline(&self, context: &mut Context, kind: DeadlineKind, slot: Slot, at_ms: u64) {
+        let deadline = Deadline { at_ms, kind, connection: self.key(slot) };
+        context.deadlines.push(deadline, |deadline| self.standing(deadline) == Standing::Stale);
+    }
+
+    /// Takes the next deadline that was not met. Until the shard has caught up it does not know whether a peer was in time.
+    pub(in crate::shard) fn take_due(&mut self, context: &mut Context) -> Option<Due> {
+        if context.metrics.stats.connections == 0 {
+            context.deadlines.clear();
+        }
+        while let Some(deadline) = context.deadlines.peek().filter(|at| at.at_ms <= context.clock.served_ms()) {
+            let standing = self.standing(&deadline);
+            if standing == Standing::Due && deadline.at_ms > context.clock.judged_ms() {
+                return None;
+            }
+            context.deadlines.pop();
+            let Deadline { kind, connection, .. } = deadline;
+            let slot = connection.slot();
+            match standing {
+                Standing::Stale => {}
+                Standing::Renewed(at_ms) => self.queue_deadline(context, kind, slot, at_ms),
+                Standing::Met => self.note_unqueued(kind, slot),
+                Standing::Due => {
+                    self.note_unqueued(kind, slot);
+                    return Some(Due { kind, slot });
+                }
+            }
+        }
+        None
+    }
+
+    fn standing(&self, deadline: &Deadline) -> Standing {
+        let Deadline { at_ms, kind, connection } = *deadline;
+        if !self.is_live(connection) {
+            return Standing::Stale;
+        }
+        let (line, cold) = (&self.hot[connection.slot()], self.cold(connection.slot()));
+        match (kind, line.phase) {
+            (DeadlineKind::Request, Phase::Http) => {
+                let http = cold.and_then(|cold| cold.http.as_ref());
+                Standing::of(at_ms, http.map_or(0, |http| http.deadline_ms))
+            }
+            (DeadlineKind::Message, Phase::Open | Phase::Closing) => {
+                Standing::of(at_ms, cold.map_or(0, |cold| cold.message_deadline_ms))
+            }
+            (DeadlineKind::Linger, Phase::Lingering)
+            | (DeadlineKind::CloseAnswer, Phase::Closing)
+            | (DeadlineKind::SlowReset, Phase::Open | Phase::Closing | Phase::Lingering) => Standing::Due,
+            (DeadlineKind::Authorization, Phase::Open) if line.flags.contains(Flags::UNAUTHORIZED) => Standing::Due,
+            (DeadlineKind::AtCapacity, Phase::Http) if self.is_silent(connection) => Standing::Due,
+            // The connection is in a phase that the deadline does not concern.
+            (
+                DeadlineKind::Request
+                | DeadlineKind::Message
+                | DeadlineKind::Linger
+                | DeadlineKind::CloseAnswer
+                | DeadlineKind::SlowReset
+                | DeadlineKind::Authorization
+                | DeadlineKind::AtCapacity,
+                _,
+            ) => Standing::Stale,
+        }
+    }
+
+    /// The queue has no deadline of this kind for the connection any more.
+    fn note_unqueued(&mut self, kind: DeadlineKind, slot: Slot) {
+        match kind {
+            DeadlineKind::Request => self.http(slot).deadline_queued = false,
+            DeadlineKind::Message => self.hot[slot].flags.remove(Flags::MESSAGE_AWAITED),
+            DeadlineKind::Linger
+            | DeadlineKind::CloseAnswer
+            | DeadlineKind::SlowReset
+            | DeadlineKind::Authorization
+            | DeadlineKind::AtCapacity => {}
+        }
+    }
+
+    /// The peer had its time, and everything that it sent was read. Where the peer waits for the shard itself, it
+    /// gets its time once more (P-LIVE-6).
+    pub(in crate::shard) fn end_overdue(&mut self, context: &mut Context, due: &Due) {
+        let (kind, slot) = (due.kind, due.slot);
+        let line = &self.hot[slot];
+        let (paused, unsent) = (line.flags.contains(Flags::PAUSED), line.outbox.is_unattempted());
+        match kind {
+            DeadlineKind::Request if paused => self.renew_request_deadline(context, slot),
+            DeadlineKind::Request => {
+                if self.http(slot).decoder.is_idle() {
+                    self.end(context, slot, false);
+                } else {
+                    self.answer_too_late(context, slot);
+                }
+            }
+            DeadlineKind::Message if paused => self.renew_message_deadline(context, slot),
+            DeadlineKind::Message => self.fail_websocket(context, slot, 1008, "The message took too long"),
+            DeadlineKind::CloseAnswer if unsent => {
+                self.await_deadline(context, kind, slot, limits::CLOSE_WITHIN_MS);
+            }
+            DeadlineKind::Linger | DeadlineKind::CloseAnswer | DeadlineKind::AtCapacity => {
+                self.end(context, slot, false);
+            }
+            DeadlineKind::SlowReset => self.end(context, slot, true),
+            DeadlineKind::Authorization => self.end_unauthorized(context, slot),
+        }
+    }
+
+    /// The request that has begun must be complete within a total time (threat T14).
+    pub(in crate::shard) fn renew_request_deadline(&mut self, context: &mut Context, slot: Slot) {
+        let served_ms = context.clock.served_ms();
+        let http = self.http(slot);
+        let at_ms = served_ms + limits::REQUEST_WITHIN_MS + extra_request_ms(&http.decoder);
+        http.deadline_ms = at_ms;
+        if !std::mem::replace(&mut http.deadline_queued, true) {
+            self.queue_deadline(context, DeadlineKind::Request, slot, at_ms);
+        }
+    }
+
+    /// The message that has begun must be complete within a total time (threat T8).
+    pub(in crate::shard) fn renew_message_deadline(&mut self, context: &mut Context, slot: Slot) {
+        let at_ms = context.clock.served_ms() + limits::MESSAGE_WITHIN_MS;
+        self.cold_or_default(slot).message_deadline_ms = at_ms;
+        if self.hot[slot].flags.raise(Flags::MESSAGE_AWAITED) {
+            self.queue_deadline(context, DeadlineKind::Message, slot, at_ms);
+        }
+    }
+}
+
+/// Time that a large body of a caller with a good credential adds to that of its request (threat T14).
+pub(in crate::shard) fn extra_request_ms(decoder: &RequestDecoder) -> u64 {
+    (decoder.body_bytes_awaited() as u64).div_ceil(1 << 20).saturating_sub(1) * limits::REQUEST_MS_PER_MIB
+}

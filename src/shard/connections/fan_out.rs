@@ -1,0 +1,299 @@
+//! Fan-out within a shard: one frame into the outboxes of a channel's local subscribers.
+//!
+//! To queue an event to a million subscribers takes tens of milliseconds, in which nobody else would be served (U17). So
+//! an event of a large channel is queued to a part of its subscribers in each turn. No client can see a difference:
+//!
+//! - A connection that is about to be sent something else is first given the events that it has yet to get (`catch_up`),
+//!   so it gets everything in the order in which it was accepted. The same is done before it unsubscribes or is closed.
+//! - A connection that subscribes later does not get the event: a fan-out keeps the subscribers of its time.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use roaring::RoaringBitmap;
+use smallvec::SmallVec;
+
+use super::send_queue::Queue;
+use super::{BySlot, Connections};
+use crate::app::AppSerial;
+use crate::channel::subscribers::Subscribers;
+use crate::connection::outbox::{FrameId, FrameKind, Frames};
+use crate::connection::{ConnectionKey, Flags, Hot, Phase};
+use crate::index::{ChannelIndex, Slot};
+use crate::limits;
+use crate::shard::context::Context;
+
+/// Fan-outs that have subscribers left.
+#[derive(Default)]
+pub(super) struct FanOuts {
+    /// In the order in which they were accepted.
+    unfinished: VecDeque<FanOut>,
+    /// Their channels, each once, in the order of their turns.
+    turns: VecDeque<ChannelIndex>,
+    /// The number of the next one.
+    next: u64,
+}
+
+/// One event to the subscribers of one channel.
+struct FanOut {
+    /// Later ones have greater numbers.
+    number: u64,
+    channel: ChannelIndex,
+    app: AppSerial,
+    event: Event,
+    /// Subscribers of the channel when the event was accepted, for the choice of the send queue.
+    subscribers: u32,
+    /// Those of them that have yet to get it.
+    remaining: RoaringBitmap,
+}
+
+/// What is queued to each subscriber.
+#[derive(Clone, Copy)]
+struct Event {
+    frame: FrameId,
+    frame_bytes: usize,
+    exclude: Option<ConnectionKey>,
+}
+
+impl FanOuts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.unfinished.is_empty()
+    }
+
+    /// A connection is closed: it gets nothing more.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        for fan_out in &mut self.unfinished {
+            fan_out.remaining.remove(slot.0);
+        }
+    }
+
+    /// The place of a fan-out in the queue, unless it is finished.
+    fn position(&self, number: u64) -> Option<usize> {
+        self.unfinished.binary_search_by_key(&number, |fan_out| fan_out.number).ok()
+    }
+
+    /// The place of the oldest fan-out of a channel in the queue.
+    fn oldest_of(&self, channel: ChannelIndex) -> Option<usize> {
+        self.unfinished.iter().position(|fan_out| fan_out.channel == channel)
+    }
+}
+
+/// Those of the tables that a fan-out changes.
+struct Outboxes<'a> {
+    hot: &'a mut BySlot<Hot>,
+    frames: &'a mut Frames,
+    /// Unsent bytes beyond which a connection of the app is closed.
+    bytes_max: usize,
+}
+
+impl Outboxes<'_> {
+    /// Queues an event to one subscriber.
+    // As a call of its own it cost each delivery 30 instructions more.
+    #[inline(always)]
+    fn push(&mut self, slot: Slot, event: &Event, queue: &mut Queue<'_>, outcome: &mut Outcome) {
+        let line = &mut self.hot[slot];
+        if event.exclude.is_some_and(|exclude| exclude.slot() == slot && exclude.generation == line.generation) {
+            return;
+        }
+        if self.frames.is_over_bound(&line.outbox, self.bytes_max) {
+            outcome.too_slow.push(slot);
+            return;
+        }
+        self.frames.push(&mut line.outbox, event.frame, event.frame_bytes);
+        outcome.queued += 1;
+        if !line.outbox.is_lent() {
+            queue.push(slot, &mut line.flags);
+        }
+    }
+}
+
+/// What was done for one event.
+#[derive(Default)]
+struct Outcome {
+    queued: u32,
+    /// Subscribers that are behind by more than is allowed.
+    too_slow: SmallVec<[Slot; 8]>,
+}
+
+/// One event for the subscribers of a channel here.
+pub(in crate::shard) struct Delivery<'a> {
+    pub(in crate::shard) channel: ChannelIndex,
+    pub(in crate::shard) app: AppSerial,
+    pub(in crate::shard) subscribers: &'a Subscribers,
+    pub(in crate::shard) frame: Bytes,
+    pub(in crate::shard) exclude: Option<ConnectionKey>,
+    /// When its owner accepted it, in µs; 0 where drivers report no turns.
+    pub(in crate::shard) accepted_us: u64,
+}
+
+impl Connections {
+    /// Queues one event to all local subscribers of its channel but `exclude`; to those of a large channel over several
+    /// turns.
+    ///
+    /// Per subscriber: its hot line and one entry of a queue; no allocation, no atomic, no copy.
+    pub(in crate::shard) fn fan_out(&mut self, context: &mut Context, delivery: Delivery<'_>) {
+        let Delivery { channel, app, subscribers, frame, exclude, accepted_us } = delivery;
+        let count = subscribers.count();
+        let in_parts = count > context.config.options.fan_out_step || self.fan_outs.turns.contains(&channel);
+        let behind = !in_parts && !self.fan_outs.is_empty();
+        if behind {
+            self.catch_up_all(context, subscribers);
+        }
+        let frame_bytes = frame.len();
+        let frame = self.frames.hold(frame, app.0, FrameKind::Message);
+        let event = Event { frame, frame_bytes, exclude };
+        if in_parts {
+            if accepted_us > 0 {
+                self.frames.stamp(frame, accepted_us);
+            }
+            return self.begin_fan_out(context, channel, app, event, subscribers);
+        }
+        let bytes_max = self.outbox_bytes_max(context, app.0);
+        let mut outboxes = Outboxes { hot: &mut self.hot, frames: &mut self.frames, bytes_max };
+        let mut queue = self.send_queue.queue_of(channel, count);
+        let mut outcome = Outcome::default();
+        if behind {
+            // Earlier events may have closed some of them.
+            let open = |outboxes: &Outboxes<'_>, slot: Slot| outboxes.hot[slot].phase == Phase::Open;
+            subscribers.for_each(|slot| {
+                if open(&outboxes, slot) {
+                    outboxes.push(slot, &event, &mut queue, &mut outcome);
+                }
+            });
+        } else {
+            subscribers.for_each(|slot| outboxes.push(slot, &event, &mut queue, &mut outcome));
+        }
+        self.send_queue.count_bulk(channel);
+        self.count_deliveries(context, app, frame, outcome.queued);
+        if accepted_us > 0 && outcome.queued > 0 {
+            self.frames.stamp(frame, accepted_us);
+        }
+        self.frames.release(frame);
+        for slot in outcome.too_slow {
+            self.close_slow(context, slot);
+        }
+    }
+
+    fn begin_fan_out(
+        &mut self,
+        context: &mut Context,
+        channel: ChannelIndex,
+        app: AppSerial,
+        event: Event,
+        subscribers: &Subscribers,
+    ) {
+        if self.fan_outs.unfinished.len() == limits::FAN_OUTS_UNFINISHED_MAX {
+            self.advance(context, self.fan_outs.unfinished[0].number, u32::MAX);
+        }
+        if !self.fan_outs.turns.contains(&channel) {
+            self.fan_outs.turns.push_back(channel);
+        }
+        let number = self.fan_outs.next;
+        self.fan_outs.next += 1;
+        let (count, mut remaining) = (subscribers.count(), subscribers.to_bitmap());
+        // Finishing the oldest may have closed some of them.
+        for slot in &self.retired {
+            remaining.remove(slot.0);
+        }
+        let fan_out = FanOut { number, channel, app, event, subscribers: count, remaining };
+        self.fan_outs.unfinished.push_back(fan_out);
+    }
+
+    /// Queues the oldest event of the channel whose turn it is to the next of its subscribers.
+    pub(in crate::shard) fn continue_fan_outs(&mut self, context: &mut Context) {
+        let Some(&channel) = self.fan_outs.turns.front() else { return };
+        self.fan_outs.turns.rotate_left(1);
+        let oldest = self.fan_outs.oldest_of(channel).expect("channels have turns while they have fan-outs");
+        self.advance(context, self.fan_outs.unfinished[oldest].number, context.config.options.fan_out_step);
+    }
+
+    /// Queues an event to `count` more of its subscribers.
+    fn advance(&mut self, context: &mut Context, number: u64, count: u32) {
+        let Some(at) = self.fan_outs.position(number) else { return };
+        if at > 0 {
+            let slots: Vec<u32> = self.fan_outs.unfinished[at].remaining.iter().take(count as usize).collect();
+            for slot in slots {
+                self.catch_up_before(context, Slot(slot), number);
+            }
+        }
+        let Some(at) = self.fan_outs.position(number) else { return };
+        let FanOut { channel, app, event, subscribers, .. } = self.fan_outs.unfinished[at];
+        let bytes_max = self.outbox_bytes_max(context, app.0);
+        let remaining = &mut self.fan_outs.unfinished[at].remaining;
+        let mut outboxes = Outboxes { hot: &mut self.hot, frames: &mut self.frames, bytes_max };
+        let mut queue = self.send_queue.queue_of(channel, subscribers);
+        let mut outcome = Outcome::default();
+        for slot in remaining.iter().take(count as usize) {
+            outboxes.push(Slot(slot), &event, &mut queue, &mut outcome);
+        }
+        remaining.remove_smallest(u64::from(count));
+        let is_finished = remaining.is_empty();
+        self.send_queue.count_bulk(channel);
+        self.count_deliveries(context, app, event.frame, outcome.queued);
+        if is_finished {
+            self.end_fan_out(at);
+        }
+        for slot in outcome.too_slow {
+            self.close_slow(context, slot);
+        }
+    }
+
+    fn end_fan_out(&mut self, at: usize) {
+        let FanOut { channel, event, .. } = self.fan_outs.unfinished.remove(at).expect("the caller found it");
+        self.frames.release(event.frame);
+        if self.fan_outs.oldest_of(channel).is_none() {
+            self.fan_outs.turns.retain(|other| *other != channel);
+        }
+    }
+
+    /// Before the subscribers of a channel get an event at once, they get the earlier ones of others.
+    #[cold]
+    fn catch_up_all(&mut self, context: &mut Context, subscribers: &Subscribers) {
+        subscribers.for_each(|slot| self.catch_up(context, slot));
+    }
+
+    /// Queues to a connection what it has yet to get of unfinished fan-outs: something else follows.
+    #[inline]
+    pub(in crate::shard) fn catch_up(&mut self, context: &mut Context, slot: Slot) {
+        if !self.fan_outs.is_empty() {
+            self.catch_up_before(context, slot, u64::MAX);
+        }
+    }
+
+    /// The same for fan-outs older than this one.
+    #[cold]
+    fn catch_up_before(&mut self, context: &mut Context, slot: Slot, number: u64) {
+        let line = &self.hot[slot];
+        if line.phase != Phase::Open || line.flags.contains(Flags::RESET) {
+            return;
+        }
+        let app = AppSerial(line.app);
+        let bytes_max = self.outbox_bytes_max(context, app.0);
+        let mut outcome = Outcome::default();
+        for at in 0..self.fan_outs.unfinished.len() {
+            let fan_out = &mut self.fan_outs.unfinished[at];
+            if fan_out.number >= number {
+                break;
+            }
+            if !fan_out.remaining.remove(slot.0) {
+                continue;
+            }
+            let FanOut { channel, event, subscribers, .. } = *fan_out;
+            let mut outboxes = Outboxes { hot: &mut self.hot, frames: &mut self.frames, bytes_max };
+            let mut queue = self.send_queue.queue_of(channel, subscribers);
+            let queued_before = outcome.queued;
+            outboxes.push(slot, &event, &mut queue, &mut outcome);
+            self.send_queue.count_bulk(channel);
+            self.count_deliveries(context, app, event.frame, outcome.queued - queued_before);
+        }
+        if !outcome.too_slow.is_empty() {
+            self.close_slow(context, slot);
+        }
+    }
+
+    fn count_deliveries(&mut self, context: &mut Context, app: AppSerial, frame: FrameId, queued: u32) {
+        self.frames.retain(frame, queued);
+        context.metrics.stats.deliveries += u64::from(queued);
+        context.metrics.app_counters.of(app).messages_sent += u64::from(queued);
+    }
+}

@@ -1,0 +1,125 @@
+//! The bounds of buffered input (threat T14): at a bound some connection has to give memory back.
+
+use super::{Connections, TEXT};
+use crate::app::AppSerial;
+use crate::connection::http::Proxy;
+use crate::connection::input::{Over, Payer};
+use crate::connection::{Flags, NONE, Phase};
+use crate::index::Slot;
+use crate::limits;
+use crate::metrics::figures::Overload;
+use crate::protocol::close::CloseReason;
+use crate::shard::context::Context;
+use crate::wire::http::{RequestDecoder, encode_response};
+
+impl Connections {
+    /// Counts what the connection holds of incomplete input, and of unread answers if it has not proved itself, and has
+    /// memory given back where a bound is exceeded.
+    pub(in crate::shard) fn account_input(&mut self, context: &mut Context, slot: Slot) {
+        let Some(cold) = self.cold(slot) else { return };
+        let line = &self.hot[slot];
+        let is_stranger = cold.http.as_ref().is_some_and(|http| http.caller.is_none() && !http.metrics);
+        // Short answers, each in memory of its own, take about as much again.
+        let unread = if is_stranger { 2 * line.outbox.unsent_bytes() } else { 0 };
+        let bytes = if line.flags.contains(Flags::ECHO) { 0 } else { cold.input_bytes() + unread };
+        if bytes == 0 && cold.input.is_none() {
+            return;
+        }
+        let (connection, payer) = (self.key(slot), self.payer(slot));
+        let cold = &mut self.cold[self.hot[slot].cold as usize];
+        self.input.update(&mut cold.input, connection, payer, bytes);
+        if bytes == 0 {
+            return self.drop_cold_if_empty(slot);
+        }
+        while let Some(over) = self.input.over(payer) {
+            let slot = if let Over::Oldest(oldest) = over { oldest.slot() } else { slot };
+            self.take_input_back(context, slot);
+        }
+    }
+
+    /// Answers were sent.
+    pub(in crate::shard) fn account_sent(&mut self, context: &mut Context, slot: Slot) {
+        if self.cold(slot).is_some_and(|cold| cold.input.is_some()) {
+            self.account_input(context, slot);
+        }
+    }
+
+    /// The connection holds no input any more.
+    pub(in crate::shard) fn release_input(&mut self, slot: Slot) {
+        let index = self.hot[slot].cold;
+        if index != NONE {
+            self.input.release(&mut self.cold[index as usize].input);
+        }
+    }
+
+    fn payer(&self, slot: Slot) -> Payer {
+        let line = &self.hot[slot];
+        match self.cold(slot).and_then(|cold| cold.http.as_ref()) {
+            Some(http) => http.caller.map_or(Payer::Stranger, Payer::Caller),
+            None if line.app == NONE => Payer::Stranger,
+            None => Payer::Socket(AppSerial(line.app)),
+        }
+    }
+
+    /// A bound is reached and the connection has to give back its memory: a request is answered 503, a WebSocket closed
+    /// with 4100, and a connection that does not read its answers is reset.
+    fn take_input_back(&mut self, context: &mut Context, slot: Slot) {
+        context.metrics.count_overload(Overload::Input);
+        let is_read = self.hot[slot].outbox.unsent_bytes() == 0;
+        match self.hot[slot].phase {
+            Phase::Http if is_read && !self.hot[slot].flags.contains(Flags::LAST_ANSWER) => {
+                let mut answer = Vec::new();
+                let body = b"The server holds as many incomplete requests as it can: try again";
+                context.metrics.count_response(503);
+                encode_response(&mut answer, 503, TEXT, "Retry-After: 1\r\n", body, false);
+                self.answer_last(context, slot, answer);
+            }
+            Phase::Open | Phase::Admitting => {
+                self.close_websocket(context, slot, &CloseReason::OverCapacity);
+                // The rest of the message would not be understood, nor a Close behind it.
+                self.hot[slot].flags.insert(Flags::LAST_ANSWER);
+            }
+            Phase::Http | Phase::Closing | Phase::Lingering => self.end(context, slot, true),
+            Phase::Free | Phase::Ended => {}
+        }
+        if let Some(cold) = self.cold_mut(slot) {
+            cold.decoder = Default::default();
+            cold.held_back = Vec::new();
+            cold.message_deadline_ms = 0;
+            if let Some(http) = &mut cold.http {
+                http.decoder = RequestDecoder::default();
+                http.held_back = Vec::new();
+                http.proxy = Proxy::Direct;
+            }
+        }
+        self.release_input(slot);
+        self.drop_cold_if_empty(slot);
+        self.settle(context, slot);
+    }
+
+    /// Bytes of a WebSocket came in.
+    pub(in crate::shard) fn count_socket_received(&self, context: &mut Context, slot: Slot, bytes: usize) {
+        if let Some(app) = self.app_serial(slot) {
+            context.metrics.app_counters.of(app).socket_received_bytes += bytes as u64;
+        }
+    }
+
+    /// A text message of a WebSocket came in.
+    pub(in crate::shard) fn count_message_received(&self, context: &mut Context, slot: Slot) {
+        if let Some(app) = self.app_serial(slot) {
+            context.metrics.app_counters.of(app).messages_received += 1;
+        }
+    }
+
+    /// Counts a message that was of no use. False when it was one too many for a minute and the connection is closed.
+    pub(in crate::shard) fn count_invalid(&mut self, context: &mut Context, slot: Slot) -> bool {
+        let app = context.app(self.hot[slot].app);
+        let invalid_max = app.map_or(limits::INVALID_MESSAGES_MAX, |app| app.settings.max_invalid_messages);
+        let now = context.tenths();
+        let count = self.cold_or_default(slot).invalid_messages.count(now);
+        if count >= invalid_max {
+            self.close_websocket(context, slot, &CloseReason::TooManyInvalidMessages(invalid_max));
+        }
+        count < invalid_max
+    }
+}

@@ -1,0 +1,413 @@
+//! The connections of a shard: their state, what they are sent, and how they begin and end.
+//!
+//! A connection that ends leaves its channels and its user, which this part does not know. So it is put on the list of
+//! [`Connections::take_retired`], and a connection whose input can be read again on that of
+//! [`Connections::take_unsettled`]; the shard empties both before it handles anything else. Between these two points a
+//! closed connection is still a subscriber, but it is sent nothing more.
+
+mod answers;
+mod authorization;
+mod capacity;
+mod client_event_rate;
+mod deadlines;
+mod fan_out;
+mod handshake;
+mod input;
+mod lifecycle;
+mod list_memory;
+mod memory_share;
+#[cfg(test)]
+mod probe;
+mod reading;
+mod refusals;
+mod send_queue;
+mod subscriptions;
+mod sweep;
+
+pub(super) use answers::{JSON, Response, TEXT, encode_refusal};
+pub(super) use deadlines::{Due, extra_request_ms};
+pub(super) use fan_out::Delivery;
+pub(super) use handshake::After;
+pub(super) use send_queue::text_frame;
+
+use std::collections::VecDeque;
+use std::ops::{Index, IndexMut};
+
+use bytes::Bytes;
+use slab::Slab;
+
+use super::{Context, Flush, Output};
+use crate::app::AppSerial;
+use crate::connection::http::Http;
+use crate::connection::input::InputMemory;
+use crate::connection::outbox::{FrameId, FrameKind, Frames};
+use crate::connection::share::Use;
+use crate::connection::{Cold, ConnectionKey, Flags, Hot, NONE, Phase};
+use crate::index::Slot;
+use crate::limits;
+use crate::protocol::server_event;
+use capacity::Capacity;
+use fan_out::FanOuts;
+use list_memory::ListMemory;
+use memory_share::FullApps;
+use send_queue::SendQueue;
+
+/// All connections of a shard.
+pub(super) struct Connections {
+    /// One line per slot that was ever used.
+    hot: BySlot<Hot>,
+    /// When each slot was last heard of, or pinged, in tenths of a second of the service clock.
+    last_activity: BySlot<u32>,
+    cold: Slab<Box<Cold>>,
+    /// Memory of input that is not whole yet.
+    input: InputMemory,
+    /// Memory of lists that are gathered or not sent yet.
+    lists: ListMemory,
+    frames: Frames,
+    send_queue: SendQueue,
+    fan_outs: FanOuts,
+    /// Sends that this turn may still start.
+    sends_left: u32,
+    /// The answer to every `pusher:ping`, encoded once.
+    pong: FrameId,
+    capacity: Capacity,
+    full_apps: FullApps,
+    /// Closed connections that are still subscribed or signed in.
+    retired: VecDeque<Slot>,
+    /// Connections that something was sent or answered to.
+    unsettled: VecDeque<ConnectionKey>,
+}
+
+impl Connections {
+    pub(super) fn new(context: &mut Context) -> Self {
+        let mut frames = Frames::default();
+        let pong = text_frame(&mut context.scratch, server_event::encode_pong);
+        let slots = context.config.slots as usize;
+        Self {
+            // Address space, of which each slot touches its own part: tables that grew by copying would leave their old
+            // places behind as resident memory.
+            hot: BySlot(Vec::with_capacity(slots)),
+            last_activity: BySlot(Vec::with_capacity(slots)),
+            cold: Slab::new(),
+            input: InputMemory::default(),
+            lists: ListMemory::default(),
+            pong: frames.hold(pong, NONE, FrameKind::Message),
+            frames,
+            send_queue: SendQueue::new(),
+            fan_outs: FanOuts::default(),
+            sends_left: limits::SENDS_PER_TURN,
+            capacity: Capacity::default(),
+            full_apps: FullApps::default(),
+            retired: VecDeque::new(),
+            unsettled: VecDeque::new(),
+        }
+    }
+
+    /// The next send (see [`super::Shard::poll_flush`]).
+    pub(super) fn poll_flush(&mut self) -> Option<Flush<'_>> {
+        let slot = self.next_to_flush()?;
+        let line = &mut self.hot[slot];
+        let connection = ConnectionKey { slot: slot.0, generation: line.generation };
+        let bytes = self.frames.lend(&mut line.outbox, line.app).expect("only slots with unsent bytes are next");
+        Some(Flush { connection, bytes })
+    }
+
+    /// The bytes of a send in flight (see [`super::Shard::lent`]).
+    pub(super) fn lent(&self, connection: ConnectionKey) -> &[u8] {
+        if !self.is_live(connection) {
+            return &[];
+        }
+        self.frames.lent(&self.hot[connection.slot()].outbox)
+    }
+
+    /// A closed connection that is still subscribed or signed in.
+    pub(super) fn take_retired(&mut self) -> Option<Slot> {
+        self.retired.pop_front()
+    }
+
+    /// A connection that may go on: its input may be read again, or it may end.
+    pub(super) fn take_unsettled(&mut self) -> Option<ConnectionKey> {
+        self.unsettled.pop_front()
+    }
+
+    /// Whether the shard has to look at these lists.
+    pub(super) fn has_followups(&self) -> bool {
+        !self.retired.is_empty() || !self.unsettled.is_empty()
+    }
+
+    /// Whether a send could start now.
+    pub(super) fn has_sends(&self) -> bool {
+        self.sends_left > 0 && !self.send_queue.is_empty()
+    }
+
+    /// Whether another turn is due at once, for sends and fan-outs that this turn had no room for.
+    pub(super) fn has_more_turns(&self) -> bool {
+        self.sends_left == 0 || !self.fan_outs.is_empty()
+    }
+
+    /// Slots that were ever used are below this.
+    pub(super) fn slots(&self) -> u32 {
+        self.hot.0.len() as u32
+    }
+
+    /// True when the key is that of the connection now in the slot.
+    pub(super) fn is_live(&self, connection: ConnectionKey) -> bool {
+        let line = self.hot.0.get(connection.slot().at());
+        line.is_some_and(|line| line.generation == connection.generation && line.phase != Phase::Free)
+    }
+
+    /// True when a request of the connection can still be answered.
+    pub(super) fn is_awaiting_answers(&self, connection: ConnectionKey) -> bool {
+        self.is_live(connection) && self.hot[connection.slot()].phase == Phase::Http
+    }
+
+    pub(super) fn key(&self, slot: Slot) -> ConnectionKey {
+        ConnectionKey { slot: slot.0, generation: self.hot[slot].generation }
+    }
+
+    pub(super) fn phase(&self, slot: Slot) -> Phase {
+        self.hot[slot].phase
+    }
+
+    pub(super) fn has(&self, slot: Slot, flag: Flags) -> bool {
+        self.hot[slot].flags.contains(flag)
+    }
+
+    pub(super) fn set(&mut self, slot: Slot, flag: Flags) {
+        self.hot[slot].flags.insert(flag);
+    }
+
+    pub(super) fn clear(&mut self, slot: Slot, flag: Flags) {
+        self.hot[slot].flags.remove(flag);
+    }
+
+    /// Serial of the connection's app, or `NONE`.
+    pub(super) fn app(&self, slot: Slot) -> u32 {
+        self.hot[slot].app
+    }
+
+    /// The connection's app, if it has one.
+    pub(super) fn app_serial(&self, slot: Slot) -> Option<AppSerial> {
+        let app = self.hot[slot].app;
+        (app != NONE).then_some(AppSerial(app))
+    }
+
+    pub(super) fn unsent_bytes(&self, slot: Slot) -> usize {
+        self.hot[slot].outbox.unsent_bytes()
+    }
+
+    pub(super) fn cold(&self, slot: Slot) -> Option<&Cold> {
+        let index = self.hot[slot].cold;
+        (index != NONE).then(|| &*self.cold[index as usize])
+    }
+
+    pub(super) fn cold_mut(&mut self, slot: Slot) -> Option<&mut Cold> {
+        let index = self.hot[slot].cold;
+        (index != NONE).then(|| &mut *self.cold[index as usize])
+    }
+
+    /// The cold part, made when there is none.
+    pub(super) fn cold_or_default(&mut self, slot: Slot) -> &mut Cold {
+        let line = &mut self.hot[slot];
+        if line.cold == NONE {
+            line.cold = self.cold.insert(Box::default()) as u32;
+        }
+        &mut self.cold[line.cold as usize]
+    }
+
+    pub(super) fn drop_cold_if_empty(&mut self, slot: Slot) {
+        let line = &mut self.hot[slot];
+        if line.cold != NONE && self.cold[line.cold as usize].is_empty() {
+            self.cold.remove(line.cold as usize);
+            line.cold = NONE;
+        }
+    }
+
+    /// The HTTP part of a connection that speaks HTTP.
+    pub(super) fn http(&mut self, slot: Slot) -> &mut Http {
+        let cold = self.cold_mut(slot).expect("an HTTP connection has a cold part");
+        cold.http.as_mut().expect("an HTTP connection has its HTTP part")
+    }
+
+    /// Queues a text frame to one connection.
+    pub(super) fn send_text(&mut self, context: &mut Context, slot: Slot, encode: impl FnOnce(&mut Vec<u8>)) {
+        let frame = text_frame(&mut context.scratch, encode);
+        self.send(context, slot, frame, FrameKind::Message);
+    }
+
+    /// P-OUT-11.
+    pub(super) fn send_error(&mut self, context: &mut Context, slot: Slot, code: Option<u16>, message: &str) {
+        self.send_text(context, slot, |out| server_event::encode_error(out, code, message));
+    }
+
+    /// The answer to `pusher:ping`.
+    pub(super) fn send_pong(&mut self, context: &mut Context, slot: Slot) {
+        self.send_held(context, slot, self.pong);
+    }
+
+    /// Queues bytes to one connection. One that has too much unsent and is the cause of it itself is not read from for a
+    /// while; one that is over the hard bound, or behind while its app is over its share, is closed (P-CLOSE-5, P-STAT-9).
+    pub(super) fn send(&mut self, context: &mut Context, slot: Slot, bytes: Bytes, kind: FrameKind) {
+        if bytes.is_empty() {
+            return;
+        }
+        let frame = self.frames.hold(bytes, self.hot[slot].app, kind);
+        self.send_held(context, slot, frame);
+        self.frames.release(frame);
+    }
+
+    /// Holds a text frame for several connections of an app; release it with [`Connections::release`].
+    pub(super) fn hold(&mut self, frame: Bytes, app: u32) -> FrameId {
+        self.frames.hold(frame, app, FrameKind::Message)
+    }
+
+    pub(super) fn release(&mut self, frame: FrameId) {
+        self.frames.release(frame);
+    }
+
+    /// Queues a held frame to one connection.
+    pub(super) fn send_held(&mut self, context: &mut Context, slot: Slot, frame: FrameId) {
+        self.catch_up(context, slot);
+        let bytes_max = self.outbox_bytes_max(context, self.hot[slot].app);
+        let line = &mut self.hot[slot];
+        // An answer of several frames may have met the hard bound with an earlier one.
+        if line.flags.contains(Flags::CLOSE_QUEUED) {
+            return;
+        }
+        if self.frames.is_over_bound(&line.outbox, bytes_max) && line.phase == Phase::Open {
+            self.close_slow(context, slot);
+            return;
+        }
+        let frame_bytes = self.frames.frame_bytes(frame);
+        if self.frames.kind(frame) == FrameKind::Message && line.app != NONE {
+            context.metrics.app_counters.of(AppSerial(line.app)).messages_sent += 1;
+        }
+        self.frames.retain(frame, 1);
+        self.frames.push(&mut line.outbox, frame, frame_bytes);
+        if !line.outbox.is_lent() {
+            self.send_queue.push_answer(slot, &mut line.flags);
+        }
+        if line.outbox.unsent_bytes() > unread_from(line.phase) {
+            self.pause(context, slot);
+        }
+    }
+
+    /// Limit of unsent bytes of an app's connection, beyond which it is closed (P-CLOSE-5). Over the app's share its readers may
+    /// have an equal part of what it holds (P-STAT-9): so those are closed that are further behind than the others.
+    fn outbox_bytes_max(&mut self, context: &mut Context, app: u32) -> usize {
+        let bytes_max = context.outbox_bytes_of_settings(app);
+        match self.frames.shares().used(app) {
+            Use::Within => bytes_max,
+            Use::Full => {
+                self.note_full(context, app);
+                bytes_max
+            }
+            Use::Over => {
+                self.note_full(context, app);
+                let metrics = &mut context.metrics;
+                let connections = if app == NONE {
+                    metrics.stats.connections
+                } else {
+                    metrics.app_counters.of(AppSerial(app)).connected
+                };
+                let part = self.frames.shares().of(app) / connections.max(1) as usize;
+                part.clamp(limits::READER_BYTES_MIN, bytes_max)
+            }
+        }
+    }
+
+    /// Stops reading from a connection that has too much unsent.
+    pub(super) fn pause(&mut self, context: &mut Context, slot: Slot) {
+        let connection = self.key(slot);
+        if self.hot[slot].flags.raise(Flags::PAUSED) {
+            context.outputs.push_back(Output::Pause { connection });
+        }
+    }
+
+    pub(super) fn resume_reading(&mut self, context: &mut Context, slot: Slot) {
+        let connection = self.key(slot);
+        let flags = &mut self.hot[slot].flags;
+        if flags.contains(Flags::PAUSED) {
+            flags.remove(Flags::PAUSED);
+            context.outputs.push_back(Output::Resume { connection });
+        }
+    }
+
+    /// Starts another turn of sends.
+    pub(super) fn begin_sends(&mut self) {
+        self.sends_left = limits::SENDS_PER_TURN;
+        self.send_queue.begin_turn();
+    }
+
+    /// The next slot with unsent bytes; ends the turn when there is none.
+    fn next_to_flush(&mut self) -> Option<Slot> {
+        while !self.send_queue.is_empty() {
+            if self.sends_left == 0 {
+                return None;
+            }
+            let Some((slot, mark)) = self.send_queue.take(self.sends_left) else {
+                self.sends_left = 0;
+                return None;
+            };
+            let line = &mut self.hot[slot];
+            line.flags.remove(mark);
+            if line.outbox.is_unattempted() && line.phase != Phase::Ended {
+                self.sends_left -= 1;
+                return Some(slot);
+            }
+        }
+        self.begin_sends();
+        self.frames.end_turn();
+        None
+    }
+
+    /// When the events were accepted whose last send the kernel took since the last call, in µs.
+    pub(super) fn take_written(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.frames.take_written()
+    }
+
+    /// Frames held, and bytes of these and of joined buffers. The pong frame, which is always held, does not count.
+    pub(super) fn frames_held(&self) -> (u64, u64) {
+        let bytes = self.frames.held_bytes() - self.frames.frame_bytes(self.pong);
+        (self.frames.held() as u64 - 1, bytes as u64)
+    }
+
+    /// True when frames and joined buffers fill the shard's bound: no credit is given back until there is memory for more.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        self.frames.held_bytes() > limits::SHARD_SEND_BYTES_MAX
+    }
+
+    /// Memory of lists that are gathered or not sent yet.
+    pub(super) fn lists(&mut self) -> &mut ListMemory {
+        &mut self.lists
+    }
+}
+
+/// Limit of unsent bytes of a connection, beyond which Relay stops reading from it.
+pub(super) fn unread_from(phase: Phase) -> usize {
+    match phase {
+        Phase::Open => limits::REPLY_BYTES_MAX,
+        // A closing connection is read for the peer's Close, however far that is behind.
+        Phase::Closing => usize::MAX,
+        Phase::Http | Phase::Admitting | Phase::Lingering | Phase::Free | Phase::Ended => limits::OUTBOX_BYTES_SOFT,
+    }
+}
+
+/// A table with an entry per slot.
+struct BySlot<T>(Vec<T>);
+
+impl<T> Index<Slot> for BySlot<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, slot: Slot) -> &T {
+        &self.0[slot.at()]
+    }
+}
+
+impl<T> IndexMut<Slot> for BySlot<T> {
+    #[inline]
+    fn index_mut(&mut self, slot: Slot) -> &mut T {
+        &mut self.0[slot.at()]
+    }
+}

@@ -1,0 +1,95 @@
+//! Log lines about refusals that concern a connection.
+
+use std::net::IpAddr;
+
+use super::Connections;
+use crate::auth::AuthFailure;
+use crate::connection::Phase;
+use crate::index::Slot;
+use crate::label::Label;
+use crate::metrics::figures::Surface;
+use crate::metrics::refusal_log::{LogLine, Refused, hint, printable};
+use crate::protocol::close::{CloseKind, CloseReason};
+use crate::shard::context::Context;
+
+impl Connections {
+    /// A WebSocket is about to be closed with this reason: counted, and logged unless it is in the order of things.
+    pub(in crate::shard) fn note_close(&self, context: &mut Context, slot: Slot, reason: &CloseReason) {
+        let kind = reason.kind();
+        context.metrics.counted.closes.count(kind);
+        if matches!(kind, CloseKind::Draining | CloseKind::PongTimeout) {
+            return;
+        }
+        let open = self.hot[slot].phase == Phase::Open;
+        let what = if open { Refused::Close } else { Refused::Connection };
+        let Some(suppressed) = context.admit_line(what, kind.label()) else { return };
+        let key = if let CloseReason::UnknownApp(key) = reason { Some(hint(key)) } else { None };
+        let line =
+            LogLine { code: Some(kind.code()), key, suppressed, ..self.line_about(context, slot, what, kind.label()) };
+        context.write_line(line);
+    }
+
+    /// A subscription is refused.
+    pub(in crate::shard) fn note_subscription_refused(
+        &self,
+        context: &mut Context,
+        slot: Slot,
+        channel: &str,
+        reason: &'static str,
+        code: u16,
+    ) {
+        let Some(suppressed) = context.admit_line(Refused::Subscription, reason) else { return };
+        let about = self.line_about(context, slot, Refused::Subscription, reason);
+        let channel = Some(printable(channel));
+        context.write_line(LogLine { code: Some(code), channel, suppressed, ..about });
+    }
+
+    /// A signin is refused.
+    pub(in crate::shard) fn note_signin_refused(&self, context: &mut Context, slot: Slot, failure: AuthFailure) {
+        context.metrics.counted.auth_failed(Surface::Signin, failure);
+        let Some(suppressed) = context.admit_line(Refused::Signin, failure.label()) else { return };
+        let about = self.line_about(context, slot, Refused::Signin, failure.label());
+        context.write_line(LogLine { code: Some(4009), suppressed, ..about });
+    }
+
+    /// A client event is refused.
+    pub(in crate::shard) fn note_client_event_refused(
+        &self,
+        context: &mut Context,
+        slot: Slot,
+        channel: Option<&str>,
+        code: Option<u16>,
+    ) {
+        context.metrics.counted.client_events_refused += 1;
+        let reason = if code.is_some() { "over_limit" } else { "not_allowed" };
+        let Some(suppressed) = context.admit_line(Refused::ClientEvent, reason) else { return };
+        let about = self.line_about(context, slot, Refused::ClientEvent, reason);
+        context.write_line(LogLine { code, channel: channel.map(printable), suppressed, ..about });
+    }
+
+    /// A connection begins with a PROXY protocol header that is broken, or comes from no trusted proxy (threat T26).
+    pub(in crate::shard) fn note_proxy_header_refused(&self, context: &mut Context, slot: Slot, reason: &'static str) {
+        let Some(suppressed) = context.admit_line(Refused::ProxyHeader, reason) else { return };
+        let about = self.line_about(context, slot, Refused::ProxyHeader, reason);
+        context.write_line(LogLine { suppressed, ..about });
+    }
+
+    /// What is known of a connection.
+    fn line_about(&self, context: &Context, slot: Slot, what: Refused, reason: &'static str) -> LogLine {
+        let line = &self.hot[slot];
+        let app = context.app(line.app);
+        let open = line.phase == Phase::Open;
+        LogLine {
+            app: app.map(|app| printable(&app.id)),
+            peer: self.peer_of(slot),
+            socket_id: open.then(|| context.socket_id(self.key(slot)).to_text()),
+            ..LogLine::new(what, reason)
+        }
+    }
+
+    /// The address of the client, while the connection still knows it.
+    fn peer_of(&self, slot: Slot) -> Option<IpAddr> {
+        let cold = self.cold(slot)?;
+        cold.http.as_ref().map(|http| http.client).or(cold.client)
+    }
+}

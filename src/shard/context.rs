@@ -1,0 +1,207 @@
+//! What every part of a shard uses: the time, the configuration, the apps, and the ways out of the shard.
+//!
+//! Parts take it as one argument. It knows none of them, so nothing here can call upwards.
+
+use std::collections::VecDeque;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
+
+use super::deadlines::Deadlines;
+use super::mail::{ChannelKey, ConnectionRef, Mailer, ShardMessage, UserKey};
+use super::metrics::Metrics;
+use super::service_clock::ServiceClock;
+use super::{Mail, Output, ShardConfig, ShardIndex};
+use crate::app::{App, AppSerial, Directory};
+use crate::connection::{ConnectionKey, NONE};
+use crate::limits;
+use crate::metrics::figures::Identity;
+use crate::moment::Moment;
+use crate::protocol::socket_id::{SocketId, SocketIdCipher};
+
+/// What the parts of a shard share.
+pub(super) struct Context {
+    /// The time of this input.
+    pub(super) now: Moment,
+    /// The time by which peers are judged.
+    pub(super) clock: ServiceClock,
+    pub(super) config: ShardConfig,
+    /// Apps and tokens, as the store has them.
+    pub(super) directory: Arc<Directory>,
+    pub(super) metrics: Metrics,
+    pub(super) mail: Mailer,
+    pub(super) deadlines: Deadlines,
+    /// What the driver has yet to take.
+    pub(super) outputs: VecDeque<Output>,
+    /// The process is ending: no connection is admitted or kept (P-CLOSE-1).
+    pub(super) is_draining: bool,
+    cipher: SocketIdCipher,
+    /// The app of the last request or message.
+    last_app: Option<Arc<App>>,
+    /// Text that is being encoded.
+    pub(super) scratch: Vec<u8>,
+}
+
+impl Context {
+    pub(super) fn new(config: ShardConfig) -> Self {
+        Self {
+            now: Moment::default(),
+            clock: ServiceClock::default(),
+            cipher: SocketIdCipher::new(config.boot_secret),
+            directory: config.directory.clone(),
+            metrics: Metrics::default(),
+            mail: Mailer::new(config.shards),
+            deadlines: Deadlines::default(),
+            outputs: VecDeque::new(),
+            is_draining: false,
+            last_app: None,
+            scratch: Vec::new(),
+            config,
+        }
+    }
+
+    /// Another input begins.
+    pub(super) fn advance(&mut self, now: Moment) {
+        if now.monotonic_ms != self.now.monotonic_ms {
+            self.clock.advance(now.monotonic_ms.saturating_sub(self.now.monotonic_ms));
+        }
+        self.now = now;
+    }
+
+    /// The store has changed; gives the directory before.
+    pub(super) fn replace_directory(&mut self, directory: Arc<Directory>) -> Arc<Directory> {
+        self.last_app = None;
+        std::mem::replace(&mut self.directory, directory)
+    }
+
+    /// Tenths of a second of the service clock, of which 32 bits last 13 years.
+    pub(super) fn tenths(&self) -> u32 {
+        (self.clock.served_ms() / 100) as u32
+    }
+
+    /// Takes an app out for one request or message; give it back with [`Context::keep_app`]. The reference count of an app
+    /// is shared by all shards: to change it twice with each request would make them wait for each other.
+    pub(super) fn take_app(&mut self, app: AppSerial) -> Option<Arc<App>> {
+        let app = self.directory.app(app)?;
+        match self.last_app.take() {
+            Some(last) if Arc::ptr_eq(&last, app) => Some(last),
+            Some(_) | None => Some(Arc::clone(app)),
+        }
+    }
+
+    /// Keeps an app for the next request or message.
+    pub(super) fn keep_app(&mut self, app: Arc<App>) {
+        self.last_app = Some(app);
+    }
+
+    /// The id of a connection of this shard (P-CONN-10).
+    pub(super) fn socket_id(&self, connection: ConnectionKey) -> SocketId {
+        let place = u64::from(self.config.index) << SLOT_BITS | u64::from(connection.slot);
+        self.cipher.seal(place << 32 | u64::from(connection.generation))
+    }
+
+    /// The connection that an id names, if it can name one at all.
+    pub(super) fn connection_of(&self, id: SocketId) -> Option<ConnectionRef> {
+        let plain = self.cipher.open(id)?;
+        let place = plain >> 32;
+        let shard = (place >> SLOT_BITS) as ShardIndex;
+        let slot = (place & ((1 << SLOT_BITS) - 1)) as u32;
+        let connection = ConnectionKey { slot, generation: plain as u32 };
+        (shard < self.config.shards).then_some(ConnectionRef { shard, connection })
+    }
+
+    /// The key of a channel: its hash is keyed by the process's secret (threat T12) and the same on all shards.
+    pub(super) fn channel_key(&self, app: AppSerial, name: &str) -> ChannelKey {
+        ChannelKey { app, name: name.into(), hash: self.keyed_hash(app, name) }
+    }
+
+    /// The key of a user, hashed as that of a channel.
+    pub(super) fn user_key(&self, app: AppSerial, id: &str) -> UserKey {
+        UserKey { app, id: id.into(), hash: self.keyed_hash(app, id) }
+    }
+
+    pub(super) fn keyed_hash(&self, app: AppSerial, name: &str) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.config.boot_secret);
+        hasher.write_u32(app.0);
+        hasher.write(name.as_bytes());
+        hasher.finish()
+    }
+
+    /// The shard that orders a channel's events.
+    pub(super) fn owner_of(&self, channel: &ChannelKey) -> ShardIndex {
+        self.owner_of_hash(channel.hash)
+    }
+
+    /// The shard that owns the channel or user with this hash.
+    pub(super) fn owner_of_hash(&self, hash: u64) -> ShardIndex {
+        (hash >> 32).checked_rem(u64::from(self.config.shards)).expect("there is at least one shard") as ShardIndex
+    }
+
+    /// The shard that counts what an app's limits are about.
+    pub(super) fn counter_of(&self, app: AppSerial) -> ShardIndex {
+        (app.0 % u32::from(self.config.shards)) as ShardIndex
+    }
+
+    /// Sends control mail; mail to this shard itself is handled before the input is done, in the order sent.
+    pub(super) fn send(&mut self, to: ShardIndex, message: impl Into<ShardMessage>) {
+        let message = message.into();
+        debug_assert_eq!(message.cost(), 0, "event mail needs credit");
+        self.send_unpaid(to, message);
+    }
+
+    /// Sends event mail if there is credit for it; gives it back otherwise. It uses the part of the app with this serial, or
+    /// of what concerns no app (`NONE`).
+    pub(super) fn send_paid(
+        &mut self,
+        to: ShardIndex,
+        app: u32,
+        message: impl Into<ShardMessage>,
+    ) -> Result<(), ShardMessage> {
+        let message = message.into();
+        if to != self.config.index && !self.mail.pay(to, app, message.cost()) {
+            return Err(message);
+        }
+        self.send_unpaid(to, message);
+        Ok(())
+    }
+
+    /// True when mail of this cost may be sent for the app now.
+    pub(super) fn can_pay(&self, app: AppSerial, to: ShardIndex, cost: usize) -> bool {
+        to == self.config.index || self.mail.covers(to, app.0, cost)
+    }
+
+    fn send_unpaid(&mut self, to: ShardIndex, message: ShardMessage) {
+        if to == self.config.index {
+            self.mail.push_own(message);
+        } else {
+            self.outputs.push_back(Output::Mail { to, mail: Mail(message) });
+        }
+    }
+
+    /// `activity_timeout` of an app's clients, in s (P-LIVE-3).
+    pub(super) fn activity_timeout_s(&self, app: AppSerial) -> u32 {
+        let own = self.directory.app(app).map_or(0, |app| app.settings.activity_timeout);
+        if own > 0 { own } else { self.config.options.activity_timeout_s }
+    }
+
+    /// Unsent bytes of one connection of an app that its settings allow (P-CLOSE-5), before the app's share is looked at.
+    pub(super) fn outbox_bytes_of_settings(&self, app: u32) -> usize {
+        self.app(app).map_or(limits::OUTBOX_BYTES_MAX, |app| app.settings.outbox_bytes_max())
+    }
+
+    /// The app with this serial, unless it is deleted or the serial is `NONE`.
+    pub(super) fn app(&self, app: u32) -> Option<&Arc<App>> {
+        if app == NONE { None } else { self.directory.app(AppSerial(app)) }
+    }
+
+    /// What the server reports about itself.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.config.options.identity
+    }
+}
+
+/// Bits of a socket id that name the slot; the shard has the 8 above them, the generation the 32 below.
+const SLOT_BITS: u32 = 24;
+
+const _: () = assert!(limits::SHARDS_MAX <= 1 << (32 - SLOT_BITS));

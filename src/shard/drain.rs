@@ -1,0 +1,67 @@
+//! Drain (P-CLOSE-1): the process is about to end.
+
+use super::Shard;
+use crate::connection::Phase;
+use crate::index::Slot;
+use crate::limits;
+use crate::protocol::close::CloseReason;
+
+/// Below this many WebSockets, drain closes them all at once.
+const DRAIN_AT_ONCE_MAX: u64 = 100;
+/// How often a draining shard looks whether it is done.
+pub(super) const DRAIN_INTERVAL_MS: u64 = 20;
+
+/// A drain in progress.
+#[derive(Debug)]
+pub(super) struct Drain {
+    started_ms: u64,
+    /// Slots below it were visited.
+    next: u32,
+    /// Nothing is left to wait for.
+    pub(super) done: bool,
+}
+
+impl Shard {
+    /// No new WebSockets; the present ones are closed evenly over the grace period, so that clients without jitter do not
+    /// all come back at once.
+    pub(super) fn start_drain(&mut self) {
+        if self.drain.is_none() {
+            self.drain = Some(Drain { started_ms: self.context.clock.served_ms(), next: 0, done: false });
+            self.context.is_draining = true;
+            self.owner.report_all_departures(&mut self.context);
+            self.quota.return_leases(&mut self.context);
+            self.handle_timeouts();
+        }
+    }
+
+    pub(super) fn continue_drain(&mut self) {
+        let Some(drain) = &self.drain else { return };
+        if drain.done {
+            return;
+        }
+        let elapsed_ms = self.context.clock.served_ms() - drain.started_ms;
+        let (slots, grace_ms) = (u64::from(self.connections.slots()), self.context.config.options.drain_ms);
+        let few = self.context.metrics.stats.websockets <= DRAIN_AT_ONCE_MAX;
+        let until = if few || elapsed_ms >= grace_ms { slots } else { slots * elapsed_ms / grace_ms.max(1) } as u32;
+        for slot in (drain.next..until).map(Slot) {
+            self.connections.close_websocket(&mut self.context, slot, &CloseReason::Draining);
+        }
+        let over = elapsed_ms >= grace_ms + limits::CLOSE_WITHIN_MS;
+        let done = over || (u64::from(until) == slots && !(0..slots as u32).any(|slot| self.holds_drain(Slot(slot))));
+        let drain = self.drain.as_mut().expect("a drain does not end by itself");
+        drain.next = drain.next.max(until);
+        drain.done = done;
+    }
+
+    /// True for a connection that drain waits for: all but idle HTTP ones.
+    fn holds_drain(&self, slot: Slot) -> bool {
+        match self.connections.phase(slot) {
+            Phase::Free | Phase::Ended | Phase::Lingering => false,
+            Phase::Http => {
+                let http = self.connections.cold(slot).and_then(|cold| cold.http.as_ref());
+                self.connections.unsent_bytes(slot) > 0 || http.is_some_and(|http| !http.is_answered())
+            }
+            Phase::Admitting | Phase::Open | Phase::Closing => true,
+        }
+    }
+}

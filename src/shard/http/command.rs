@@ -1,0 +1,125 @@
+//! An authenticated request, parsed and owned, so that it can wait for permits of its app.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::store_change::ChangeKind;
+use super::{Parts, Requests};
+use crate::api::answer::AnswerShape;
+use crate::api::info::Info;
+use crate::api::refusal::Refusal;
+use crate::app::AppSerial;
+use crate::connection::ConnectionKey;
+use crate::limits::SMALL_ANSWER_CHANNELS_MAX;
+use crate::protocol::dialect::Dialect;
+use crate::shard::ShardIndex;
+use crate::shard::connections::{JSON, Response};
+use crate::shard::mail::{PublishItem, Question};
+
+/// A request that is understood and valid.
+pub(super) enum Command {
+    /// Publish all of it or nothing.
+    Publish(Events, AnswerShape),
+    /// Ask the one shard that knows.
+    Ask(Question),
+    /// List the channels of the app whose names begin so.
+    List(AppSerial, Arc<str>, Info),
+    /// Change what the store has of the app with this id.
+    Change(Box<str>, ChangeKind),
+    /// Answer with this body.
+    Answer(Vec<u8>),
+}
+
+/// What a request publishes.
+pub(super) struct Events {
+    /// The app that it publishes to.
+    pub(super) app: AppSerial,
+    /// Events of channels that may be occupied.
+    pub(super) by_owner: OwnerItems,
+    /// The number of the others.
+    pub(super) unoccupied: u32,
+}
+
+/// Events by the shard that owns their channels.
+pub(super) type OwnerItems = SmallVec<[(ShardIndex, Vec<PublishItem>); 4]>;
+
+/// Where the answer to a request goes: its connection, and its place in the order of answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ResponseSlot {
+    pub(super) connection: ConnectionKey,
+    /// Its place in the order of the connection's answers.
+    pub(super) ticket: u32,
+    pub(super) dialect: Dialect,
+}
+
+impl Command {
+    /// Messages that it publishes: one per event and channel (R-LIM-3).
+    pub(super) fn messages(&self) -> u32 {
+        match self {
+            Self::Publish(events, _) => {
+                let occupied: usize = events.by_owner.iter().map(|(_, items)| items.len()).sum();
+                occupied as u32 + events.unoccupied
+            }
+            Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Answer(_) => 0,
+        }
+    }
+
+    /// Whether its answer may be long, so that requests behind it on its connection wait until it is sent: what one
+    /// connection is owed stays bounded however many it pipelines (P-CLOSE-5).
+    pub(super) fn has_large_answer(&self) -> bool {
+        match self {
+            Self::Publish(_, shape) => !shape.needs_no_counts() && self.messages() > SMALL_ANSWER_CHANNELS_MAX,
+            Self::Ask(question) => question.has_large_answer(),
+            Self::List(..) => true,
+            // Answered at once, or short.
+            Self::Answer(_) | Self::Change(..) => false,
+        }
+    }
+
+    /// Hashes of the channels that it publishes to.
+    pub(super) fn channel_hashes(&self) -> Vec<u64> {
+        match self {
+            Self::Publish(events, _) => {
+                events.by_owner.iter().flat_map(|(_, items)| items.iter().map(|item| item.channel.hash)).collect()
+            }
+            Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Answer(_) => Vec::new(),
+        }
+    }
+}
+
+impl Requests {
+    /// Executes a request.
+    ///
+    /// # Errors
+    /// 503 when the server is overloaded; nothing was done then.
+    pub(super) fn execute(
+        &mut self,
+        parts: &mut Parts<'_>,
+        reply_to: ResponseSlot,
+        command: Command,
+    ) -> Result<(), Refusal> {
+        match command {
+            Command::Publish(events, shape) => self.publish(parts, reply_to, events, shape),
+            Command::Ask(question) => {
+                self.ask(parts, reply_to, question);
+                Ok(())
+            }
+            Command::List(app, prefix, info) => self.ask_channels(parts, reply_to, app, prefix, info),
+            Command::Change(app, what) => self.ask_change(parts, reply_to, app, what),
+            Command::Answer(body) => {
+                let response = Response { status: 200, content_type: JSON, extra: "", body: &body };
+                parts.connections.finish_request(parts.context, reply_to.connection, reply_to.ticket, &response);
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers a request that was refused after it had its reply_to.
+    pub(super) fn refuse(&self, parts: &mut Parts<'_>, reply_to: ResponseSlot, refusal: &Refusal) {
+        let (content_type, body) = reply_to.dialect.error_body(refusal.status, &refusal.message);
+        let extra = refusal.header_lines();
+        let response = Response { status: refusal.status, content_type, extra: &extra, body: &body };
+        parts.connections.finish_request(parts.context, reply_to.connection, reply_to.ticket, &response);
+    }
+}

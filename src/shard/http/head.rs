@@ -1,0 +1,127 @@
+//! Requests by their head: a caller that cannot prove itself by the head of a request gets no memory for its body
+//! (threat T14).
+
+use super::{Parts, Requests};
+use crate::api::route::{Route, route};
+use crate::auth::request::Known;
+use crate::index::Slot;
+use crate::limits;
+use crate::protocol::dialect::Dialect;
+use crate::shard::connections::{After, encode_refusal, extra_request_ms};
+use crate::wire::http::{Framing, HttpError, Request, RequestDecoder, RequestLimits};
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::shard) enum Judged {
+    /// Its body may come.
+    Awaited,
+    /// It was answered, as the last of the connection.
+    Answered,
+}
+
+/// What becomes of the body that follows a head.
+enum BodyUse {
+    /// It is kept as it arrives.
+    Kept,
+    /// It is dropped as it arrives.
+    Dropped,
+    /// Nobody reads it: the request was answered.
+    Unread,
+}
+
+impl Requests {
+    /// Judges a request whose head is complete before its body: where the body is of no use it is dropped as it
+    /// arrives. The refusal follows when the request is complete, so that the connection can be kept; a client that waits for
+    /// `100 Continue` gets it at once. A body that its app does not allow is refused by its declared length.
+    pub(in crate::shard) fn judge_head(
+        &self,
+        parts: &mut Parts<'_>,
+        slot: Slot,
+        decoder: &mut RequestDecoder,
+        limits: &RequestLimits,
+        expects_continue: bool,
+    ) -> Judged {
+        let Some(request) = decoder.take_head(limits) else { return Judged::Awaited };
+        let body_bytes_max = self.body_bytes_max(parts, slot, &request);
+        if matches!(request.framing, Framing::Length(length) if length > body_bytes_max) {
+            parts.connections.answer_framing_error(parts.context, slot, HttpError::BodyTooLarge(body_bytes_max));
+            return Judged::Answered;
+        }
+        let body = self.judge_request(parts, slot, &request, expects_continue);
+        decoder.limit_body(body_bytes_max);
+        match body {
+            BodyUse::Kept => {
+                let extra_ms = extra_request_ms(decoder);
+                let http = parts.connections.http(slot);
+                if http.deadline_ms > 0 {
+                    http.deadline_ms += extra_ms;
+                }
+                Judged::Awaited
+            }
+            BodyUse::Dropped => {
+                decoder.discard_body();
+                Judged::Awaited
+            }
+            BodyUse::Unread => Judged::Answered,
+        }
+    }
+
+    fn judge_request(
+        &self,
+        parts: &mut Parts<'_>,
+        slot: Slot,
+        request: &Request<'_>,
+        expects_continue: bool,
+    ) -> BodyUse {
+        let route = route(request.method, request.path, &parts.context.config.options.path_prefix);
+        let on_metrics_port = parts.connections.http(slot).metrics;
+        if request.asks_for_websocket && !on_metrics_port {
+            let key = if let Route::WebSocket { key } = &route { Some(&**key) } else { None };
+            let after = parts.connections.handle_upgrade(parts.context, slot, key, request);
+            assert!(after == After::Next, "an upgrade with a body is refused");
+            return BodyUse::Unread;
+        }
+        let (dialect, app_id, scope) = match &route {
+            Route::Api { dialect, app_id, endpoint } if !on_metrics_port => (*dialect, Some(*app_id), endpoint.scope()),
+            Route::ApiOfKey { endpoint } if !on_metrics_port => (Dialect::Pusher, None, endpoint.scope()),
+            // No other route reads a body.
+            Route::Up
+            | Route::UpApp(_)
+            | Route::Ready
+            | Route::AcceptTraffic
+            | Route::Operator(_)
+            | Route::WebSocket { .. }
+            | Route::Api { .. }
+            | Route::ApiOfKey { .. }
+            | Route::MethodNotAllowed(..)
+            | Route::Fallback { .. }
+            | Route::NotFound(_) => return BodyUse::Dropped,
+        };
+        let refusal = match self.verify_caller(parts, slot, request, app_id, Known::Head) {
+            Ok(caller) => {
+                parts.connections.http(slot).caller = Some(caller.app);
+                return BodyUse::Kept;
+            }
+            Err(refusal) => refusal,
+        };
+        let client = parts.connections.client_address(parts.context, slot, request);
+        parts.context.note_request_refused(client, app_id.unwrap_or_default(), scope, refusal.status);
+        let keep_alive = !expects_continue && parts.connections.keeps_alive(parts.context, request);
+        let answer = encode_refusal(parts.context, request, dialect, &refusal, keep_alive);
+        if expects_continue {
+            parts.connections.answer_last(parts.context, slot, answer);
+            return BodyUse::Unread;
+        }
+        parts.connections.http(slot).refused = Some(answer);
+        BodyUse::Dropped
+    }
+
+    /// Maximum length of the body of a request: it follows the settings of its app (P-LIM-11).
+    fn body_bytes_max(&self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>) -> usize {
+        let on_metrics_port = parts.connections.http(slot).metrics;
+        let route = route(request.method, request.path, &parts.context.config.options.path_prefix);
+        let app_id = if let Route::Api { app_id, .. } = route { Some(app_id) } else { None };
+        let app = app_id.filter(|_| !on_metrics_port).and_then(|app_id| parts.context.directory.app_by_id(app_id));
+        app.map_or(limits::HTTP_BODY_BYTES_MAX, |app| app.settings.body_bytes_max())
+    }
+}

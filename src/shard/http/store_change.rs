@@ -1,0 +1,93 @@
+//! Requests that change the store (R-HOOK-8): the store is not the shard's, so a change is an output, and its answer
+//! comes as mail when it is on disk. The shard serves others meanwhile.
+
+use super::command::ResponseSlot;
+use super::query::{Gathered, PendingQuery};
+use super::{Parts, Requests};
+use crate::api::refusal::Refusal;
+use crate::api::webhooks::encode_new_webhook;
+use crate::app::AppSerial;
+use crate::app::webhook::NewWebhook;
+use crate::connection::NONE;
+use crate::limits;
+use crate::shard::connections::{JSON, Response};
+use crate::shard::mail::{Changed, HttpMessage, PendingId};
+use crate::shard::{Mail, Output, ShardIndex};
+
+/// A change of the store that a caller of the API asks for, as an output.
+#[derive(Debug)]
+pub struct Change {
+    /// Names it in its answer.
+    pub id: ChangeId,
+    /// Id of the caller's app.
+    pub app: Box<str>,
+    /// What to do.
+    pub what: ChangeKind,
+}
+
+/// What to change.
+#[derive(Debug)]
+pub enum ChangeKind {
+    /// Make an endpoint.
+    AddWebhook(NewWebhook),
+    /// Remove the app's endpoint with this id.
+    RemoveWebhook(Box<str>),
+}
+
+/// Names one change in its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ChangeId {
+    /// The shard that asked.
+    pub shard: ShardIndex,
+    request: PendingId,
+}
+
+impl Mail {
+    /// The answer to a change, for the shard that asked; it comes as if that shard had sent it.
+    pub fn changed(id: ChangeId, changed: Changed) -> Self {
+        Self(HttpMessage::Changed { request: id.request, changed }.into())
+    }
+}
+
+impl Requests {
+    /// Asks for a change.
+    ///
+    /// # Errors
+    /// 503 when too many are in flight: of one app a multiple of what is free (P-STAT-9).
+    pub(super) fn ask_change(
+        &mut self,
+        parts: &mut Parts<'_>,
+        reply_to: ResponseSlot,
+        app: Box<str>,
+        what: ChangeKind,
+    ) -> Result<(), Refusal> {
+        let own = self.changes_in_flight.values().filter(|other| **other == app).count();
+        let free = limits::STORE_CHANGES_PER_SHARD_MAX - self.changes_in_flight.len();
+        if free == 0 || own >= (free - 1) * limits::APP_SHARE_OF_FREE {
+            return Err(Refusal::unavailable("Too many changes are in flight: try again.", 1));
+        }
+        let serial = parts.context.directory.app_by_id(&app).map_or(AppSerial(NONE), |app| app.serial);
+        let request = self.start_query(parts, reply_to, serial, Gathered::Nothing);
+        self.changes_in_flight.insert(request.index, app.clone());
+        let id = ChangeId { shard: parts.context.config.index, request };
+        parts.context.outputs.push_back(Output::Change(Change { id, app, what }));
+        Ok(())
+    }
+
+    /// A change has ended.
+    pub(super) fn handle_changed(&mut self, parts: &mut Parts<'_>, request: PendingId, changed: Changed) {
+        self.changes_in_flight.remove(&request.index).expect("a change ends once");
+        let (status, body) = match changed {
+            Changed::Added(endpoint) => (201, encode_new_webhook(&endpoint)),
+            Changed::Removed => (204, Vec::new()),
+            Changed::Refused(refusal) => return self.refuse_query(parts, request, &refusal),
+        };
+        let PendingQuery { reply_to, .. } = self.take_query(parts, request);
+        parts.connections.finish_request(
+            parts.context,
+            reply_to.connection,
+            reply_to.ticket,
+            &Response { status, content_type: JSON, extra: "", body: &body },
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! What goes into a shard and comes out of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Change, Mail, ShardIndex};
+use crate::app::{AppSerial, Directory, TokenId};
+use crate::connection::ConnectionKey;
+use crate::metrics::refusal_log::LogLine;
+use crate::moment::Moment;
+use crate::protocol::webhook::WebhookEvent;
+
+/// Which listener a connection came from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Listener {
+    /// The public port: WebSockets and the HTTP API.
+    Public,
+    /// The metrics and health port: HTTP only, no apps.
+    Metrics,
+}
+
+/// An input of a shard, from its driver.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection was accepted into this slot.
+    Accepted {
+        /// Its key; the generation is new for the slot.
+        connection: ConnectionKey,
+        /// The peer's address.
+        peer: SocketAddr,
+        /// Where it came in.
+        listener: Listener,
+        /// The node is at capacity and the slot is one of those kept back: refuse with 4100 (P-CLOSE-2).
+        refuse: bool,
+    },
+    /// Bytes arrived; they may be changed in place (unmasking).
+    Received {
+        /// From whom.
+        connection: ConnectionKey,
+        /// The bytes.
+        bytes: &'a mut [u8],
+    },
+    /// The kernel took this many bytes of what `poll_flush` lent.
+    Sent {
+        /// Whose send.
+        connection: ConnectionKey,
+        /// At least 1.
+        bytes: usize,
+    },
+    /// The peer ended its direction (FIN).
+    ReadEnded {
+        /// Whose.
+        connection: ConnectionKey,
+    },
+    /// The connection is gone and no operation on it is in flight.
+    Closed {
+        /// Whose.
+        connection: ConnectionKey,
+    },
+    /// Mail from another shard.
+    Mail {
+        /// Its sender.
+        from: ShardIndex,
+        /// The mail.
+        mail: Mail,
+    },
+    /// The store changed.
+    Directory(Arc<Directory>),
+    /// Everything was fed that the kernel held for this shard when `CaughtUp` was last fed: connections, bytes, ends, and
+    /// room for sends. Deadlines of peers up to that time can be judged now (P-LIVE-6).
+    CaughtUp,
+    /// The time of `poll_timeout` has come (feeding it early does no harm).
+    Timeout,
+    /// The process shall end: drain (P-CLOSE-1).
+    Drain,
+}
+
+/// A request of a shard to its driver.
+#[derive(Debug)]
+pub enum Output {
+    /// End the connection, then feed `Closed`. Unsent bytes of the socket are still delivered unless `reset`.
+    Close {
+        /// Which.
+        connection: ConnectionKey,
+        /// Send RST: the peer is not reading anyway.
+        reset: bool,
+    },
+    /// Send FIN once all lent bytes are taken, and go on reading (lingering close, P-HTTP-16).
+    ShutdownWrite {
+        /// Which.
+        connection: ConnectionKey,
+    },
+    /// Stop reading from it: it has too much unsent already.
+    Pause {
+        /// Which.
+        connection: ConnectionKey,
+    },
+    /// Read from it again; bytes may already be waiting.
+    Resume {
+        /// Which.
+        connection: ConnectionKey,
+    },
+    /// Deliver to another shard.
+    Mail {
+        /// To whom; never the sender itself.
+        to: ShardIndex,
+        /// The mail.
+        mail: Mail,
+    },
+    /// A token was used with success (R-TOKEN-4); the store writes it at most once a minute.
+    TokenUsed {
+        /// Which.
+        token: TokenId,
+        /// When.
+        at: Moment,
+    },
+    /// Change the store; the answer comes as [`Mail::changed`] from the shard to itself.
+    Change(Change),
+    /// An event for the webhook endpoints of the app (P-HOOK rules). The events of one channel come in order,
+    /// all from the shard that owns it.
+    Webhook(WebhookEvent),
+    /// Somebody subscribed a public channel whose name reads as if it were protected (R-CHAN-3): to be logged. At most
+    /// once a second, and once for each of the last names.
+    MisleadingName {
+        /// Whose channel.
+        app: AppSerial,
+        /// Its name, without control characters.
+        channel: Arc<str>,
+    },
+    /// Messages of an app were counted (R-LIM-3); the store keeps the newest figure, so that a restart continues with it.
+    MessagesCounted {
+        /// Which.
+        app: AppSerial,
+        /// Number of the day since 1970, in UTC.
+        day: u64,
+        /// All of that day so far.
+        messages: u32,
+    },
+    /// Write a line about a refusal to the log.
+    Log(Box<LogLine>),
+    /// Measure the process and report it to [`super::Shard::handle_process_figures`]: a request asks for it.
+    MeasureProcess,
+}
+
+/// One send: bytes lent until `Sent` or `Closed` is fed for the connection.
+#[derive(Debug)]
+pub struct Flush<'a> {
+    /// To whom.
+    pub connection: ConnectionKey,
+    /// At most `limits::SEND_BYTES_MAX` bytes, at least 1.
+    pub bytes: &'a [u8],
+}

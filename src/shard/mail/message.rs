@@ -1,0 +1,326 @@
+//! What shards send each other.
+//!
+//! Two classes. Control mail is state: each request is kept by its sender until it is answered, at most one per
+//! channel (or connection) is in flight, so its amount is bounded by what exists. Event mail costs credit: a shard may
+//! have [`limits::EVENT_MAIL_BYTES_MAX`] of it in flight to each other shard, and the receiver gives the credit back
+//! once it has handled the mail and holds no more than its memory bound.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::question::{Changed, Question, Reply, Report, Shortage};
+use crate::api::answer::Counts;
+use crate::app::AppSerial;
+use crate::connection::ConnectionKey;
+use crate::limits;
+use crate::metrics::figures::Snapshot;
+use crate::protocol::webhook::SentEvent;
+use crate::shard::ShardIndex;
+use crate::shard::permits::{Permits, Window};
+
+/// A channel of an app, with the hash that names its owner and finds it in every table.
+#[derive(Clone, Debug)]
+pub(in crate::shard) struct ChannelKey {
+    pub(in crate::shard) app: AppSerial,
+    pub(in crate::shard) name: Arc<str>,
+    pub(in crate::shard) hash: u64,
+}
+
+impl ChannelKey {
+    /// True when both name the same channel.
+    pub(in crate::shard) fn is(&self, other: &Self) -> bool {
+        self.names(other.app, &other.name, other.hash)
+    }
+
+    /// True when it is the key of this channel.
+    pub(in crate::shard) fn names(&self, app: AppSerial, name: &str, hash: u64) -> bool {
+        self.hash == hash && self.app == app && *self.name == *name
+    }
+}
+
+/// A user of an app, with the hash that names its owner and finds it in every table.
+#[derive(Clone, Debug)]
+pub(in crate::shard) struct UserKey {
+    pub(in crate::shard) app: AppSerial,
+    pub(in crate::shard) id: Arc<str>,
+    pub(in crate::shard) hash: u64,
+}
+
+impl UserKey {
+    /// True when both name the same user.
+    pub(in crate::shard) fn is(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.app == other.app && self.id == other.id
+    }
+}
+
+/// A connection of some shard of the process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::shard) struct ConnectionRef {
+    pub(in crate::shard) shard: ShardIndex,
+    pub(in crate::shard) connection: ConnectionKey,
+}
+
+/// Names one request that awaits other shards.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::shard) struct PendingId {
+    pub(in crate::shard) index: u32,
+    /// Guards against the reuse of `index`.
+    pub(in crate::shard) nonce: u32,
+}
+
+/// A join in flight: its number on the joiner's shard, and the user id.
+#[derive(Debug)]
+pub(in crate::shard) struct Ticket {
+    pub(in crate::shard) number: u32,
+    pub(in crate::shard) user_id: Arc<str>,
+}
+
+/// A connection that wants to join a presence channel.
+#[derive(Debug)]
+pub(in crate::shard) struct Join {
+    /// Its number on the joiner's shard.
+    pub(in crate::shard) ticket: u32,
+    pub(in crate::shard) user_id: Arc<str>,
+    pub(in crate::shard) user_info: Option<Arc<str>>,
+    pub(in crate::shard) members_max: u32,
+}
+
+/// One event for one channel.
+#[derive(Debug)]
+pub(in crate::shard) struct PublishItem {
+    pub(in crate::shard) channel: ChannelKey,
+    pub(in crate::shard) frame: Bytes,
+    pub(in crate::shard) exclude: Option<ConnectionRef>,
+    /// Length of its `data` literal if it is to be cached: published over HTTP, to a cache channel (P-CACHE-1).
+    pub(in crate::shard) cache: Option<u32>,
+    /// Number of the item in its request.
+    pub(in crate::shard) number: u32,
+    /// What webhooks report about a client event, where the app wants it reported (P-HOOK-3).
+    pub(in crate::shard) sent: Option<Box<SentEvent>>,
+}
+
+/// Why nobody can join, with the limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::shard) enum Full {
+    /// The presence channel has its maximum of members (P-LIM-7).
+    Members(u32),
+    /// The text of its members has its maximum length (P-LIM-7).
+    Roster,
+    /// The app has its maximum of occupied channels (R-LIM-5).
+    Channels(u32),
+}
+
+/// A message to a shard, by the part that handles it.
+#[derive(Debug)]
+pub(in crate::shard) enum ShardMessage {
+    /// To the owner of a channel.
+    Owner(OwnerMessage),
+    /// To a shard with subscribers of a channel.
+    Channel(ChannelMessage),
+    /// To a shard with connections of an app.
+    Connection(ConnectionMessage),
+    /// About a user.
+    User(UserMessage),
+    /// About limits of an app.
+    Quota(QuotaMessage),
+    /// About requests over HTTP.
+    Http(HttpMessage),
+    /// About metrics.
+    Metrics(MetricsMessage),
+    /// Credit for event mail comes back.
+    Credit { bytes: usize },
+}
+
+/// To the owner of a channel.
+#[derive(Debug)]
+pub(in crate::shard) enum OwnerMessage {
+    /// This shard now has `count` subscribers, of whom `joiners` wait for the answer. Answered `Recorded`.
+    Subscribers { channel: ChannelKey, count: u32, joiners: u32 },
+    /// A connection wants to join a presence channel. Answered `Joined` or `JoinRefused`.
+    Join { channel: ChannelKey, join: Join },
+    /// One connection of a member left.
+    Leave { channel: ChannelKey, user_id: Arc<str> },
+    /// Events of one request (or a client event, without `request`). Costs credit.
+    Publish { request: Option<PendingId>, counts: bool, items: Vec<PublishItem> },
+    /// The subscribers who could have missed an event are closed.
+    GapClosed { channel: ChannelKey },
+    /// The app's counter has answered `OpenChannel`.
+    ChannelOpened { channel: ChannelKey, admitted: bool, channels_max: u32 },
+    /// A shard no longer takes the channel with this hash for unoccupied.
+    RecallNoted { hash: u64 },
+}
+
+/// To a shard with subscribers of a channel.
+#[derive(Debug)]
+pub(in crate::shard) enum ChannelMessage {
+    /// The count is recorded; events follow from here on (P-SUB-5). On a cache channel with the last event before them
+    /// (P-CACHE-2).
+    Recorded { channel: ChannelKey, cached: Option<Bytes> },
+    /// Instead: the app has its maximum of channels (R-LIM-5).
+    Unrecorded { channel: ChannelKey, channels_max: u32 },
+    /// These connections are members; one frame is sent to all of them (P-OUT-2). On a cache channel with the last event.
+    Joined { channel: ChannelKey, joiners: Vec<Ticket>, succeeded: Bytes, cached: Option<Bytes> },
+    /// The channel is full, or the app has its maximum of channels (P-LIM-7, R-LIM-5).
+    JoinRefused { channel: ChannelKey, ticket: u32, full: Full },
+    /// One event. Costs credit.
+    /// `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers report no turns. `cost` is that
+    /// of [`limits::mail_cost`], which follows settings that the receiver may know later.
+    Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<ConnectionRef>, accepted_us: u64, cost: u32 },
+    /// An event could not be sent for want of credit; the shard's subscribers of the channel are closed with 4200, so that
+    /// the gap is seen. Answered `GapClosed`.
+    Gap { channel: ChannelKey },
+}
+
+/// To a shard with connections of an app.
+#[derive(Debug)]
+pub(in crate::shard) enum ConnectionMessage {
+    /// To the connection's shard, from the app's counter.
+    Admitted { app: AppSerial, connection: ConnectionKey, admitted: bool },
+    /// To all shards: whether the app uses all of its share of the sender's memory (P-STAT-9).
+    ShareFull { app: AppSerial, full: bool },
+}
+
+/// About a user.
+#[derive(Debug)]
+pub(in crate::shard) enum UserMessage {
+    /// To the owner of a user: who of this shard is signed in as the user or watches the user. At most one per user is
+    /// in flight from each shard. Answered `Recorded`.
+    Report { user: UserKey, report: Report },
+    /// To the reporting shard: the report is recorded (P-USER-6), and whether the user is online.
+    Recorded { user: UserKey, online: bool },
+    /// To a shard that watches the user: whether the user is online now. At most one per user is in flight to each shard.
+    /// Answered `StateNoted`.
+    State { user: UserKey, online: bool },
+    /// To the owner of a user.
+    StateNoted { user: UserKey },
+}
+
+/// About limits of an app. The counter is the shard that counts an app.
+#[derive(Debug)]
+pub(in crate::shard) enum QuotaMessage {
+    /// To the counter: a WebSocket of the app wants to open (P-CLOSE-2). Answered `ConnectionMessage::Admitted`.
+    Admit { app: AppSerial, connection: ConnectionKey, connections_max: u32 },
+    /// To the counter: an admitted connection is gone.
+    Departed { app: AppSerial },
+    /// To the counter: a request needs permits, and these channels open. At most one per connection is in flight.
+    /// Answered `HttpMessage::Allowed` or `Denied`.
+    Allow { request: PendingId, app: AppSerial, costs: Permits, channels: Vec<u64> },
+    /// To a shard that may hold a lease; at most one per app is in flight. Answered `Return`.
+    Recall { app: AppSerial },
+    /// To the counter: unspent permits. Without `recalled` nobody awaits them.
+    Return { app: AppSerial, window: Window, permits: Permits, recalled: bool },
+    /// To the counter: a channel gets its first subscriber (R-LIM-5). Answered `OwnerMessage::ChannelOpened`.
+    OpenChannel { channel: ChannelKey, channels_max: u32 },
+    /// To the counter: a channel was open before the app had a limit.
+    ChannelOpen { app: AppSerial, hash: u64 },
+    /// To the counter: a channel that it counts was vacated.
+    CloseChannel { app: AppSerial, hash: u64 },
+    /// To all shards: whether the app has its maximum of channels.
+    ChannelsFull { app: AppSerial, full: bool },
+    /// To all other shards: a credential of this address failed (threat T6). Costs credit.
+    AuthFailed { client: IpAddr },
+}
+
+/// About requests over HTTP.
+#[derive(Debug)]
+pub(in crate::shard) enum HttpMessage {
+    /// To the shard that can answer: a question. At most one per request is in flight to each shard, and requests are
+    /// bounded per connection. Answered `Reply`.
+    Ask { request: PendingId, question: Question },
+    /// To the shard that asked.
+    Reply { request: PendingId, reply: Reply },
+    /// From the store, as the shard's own: a change that it asked for has ended. Bounded per shard.
+    Changed { request: PendingId, changed: Changed },
+    /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17). The channels with these hashes are
+    /// unoccupied, until `Recall`.
+    Accepted { request: PendingId, counts: Vec<(u32, Counts)>, unoccupied: Vec<u64> },
+    /// To a shard that takes a channel for unoccupied: it may have subscribers from now on. At most one per channel is in
+    /// flight. Answered `OwnerMessage::RecallNoted`.
+    Recall { hash: u64 },
+    /// To the request's shard: permits of this window, and a lease of more.
+    Allowed { request: PendingId, window: Window, lease: Permits },
+    /// To the request's shard.
+    Denied { request: PendingId, shortage: Shortage },
+}
+
+/// About metrics.
+#[derive(Debug)]
+pub(in crate::shard) enum MetricsMessage {
+    /// To every shard: send a copy of your metrics. Pages under construction are bounded. Answered `Measured`.
+    Measure { request: PendingId },
+    /// To the shard that asked.
+    Measured { request: PendingId, snapshot: Box<Snapshot> },
+}
+
+impl ShardMessage {
+    /// What the mail costs its sender in credit, in bytes; 0 for control mail. One mail never costs more than half of
+    /// the credit, so that any mail can be sent once the others were handled.
+    pub(in crate::shard) fn cost(&self) -> usize {
+        let bytes = match self {
+            Self::Owner(OwnerMessage::Publish { items, .. }) => publish_cost(items),
+            Self::Channel(ChannelMessage::Deliver { cost, .. }) => *cost as usize,
+            Self::Quota(QuotaMessage::AuthFailed { .. }) => limits::MAIL_COST_BYTES,
+            Self::Owner(
+                OwnerMessage::Subscribers { .. }
+                | OwnerMessage::Join { .. }
+                | OwnerMessage::Leave { .. }
+                | OwnerMessage::GapClosed { .. }
+                | OwnerMessage::ChannelOpened { .. }
+                | OwnerMessage::RecallNoted { .. },
+            )
+            | Self::Channel(
+                ChannelMessage::Recorded { .. }
+                | ChannelMessage::Unrecorded { .. }
+                | ChannelMessage::Joined { .. }
+                | ChannelMessage::JoinRefused { .. }
+                | ChannelMessage::Gap { .. },
+            )
+            | Self::Quota(
+                QuotaMessage::Admit { .. }
+                | QuotaMessage::Departed { .. }
+                | QuotaMessage::Allow { .. }
+                | QuotaMessage::Recall { .. }
+                | QuotaMessage::Return { .. }
+                | QuotaMessage::OpenChannel { .. }
+                | QuotaMessage::ChannelOpen { .. }
+                | QuotaMessage::CloseChannel { .. }
+                | QuotaMessage::ChannelsFull { .. },
+            )
+            | Self::Connection(_)
+            | Self::User(_)
+            | Self::Http(_)
+            | Self::Metrics(_)
+            | Self::Credit { .. } => 0,
+        };
+        bytes.min(limits::EVENT_MAIL_BYTES_MAX / 2)
+    }
+}
+
+/// What one publish mail costs, in bytes, before the cap of [`ShardMessage::cost`].
+pub(in crate::shard) fn publish_cost(items: &[PublishItem]) -> usize {
+    let sent = |item: &PublishItem| item.sent.as_ref().map_or(0, |sent| sent.bytes());
+    items.iter().map(|item| item.frame.len() + sent(item) + limits::MAIL_COST_BYTES).sum()
+}
+
+/// Lets a message of a part be sent as it is.
+macro_rules! from_part {
+    ($($part:ident($message:ident)),*) => {
+        $(impl From<$message> for ShardMessage {
+            fn from(message: $message) -> Self {
+                Self::$part(message)
+            }
+        })*
+    };
+}
+
+from_part!(
+    Owner(OwnerMessage),
+    Channel(ChannelMessage),
+    Connection(ConnectionMessage),
+    User(UserMessage),
+    Quota(QuotaMessage),
+    Http(HttpMessage),
+    Metrics(MetricsMessage)
+);

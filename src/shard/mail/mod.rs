@@ -1,0 +1,103 @@
+//! Mail between shards, and of a shard to itself: messages, and the credit that bounds those that carry events.
+
+mod credit;
+mod message;
+mod question;
+
+use std::collections::VecDeque;
+
+pub(super) use message::{
+    ChannelKey, ChannelMessage, ConnectionMessage, ConnectionRef, Full, HttpMessage, Join, MetricsMessage,
+    OwnerMessage, PendingId, PublishItem, QuotaMessage, ShardMessage, Ticket, UserKey, UserMessage, publish_cost,
+};
+pub use question::Changed;
+pub(super) use question::{Listed, Question, Reply, Report, RosterPages, Shortage};
+
+use super::ShardIndex;
+use crate::limits;
+
+use credit::Credit;
+
+/// One mail. Opaque to drivers.
+#[derive(Debug)]
+pub struct Mail(pub(super) ShardMessage);
+
+#[cfg(test)]
+impl Mail {
+    /// Some mail, for tests of what transports it.
+    pub(crate) fn any() -> Self {
+        Self(ShardMessage::Credit { bytes: 1 })
+    }
+}
+
+/// Mail of a shard to itself, and its credit with the others.
+pub(super) struct Mailer {
+    /// Mail to itself, handled before an input is done.
+    own: VecDeque<ShardMessage>,
+    /// Credit for event mail with each shard.
+    credit: Vec<Credit>,
+    /// Credit to give back to each shard, in bytes.
+    owed: Vec<usize>,
+}
+
+/// Credit is given back in portions of at least this, so that little of it is ever in flight.
+const CREDIT_PORTION_BYTES: usize = limits::EVENT_MAIL_BYTES_MAX / 8;
+
+impl Mailer {
+    pub(super) fn new(shards: ShardIndex) -> Self {
+        let shards = usize::from(shards);
+        Self { own: VecDeque::new(), credit: (0..shards).map(|_| Credit::new()).collect(), owed: vec![0; shards] }
+    }
+
+    pub(super) fn push_own(&mut self, message: ShardMessage) {
+        self.own.push_back(message);
+    }
+
+    pub(super) fn pop_own(&mut self) -> Option<ShardMessage> {
+        self.own.pop_front()
+    }
+
+    /// True when the shard has handled all mail to itself.
+    pub(super) fn is_own_empty(&self) -> bool {
+        self.own.is_empty()
+    }
+
+    /// Whether an app has credit for mail of this cost.
+    pub(super) fn covers(&self, to: ShardIndex, app: u32, cost: usize) -> bool {
+        self.credit[usize::from(to)].covers(app, cost.min(limits::EVENT_MAIL_BYTES_MAX / 2))
+    }
+
+    /// Takes credit if it covers the cost.
+    pub(super) fn pay(&mut self, to: ShardIndex, app: u32, cost: usize) -> bool {
+        self.credit[usize::from(to)].pay(app, cost)
+    }
+
+    /// A shard has handled mail of this cost.
+    pub(super) fn handle_credit(&mut self, from: ShardIndex, bytes: usize) {
+        self.credit[usize::from(from)].give_back(bytes);
+    }
+
+    /// Mail of this cost was received, and is to be paid back.
+    pub(super) fn owe(&mut self, from: ShardIndex, cost: usize) {
+        self.owed[usize::from(from)] += cost;
+    }
+
+    /// Takes what is owed to a shard once a portion has come together.
+    pub(super) fn take_owed(&mut self, to: ShardIndex) -> Option<usize> {
+        let owed = &mut self.owed[usize::from(to)];
+        (*owed >= CREDIT_PORTION_BYTES).then(|| std::mem::take(owed))
+    }
+
+    /// Takes all credit with a shard; gives it back when called again with what it returned.
+    #[cfg(test)]
+    pub(super) fn swap_credit(&mut self, to: ShardIndex, credit: &mut Option<Credit>) {
+        let other = credit.take().unwrap_or_else(Credit::none);
+        *credit = Some(std::mem::replace(&mut self.credit[usize::from(to)], other));
+    }
+
+    /// Credit that is owed to a shard, in bytes.
+    #[cfg(test)]
+    pub(super) fn owed(&self, to: ShardIndex) -> usize {
+        self.owed[usize::from(to)]
+    }
+}

@@ -1,0 +1,115 @@
+//! The contents of questions between shards, and of their answers.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::message::{ChannelKey, UserKey};
+use crate::api::answer::Counts;
+use crate::api::channel::ChannelInfo;
+use crate::api::channel_users::UserFields;
+use crate::api::refusal::Refusal;
+use crate::app::AppSerial;
+use crate::app::webhook::WebhookEndpoint;
+use crate::shard::ShardIndex;
+use crate::shard::permits::Meter;
+
+/// A question to one shard.
+#[derive(Debug)]
+pub(in crate::shard) enum Question {
+    /// The next page of the channels of an app whose names begin with `prefix`, from this index of the owner's table.
+    Channels { app: AppSerial, prefix: Arc<str>, from: u32 },
+    /// One channel.
+    Channel { channel: ChannelKey, info: ChannelInfo },
+    /// One channel, in the deprecated shape.
+    Stats { channel: ChannelKey },
+    /// The next page of the users of a presence channel.
+    Users { channel: ChannelKey, fields: UserFields, pages: RosterPages },
+    /// The connections of an app.
+    Connections { app: AppSerial },
+    /// The shards where a user is signed in.
+    ShardsOf { user: UserKey },
+    /// Not only a question: close the connections of a user here (P-USER-6).
+    EndUser { user: UserKey },
+}
+
+impl Question {
+    /// The app that it is about.
+    pub(in crate::shard) fn app(&self) -> AppSerial {
+        match self {
+            Self::Channels { app, .. } | Self::Connections { app } => *app,
+            Self::Channel { channel, .. } | Self::Stats { channel } | Self::Users { channel, .. } => channel.app,
+            Self::ShardsOf { user } | Self::EndUser { user } => user.app,
+        }
+    }
+
+    /// Whether the answer may be longer than what a connection may have unsent before its next request is begun.
+    pub(in crate::shard) fn has_large_answer(&self) -> bool {
+        match self {
+            Self::Channels { .. } | Self::Users { .. } => true,
+            // A cached event may be as long as its app allows.
+            Self::Channel { info, .. } => info.cache,
+            Self::Stats { .. } | Self::Connections { .. } | Self::ShardsOf { .. } | Self::EndUser { .. } => false,
+        }
+    }
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub(in crate::shard) enum Reply {
+    /// The whole body of the answer.
+    Whole(Vec<u8>),
+    /// Some channels, and where the next page begins if there is one.
+    Page { channels: Vec<Listed>, next: Option<u32> },
+    /// Some users as text, and the question for the next page if there is one.
+    Users { users: Vec<u8>, next: Option<Box<Question>> },
+    /// Where the user is signed in.
+    Shards { user: UserKey, shards: SmallVec<[ShardIndex; 4]> },
+    /// The connections of the user are closed.
+    Ended,
+}
+
+/// The pages of a roster that are yet to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::shard) enum RosterPages {
+    All,
+    /// From the first number to the second.
+    Rest(u64, u64),
+}
+
+/// One channel of a page.
+#[derive(Debug)]
+pub(in crate::shard) struct Listed {
+    pub(in crate::shard) name: Arc<str>,
+    pub(in crate::shard) hash: u64,
+    pub(in crate::shard) counts: Counts,
+}
+
+/// Why the counter of an app refuses a request.
+#[derive(Debug)]
+pub(in crate::shard) enum Shortage {
+    /// A limit per minute or day, and the seconds until it starts anew.
+    Permits(Meter, u32),
+    /// The app has its maximum of channels, and this request is for another one (R-LIM-5).
+    Channels,
+}
+
+/// How a change of the store ended.
+#[derive(Debug)]
+pub enum Changed {
+    /// The endpoint was made.
+    Added(Box<WebhookEndpoint>),
+    /// It was removed.
+    Removed,
+    /// Nothing was changed; the answer says why.
+    Refused(Refusal),
+}
+
+/// What a shard reports to the owner of a user.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(in crate::shard) struct Report {
+    /// Connections signed in as the user.
+    pub(in crate::shard) connections: u32,
+    /// A connection here watches the user.
+    pub(in crate::shard) watches: bool,
+}

@@ -1,0 +1,69 @@
+//! What a shard counts (see `crate::metrics`): plain integers, written where the thing happens.
+
+use crate::app::{AppSerial, Directory};
+use crate::auth::AuthFailure;
+use crate::connection::NONE;
+use crate::metrics::app_figures::AppTable;
+use crate::metrics::figures::{DriverFigures, Overload, ShardFigures, ShardStats, Status, Surface};
+use crate::metrics::refusal_log::LogBrakes;
+use crate::wire::query::Query;
+
+/// The counters of a shard. A record: every part counts what it does.
+#[derive(Default)]
+pub(super) struct Metrics {
+    pub(super) stats: ShardStats,
+    pub(super) counted: Box<ShardFigures>,
+    /// By app.
+    pub(super) app_counters: AppTable,
+    /// Limits the log lines about refusals.
+    pub(super) log_limit: LogBrakes,
+    /// What the driver had counted when its last turn ended.
+    pub(super) driver: DriverFigures,
+    /// When the present turn began, in µs of the driver's clock; 0 where the driver reports no turns.
+    pub(super) turn_us: u64,
+}
+
+impl Metrics {
+    /// A WebSocket is open.
+    pub(super) fn count_opened(&mut self, app: AppSerial) {
+        self.stats.websockets += 1;
+        let counters = self.app_counters.of(app);
+        counters.connected += 1;
+        counters.connections += 1;
+    }
+
+    /// A WebSocket that was open is not any more.
+    pub(super) fn count_ended(&mut self, app: u32) {
+        self.stats.websockets -= 1;
+        if app != NONE {
+            let counters = self.app_counters.of(AppSerial(app));
+            counters.connected -= 1;
+            counters.disconnections += 1;
+        }
+    }
+
+    /// A new WebSocket names its library (P-CONN-4).
+    pub(super) fn count_client(&mut self, query: Option<&str>) {
+        let name = Query::new(query).first("client");
+        self.counted.clients.count(name.as_deref().unwrap_or("unknown"), 1);
+    }
+
+    pub(super) fn count_response(&mut self, status: u16) {
+        self.counted.responses.count(Status::of(status));
+    }
+
+    /// A request is answered 503 for this cause (P-STAT-8).
+    pub(super) fn count_overload(&mut self, cause: Overload) {
+        self.counted.overloads.count(cause);
+    }
+
+    /// A signature or credential is refused.
+    pub(super) fn count_auth_failure(&mut self, surface: Surface, failure: AuthFailure) {
+        self.counted.auth_failed(surface, failure);
+    }
+
+    /// Forgets the counters of apps that are deleted from the store.
+    pub(super) fn forget_deleted_apps(&mut self, directory: &Directory) {
+        self.app_counters.retain(|app| directory.app(app).is_some());
+    }
+}

@@ -1,0 +1,227 @@
+//! Events of channels for the webhook endpoints of their apps (P-HOOK rules). The owner orders everything that happens on a
+//! channel, so its events leave in order; an app whose endpoints do not want a kind of event costs one look at a
+//! set of bits.
+//!
+//! That a channel was vacated or a member removed is debounced: it is reported three seconds later, and not at all if
+//! somebody comes back meanwhile; then the return is not reported either (P-HOOK-8). The wire is not delayed.
+//!
+//! ```text
+//!          left                         due
+//! there ---------> departure waits ------------> reported "left"
+//!   ^                    |
+//!   +--------------------+  came back: nothing is reported
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::Owner;
+use crate::app::AppSerial;
+use crate::app::webhook::WebhookKind;
+use crate::limits;
+use crate::protocol::webhook::{Happened, SentEvent, WebhookEvent};
+use crate::shard::Output;
+use crate::shard::context::Context;
+use crate::shard::mail::ChannelKey;
+
+/// Debounce that are not sent yet.
+#[derive(Debug, Default)]
+pub(super) struct Debounce {
+    /// By number: in the order in which they happened, which is that of their deadlines.
+    waiting: BTreeMap<u64, Departure>,
+    /// How many there were so far.
+    numbered: u64,
+    /// Numbers of those of each app that has any: apps share the bound (P-STAT-9).
+    by_app: BTreeMap<AppSerial, BTreeSet<u64>>,
+    /// Numbers by hash.
+    by_hash: HashTable<u64>,
+}
+
+/// A channel that nobody is on any more, or a user who left a presence channel.
+#[derive(Debug)]
+struct Departure {
+    due_ms: u64,
+    hash: u64,
+    channel: ChannelKey,
+    user_id: Option<Arc<str>>,
+}
+
+impl Debounce {
+    /// When the first is to be sent, in ms of the service clock.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.waiting.first_key_value().map(|(_, departure)| departure.due_ms)
+    }
+
+    /// Adds one. Where its app has all of its share waiting, the oldest of that app is given back, to be sent early.
+    fn push(&mut self, departure: Departure) -> Option<Departure> {
+        let app = departure.channel.app;
+        let number = self.numbered;
+        self.numbered += 1;
+        let waiting = &self.waiting;
+        self.by_hash.insert_unique(departure.hash, number, |number| waiting[number].hash);
+        self.waiting.insert(number, departure);
+        let own = self.by_app.entry(app).or_default();
+        own.insert(number);
+        let free = limits::WEBHOOK_DEPARTURES_MAX.saturating_sub(self.waiting.len());
+        let oldest = if own.len() > limits::APP_SHARE_OF_FREE * free { own.first().copied() } else { None };
+        oldest.map(|number| self.take(number))
+    }
+
+    /// Takes one out: somebody came back. True when there was one.
+    fn cancel(&mut self, hash: u64, channel: &ChannelKey, user_id: Option<&str>) -> bool {
+        let is = |number: &u64| {
+            let departure = &self.waiting[number];
+            departure.channel.is(channel) && departure.user_id.as_deref() == user_id && departure.hash == hash
+        };
+        let Some(number) = self.by_hash.find(hash, is).copied() else { return false };
+        self.take(number);
+        true
+    }
+
+    /// Takes the oldest.
+    fn pop(&mut self) -> Option<Departure> {
+        let (number, _) = self.waiting.first_key_value()?;
+        Some(self.take(*number))
+    }
+
+    fn take(&mut self, number: u64) -> Departure {
+        let departure = self.waiting.remove(&number).expect("it waits");
+        let entry = self.by_hash.find_entry(departure.hash, |at| *at == number);
+        entry.expect("what waits is found by hash").remove();
+        let app = departure.channel.app;
+        let own = self.by_app.get_mut(&app).expect("what waits is one of its app");
+        own.remove(&number);
+        if own.is_empty() {
+            self.by_app.remove(&app);
+        }
+        departure
+    }
+}
+
+impl Owner {
+    /// True when an endpoint of the channel's app is to be told of this.
+    pub(super) fn is_wanted(&self, context: &Context, channel: &ChannelKey, kind: WebhookKind) -> bool {
+        context.directory.app(channel.app).is_some_and(|app| app.wants(kind))
+    }
+
+    /// As owner: the number of subscribers went from `before` to `count`.
+    pub(super) fn note_occupancy(&mut self, context: &mut Context, channel: &ChannelKey, before: u32, count: u32) {
+        if (before == 0) == (count == 0) || !self.follows_either(context, channel, OCCUPANCY) {
+            return;
+        }
+        if count == 0 {
+            self.depart(context, channel, None);
+        } else if !self.came_back(context, channel, None) {
+            self.notify(context, channel, Happened::ChannelOccupied { subscription_count: count });
+        }
+    }
+
+    /// As owner: a user's first connection joined.
+    pub(super) fn note_member_added(&mut self, context: &mut Context, channel: &ChannelKey, user_id: &Arc<str>) {
+        if self.follows_either(context, channel, MEMBERS) && !self.came_back(context, channel, Some(user_id)) {
+            self.notify(context, channel, Happened::MemberAdded { user_id: user_id.clone() });
+        }
+    }
+
+    /// As owner: a user's last connection left.
+    pub(super) fn note_member_removed(&mut self, context: &mut Context, channel: &ChannelKey, user_id: &str) {
+        if self.follows_either(context, channel, MEMBERS) {
+            self.depart(context, channel, Some(user_id.into()));
+        }
+    }
+
+    /// As owner: somebody joined a cache channel that has no event. Told once for all who join within a second
+    /// (P-CACHE-2).
+    pub(super) fn note_cache_miss(&mut self, context: &mut Context, channel: &ChannelKey) {
+        if !self.is_wanted(context, channel, WebhookKind::CacheMiss) {
+            return;
+        }
+        let now_ms = context.now.monotonic_ms;
+        let index = self.find(channel).expect("a channel that is joined has state");
+        let quiet_until_ms = &mut self.channels[index].cold_or_default().miss_quiet_until_ms;
+        if *quiet_until_ms <= now_ms {
+            *quiet_until_ms = now_ms + limits::WEBHOOK_MISS_INTERVAL_MS;
+            self.notify(context, channel, Happened::CacheMiss);
+        }
+    }
+
+    /// As owner: a client event was ordered.
+    pub(super) fn note_client_event(&self, context: &mut Context, channel: &ChannelKey, sent: Box<SentEvent>) {
+        self.notify(context, channel, Happened::ClientEvent(sent));
+    }
+
+    /// Puts an event out, if it is wanted.
+    pub(super) fn notify(&self, context: &mut Context, channel: &ChannelKey, what: Happened) {
+        let event =
+            WebhookEvent { app: channel.app, channel: channel.name.clone(), unix_ms: context.now.unix_ms, what };
+        if self.is_wanted(context, channel, event.kind()) {
+            context.outputs.push_back(Output::Webhook(event));
+        }
+    }
+
+    /// Tells debounce whose time is over.
+    pub(in crate::shard) fn report_due_departures(&mut self, context: &mut Context) {
+        while self.debounce.due_ms().is_some_and(|due_ms| due_ms <= context.clock.judged_ms()) {
+            self.report_first_departure(context);
+        }
+    }
+
+    /// Tells all debounce: who was sent away by a drain cannot come back here.
+    pub(in crate::shard) fn report_all_departures(&mut self, context: &mut Context) {
+        while self.debounce.due_ms().is_some() {
+            self.report_first_departure(context);
+        }
+    }
+
+    fn report_first_departure(&mut self, context: &mut Context) {
+        if let Some(departure) = self.debounce.pop() {
+            self.report_departure(context, departure);
+        }
+    }
+
+    fn report_departure(&self, context: &mut Context, departure: Departure) {
+        let what = match departure.user_id {
+            Some(user_id) => Happened::MemberRemoved { user_id },
+            None => Happened::ChannelVacated,
+        };
+        self.notify(context, &departure.channel, what);
+    }
+
+    /// Somebody left for now; while draining, for good.
+    fn depart(&mut self, context: &mut Context, channel: &ChannelKey, user_id: Option<Arc<str>>) {
+        let hash = self.departure_hash(context, channel, user_id.as_deref());
+        let due_ms = context.clock.served_ms() + limits::WEBHOOK_DEPARTURE_MS;
+        let departure = Departure { due_ms, hash, channel: channel.clone(), user_id };
+        let told_now = if context.is_draining { Some(departure) } else { self.debounce.push(departure) };
+        if let Some(departure) = told_now {
+            self.report_departure(context, departure);
+        }
+    }
+
+    /// Forgets a departure that was not told yet; false when there was none.
+    fn came_back(&mut self, context: &Context, channel: &ChannelKey, user_id: Option<&str>) -> bool {
+        let hash = self.departure_hash(context, channel, user_id);
+        self.debounce.cancel(hash, channel, user_id)
+    }
+
+    /// Channels have a hash under the process's secret; of users, whose ids peers choose, so is it made (threat T12).
+    fn departure_hash(&self, context: &Context, channel: &ChannelKey, user_id: Option<&str>) -> u64 {
+        let Some(user_id) = user_id else { return channel.hash };
+        let mut hasher = siphasher::sip::SipHasher13::new_with_key(&context.config.boot_secret);
+        hasher.write_u64(channel.hash);
+        hasher.write(user_id.as_bytes());
+        hasher.finish()
+    }
+
+    /// Both sides are followed if either is wanted: a return is not told where the departure was not.
+    fn follows_either(&self, context: &Context, channel: &ChannelKey, kinds: [WebhookKind; 2]) -> bool {
+        let app = context.directory.app(channel.app);
+        app.is_some_and(|app| kinds.into_iter().any(|kind| app.wants(kind)))
+    }
+}
+
+const OCCUPANCY: [WebhookKind; 2] = [WebhookKind::ChannelOccupied, WebhookKind::ChannelVacated];
+const MEMBERS: [WebhookKind; 2] = [WebhookKind::MemberAdded, WebhookKind::MemberRemoved];
