@@ -47,3 +47,6 @@ index! {
     /// A user in a shard's table of users that are signed in or watched there.
     UserIndex
 }
+
+/// Index of a shard in its process, from 0.
+pub type ShardIndex = u16;

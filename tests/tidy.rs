@@ -249,6 +249,12 @@ fn check_import_cycles(folder: &str, sources: &[Source]) -> Vec<String> {
 }
 
 #[test]
+fn the_shard_has_no_import_cycle() {
+    let cycles = check_import_cycles("src/", &library());
+    assert_clean(&cycles.into_iter().filter(|cycle| cycle.contains("src/shard/")).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_load_generator_has_no_import_cycle() {
     assert_clean(&check_import_cycles("loadgen/src/", &tree::sources("loadgen/src", &[".rs"])));
 }
@@ -279,6 +285,94 @@ fn the_cycle_check_can_fail() {
     assert_eq!(cycle, ["import cycle: src/a/c.rs -> src/b.rs -> src/a/mod.rs -> src/a/c.rs"]);
     let in_tests = ("src/b.rs", "#[cfg(test)]\nmod tests { use crate::a::A; }");
     assert_eq!(findings(&[("src/a/mod.rs", "use crate::b::B;"), in_tests]), [""; 0]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Parts of the shard
+
+/// The parts of `src/shard` from the lowest to the routers: files and folders by name.
+const SHARD_PARTS: &[&[&str]] = &[
+    &["deadlines", "keyed_slab", "options", "permits", "service_clock", "turns"],
+    &["mail"],
+    &["io", "metrics"],
+    &["context"],
+    &["refusals"],
+    &["connections"],
+    &["quota"],
+    &["channels"],
+    &["owner"],
+    &["users"],
+    &["http"],
+    &["client_message", "drain", "mod", "receive", "timers"],
+];
+
+/// The part of a file of the shard, and its place in the order.
+fn part_of(path: &str) -> Option<(&str, usize)> {
+    let name = path.strip_prefix("src/shard/")?.split('/').next()?.trim_end_matches(".rs");
+    let rank = SHARD_PARTS.iter().position(|parts| parts.contains(&name))?;
+    Some((name, rank))
+}
+
+/// Arrows between the parts of the shard.
+fn part_arrows(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    // A visibility is no use.
+    let plain =
+        sources.iter().map(|source| Source::sample(&source.path, &source.text.replace("in crate::shard)", "self)")));
+    let graph = imports("src/", &plain.collect::<Vec<_>>());
+    for source in sources {
+        let Some((own, _)) = part_of(&source.path) else { continue };
+        let targets = graph[&source.path].iter();
+        let paths = targets.filter_map(|path| sources.iter().find(|source| source.path == *path));
+        let others = paths.filter_map(|source| part_of(&source.path)).map(|(name, _)| name).filter(|name| *name != own);
+        arrows.entry(own).or_default().extend(others);
+    }
+    arrows
+}
+
+fn check_parts(sources: &[Source]) -> Vec<String> {
+    let rank = |name: &str| SHARD_PARTS.iter().position(|parts| parts.contains(&name)).expect("it is listed");
+    let mut findings = Vec::new();
+    for source in sources.iter().filter(|source| source.path.starts_with("src/shard/")) {
+        if part_of(&source.path).is_none() && !source.path.starts_with("src/shard/tests") {
+            findings.push(format!("{}: its part has no place in SHARD_PARTS", source.path));
+        }
+    }
+    let routers = SHARD_PARTS.len() - 1;
+    for (own, targets) in part_arrows(sources) {
+        let up = targets.into_iter().filter(|target| rank(target) >= rank(own) && rank(own) < routers);
+        findings.extend(up.map(|target| format!("shard part `{own}` must not use `{target}`, which is not below it")));
+    }
+    findings
+}
+
+/// The call graph between the parts of the shard; `cargo test --test tidy parts -- --nocapture` prints it.
+#[test]
+fn parts_of_the_shard_call_downwards_only() {
+    let sources = library();
+    for (part, targets) in part_arrows(&sources) {
+        println!("{part} -> {}", targets.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    assert_clean(&check_parts(&sources));
+}
+
+/// Goal: an arrow upwards or sideways, and a part without a place, are found; an arrow downwards and one inside a part are not.
+#[test]
+fn the_parts_check_can_fail() {
+    let findings = |path: &str, text: &str| {
+        let others = ["connections/mod.rs", "connections/input.rs", "channels/mod.rs", "io.rs", "metrics.rs", "mod.rs"];
+        let empty = others.iter().map(|other| format!("src/shard/{other}")).filter(|other| other != path);
+        let mut sources: Vec<Source> = empty.map(|path| Source::sample(&path, "")).collect();
+        sources.push(Source::sample(path, text));
+        check_parts(&sources).len()
+    };
+    assert_eq!(findings("src/shard/channels/mod.rs", "use crate::shard::connections::Connections;"), 0);
+    assert_eq!(findings("src/shard/connections/input.rs", "use super::Connections;"), 0);
+    assert_eq!(findings("src/shard/receive.rs", "use super::channels::Channels; use super::timers::x;"), 0);
+    assert_eq!(findings("src/shard/connections/input.rs", "use crate::shard::channels::Channels;"), 1);
+    assert_eq!(findings("src/shard/connections/input.rs", "use crate::shard::Shard;"), 1);
+    assert_eq!(findings("src/shard/io.rs", "use super::metrics::Metrics;"), 1);
+    assert_eq!(findings("src/shard/gossip.rs", ""), 1);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use siphasher::sip::SipHasher13;
 
 use super::deadlines::Deadlines;
-use super::mail::{ChannelKey, ConnectionRef, Mailer, ShardMessage, UserKey};
+use super::io::Output;
+use super::mail::{ChannelKey, ConnectionRef, Mail, Mailer, ShardMessage, UserKey};
 use super::metrics::Metrics;
+use super::options::ShardConfig;
 use super::service_clock::ServiceClock;
-use super::{Mail, Output, ShardConfig, ShardIndex};
 use crate::app::{App, AppSerial, Directory};
 use crate::connection::{ConnectionKey, NONE};
+use crate::index::ShardIndex;
 use crate::limits;
 use crate::metrics::figures::Identity;
 use crate::moment::Moment;

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Change, Mail, ShardIndex};
+use super::mail::{ChangeId, Mail};
+use crate::app::webhook::NewWebhook;
 use crate::app::{AppSerial, Directory, TokenId};
 use crate::connection::ConnectionKey;
+use crate::index::ShardIndex;
 use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
@@ -149,4 +151,24 @@ pub struct Flush<'a> {
     pub connection: ConnectionKey,
     /// At most `limits::SEND_BYTES_MAX` bytes, at least 1.
     pub bytes: &'a [u8],
+}
+
+/// A change of the store that a caller of the API asks for, as an output.
+#[derive(Debug)]
+pub struct Change {
+    /// Names it in its answer.
+    pub id: ChangeId,
+    /// Id of the caller's app.
+    pub app: Box<str>,
+    /// What to do.
+    pub what: ChangeKind,
+}
+
+/// What to change.
+#[derive(Debug)]
+pub enum ChangeKind {
+    /// Make an endpoint.
+    AddWebhook(NewWebhook),
+    /// Remove the app's endpoint with this id.
+    RemoveWebhook(Box<str>),
 }

@@ -57,6 +57,7 @@ use std::sync::Arc;
 
 use crate::app::Directory;
 use crate::connection::ConnectionKey;
+pub use crate::index::ShardIndex;
 pub use crate::metrics::figures::ShardStats;
 use crate::metrics::figures::{DriverFigures, ProcessFigures, Snapshot};
 use crate::moment::Moment;
@@ -64,19 +65,15 @@ use channels::Channels;
 use connections::Connections;
 use context::Context;
 use drain::Drain;
-pub use http::{Change, ChangeId, ChangeKind};
 use http::{Parts, Requests};
-pub use io::{Flush, Input, Listener, Output};
-pub use mail::{Changed, Mail};
+pub use io::{Change, ChangeKind, Flush, Input, Listener, Output};
+pub use mail::{ChangeId, Changed, Mail};
 use mail::{ConnectionMessage, MetricsMessage, ShardMessage};
 pub use options::{METRICS_PREFIX, ShardConfig, ShardOptions};
 use owner::Owner;
 use quota::Quota;
 use timers::Sweep;
 use users::Users;
-
-/// Index of a shard in its process, from 0.
-pub type ShardIndex = u16;
 
 /// A shard.
 pub struct Shard {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::ShardIndex;
 use crate::api::info::InfoRules;
 use crate::app::Directory;
 use crate::channel::name::NameRules;
+use crate::index::ShardIndex;
 use crate::limits;
 use crate::metrics::figures::Identity;
 

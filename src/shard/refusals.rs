@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::Output;
 use super::context::Context;
+use super::io::Output;
 use crate::app::Scope;
 use crate::auth::AuthFailure;
 use crate::label::Label;

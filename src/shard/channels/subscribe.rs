@@ -11,9 +11,9 @@ use crate::index::Slot;
 use crate::limits;
 use crate::metrics::figures::Surface;
 use crate::protocol::server_event;
-use crate::shard::Output;
 use crate::shard::connections::Connections;
 use crate::shard::context::Context;
+use crate::shard::io::Output;
 use crate::shard::mail::ChannelKey;
 use crate::wire::json::is_json_object;
 

@@ -14,8 +14,8 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
 use crate::shard::context::Context;
 use crate::shard::deadlines::DeadlineKind;
+use crate::shard::io::{Listener, Output};
 use crate::shard::mail::QuotaMessage;
-use crate::shard::{Listener, Output};
 use crate::wire::websocket;
 
 impl Connections {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::Connections;
 use crate::app::AppSerial;
+use crate::index::ShardIndex;
 use crate::limits;
-use crate::shard::ShardIndex;
 use crate::shard::context::Context;
 use crate::shard::mail::ConnectionMessage;
 

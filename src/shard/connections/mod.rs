@@ -36,7 +36,8 @@ use std::ops::{Index, IndexMut};
 use bytes::Bytes;
 use slab::Slab;
 
-use super::{Context, Flush, Output};
+use super::context::Context;
+use super::io::{Flush, Output};
 use crate::app::AppSerial;
 use crate::connection::http::Http;
 use crate::connection::input::InputMemory;

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::store_change::ChangeKind;
+use super::response::ResponseSlot;
 use super::{Parts, Requests};
 use crate::api::answer::AnswerShape;
 use crate::api::info::Info;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
-use crate::connection::ConnectionKey;
+use crate::index::ShardIndex;
 use crate::limits::SMALL_ANSWER_CHANNELS_MAX;
-use crate::protocol::dialect::Dialect;
-use crate::shard::ShardIndex;
 use crate::shard::connections::{JSON, Response};
+use crate::shard::io::ChangeKind;
 use crate::shard::mail::{PublishItem, Question};
 
 /// A request that is understood and valid.
@@ -43,15 +42,6 @@ pub(super) struct Events {
 
 /// Events by the shard that owns their channels.
 pub(super) type OwnerItems = SmallVec<[(ShardIndex, Vec<PublishItem>); 4]>;
-
-/// Where the answer to a request goes: its connection, and its place in the order of answers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ResponseSlot {
-    pub(super) connection: ConnectionKey,
-    /// Its place in the order of the connection's answers.
-    pub(super) ticket: u32,
-    pub(super) dialect: Dialect,
-}
 
 impl Command {
     /// Messages that it publishes: one per event and channel (R-LIM-3).

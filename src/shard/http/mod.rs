@@ -6,6 +6,7 @@ mod head;
 mod permits;
 mod publish;
 mod query;
+mod response;
 mod scrape;
 mod store_change;
 
@@ -29,17 +30,18 @@ use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
 use crate::app::{App, TokenId};
 use crate::auth::AuthFailure;
 use crate::auth::request::{Caller, Credential, Known, RequestRefusal, verify_request};
-use crate::index::Slot;
+use crate::index::{ShardIndex, Slot};
 use crate::metrics::figures::{ClientNames, Overload};
 use crate::protocol::dialect::Dialect;
 use crate::shard::connections::{After, Connections, Response, TEXT};
 use crate::shard::context::Context;
+use crate::shard::io::ChangeKind;
+use crate::shard::io::Output;
 use crate::shard::mail::{HttpMessage, Question, RosterPages};
 use crate::shard::owner::Owner;
 use crate::shard::quota::Quota;
 use crate::shard::turns::Turns;
 use crate::shard::users::Users;
-use crate::shard::{Output, ShardIndex};
 use crate::wire::http::Request;
 use crate::wire::query::Query;
 use command::Command;
@@ -49,7 +51,6 @@ use query::{AskedPage, PendingQuery};
 use scrape::{Scrape, ScrapePage};
 
 pub(super) use head::Judged;
-pub use store_change::{Change, ChangeId, ChangeKind};
 
 /// Requests that await something.
 #[derive(Default)]

@@ -1,6 +1,7 @@
 //! Requests that wait for permits of their app (see `quota::permits`).
 
-use super::command::{Command, ResponseSlot};
+use super::command::Command;
+use super::response::ResponseSlot;
 use super::{Call, Parts, Requests};
 use crate::api::refusal::Refusal;
 use crate::app::{App, AppSerial};

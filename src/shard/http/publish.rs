@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 
-use super::command::{Command, Events, ResponseSlot};
+use super::command::{Command, Events};
+use super::response::ResponseSlot;
 use super::{Parts, Requests};
 use crate::api::answer::{AnswerShape, Counts};
 use crate::api::events::Publish;
@@ -10,10 +11,10 @@ use crate::api::refusal::Refusal;
 use crate::app::{App, AppSerial};
 use crate::channel::name::Modifiers;
 use crate::connection::ConnectionKey;
+use crate::index::ShardIndex;
 use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::server_event;
-use crate::shard::ShardIndex;
 use crate::shard::connections::{JSON, Response, text_frame};
 use crate::shard::mail::{ChannelKey, OwnerMessage, PendingId, PublishItem, publish_cost};
 use crate::shard::owner::Origin;

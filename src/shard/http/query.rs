@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
-use super::command::ResponseSlot;
+use super::response::ResponseSlot;
 use super::{Parts, Requests};
 use crate::api::channel::{encode_channel, encode_channel_stats};
 use crate::api::channel_users::{UserFields, UserList, encode_users};
@@ -23,9 +23,9 @@ use crate::api::connections::encode_connections;
 use crate::api::info::Info;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
+use crate::index::ShardIndex;
 use crate::limits;
 use crate::metrics::figures::Overload;
-use crate::shard::ShardIndex;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::mail::{ChannelKey, HttpMessage, Listed, PendingId, Question, Reply, RosterPages, UserKey};
 use crate::shard::owner::Owner;

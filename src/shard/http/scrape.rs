@@ -5,15 +5,15 @@
 
 use super::{Parts, Requests};
 use crate::connection::ConnectionKey;
-use crate::index::Slot;
+use crate::index::{ShardIndex, Slot};
 use crate::limits;
 use crate::metrics::exposition;
 use crate::metrics::figures::{Overload, ProcessFigures, Snapshot};
 use crate::metrics::health::{Headroom, encode_health, encode_usage};
 use crate::metrics::page::Report;
 use crate::shard::connections::{JSON, Response, TEXT};
+use crate::shard::io::Output;
 use crate::shard::mail::{MetricsMessage, PendingId};
-use crate::shard::{Output, ShardIndex};
 use crate::wire::http::Request;
 use crate::wire::query::Query;
 

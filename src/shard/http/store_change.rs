@@ -1,53 +1,17 @@
 //! Requests that change the store (R-HOOK-8): the store is not the shard's, so a change is an output, and its answer
 //! comes as mail when it is on disk. The shard serves others meanwhile.
 
-use super::command::ResponseSlot;
 use super::query::{Gathered, PendingQuery};
+use super::response::ResponseSlot;
 use super::{Parts, Requests};
 use crate::api::refusal::Refusal;
 use crate::api::webhooks::encode_new_webhook;
 use crate::app::AppSerial;
-use crate::app::webhook::NewWebhook;
 use crate::connection::NONE;
 use crate::limits;
 use crate::shard::connections::{JSON, Response};
-use crate::shard::mail::{Changed, HttpMessage, PendingId};
-use crate::shard::{Mail, Output, ShardIndex};
-
-/// A change of the store that a caller of the API asks for, as an output.
-#[derive(Debug)]
-pub struct Change {
-    /// Names it in its answer.
-    pub id: ChangeId,
-    /// Id of the caller's app.
-    pub app: Box<str>,
-    /// What to do.
-    pub what: ChangeKind,
-}
-
-/// What to change.
-#[derive(Debug)]
-pub enum ChangeKind {
-    /// Make an endpoint.
-    AddWebhook(NewWebhook),
-    /// Remove the app's endpoint with this id.
-    RemoveWebhook(Box<str>),
-}
-
-/// Names one change in its answer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ChangeId {
-    /// The shard that asked.
-    pub shard: ShardIndex,
-    request: PendingId,
-}
-
-impl Mail {
-    /// The answer to a change, for the shard that asked; it comes as if that shard had sent it.
-    pub fn changed(id: ChangeId, changed: Changed) -> Self {
-        Self(HttpMessage::Changed { request: id.request, changed }.into())
-    }
-}
+use crate::shard::io::{Change, ChangeKind, Output};
+use crate::shard::mail::{ChangeId, Changed, PendingId};
 
 impl Requests {
     /// Asks for a change.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::key::{ChannelKey, ConnectionRef, PendingId, UserKey};
 use super::question::{Changed, Question, Reply, Report, Shortage};
 use crate::api::answer::Counts;
 use crate::app::AppSerial;
@@ -17,58 +18,7 @@ use crate::connection::ConnectionKey;
 use crate::limits;
 use crate::metrics::figures::Snapshot;
 use crate::protocol::webhook::SentEvent;
-use crate::shard::ShardIndex;
 use crate::shard::permits::{Permits, Window};
-
-/// A channel of an app, with the hash that names its owner and finds it in every table.
-#[derive(Clone, Debug)]
-pub(in crate::shard) struct ChannelKey {
-    pub(in crate::shard) app: AppSerial,
-    pub(in crate::shard) name: Arc<str>,
-    pub(in crate::shard) hash: u64,
-}
-
-impl ChannelKey {
-    /// True when both name the same channel.
-    pub(in crate::shard) fn is(&self, other: &Self) -> bool {
-        self.names(other.app, &other.name, other.hash)
-    }
-
-    /// True when it is the key of this channel.
-    pub(in crate::shard) fn names(&self, app: AppSerial, name: &str, hash: u64) -> bool {
-        self.hash == hash && self.app == app && *self.name == *name
-    }
-}
-
-/// A user of an app, with the hash that names its owner and finds it in every table.
-#[derive(Clone, Debug)]
-pub(in crate::shard) struct UserKey {
-    pub(in crate::shard) app: AppSerial,
-    pub(in crate::shard) id: Arc<str>,
-    pub(in crate::shard) hash: u64,
-}
-
-impl UserKey {
-    /// True when both name the same user.
-    pub(in crate::shard) fn is(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.app == other.app && self.id == other.id
-    }
-}
-
-/// A connection of some shard of the process.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::shard) struct ConnectionRef {
-    pub(in crate::shard) shard: ShardIndex,
-    pub(in crate::shard) connection: ConnectionKey,
-}
-
-/// Names one request that awaits other shards.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::shard) struct PendingId {
-    pub(in crate::shard) index: u32,
-    /// Guards against the reuse of `index`.
-    pub(in crate::shard) nonce: u32,
-}
 
 /// A join in flight: its number on the joiner's shard, and the user id.
 #[derive(Debug)]

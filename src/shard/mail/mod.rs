@@ -1,19 +1,21 @@
 //! Mail between shards, and of a shard to itself: messages, and the credit that bounds those that carry events.
 
 mod credit;
+mod key;
 mod message;
 mod question;
 
 use std::collections::VecDeque;
 
+pub(super) use key::{ChannelKey, ConnectionRef, PendingId, UserKey};
 pub(super) use message::{
-    ChannelKey, ChannelMessage, ConnectionMessage, ConnectionRef, Full, HttpMessage, Join, MetricsMessage,
-    OwnerMessage, PendingId, PublishItem, QuotaMessage, ShardMessage, Ticket, UserKey, UserMessage, publish_cost,
+    ChannelMessage, ConnectionMessage, Full, HttpMessage, Join, MetricsMessage, OwnerMessage, PublishItem,
+    QuotaMessage, ShardMessage, Ticket, UserMessage, publish_cost,
 };
-pub use question::Changed;
+pub use question::{ChangeId, Changed};
 pub(super) use question::{Listed, Question, Reply, Report, RosterPages, Shortage};
 
-use super::ShardIndex;
+use crate::index::ShardIndex;
 use crate::limits;
 
 use credit::Credit;
@@ -21,6 +23,13 @@ use credit::Credit;
 /// One mail. Opaque to drivers.
 #[derive(Debug)]
 pub struct Mail(pub(super) ShardMessage);
+
+impl Mail {
+    /// The answer to a change, for the shard that asked; it comes as if that shard had sent it.
+    pub fn changed(id: ChangeId, changed: Changed) -> Self {
+        Self(HttpMessage::Changed { request: id.request, changed }.into())
+    }
+}
 
 #[cfg(test)]
 impl Mail {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::message::{ChannelKey, UserKey};
+use super::key::{ChannelKey, PendingId, UserKey};
 use crate::api::answer::Counts;
 use crate::api::channel::ChannelInfo;
 use crate::api::channel_users::UserFields;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
 use crate::app::webhook::WebhookEndpoint;
-use crate::shard::ShardIndex;
+use crate::index::ShardIndex;
 use crate::shard::permits::Meter;
 
 /// A question to one shard.
@@ -92,6 +92,14 @@ pub(in crate::shard) enum Shortage {
     Permits(Meter, u32),
     /// The app has its maximum of channels, and this request is for another one (R-LIM-5).
     Channels,
+}
+
+/// Names one change in its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ChangeId {
+    /// The shard that asked.
+    pub shard: ShardIndex,
+    pub(in crate::shard) request: PendingId,
 }
 
 /// How a change of the store ended.

@@ -3,8 +3,7 @@
 
 use super::Owner;
 use crate::app::{AppSerial, Directory};
-use crate::index::OwnedIndex;
-use crate::shard::ShardIndex;
+use crate::index::{OwnedIndex, ShardIndex};
 use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, ChannelMessage, Full, Join, OwnerMessage, QuotaMessage};
 use crate::shard::quota::{Quota, channels_max};

@@ -17,9 +17,8 @@ use crate::app::{AppSerial, Directory};
 use crate::channel::cache::CachedEvent;
 use crate::channel::name::Modifiers;
 use crate::channel::roster::Roster;
-use crate::index::OwnedIndex;
+use crate::index::{OwnedIndex, ShardIndex};
 use crate::limits;
-use crate::shard::ShardIndex;
 use crate::shard::context::Context;
 use crate::shard::keyed_slab::{Keyed, KeyedSlab};
 use crate::shard::mail::{

@@ -23,8 +23,8 @@ use smallvec::SmallVec;
 
 use super::Owner;
 use crate::app::AppSerial;
+use crate::index::ShardIndex;
 use crate::limits::UNOCCUPIED_CHANNELS_MAX;
-use crate::shard::ShardIndex;
 use crate::shard::context::Context;
 use crate::shard::mail::{HttpMessage, OwnerMessage};
 use crate::shard::quota::Quota;

@@ -23,8 +23,8 @@ use crate::app::AppSerial;
 use crate::app::webhook::WebhookKind;
 use crate::limits;
 use crate::protocol::webhook::{Happened, SentEvent, WebhookEvent};
-use crate::shard::Output;
 use crate::shard::context::Context;
+use crate::shard::io::Output;
 use crate::shard::mail::ChannelKey;
 
 /// Debounce that are not sent yet.

@@ -7,7 +7,7 @@ use foldhash::quality::FixedState;
 
 use super::Quota;
 use crate::app::AppSerial;
-use crate::shard::ShardIndex;
+use crate::index::ShardIndex;
 use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, OwnerMessage, QuotaMessage};
 

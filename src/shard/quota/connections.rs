@@ -3,7 +3,7 @@
 use super::Quota;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
-use crate::shard::ShardIndex;
+use crate::index::ShardIndex;
 use crate::shard::context::Context;
 use crate::shard::mail::ConnectionMessage;
 

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use crate::app::AppSerial;
 use crate::auth::failures::AuthFailures;
 use crate::connection::NONE;
-use crate::shard::ShardIndex;
+use crate::index::ShardIndex;
 use crate::shard::context::Context;
 use crate::shard::mail::QuotaMessage;
 use channels::OpenChannels;

@@ -14,10 +14,11 @@
 use super::Quota;
 use super::rate_limit::{Asked, Lease, RateLimit};
 use crate::app::{App, AppSerial};
+use crate::index::ShardIndex;
 use crate::shard::context::Context;
+use crate::shard::io::Output;
 use crate::shard::mail::{HttpMessage, PendingId, QuotaMessage, ShardMessage, Shortage};
 use crate::shard::permits::{self, Meter, NONE, Permits, Window};
-use crate::shard::{Output, ShardIndex};
 
 /// Permits that a request has spent, and those that the app's counter has to be asked for.
 #[derive(Clone, Copy, Debug)]

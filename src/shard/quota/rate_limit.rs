@@ -4,9 +4,9 @@
 
 use std::collections::VecDeque;
 
+use crate::index::ShardIndex;
 use crate::limits;
 use crate::moment::Moment;
-use crate::shard::ShardIndex;
 use crate::shard::mail::PendingId;
 use crate::shard::permits::{METERS, Meter, NONE, Permits, Window, day_of};
 

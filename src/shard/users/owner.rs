@@ -7,8 +7,7 @@
 use smallvec::SmallVec;
 
 use super::Users;
-use crate::index::OwnedIndex;
-use crate::shard::ShardIndex;
+use crate::index::{OwnedIndex, ShardIndex};
 use crate::shard::context::Context;
 use crate::shard::keyed_slab::Keyed;
 use crate::shard::mail::{Report, UserKey, UserMessage};
