@@ -7,6 +7,7 @@ pub mod http;
 pub mod input;
 pub mod outbox;
 pub mod share;
+pub mod table;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -122,7 +122,7 @@ impl Connections {
     pub(in crate::shard) fn take_ticket(&mut self, context: &Context, slot: Slot, request: &Request<'_>) -> u32 {
         let keep_alive = self.keeps_alive(context, request);
         if !keep_alive {
-            self.hot[slot].flags.insert(Flags::LAST_ANSWER);
+            self.table.hot[slot].flags.insert(Flags::LAST_ANSWER);
         }
         let http = self.http(slot);
         http.request_bytes = 0;
@@ -222,7 +222,7 @@ impl Connections {
     /// Queues the last answer of a connection, after those that other requests still wait for. Nothing that came or comes
     /// after it is read.
     pub(in crate::shard) fn answer_last(&mut self, context: &mut Context, slot: Slot, answer: impl Into<Bytes>) {
-        self.hot[slot].flags.insert(Flags::LAST_ANSWER);
+        self.table.hot[slot].flags.insert(Flags::LAST_ANSWER);
         let http = self.http(slot);
         http.deadline_ms = 0;
         http.decoder = Default::default();

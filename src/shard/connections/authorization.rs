@@ -13,7 +13,7 @@ use crate::shard::mail::QuotaMessage;
 impl Connections {
     /// Opens a connection that has to authorize itself. It takes no place of its app yet.
     pub(in crate::shard) fn open_unauthorized(&mut self, context: &mut Context, slot: Slot) {
-        self.hot[slot].flags.insert(Flags::UNAUTHORIZED);
+        self.table.hot[slot].flags.insert(Flags::UNAUTHORIZED);
         let within_ms = u64::from(context.config.options.authorization_timeout_s) * 1_000;
         self.await_deadline(context, DeadlineKind::Authorization, slot, within_ms);
         self.open_websocket(context, slot);
@@ -21,7 +21,7 @@ impl Connections {
 
     /// The connection has signed in or joined a protected channel: it counts from here on (P-CLOSE-2).
     pub(in crate::shard) fn authorize_connection(&mut self, context: &mut Context, slot: Slot) {
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         if line.phase != Phase::Open || !line.flags.contains(Flags::UNAUTHORIZED) {
             return;
         }
@@ -34,10 +34,10 @@ impl Connections {
 
     /// The time is over. An app that no longer demands it keeps the connection, and counts it.
     pub(in crate::shard) fn end_unauthorized(&mut self, context: &mut Context, slot: Slot) {
-        if !self.hot[slot].flags.contains(Flags::UNAUTHORIZED) {
+        if !self.table.hot[slot].flags.contains(Flags::UNAUTHORIZED) {
             return;
         }
-        let app = context.directory.app(AppSerial(self.hot[slot].app));
+        let app = context.directory.app(AppSerial(self.table.hot[slot].app));
         if app.is_some_and(|app| app.settings.authorized_connections) {
             self.close_websocket(context, slot, &CloseReason::NotAuthorized);
         } else {

@@ -98,7 +98,7 @@ impl Connections {
         let count_max = 4 * context.config.refusal_slots.max(1) as usize;
         if self.capacity.at_capacity.len() >= count_max {
             let mut known = std::mem::take(&mut self.capacity.at_capacity);
-            known.retain(|(_, known)| self.is_live(*known) && self.hot[known.slot()].phase != Phase::Ended);
+            known.retain(|(_, known)| self.is_live(*known) && self.table.hot[known.slot()].phase != Phase::Ended);
             // Others have found ordinary slots since, so that room for one more can be made among them.
             known.drain(..known.len().saturating_sub(count_max / 2));
             self.capacity.at_capacity = known;
@@ -134,12 +134,12 @@ impl Connections {
     fn look_at_oldest(&mut self, context: &mut Context, dispensable: Dispensable) {
         let Some((accepted_ms, connection)) = self.capacity.at_capacity.pop_front() else { return };
         let has_had_time = accepted_ms + limits::SILENT_AT_CAPACITY_MS <= context.clock.judged_ms();
-        if !self.is_live(connection) || self.hot[connection.slot()].phase == Phase::Ended {
+        if !self.is_live(connection) || self.table.hot[connection.slot()].phase == Phase::Ended {
             return;
         }
         let may_end = dispensable != Dispensable::Unread || has_had_time;
         if may_end && self.is_dispensable(connection.slot(), dispensable) {
-            let is_unread = self.hot[connection.slot()].outbox.unsent_bytes() > 0;
+            let is_unread = self.table.hot[connection.slot()].outbox.unsent_bytes() > 0;
             self.end(context, connection.slot(), is_unread);
         } else {
             self.capacity.at_capacity.push_back((accepted_ms, connection));
@@ -161,7 +161,7 @@ impl Connections {
     }
 
     fn is_dispensable(&self, slot: Slot, dispensable: Dispensable) -> bool {
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         let is_sent = line.outbox.unsent_bytes() == 0;
         match line.phase {
             Phase::Http => {
@@ -179,7 +179,7 @@ impl Connections {
     /// True while a connection has not made a whole request.
     pub(in crate::shard) fn is_silent(&self, connection: ConnectionKey) -> bool {
         self.is_live(connection)
-            && self.hot[connection.slot()].phase == Phase::Http
+            && self.table.hot[connection.slot()].phase == Phase::Http
             && self.cold(connection.slot()).and_then(|cold| cold.http.as_ref()).is_some_and(|http| !http.made_request)
     }
 

@@ -88,7 +88,7 @@ impl Connections {
         if !self.is_live(connection) {
             return Standing::Stale;
         }
-        let (line, cold) = (&self.hot[connection.slot()], self.cold(connection.slot()));
+        let (line, cold) = (&self.table.hot[connection.slot()], self.cold(connection.slot()));
         match (kind, line.phase) {
             (DeadlineKind::Request, Phase::Http) => {
                 let http = cold.and_then(|cold| cold.http.as_ref());
@@ -120,7 +120,7 @@ impl Connections {
     fn note_unqueued(&mut self, kind: DeadlineKind, slot: Slot) {
         match kind {
             DeadlineKind::Request => self.http(slot).deadline_queued = false,
-            DeadlineKind::Message => self.hot[slot].flags.remove(Flags::MESSAGE_AWAITED),
+            DeadlineKind::Message => self.table.hot[slot].flags.remove(Flags::MESSAGE_AWAITED),
             DeadlineKind::Linger
             | DeadlineKind::CloseAnswer
             | DeadlineKind::SlowReset
@@ -133,7 +133,7 @@ impl Connections {
     /// gets its time once more (P-LIVE-6).
     pub(in crate::shard) fn end_overdue(&mut self, context: &mut Context, due: &Due) {
         let (kind, slot) = (due.kind, due.slot);
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         let (paused, unsent) = (line.flags.contains(Flags::PAUSED), line.outbox.is_unattempted());
         match kind {
             DeadlineKind::Request if paused => self.renew_request_deadline(context, slot),
@@ -172,7 +172,7 @@ impl Connections {
     pub(in crate::shard) fn renew_message_deadline(&mut self, context: &mut Context, slot: Slot) {
         let at_ms = context.clock.served_ms() + limits::MESSAGE_WITHIN_MS;
         self.cold_or_default(slot).message_deadline_ms = at_ms;
-        if self.hot[slot].flags.raise(Flags::MESSAGE_AWAITED) {
+        if self.table.hot[slot].flags.raise(Flags::MESSAGE_AWAITED) {
             self.queue_deadline(context, DeadlineKind::Message, slot, at_ms);
         }
     }

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
+use super::Connections;
 use super::send_queue::Queue;
-use super::{BySlot, Connections};
 use crate::app::AppSerial;
 use crate::channel::subscribers::Subscribers;
 use crate::connection::outbox::{FrameId, FrameKind, Frames};
+use crate::connection::table::BySlot;
 use crate::connection::{ConnectionKey, Flags, Hot, Phase};
 use crate::index::{ChannelIndex, Slot};
 use crate::limits;
@@ -149,7 +150,7 @@ impl Connections {
             return self.begin_fan_out(context, channel, app, event, subscribers);
         }
         let bytes_max = self.outbox_bytes_max(context, app.0);
-        let mut outboxes = Outboxes { hot: &mut self.hot, frames: &mut self.frames, bytes_max };
+        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, bytes_max };
         let mut queue = self.send_queue.queue_of(channel, count);
         let mut outcome = Outcome::default();
         if behind {
@@ -220,7 +221,7 @@ impl Connections {
         let FanOut { channel, app, event, subscribers, .. } = self.fan_outs.unfinished[at];
         let bytes_max = self.outbox_bytes_max(context, app.0);
         let remaining = &mut self.fan_outs.unfinished[at].remaining;
-        let mut outboxes = Outboxes { hot: &mut self.hot, frames: &mut self.frames, bytes_max };
+        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, bytes_max };
         let mut queue = self.send_queue.queue_of(channel, subscribers);
         let mut outcome = Outcome::default();
         for slot in remaining.iter().take(count as usize) {
@@ -263,7 +264,7 @@ impl Connections {
     /// The same for fan-outs older than this one.
     #[cold]
     fn catch_up_before(&mut self, context: &mut Context, slot: Slot, number: u64) {
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         if line.phase != Phase::Open || line.flags.contains(Flags::RESET) {
             return;
         }
@@ -279,7 +280,7 @@ impl Connections {
                 continue;
             }
             let FanOut { channel, event, subscribers, .. } = *fan_out;
-            let mut outboxes = Outboxes { hot: &mut self.hot, frames: &mut self.frames, bytes_max };
+            let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, bytes_max };
             let mut queue = self.send_queue.queue_of(channel, subscribers);
             let queued_before = outcome.queued;
             outboxes.push(slot, &event, &mut queue, &mut outcome);

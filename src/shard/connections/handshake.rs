@@ -59,11 +59,11 @@ impl Connections {
             }
         };
         // What is sent from here on is no HTTP, and ends with the stream: the answers before it must have left (P-HTTP-16).
-        if !self.http(slot).is_answered() || self.hot[slot].outbox.unsent_bytes() > 0 {
+        if !self.http(slot).is_answered() || self.table.hot[slot].outbox.unsent_bytes() > 0 {
             return After::Waits;
         }
         self.http(slot).upgrade_waits = false;
-        if self.hot[slot].flags.contains(Flags::READ_ENDED) {
+        if self.table.hot[slot].flags.contains(Flags::READ_ENDED) {
             self.refuse_upgrade(
                 context,
                 slot,
@@ -79,7 +79,7 @@ impl Connections {
         let mut answer = Vec::new();
         encode_upgrade(&mut answer, &accept_value(client_key), subprotocol(request));
         self.send(context, slot, answer.into(), FrameKind::Control);
-        self.hot[slot].phase = Phase::Admitting;
+        self.table.hot[slot].phase = Phase::Admitting;
         match verdict {
             Verdict::Refused(reason) => self.close_websocket(context, slot, &reason),
             Verdict::App { app, connections_max } => {
@@ -93,8 +93,8 @@ impl Connections {
             }
             #[cfg(feature = "conformance")]
             Verdict::Echo => {
-                self.hot[slot].phase = Phase::Open;
-                self.hot[slot].flags.insert(Flags::ECHO);
+                self.table.hot[slot].phase = Phase::Open;
+                self.table.hot[slot].flags.insert(Flags::ECHO);
                 context.metrics.stats.websockets += 1;
             }
         }
@@ -124,7 +124,7 @@ impl Connections {
         admitted: bool,
     ) {
         let slot = connection.slot();
-        let phase = if self.is_live(connection) { self.hot[slot].phase } else { Phase::Free };
+        let phase = if self.is_live(connection) { self.table.hot[slot].phase } else { Phase::Free };
         if !matches!(phase, Phase::Admitting | Phase::Open) {
             if admitted {
                 context.send(context.counter_of(app), QuotaMessage::Departed { app });
@@ -138,7 +138,7 @@ impl Connections {
             let reason = if soft { CloseReason::OverSoftQuota } else { CloseReason::OverQuota }(connections_max);
             return self.close_websocket(context, slot, &reason);
         }
-        self.hot[slot].flags.insert(Flags::COUNTED);
+        self.table.hot[slot].flags.insert(Flags::COUNTED);
         if phase == Phase::Open {
             return; // It opened unauthorized and counts only now (P-AUTHZ-1).
         }
@@ -156,10 +156,10 @@ impl Connections {
     /// The connection is established.
     pub(super) fn open_websocket(&mut self, context: &mut Context, slot: Slot) {
         let socket_id = context.socket_id(self.key(slot));
-        let activity_timeout_s = context.activity_timeout_s(AppSerial(self.hot[slot].app));
-        self.hot[slot].phase = Phase::Open;
+        let activity_timeout_s = context.activity_timeout_s(AppSerial(self.table.hot[slot].app));
+        self.table.hot[slot].phase = Phase::Open;
         self.fill_client_events(context, slot);
-        context.metrics.count_opened(AppSerial(self.hot[slot].app));
+        context.metrics.count_opened(AppSerial(self.table.hot[slot].app));
         self.send_text(context, slot, |out| {
             server_event::encode_connection_established(out, socket_id, activity_timeout_s)
         });
@@ -180,7 +180,7 @@ impl Connections {
         let Some(app) = context.directory.app_by_key(key) else {
             return Verdict::Refused(CloseReason::UnknownApp(crate::protocol::quote(key).to_owned()));
         };
-        self.hot[slot].app = app.serial.0;
+        self.table.hot[slot].app = app.serial.0;
         let secure = self.came_through_tls(slot, request);
         match check(app, request, secure, context.config.options.strict_protocol) {
             Ok(()) if self.lacks_slots_for_app(context, app.serial) => Verdict::Refused(CloseReason::OverShare),

@@ -17,7 +17,7 @@ impl Connections {
     /// memory given back where a bound is exceeded.
     pub(in crate::shard) fn account_input(&mut self, context: &mut Context, slot: Slot) {
         let Some(cold) = self.cold(slot) else { return };
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         let is_stranger = cold.http.as_ref().is_some_and(|http| http.caller.is_none() && !http.metrics);
         // Short answers, each in memory of its own, take about as much again.
         let unread = if is_stranger { 2 * line.outbox.unsent_bytes() } else { 0 };
@@ -26,7 +26,7 @@ impl Connections {
             return;
         }
         let (connection, payer) = (self.key(slot), self.payer(slot));
-        let cold = &mut self.cold[self.hot[slot].cold as usize];
+        let cold = self.table.cold_or_default(slot);
         self.input.update(&mut cold.input, connection, payer, bytes);
         if bytes == 0 {
             return self.drop_cold_if_empty(slot);
@@ -46,14 +46,13 @@ impl Connections {
 
     /// The connection holds no input any more.
     pub(in crate::shard) fn release_input(&mut self, slot: Slot) {
-        let index = self.hot[slot].cold;
-        if index != NONE {
-            self.input.release(&mut self.cold[index as usize].input);
+        if let Some(cold) = self.table.cold_mut(slot) {
+            self.input.release(&mut cold.input);
         }
     }
 
     fn payer(&self, slot: Slot) -> Payer {
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         match self.cold(slot).and_then(|cold| cold.http.as_ref()) {
             Some(http) => http.caller.map_or(Payer::Stranger, Payer::Caller),
             None if line.app == NONE => Payer::Stranger,
@@ -65,9 +64,9 @@ impl Connections {
     /// with 4100, and a connection that does not read its answers is reset.
     fn take_input_back(&mut self, context: &mut Context, slot: Slot) {
         context.metrics.count_overload(Overload::Input);
-        let is_read = self.hot[slot].outbox.unsent_bytes() == 0;
-        match self.hot[slot].phase {
-            Phase::Http if is_read && !self.hot[slot].flags.contains(Flags::LAST_ANSWER) => {
+        let is_read = self.table.hot[slot].outbox.unsent_bytes() == 0;
+        match self.table.hot[slot].phase {
+            Phase::Http if is_read && !self.table.hot[slot].flags.contains(Flags::LAST_ANSWER) => {
                 let mut answer = Vec::new();
                 let body = b"The server holds as many incomplete requests as it can: try again";
                 context.metrics.count_response(503);
@@ -77,7 +76,7 @@ impl Connections {
             Phase::Open | Phase::Admitting => {
                 self.close_websocket(context, slot, &CloseReason::OverCapacity);
                 // The rest of the message would not be understood, nor a Close behind it.
-                self.hot[slot].flags.insert(Flags::LAST_ANSWER);
+                self.table.hot[slot].flags.insert(Flags::LAST_ANSWER);
             }
             Phase::Http | Phase::Closing | Phase::Lingering => self.end(context, slot, true),
             Phase::Free | Phase::Ended => {}
@@ -113,7 +112,7 @@ impl Connections {
 
     /// Counts a message that was of no use. False when it was one too many for a minute and the connection is closed.
     pub(in crate::shard) fn count_invalid(&mut self, context: &mut Context, slot: Slot) -> bool {
-        let app = context.app(self.hot[slot].app);
+        let app = context.app(self.table.hot[slot].app);
         let invalid_max = app.map_or(limits::INVALID_MESSAGES_MAX, |app| app.settings.max_invalid_messages);
         let now = context.tenths();
         let count = self.cold_or_default(slot).invalid_messages.count(now);

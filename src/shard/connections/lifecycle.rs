@@ -28,14 +28,11 @@ impl Connections {
         refuse: bool,
     ) {
         let slot = connection.slot();
-        if slot.at() >= self.hot.0.len() {
-            self.hot.0.resize_with(slot.at() + 1, || Hot::FREE);
-            self.last_activity.0.resize(slot.at() + 1, 0);
-        }
-        let line = &mut self.hot[slot];
+        self.table.reach(slot);
+        let line = &mut self.table.hot[slot];
         assert!(line.phase == Phase::Free, "a slot is used again only after Closed");
         *line = Hot { generation: connection.generation, phase: Phase::Http, ..Hot::FREE };
-        self.last_activity[slot] = context.tenths();
+        self.table.last_activity[slot] = context.tenths();
         context.metrics.stats.connections += 1;
         context.metrics.counted.accepted += 1;
         let client = peer.ip().to_canonical();
@@ -68,16 +65,12 @@ impl Connections {
 
     /// The driver has ended the connection, and nobody knows it any more: the slot is free from here on.
     pub(in crate::shard) fn free(&mut self, context: &mut Context, slot: Slot) {
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         self.capacity.ending -= u32::from(line.phase == Phase::Ended);
         self.frames.clear(&mut line.outbox);
         self.release_input(slot);
         self.release_unsent_list(slot);
-        let line = &mut self.hot[slot];
-        if line.cold != NONE {
-            self.cold.remove(line.cold as usize);
-        }
-        *line = Hot::FREE;
+        self.table.free(slot);
         context.metrics.stats.connections -= 1;
     }
 
@@ -86,7 +79,7 @@ impl Connections {
             return;
         }
         let slot = connection.slot();
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         self.frames.take_sent(&mut line.outbox, bytes);
         context.metrics.app_counters.sent(line.app, bytes);
         line.flags.remove(Flags::STALLED.union(Flags::STALLED_LONG));
@@ -116,7 +109,7 @@ impl Connections {
 
     /// The peer sends no more. An HTTP client still gets its answers; a WebSocket, which has been read to its end, is over.
     pub(in crate::shard) fn handle_read_ended(&mut self, context: &mut Context, slot: Slot) {
-        match self.hot[slot].phase {
+        match self.table.hot[slot].phase {
             Phase::Open | Phase::Admitting => self.end(context, slot, false),
             Phase::Http | Phase::Closing | Phase::Lingering => self.settle(context, slot),
             Phase::Free | Phase::Ended => {}
@@ -125,7 +118,7 @@ impl Connections {
 
     /// Takes the next step of an ending connection once everything is sent.
     pub(in crate::shard) fn settle(&mut self, context: &mut Context, slot: Slot) {
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         let (flags, sent) = (line.flags, line.outbox.unsent_bytes() == 0);
         match line.phase {
             Phase::Http => {
@@ -150,7 +143,7 @@ impl Connections {
     /// Everything is said: sends FIN and waits for the peer's, so that it reads the answer (P-HTTP-16).
     fn linger(&mut self, context: &mut Context, slot: Slot) {
         let connection = self.key(slot);
-        self.hot[slot].phase = Phase::Lingering;
+        self.table.hot[slot].phase = Phase::Lingering;
         self.resume_reading(context, slot);
         context.outputs.push_back(Output::ShutdownWrite { connection });
         self.await_deadline(context, DeadlineKind::Linger, slot, limits::LINGER_MS);
@@ -160,7 +153,7 @@ impl Connections {
     pub(in crate::shard) fn end(&mut self, context: &mut Context, slot: Slot, reset: bool) {
         let connection = self.key(slot);
         self.retire(context, slot);
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         if line.phase != Phase::Ended {
             line.phase = Phase::Ended;
             self.capacity.ending += 1;
@@ -171,13 +164,13 @@ impl Connections {
     /// `pusher:error`, then Close with the same code (P-SDK-13), for an established or refused WebSocket.
     pub(in crate::shard) fn close_websocket(&mut self, context: &mut Context, slot: Slot, reason: &CloseReason) {
         self.catch_up(context, slot);
-        match self.hot[slot].phase {
+        match self.table.hot[slot].phase {
             Phase::Open | Phase::Admitting => {}
             Phase::Free | Phase::Http | Phase::Closing | Phase::Lingering | Phase::Ended => return,
         }
         self.note_close(context, slot, reason);
         self.retire(context, slot);
-        self.hot[slot].phase = Phase::Closing;
+        self.table.hot[slot].phase = Phase::Closing;
         self.resume_reading(context, slot);
         let message = reason.message();
         self.send_text(context, slot, |out| server_event::encode_error(out, Some(reason.code()), &message));
@@ -189,7 +182,7 @@ impl Connections {
     pub(in crate::shard) fn fail_websocket(&mut self, context: &mut Context, slot: Slot, code: u16, reason: &str) {
         self.catch_up(context, slot);
         self.retire(context, slot);
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         let already_closing = line.phase == Phase::Closing;
         line.phase = Phase::Closing;
         line.flags.insert(Flags::LAST_ANSWER);
@@ -202,7 +195,7 @@ impl Connections {
 
     /// P-CLOSE-5: a slow reader loses what it has not begun to receive, gets the reason, and is reset soon.
     pub(in crate::shard) fn close_slow(&mut self, context: &mut Context, slot: Slot) {
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         match line.phase {
             Phase::Free | Phase::Ended => return,
             Phase::Http | Phase::Lingering | Phase::Admitting => return self.end(context, slot, true),
@@ -224,7 +217,7 @@ impl Connections {
         let mut frame = Vec::new();
         websocket::encode_close(&mut frame, code, reason);
         self.send(context, slot, frame.into(), FrameKind::Control);
-        self.hot[slot].flags.insert(Flags::CLOSE_QUEUED);
+        self.table.hot[slot].flags.insert(Flags::CLOSE_QUEUED);
     }
 
     /// The connection is to be taken out of everything that others see: its channels, its user, the counters.
@@ -234,7 +227,7 @@ impl Connections {
         }
         let cold = self.cold(slot);
         let is_known = cold.is_some_and(|cold| !cold.more_channels.is_empty() || cold.signed_in.is_some());
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         if is_known || line.channels_inline > 0 {
             self.retired.push_back(slot);
         }
@@ -255,7 +248,7 @@ impl Connections {
             return;
         }
         for slot in (0..self.slots()).map(Slot) {
-            let line = &self.hot[slot];
+            let line = &self.table.hot[slot];
             let open = matches!(line.phase, Phase::Open | Phase::Admitting) && line.app != NONE;
             if open && !context.app(line.app).is_some_and(|app| app.enabled) {
                 self.close_websocket(context, slot, &CloseReason::AppDisabled);
@@ -265,7 +258,7 @@ impl Connections {
 
     /// Reads again from a connection that has little enough unsent. Its input that was held back is to be read then.
     pub(in crate::shard) fn resume_if_due(&mut self, context: &mut Context, slot: Slot) {
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         if !line.flags.contains(Flags::PAUSED) || line.phase == Phase::Admitting {
             return;
         }

@@ -31,10 +31,6 @@ pub(super) use handshake::After;
 pub(super) use send_queue::text_frame;
 
 use std::collections::VecDeque;
-use std::ops::{Index, IndexMut};
-
-use bytes::Bytes;
-use slab::Slab;
 
 use super::context::Context;
 use super::io::{Flush, Output};
@@ -43,10 +39,12 @@ use crate::connection::http::Http;
 use crate::connection::input::InputMemory;
 use crate::connection::outbox::{FrameId, FrameKind, Frames};
 use crate::connection::share::Use;
-use crate::connection::{Cold, ConnectionKey, Flags, Hot, NONE, Phase};
+use crate::connection::table::Table;
+use crate::connection::{Cold, ConnectionKey, Flags, NONE, Phase};
 use crate::index::Slot;
 use crate::limits;
 use crate::protocol::server_event;
+use bytes::Bytes;
 use capacity::Capacity;
 use fan_out::FanOuts;
 use list_memory::ListMemory;
@@ -55,11 +53,7 @@ use send_queue::SendQueue;
 
 /// All connections of a shard.
 pub(super) struct Connections {
-    /// One line per slot that was ever used.
-    hot: BySlot<Hot>,
-    /// When each slot was last heard of, or pinged, in tenths of a second of the service clock.
-    last_activity: BySlot<u32>,
-    cold: Slab<Box<Cold>>,
+    table: Table,
     /// Memory of input that is not whole yet.
     input: InputMemory,
     /// Memory of lists that are gathered or not sent yet.
@@ -85,11 +79,7 @@ impl Connections {
         let pong = text_frame(&mut context.scratch, server_event::encode_pong);
         let slots = context.config.slots as usize;
         Self {
-            // Address space, of which each slot touches its own part: tables that grew by copying would leave their old
-            // places behind as resident memory.
-            hot: BySlot(Vec::with_capacity(slots)),
-            last_activity: BySlot(Vec::with_capacity(slots)),
-            cold: Slab::new(),
+            table: Table::with_capacity(slots),
             input: InputMemory::default(),
             lists: ListMemory::default(),
             pong: frames.hold(pong, NONE, FrameKind::Message),
@@ -107,7 +97,7 @@ impl Connections {
     /// The next send (see [`super::Shard::poll_flush`]).
     pub(super) fn poll_flush(&mut self) -> Option<Flush<'_>> {
         let slot = self.next_to_flush()?;
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         let connection = ConnectionKey { slot: slot.0, generation: line.generation };
         let bytes = self.frames.lend(&mut line.outbox, line.app).expect("only slots with unsent bytes are next");
         Some(Flush { connection, bytes })
@@ -118,7 +108,7 @@ impl Connections {
         if !self.is_live(connection) {
             return &[];
         }
-        self.frames.lent(&self.hot[connection.slot()].outbox)
+        self.frames.lent(&self.table.hot[connection.slot()].outbox)
     }
 
     /// A closed connection that is still subscribed or signed in.
@@ -148,86 +138,74 @@ impl Connections {
 
     /// Slots that were ever used are below this.
     pub(super) fn slots(&self) -> u32 {
-        self.hot.0.len() as u32
+        self.table.slots()
     }
 
     /// True when the key is that of the connection now in the slot.
     pub(super) fn is_live(&self, connection: ConnectionKey) -> bool {
-        let line = self.hot.0.get(connection.slot().at());
-        line.is_some_and(|line| line.generation == connection.generation && line.phase != Phase::Free)
+        self.table.is_live(connection)
     }
 
     /// True when a request of the connection can still be answered.
     pub(super) fn is_awaiting_answers(&self, connection: ConnectionKey) -> bool {
-        self.is_live(connection) && self.hot[connection.slot()].phase == Phase::Http
+        self.is_live(connection) && self.table.hot[connection.slot()].phase == Phase::Http
     }
 
     pub(super) fn key(&self, slot: Slot) -> ConnectionKey {
-        ConnectionKey { slot: slot.0, generation: self.hot[slot].generation }
+        self.table.key(slot)
     }
 
     pub(super) fn phase(&self, slot: Slot) -> Phase {
-        self.hot[slot].phase
+        self.table.hot[slot].phase
     }
 
     pub(super) fn has(&self, slot: Slot, flag: Flags) -> bool {
-        self.hot[slot].flags.contains(flag)
+        self.table.hot[slot].flags.contains(flag)
     }
 
     pub(super) fn set(&mut self, slot: Slot, flag: Flags) {
-        self.hot[slot].flags.insert(flag);
+        self.table.hot[slot].flags.insert(flag);
     }
 
     pub(super) fn clear(&mut self, slot: Slot, flag: Flags) {
-        self.hot[slot].flags.remove(flag);
+        self.table.hot[slot].flags.remove(flag);
     }
 
     /// Serial of the connection's app, or `NONE`.
     pub(super) fn app(&self, slot: Slot) -> u32 {
-        self.hot[slot].app
+        self.table.hot[slot].app
     }
 
     /// The connection's app, if it has one.
     pub(super) fn app_serial(&self, slot: Slot) -> Option<AppSerial> {
-        let app = self.hot[slot].app;
+        let app = self.table.hot[slot].app;
         (app != NONE).then_some(AppSerial(app))
     }
 
     pub(super) fn unsent_bytes(&self, slot: Slot) -> usize {
-        self.hot[slot].outbox.unsent_bytes()
+        self.table.hot[slot].outbox.unsent_bytes()
     }
 
     pub(super) fn cold(&self, slot: Slot) -> Option<&Cold> {
-        let index = self.hot[slot].cold;
-        (index != NONE).then(|| &*self.cold[index as usize])
+        self.table.cold(slot)
     }
 
     pub(super) fn cold_mut(&mut self, slot: Slot) -> Option<&mut Cold> {
-        let index = self.hot[slot].cold;
-        (index != NONE).then(|| &mut *self.cold[index as usize])
+        self.table.cold_mut(slot)
     }
 
     /// The cold part, made when there is none.
     pub(super) fn cold_or_default(&mut self, slot: Slot) -> &mut Cold {
-        let line = &mut self.hot[slot];
-        if line.cold == NONE {
-            line.cold = self.cold.insert(Box::default()) as u32;
-        }
-        &mut self.cold[line.cold as usize]
+        self.table.cold_or_default(slot)
     }
 
     pub(super) fn drop_cold_if_empty(&mut self, slot: Slot) {
-        let line = &mut self.hot[slot];
-        if line.cold != NONE && self.cold[line.cold as usize].is_empty() {
-            self.cold.remove(line.cold as usize);
-            line.cold = NONE;
-        }
+        self.table.drop_cold_if_empty(slot);
     }
 
     /// The HTTP part of a connection that speaks HTTP.
     pub(super) fn http(&mut self, slot: Slot) -> &mut Http {
-        let cold = self.cold_mut(slot).expect("an HTTP connection has a cold part");
-        cold.http.as_mut().expect("an HTTP connection has its HTTP part")
+        self.table.http(slot)
     }
 
     /// Queues a text frame to one connection.
@@ -252,7 +230,7 @@ impl Connections {
         if bytes.is_empty() {
             return;
         }
-        let frame = self.frames.hold(bytes, self.hot[slot].app, kind);
+        let frame = self.frames.hold(bytes, self.table.hot[slot].app, kind);
         self.send_held(context, slot, frame);
         self.frames.release(frame);
     }
@@ -269,8 +247,8 @@ impl Connections {
     /// Queues a held frame to one connection.
     pub(super) fn send_held(&mut self, context: &mut Context, slot: Slot, frame: FrameId) {
         self.catch_up(context, slot);
-        let bytes_max = self.outbox_bytes_max(context, self.hot[slot].app);
-        let line = &mut self.hot[slot];
+        let bytes_max = self.outbox_bytes_max(context, self.table.hot[slot].app);
+        let line = &mut self.table.hot[slot];
         // An answer of several frames may have met the hard bound with an earlier one.
         if line.flags.contains(Flags::CLOSE_QUEUED) {
             return;
@@ -320,14 +298,14 @@ impl Connections {
     /// Stops reading from a connection that has too much unsent.
     pub(super) fn pause(&mut self, context: &mut Context, slot: Slot) {
         let connection = self.key(slot);
-        if self.hot[slot].flags.raise(Flags::PAUSED) {
+        if self.table.hot[slot].flags.raise(Flags::PAUSED) {
             context.outputs.push_back(Output::Pause { connection });
         }
     }
 
     pub(super) fn resume_reading(&mut self, context: &mut Context, slot: Slot) {
         let connection = self.key(slot);
-        let flags = &mut self.hot[slot].flags;
+        let flags = &mut self.table.hot[slot].flags;
         if flags.contains(Flags::PAUSED) {
             flags.remove(Flags::PAUSED);
             context.outputs.push_back(Output::Resume { connection });
@@ -350,7 +328,7 @@ impl Connections {
                 self.sends_left = 0;
                 return None;
             };
-            let line = &mut self.hot[slot];
+            let line = &mut self.table.hot[slot];
             line.flags.remove(mark);
             if line.outbox.is_unattempted() && line.phase != Phase::Ended {
                 self.sends_left -= 1;
@@ -391,24 +369,5 @@ pub(super) fn unread_from(phase: Phase) -> usize {
         // A closing connection is read for the peer's Close, however far that is behind.
         Phase::Closing => usize::MAX,
         Phase::Http | Phase::Admitting | Phase::Lingering | Phase::Free | Phase::Ended => limits::OUTBOX_BYTES_SOFT,
-    }
-}
-
-/// A table with an entry per slot.
-struct BySlot<T>(Vec<T>);
-
-impl<T> Index<Slot> for BySlot<T> {
-    type Output = T;
-
-    #[inline]
-    fn index(&self, slot: Slot) -> &T {
-        &self.0[slot.at()]
-    }
-}
-
-impl<T> IndexMut<Slot> for BySlot<T> {
-    #[inline]
-    fn index_mut(&mut self, slot: Slot) -> &mut T {
-        &mut self.0[slot.at()]
     }
 }

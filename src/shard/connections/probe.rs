@@ -11,16 +11,16 @@ impl Connections {
     /// Keys of the connections that are not gone.
     pub(in crate::shard) fn live(&self) -> Vec<ConnectionKey> {
         let slots = (0..self.slots()).map(Slot);
-        slots.filter(|slot| self.hot[*slot].phase != Phase::Free).map(|slot| self.key(slot)).collect()
+        slots.filter(|slot| self.table.hot[*slot].phase != Phase::Free).map(|slot| self.key(slot)).collect()
     }
 
     pub(in crate::shard) fn flags(&self, slot: Slot) -> Flags {
-        self.hot[slot].flags
+        self.table.hot[slot].flags
     }
 
     /// Cold parts, bytes of input and of lists, and connections that the driver has yet to end.
     pub(in crate::shard) fn leftovers(&self) -> (usize, usize, usize, u32) {
-        (self.cold.len(), self.input.bytes(), self.lists.bytes(), self.capacity.ending)
+        (self.table.cold_parts(), self.input.bytes(), self.lists.bytes(), self.capacity.ending)
     }
 
     pub(in crate::shard) fn input_bytes(&self) -> usize {

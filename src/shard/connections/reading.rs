@@ -14,8 +14,8 @@ use crate::wire::websocket::{self, Opcode};
 impl Connections {
     /// Bytes came in: the connection is alive. Gives its phase.
     pub(in crate::shard) fn note_activity(&mut self, context: &Context, slot: Slot) -> Phase {
-        self.last_activity[slot] = context.tenths();
-        let line = &mut self.hot[slot];
+        self.table.last_activity[slot] = context.tenths();
+        let line = &mut self.table.hot[slot];
         line.flags.remove(Flags::AWAITING_PONG);
         line.phase
     }
@@ -27,13 +27,13 @@ impl Connections {
 
     /// True while messages of a WebSocket wait until it has read its replies.
     pub(in crate::shard) fn holds_messages_back(&self, slot: Slot) -> bool {
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         line.phase == Phase::Open && line.flags.contains(Flags::PAUSED)
     }
 
     /// An open connection is read; a closing one only for the peer's Close, unless it broke the protocol.
     pub(in crate::shard) fn reads_messages(&self, slot: Slot) -> bool {
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         match line.phase {
             Phase::Open => true,
             Phase::Closing => !line.flags.contains(Flags::LAST_ANSWER),
@@ -110,17 +110,17 @@ impl Connections {
 
     /// The peer's Close: answered with the same code unless it answers ours.
     pub(in crate::shard) fn handle_close(&mut self, context: &mut Context, slot: Slot, code: Option<u16>) {
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         line.flags.insert(Flags::PEER_CLOSED);
         if line.phase == Phase::Open {
             self.retire(context, slot);
-            self.hot[slot].phase = Phase::Closing;
+            self.table.hot[slot].phase = Phase::Closing;
             let payload = code.map(u16::to_be_bytes);
             let mut frame = Vec::new();
             let payload = payload.as_ref().map_or(&[][..], |code| code.as_slice());
             websocket::encode_frame(&mut frame, Opcode::Close, payload);
             self.send(context, slot, frame.into(), FrameKind::Control);
-            self.hot[slot].flags.insert(Flags::CLOSE_QUEUED);
+            self.table.hot[slot].flags.insert(Flags::CLOSE_QUEUED);
             self.await_deadline(context, DeadlineKind::CloseAnswer, slot, limits::CLOSE_WITHIN_MS);
         }
     }

@@ -20,7 +20,7 @@ impl Connections {
         if matches!(kind, CloseKind::Draining | CloseKind::PongTimeout) {
             return;
         }
-        let open = self.hot[slot].phase == Phase::Open;
+        let open = self.table.hot[slot].phase == Phase::Open;
         let what = if open { Refused::Close } else { Refused::Connection };
         let Some(suppressed) = context.admit_line(what, kind.label()) else { return };
         let key = if let CloseReason::UnknownApp(key) = reason { Some(hint(key)) } else { None };
@@ -76,7 +76,7 @@ impl Connections {
 
     /// What is known of a connection.
     fn line_about(&self, context: &Context, slot: Slot, what: Refused, reason: &'static str) -> LogLine {
-        let line = &self.hot[slot];
+        let line = &self.table.hot[slot];
         let app = context.app(line.app);
         let open = line.phase == Phase::Open;
         LogLine {

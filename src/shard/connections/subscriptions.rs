@@ -15,17 +15,17 @@ impl Connections {
     /// The channels that the connection is subscribed to or waits for.
     pub(in crate::shard) fn subscriptions(&self, slot: Slot) -> impl Iterator<Item = ChannelIndex> {
         let more = self.cold(slot).map_or(&[][..], |cold| &cold.more_channels);
-        self.hot[slot].inline_channels().iter().chain(more).copied()
+        self.table.hot[slot].inline_channels().iter().chain(more).copied()
     }
 
     pub(in crate::shard) fn subscription_count(&self, slot: Slot) -> usize {
         let more = self.cold(slot).map_or(0, |cold| cold.more_channels.len());
-        usize::from(self.hot[slot].channels_inline) + more
+        usize::from(self.table.hot[slot].channels_inline) + more
     }
 
     pub(in crate::shard) fn add_subscription(&mut self, slot: Slot, channel: ChannelIndex) {
-        debug_assert_eq!(self.hot[slot].phase, Phase::Open);
-        let line = &mut self.hot[slot];
+        debug_assert_eq!(self.table.hot[slot].phase, Phase::Open);
+        let line = &mut self.table.hot[slot];
         let used = usize::from(line.channels_inline);
         if used < CHANNELS_INLINE {
             line.channels[used] = channel;
@@ -37,7 +37,7 @@ impl Connections {
 
     /// Takes a channel off the list; false when it is not on it.
     pub(in crate::shard) fn remove_subscription(&mut self, slot: Slot, channel: ChannelIndex) -> bool {
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         let used = usize::from(line.channels_inline);
         if let Some(at) = line.inline_channels().iter().position(|&other| other == channel) {
             line.channels[at] = line.channels[used - 1];
@@ -53,7 +53,7 @@ impl Connections {
 
     /// Takes the last channel off the list.
     pub(in crate::shard) fn pop_subscription(&mut self, slot: Slot) -> Option<ChannelIndex> {
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         if line.channels_inline > 0 {
             line.channels_inline -= 1;
             return Some(line.channels[usize::from(line.channels_inline)]);

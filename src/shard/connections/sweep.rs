@@ -21,7 +21,7 @@ impl Connections {
     }
 
     fn visit(&mut self, context: &mut Context, slot: Slot) {
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         if line.phase == Phase::Free || line.phase == Phase::Ended {
             return;
         }
@@ -31,13 +31,13 @@ impl Connections {
             return;
         }
         let idle_ms = self.idle_ms(context, slot);
-        match self.hot[slot].phase {
+        match self.table.hot[slot].phase {
             Phase::Open => self.visit_open(context, slot, idle_ms),
             Phase::Http => {
                 let answered = self.http(slot).is_answered() && self.unsent_bytes(slot) == 0;
                 if !answered {
                     // The time between requests begins with the last byte of the answer.
-                    self.last_activity[slot] = context.tenths();
+                    self.table.last_activity[slot] = context.tenths();
                 } else if idle_ms >= u64::from(context.config.options.http_keep_alive_s) * 1_000 {
                     self.end(context, slot, false);
                 }
@@ -50,11 +50,11 @@ impl Connections {
     /// when the ping can have reached the client, so not while the shard still has bytes to send to it.
     fn visit_open(&mut self, context: &mut Context, slot: Slot, idle_ms: u64) {
         let now = context.tenths();
-        let line = &mut self.hot[slot];
+        let line = &mut self.table.hot[slot];
         if line.flags.contains(Flags::AWAITING_PONG) {
             if line.outbox.unsent_bytes() > 0 {
                 // The last of it may leave just before the next visit.
-                self.last_activity[slot] = now + limits::SWEEP_TENTHS;
+                self.table.last_activity[slot] = now + limits::SWEEP_TENTHS;
             } else if idle_ms >= limits::PONG_WITHIN_MS {
                 self.close_websocket(context, slot, &CloseReason::PongTimeout);
             }
@@ -67,8 +67,8 @@ impl Connections {
         let app = AppSerial(line.app);
         let timeout_ms = u64::from(context.activity_timeout_s(app)) * 1_000;
         if idle_ms >= timeout_ms + limits::PING_AFTER_MS {
-            self.hot[slot].flags.insert(Flags::AWAITING_PONG);
-            self.last_activity[slot] = now;
+            self.table.hot[slot].flags.insert(Flags::AWAITING_PONG);
+            self.table.last_activity[slot] = now;
             let mut ping = Vec::new();
             websocket::encode_frame(&mut ping, Opcode::Ping, &[]);
             self.send(context, slot, ping.into(), FrameKind::Control);
@@ -77,7 +77,7 @@ impl Connections {
 
     /// How long a connection was silent, as far as that is known: up to where everything was read.
     fn idle_ms(&self, context: &Context, slot: Slot) -> u64 {
-        let heard_ms = u64::from(self.last_activity[slot]) * 100;
+        let heard_ms = u64::from(self.table.last_activity[slot]) * 100;
         context.clock.judged_ms().saturating_sub(heard_ms)
     }
 }
