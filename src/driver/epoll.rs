@@ -42,7 +42,7 @@ mod token;
 /// Only what makes the whole loop impossible: the epoll set cannot be made or waited on.
 pub fn run(mut setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     let mut turn = Turn::new(&mut setup);
-    let mut driver = Epoll::new(setup, turn.post().mailbox().wake_descriptor())?;
+    let mut driver = Epoll::new(setup, turn.outgoing().mailbox().wake_descriptor())?;
     loop {
         let wait = driver.sleep(&turn, core);
         driver.wait(wait)?;

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use super::control::{Control, Phase};
 use super::host::{Host, NoHost};
 use super::mailbox::Sleep;
+use super::outgoing::OutgoingMail;
 use super::pass::{Fed, Pass};
-use super::post::Post;
 use super::watchdog::Beat;
 use super::{Core, ShardSetup, clock::Clock, log, process};
 use crate::app::MessagesUsed;
@@ -38,7 +38,7 @@ pub struct Turn {
     ended_us: u64,
     process: Process,
     pass: Pass,
-    post: Post<Mail>,
+    outgoing: OutgoingMail<Mail>,
     control: Arc<Control>,
     directory_seen: u64,
     drain: Drain,
@@ -117,7 +117,7 @@ impl Turn {
             ended_us: setup.clock.monotonic_us(),
             process: Process::NotAsked,
             pass: Pass::new(),
-            post: Post::new(setup.index, Arc::clone(&setup.mailboxes)),
+            outgoing: OutgoingMail::new(setup.index, Arc::clone(&setup.mailboxes)),
             control: Arc::clone(&setup.control),
             directory_seen: 0,
             drain: Drain::NotAsked,
@@ -132,17 +132,17 @@ impl Turn {
     }
 
     fn beat(&self) -> &Beat {
-        &self.control.beats()[usize::from(self.post.index())]
+        &self.control.beats()[usize::from(self.outgoing.index())]
     }
 
     /// The mailbox of this shard: its descriptor is to be waited on.
-    pub fn post(&self) -> &Post<Mail> {
-        &self.post
+    pub fn outgoing(&self) -> &OutgoingMail<Mail> {
+        &self.outgoing
     }
 
     /// Reads the clocks and feeds signals and mail, at most `MAIL_PER_TURN`.
     pub fn begin(&mut self, core: &mut impl Core) {
-        self.post.mailbox().end_sleep();
+        self.outgoing.mailbox().end_sleep();
         self.beat().turn();
         let began_us = self.clock.monotonic_us();
         self.now = self.clock.moment(began_us);
@@ -160,7 +160,7 @@ impl Turn {
             core.handle_input(self.now, Input::Drain);
         }
         for _ in 0..MAIL_PER_TURN {
-            let Some((from, mail)) = self.post.mailbox().pop() else {
+            let Some((from, mail)) = self.outgoing.mailbox().pop() else {
                 break;
             };
             core.handle_input(self.now, Input::Mail { from, mail });
@@ -183,7 +183,7 @@ impl Turn {
         loop {
             return Some(match core.poll_output()? {
                 Output::Log(line) => {
-                    log::write(self.post.index(), &line);
+                    log::write(self.outgoing.index(), &line);
                     continue;
                 }
                 Output::MeasureProcess => {
@@ -192,7 +192,7 @@ impl Turn {
                 }
                 Output::Mail { to, mail } => {
                     self.figures.mails_sent += 1;
-                    self.post.send(to, mail);
+                    self.outgoing.send(to, mail);
                     continue;
                 }
                 Output::TokenUsed { token, at } => {
@@ -230,10 +230,10 @@ impl Turn {
     /// Ends the turn: delivers mail, wakes its targets, tells the server when the core has drained.
     pub fn end(&mut self, core: &mut impl Core) -> Next {
         debug_assert!(!core.has_pending(), "the core was drained");
-        self.post.deliver();
+        self.outgoing.deliver();
         self.ended_us = self.clock.monotonic_us();
-        self.figures.mails_waiting = self.post.waiting() as u64;
-        self.figures.mailbox_depth = self.post.mailbox().len() as u64;
+        self.figures.mails_waiting = self.outgoing.waiting() as u64;
+        self.figures.mailbox_depth = self.outgoing.mailbox().len() as u64;
         core.handle_turn_end(self.ended_us, &self.figures);
         if self.started == Started::NotYet {
             self.started = Started::Reported;
@@ -258,14 +258,14 @@ impl Turn {
         // Not the time of its beginning: the turn took time, which the timeout must not be late by.
         let now_ms = self.ended_us / 1_000;
         let timeout_ms = core.poll_timeout().map(|at| at.saturating_sub(now_ms));
-        let retry_ms = (self.post.waiting() > 0).then_some(MAIL_RETRY_MS);
+        let retry_ms = (self.outgoing.waiting() > 0).then_some(MAIL_RETRY_MS);
         let wait = match (timeout_ms, retry_ms) {
             (None, None) => Wait::Forever,
             (Some(0), _) => return Wait::No,
             (Some(ms), None) | (None, Some(ms)) => Wait::AtMost(ms),
             (Some(timeout_ms), Some(retry_ms)) => Wait::AtMost(timeout_ms.min(retry_ms)),
         };
-        match self.post.mailbox().prepare_sleep() {
+        match self.outgoing.mailbox().prepare_sleep() {
             Sleep::Announced => wait,
             Sleep::MailWaits => Wait::No,
         }

@@ -53,8 +53,8 @@ pub struct Delivery {
     pub app: AppSerial,
     /// Id of the endpoint.
     pub endpoint: Arc<str>,
-    /// Deliveries of one lane are made one after the other: those of one channel, or all batches of an endpoint.
-    pub lane: u64,
+    /// Deliveries of one queue are made one after the other: those of one channel, or all batches of an endpoint.
+    pub queue: u64,
     /// When it was made, unix ms.
     pub created_ms: u64,
     /// Requests that failed so far.
@@ -206,12 +206,12 @@ impl Queue {
     }
 }
 
-/// Layout, serial, lane, time, length of the endpoint's id, the id, and the body up to the end.
+/// Layout, serial, queue, time, length of the endpoint's id, the id, and the body up to the end.
 pub(super) fn encode(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER_BYTES + delivery.endpoint.len() + body.len());
     value.push(LAYOUT);
     value.extend(delivery.app.0.to_be_bytes());
-    value.extend(delivery.lane.to_be_bytes());
+    value.extend(delivery.queue.to_be_bytes());
     value.extend(delivery.created_ms.to_be_bytes());
     value.push(u8::try_from(delivery.endpoint.len()).expect("ids of endpoints are short"));
     value.extend(delivery.endpoint.as_bytes());
@@ -234,7 +234,7 @@ pub(super) fn decode<'a>(key: &[u8], value: &'a [u8]) -> Result<(Delivery, &'a [
         number,
         app: AppSerial(u32::from_be_bytes(header[1..5].try_into().expect("four bytes"))),
         endpoint: std::str::from_utf8(id).map_err(|_| damaged())?.into(),
-        lane: long(5),
+        queue: long(5),
         created_ms: long(13),
         attempts: 0,
         next_at_ms: 0,
@@ -258,7 +258,7 @@ mod tests {
             number,
             app: AppSerial(7),
             endpoint: "wh_0123456789abcdef".into(),
-            lane: u64::MAX - number,
+            queue: u64::MAX - number,
             created_ms: 1_700_000_000_000 + number,
             attempts: 0,
             next_at_ms: 0,

@@ -16,7 +16,7 @@ use crate::protocol::webhook::{WebhookEvent, encode_pusher_body, encode_pusher_e
 pub(super) struct Made {
     pub(super) app: AppSerial,
     pub(super) endpoint: Arc<str>,
-    pub(super) lane: u64,
+    pub(super) queue: u64,
     pub(super) body: Vec<u8>,
     /// Events in it.
     pub(super) events: usize,
@@ -59,8 +59,8 @@ impl Batches {
                 return self.add_entry(endpoint, event.app, &entry, now);
             }
         }
-        let lane = lane_of(&event.channel);
-        vec![Made { app: event.app, endpoint: (*endpoint.id).into(), lane, body, events: 1 }]
+        let queue = queue_of(&event.channel);
+        vec![Made { app: event.app, endpoint: (*endpoint.id).into(), queue, body, events: 1 }]
     }
 
     fn add_entry(&mut self, endpoint: &WebhookEndpoint, app: AppSerial, entry: &[u8], now: Moment) -> Vec<Made> {
@@ -101,7 +101,7 @@ impl Batches {
         let Batch { app, entries, events, .. } = self.open.remove(id)?;
         let mut body = Vec::new();
         encode_pusher_body(&mut body, now.unix_ms, &entries);
-        Some(Made { app, endpoint: id.clone(), lane: BATCH_LANE, body, events })
+        Some(Made { app, endpoint: id.clone(), queue: BATCH_QUEUE, body, events })
     }
 }
 
@@ -115,11 +115,11 @@ pub(super) enum Which {
 }
 
 /// Batches hold events of many channels, so an endpoint's batches are made one after the other.
-const BATCH_LANE: u64 = 0;
+const BATCH_QUEUE: u64 = 0;
 
-/// The lane of a channel: the same in every run of the process, for deliveries outlive it. Two channels that share one
+/// The queue of a channel: the same in every run of the process, for deliveries outlive it. Two channels that share one
 /// wait for each other now and then, which does no harm.
-fn lane_of(channel: &str) -> u64 {
+fn queue_of(channel: &str) -> u64 {
     SipHasher13::new().hash(channel.as_bytes())
 }
 
@@ -169,7 +169,7 @@ mod tests {
     }
 
     /// P-HOOK-6, P-HOOK-9: without batches every event is a request at once, to those endpoints alone whose filter has
-    /// it; the lane is the channel's, the same for all time.
+    /// it; the queue is the channel's, the same for all time.
     #[test]
     fn one_event_per_request_and_filters() {
         let misses = WebhookKinds::NONE.with(WebhookKind::CacheMiss);
@@ -185,9 +185,9 @@ mod tests {
         assert_eq!(ids(&made), ["wh_all"]);
         let made = batches.add(&app, &event("a", Happened::CacheMiss), START);
         assert_eq!(ids(&made), ["wh_all", "wh_miss"]);
-        assert_eq!(made[0].lane, made[1].lane);
-        assert_eq!(made[0].lane, lane_of("a"));
-        assert_ne!(made[0].lane, lane_of("b"));
+        assert_eq!(made[0].queue, made[1].queue);
+        assert_eq!(made[0].queue, queue_of("a"));
+        assert_ne!(made[0].queue, queue_of("b"));
         assert_eq!(batches.due_ms(), None);
         assert!(batches.add(&App { enabled: false, ..app }, &event("a", Happened::CacheMiss), START).is_empty());
     }
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(made.iter().map(|made| made.events).collect::<Vec<_>>(), [100, 100, 50]);
         let mut channels = Vec::new();
         for made in &made {
-            assert_eq!(made.lane, BATCH_LANE);
+            assert_eq!(made.queue, BATCH_QUEUE);
             let body: Value = serde_json::from_slice(&made.body).expect("JSON");
             channels.extend(body["events"].as_array().expect("events").iter().map(|event| event["channel"].clone()));
         }

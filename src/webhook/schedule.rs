@@ -1,7 +1,7 @@
 //! Which delivery is made when: pure, with time as an argument.
 //!
-//! Deliveries stand in **lanes**, one per channel and endpoint (one per endpoint for batches). A lane is worked off in
-//! order, so the order of a channel is kept (P-HOOK-6); a delivery that failed rests, and with it its lane, while the
+//! Deliveries stand in **queues**, one per channel and endpoint (one per endpoint for batches). A queue is worked off in
+//! order, so the order of a channel is kept (P-HOOK-6); a delivery that failed rests, and with it its queue, while the
 //! others go on. An endpoint has one request under way at most.
 //!
 //! Apps take turns, and the endpoints of an app (see [`mod@line`]). An endpoint that was slow when it was last sent something is
@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!          add            take              finish: delivered, given up
-//! lane  --------> ready --------> under way ----------------------------> next of the lane, or gone
+//! queue  --------> ready --------> under way ----------------------------> next of the queue, or gone
 //!                   ^                 | finish: failed
 //!                   +---- resting <---+
 //! ```
@@ -33,7 +33,7 @@ pub(super) struct Schedule {
     endpoints: HashMap<Arc<str>, Endpoint>,
     /// Endpoints with something to send and nothing in flight.
     lines: Lines,
-    /// Lanes that rest, by the end of their rest in ms of the monotonic clock.
+    /// Queues that rest, by the end of their rest in ms of the monotonic clock.
     resting: BinaryHeap<Reverse<(u64, Arc<str>, u64)>>,
     /// Rest after the first failure, in ms.
     retry_ms: u64,
@@ -41,15 +41,15 @@ pub(super) struct Schedule {
 
 struct Endpoint {
     app: AppSerial,
-    lanes: HashMap<u64, Lane>,
-    /// Lanes whose first delivery may be made.
+    queues: HashMap<u64, ChannelQueue>,
+    /// Queues whose first delivery may be made.
     ready: VecDeque<u64>,
     stands: Stands,
     pace: Pace,
 }
 
 #[derive(Default)]
-struct Lane {
+struct ChannelQueue {
     deliveries: VecDeque<Waiting>,
     rests_until_ms: Option<u64>,
 }
@@ -114,7 +114,7 @@ impl Schedule {
         Self { endpoints: HashMap::new(), lines: Lines::new(threads), resting: BinaryHeap::new(), retry_ms }
     }
 
-    /// Adds a delivery behind those of its lane. One that was never tried and comes from an earlier run of the process
+    /// Adds a delivery behind those of its queue. One that was never tried and comes from an earlier run of the process
     /// (`taken_up`) has its whole time before it.
     pub(super) fn add(&mut self, delivery: Delivery, format: WebhookFormat, now: Moment, taken_up: TakenUp) {
         let window_ms = window_ms(format);
@@ -123,20 +123,20 @@ impl Schedule {
             TakenUp::FromDisk | TakenUp::New => now.unix_ms.saturating_sub(delivery.created_ms),
         };
         let expires_ms = now.monotonic_ms + window_ms.saturating_sub(age_ms);
-        let (id, lane_id) = (delivery.endpoint.clone(), delivery.lane);
+        let (id, queue_id) = (delivery.endpoint.clone(), delivery.queue);
         let rest_ms = delivery.next_at_ms.saturating_sub(now.unix_ms).min(window_ms);
         let endpoint = self.endpoints.entry(id.clone()).or_insert_with(|| Endpoint::new(delivery.app));
-        let lane = endpoint.lanes.entry(lane_id).or_default();
-        lane.deliveries.push_back(Waiting { delivery, expires_ms });
-        if lane.deliveries.len() > 1 {
+        let queue = endpoint.queues.entry(queue_id).or_default();
+        queue.deliveries.push_back(Waiting { delivery, expires_ms });
+        if queue.deliveries.len() > 1 {
             return;
         }
         if rest_ms > 0 {
             let until_ms = now.monotonic_ms + rest_ms;
-            lane.rests_until_ms = Some(until_ms);
-            self.resting.push(Reverse((until_ms, id, lane_id)));
+            queue.rests_until_ms = Some(until_ms);
+            self.resting.push(Reverse((until_ms, id, queue_id)));
         } else {
-            endpoint.ready.push_back(lane_id);
+            endpoint.ready.push_back(queue_id);
             self.line_up(&id);
         }
     }
@@ -146,13 +146,13 @@ impl Schedule {
         self.end_rests(now);
         let id = self.lines.pop()?;
         let endpoint = self.endpoints.get_mut(&id).expect("whoever is in line is known");
-        let lane_id = endpoint.ready.pop_front().expect("whoever is in line has a ready lane");
-        let lane = endpoint.lanes.get_mut(&lane_id).expect("a ready lane is known");
-        let first = lane.deliveries.front().expect("a ready lane has a delivery");
+        let queue_id = endpoint.ready.pop_front().expect("whoever is in line has a ready queue");
+        let queue = endpoint.queues.get_mut(&queue_id).expect("a ready queue is known");
+        let first = queue.deliveries.front().expect("a ready queue has a delivery");
         if first.expires_ms <= now.monotonic_ms {
-            let expired = lane.deliveries.pop_front().expect("it has one").delivery;
+            let expired = queue.deliveries.pop_front().expect("it has one").delivery;
             endpoint.stands = Stands::Idle;
-            endpoint.go_on(lane_id);
+            endpoint.go_on(queue_id);
             self.line_up(&id);
             return Some(Next::Expired(expired));
         }
@@ -165,14 +165,14 @@ impl Schedule {
     /// A request has ended after `took_ms`.
     pub(super) fn finish(&mut self, job: &Job, ended: Ended, took_ms: u64, format: WebhookFormat, now: Moment) -> Fate {
         self.lines.end(job.delivery.app, job.pace);
-        let (id, lane_id) = (&job.delivery.endpoint, job.delivery.lane);
+        let (id, queue_id) = (&job.delivery.endpoint, job.delivery.queue);
         let Some(endpoint) = self.endpoints.get_mut(id).filter(|endpoint| endpoint.makes(job)) else {
             return Fate::Gone;
         };
         endpoint.stands = Stands::Idle;
         endpoint.pace = if took_ms >= limits::WEBHOOK_SLOW_MS { Pace::Slow } else { Pace::Quick };
-        let lane = endpoint.lanes.get_mut(&lane_id).expect("a lane stays while its first is under way");
-        let first = lane.deliveries.front_mut().expect("the one under way is the first");
+        let queue = endpoint.queues.get_mut(&queue_id).expect("a queue stays while its first is under way");
+        let first = queue.deliveries.front_mut().expect("the one under way is the first");
         let rest_ms = match ended {
             Ended::Done => None,
             Ended::Failed => {
@@ -185,12 +185,12 @@ impl Schedule {
             first.delivery.next_at_ms = now.unix_ms + rest_ms;
             let until_ms = now.monotonic_ms + rest_ms;
             let again = first.delivery.clone();
-            lane.rests_until_ms = Some(until_ms);
-            self.resting.push(Reverse((until_ms, id.clone(), lane_id)));
+            queue.rests_until_ms = Some(until_ms);
+            self.resting.push(Reverse((until_ms, id.clone(), queue_id)));
             Fate::Again(again)
         } else {
-            let over = lane.deliveries.pop_front().expect("the one under way is the first").delivery;
-            endpoint.go_on(lane_id);
+            let over = queue.deliveries.pop_front().expect("the one under way is the first").delivery;
+            endpoint.go_on(queue_id);
             if ended == Ended::Done { Fate::Done(over) } else { Fate::GivenUp(over) }
         };
         self.line_up(&job.delivery.endpoint);
@@ -205,9 +205,9 @@ impl Schedule {
     /// Takes all deliveries of the endpoints for which `keep` is false, those under way included.
     pub(super) fn take_unwanted(&mut self, keep: impl Fn(AppSerial, &str) -> bool) -> Vec<Delivery> {
         let unwanted = self.endpoints.extract_if(|id, endpoint| !keep(endpoint.app, id));
-        let lanes = unwanted.flat_map(|(_, endpoint)| endpoint.lanes.into_values());
+        let queues = unwanted.flat_map(|(_, endpoint)| endpoint.queues.into_values());
         let deliveries: Vec<Delivery> =
-            lanes.flat_map(|lane| lane.deliveries.into_iter().map(|waiting| waiting.delivery)).collect();
+            queues.flat_map(|queue| queue.deliveries.into_iter().map(|waiting| waiting.delivery)).collect();
         let known = &self.endpoints;
         self.lines.retain(|id| known.contains_key(id));
         self.resting.retain(|Reverse((_, id, _))| known.contains_key(id));
@@ -216,12 +216,12 @@ impl Schedule {
 
     fn end_rests(&mut self, now: Moment) {
         while self.due_ms().is_some_and(|until_ms| until_ms <= now.monotonic_ms) {
-            let Some(Reverse((until_ms, id, lane_id))) = self.resting.pop() else { return };
+            let Some(Reverse((until_ms, id, queue_id))) = self.resting.pop() else { return };
             let Some(endpoint) = self.endpoints.get_mut(&id) else { continue };
-            let lane = endpoint.lanes.get_mut(&lane_id).filter(|lane| lane.rests_until_ms == Some(until_ms));
-            if let Some(lane) = lane {
-                lane.rests_until_ms = None;
-                endpoint.ready.push_back(lane_id);
+            let queue = endpoint.queues.get_mut(&queue_id).filter(|queue| queue.rests_until_ms == Some(until_ms));
+            if let Some(queue) = queue {
+                queue.rests_until_ms = None;
+                endpoint.ready.push_back(queue_id);
                 self.line_up(&id);
             }
         }
@@ -248,21 +248,21 @@ pub(super) enum TakenUp {
 
 impl Endpoint {
     fn new(app: AppSerial) -> Self {
-        Self { app, lanes: HashMap::new(), ready: VecDeque::new(), stands: Stands::Idle, pace: Pace::New }
+        Self { app, queues: HashMap::new(), ready: VecDeque::new(), stands: Stands::Idle, pace: Pace::New }
     }
 
     /// False when the endpoint was removed, and perhaps added again, since the job was taken.
     fn makes(&self, job: &Job) -> bool {
-        let first = self.lanes.get(&job.delivery.lane).and_then(|lane| lane.deliveries.front());
+        let first = self.queues.get(&job.delivery.queue).and_then(|queue| queue.deliveries.front());
         first.is_some_and(|first| first.delivery.number == job.delivery.number)
     }
 
-    /// The first of a lane is over: the next may be made, or the lane is forgotten.
-    fn go_on(&mut self, lane_id: u64) {
-        if self.lanes.get(&lane_id).is_some_and(|lane| lane.deliveries.is_empty()) {
-            self.lanes.remove(&lane_id);
+    /// The first of a queue is over: the next may be made, or the queue is forgotten.
+    fn go_on(&mut self, queue_id: u64) {
+        if self.queues.get(&queue_id).is_some_and(|queue| queue.deliveries.is_empty()) {
+            self.queues.remove(&queue_id);
         } else {
-            self.ready.push_back(lane_id);
+            self.ready.push_back(queue_id);
         }
     }
 }

@@ -138,7 +138,7 @@ impl<'a, C: Core> Driver<'a, C> {
             let flags = rustix::fs::fcntl_getfl(&listener.socket)?;
             rustix::fs::fcntl_setfl(&listener.socket, flags - rustix::fs::OFlags::NONBLOCK)?;
         }
-        first.queue.poll_descriptor(turn.post().mailbox().wake_descriptor(), token::of_ring(Operation::Mail, 0));
+        first.queue.poll_descriptor(turn.outgoing().mailbox().wake_descriptor(), token::of_ring(Operation::Mail, 0));
         let mut driver = Self {
             rings: vec![first],
             buffers,
@@ -376,7 +376,7 @@ impl<'a, C: Core> Driver<'a, C> {
 
     fn mail_poll_completed(&mut self, completion: Completion) {
         if !completion.has_more() && self.accepting.is_open() {
-            let wake = self.turn.post().mailbox().wake_descriptor();
+            let wake = self.turn.outgoing().mailbox().wake_descriptor();
             self.rings[0].queue.poll_descriptor(wake, token::of_ring(Operation::Mail, 0));
             self.figures.polls_armed_again += 1;
         }

@@ -8,12 +8,12 @@ fn at(ms: u64) -> Moment {
     Moment { monotonic_ms: START.monotonic_ms + ms, unix_ms: START.unix_ms + ms }
 }
 
-fn delivery(number: u64, endpoint: &str, lane: u64) -> Delivery {
+fn delivery(number: u64, endpoint: &str, queue: u64) -> Delivery {
     Delivery {
         number,
         app: AppSerial(1),
         endpoint: endpoint.into(),
-        lane,
+        queue,
         created_ms: START.unix_ms,
         attempts: 0,
         next_at_ms: 0,
@@ -21,12 +21,12 @@ fn delivery(number: u64, endpoint: &str, lane: u64) -> Delivery {
     }
 }
 
-fn add(schedule: &mut Schedule, number: u64, endpoint: &str, lane: u64) {
-    add_for(schedule, 1, number, endpoint, lane);
+fn add(schedule: &mut Schedule, number: u64, endpoint: &str, queue: u64) {
+    add_for(schedule, 1, number, endpoint, queue);
 }
 
-fn add_for(schedule: &mut Schedule, app: u32, number: u64, endpoint: &str, lane: u64) {
-    let delivery = Delivery { app: AppSerial(app), ..delivery(number, endpoint, lane) };
+fn add_for(schedule: &mut Schedule, app: u32, number: u64, endpoint: &str, queue: u64) {
+    let delivery = Delivery { app: AppSerial(app), ..delivery(number, endpoint, queue) };
     schedule.add(delivery, WebhookFormat::Pusher, START, TakenUp::New);
 }
 
@@ -85,19 +85,19 @@ fn relay_retries_three_times() {
     assert_eq!(tries(WebhookFormat::Relay), [0, 10_000, 70_000, 370_000]);
 }
 
-/// P-HOOK-6, P-HOOK-7: a lane waits for its first delivery, however often that fails; other lanes go on; an endpoint
+/// P-HOOK-6, P-HOOK-7: a queue waits for its first delivery, however often that fails; other queues go on; an endpoint
 /// has one request under way.
 #[test]
-fn lanes_keep_their_order() {
+fn queues_keep_their_order() {
     let mut schedule = Schedule::new(8, 1_000);
-    for (number, lane) in [(1, 1), (2, 1), (3, 2), (4, 1)] {
-        add(&mut schedule, number, "wh_a", lane);
+    for (number, queue) in [(1, 1), (2, 1), (3, 2), (4, 1)] {
+        add(&mut schedule, number, "wh_a", queue);
     }
     let first = take(&mut schedule, 0).expect("the first");
     assert_eq!(first.delivery.number, 1);
     assert!(take(&mut schedule, 0).is_none(), "one at a time");
     assert!(matches!(fail(&mut schedule, &first, 0), Fate::Again(_)));
-    let other = take(&mut schedule, 0).expect("the other lane goes on");
+    let other = take(&mut schedule, 0).expect("the other queue goes on");
     assert_eq!(other.delivery.number, 3);
     end(&mut schedule, &other, 0);
     assert!(take(&mut schedule, 999).is_none(), "2 waits for 1");
@@ -157,9 +157,9 @@ fn slow_endpoints_share_half_of_the_threads() {
     }
     for app in 1..4 {
         for endpoint in 0..3 {
-            for lane in 1..3 {
-                let number = u64::from(app) * 100 + endpoint + 10 * lane;
-                add_for(&mut schedule, app, number, &format!("wh_{app}_{endpoint}"), lane);
+            for queue in 1..3 {
+                let number = u64::from(app) * 100 + endpoint + 10 * queue;
+                add_for(&mut schedule, app, number, &format!("wh_{app}_{endpoint}"), queue);
             }
         }
     }

@@ -227,7 +227,7 @@ impl<'a> Run<'a> {
             number: self.next_delivery,
             app: made.app,
             endpoint: made.endpoint,
-            lane: made.lane,
+            queue: made.queue,
             created_ms: self.now.unix_ms,
             attempts: 0,
             next_at_ms: 0,

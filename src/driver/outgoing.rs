@@ -11,7 +11,7 @@ use crate::shard::ShardIndex;
 
 /// The sender's side of all mailboxes.
 #[derive(Debug)]
-pub struct Post<M> {
+pub struct OutgoingMail<M> {
     index: ShardIndex,
     mailboxes: Arc<[Mailbox<M>]>,
     targets: Vec<Target<M>>,
@@ -26,14 +26,14 @@ struct Target<M> {
     touched: bool,
 }
 
-impl<M> Post<M> {
-    /// The post of shard `index`.
+impl<M> OutgoingMail<M> {
+    /// The outgoing mail of shard `index`.
     pub fn new(index: ShardIndex, mailboxes: Arc<[Mailbox<M>]>) -> Self {
         let targets = mailboxes.iter().map(|_| Target { waiting: VecDeque::new(), touched: false }).collect();
         Self { index, mailboxes, targets, waiting: 0 }
     }
 
-    /// Sends, or keeps the mail for [`Post::deliver`] behind what already waits for the same target.
+    /// Sends, or keeps the mail for [`OutgoingMail::deliver`] behind what already waits for the same target.
     pub fn send(&mut self, to: ShardIndex, mail: M) {
         debug_assert_ne!(to, self.index, "a shard does not write to itself");
         let target = &mut self.targets[usize::from(to)];
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn overflow_waits_in_order() {
         let mailboxes = mailboxes(3, 2);
-        let mut post = Post::new(0, Arc::clone(&mailboxes));
+        let mut post = OutgoingMail::new(0, Arc::clone(&mailboxes));
         for number in 0..5 {
             post.send(1, number);
         }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn later_mail_does_not_overtake_what_waits() {
         let mailboxes = mailboxes(2, 2);
-        let mut post = Post::new(0, Arc::clone(&mailboxes));
+        let mut post = OutgoingMail::new(0, Arc::clone(&mailboxes));
         let mut received = Vec::new();
         let mut sent = 0;
         // Every pattern of sends, receipts and ends of a turn that 8 steps can make, one after the other.
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_full_mailbox_delays_its_own_mail_alone() {
         let mailboxes = mailboxes(4, 1);
-        let mut post = Post::new(0, Arc::clone(&mailboxes));
+        let mut post = OutgoingMail::new(0, Arc::clone(&mailboxes));
         for to in [1, 2, 3] {
             for number in 0..3 {
                 post.send(to, number);
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn mail_that_waited_wakes_its_target() {
         let mailboxes = mailboxes(2, 1);
-        let mut post = Post::new(0, Arc::clone(&mailboxes));
+        let mut post = OutgoingMail::new(0, Arc::clone(&mailboxes));
         post.send(1, 0);
         post.send(1, 1);
         post.deliver();
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn wakes_sleepers_that_got_mail() {
         let mailboxes = mailboxes(3, 8);
-        let mut post = Post::new(0, Arc::clone(&mailboxes));
+        let mut post = OutgoingMail::new(0, Arc::clone(&mailboxes));
         assert_eq!(mailboxes[1].prepare_sleep(), Sleep::Announced);
         assert_eq!(mailboxes[2].prepare_sleep(), Sleep::Announced);
         post.send(1, 0);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn exchange(index: ShardIndex, mailboxes: Arc<[Mailbox<usize>]>, mails: usize) {
-        let mut post = Post::new(index, mailboxes);
+        let mut post = OutgoingMail::new(index, mailboxes);
         let mut next = [0_usize; 3];
         let mut sent = 0;
         let started = Instant::now();
