@@ -113,7 +113,11 @@ impl Shard {
                 self.connections.handle_accepted(&mut self.context, connection, peer, listener, refuse);
             }
             Input::Received { connection, bytes } => self.handle_received(connection, bytes),
-            Input::Sent { connection, bytes } => self.connections.handle_sent(&mut self.context, connection, bytes),
+            Input::Sent { connection, bytes } => {
+                if !self.connections.handle_sent(&mut self.context, connection, bytes) {
+                    return;
+                }
+            }
             Input::ReadEnded { connection } => self.handle_read_ended(connection),
             Input::Closed { connection } => self.handle_closed(connection),
             Input::Mail { from, mail } => self.handle_mail(from, mail.0),

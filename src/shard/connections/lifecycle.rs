@@ -74,9 +74,15 @@ impl Connections {
         context.metrics.stats.connections -= 1;
     }
 
-    pub(in crate::shard) fn handle_sent(&mut self, context: &mut Context, connection: ConnectionKey, bytes: usize) {
+    /// The kernel took bytes of a send. False when nothing follows from that.
+    pub(in crate::shard) fn handle_sent(
+        &mut self,
+        context: &mut Context,
+        connection: ConnectionKey,
+        bytes: usize,
+    ) -> bool {
         if !self.is_live(connection) {
-            return;
+            return false;
         }
         let slot = connection.slot();
         let line = &mut self.table.hot[slot];
@@ -85,11 +91,11 @@ impl Connections {
         line.flags.remove(Flags::STALLED.union(Flags::STALLED_LONG));
         // The usual case, once per delivery: a subscriber that has all of it and is read from. Nothing follows from that.
         if line.phase == Phase::Open && line.outbox.unsent_bytes() == 0 && !line.flags.contains(Flags::PAUSED) {
-            return;
+            return false;
         }
         let all_sent = line.outbox.unsent_bytes() == 0;
         match line.phase {
-            Phase::Free | Phase::Ended => return,
+            Phase::Free | Phase::Ended => return false,
             Phase::Http => {
                 if all_sent {
                     self.release_unsent_list(slot);
@@ -105,6 +111,7 @@ impl Connections {
             }
         }
         self.follow_up(connection);
+        true
     }
 
     /// The peer sends no more. An HTTP client still gets its answers; a WebSocket, which has been read to its end, is over.
