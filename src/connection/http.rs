@@ -27,11 +27,11 @@ pub struct Http {
     pub deadline_ms: u64,
     /// The shard's queue has a deadline for a request of it.
     pub deadline_queued: bool,
-    /// Answers owed, oldest first, from the first that is not ready yet.
+    /// Answers that are pending, oldest first, from the first that is not ready yet.
     pub answers: VecDeque<Answer>,
     /// Ticket of the first of `answers`.
     pub first_ticket: u32,
-    /// Bytes that arrived while too many answers were owed, or a request waited; at most one read.
+    /// Bytes that arrived while too many answers were pending, or a request waited; at most one read.
     pub held_back: Vec<u8>,
     /// A request waits for its app's allowance: those behind it wait too.
     pub parked: bool,
@@ -45,9 +45,9 @@ pub struct Http {
     pub large_answer: Option<u32>,
     /// A list that is being sent, with the app that its bytes count for.
     pub unsent_list: Option<(AppSerial, usize)>,
-    /// Bytes of the request at hand, for figures.
+    /// Bytes of the current request, for metrics.
     pub request_bytes: usize,
-    /// The app that the request at hand is for, once it is known, for figures.
+    /// The app of the current request, once it is known, for metrics.
     pub app: Option<AppSerial>,
 }
 
@@ -89,7 +89,7 @@ impl Http {
     }
 }
 
-/// What may stand before the first HTTP byte.
+/// What may come before the first HTTP byte.
 #[derive(Debug)]
 pub enum Proxy {
     /// The peer is no trusted proxy, or its header was read.

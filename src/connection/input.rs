@@ -34,7 +34,7 @@ pub struct HeldInput {
 /// Which connection has to give its memory back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Over {
-    /// The one that has waited longest for the rest of its input: whoever is fast is never it.
+    /// The one that has waited longest for the rest of its input: a fast sender is never it.
     Oldest(ConnectionKey),
     /// The one that has just taken more: the others of the app are as good as it.
     Newest,

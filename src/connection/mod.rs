@@ -38,7 +38,7 @@ impl ConnectionKey {
 /// No index: the end of every `u32` handle's range.
 pub const NONE: u32 = u32::MAX;
 
-/// Where a connection stands.
+/// The phase of a connection.
 ///
 /// ```text
 /// Free -> Http -> Admitting -> Open -> Closing -> Ended -> Free
@@ -128,7 +128,7 @@ impl Flags {
     pub fn contains(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
     }
-    /// Sets the flag and tells whether it was clear before.
+    /// Sets the flag; true when it was clear before.
     pub fn raise(&mut self, flag: Self) -> bool {
         let was_clear = !self.contains(flag);
         self.insert(flag);
@@ -136,7 +136,7 @@ impl Flags {
     }
 }
 
-/// Channels that stand in the hot line; further ones are in the cold part.
+/// Channels in the hot line; further ones are in the cold part.
 pub const CHANNELS_INLINE: usize = 3;
 
 /// The hot line of one slot: 64 bytes, one cache line.
@@ -152,13 +152,13 @@ pub struct Hot {
     /// Client events: theoretical arrival time of the next, in hundredths of a ms of the monotonic clock, wrapping
     /// (P-LIM-9).
     pub client_event_due: u32,
-    /// What it owes.
+    /// Its unsent frames.
     pub outbox: Outbox,
     /// Its first subscribed channels (indices of the shard's local channels).
     pub channels: [ChannelIndex; CHANNELS_INLINE],
     /// How many of `channels` are in use.
     pub channels_inline: u8,
-    /// Where it stands.
+    /// Its phase.
     pub phase: Phase,
     /// Facts.
     pub flags: Flags,
@@ -241,7 +241,7 @@ pub struct SignedIn {
     pub user_info: Option<Box<str>>,
     /// The users that it watches (P-WATCH-1).
     pub watched: Box<[UserIndex]>,
-    /// What must be known before it is told who of them is there: each of them, and that itself is recorded.
+    /// How many answers must come before it is sent who of them is online: one for each of them, and one for the signin.
     pub awaited: u32,
     /// Signins that are not yet answered.
     pub signins_waiting: u8,

@@ -1,8 +1,7 @@
-//! What connections owe, without copies.
+//! Unsent frames of connections, without copies.
 //!
-//! A frame is encoded once and held once; an outbox holds frame ids. At flush, connections that owe the same sequence
-//! of frames share one buffer, joined once and remembered until the turn ends. Reference counts are plain integers of
-//! this shard: the atomic count of [`Bytes`] moves once per frame, not once per subscriber.
+//! A frame is encoded once and held once; an outbox holds frame ids. At flush, connections with the same sequence of unsent
+//! frames share one buffer, joined once and remembered until the turn ends. Reference counts are plain integers of this shard: the atomic count of [`Bytes`] moves once per frame, not once per subscriber.
 
 use std::collections::VecDeque;
 
@@ -18,7 +17,7 @@ use crate::limits;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FrameId(u32);
 
-/// Frame ids that stand in the outbox itself; further ones wait in a pooled queue.
+/// Frame ids in the outbox itself; further ones wait in a pooled queue.
 const FRAMES_INLINE: usize = 3;
 
 /// Queued frames of an outbox among which ones longer than its bound are looked for.
@@ -27,7 +26,7 @@ const GIANTS_SOUGHT: usize = 64;
 /// Distinct sequences remembered within a turn.
 const SEQUENCES_REMEMBERED_MAX: usize = 8;
 
-/// What one connection owes: 32 bytes of its hot line.
+/// The unsent frames of one connection: 32 bytes of its hot line.
 #[derive(Debug)]
 pub struct Outbox {
     /// The oldest queued frames.
@@ -246,7 +245,7 @@ impl Frames {
         }
     }
 
-    /// Drops what the peer has not begun to receive. A buffer that was begun goes on, so that no frame is torn.
+    /// Drops what the peer has not begun to receive. A buffer that was begun is completed, so that no frame is torn.
     pub fn drop_queued(&mut self, outbox: &mut Outbox) {
         while let Some(frame) = self.pop(outbox) {
             outbox.unsent_bytes -= self.frames[frame as usize].bytes.len() as u32;
@@ -500,7 +499,7 @@ mod tests {
         assert_eq!(frames.held(), 0);
     }
 
-    /// An event is over, too, when the last connection that owed it is gone, or lost it as a slow reader.
+    /// An event is over, too, when the last connection with it is gone, or lost it as a slow reader.
     #[test]
     fn an_event_ends_with_its_last_reader() {
         let mut frames = Frames::default();

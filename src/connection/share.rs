@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((shares.total(), shares.used(1)), (0, Use::Within));
     }
 
-    /// P-STAT-9: apps that flood get equal parts, whoever came first; another one still has room.
+    /// P-STAT-9: apps that flood get equal parts, in whatever order they came; another one still has room.
     #[test]
     fn apps_that_flood_share_alike() {
         let mut shares = Shares::default();

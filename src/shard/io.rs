@@ -87,7 +87,7 @@ pub enum Output {
         /// Send RST: the peer is not reading anyway.
         reset: bool,
     },
-    /// Send FIN once all lent bytes are taken, and go on reading (lingering close, P-HTTP-16).
+    /// Send FIN once all lent bytes are taken, and continue to read (lingering close, P-HTTP-16).
     ShutdownWrite {
         /// Which.
         connection: ConnectionKey,

@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    /// Entries of one hash are told apart by their names, and an entry that was removed is not found.
+    /// Entries of one hash are distinguished by their names, and an entry that was removed is not found.
     #[test]
     fn entries_of_one_hash_are_distinct() {
         let mut table = KeyedSlab::<OwnedIndex, Entry>::default();

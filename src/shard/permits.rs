@@ -107,7 +107,7 @@ impl Window {
         }
     }
 
-    /// Seconds until what is counted by this meter starts anew, at least 1.
+    /// Seconds until the window of this meter ends, at least 1.
     pub(super) fn seconds_left(self, meter: Meter, now: Moment) -> u32 {
         let left_ms = match meter {
             Meter::Messages => ((self.day + 1) * DAY_MS).saturating_sub(now.unix_ms),

@@ -110,7 +110,7 @@ impl Channels {
         waiting.remove(at).map(|waiting| (index, waiting))
     }
 
-    /// The presence side of a leave. A join that is still under way is undone when its answer comes.
+    /// The presence side of a leave. A join that is still in flight is undone when its answer comes.
     pub(super) fn leave_presence(
         &self,
         context: &mut Context,

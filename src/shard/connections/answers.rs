@@ -231,7 +231,7 @@ impl Connections {
         self.finish_answer(context, self.key(slot), ticket, answer.into());
     }
 
-    /// `100 Continue`, unless earlier answers are not sent: then the client goes on after its own waiting time.
+    /// `100 Continue`, unless earlier answers are not sent: then the client continues after its own waiting time.
     pub(in crate::shard) fn answer_continue(&mut self, context: &mut Context, slot: Slot) {
         if self.http(slot).is_answered() {
             let text = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");

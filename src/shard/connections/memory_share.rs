@@ -1,7 +1,7 @@
 //! Apps that use all of their share of a shard's memory (P-STAT-9): their publishes are refused on every shard, since a
 //! publish that enters here may have to wait for readers there.
 //!
-//! The shard whose memory it is notices when an app becomes full, tells all shards, and looks every 100 ms whether the app
+//! The shard whose memory it is notices when an app becomes full, notifies all shards, and looks every 100 ms whether the app
 //! has recovered. So at most one mail per app, shard and interval is sent, and none while no app is full.
 
 use std::collections::BTreeMap;

@@ -116,7 +116,7 @@ impl Connections {
         self.retired.pop_front()
     }
 
-    /// A connection that may go on: its input may be read again, or it may end.
+    /// A connection that may continue: its input may be read again, or it may end.
     pub(super) fn take_unsettled(&mut self) -> Option<ConnectionKey> {
         self.unsettled.pop_front()
     }

@@ -56,7 +56,7 @@ impl Command {
     }
 
     /// Whether its answer may be long, so that requests behind it on its connection wait until it is sent: what one
-    /// connection is owed stays bounded however many it pipelines (P-CLOSE-5).
+    /// connection has unsent stays bounded however many it pipelines (P-CLOSE-5).
     pub(super) fn has_large_answer(&self) -> bool {
         match self {
             Self::Publish(_, shape) => !shape.needs_no_counts() && self.messages() > SMALL_ANSWER_CHANNELS_MAX,

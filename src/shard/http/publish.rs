@@ -27,7 +27,7 @@ pub(super) struct PendingPublish {
     /// Owners that have not answered.
     awaited: usize,
     shape: AnswerShape,
-    /// By item number, when the answer tells counts.
+    /// By item number, when the answer includes counts.
     counts: Vec<Counts>,
 }
 

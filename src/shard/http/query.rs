@@ -247,7 +247,7 @@ impl Requests {
         }
     }
 
-    /// As the shard that asked where a user is: has the connections there ended, whoever still awaits the answer.
+    /// The shards where the user is signed in are known: they close the connections, also if the caller is gone.
     fn end_user_on(&mut self, parts: &mut Parts<'_>, request: PendingId, user: &UserKey, shards: &[ShardIndex]) {
         self.queries[request.index as usize].gathered = Gathered::Ending(shards.len());
         for &to in shards {
@@ -293,7 +293,7 @@ impl Requests {
 enum Next {
     /// With a question to the shard that has replied.
     Ask(Question),
-    /// Other shards have more to tell.
+    /// Other shards have more pages.
     Wait,
     /// Not at all.
     Done,

@@ -91,7 +91,7 @@ impl Mailer {
         self.owed[usize::from(from)] += cost;
     }
 
-    /// Takes what is owed to a shard once a portion has come together.
+    /// Takes the credit to give back to a shard, once it is a portion.
     pub(super) fn take_owed(&mut self, to: ShardIndex) -> Option<usize> {
         let owed = &mut self.owed[usize::from(to)];
         (*owed >= CREDIT_PORTION_BYTES).then(|| std::mem::take(owed))
@@ -104,7 +104,7 @@ impl Mailer {
         *credit = Some(std::mem::replace(&mut self.credit[usize::from(to)], other));
     }
 
-    /// Credit that is owed to a shard, in bytes.
+    /// Credit to give back to a shard, in bytes.
     #[cfg(test)]
     pub(super) fn owed(&self, to: ShardIndex) -> usize {
         self.owed[usize::from(to)]

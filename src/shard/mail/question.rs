@@ -88,7 +88,7 @@ pub(in crate::shard) struct Listed {
 /// Why the counter of an app refuses a request.
 #[derive(Debug)]
 pub(in crate::shard) enum Shortage {
-    /// A limit per minute or day, and the seconds until it starts anew.
+    /// A limit per minute or day, and the seconds until the next one begins.
     Permits(Meter, u32),
     /// The app has its maximum of channels, and this request is for another one (R-LIM-5).
     Channels,

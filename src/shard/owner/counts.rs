@@ -37,7 +37,7 @@ pub(super) enum CountCause {
 
 impl Owner {
     /// As owner: the number of subscribers of a public or private channel changed, or a new one wants to know it.
-    /// Webhooks are told of changes alone, and also of the last one to zero (P-HOOK-5).
+    /// Webhooks report changes alone, and also the last one to zero (P-HOOK-5).
     pub(super) fn report_count(&mut self, context: &mut Context, channel: &ChannelKey, cause: CountCause) {
         if !context.directory.app(channel.app).is_some_and(|app| app.settings.subscription_count) {
             return;
@@ -65,7 +65,7 @@ impl Owner {
         let now_ms = context.now.monotonic_ms;
         while let Some((_, channel)) = self.counts_due.pop_front_if(|(at_ms, _)| *at_ms <= now_ms) {
             let Some(index) = self.find(&channel) else { continue };
-            // A channel that went and came again owes for itself alone.
+            // A channel that went and came again has a time of its own.
             if self.channels[index]
                 .count_report()
                 .is_some_and(|report| report.pending && report.rests_until_ms <= now_ms)
@@ -75,7 +75,7 @@ impl Owner {
         }
     }
 
-    /// Sends the count to all subscribers. Where there is no credit it is owed until the rest is over: a count that
+    /// Sends the count to all subscribers. Where there is no credit it is sent at the end of the interval: a count that
     /// comes late is no gap, since it replaces those before it.
     fn send_count(&mut self, context: &mut Context, index: OwnedIndex) {
         let (channel, count) = (self.channels[index].key().clone(), self.channels[index].subscriber_count());

@@ -160,7 +160,7 @@ impl Owner {
         self.forget_if_unused(context, index);
     }
 
-    /// Tells what changed since the last time; those who joined are told who is there, memory allowing.
+    /// Sends the changes of this turn to subscribers, and the roster to those who joined, memory allowing.
     pub(in crate::shard) fn report_rosters(&mut self, context: &mut Context) {
         self.rosters.large.forget_sent();
         for channel in std::mem::take(&mut self.rosters.pending) {
@@ -246,7 +246,7 @@ impl Owner {
         }
     }
 
-    /// What the channel has to tell; the turn's end will find it.
+    /// The pending changes of the channel; the end of the turn sends them.
     fn pending(&mut self, index: OwnedIndex) -> &mut PendingRoster {
         let owned = &mut self.channels[index];
         let channel = owned.key().clone();

@@ -102,7 +102,7 @@ impl Debounce {
 }
 
 impl Owner {
-    /// True when an endpoint of the channel's app is to be told of this.
+    /// True when an endpoint of the channel's app wants events of this kind.
     pub(super) fn is_wanted(&self, context: &Context, channel: &ChannelKey, kind: WebhookKind) -> bool {
         context.directory.app(channel.app).is_some_and(|app| app.wants(kind))
     }
@@ -201,7 +201,7 @@ impl Owner {
         }
     }
 
-    /// Forgets a departure that was not told yet; false when there was none.
+    /// Forgets a departure that was not reported yet; false when there was none.
     fn came_back(&mut self, context: &Context, channel: &ChannelKey, user_id: Option<&str>) -> bool {
         let hash = self.departure_hash(context, channel, user_id);
         self.debounce.cancel(hash, channel, user_id)
@@ -216,7 +216,7 @@ impl Owner {
         hasher.finish()
     }
 
-    /// Both sides are followed if either is wanted: a return is not told where the departure was not.
+    /// Both sides are followed if either is wanted: a return is not reported where the departure was not.
     fn follows_either(&self, context: &Context, channel: &ChannelKey, kinds: [WebhookKind; 2]) -> bool {
         let app = context.directory.app(channel.app);
         app.is_some_and(|app| kinds.into_iter().any(|kind| app.wants(kind)))

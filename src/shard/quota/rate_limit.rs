@@ -18,7 +18,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Spends what is at hand; gives what is missing, each meter whole or not at all.
+    /// Spends leased permits; gives those that are missing, each meter whole or not at all.
     pub(super) fn spend(&mut self, now: Moment, costs: Permits) -> Permits {
         let mut missing = costs;
         for meter in Meter::ALL {
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(rate_limit.take(at(65_000, 0), REQUESTS, limits, 1), Ok(NONE));
     }
 
-    /// R-LIM-3: a day ends at midnight of UTC, and a clock that steps back to a day goes on with what was counted on it.
+    /// R-LIM-3: a day ends at midnight of UTC, and a clock that steps back to a day continues its count.
     #[test]
     fn a_day_ends_at_midnight() {
         let limits = [0, 0, 0, 0, 2];
