@@ -80,8 +80,14 @@ fn excuse(id: &str) -> Option<&'static str> {
 fn citations(sources: &[Source]) -> Citations {
     let mut citations = Citations::new();
     for source in sources {
-        for (line, id) in tree::rule_ids(&source.text) {
-            let test = if source.path.ends_with(".rs") { test_at(source, line) } else { Some(String::new()) };
+        let rules = tree::rule_ids(&source.text);
+        let is_rust = source.path.ends_with(".rs") && !rules.is_empty();
+        let read = is_rust.then(|| (source.test_lines(), tree::functions(&source.code())));
+        for (line, id) in rules {
+            let test = match &read {
+                Some((tests, functions)) => test_at(source, tests, functions, line),
+                None => Some(String::new()),
+            };
             if let Some(test) = test {
                 citations.entry(id).or_default().insert((source.path.clone(), test));
             }
@@ -91,16 +97,14 @@ fn citations(sources: &[Source]) -> Citations {
 }
 
 /// Name of the function that a line of a test belongs to: the innermost that encloses it, else the next one.
-fn test_at(source: &Source, line: usize) -> Option<String> {
+fn test_at(source: &Source, tests: &[(usize, usize)], functions: &[tree::Function], line: usize) -> Option<String> {
     let text = source.text.lines().nth(line - 1).unwrap_or_default().trim_start();
     if text.starts_with("//!") {
         return None; // It introduces the file and shows nothing yet.
     }
-    let in_test = |line: usize| source.test_lines().iter().any(|&(first, last)| first <= line && line <= last);
-    if !in_test(line) {
+    if !tests.iter().any(|&(first, last)| first <= line && line <= last) {
         return None;
     }
-    let functions = tree::functions(&source.code());
     let encloses = |f: &&tree::Function| f.first_line <= line && line <= f.last_line;
     let enclosing = functions.iter().filter(encloses).max_by_key(|f| f.first_line);
     let next = functions.iter().filter(|f| f.first_line > line).min_by_key(|f| f.first_line);

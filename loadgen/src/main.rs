@@ -16,6 +16,9 @@
 //! clock, outcome, ...     leaves
 //! ```
 
+// A function fits one screen (`clippy.toml`).
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 use std::process::ExitCode;
 
 mod abort;

@@ -1,12 +1,15 @@
 //! The project's own files as text, for the tests that check how it is written (`tidy`, `coverage`).
 //!
-//! Rust is read here only as far as those tests need it: comments and literals can be blanked, test code can be cut,
-//! items and paths can be found. Every reader keeps line numbers, so that a finding can name its place.
+//! Rust is read as tokens, as far as those tests need it: comments and literals can be blanked, test code can be cut,
+//! functions and paths can be found. Every reader keeps line numbers, so that a finding can name its place.
 
 #![allow(dead_code, reason = "each test crate uses its own part of this module")]
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// One file of the project.
 pub(crate) struct Source {
@@ -93,149 +96,94 @@ pub(crate) fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
-/// Replaces comments and the insides of literals by spaces; line breaks stay.
-pub(crate) fn blank_comments_and_literals(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut blanked = bytes.to_vec();
-    let mut at = 0;
-    while at < bytes.len() {
-        let rest = &bytes[at..];
-        let end = match rest {
-            [b'/', b'/', ..] => at + rest.iter().position(|&b| b == b'\n').unwrap_or(rest.len()),
-            [b'/', b'*', ..] => end_of_block_comment(bytes, at),
-            [b'"', ..] => end_of_string(bytes, at + 1),
-            [b'r', b'"' | b'#', ..] | [b'b', b'r', b'"' | b'#', ..] if !follows_word(bytes, at) => {
-                match end_of_raw_string(bytes, at) {
-                    Some(end) => end,
-                    None => {
-                        at += 1;
-                        continue;
-                    }
-                }
-            }
-            [b'\'', ..] => match end_of_char(bytes, at) {
-                Some(end) => end,
-                None => {
-                    at += 1;
-                    continue;
-                }
-            },
-            _ => {
-                at += 1;
-                continue;
-            }
-        };
-        for byte in &mut blanked[at..end] {
-            if *byte != b'\n' {
-                *byte = b' ';
-            }
-        }
-        at = end;
-    }
-    String::from_utf8(blanked).expect("only whole characters were replaced, by ASCII")
+/// The tokens of Rust text, those of groups included, with the bytes where they are. Comments are none, documentation
+/// comments neither.
+struct Token {
+    tree: TokenTree,
+    bytes: Range<usize>,
 }
 
-fn follows_word(bytes: &[u8], at: usize) -> bool {
-    at > 0 && is_word(bytes[at - 1])
+/// The tokens of one level, and of all levels below it.
+fn tokens(text: &str, stream: TokenStream, visit: &mut impl FnMut(&[Token])) {
+    let of = |tree: TokenTree| Token { bytes: tree.span().byte_range(), tree };
+    let is_comment =
+        |token: &Token| text[token.bytes.clone()].starts_with("//") || text[token.bytes.clone()].starts_with("/*");
+    let level: Vec<Token> = stream.into_iter().map(of).filter(|token| !is_comment(token)).collect();
+    visit(&level);
+    for token in level {
+        if let TokenTree::Group(group) = token.tree {
+            tokens(text, group.stream(), visit);
+        }
+    }
+}
+
+fn parse(text: &str) -> TokenStream {
+    text.parse().unwrap_or_else(|error| panic!("{error}:\n{text}"))
+}
+
+/// Replaces comments and literals by spaces; line breaks stay.
+pub(crate) fn blank_comments_and_literals(text: &str) -> String {
+    let mut blanked = blank(text, 0..text.len());
+    let mut keep = |bytes: Range<usize>| blanked[bytes.clone()].copy_from_slice(&text.as_bytes()[bytes]);
+    tokens(text, parse(text), &mut |level| {
+        for token in level {
+            match &token.tree {
+                TokenTree::Literal(_) => {}
+                TokenTree::Group(group) => {
+                    keep(group.span_open().byte_range());
+                    keep(group.span_close().byte_range());
+                }
+                TokenTree::Ident(_) | TokenTree::Punct(_) => keep(token.bytes.clone()),
+            }
+        }
+    });
+    String::from_utf8(blanked).expect("only whole tokens were kept")
+}
+
+/// The text with these bytes blanked.
+fn blank(text: &str, bytes: Range<usize>) -> Vec<u8> {
+    let mut blanked = text.as_bytes().to_vec();
+    blanked[bytes].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+    blanked
 }
 
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-fn end_of_block_comment(bytes: &[u8], start: usize) -> usize {
-    let (mut at, mut depth) = (start, 0);
-    while at < bytes.len() {
-        match &bytes[at..] {
-            [b'/', b'*', ..] => (at, depth) = (at + 2, depth + 1),
-            [b'*', b'/', ..] => (at, depth) = (at + 2, depth - 1),
-            _ => at += 1,
-        }
-        if depth == 0 {
-            break;
-        }
-    }
-    at
-}
-
-fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 2,
-            b'"' => return at + 1,
-            _ => at += 1,
-        }
-    }
-    bytes.len()
-}
-
-fn end_of_raw_string(bytes: &[u8], start: usize) -> Option<usize> {
-    let opening = start + bytes[start..].iter().position(|&b| b == b'r')? + 1;
-    let hashes = bytes[opening..].iter().take_while(|&&b| b == b'#').count();
-    if bytes.get(opening + hashes) != Some(&b'"') {
-        return None; // A raw identifier such as `r#type`.
-    }
-    let closing = [&b"\""[..], &vec![b'#'; hashes]].concat();
-    let inside = opening + hashes + 1;
-    let length = bytes[inside..].windows(closing.len()).position(|window| window == closing)?;
-    Some(inside + length + closing.len())
-}
-
-/// `None` where the quote opens a lifetime.
-fn end_of_char(bytes: &[u8], start: usize) -> Option<usize> {
-    if bytes.get(start + 1) == Some(&b'\\') {
-        let length = bytes.get(start + 3..)?.iter().position(|&b| b == b'\'')?;
-        return Some(start + 3 + length + 1);
-    }
-    let first = *bytes.get(start + 1)?;
-    let width = match first {
-        0..=0x7f => 1,
-        0x80..=0xdf => 2,
-        0xe0..=0xef => 3,
-        _ => 4,
-    };
-    (bytes.get(start + 1 + width) == Some(&b'\'')).then_some(start + width + 2)
-}
-
 /// Blanks every item under `#[cfg(test)]` in blanked code; line breaks stay.
 fn blank_test_items(code: &str) -> String {
-    let mut blanked = code.as_bytes().to_vec();
-    for (start, end) in test_items(code) {
-        for byte in &mut blanked[start..end] {
-            if *byte != b'\n' {
-                *byte = b' ';
-            }
-        }
-    }
-    String::from_utf8(blanked).expect("only whole characters were replaced, by ASCII")
+    test_items(code).into_iter().fold(code.to_owned(), |code, (start, end)| {
+        String::from_utf8(blank(&code, start..end)).expect("blanked code is ASCII where it is blanked")
+    })
 }
 
 /// Start and end of every item under `#[cfg(test)]` in blanked code.
 fn test_items(code: &str) -> Vec<(usize, usize)> {
-    let mut items = Vec::new();
-    let mut from = 0;
-    while let Some(found) = code[from..].find("#[cfg(test)]") {
-        let start = from + found;
-        from = end_of_item(code.as_bytes(), start);
-        items.push((start, from));
-    }
+    let mut items: Vec<(usize, usize)> = Vec::new();
+    tokens(code, parse(code), &mut |level| {
+        for (at, pair) in level.windows(2).enumerate() {
+            let is_attribute =
+                pair[0].tree.to_string() == "#" && pair[1].tree.to_string().replace(' ', "") == "[cfg(test)]";
+            if is_attribute {
+                items.push((pair[0].bytes.start, end_of_item(&level[at + 2..], code)));
+            }
+        }
+    });
+    // An item of another item is cut with it.
+    items.sort_unstable();
+    items.dedup_by(|inner, outer| inner.1 <= outer.1);
     items
 }
 
 /// End of the item or signature that starts here: behind its block, or behind its semicolon.
-fn end_of_item(code: &[u8], start: usize) -> usize {
-    let mut depth = 0_usize;
-    for (at, byte) in code.iter().enumerate().skip(start) {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' => depth = depth.saturating_sub(1),
-            b'}' if depth <= 1 => return at + 1,
-            b'}' => depth -= 1,
-            b';' if depth == 0 => return at + 1,
-            _ => {}
-        }
-    }
-    code.len()
+fn end_of_item(level: &[Token], code: &str) -> usize {
+    let is_end = |token: &&Token| match &token.tree {
+        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+        TokenTree::Punct(punct) => punct.as_char() == ';',
+        TokenTree::Ident(_) | TokenTree::Literal(_) => false,
+    };
+    level.iter().find(is_end).map_or(code.len(), |token| token.bytes.end)
 }
 
 /// A function found in code.
@@ -251,19 +199,18 @@ pub(crate) struct Function {
 /// All functions with a body in blanked code, in order.
 pub(crate) fn functions(code: &str) -> Vec<Function> {
     let mut found = Vec::new();
-    for (start, word) in words(code) {
-        if word != "fn" {
-            continue;
+    tokens(code, parse(code), &mut |level| {
+        for (at, pair) in level.windows(2).enumerate() {
+            let (TokenTree::Ident(word), TokenTree::Ident(name)) = (&pair[0].tree, &pair[1].tree) else { continue };
+            let end = end_of_item(&level[at + 1..], code);
+            // A declaration has no body.
+            if word == "fn" && code[..end].ends_with('}') {
+                let (first_line, last_line) = (line_of(code, pair[0].bytes.start), line_of(code, end));
+                found.push(Function { name: name.to_string(), first_line, last_line });
+            }
         }
-        let name: String =
-            code[start + 2..].trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        let end = end_of_item(code.as_bytes(), start);
-        // A function pointer has no name, a declaration no body.
-        if name.is_empty() || code.as_bytes()[end - 1] != b'}' {
-            continue;
-        }
-        found.push(Function { name, first_line: line_of(code, start), last_line: line_of(code, end) });
-    }
+    });
+    found.sort_by_key(|function| function.first_line);
     found
 }
 
