@@ -491,6 +491,29 @@ mod tests {
         assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::SignatureMismatch), "never a longer path");
     }
 
+    /// P-SIGN-5: the text before the signature is used as it came exactly where it is the other parameters joined.
+    #[test]
+    fn text_before_the_signature_is_used_where_it_is_as_signed() {
+        for (query, before) in [
+            ("a=1&b=2&auth_signature=0", Some("a=1&b=2")),
+            ("a=1&auth_signature=0", Some("a=1")),
+            ("a=1&&b=2&auth_signature=0", None),
+            ("a=1&&&b=2&auth_signature=0", None),
+            ("&a=1&auth_signature=0", None),
+            ("a=1&b&auth_signature=0", None),
+            ("a=1&b=&auth_signature=0", None),
+            ("a=1&auth_signature=0&b=2", None),
+        ] {
+            let others: Vec<Parameter<'_>> = query
+                .split('&')
+                .filter(|pair| !pair.is_empty() && !pair.starts_with("auth_signature="))
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| Parameter { name: name.as_bytes(), value: value.as_bytes() })
+                .collect();
+            assert_eq!(before_signature(query, &others), before.map(str::as_bytes), "{query}");
+        }
+    }
+
     /// Path and query as sent, without the parameters of [`auth`] => path and text as signed.
     const READINGS: &str = "\
 /apps/3/channels?info=user_count&filter_by_prefix=p- => /apps/3/channels?filter_by_prefix=p-&info=user_count

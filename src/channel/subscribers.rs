@@ -127,6 +127,7 @@ mod tests {
                     prop_assert_eq!(subscribers.remove(Slot(slot)), model.remove(&slot));
                 }
                 prop_assert_eq!(subscribers.count() as usize, model.len());
+                prop_assert_eq!(subscribers.is_empty(), model.is_empty());
                 prop_assert_eq!(subscribers.contains(Slot(slot)), model.contains(&slot));
             }
             let mut seen = Vec::new();

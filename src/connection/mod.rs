@@ -136,6 +136,33 @@ impl Flags {
     }
 }
 
+/// Each flag has a bit of its own, and no bit is without a flag.
+const _: () = {
+    let flags = [
+        Flags::ANSWER_QUEUED,
+        Flags::PAUSED,
+        Flags::AWAITING_PONG,
+        Flags::COUNTED,
+        Flags::PEER_CLOSED,
+        Flags::READ_ENDED,
+        Flags::STALLED,
+        Flags::LAST_ANSWER,
+        Flags::STALLED_LONG,
+        Flags::ECHO,
+        Flags::RESET,
+        Flags::CLOSE_QUEUED,
+        Flags::UNAUTHORIZED,
+        Flags::MESSAGE_AWAITED,
+        Flags::EVENT_QUEUED,
+        Flags::BULK_QUEUED,
+    ];
+    let mut bit = 0;
+    while bit < flags.len() {
+        assert!(flags[bit].0 == 1 << bit);
+        bit += 1;
+    }
+};
+
 /// Channels in the hot line; further ones are in the cold part.
 pub const CHANNELS_INLINE: usize = 3;
 
