@@ -177,6 +177,26 @@ class Generator:
         command += ["--url", f"ws://{server.host}:{server.port}", "--app-id", APP, "--key", KEY, "--secret", SECRET]
         command += map(str, options)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.server = server
+
+    def await_subscriptions(self, count, seconds):
+        """Waits until the server has so many subscriptions; fails when the time is over or the generator has ended before."""
+
+        def subscribed_or_ended(value):
+            return value >= count or self.process.poll() is not None
+
+        in_time = self.server.await_metric("relay_subscriptions", subscribed_or_ended, seconds) is not None
+        if in_time and self.process.poll() is None:
+            return
+        held = self.server.metric("relay_subscriptions")
+        if in_time:
+            reason = "the load generator ended before"
+            problems = [problem["text"] for problem in self.result()["problems"]]
+        else:
+            self.process.kill()
+            self.process.communicate()
+            reason, problems = f"not within {seconds} s", []
+        raise RuntimeError(" ".join([f"{held:.0f} of {count} connections are subscribed: {reason}.", *problems]))
 
     def result(self):
         output, errors = self.process.communicate()
