@@ -491,6 +491,9 @@ pub const fn outbox_bytes_max(event_data_bytes_max: u32, channels_per_event_max:
 /// What the mail of one event costs in credit (P-STAT-9), beside the highest cost of one mail: less where the outboxes of the
 /// app hold more, so that the events of one request find credit whatever its settings are.
 pub const fn mail_cost(frame_bytes: usize, outbox_bytes_max: usize) -> usize {
+    if outbox_bytes_max == OUTBOX_BYTES_MAX {
+        return frame_bytes + MAIL_COST_BYTES;
+    }
     (frame_bytes as u64 * OUTBOX_BYTES_MAX as u64 / outbox_bytes_max as u64) as usize + MAIL_COST_BYTES
 }
 

@@ -7,16 +7,14 @@
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::rig::drivers;
-use common::server::{ServerOptions, TestServer};
-use common::tools::{installed, run, say_skipped, target_directory};
-use common::{cli, server};
+use crate::common::rig::drivers;
+use crate::common::server::{ServerOptions, TestServer};
+use crate::common::tools::{installed, run, say_skipped, target_directory};
+use crate::common::{cli, server};
 use serde_json::{Value, json};
 
 /// Groups 1 to 7, 9 and 10; there is no 8, and 12 and 13 are about compression, which is declined.

@@ -3,12 +3,10 @@
 //! Method: a test cites a rule by its id, in its doc comment, a comment or a message. A citation belongs to the
 //! function that encloses it, or else to the next one; in a script to the file. Citations outside of tests do not count.
 
-mod tree;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use tree::Source;
+use crate::tree::{self, Source};
 
 const TABLE: &str = "docs/protocol/coverage.md";
 
@@ -128,7 +126,7 @@ fn render(rules: &[String], citations: &Citations) -> String {
     let shown = rules.iter().filter(|id| is_built(id) && citations.contains_key(*id)).count();
     let mut out = format!(
         "# Which test shows which rule\n\n\
-         Made by `{UPDATE_VARIABLE}=1 cargo test --test coverage`; do not edit. The rules are those of\n\
+         Made by `{UPDATE_VARIABLE}=1 cargo test --test tidy the_table`; do not edit. The rules are those of\n\
          [pusher.md](pusher.md) and [relay.md](relay.md).\n\n\
          Of {} rules {built} are in scope; a test cites {shown} of them.\n\n\
          | rule | tests that cite it |\n| --- | --- |\n",
@@ -168,7 +166,7 @@ fn the_table_is_current() {
     }
     assert!(
         tree::source(TABLE).text == table,
-        "{TABLE} is out of date: run `{UPDATE_VARIABLE}=1 cargo test --test coverage` and commit it"
+        "{TABLE} is out of date: run `{UPDATE_VARIABLE}=1 cargo test --test tidy the_table` and commit it"
     );
 }
 

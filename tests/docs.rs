@@ -4,16 +4,15 @@
 // A test reads files, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
-mod common;
 #[path = "docs/links.rs"]
 mod links;
-mod tree;
 #[path = "docs/troubleshooting.rs"]
 mod troubleshooting;
 
 use std::process::Command;
 
-use tree::Source;
+use crate::common;
+use crate::tree::{self, Source};
 
 const TROUBLESHOOTING: &str = "docs/troubleshooting.md";
 
@@ -46,7 +45,7 @@ fn troubleshooting_is_current() {
     }
     assert!(
         tree::source(TROUBLESHOOTING).text == current,
-        "the tables differ from the code: run `RELAY_UPDATE=1 cargo test --test docs troubleshooting` and commit {TROUBLESHOOTING}"
+        "the tables differ from the code: run `RELAY_UPDATE=1 cargo test --test tidy troubleshooting` and commit {TROUBLESHOOTING}"
     );
 }
 

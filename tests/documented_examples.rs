@@ -4,15 +4,13 @@
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
-mod common;
-
 use std::fs;
 
-use common::rig::on_fresh_servers;
-use common::server::ServerOptions;
-use common::socket::Socket;
-use common::tools::{Script, node_project, python, sdk_sources};
-use common::{cli, eventually};
+use crate::common::rig::on_fresh_servers;
+use crate::common::server::ServerOptions;
+use crate::common::socket::Socket;
+use crate::common::tools::{Script, node_project, python, sdk_sources};
+use crate::common::{cli, eventually};
 
 /// R-AUTH-1, R-AUTH-2, R-PUB-1, R-BASE-1: the documented `curl` lines with key and secret headers and with a token publish.
 #[test]

@@ -5,14 +5,12 @@
 //! nothing in between for a key that is not open, lent bytes neither lost nor doubled. A breach panics on the shard's
 //! thread and fails the test when that is joined.
 
-mod echo;
-mod mail;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use echo::{Options, Server, connect, connect_with_small_buffers};
+use crate::echo::{self, Options, Server, connect, connect_with_small_buffers};
+use crate::mail;
 use relay::driver::DriverKind;
 
 /// Bytes whose every position is recognisable (a multiplicative hash of it), so that loss, doubling and disorder all show.

@@ -4,20 +4,18 @@
 // A test starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
-mod common;
-mod tree;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 
-use common::http;
-use common::rig::on_fresh_servers;
-use common::server::{ServerOptions, TestServer, data_directory};
-use common::socket::Socket;
-use common::tools::{RunningScript, Script, node_project, python, say_skipped};
+use crate::common::rig::on_fresh_servers;
+use crate::common::server::{ServerOptions, TestServer, data_directory};
+use crate::common::socket::Socket;
+use crate::common::tools::{RunningScript, Script, node_project, python, say_skipped};
+use crate::common::{self, http};
+use crate::tree;
 use serde_json::{Value, json};
 
 /// The blocks of a recipe in this language.

@@ -82,7 +82,7 @@ struct Client {
 impl Client {
     fn start(server: SocketAddr, source: Ipv4Addr, connections: u64) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("a test has a file"))
-            .args(["--exact", "client", "--ignored", "--nocapture"])
+            .args(["--exact", "rings::client", "--ignored", "--nocapture"])
             .env("CLIENT_SERVER", server.to_string())
             .env("CLIENT_SOURCE", source.to_string())
             .env("CLIENT_CONNECTIONS", connections.to_string())
@@ -214,7 +214,7 @@ fn forbidden_io_uring_is_named() {
     let probe = Command::new("python3")
         .arg(script)
         .arg(std::env::current_exe().expect("a test has a file"))
-        .args(["--exact", "probe", "--ignored", "--nocapture"])
+        .args(["--exact", "rings::probe", "--ignored", "--nocapture"])
         .output()
         .expect("python3 starts");
     let said = String::from_utf8_lossy(&probe.stdout);

@@ -5,7 +5,6 @@
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
-mod common;
 #[path = "sdk/configured.rs"]
 mod configured;
 #[path = "sdk/servers.rs"]
@@ -16,11 +15,11 @@ mod table;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::cli;
-use common::rig::{on_fresh_servers, on_fresh_servers_at_once};
-use common::server::{Driver, ServerOptions, TestServer};
-use common::socket::Socket;
-use common::tools::{RunningScript, Script, node_project, python};
+use crate::common::cli;
+use crate::common::rig::{on_fresh_servers, on_fresh_servers_at_once};
+use crate::common::server::{Driver, ServerOptions, TestServer};
+use crate::common::socket::Socket;
+use crate::common::tools::{RunningScript, Script, node_project, python};
 use serde_json::{Value, json};
 use table::assert_shown;
 
@@ -118,7 +117,11 @@ fn the_document_is_current() {
         std::fs::write(&path, table::document()).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(found, table::document(), "run `RELAY_UPDATE=1 cargo test --test sdk the_document` and commit it");
+    assert_eq!(
+        found,
+        table::document(),
+        "run `RELAY_UPDATE=1 cargo test --test compatibility the_document` and commit it"
+    );
 }
 
 /// P-USER-1 to P-USER-6, P-WATCH-1, P-SDK-25, P-AUTH-3, P-AUTH-4, P-HTTP-6, P-HTTP-10: pusher-js signs in, hears what the server SDKs send to its

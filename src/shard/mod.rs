@@ -58,6 +58,7 @@ use std::sync::Arc;
 use crate::app::Directory;
 use crate::connection::ConnectionKey;
 pub use crate::index::ShardIndex;
+use crate::index::Slot;
 pub use crate::metrics::figures::ShardStats;
 use crate::metrics::figures::{DriverFigures, ProcessFigures, Snapshot};
 use crate::moment::Moment;
@@ -318,11 +319,17 @@ impl Shard {
     }
 
     /// Takes closed connections out of their channels and from their users.
+    #[inline]
     fn leave_retired(&mut self) {
         while let Some(slot) = self.connections.take_retired() {
-            self.channels.leave_all(&mut self.context, &mut self.connections, slot);
-            self.users.sign_out(&mut self.context, &mut self.connections, slot);
+            self.leave(slot);
         }
+    }
+
+    #[cold]
+    fn leave(&mut self, slot: Slot) {
+        self.channels.leave_all(&mut self.context, &mut self.connections, slot);
+        self.users.sign_out(&mut self.context, &mut self.connections, slot);
     }
 
     /// The requests, and the parts that they use.

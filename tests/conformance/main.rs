@@ -8,11 +8,15 @@
 mod common;
 
 mod authorization;
+#[path = "../autobahn.rs"]
+mod autobahn;
 mod cache;
 mod channels;
 mod client_events;
 mod connection;
 mod counts;
+#[path = "../hostile/main.rs"]
+mod hostile;
 mod http_rules;
 mod latency;
 mod lateness;
@@ -27,6 +31,8 @@ mod publish;
 mod queries;
 mod refusal_log;
 mod request_auth;
+#[path = "../rfc6455/main.rs"]
+mod rfc6455;
 mod settings;
 mod shards;
 mod stage;

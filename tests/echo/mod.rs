@@ -437,7 +437,7 @@ pub(crate) struct Child {
 impl Child {
     pub(crate) fn start(kind: DriverKind, descriptors: u64) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("a test has a file"))
-            .args(["--exact", "child_server", "--ignored", "--nocapture"])
+            .args(["--exact", "driver::child_server", "--ignored", "--nocapture"])
             .env("CHILD_DRIVER", kind.name())
             .env("CHILD_DESCRIPTORS", descriptors.to_string())
             .stdin(Stdio::piped())

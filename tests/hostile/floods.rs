@@ -3,9 +3,9 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::unharmed::{socket_target, unharmed_by};
 use crate::common::socket::Socket;
 use crate::common::wire::{FIN, RawSocket, TEXT, frame};
-use crate::unharmed::{socket_target, unharmed_by};
 
 const SUBSCRIBES: usize = 100_000;
 const CHANNELS_MAX: usize = 1_000;

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
+use super::unharmed::{socket_target, unharmed_by};
 use crate::common::server::TestServer;
 use crate::common::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, RawSocket, TEXT, frame, header};
-use crate::unharmed::{socket_target, unharmed_by};
 
 const MIB: u64 = 1 << 20;
 

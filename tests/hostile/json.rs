@@ -1,7 +1,7 @@
 //! JSON that breaks parsers (threat T10, rules P-IN-3 and P-STAT-1).
 
+use super::unharmed::unharmed_by;
 use crate::common::socket::Socket;
-use crate::unharmed::unharmed_by;
 
 const MIB: u64 = 1 << 20;
 

@@ -3,9 +3,6 @@
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod floods;
 mod frames;
 mod json;

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::unharmed::{socket_target, unharmed_by};
 use crate::common::PATIENCE;
 use crate::common::http::{self, HttpConnection};
 use crate::common::server::TestServer;
 use crate::common::socket::Socket;
-use crate::unharmed::{socket_target, unharmed_by};
 
 const MIB: u64 = 1 << 20;
 

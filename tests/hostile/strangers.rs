@@ -4,11 +4,11 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::unharmed::unharmed_by;
 use crate::common::http::HttpConnection;
 use crate::common::rig::on_fresh_servers;
 use crate::common::server::ServerOptions;
 use crate::common::socket::Socket;
-use crate::unharmed::unharmed_by;
 
 /// Threat T14: 300 bodies of almost 1 MiB that nobody may publish, and never whole, cost less than a tenth of their length.
 #[test]

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::common::cli;
-use super::common::server::{RunningProcess, TestServer, addresses, data_directory};
-use super::common::sign::App;
-use super::common::socket::Socket;
+use crate::common::cli;
+use crate::common::server::{RunningProcess, TestServer, addresses, data_directory};
+use crate::common::sign::App;
+use crate::common::socket::Socket;
 
 /// `relay serve` with these variables and nothing else that it reads.
 fn serve(environment: &[(&str, &str)], arguments: &[&str]) -> RunningProcess {

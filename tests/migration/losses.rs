@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::{migrate, report, show};
 use crate::common::cli;
 use crate::common::server::data_directory;
-use crate::{migrate, report, show};
 
 fn write(place: &Path, name: &str, text: &str) -> PathBuf {
     let path = place.join(name);

@@ -4,9 +4,6 @@
 // A test starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod environment;
 mod losses;
 mod webhooks;
@@ -14,11 +11,11 @@ mod webhooks;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use common::cli;
-use common::rig::on_fresh_servers;
-use common::server::{ServerOptions, data_directory};
-use common::sign::App;
-use common::socket::Socket;
+use crate::common::cli;
+use crate::common::rig::on_fresh_servers;
+use crate::common::server::{ServerOptions, data_directory};
+use crate::common::sign::App;
+use crate::common::socket::Socket;
 use serde_json::{Value, json};
 
 fn sample(name: &str) -> PathBuf {
@@ -233,7 +230,7 @@ fn old_credentials_work() {
     on_fresh_servers(ServerOptions::new, |server| {
         report("soketi", &sample("soketi.json"), &server.data, &["--accept-loss"]);
         let app = App { id: "4711".into(), key: "shop-key".into(), secret: "shop-secret-of-its-own".into() };
-        common::eventually("the server knows the app", || {
+        crate::common::eventually("the server knows the app", || {
             (server.post_events(&app, &json!({"name": "e", "channel": "c", "data": ""})).status == 200).then_some(())
         });
         let mut socket = Socket::open(&server, &app);

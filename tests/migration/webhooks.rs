@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::{reason, report};
 use crate::common::cli;
 use crate::common::receiver::Receiver;
 use crate::common::rig::on_fresh_servers;
 use crate::common::server::{ServerOptions, data_directory};
 use crate::common::sign::App;
 use crate::common::socket::Socket;
-use crate::{reason, report};
 
 /// A soketi file with one app that has these webhooks.
 fn file(place: &Path, webhooks: &Value) -> PathBuf {

@@ -13,5 +13,7 @@ mod log;
 mod many_apps;
 mod power_loss;
 mod queue;
+#[path = "../scoreboard.rs"]
+mod scoreboard;
 #[cfg(target_arch = "x86_64")]
 mod tracer;

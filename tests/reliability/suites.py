@@ -30,7 +30,7 @@ def tests(*filters):
 
 @row("R1", "0 failed, 0 NON-STRICT")
 def autobahn():
-    return tests("autobahn")
+    return tests("conformance autobahn::")
 
 
 @row("R10", "0 images corrupt, what was acknowledged is always a prefix")
@@ -40,7 +40,7 @@ def power_loss():
 
 @row("R11", "delivery goes on, changes are refused with the cause, 0 acknowledged changes lost")
 def full_disk():
-    return tests("store a_full_disk_loses_nothing a_full_store_loses_nothing")
+    return tests("system store::a_full_disk_loses_nothing store::a_full_store_loses_nothing")
 
 
 @row("R15", "documented code and text at each limit, one below and one above")
@@ -83,7 +83,7 @@ def dependencies():
 @row("R29", "0 connections to internal addresses, 0 scripts run")
 def internal_addresses():
     text, good = tests(
-        "lib webhook::", "hostile wandering_paths_are_404",
+        "lib webhook::", "conformance wandering_paths_are_404",
         "conformance webhooks::internal_addresses_need_leave connection::origins_are_checked_by_host",
     )
     return text + "; the dashboard is not built, so no script can run", good

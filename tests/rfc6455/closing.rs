@@ -1,6 +1,6 @@
 //! The closing handshake (RFC 6455 sections 5.5.1, 7.1 and 7.4).
 
-use crate::ask::{Answer, PUSHER_PING, Question, ask_all};
+use super::ask::{Answer, PUSHER_PING, Question, ask_all};
 use crate::common::wire::{CLOSE, CONTINUATION, FIN, PING, TEXT, frame};
 
 fn close(code: u16, reason: &[u8]) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Messages in fragments, with control frames between them (RFC 6455 sections 5.4 and 5.5).
 
-use crate::ask::{Answer, PUSHER_PING, Question, ask_all};
+use super::ask::{Answer, PUSHER_PING, Question, ask_all};
 use crate::common::wire::{BINARY, CONTINUATION, FIN, PING, PONG, TEXT, frame};
 
 /// A text message in the given pieces.

@@ -1,6 +1,6 @@
 //! Reserved bits and opcodes, masks, the encoding of lengths, and pings (RFC 6455 sections 5.2, 5.3, 5.5).
 
-use crate::ask::{Answer, PUSHER_PING, Question, ask_all, on_both};
+use super::ask::{Answer, PUSHER_PING, Question, ask_all, on_both};
 use crate::common::http;
 use crate::common::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame};
 

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::{Answer, PUSHER_PING, Question, ask_all, on_both};
+use super::ask::{Answer, PUSHER_PING, Question, ask_all, on_both};
+use super::fragments::in_fragments;
 use crate::common::wire::{CONTINUATION, FIN, RawSocket, TEXT, frame, header};
-use crate::fragments::in_fragments;
 
 /// Longest message of the app `main` (P-IN-5).
 const MAIN_BYTES_MAX: usize = 65_536;

@@ -1,9 +1,9 @@
 //! Text is UTF-8 (RFC 6455 sections 5.6 and 8.1, RFC 3629): valid, invalid, cut at every byte, and refused as soon as
 //! nothing that follows can make it valid.
 
-use crate::ask::{Answer, Question, ask_all, closes_at_once, is_waited_for, on_both};
+use super::ask::{Answer, Question, ask_all, closes_at_once, is_waited_for, on_both};
+use super::fragments::in_fragments;
 use crate::common::wire::{CONTINUATION, FIN, TEXT, frame, header};
-use crate::fragments::in_fragments;
 
 /// A message that is answered, around some text inside its JSON.
 fn message(text: &[u8]) -> Vec<u8> {

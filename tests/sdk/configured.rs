@@ -1,10 +1,10 @@
 //! Server SDKs made as their documentation makes them: by options and by `PUSHER_URL`.
 
-use super::common::rig::on_fresh_servers;
-use super::common::server::TestServer;
-use super::common::socket::Socket;
-use super::common::tools::{Script, python};
 use super::options;
+use crate::common::rig::on_fresh_servers;
+use crate::common::server::TestServer;
+use crate::common::socket::Socket;
+use crate::common::tools::{Script, python};
 
 /// P-CFG-3, P-CFG-7: the SDK for Node by options and by `Pusher.forURL` publishes.
 #[test]

@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use super::common::rig::on_fresh_servers;
-use super::common::socket::Socket;
-use super::common::tools::{Script, python};
 use super::options;
 use super::table::assert_shown;
+use crate::common::rig::on_fresh_servers;
+use crate::common::socket::Socket;
+use crate::common::tools::{Script, python};
 
 /// P-SDK-15, P-SDK-19, P-HTTP-1 to P-HTTP-5, P-ENC-1: the SDK for Node.
 #[test]

@@ -112,6 +112,7 @@ impl Connections {
     }
 
     /// A closed connection that is still subscribed or signed in.
+    #[inline]
     pub(super) fn take_retired(&mut self) -> Option<Slot> {
         self.retired.pop_front()
     }

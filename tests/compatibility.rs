@@ -1,0 +1,12 @@
+//! Relay beside what customers have: their SDKs, the recipes and examples of the documents, other servers' configurations.
+
+// A test reads the clock, starts processes and may fail at any line.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
+
+mod common;
+mod documented_examples;
+#[path = "migration/main.rs"]
+mod migration;
+mod recipes;
+mod sdk;
+mod tree;
