@@ -23,7 +23,6 @@
 //!   (orderly end of the peer's direction; the shard then decides and answers with `Close`).
 //! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
 //!   lost, none doubled.
-
 //!
 //! # Parts
 //! Each part is a value with private fields; its methods take the parts below that they use. A part calls downwards only

@@ -56,7 +56,7 @@ impl Caches {
 }
 
 impl Owner {
-    /// As owner: an event was published over HTTP to a cache channel, with or without subscribers.
+    /// An event was published over HTTP to a cache channel, with or without subscribers.
     pub(super) fn cache(&mut self, context: &mut Context, channel: &ChannelKey, frame: Bytes, data_bytes: u32) {
         let budget = context.directory.app(channel.app).map_or(0, |app| app.settings.max_cache_bytes as usize);
         if budget == 0 {

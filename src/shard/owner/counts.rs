@@ -36,7 +36,7 @@ pub(super) enum CountCause {
 }
 
 impl Owner {
-    /// As owner: the number of subscribers of a public or private channel changed, or a new one wants to know it.
+    /// The number of subscribers of a public or private channel changed, or a new one wants to know it.
     /// Webhooks report changes alone, and also the last one to zero (P-HOOK-5).
     pub(super) fn report_count(&mut self, context: &mut Context, channel: &ChannelKey, cause: CountCause) {
         if !context.directory.app(channel.app).is_some_and(|app| app.settings.subscription_count) {

@@ -107,7 +107,7 @@ impl Owner {
         context.directory.app(channel.app).is_some_and(|app| app.wants(kind))
     }
 
-    /// As owner: the number of subscribers went from `before` to `count`.
+    /// The number of subscribers went from `before` to `count`.
     pub(super) fn note_occupancy(&mut self, context: &mut Context, channel: &ChannelKey, before: u32, count: u32) {
         if (before == 0) == (count == 0) || !self.follows_either(context, channel, OCCUPANCY) {
             return;
@@ -119,21 +119,21 @@ impl Owner {
         }
     }
 
-    /// As owner: a user's first connection joined.
+    /// A user's first connection joined.
     pub(super) fn note_member_added(&mut self, context: &mut Context, channel: &ChannelKey, user_id: &Arc<str>) {
         if self.follows_either(context, channel, MEMBERS) && !self.came_back(context, channel, Some(user_id)) {
             self.notify(context, channel, Happened::MemberAdded { user_id: user_id.clone() });
         }
     }
 
-    /// As owner: a user's last connection left.
+    /// A user's last connection left.
     pub(super) fn note_member_removed(&mut self, context: &mut Context, channel: &ChannelKey, user_id: &str) {
         if self.follows_either(context, channel, MEMBERS) {
             self.depart(context, channel, Some(user_id.into()));
         }
     }
 
-    /// As owner: somebody joined a cache channel that has no event. Told once for all who join within a second
+    /// Somebody joined a cache channel that has no event. Told once for all who join within a second
     /// (P-CACHE-2).
     pub(super) fn note_cache_miss(&mut self, context: &mut Context, channel: &ChannelKey) {
         if !self.is_wanted(context, channel, WebhookKind::CacheMiss) {
@@ -148,7 +148,7 @@ impl Owner {
         }
     }
 
-    /// As owner: a client event was ordered.
+    /// A client event was ordered.
     pub(super) fn note_client_event(&self, context: &mut Context, channel: &ChannelKey, sent: Box<SentEvent>) {
         self.notify(context, channel, Happened::ClientEvent(sent));
     }

@@ -26,7 +26,7 @@ pub(in crate::shard) fn channels_max(context: &Context, app: AppSerial) -> u32 {
 }
 
 impl Quota {
-    /// As counter: a channel wants to open; the limit is the one that its owner knows.
+    /// A channel wants to open; the limit is the one that its owner knows.
     pub(super) fn count_opening(
         &mut self,
         context: &mut Context,
@@ -43,13 +43,13 @@ impl Quota {
         context.send(from, OwnerMessage::ChannelOpened { channel, admitted, channels_max });
     }
 
-    /// As counter: a channel was open before the app had a limit.
+    /// A channel was open before the app had a limit.
     pub(super) fn count_open(&mut self, context: &mut Context, app: AppSerial, hash: u64) {
         self.open_channels.entry(app).or_default().hashes.insert(hash);
         self.report_if_full(context, app);
     }
 
-    /// As counter: a channel was vacated.
+    /// A channel was vacated.
     pub(super) fn count_closing(&mut self, context: &mut Context, app: AppSerial, hash: u64) {
         if let Some(open) = self.open_channels.get_mut(&app) {
             open.hashes.remove(&hash);
@@ -57,7 +57,7 @@ impl Quota {
         }
     }
 
-    /// As counter: reports to all shards when there is no room for another channel any more, or room again.
+    /// Reports to all shards when there is no room for another channel any more, or room again.
     fn report_if_full(&mut self, context: &mut Context, app: AppSerial) {
         let channels_max = channels_max(context, app) as usize;
         let Some(open) = self.open_channels.get_mut(&app) else { return };
@@ -87,7 +87,7 @@ impl Quota {
         self.full_apps.contains(&app)
     }
 
-    /// As counter: true unless the app is at its limit and one of these channels would be another one.
+    /// True unless the app is at its limit and one of these channels would be another one.
     pub(super) fn channels_are_open(&self, app: AppSerial, channels: &[u64]) -> bool {
         let full = self.open_channels.get(&app).filter(|open| open.full);
         full.is_none_or(|open| channels.iter().all(|hash| open.hashes.contains(hash)))

@@ -8,7 +8,7 @@ use crate::shard::context::Context;
 use crate::shard::mail::ConnectionMessage;
 
 impl Quota {
-    /// As counter: admits a connection unless the app is at its quota; 0 is no quota.
+    /// Admits a connection unless the app is at its quota; 0 is no quota.
     pub(super) fn count_admission(
         &mut self,
         context: &mut Context,
@@ -27,7 +27,7 @@ impl Quota {
         context.send(from, ConnectionMessage::Admitted { app, connection, admitted });
     }
 
-    /// As counter: an admitted connection is gone.
+    /// An admitted connection is gone.
     pub(super) fn count_departure(&mut self, app: AppSerial) {
         let count = self.connections.get_mut(&app).expect("only admitted connections depart");
         *count -= 1;
@@ -36,7 +36,7 @@ impl Quota {
         }
     }
 
-    /// As counter: connections of an app.
+    /// Connections of an app.
     pub(in crate::shard) fn connections(&self, app: AppSerial) -> u32 {
         self.connections.get(&app).copied().unwrap_or(0)
     }

@@ -99,7 +99,7 @@ impl Quota {
         context.send(from, QuotaMessage::Return { app, window, permits, recalled: true });
     }
 
-    /// As counter: a request needs permits, and for these channels that they are open.
+    /// A request needs permits, and for these channels that they are open.
     pub(super) fn count_request(
         &mut self,
         context: &mut Context,
@@ -121,7 +121,7 @@ impl Quota {
         self.decide(context, app);
     }
 
-    /// As counter: answers the requests that wait, in order, until permits must be recalled.
+    /// Answers the requests that wait, in order, until permits must be recalled.
     fn decide(&mut self, context: &mut Context, app: AppSerial) {
         let settings = context.directory.app(app).map(|app| permits::limits_of(&app.settings));
         let limits = settings.unwrap_or(NONE);
@@ -161,7 +161,7 @@ impl Quota {
         }
     }
 
-    /// As counter: unspent permits come back; with the last that were recalled, the requests that wait are answered.
+    /// Unspent permits come back; with the last that were recalled, the requests that wait are answered.
     pub(super) fn count_return(
         &mut self,
         context: &mut Context,

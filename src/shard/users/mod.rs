@@ -288,7 +288,7 @@ impl Users {
         });
     }
 
-    /// As owner: the shards with connections of the user.
+    /// The shards with connections of the user.
     pub(super) fn shards_of(&self, user: &UserKey) -> SmallVec<[ShardIndex; 4]> {
         let index = self.find_owned(user);
         index.map_or_else(SmallVec::new, |index| self.owned[index].shards_with_connections())
