@@ -1,6 +1,6 @@
 //! Apps, their keys and tokens, and the immutable snapshot of all of them that every shard holds.
 //!
-//! The store is the truth, the [`Directory`] is the lookup: a keeper thread builds a new one after a change and
+//! The store is the truth, the [`Directory`] is the lookup: a store writer thread builds a new one after a change and
 //! hands it to each shard. HMAC key states are derived once here, when a snapshot is built.
 
 use std::fmt;

@@ -385,18 +385,18 @@ pub const PRESENCE_MEMBERS_SETTING_MAX: usize = 100_000;
 pub const STORE_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Reader slots of the store, shared by all processes that have it open.
 pub const STORE_READERS_MAX: u32 = 1_024;
-/// How often the keeper looks for changes in the store, in ms.
+/// How often the store writer looks for changes in the store, in ms.
 pub const STORE_POLL_MS: u64 = 250;
 /// `last_used_at` is written with at most one commit per this, in ms.
 pub const TOKEN_USES_COMMIT_MS: u64 = 30_000;
 /// `last_used_at` of one token is written at most once per this, in ms (R-TOKEN-4).
 pub const TOKEN_USE_WRITE_MS: u64 = 60_000;
-/// Token uses that may wait for the keeper; further ones are dropped, a later use of the token makes up for it.
+/// Token uses that may wait for the store writer; further ones are dropped, a later use of the token makes up for it.
 pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
 
 /// Messages of the day are written with at most one commit per this, in ms (R-LIM-3).
 pub const MESSAGES_COMMIT_MS: u64 = 30_000;
-/// Figures of messages that may wait for the keeper; further ones are dropped, a later one of the app makes up for it.
+/// Figures of messages that may wait for the store writer; further ones are dropped, a later one of the app makes up for it.
 pub const MESSAGES_WAITING_MAX: usize = 4 * 1024;
 /// Longest configuration of another server that `relay migrate` reads, in bytes.
 pub const MIGRATION_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;

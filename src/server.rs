@@ -1,4 +1,4 @@
-//! Assembly: listeners, drivers, the keeper of the store, signals.
+//! Assembly: listeners, drivers, the store writer, signals.
 //!
 //! One thread per shard; the calling thread waits for what they and the operator say. Shards end together: each serves the
 //! others until the last one has drained (P-CLOSE-1). A panic of any thread ends the process ([`driver::failure`]), and so
@@ -30,8 +30,8 @@ use crate::metrics::figures::{Identity, WebhookFigures};
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
 use crate::shard::{Change, ChangeId, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
-use crate::store::keeper::Keeper;
 use crate::store::queue::Queue;
+use crate::store::writer::StoreWriter;
 use crate::store::{Missing, Store, StoreError};
 use crate::webhook::{WebhookError, WebhookHandle, WebhookOptions, Webhooks};
 
@@ -188,7 +188,7 @@ pub fn run(
         zero_copy_bytes_min: zero_copy_bytes_min(config, kind),
         boot_secret: boot_secret()?,
         directory,
-        keeper: Arc::new(keeper(store, &control, &mailboxes, webhooks.handle(), &config.webhooks)?),
+        store_writer: Arc::new(store_writer(store, &control, &mailboxes, webhooks.handle(), &config.webhooks)?),
         webhooks: webhooks.handle(),
         identity: Identity {
             driver: kind.name(),
@@ -226,7 +226,7 @@ struct Shared {
     zero_copy_bytes_min: Option<u32>,
     boot_secret: [u8; 16],
     directory: Arc<crate::app::Directory>,
-    keeper: Arc<Keeper>,
+    store_writer: Arc<StoreWriter>,
     webhooks: WebhookHandle,
     mailboxes: Arc<[Mailbox<Mail>]>,
     control: Arc<Control>,
@@ -288,7 +288,7 @@ impl Shared {
             slots: self.capacity.slots,
             refusal_slots: self.capacity.refusal_slots,
             zero_copy_bytes_min: self.zero_copy_bytes_min,
-            host: Box::new(Process { keeper: Arc::clone(&self.keeper), webhooks: self.webhooks.clone() }),
+            host: Box::new(Process { store_writer: Arc::clone(&self.store_writer), webhooks: self.webhooks.clone() }),
         };
         let shard = ShardConfig {
             index,
@@ -307,7 +307,7 @@ impl Shared {
             // Made here, so that its memory is near its core.
             let mut core = Shard::new(shard);
             let ended = driver::run(kind, setup, &mut core);
-            // The server hears of the end when all of this shard is gone, its hold on the keeper included.
+            // The server hears of the end when all of this shard is gone, its hold on the store writer included.
             drop(core);
             let _ = events.send(Event::ShardEnded(index, ended));
         };
@@ -320,13 +320,13 @@ impl Shared {
 
 /// This process around a shard.
 struct Process {
-    keeper: Arc<Keeper>,
+    store_writer: Arc<StoreWriter>,
     webhooks: WebhookHandle,
 }
 
 impl Host for Process {
     fn token_used(&mut self, token: TokenId, at: Moment) {
-        self.keeper.token_used(token, at.unix_ms);
+        self.store_writer.token_used(token, at.unix_ms);
     }
 
     fn webhook(&mut self, event: WebhookEvent) {
@@ -334,11 +334,11 @@ impl Host for Process {
     }
 
     fn change(&mut self, change: Change) {
-        self.keeper.change(change);
+        self.store_writer.change(change);
     }
 
     fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed) {
-        self.keeper.messages_counted(app, used);
+        self.store_writer.messages_counted(app, used);
     }
 
     fn webhook_figures(&mut self) -> WebhookFigures {
@@ -459,13 +459,13 @@ fn mailboxes(shards: u16) -> Result<Arc<[Mailbox<Mail>]>, ServeError> {
     mailboxes.map(Arc::from).map_err(|error| ServeError::start("make an eventfd", error))
 }
 
-fn keeper(
+fn store_writer(
     store: Store,
     control: &Arc<Control>,
     mailboxes: &Arc<[Mailbox<Mail>]>,
     webhooks: WebhookHandle,
     options: &WebhookOptions,
-) -> Result<Keeper, ServeError> {
+) -> Result<StoreWriter, ServeError> {
     let (control, mailboxes) = (Arc::clone(control), Arc::clone(mailboxes));
     // Webhooks first: an endpoint that a shard knows is known to whoever makes deliveries of its events.
     let on_change = Box::new(move |directory: Arc<_>| {
@@ -473,11 +473,11 @@ fn keeper(
         control.publish_directory(directory);
     });
     let on_changed = Box::new(move |id: ChangeId, changed| deliver(&mailboxes, id, Mail::changed(id, changed)));
-    let keeper = Keeper::spawn_changing(store, on_change, on_changed, options.allowed.clone());
-    keeper.map_err(|error| ServeError::start("start a thread", error))
+    let writer = StoreWriter::spawn_changing(store, on_change, on_changed, options.allowed.clone());
+    writer.map_err(|error| ServeError::start("start a thread", error))
 }
 
-/// Puts the keeper's answer into the mailbox of the shard that asked. A shard that takes no mail for that long has ended,
+/// Puts the store writer's answer into the mailbox of the shard that asked. A shard that takes no mail for that long has ended,
 /// and nobody waits for the answer.
 fn deliver(mailboxes: &[Mailbox<Mail>], id: ChangeId, mut mail: Mail) {
     let mailbox = &mailboxes[usize::from(id.shard)];

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use relay::app::AppSettings;
 use relay::app::{Scope, Scopes};
-use relay::store::keeper::Keeper;
 use relay::store::queue::Queue;
+use relay::store::writer::StoreWriter;
 use relay::store::{Missing, NewApp, NewToken, Store, StoreError, Upserted};
 use sha2::{Digest, Sha256};
 
@@ -574,22 +574,22 @@ fn one_server_per_directory() {
     drop(Store::open_to_serve(directory.path()).expect("free again"));
 }
 
-/// Threat T5 and the promise of 2 seconds: the keeper gives a snapshot at once and a new one soon after another
+/// Threat T5 and the promise of 2 seconds: the store writer gives a snapshot at once and a new one soon after another
 /// process changed the store; it writes `last_used_at` (R-TOKEN-4), the rest when it is dropped.
 #[test]
-fn the_keeper_notices_other_processes() {
+fn the_store_writer_notices_other_processes() {
     let directory = directory();
     let store = create(directory.path());
     let app = store.create_app(NewApp::default()).expect("app");
     let [first, second] = [0, 1].map(|_| store.create_token(new_token(&app.id)).expect("token"));
     let (sender, snapshots) = mpsc::channel();
     let on_change = Box::new(move |shown| sender.send(shown).expect("listening"));
-    let keeper = Keeper::spawn(store.clone(), on_change).expect("starts");
+    let writer = StoreWriter::spawn(store.clone(), on_change).expect("starts");
     let wait = Duration::from_secs(10);
     let shown = snapshots.recv_timeout(wait).expect("a snapshot at once");
     assert!(!shown.token_by_hash(&sha256(&first.token)).expect("token").revoked);
 
-    keeper.token_used(first.record.id.as_str().into(), 1_000);
+    writer.token_used(first.record.id.as_str().into(), 1_000);
     let begin = Instant::now();
     let output = relay(&["token", "revoke", &first.record.id], directory.path()).output().expect("runs");
     assert!(output.status.success());
@@ -597,9 +597,9 @@ fn the_keeper_notices_other_processes() {
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     assert!(shown.token_by_hash(&sha256(&first.token)).expect("token").revoked);
 
-    keeper.token_used(second.record.id.as_str().into(), 2_000);
-    keeper.token_used("tok_gone".into(), 3_000);
-    drop(keeper);
+    writer.token_used(second.record.id.as_str().into(), 2_000);
+    writer.token_used("tok_gone".into(), 3_000);
+    drop(writer);
     let tokens = store.tokens(None).expect("tokens");
     let used: HashMap<_, _> = tokens.into_iter().map(|token| (token.id, token.last_used_at_ms)).collect();
     assert_eq!((used[&first.record.id], used[&second.record.id]), (Some(1_000), Some(2_000)));

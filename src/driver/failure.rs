@@ -1,6 +1,6 @@
 //! The end of a process that has a bug: one message, the last log lines, and exit code [`EXIT_CODE`].
 //!
-//! A server of which one thread is gone looks healthy and is not: without its keeper no revocation takes effect, without
+//! A server of which one thread is gone looks healthy and is not: without its store writer no revocation takes effect, without
 //! its signal thread SIGTERM does nothing. So a panic of any thread ends the process (R-PROC-2), and so does a
 //! shard that stopped turning ([`super::watchdog`]); a supervisor starts it again. The hook sees every panic of every
 //! thread, those of threads that are added later too; what is to survive a panic runs inside of [`contain`].

@@ -1,7 +1,7 @@
 //! Apps and token hashes in one LMDB file: the truth. Shards see it as [`crate::app::Directory`].
 //!
 //! Several processes may have the store open: one `relay serve` and any number of short commands. A change that the
-//! shards must see raises the version in the same transaction; the serving process polls that number ([`keeper`]).
+//! shards must see raises the version in the same transaction; the serving process polls that number ([`writer`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,6 @@ mod error;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-pub mod keeper;
 mod messages;
 pub mod queue;
 mod random;
@@ -33,6 +32,7 @@ pub mod setting;
 mod tokens;
 mod verify;
 mod webhooks;
+pub mod writer;
 
 pub use apps::{NewApp, Upserted};
 pub use batch::Batch;

@@ -75,7 +75,7 @@ pub struct Webhooks {
     dispatcher: Option<JoinHandle<()>>,
 }
 
-/// How shards and the keeper reach the threads. Clones share them.
+/// How shards and the store writer reach the threads. Clones share them.
 #[derive(Clone)]
 pub struct WebhookHandle {
     shared: Arc<Shared>,
@@ -130,7 +130,7 @@ impl Webhooks {
         Ok(webhooks)
     }
 
-    /// For shards and the keeper.
+    /// For shards and the store writer.
     pub fn handle(&self) -> WebhookHandle {
         self.handle.clone()
     }

@@ -78,7 +78,7 @@ fn a_panic_of_the_store_thread_ends_the_server() {
     drop(held);
     cli::set_app(&server.data, server.app(), &["name=other"]);
     assert_eq!(server.wait(PATIENCE).code(), Some(101), "{}", server.log());
-    assert!(server.log().contains("thread relay-keeper panicked"), "{}", server.log());
+    assert!(server.log().contains("thread relay-store panicked"), "{}", server.log());
 }
 
 /// R-PROC-3: a shard that runs in a circle, and one that waits in the kernel for ever, end the process with 101 and a

@@ -1,7 +1,7 @@
 //! The thread between the running shards and the store: it writes `last_used_at` and the messages of the day, and
 //! notices changes.
 //!
-//! Shards never touch the store. They push token uses into a bounded queue, which the keeper drains and merges; it
+//! Shards never touch the store. They push token uses into a bounded queue, which the store writer drains and merges; it
 //! polls the store's version and hands out a new [`Directory`] when another process, or this one, changed something.
 //! A store that fails while the server runs is told and tried again: delivery goes on with the last snapshot.
 
@@ -23,7 +23,7 @@ use crate::limits;
 use crate::shard::{Change, ChangeId, ChangeKind, Changed};
 
 /// Handle of the thread. Dropping it writes what is owed and ends the thread.
-pub struct Keeper {
+pub struct StoreWriter {
     shared: Arc<Shared>,
     /// Each shard has a bounded number of changes under way.
     changes: Sender<Change>,
@@ -37,7 +37,7 @@ struct Shared {
     stopping: AtomicBool,
 }
 
-impl Keeper {
+impl StoreWriter {
     /// Starts the thread. `on_change` is called from it with a snapshot at once, so that no change since the shards
     /// began is missed, and with a new one at most [`limits::STORE_POLL_MS`] and the time of one commit after an app
     /// or a token was changed.
@@ -45,7 +45,7 @@ impl Keeper {
         Self::spawn_changing(store, on_change, Box::new(|_, _| {}), Vec::new())
     }
 
-    /// As [`Keeper::spawn`], for shards that change the store: `on_changed` is called with the answer to each of their
+    /// As [`StoreWriter::spawn`], for shards that change the store: `on_changed` is called with the answer to each of their
     /// changes, after `on_change` with what became of the directory. Webhooks may be in `allowed` networks, too.
     pub fn spawn_changing(
         store: Store,
@@ -73,7 +73,7 @@ impl Keeper {
             messages: Messages::default(),
             losses_told_ms: 0,
         };
-        let thread = thread::Builder::new().name("relay-keeper".into()).spawn(move || run.run())?;
+        let thread = thread::Builder::new().name("relay-store".into()).spawn(move || run.run())?;
         Ok(Self { shared, changes, thread: Some(thread) })
     }
 
@@ -109,14 +109,14 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for StoreWriter {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.wake();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the keeper of the store ended by a panic");
+            tracing::error!("the store writer ended by a panic");
         }
     }
 }
@@ -301,7 +301,7 @@ impl Failing {
 struct Uses {
     /// Latest use of a token that is not written, unix ms.
     waiting: HashMap<TokenId, u64>,
-    /// When a token was written, on the keeper's clock in ms; forgotten after [`limits::TOKEN_USE_WRITE_MS`].
+    /// When a token was written, on the store writer's clock in ms; forgotten after [`limits::TOKEN_USE_WRITE_MS`].
     written: HashMap<TokenId, u64>,
     committed_ms: Option<u64>,
 }
