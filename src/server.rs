@@ -62,7 +62,7 @@ pub enum ServeError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// `--io uring` where io_uring cannot be used.
-    #[error("--io uring was asked for and cannot be served: {0}")]
+    #[error("--io uring was requested but cannot be used: {0}")]
     Uring(String),
     /// The first snapshot of apps could not be read.
     #[error(transparent)]
@@ -159,7 +159,7 @@ pub fn run(
     let signals = SignalThread::start(events.clone())?;
     let Prepared { kind, driver_reason, capacity, mut public, metrics } = prepared;
     if let Err(error) = &metrics {
-        tracing::warn!(%error, "going on without the metrics port");
+        tracing::warn!(%error, "continuing without the metrics port");
     }
     let metrics = metrics.ok();
     match (config.server.io, kind) {
@@ -369,7 +369,7 @@ fn attend(
             Ok(Event::Signal(signal)) if deadline.is_some() => {
                 tracing::warn!("a second signal: exiting at once");
                 log_writer::flush(Duration::from_millis(LOG_FLUSH_MS));
-                #[allow(clippy::disallowed_methods, reason = "at once is what the second signal asks for")]
+                #[allow(clippy::disallowed_methods, reason = "the second signal requests an immediate exit")]
                 std::process::exit(128 + signal);
             }
             Ok(Event::Signal(_)) => {
@@ -407,9 +407,9 @@ fn receive(inbox: &Receiver<Event>, deadline: Option<Instant>) -> Result<Event, 
 fn choose_driver(choice: IoChoice, shards: u16) -> Result<(DriverKind, String), ServeError> {
     let probe = || uring::probe().and_then(|()| uring::probe_rings(shards));
     match choice {
-        IoChoice::Epoll => Ok((DriverKind::Epoll, "--io epoll was asked for".to_owned())),
+        IoChoice::Epoll => Ok((DriverKind::Epoll, "--io epoll was requested".to_owned())),
         IoChoice::Uring => match probe() {
-            Ok(()) => Ok((DriverKind::Uring, "--io uring was asked for and a test connection worked".to_owned())),
+            Ok(()) => Ok((DriverKind::Uring, "--io uring was requested and a test connection worked".to_owned())),
             Err(cause) => Err(ServeError::Uring(cause)),
         },
         IoChoice::Auto => match probe() {
@@ -423,7 +423,7 @@ fn choose_driver(choice: IoChoice, shards: u16) -> Result<(DriverKind, String), 
 fn zero_copy_bytes_min(config: &ServeConfig, kind: DriverKind) -> Option<u32> {
     let bytes_min = config.server.send_zc?;
     let refused = match kind {
-        DriverKind::Epoll => Err("it needs io_uring, and epoll was chosen".to_owned()),
+        DriverKind::Epoll => Err("it needs io_uring, and the driver is epoll".to_owned()),
         DriverKind::Uring => uring::probe_zero_copy(),
     };
     match refused {
@@ -492,7 +492,9 @@ fn deliver(mailboxes: &[Mailbox<Mail>], id: ChangeId, mut mail: Mail) {
 
 fn boot_secret() -> Result<[u8; 16], ServeError> {
     let mut secret = [0; 16];
-    SystemRandom::new().fill(&mut secret).map_err(|_| ServeError::start("draw randomness", "the system gave none"))?;
+    SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| ServeError::start("read random bytes", "the system returned none"))?;
     Ok(secret)
 }
 

@@ -304,7 +304,7 @@ fn a_directory_that_lost_a_file_is_refused() {
             "webhooks/data.mdb is damaged",
         ),
         ("0 bytes", |data| empty(&data.join("data.mdb")), "data.mdb is damaged or not a store of relay (it is empty"),
-        ("missing", |data| fs::remove_file(data.join("data.mdb")).expect("removed"), "data.mdb is gone"),
+        ("missing", |data| fs::remove_file(data.join("data.mdb")).expect("removed"), "data.mdb is missing"),
         (
             "missing with LMDB's lock",
             |data| {
@@ -334,13 +334,13 @@ fn a_directory_that_lost_a_file_is_refused() {
                 fs::remove_file(data.join("data.mdb")).expect("removed");
                 fs::create_dir(data.join("data.mdb")).expect("made");
             },
-            "data.mdb is not a plain file",
+            "data.mdb is not a regular file",
         ),
-        ("no queue", |data| fs::remove_dir_all(data.join("webhooks")).expect("removed"), "webhooks is gone"),
+        ("no queue", |data| fs::remove_dir_all(data.join("webhooks")).expect("removed"), "webhooks is missing"),
         (
             "no file of the queue",
             |data| fs::remove_file(data.join("webhooks/data.mdb")).expect("removed"),
-            "webhooks/data.mdb is gone",
+            "webhooks/data.mdb is missing",
         ),
         ("an empty file of the queue", |data| empty(&data.join("webhooks/data.mdb")), "webhooks/data.mdb is damaged"),
     ];
@@ -357,7 +357,7 @@ fn a_directory_that_lost_a_file_is_refused() {
         damage(data);
         for _ in 0..2 {
             let error = serve(data).expect_err(name).to_string();
-            assert!(error.contains(told) && (error.contains("put") || name == "a folder"), "{name}: {error}");
+            assert!(error.contains(told) && (error.contains("restore") || name == "a folder"), "{name}: {error}");
         }
         if !told.contains("webhooks") || name == "missing with LMDB's lock" {
             let error = Store::open(data, Missing::Create).expect_err(name).to_string();

@@ -41,7 +41,7 @@ struct BatchFields<'a> {
 fn decode_batch_event<'a>(element: &'a RawValue, rules: &PublishRules<'_>) -> Result<PublishEvent<'a>, Refusal> {
     let fields: EventFields<'a> = decode_object(element.get())?;
     if fields.channels.is_some() {
-        return Err(Refusal::bad_request("An event of a batch takes the member channel, not channels."));
+        return Err(Refusal::bad_request("An event of a batch must have the member channel instead of channels."));
     }
     let channel =
         fields.channel.ok_or_else(|| Refusal::bad_request("The member channel is missing: a channel name."))?;
@@ -113,11 +113,11 @@ mod tests {
             ("null", 400, "Expected a JSON object."),
             (r#"{"name":"e","data":"d"}"#, 400, "The member channel is missing"),
             (r#"{"name":"e","data":"d","channel":null}"#, 400, "The member channel is missing"),
-            (r#"{"name":"e","data":"d","channels":["a"]}"#, 400, "An event of a batch takes the member channel"),
+            (r#"{"name":"e","data":"d","channels":["a"]}"#, 400, "An event of a batch must have the member channel"),
             (
                 r#"{"name":"e","data":"d","channel":"a","channels":["a"]}"#,
                 400,
-                "An event of a batch takes the member channel",
+                "An event of a batch must have the member channel",
             ),
             (r#"{"name":"e","data":"d","channel":"a b"}"#, 400, "The channel name \"a b\" is invalid"),
             (r#"{"name":"pusher:e","data":"d","channel":"a"}"#, 400, "Event names that start"),

@@ -21,7 +21,7 @@ pub enum UserFields {
 /// 400 for an invalid name and for a channel that has no users: only presence channels do.
 pub fn decode_channel_users(channel: &str, query: Query<'_>, names: NameRules) -> Result<UserFields, Refusal> {
     if check_channel(channel, names)?.kind() != ChannelKind::Presence {
-        return Err(Refusal::bad_request("Users can be read of presence channels only."));
+        return Err(Refusal::bad_request("Only presence channels have users."));
     }
     Ok(match query.value("with_user_info")?.as_deref() {
         Some("1" | "true") => UserFields::IdAndInfo,

@@ -151,10 +151,10 @@ fn decode_event_name(raw: &RawValue) -> Result<Cow<'_, str>, Refusal> {
 /// P-LIM-1, P-LIM-2, P-HTTP-13.
 pub(super) fn check_event_name(name: &str) -> Result<(), Refusal> {
     if name.is_empty() || name.len() > EVENT_NAME_BYTES_MAX {
-        return Err(Refusal::bad_request(format!("An event name has 1 to {EVENT_NAME_BYTES_MAX} bytes.")));
+        return Err(Refusal::bad_request(format!("The event name must have 1 to {EVENT_NAME_BYTES_MAX} bytes.")));
     }
     if name.chars().any(char::is_control) {
-        return Err(Refusal::bad_request("An event name has no control characters."));
+        return Err(Refusal::bad_request("The event name must not contain control characters."));
     }
     if RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return Err(Refusal::bad_request("Event names that start with pusher: or pusher_internal: are reserved."));
@@ -178,16 +178,18 @@ pub(super) fn decode_channel<'a>(
 /// 400 with what is allowed.
 pub fn check_channel(name: &str, rules: NameRules) -> Result<ChannelName<'_>, Refusal> {
     ChannelName::parse(name, rules, NameSource::Http).map_err(|error| match error {
-        NameError::TooLong(bytes_max) => Refusal::bad_request(format!("A channel name has at most {bytes_max} bytes.")),
+        NameError::TooLong(bytes_max) => {
+            Refusal::bad_request(format!("The channel name must have at most {bytes_max} bytes."))
+        }
         NameError::Invalid => invalid_channel(name, rules),
     })
 }
 
 fn invalid_channel(name: &str, rules: NameRules) -> Refusal {
     let allowed = match rules {
-        NameRules::Default => "letters, digits and - _ = @ , . ; : #, of which # may only begin #server-to-user-<id>",
+        NameRules::Default => "letters, digits and - _ = @ , . ; : # (# only in #server-to-user-<id>)",
         NameRules::Strict => "letters, digits and - _ = @ , . ;",
-        NameRules::Permissive => "anything but whitespace and control characters, without :{ in a protected channel",
+        NameRules::Permissive => "anything except whitespace and control characters, without :{ in a protected channel",
     };
     // Escaped, so that the one-line answer stays one line.
     Refusal::bad_request(format!(
@@ -209,7 +211,8 @@ fn decode_channels<'a>(raw: &'a RawValue, rules: &PublishRules<'_>) -> Result<Ve
             return Ok(());
         };
         if channels.len() == channels_max {
-            let message = format!("One event goes to at most {channels_max} channels (max_channels_per_event).");
+            let message =
+                format!("An event can be published to at most {channels_max} channels (max_channels_per_event).");
             return Err(Refusal::bad_request(message));
         }
         by_name.insert(place, channels.len());

@@ -53,7 +53,7 @@ impl Refusal {
 
     /// 405; the answer also carries `Allow` with the same methods.
     pub fn method_not_allowed(allow: &str) -> Self {
-        Self::plain(405, format!("This path takes {allow}."))
+        Self::plain(405, format!("This path accepts only {allow}."))
     }
 
     /// 413: data or body above its limit (P-STAT-5).
@@ -68,7 +68,7 @@ impl Refusal {
 
     /// 415: the body has a content coding (P-HTTP-18).
     pub fn encoded_body() -> Self {
-        Self::plain(415, "The body has a Content-Encoding: send it without compression, as identity.")
+        Self::plain(415, "The body has a Content-Encoding. Send it uncompressed (identity).")
     }
 
     /// 429: too many requests or failures (P-STAT-6).
@@ -89,15 +89,14 @@ impl Refusal {
             "token_requests_per_minute" => "requests with a token",
             _ => "requests",
         };
-        let message = format!("This app may make {limit} {of_what} per minute ({setting}).");
+        let message = format!("This app is at its limit of {limit} {of_what} per minute ({setting}).");
         Self { rate_limit: Some(limit), ..Self::too_many(message, retry_after_s) }
     }
 
     /// The messages of the day are used up (R-LIM-3): 403 under `/apps`, as the hosted service has it, else 429.
     pub fn over_daily_quota(dialect: Dialect, limit: u32, retry_after_s: u32) -> Self {
         let message = format!(
-            "This app may publish {limit} messages per day (messages_per_day), and too few are left; the day ends at \
-             00:00 UTC."
+            "This request exceeds the limit of {limit} messages per day (messages_per_day). The day ends at 00:00 UTC."
         );
         match dialect {
             Dialect::Pusher => Self::forbidden(message),
@@ -108,7 +107,7 @@ impl Refusal {
     /// 429: the app has all the channels that it may have, and the event is for another one (R-LIM-5).
     pub fn over_channels(limit: u32) -> Self {
         let message = format!(
-            "This app is at its limit of {limit} occupied channels (max_channels), and this one is not occupied."
+            "This app is at its limit of {limit} occupied channels (max_channels), and this channel has no subscribers."
         );
         Self::too_many(message, 1)
     }

@@ -13,7 +13,7 @@ pub fn check_user_id(user_id: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     if let Some(character) = user_id.chars().find(|character| character.is_control()) {
-        let message = format!("The user id has the control character {character:?}, which ids may not have.");
+        let message = format!("The user id must not contain the control character {character:?}.");
         return Err(Refusal::bad_request(message));
     }
     let bytes_max = limits::USER_ID_BYTES_MAX;

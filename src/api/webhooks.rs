@@ -32,7 +32,7 @@ pub fn decode_webhook(body: &[u8]) -> Result<NewWebhook, Refusal> {
     let raw: RawWebhook = decode(body)?;
     if raw.allow_private {
         return Err(Refusal::forbidden(
-            "Only an operator may let a webhook be at a private address: relay webhook add --allow-private.",
+            "Webhooks to private addresses can be permitted only on the command line: relay webhook add --allow-private.",
         ));
     }
     let format = raw.format.as_deref().map_or(Some(WebhookFormat::Pusher), WebhookFormat::from_name);
@@ -108,7 +108,7 @@ pub fn verify_webhook(app: &App, body: &[u8]) -> Result<Vec<u8>, Refusal> {
 fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
     check_depth(body, limits::JSON_DEPTH_MAX).map_err(|_| Refusal::bad_request("The body is nested too deeply."))?;
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-    serde_json::from_slice(body).map_err(|error| Refusal::bad_request(format!("The body does not read: {error}.")))
+    serde_json::from_slice(body).map_err(|error| Refusal::bad_request(format!("The body is invalid: {error}.")))
 }
 
 #[cfg(test)]

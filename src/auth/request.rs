@@ -77,7 +77,7 @@ pub fn verify_request(
 ) -> Result<Caller, RequestRefusal> {
     let app = directory
         .app_by_id(app_id)
-        .ok_or_else(|| RequestRefusal::UnknownApp("There is no app with the id of this path.".to_owned()))?;
+        .ok_or_else(|| RequestRefusal::UnknownApp("No app has the id in this path.".to_owned()))?;
     if !app.enabled {
         return Err(RequestRefusal::AppDisabled);
     }
@@ -117,7 +117,7 @@ fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a [u8]>, RequestRefusal>
 
 fn only_header<'a>(request: &Request<'a>, name: &'static str) -> Result<Option<&'a [u8]>, RequestRefusal> {
     request.headers.only(name).map_err(|_: HttpError| {
-        unauthorized(AuthFailure::Malformed, &format!("The header {name} must stand exactly once."))
+        unauthorized(AuthFailure::Malformed, &format!("The header {name} must be present exactly once."))
     })
 }
 
@@ -140,10 +140,10 @@ fn verify_key_and_secret(app: &App, key: Option<&[u8]>, secret: Option<&[u8]>) -
     let (key, secret) = match (key, secret) {
         (Some(key), Some(secret)) => (key, secret),
         (Some(_), None) => {
-            return Err(unauthorized(AuthFailure::Malformed, "The header X-Relay-Key needs X-Relay-Secret beside it."));
+            return Err(unauthorized(AuthFailure::Malformed, "The header X-Relay-Key requires X-Relay-Secret."));
         }
         (None, Some(_)) => {
-            return Err(unauthorized(AuthFailure::Malformed, "The header X-Relay-Secret needs X-Relay-Key beside it."));
+            return Err(unauthorized(AuthFailure::Malformed, "The header X-Relay-Secret requires X-Relay-Key."));
         }
         (None, None) => {
             return Err(unauthorized(
@@ -382,8 +382,8 @@ mod tests {
             texts.iter().all(|text| *text == texts[0]),
             "an unknown key and a wrong secret read the same: {texts:?}"
         );
-        assert!(sentence(verify(PATH, &["X-Relay-Key: key-3"], BODY)).contains("needs X-Relay-Secret"));
-        assert!(sentence(verify(PATH, &["X-Relay-Secret: secret-3"], BODY)).contains("needs X-Relay-Key"));
+        assert!(sentence(verify(PATH, &["X-Relay-Key: key-3"], BODY)).contains("requires X-Relay-Secret"));
+        assert!(sentence(verify(PATH, &["X-Relay-Secret: secret-3"], BODY)).contains("requires X-Relay-Key"));
         let repeated = ["X-Relay-Key: key-3", "X-Relay-Key: key-3", "X-Relay-Secret: secret-3"];
         assert!(sentence(verify(PATH, &repeated, BODY)).contains("exactly once"));
     }

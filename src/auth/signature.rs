@@ -28,7 +28,7 @@ pub enum SignatureRefusal {
     #[error("The query parameter {0} is missing.")]
     Missing(&'static str),
     /// A reserved parameter stands twice, or as an array.
-    #[error("The query parameter {0} must stand exactly once, not as an array.")]
+    #[error("The query parameter {0} must be present exactly once, not as an array.")]
     Repeated(&'static str),
     /// More parameters than are ever signed in earnest.
     #[error("A signed query has at most {SIGNED_PARAMETERS_MAX} parameters.")]
@@ -66,7 +66,7 @@ pub enum SignatureRefusal {
     /// No candidate of P-SIGN-5 has this signature.
     #[error(
         "Invalid signature: auth_signature must be the HMAC-SHA256 hex digest, under the secret of auth_key, of \
-         METHOD, PATH and the sorted query without auth_signature, each on a line of its own."
+         METHOD, PATH and the sorted query without auth_signature, each on a separate line."
     )]
     SignatureMismatch,
     /// The body is not what was signed.

@@ -10,7 +10,7 @@ pub const TOKEN_RANDOM_CHARACTERS: usize = 40;
 /// SHA-256 of the whole token (R-TOKEN-2).
 pub fn token_hash(token: &str) -> [u8; 32] {
     let digest = digest::digest(&digest::SHA256, token.as_bytes());
-    digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// True for `rly_` followed by exactly 40 base62 characters (R-TOKEN-1).

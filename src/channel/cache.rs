@@ -17,7 +17,7 @@ pub struct CachedEvent {
 impl CachedEvent {
     /// Keeps the frame of a channel event whose `data` literal has `data_bytes`.
     pub fn new(frame: Bytes, data_bytes: u32, expires_ms: u64, age: u64) -> Self {
-        debug_assert!(frame.len() > data_bytes as usize, "a frame holds its data");
+        debug_assert!(frame.len() > data_bytes as usize, "a frame contains its data");
         Self { frame, data_bytes, expires_ms, age }
     }
 

@@ -110,7 +110,7 @@ impl Roster {
     /// Adds a connection of a user, unless that would make more than `members_max` users.
     pub fn join(&mut self, user_id: &Arc<str>, user_info: Option<&Arc<str>>, members_max: u32) -> Joined {
         if let Some(number) = self.page_of.get(user_id) {
-            let page = self.pages.get_mut(number).expect("the page that a user stands on exists");
+            let page = self.pages.get_mut(number).expect("the page of a user exists");
             let at = page.position(user_id);
             page.members[at].connections += 1;
             return Joined::Again;
@@ -141,7 +141,7 @@ impl Roster {
     /// Takes a connection of a member away.
     pub fn leave(&mut self, user_id: &str) -> Left {
         let number = *self.page_of.get(user_id).expect("only who joined leaves");
-        let page = self.pages.get_mut(&number).expect("the page that a user stands on exists");
+        let page = self.pages.get_mut(&number).expect("the page of a user exists");
         let at = page.position(user_id);
         page.members[at].connections -= 1;
         if page.members[at].connections > 0 {
@@ -202,7 +202,7 @@ impl Page {
 
     fn position(&self, user_id: &str) -> usize {
         let at = self.members.iter().position(|member| &*member.user_id == user_id);
-        at.expect("a user stands on its page")
+        at.expect("a user is on its page")
     }
 
     fn push(&mut self, member: Member) {

@@ -28,18 +28,18 @@ pub struct UserData<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum UserDataError {
     /// No JSON object, or a member that stands twice (threat T10).
-    #[error("user_data must be a string that holds a JSON object")]
+    #[error("user_data must be a string that contains a JSON object")]
     NoObject,
     /// No `id`, an empty one, or neither string nor number.
-    #[error("user_data must have an id: a number, or a string that is not empty")]
+    #[error("user_data must have an id: a number or a non-empty string")]
     NoId,
     /// More bytes than ids may have.
-    #[error("The id in user_data has {0} bytes: an id has 1 to {max} bytes", max = limits::USER_ID_BYTES_MAX)]
+    #[error("The id in user_data has {0} bytes: it must have 1 to {max} bytes", max = limits::USER_ID_BYTES_MAX)]
     IdTooLong(usize),
     /// A character that names of channels may not have.
     #[error(
-        "The id in user_data has the character {0:?}: an id has the characters of channel names (channel_names), \
-         since it is part of #server-to-user-<id>"
+        "The id in user_data has the character {0:?}: only the characters of channel names (channel_names) are permitted, \
+         because the id is part of #server-to-user-<id>"
     )]
     IdCharacter(char),
     /// `user_info` is no object.

@@ -130,5 +130,5 @@ impl InputMemory {
 
 const _: () = assert!(
     limits::STRANGER_BYTES_MAX + limits::SOCKET_INPUT_BYTES_MAX < 64 * 1024 * 1024,
-    "all strangers together stay below 64 MiB"
+    "all unauthenticated connections together stay below 64 MiB"
 );

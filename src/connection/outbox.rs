@@ -232,12 +232,12 @@ impl Frames {
 
     /// The kernel took `count` bytes of what was lent.
     pub fn take_sent(&mut self, outbox: &mut Outbox, count: usize) {
-        assert!(outbox.lent && outbox.buffer != NONE, "a driver reports only sends that it was lent");
+        assert!(outbox.lent && outbox.buffer != NONE, "a driver reports only sends that it took");
         outbox.lent = false;
         outbox.taken_bytes += count as u32;
         outbox.unsent_bytes -= count as u32;
         let length = self.buffers[outbox.buffer as usize].bytes.len();
-        assert!(outbox.taken_bytes as usize <= length, "a driver reports at most what it was lent");
+        assert!(outbox.taken_bytes as usize <= length, "a driver reports at most the bytes that it took");
         if outbox.taken_bytes as usize == length {
             self.release_buffer(outbox.buffer);
             outbox.buffer = NONE;
@@ -404,7 +404,7 @@ impl Frames {
         outbox.inline_used -= 1;
         if outbox.queue != NONE {
             let queue = &mut self.queues[outbox.queue as usize];
-            let next = queue.pop_front().expect("an outbox gives its queue back when it is empty");
+            let next = queue.pop_front().expect("an outbox returns its queue when it is empty");
             outbox.inline[usize::from(outbox.inline_used)] = next;
             outbox.inline_used += 1;
             if queue.is_empty() {

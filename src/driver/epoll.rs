@@ -288,7 +288,7 @@ impl Epoll {
             Writing::Full => socket.writing = Writing::Open,
             Writing::Blocked => {
                 let bytes = core.lent(connection);
-                assert!(!bytes.is_empty(), "lent bytes stay lent until Sent or Closed");
+                assert!(!bytes.is_empty(), "borrowed bytes stay borrowed until Sent or Closed");
                 let sent = socket.send(bytes);
                 self.handle_sent(now, core, connection, sent);
             }

@@ -41,7 +41,7 @@ impl RestLog {
     pub fn note(&mut self, now: Moment, doing: &str, error: &dyn Display) {
         if let Some(suppressed) = self.take_due(now.monotonic_ms) {
             let suppressed = (suppressed > 0).then_some(suppressed);
-            tracing::warn!(%error, suppressed, "{doing} failed; accepting rests for {ACCEPT_REST_MS} ms");
+            tracing::warn!(%error, suppressed, "{doing} failed; accepting pauses for {ACCEPT_REST_MS} ms");
         }
     }
 

@@ -110,7 +110,7 @@ impl<M> Mailbox<M> {
                 Err(Errno::INTR) => {}
                 // EAGAIN: the counter is at its end, so the eventfd is readable, which is all that a wake must reach.
                 Ok(_) | Err(Errno::AGAIN) => return,
-                Err(error) => panic!("writing to our own eventfd failed: {error}"),
+                Err(error) => panic!("writing to the shard's own eventfd failed: {error}"),
             }
         }
     }

@@ -211,7 +211,7 @@ impl Turn {
                     tracing::warn!(
                         app = app.0,
                         %channel,
-                        "this channel is public: its type must stand first, as in private-no-history-x"
+                        "this channel is public: its prefix must come first, as in private-no-history-x"
                     );
                     continue;
                 }

@@ -84,8 +84,8 @@ fn watch(beats: &[Beat], mailboxes: &[Mailbox<Mail>], limit: Duration) {
             }
             if watched.stuck >= limit {
                 failure::end_process(&format!(
-                    "shard {shard} has not turned for {} s and its clients get no answer (its thread {}); this is a \
-                     bug in Relay, or a debugger held it: the process ends (see `watchdog` in the configuration)",
+                    "shard {shard} has made no progress for {} s and does not answer its clients (its thread {}); this is a \
+                     bug in Relay, or a debugger stopped it: the process ends (see `watchdog` in the configuration)",
                     limit.as_secs(),
                     watched.state.map_or("is gone", State::label),
                 ));
@@ -118,7 +118,7 @@ impl State {
     fn label(self) -> &'static str {
         match self {
             Self::Waits => "waits in the kernel",
-            Self::Runs => "runs without an end",
+            Self::Runs => "runs without a pause",
             Self::Stopped => "is stopped",
         }
     }

@@ -68,19 +68,19 @@ impl Report<'_> {
     }
 
     fn encode_identity(&self, page: &mut Page<'_>) {
-        page.family(Kind::Gauge, "build_info", "Always 1; the labels say which build runs.");
+        page.family(Kind::Gauge, "build_info", "Version of this build as a label; always 1.");
         page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-        page.family(Kind::Gauge, "driver_info", "Always 1; the labels say which driver moves the bytes, and why.");
+        page.family(Kind::Gauge, "driver_info", "I/O driver and the reason for it as labels; always 1.");
         let Identity { driver, driver_reason, .. } = self.identity;
         page.sample(&[("driver", driver), ("reason", driver_reason)], 1);
-        page.family(Kind::Gauge, "shards", "Threads that serve.");
+        page.family(Kind::Gauge, "shards", "Number of shards (threads).");
         page.sample(&[], self.shards.len() as u64);
         page.family(Kind::Gauge, "apps", "Apps in the store.");
         page.sample(&[], self.directory.apps().len() as u64);
         page.standard_family(
             Kind::Gauge,
             "process_start_time_seconds",
-            "When the server began to serve, in unix seconds.",
+            "Start time of the server, in seconds since the Unix epoch.",
         );
         page.seconds(&[], self.identity.started_unix_ms * 1_000);
     }
@@ -100,7 +100,7 @@ impl Report<'_> {
         page.family(
             Kind::Counter,
             "new_connections_by_client_total",
-            "WebSockets that passed their handshake, by what the client calls itself; 16 names, then other.",
+            "WebSockets opened, by the client's name; after 16 names, other.",
         );
         for (name, count) in self.clients.iter() {
             page.sample(&[("client", name)], count);
@@ -112,7 +112,11 @@ impl Report<'_> {
             page.family(*kind, name, help);
             self.per_shard(page, |shard| figure(&shard.stats));
         }
-        page.family(Kind::Gauge, "send_bytes_max", "Bound of send_bytes per shard; beyond it publishes get 503.");
+        page.family(
+            Kind::Gauge,
+            "send_bytes_max",
+            "Limit of send_bytes per shard; above it publishes are answered with 503.",
+        );
         page.sample(&[], limits::SHARD_SEND_BYTES_MAX as u64);
     }
 
@@ -124,7 +128,7 @@ impl Report<'_> {
     }
 
     fn encode_refusals(&self, page: &mut Page<'_>) {
-        page.family(Kind::Counter, "auth_failures_total", "Credentials refused, by where they were given and why.");
+        page.family(Kind::Counter, "auth_failures_total", "Credentials refused, by surface and reason.");
         for &surface in Surface::ALL {
             for (failure, count) in self.sum(|figures| &figures.auth_failures[surface.index()]).iter() {
                 page.sample(&[("surface", surface.label()), ("reason", failure.label())], count);
@@ -144,8 +148,8 @@ impl Report<'_> {
         self.tally(page, "subscription_errors_total", "Subscriptions refused, by type.", "type", |figures| {
             &figures.subscription_errors
         });
-        self.tally(page, "http_responses_total", "HTTP answers, by status.", "status", |figures| &figures.responses);
-        self.tally(page, "http_unavailable_total", "Requests answered 503, by cause.", "cause", |figures| {
+        self.tally(page, "http_responses_total", "HTTP responses, by status.", "status", |figures| &figures.responses);
+        self.tally(page, "http_unavailable_total", "Requests answered with 503, by cause.", "cause", |figures| {
             &figures.overloads
         });
     }
@@ -154,13 +158,13 @@ impl Report<'_> {
         page.family(
             Kind::Histogram,
             "publish_to_last_write_seconds",
-            "From the acceptance of an event at its owner to the turn in which the kernel had taken the last send of it.",
+            "Time from accepting an event to handing its last copy to the kernel, by shard.",
         );
         self.histograms(page, |figures| &figures.publish_to_last_write);
         page.family(
             Kind::Histogram,
             "loop_lag_seconds",
-            "How long turns of the loop took: what becomes ready meanwhile waits that long at most.",
+            "Duration of turns of the event loop, the longest time that ready work waits.",
         );
         self.histograms(page, |figures| &figures.turns);
     }
@@ -177,13 +181,13 @@ impl Report<'_> {
         page.family(
             Kind::Gauge,
             "memory_bytes_max",
-            "Memory that the process may use, of the machine or its control group.",
+            "Memory that the process may use: of the machine or its control group.",
         );
         page.sample(&[], process.memory_bytes_max);
         for (kind, name, help, value) in [
-            (Kind::Gauge, "process_resident_memory_bytes", "Resident memory.", process.resident_bytes),
-            (Kind::Gauge, "process_open_fds", "Descriptors open.", process.descriptors),
-            (Kind::Gauge, "process_max_fds", "Descriptors that may be open.", process.descriptors_max),
+            (Kind::Gauge, "process_resident_memory_bytes", "Resident memory of the process.", process.resident_bytes),
+            (Kind::Gauge, "process_open_fds", "Number of open file descriptors.", process.descriptors),
+            (Kind::Gauge, "process_max_fds", "Limit of open file descriptors.", process.descriptors_max),
         ] {
             page.standard_family(kind, name, help);
             page.sample(&[], value);
@@ -191,23 +195,31 @@ impl Report<'_> {
         page.family(
             Kind::Counter,
             "log_lines_dropped_total",
-            "Log lines that were dropped because standard error was not read in time.",
+            "Log lines dropped because standard error was not read in time.",
         );
         page.sample(&[], process.log_lines_dropped);
-        page.standard_family(Kind::Counter, "process_cpu_seconds_total", "Processor time used.");
+        page.standard_family(Kind::Counter, "process_cpu_seconds_total", "CPU time used by the process.");
         page.seconds(&[], process.processor_ms * 1_000);
     }
 
     fn encode_webhooks(&self, page: &mut Page<'_>) {
         let webhooks = self.process.webhooks;
-        page.family(Kind::Gauge, "webhook_queue", "Deliveries to webhook endpoints that wait or are under way.");
+        page.family(Kind::Gauge, "webhook_queue", "Deliveries to webhook endpoints that are waiting or in flight.");
         page.sample(&[], webhooks.waiting);
-        page.family(Kind::Counter, "webhook_requests_total", "Requests to webhook endpoints, by how they ended.");
+        page.family(Kind::Counter, "webhook_requests_total", "Requests to webhook endpoints, by result.");
         page.sample(&[("result", "delivered")], webhooks.delivered);
         page.sample(&[("result", "refused")], webhooks.refused);
-        page.family(Kind::Counter, "webhook_deliveries_given_up_total", "Deliveries that were given up.");
+        page.family(
+            Kind::Counter,
+            "webhook_deliveries_given_up_total",
+            "Webhook deliveries given up after the last retry.",
+        );
         page.sample(&[], webhooks.given_up);
-        page.family(Kind::Counter, "webhook_events_dropped_total", "Events that found no room in the queue.");
+        page.family(
+            Kind::Counter,
+            "webhook_events_dropped_total",
+            "Webhook events dropped because the queue was full.",
+        );
         page.sample(&[], webhooks.dropped);
     }
 
@@ -251,33 +263,33 @@ impl Report<'_> {
 
 type Family<F> = (Kind, &'static str, &'static str, fn(&F) -> u64);
 
-const PROTOCOL_ERRORS: &str = "WebSockets closed for a breach of RFC 6455, by close code.";
+const PROTOCOL_ERRORS: &str = "WebSockets closed for a violation of RFC 6455, by close code.";
 
 /// Labels `app_id` and `port`. The first ten are those of soketi and Sockudo; four of them are told twice, since their
 /// names do not end as those of counters must.
 const APP_FAMILIES: &[Family<AppFigures>] = &[
-    (Kind::Gauge, "connected", "WebSockets open now.", |app| app.connected),
+    (Kind::Gauge, "connected", "WebSockets currently open.", |app| app.connected),
     (Kind::Counter, "new_connections_total", "WebSockets opened.", |app| app.connections),
-    (Kind::Counter, "new_disconnections_total", "WebSockets that ended.", |app| app.disconnections),
+    (Kind::Counter, "new_disconnections_total", "WebSockets closed.", |app| app.disconnections),
     (Kind::Counter, "socket_received_bytes_total", "Bytes read from WebSockets.", |app| app.socket_received_bytes),
-    (Kind::Counter, "socket_transmitted_bytes_total", "Bytes of WebSockets that the kernel took.", |app| {
+    (Kind::Counter, "socket_transmitted_bytes_total", "Bytes of WebSockets accepted by the kernel.", |app| {
         app.socket_sent_bytes
     }),
     (Kind::Counter, "ws_messages_received_total", "Text messages read from WebSockets.", |app| app.messages_received),
     (Kind::Counter, "ws_messages_sent_total", "Text messages queued to WebSockets.", |app| app.messages_sent),
     (Kind::Counter, "http_received_bytes_total", "Bytes of requests to the HTTP API.", |app| app.http_received_bytes),
-    (Kind::Counter, "http_transmitted_bytes_total", "Bytes of the answers to them.", |app| app.http_sent_bytes),
+    (Kind::Counter, "http_transmitted_bytes_total", "Bytes of responses of the HTTP API.", |app| app.http_sent_bytes),
     (Kind::Counter, "http_calls_received_total", "Requests to the HTTP API.", |app| app.http_calls),
-    (Kind::Untyped, "socket_received_bytes", "socket_received_bytes_total as soketi names it.", |app| {
+    (Kind::Untyped, "socket_received_bytes", "socket_received_bytes_total under soketi's name.", |app| {
         app.socket_received_bytes
     }),
-    (Kind::Untyped, "socket_transmitted_bytes", "socket_transmitted_bytes_total as soketi names it.", |app| {
+    (Kind::Untyped, "socket_transmitted_bytes", "socket_transmitted_bytes_total under soketi's name.", |app| {
         app.socket_sent_bytes
     }),
-    (Kind::Untyped, "http_received_bytes", "http_received_bytes_total as soketi names it.", |app| {
+    (Kind::Untyped, "http_received_bytes", "http_received_bytes_total under soketi's name.", |app| {
         app.http_received_bytes
     }),
-    (Kind::Untyped, "http_transmitted_bytes", "http_transmitted_bytes_total as soketi names it.", |app| {
+    (Kind::Untyped, "http_transmitted_bytes", "http_transmitted_bytes_total under soketi's name.", |app| {
         app.http_sent_bytes
     }),
     (Kind::Counter, "events_total", "Events accepted over HTTP, one per channel.", |app| app.events),
@@ -285,7 +297,7 @@ const APP_FAMILIES: &[Family<AppFigures>] = &[
 ];
 
 const STATS_FAMILIES: &[Family<ShardStats>] = &[
-    (Kind::Gauge, "connections", "Connections open, HTTP included.", |stats| stats.connections),
+    (Kind::Gauge, "connections", "Connections open, including HTTP.", |stats| stats.connections),
     (Kind::Gauge, "websockets", "WebSockets open.", |stats| stats.websockets),
     (Kind::Gauge, "subscriptions", "Subscriptions of the shard's connections.", |stats| stats.subscriptions),
     (Kind::Gauge, "channels", "Channels with subscribers on the shard.", |stats| stats.channels),
@@ -293,33 +305,35 @@ const STATS_FAMILIES: &[Family<ShardStats>] = &[
     (Kind::Gauge, "users", "Users signed in or watched on the shard.", |stats| stats.users),
     (Kind::Gauge, "owned_users", "Users whose state the shard owns.", |stats| stats.owned_users),
     (Kind::Gauge, "cached_events", "Events kept for cache channels.", |stats| stats.cached_events),
-    (Kind::Gauge, "cached_bytes", "What they cost of their apps' budgets.", |stats| stats.cached_bytes),
+    (Kind::Gauge, "cached_bytes", "Bytes of cached events, as counted against the apps' budgets.", |stats| {
+        stats.cached_bytes
+    }),
     (Kind::Counter, "owned_events_total", "Events accepted as owner of their channel.", |stats| stats.events),
     (Kind::Counter, "deliveries_total", "Events queued to subscribers.", |stats| stats.deliveries),
-    (Kind::Counter, "slow_consumer_closes_total", "Connections closed since they read too slowly.", |stats| {
+    (Kind::Counter, "slow_consumer_closes_total", "Connections closed because they read too slowly.", |stats| {
         stats.slow_closed
     }),
     (
         Kind::Counter,
         "gap_closes_total",
-        "Connections closed with 4200 since an event for them was lost between shards.",
+        "Connections closed with 4200 because an event for them was lost between shards.",
         |stats| stats.gap_closed,
     ),
     (Kind::Gauge, "send_frames", "Frames, buffers, queues and stamps held for sending.", |stats| stats.frames),
-    (Kind::Gauge, "send_bytes", "Bytes of them.", |stats| stats.send_bytes),
+    (Kind::Gauge, "send_bytes", "Bytes held for sending.", |stats| stats.send_bytes),
 ];
 
 const SHARD_FAMILIES: &[Family<ShardFigures>] = &[
     (Kind::Counter, "accepted_connections_total", "Connections accepted.", |figures| figures.accepted),
     (Kind::Counter, "received_bytes_total", "Bytes read from all connections.", |figures| figures.received_bytes),
-    (Kind::Counter, "transmitted_bytes_total", "Bytes that the kernel took for all connections.", |figures| {
+    (Kind::Counter, "transmitted_bytes_total", "Bytes of all connections accepted by the kernel.", |figures| {
         figures.sent_bytes
     }),
-    (Kind::Counter, "event_gaps_total", "Events that found no credit with a shard that has subscribers.", |figures| {
+    (Kind::Counter, "event_gaps_total", "Events not sent to a shard with subscribers for lack of credit.", |figures| {
         figures.gaps
     }),
     (Kind::Counter, "client_events_refused_total", "Client events refused.", |figures| figures.client_events_refused),
-    (Kind::Counter, "log_lines_suppressed_total", "Log lines about refusals that were held back.", |figures| {
+    (Kind::Counter, "log_lines_suppressed_total", "Log lines about refusals that were suppressed.", |figures| {
         figures.lines_suppressed
     }),
 ];
@@ -329,23 +343,28 @@ const DRIVER_FAMILIES: &[Family<DriverFigures>] = &[
     (Kind::Gauge, "slots", "Connection slots.", |driver| driver.slots),
     (Kind::Gauge, "slots_used", "Connection slots in use.", |driver| driver.slots_used),
     (Kind::Gauge, "rings", "io_uring rings open.", |driver| driver.rings),
-    (Kind::Counter, "ring_overflows_total", "Completion queues found overflowed.", |driver| driver.ring_overflows),
-    (Kind::Counter, "ring_receives_starved_total", "Receives put off for want of a buffer.", |driver| {
+    (Kind::Counter, "ring_overflows_total", "Overflows of io_uring completion queues.", |driver| driver.ring_overflows),
+    (Kind::Counter, "ring_receives_starved_total", "Receives delayed because no buffer was free.", |driver| {
         driver.receives_starved
     }),
-    (Kind::Counter, "ring_completions_stale_total", "Completions of an earlier use of their slot.", |driver| {
-        driver.completions_stale
+    (
+        Kind::Counter,
+        "ring_completions_stale_total",
+        "Completions that belong to an earlier use of their slot.",
+        |driver| driver.completions_stale,
+    ),
+    (Kind::Counter, "zero_copy_sends_total", "Zero-copy sends completed.", |driver| driver.zero_copy_sends),
+    (Kind::Counter, "zero_copy_copies_total", "Zero-copy sends that the kernel copied.", |driver| {
+        driver.zero_copy_copies
     }),
-    (Kind::Counter, "zero_copy_sends_total", "Zero-copy sends that ended.", |driver| driver.zero_copy_sends),
-    (Kind::Counter, "zero_copy_copies_total", "Zero-copy sends that were copied.", |driver| driver.zero_copy_copies),
     (
         Kind::Counter,
         "accept_pauses_total",
-        "Times that accepting rested since the kernel lacked something.",
+        "Pauses in accepting because the kernel lacked descriptors or memory.",
         |driver| driver.accept_pauses,
     ),
     (Kind::Counter, "mails_sent_total", "Mails to other shards.", |driver| driver.mails_sent),
-    (Kind::Gauge, "mails_waiting", "Mails that wait for room in the mailbox of their target.", |driver| {
+    (Kind::Gauge, "mails_waiting", "Mails waiting for room in the mailbox of their target.", |driver| {
         driver.mails_waiting
     }),
     (Kind::Gauge, "mailbox_depth", "Mails in the shard's own mailbox.", |driver| driver.mailbox_depth),

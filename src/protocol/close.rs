@@ -162,10 +162,10 @@ impl CloseReason {
                 return Cow::Owned(format!("Too many invalid messages: {most} in a minute (max_invalid_messages)"));
             }
             Self::OverCapacity => {
-                "Over capacity: this server takes no more connections (max_connections, descriptors, memory)"
+                "Over capacity: this server accepts no more connections (max_connections, descriptors, memory)"
             }
             Self::OverShare => {
-                "Over capacity: this app holds its share of the server's connections (max_connections, descriptors, memory)"
+                "Over capacity: this app uses its share of the server's connections (max_connections, descriptors, memory)"
             }
             Self::Terminated => "You got disconnected by the app",
             Self::NotAuthorized => "Connection not authorized within timeout",

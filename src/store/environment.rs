@@ -137,7 +137,7 @@ impl<T: TableSet> Environment<T> {
     }
 
     fn closed(&self) -> StoreError {
-        Fault::Record("it could not be opened again".into()).at(&self.file())
+        Fault::Record("the new file could not be opened".into()).at(&self.file())
     }
 
     fn error(&self, fault: Fault) -> StoreError {

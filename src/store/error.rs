@@ -11,19 +11,19 @@ use crate::limits;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no such directory and the caller may not make one.
-    #[error("there is no data directory at {0}: name the right one with --data, or make it (`mkdir -m 700 {0}`, or let `relay serve --data {0}` do it)", path.display())]
+    #[error("there is no data directory at {0}: pass the right one with --data, or create it (`mkdir -m 700 {0}`, or start `relay serve --data {0}`)", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,
     },
     /// The directory exists but nothing was ever stored in it.
-    #[error("{0} holds no store (no data.mdb): name the right directory with --data, or let `relay serve` or `relay app create` make one there", path.display())]
+    #[error("{0} contains no store (no data.mdb): pass the right directory with --data, or create one with `relay serve` or `relay app create`", path.display())]
     Empty {
         /// The directory.
         path: PathBuf,
     },
     /// The data file is gone, and other files show that there was one.
-    #[error("the store {0} is gone, though {1} has other files of it ({others}): put back a backup, or move those away too to start empty", path.display(), directory.display())]
+    #[error("the store {0} is missing, but {1} has other files of it ({others}): restore a backup, or move those away too to start empty", path.display(), directory.display())]
     Lost {
         /// The data file.
         path: PathBuf,
@@ -33,19 +33,19 @@ pub enum StoreError {
         others: String,
     },
     /// The queue of webhooks is gone from a directory that was served from.
-    #[error("the queue of webhooks {0} is gone: put it back, or make an empty directory there (`mkdir -m 700 {0}`) to go on without the webhooks that waited", path.display())]
+    #[error("the queue of webhooks {0} is missing: restore it, or create an empty directory there (`mkdir -m 700 {0}`) to continue without the pending webhooks", path.display())]
     LostQueue {
         /// Its folder.
         path: PathBuf,
     },
     /// Something else has the directory's name.
-    #[error("{0} is not a directory: name another one with --data", path.display())]
+    #[error("{0} is not a directory: pass another one with --data", path.display())]
     NotADirectory {
         /// What was named.
         path: PathBuf,
     },
     /// The directory could not be made.
-    #[error("cannot make the data directory {0}: {source}; make it yourself, owned by this user with mode 0700, or name another with --data", path.display())]
+    #[error("cannot create the data directory {0}: {source}; create it with mode 0700, owned by this user, or pass another with --data", path.display())]
     Unmakeable {
         /// The directory.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub enum StoreError {
         user: u32,
     },
     /// Others could read secrets or replace the store (threat T23).
-    #[error("{0} is open to other users (mode {mode:04o}) and holds secrets: `chmod {fix} {0}`", path.display())]
+    #[error("{0} is accessible to other users (mode {mode:04o}) and contains secrets: `chmod {fix} {0}`", path.display())]
     Exposed {
         /// The file or directory.
         path: PathBuf,
@@ -73,13 +73,13 @@ pub enum StoreError {
         fix: &'static str,
     },
     /// A file of the store is a symlink or no plain file (threat T23).
-    #[error("{0} is not a plain file (a symlink perhaps): the store does not follow links; put the file itself there", path.display())]
+    #[error("{0} is not a regular file (perhaps a symlink): the store does not follow links; put the file itself there", path.display())]
     NotAFile {
         /// The file.
         path: PathBuf,
     },
     /// Another server serves from this directory.
-    #[error("the data directory {0} is in use by another `relay serve` (pid {pid}): stop that one, or name another directory with --data", path.display())]
+    #[error("the data directory {0} is in use by another `relay serve` (pid {pid}): stop that one, or pass another directory with --data", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -87,7 +87,7 @@ pub enum StoreError {
         pid: String,
     },
     /// The file is damaged or no store at all.
-    #[error("the store {0} is damaged or not a store of relay ({detail}): put back a backup, or move the file away to start empty", path.display())]
+    #[error("the store {0} is damaged or not a store of relay ({detail}): restore a backup, or move the file away to start empty", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -95,7 +95,7 @@ pub enum StoreError {
         detail: String,
     },
     /// A newer Relay wrote it.
-    #[error("the store {0} has schema {found}, this relay knows schema {known}: use the newer relay that wrote it", path.display())]
+    #[error("the store {0} has schema {found}, this relay supports schema {known}: use the newer relay that wrote it", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -105,7 +105,7 @@ pub enum StoreError {
         known: u32,
     },
     /// No room, on the disk or in the map, or a disk that takes no more. Nothing was changed.
-    #[error("cannot write the store {0} ({detail}); nothing was changed: make room or mend the disk, and try again", path.display())]
+    #[error("cannot write the store {0} ({detail}); nothing was changed: free space or fix the disk, and try again", path.display())]
     Full {
         /// The file.
         path: PathBuf,
@@ -138,7 +138,7 @@ pub enum StoreError {
     #[error("there is no webhook with id {0}: `relay webhook list` shows all")]
     UnknownWebhook(String),
     /// An app has at most [`limits::WEBHOOKS_PER_APP_MAX`] endpoints.
-    #[error("app {0} has {max} webhooks, the most allowed: `relay webhook remove` one first", max = limits::WEBHOOKS_PER_APP_MAX)]
+    #[error("app {0} is at its limit of {max} webhooks: remove one with `relay webhook remove` first", max = limits::WEBHOOKS_PER_APP_MAX)]
     TooManyWebhooks(String),
     /// The app has no such key.
     #[error("app {app} has no key {key}: `relay app show {app}` shows its keys")]
@@ -158,7 +158,7 @@ pub enum StoreError {
     #[error("{0} is the only key of its app: `relay app rotate` first, or `relay app disable`")]
     LastKey(String),
     /// An app has at most [`limits::APP_KEYS_MAX`] pairs.
-    #[error("app {0} has {max} key pairs, the most allowed: `relay app rotate {0} --remove-old` first", max = limits::APP_KEYS_MAX)]
+    #[error("app {0} is at its limit of {max} key pairs: run `relay app rotate {0} --remove-old` first", max = limits::APP_KEYS_MAX)]
     TooManyKeys(String),
     /// A value that a record cannot hold; the text names the expectation.
     #[error("{0}")]

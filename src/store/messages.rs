@@ -33,7 +33,7 @@ pub(super) fn all(transaction: &RoTxn<'_>, tables: &Tables) -> Result<Vec<(AppSe
     let mut all = Vec::new();
     for entry in tables.meta.prefix_iter(transaction, PREFIX)? {
         let (key, value) = entry?;
-        all.push(decode(key, value).ok_or_else(|| Fault::Record("the messages of an app do not read".into()))?);
+        all.push(decode(key, value).ok_or_else(|| Fault::Record("the record of an app's messages is invalid".into()))?);
     }
     Ok(all)
 }

@@ -222,7 +222,7 @@ pub(super) fn encode(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
 const HEADER_BYTES: usize = 1 + 4 + 8 + 8 + 1;
 
 pub(super) fn decode<'a>(key: &[u8], value: &'a [u8]) -> Result<(Delivery, &'a [u8]), Fault> {
-    let damaged = || Fault::Record("a webhook delivery does not read".into());
+    let damaged = || Fault::Record("the record of a webhook delivery is invalid".into());
     let number = u64::from_be_bytes(key.try_into().map_err(|_| damaged())?);
     let (header, rest) = value.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
     if header.first() != Some(&LAYOUT) {
@@ -244,7 +244,7 @@ pub(super) fn decode<'a>(key: &[u8], value: &'a [u8]) -> Result<(Delivery, &'a [
 }
 
 fn decode_attempts(value: &[u8]) -> Result<(u8, u64), Fault> {
-    let damaged = || Fault::Record("the attempts of a webhook delivery do not read".into());
+    let damaged = || Fault::Record("the record of a webhook delivery's attempts is invalid".into());
     let (attempts, next_at_ms) = value.split_first().ok_or_else(damaged)?;
     Ok((*attempts, u64::from_be_bytes(next_at_ms.try_into().map_err(|_| damaged())?)))
 }

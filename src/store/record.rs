@@ -128,7 +128,7 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 }
 
 pub(super) fn decode<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, Fault> {
-    serde_json::from_slice(bytes).map_err(|error| Fault::Record(format!("{what} does not read: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| Fault::Record(format!("{what} is invalid: {error}")))
 }
 
 fn invalid(text: String) -> Result<(), StoreError> {

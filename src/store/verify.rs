@@ -190,7 +190,7 @@ impl Walk<'_> {
     fn leaf(&mut self, node: &Node<'_>) -> Result<(), Fault> {
         // LMDB takes a value with the flag of duplicates for a table's own tree, and follows a null pointer.
         if node.flags & !(BIG_DATA | SUB_TREE) != 0 {
-            return Err("has a value of a kind that no table here has".into());
+            return Err("has a value of a kind that no table has".into());
         }
         let data = node.rest.get(..if node.flags & BIG_DATA == 0 { node.data_bytes } else { 8 });
         let data = data.ok_or("has a value that is too long")?;
@@ -227,9 +227,9 @@ impl Walk<'_> {
 
     fn read(&mut self, number: u64) -> Result<Vec<u8>, Fault> {
         if number < 2 || number > self.snapshot.last_page {
-            return Err(format!("a page {number} is named, which cannot be"));
+            return Err(format!("page {number} is referenced, which cannot exist"));
         }
-        self.pages_left = self.pages_left.checked_sub(1).ok_or("pages are named twice")?;
+        self.pages_left = self.pages_left.checked_sub(1).ok_or("pages are referenced twice")?;
         let mut page = vec![0; self.snapshot.page_bytes];
         let at = number.checked_mul(page.len() as u64).ok_or("a page number is too large")?;
         self.file.read_exact_at(&mut page, at).map_err(|_| format!("page {number} is cut off"))?;

@@ -245,7 +245,7 @@ fn check_url(url: &str, reach: Reach, allowed: &[IpNet]) -> Result<(), StoreErro
     // The URL itself is not repeated: what is wrong with it may be a password in it.
     let malformed = || {
         StoreError::Invalid(
-            "a webhook URL takes the form https://host[:port][/path], without user or fragment, in visible ASCII"
+            "a webhook URL must have the form https://host[:port][/path], without user or fragment, in visible ASCII"
                 .into(),
         )
     };
@@ -263,12 +263,11 @@ fn check_url(url: &str, reach: Reach, allowed: &[IpNet]) -> Result<(), StoreErro
     match literal {
         _ if reach == Reach::Anywhere => Ok(()),
         Some(address) if is_allowed(address) => Ok(()),
-        Some(address) if !is_public(address) => invalid(format!(
-            "{address} is no public address: webhooks go there only with --allow-private, or if webhook_allow has it"
-        )),
+        Some(address) if !is_public(address) => {
+            invalid(format!("{address} is not a public address: permit it with --allow-private or webhook_allow"))
+        }
         Some(_) | None if scheme == "http" && (literal.is_some() || allowed.is_empty()) => invalid(
-            "webhooks go over https; over http only with --allow-private, or to addresses that webhook_allow has"
-                .into(),
+            "webhooks must use https; permit http with --allow-private, or for addresses in webhook_allow".into(),
         ),
         Some(_) | None => Ok(()),
     }

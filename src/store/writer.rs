@@ -196,7 +196,7 @@ impl Run {
         let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             self.losses_told_ms = now_ms + TELL_MS;
-            tracing::warn!(dropped, "token uses came faster than they could be noted");
+            tracing::warn!(dropped, "token uses arrived faster than they could be recorded");
         }
     }
 
@@ -235,14 +235,14 @@ impl Run {
 
 /// What a caller of the API is told. What concerns the disk is for the operator alone.
 fn refused(error: &StoreError) -> Changed {
-    #[allow(clippy::wildcard_enum_match_arm, reason = "whatever else may be wrong is not the caller's business")]
+    #[allow(clippy::wildcard_enum_match_arm, reason = "other causes are not shown to the caller")]
     let refusal = match error {
         StoreError::Invalid(text) => Refusal::bad_request(text),
         StoreError::UnknownWebhook(_) => Refusal::not_found("This app has no such webhook."),
-        StoreError::UnknownApp(_) => Refusal::not_found("The app is gone."),
+        StoreError::UnknownApp(_) => Refusal::not_found("The app was deleted."),
         StoreError::TooManyWebhooks(_) => Refusal::bad_request(error.to_string()),
         _ => {
-            tracing::error!(%error, "a change that was asked for over HTTP was not made");
+            tracing::error!(%error, "a change requested over HTTP was not made");
             Refusal::unavailable("The store cannot be written; nothing was changed.", 5)
         }
     };
@@ -289,7 +289,7 @@ impl Failing {
             Ok(()) => {}
             Err(error) if !before => {
                 self.what.push(what);
-                tracing::error!(%error, "the store fails {what}; serving goes on and it is tried again");
+                tracing::error!(%error, "the store fails {what}; Relay continues to serve and retries");
             }
             Err(_) => {}
         }

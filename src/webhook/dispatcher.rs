@@ -181,7 +181,7 @@ impl Dispatcher {
             match self.schedule.take(now) {
                 None => return,
                 Some(Next::Expired(delivery)) => {
-                    self.give_up(delivery, now, "its time was over while those before it failed");
+                    self.give_up(delivery, now, "its retry time ended while earlier deliveries failed");
                 }
                 Some(Next::Send(job)) => self.start(job, now),
             }
@@ -204,7 +204,7 @@ impl Dispatcher {
             Err(error) => {
                 let Task { job, endpoint, .. } = task;
                 let fate = self.schedule.finish(&job, Ended::Failed, 0, endpoint.format, now);
-                self.note_fate(fate, now, &format!("no thread could be had: {error}"));
+                self.note_fate(fate, now, &format!("no thread could be started: {error}"));
             }
         }
     }
@@ -251,7 +251,7 @@ impl Dispatcher {
             (Ended::Failed, _) => {
                 let failing = Failing { is_told: true, told_ms: now.monotonic_ms };
                 self.failing.insert(endpoint.clone(), failing);
-                tracing::warn!(%endpoint, reason, "the webhook endpoint fails; deliveries are tried again");
+                tracing::warn!(%endpoint, reason, "the webhook endpoint fails; deliveries are retried");
             }
             (Ended::Done, _) => {}
         }
@@ -322,7 +322,7 @@ impl Worker {
     fn send(&self, task: &Task, now: Moment) -> Result<u16, SendError> {
         let body = self.queue.body(task.job.delivery.number);
         let body = body.map_err(|error| SendError::NoAnswer(error.to_string()))?;
-        let body = body.ok_or_else(|| SendError::NoAnswer("its body is gone from the queue".into()))?;
+        let body = body.ok_or_else(|| SendError::NoAnswer("its body is missing in the queue".into()))?;
         self.client.send(&task.app, &task.endpoint, &body, now.unix_s())
     }
 }

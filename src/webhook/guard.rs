@@ -33,8 +33,8 @@ impl<R: Resolver> Guard<R> {
         let is_allowed = self.reach == Reach::Anywhere || self.allowed.iter().any(|network| network.contains(&address));
         match (is_allowed, is_public(address), scheme) {
             (true, _, _) | (false, true, "https") => Ok(()),
-            (false, true, _) => Err(format!("{address} is reached over https only")),
-            (false, false, _) => Err(format!("{address} is no public address")),
+            (false, true, _) => Err(format!("{address} requires https")),
+            (false, false, _) => Err(format!("{address} is not a public address")),
         }
     }
 }

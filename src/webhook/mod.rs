@@ -106,7 +106,7 @@ impl Webhooks {
         let found = queue.deliveries()?;
         let next_number = queue.next_number()?;
         if !found.is_empty() {
-            tracing::info!(deliveries = found.len(), "taking up webhooks that waited at the last end");
+            tracing::info!(deliveries = found.len(), "sending webhooks that were pending at the last shutdown");
         }
         let client = Client::new(&options.allowed, &options.roots);
         let (intake, events) = Intake::new();

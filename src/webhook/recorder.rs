@@ -168,7 +168,7 @@ impl Recorder {
         }
         if let Err(error) = self.queue.commit(&self.pending) {
             if self.again_ms.is_none() {
-                tracing::error!(%error, "the queue of webhooks cannot be written; what comes waits within its bounds");
+                tracing::error!(%error, "the queue of webhooks cannot be written; new events wait in memory within the limits");
             }
             self.again_ms = Some(now.monotonic_ms + limits::WEBHOOK_COMMIT_AGAIN_MS);
             return;

@@ -36,7 +36,7 @@ pub enum Values {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum QueryError<'n> {
     /// It occurs twice where one value is expected.
-    #[error("The query parameter {0} must stand once.")]
+    #[error("The query parameter {0} must be present once.")]
     Repeated(&'n str),
     /// Its value is not UTF-8.
     #[error("The query parameter {0} must be percent-encoded UTF-8.")]

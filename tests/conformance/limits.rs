@@ -81,7 +81,7 @@ fn requests_per_minute() {
             assert_eq!(answer.header("x-ratelimit-remaining"), Some("0"));
             let text =
                 if is_json { answer.json()["message"].as_str().unwrap().to_owned() } else { answer.text().to_owned() };
-            assert_eq!(text.trim_end(), "This app may make 5 requests per minute (requests_per_minute).");
+            assert_eq!(text.trim_end(), "This app is at its limit of 5 requests per minute (requests_per_minute).");
             assert!(!is_json || answer.json()["error"] == "rate_limited");
         }
         http::ask(server.address, "GET", &app.sign("GET", &app.path("/channels"), b""), &[], b"").expect(429);
@@ -138,7 +138,7 @@ fn messages_per_day() {
         server.post_events(app, &two).expect(403);
         publish(server, app, &app.relay_path("/events")).expect(200);
         let refusal = publish(server, app, &app.path("/events")).expect(403);
-        let told = "This app may publish 6 messages per day (messages_per_day), and too few are left";
+        let told = "This request exceeds the limit of 6 messages per day (messages_per_day).";
         assert!(refusal.text().starts_with(told) && refusal.header("retry-after").is_none(), "{}", refusal.text());
         let refusal = publish(server, app, &app.relay_path("/events")).expect(429);
         let seconds: u64 = refusal.header("retry-after").expect("Retry-After").parse().unwrap();

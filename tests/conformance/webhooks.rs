@@ -380,7 +380,7 @@ fn internal_addresses_need_leave() {
                 assert!(String::from_utf8_lossy(&output.stderr).contains("--allow-private"), "{url}");
             }
             Socket::open(&server, server.app()).subscribe("c");
-            eventually("the log tells", || server.log().contains("is no public address").then_some(()));
+            eventually("the log tells", || server.log().contains("is not a public address").then_some(()));
             assert_eq!(receiver.connections(), 0);
         },
     );

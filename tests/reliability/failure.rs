@@ -95,7 +95,7 @@ fn a_stuck_shard_ends_the_process() {
             let status = server.wait(STUCK_WITHIN);
             let log = server.log();
             assert_eq!(status.code(), Some(101), "{log}");
-            assert!(log.contains("shard 1 has not turned for 2 s") && log.contains(told), "{log}");
+            assert!(log.contains("shard 1 has made no progress for 2 s") && log.contains(told), "{log}");
         });
     }
 }

@@ -27,7 +27,7 @@ pub fn probe() -> Result<(), String> {
 pub fn probe_zero_copy() -> Result<(), String> {
     let options = Options { zero_copy_bytes_min: Some(1), ..options() };
     let ring = Ring::open(&options, &Buffers::new(1, BUFFER_BYTES), 4).map_err(|refusal| refusal.to_string())?;
-    zero_copy_round_trip(ring).map_err(|failure| format!("the kernel has no zero-copy sends for us ({failure})"))
+    zero_copy_round_trip(ring).map_err(|failure| format!("zero-copy sends are not available ({failure})"))
 }
 
 /// A ring like those of the shards, but small.
@@ -81,11 +81,11 @@ fn zero_copy_round_trip(mut ring: Ring) -> Result<(), String> {
     let mut echo = [0; PONG.len()];
     client.read_exact(&mut echo).map_err(network)?;
     if echo != PONG || usize::try_from(sent.result) != Ok(PONG.len()) {
-        return Err("a zero-copy send brought other bytes".to_owned());
+        return Err("a zero-copy send delivered other bytes".to_owned());
     }
     // Its result has the highest bit set if the bytes were copied, so only the notice itself is looked for.
     if !sent.has_more() || complete(&mut ring, Step::Send)?.notice().is_none() {
-        return Err("a zero-copy send gave no notice".to_owned());
+        return Err("a zero-copy send returned no notification".to_owned());
     }
     ring.queue.close(file, Step::Close as u64);
     finish(&mut ring, Step::Close).map(drop)
@@ -95,7 +95,7 @@ fn round_trip(mut ring: Ring, buffers: &mut Buffers) -> Result<(), String> {
     let (mut client, file) = connect(&mut ring)?;
     let peer = parse_address(&ring.queue.peer(0));
     if peer != Some(client.local_addr().map_err(network)?) {
-        return Err(format!("accept told a wrong peer {peer:?}"));
+        return Err(format!("accept returned a wrong peer {peer:?}"));
     }
     ring.queue.poll(file, Step::Poll as u64);
     client.write_all(PING).map_err(network)?;
@@ -107,7 +107,7 @@ fn round_trip(mut ring: Ring, buffers: &mut Buffers) -> Result<(), String> {
     let buffer = buffers.take(buffer, received);
     let length = usize::try_from(received.result).expect("not negative");
     if buffers.bytes(&buffer, length) != PING {
-        return Err("a receive brought other bytes".to_owned());
+        return Err("a receive returned other bytes".to_owned());
     }
     buffers.give_back(buffer);
     ring.queue.send(file, PONG, Step::Send as u64);
@@ -115,7 +115,7 @@ fn round_trip(mut ring: Ring, buffers: &mut Buffers) -> Result<(), String> {
     let mut echo = [0; PONG.len()];
     client.read_exact(&mut echo).map_err(network)?;
     if echo != PONG || usize::try_from(sent) != Ok(PONG.len()) {
-        return Err("a send brought other bytes".to_owned());
+        return Err("a send delivered other bytes".to_owned());
     }
     // Known since 6.7; before that a connection that is to be reset is closed in order instead.
     ring.queue.linger_none(file, Step::Linger as u64);

@@ -197,19 +197,19 @@ impl Refusal {
         let error = &self.error;
         match (error.raw_os_error(), self.step) {
             (Some(libc::ENOSYS), _) => {
-                "this kernel has none (ENOSYS); Linux 6.1 or newer is needed, or --io epoll".to_owned()
+                "this kernel does not support it (ENOSYS); Linux 6.1 or newer is needed, or --io epoll".to_owned()
             }
             (Some(libc::EPERM | libc::EACCES), _) => match io_uring_disabled() {
                 Some(value @ 1..) => format!(
                     "kernel.io_uring_disabled is {value}; set it to 0 (sysctl kernel.io_uring_disabled=0), or use --io epoll"
                 ),
-                _ => "a seccomp profile forbids it (EPERM), as those of Docker and containerd do; allow \
+                _ => "a seccomp profile blocks it (EPERM), as those of Docker and containerd do; allow \
                       io_uring_setup, io_uring_enter and io_uring_register, or use --io epoll"
                     .to_owned(),
             },
             (Some(libc::ENOMEM), step) => format!(
-                "no memory at step {step:?} (ENOMEM); the limit on locked memory is {} (ulimit -l), the cgroup may have \
-                 another: raise it, or use --io epoll",
+                "no memory at step {step:?} (ENOMEM); the limit on locked memory is {} (ulimit -l), and the cgroup may have \
+                 its own: raise them, or use --io epoll",
                 memory_locked_max()
             ),
             (Some(libc::EMFILE | libc::ENFILE), step) => {

@@ -83,7 +83,7 @@ impl Connection {
     }
     /// Notes that an operation was pushed. There is at most one of each kind (U10).
     pub(super) fn begin(&mut self, operation: Operation) {
-        debug_assert!(!self.is_under_way(operation), "{operation:?} is under way already");
+        debug_assert!(!self.is_under_way(operation), "{operation:?} is already in flight");
         self.operations |= operation.bit();
     }
     /// Notes that it reported its end.

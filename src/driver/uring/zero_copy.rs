@@ -114,7 +114,7 @@ impl ZeroCopy {
 
     /// The send of this slot is over; gives what it took.
     fn end(&mut self, slot: u32) -> Option<i32> {
-        self.under_way.remove(&slot).expect("a report belongs to a send under way")
+        self.under_way.remove(&slot).expect("a report belongs to a send in flight")
     }
 
     fn judge(&mut self, usage: Usage) {
@@ -133,7 +133,7 @@ impl ZeroCopy {
         }
         if self.copied * 2 >= self.judged {
             let (copied, sends) = (self.copied, self.judged);
-            tracing::warn!(copied, sends, "zero-copy sends are off: the kernel copied the bytes all the same");
+            tracing::warn!(copied, sends, "zero-copy sends are off: the kernel copied the bytes anyway");
             self.standing = Standing::Off;
         } else {
             self.standing = Standing::On;
@@ -193,7 +193,7 @@ impl<C: Core> Driver<'_, C> {
     fn send_again(&mut self, connection: ConnectionKey) {
         let entry = &mut self.connections[connection.slot as usize];
         let bytes = self.core.lent(connection);
-        assert!(!bytes.is_empty(), "lent bytes stay lent until Sent or Closed");
+        assert!(!bytes.is_empty(), "borrowed bytes stay borrowed until Sent or Closed");
         entry.begin(Operation::Send);
         let token = token::of_connection(Operation::Send, connection);
         self.rings[usize::from(entry.ring)].queue.send(entry.file, bytes, token);

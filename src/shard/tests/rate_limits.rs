@@ -34,7 +34,7 @@ fn requests_end_at_the_limit() {
                 let (accepted, refusal) = ask_until_refused(&mut process, &callers, path, ONE);
                 assert_eq!(accepted, limit, "{shards} shards");
                 assert!(refusal.starts_with("HTTP/1.1 429 "), "{refusal}");
-                let told = format!("This app may make {limit} requests per minute (requests_per_minute).");
+                let told = format!("This app is at its limit of {limit} requests per minute (requests_per_minute).");
                 for text in [&told, "Retry-After: 60\r\n", "X-RateLimit-Remaining: 0\r\n"] {
                     assert!(refusal.contains(text), "{text:?} in {refusal}");
                 }

@@ -95,7 +95,7 @@ fn next_state(state: State, byte: u8, room: usize, limits: &RequestLimits) -> Re
     match (state, byte) {
         (State::Size { size, digits }, byte) if byte.is_ascii_hexdigit() => {
             if digits == SIZE_DIGITS_MAX {
-                return Err(HttpError::BadRequest("a chunk size of too many digits"));
+                return Err(HttpError::BadRequest("a chunk size with too many digits"));
             }
             let digit = char::from(byte).to_digit(16).unwrap_or_default() as usize;
             let size = size.saturating_mul(16).saturating_add(digit);
@@ -106,7 +106,7 @@ fn next_state(state: State, byte: u8, room: usize, limits: &RequestLimits) -> Re
         }
         (State::Size { size, digits: 1.. }, b';') => Ok(State::Extension { size }),
         (State::Size { size, digits: 1.. } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
-        (State::Size { .. }, _) => Err(HttpError::BadRequest("a chunk size that is no number")),
+        (State::Size { .. }, _) => Err(HttpError::BadRequest("a chunk size that is not a number")),
         (State::Extension { size }, byte) if is_text(byte) => Ok(State::Extension { size }),
         (State::SizeEnd { size: 0 }, b'\n') => Ok(State::TrailerStart),
         (State::SizeEnd { size }, b'\n') => Ok(State::Data { missing: size }),

@@ -179,7 +179,7 @@ fn check_beginning(bytes: &[u8]) -> Result<(), HttpError> {
         _ => bytes,
     };
     if method.first().is_some_and(|byte| !is_token_byte(*byte)) {
-        return Err(HttpError::BadRequest("this is no HTTP request line"));
+        return Err(HttpError::BadRequest("this is not an HTTP request line"));
     }
     Ok(())
 }
@@ -188,7 +188,7 @@ fn syntax_error(error: httparse::Error, bytes: &[u8]) -> HttpError {
     match error {
         httparse::Error::TooManyHeaders => HttpError::HeadTooLarge,
         httparse::Error::Version if names_another_version(bytes) => HttpError::Version,
-        httparse::Error::HeaderName => HttpError::BadRequest("a header name that is no token"),
+        httparse::Error::HeaderName => HttpError::BadRequest("a header name that is not a token"),
         httparse::Error::HeaderValue => HttpError::BadRequest("a header value with a control character"),
         httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token | httparse::Error::Version => {
             HttpError::BadRequest("malformed request line")
@@ -211,12 +211,12 @@ fn split_target<'a>(method: &str, target: &'a str) -> Result<(&'a str, Option<&'
     let origin = if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         target
     } else {
-        let (scheme, rest) = target.split_once("://").ok_or(HttpError::BadRequest("the target is no path"))?;
+        let (scheme, rest) = target.split_once("://").ok_or(HttpError::BadRequest("the target is not a path"))?;
         let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
         let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
         // An absolute URI has no fragment (RFC 3986 section 4.3).
         if !is_http || authority_end == 0 || rest.contains('#') {
-            return Err(HttpError::BadRequest("the target is no path"));
+            return Err(HttpError::BadRequest("the target is not a path"));
         }
         &rest[authority_end..]
     };
@@ -233,7 +233,7 @@ fn check_host(host: Occurrence<'_>, version: Version) -> Result<(), HttpError> {
         Occurrence::Several => Err(HttpError::BadRequest("several Host headers")),
         Occurrence::Absent if version == Version::Http11 => Err(HttpError::BadRequest("no Host header")),
         Occurrence::Once(host) if !host.iter().all(|byte| is_host_byte(*byte)) => {
-            Err(HttpError::BadRequest("a Host header that names no host"))
+            Err(HttpError::BadRequest("a Host header without a host"))
         }
         Occurrence::Absent | Occurrence::Once(_) => Ok(()),
     }
@@ -252,7 +252,7 @@ fn decode_framing(coding: Occurrence<'_>, length: Occurrence<'_>, version: Versi
         (_, Several) => Err(HttpError::BadRequest("several Content-Length headers")),
         (Once(_), Once(_)) => Err(HttpError::BadRequest("both Transfer-Encoding and Content-Length")),
         (Once(_), Absent) if version == Version::Http10 => {
-            Err(HttpError::BadRequest("Transfer-Encoding under HTTP/1.0"))
+            Err(HttpError::BadRequest("Transfer-Encoding with HTTP/1.0"))
         }
         (Once(coding), Absent) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
         (Once(_), Absent) => Err(HttpError::UnknownTransferCoding),
@@ -263,7 +263,7 @@ fn decode_framing(coding: Occurrence<'_>, length: Occurrence<'_>, version: Versi
 
 /// Digits alone: no sign, no list, no number beyond the machine's.
 fn decode_content_length(text: &[u8]) -> Result<usize, HttpError> {
-    const MALFORMED: HttpError = HttpError::BadRequest("a Content-Length that is no number");
+    const MALFORMED: HttpError = HttpError::BadRequest("a Content-Length that is not a number");
     if text.is_empty() {
         return Err(MALFORMED);
     }

@@ -89,8 +89,8 @@ impl HttpError {
                     "The head exceeds the allowed maximum ({HTTP_HEAD_BYTES_MAX} bytes and {HTTP_HEADERS_MAX} headers)."
                 )
             }
-            Self::UnknownTransferCoding => "The only transfer coding understood is chunked.".into(),
-            Self::Version => "The versions understood are HTTP/1.1 and HTTP/1.0.".into(),
+            Self::UnknownTransferCoding => "The only supported transfer coding is chunked.".into(),
+            Self::Version => "The supported versions are HTTP/1.1 and HTTP/1.0.".into(),
         }
     }
 }
@@ -168,7 +168,7 @@ impl<'a> Headers<'a> {
         let mut values = self.all(name);
         let first = values.next();
         if values.next().is_some() {
-            return Err(HttpError::BadRequest("a header that may stand once stands several times"));
+            return Err(HttpError::BadRequest("a header that may be present once is repeated"));
         }
         Ok(first)
     }

@@ -18,11 +18,11 @@ pub enum UpgradeError {
 pub fn decode_upgrade<'a>(request: &Request<'a>) -> Result<&'a [u8], UpgradeError> {
     let headers = &request.headers;
     if request.method != "GET" || request.version == Version::Http10 {
-        return Err(UpgradeError::BadRequest("a WebSocket opens with GET and HTTP/1.1"));
+        return Err(UpgradeError::BadRequest("a WebSocket must be opened with GET and HTTP/1.1"));
     }
     // Told from the head: whether a chunked body is empty would be known only once it is whole.
     if request.framing != Framing::Length(0) {
-        return Err(UpgradeError::BadRequest("a WebSocket opens without a body"));
+        return Err(UpgradeError::BadRequest("a WebSocket must be opened without a body"));
     }
     if !request.asks_for_websocket {
         return Err(UpgradeError::BadRequest("Upgrade must be websocket"));
@@ -34,7 +34,7 @@ pub fn decode_upgrade<'a>(request: &Request<'a>) -> Result<&'a [u8], UpgradeErro
         Ok(Some(b"13")) => {}
         Ok(Some(_)) => return Err(UpgradeError::Version),
         Ok(None) | Err(_) => {
-            return Err(UpgradeError::BadRequest("Sec-WebSocket-Version must stand once"));
+            return Err(UpgradeError::BadRequest("Sec-WebSocket-Version must be present once"));
         }
     }
     match headers.only("sec-websocket-key") {

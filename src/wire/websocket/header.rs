@@ -43,7 +43,7 @@ pub(super) fn decode_header(
     }
     let short = second & 0x7f;
     if opcode.is_control() && short > 125 {
-        return Err(WebSocketError::Protocol("a control frame carries at most 125 bytes"));
+        return Err(WebSocketError::Protocol("a control frame must have at most 125 bytes"));
     }
     let Some((payload_bytes, length_end)) = decode_length(bytes, short)? else {
         return Ok(Header::Partial);
