@@ -1,5 +1,5 @@
-//! Holds the shape of the code: floors, sizes, where `unsafe` may stand, purity of the core, and that every cited
-//! rule and threat is specified.
+//! Checks the shape of the code: floors, import cycles, sizes, the files with `unsafe`, purity of the core, plain English in
+//! messages, and that every cited rule and threat is specified.
 //!
 //! Method: the sources are read as text (`tree`). Each check is a function from sources to findings, and beside each
 //! stands a test that gives it a bad sample, so that a check which can no longer fail is noticed.
@@ -29,6 +29,48 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("loadgen/src/sys.rs", "an io_uring that sends, beside which the server is measured"),
     ("tests/reliability/tracer.rs", "a debugger that makes a thread of a server stick"),
     ("tests/allocations.rs", "an allocator that counts, to show that a delivery allocates nothing"),
+];
+
+/// Words and phrases that messages do not use, with plain ones. Messages are string literals outside of tests: errors, log
+/// lines, help of metrics and options.
+const DIALECT: &[(&str, &str)] = &[
+    ("told", "sent, notified, reported"),
+    ("tell", "report, show, return"),
+    ("tells", "reports, shows, returns"),
+    ("stand", "be"),
+    ("stands", "is"),
+    ("stood", "was"),
+    ("bears", "has, supports"),
+    ("owe", "have pending"),
+    ("owes", "has pending"),
+    ("owed", "pending"),
+    ("lent", "borrowed"),
+    ("at hand", "available"),
+    ("under way", "in flight"),
+    ("go on", "continue"),
+    ("goes on", "continues"),
+    ("going on", "continuing"),
+    ("come about", "happen"),
+    ("comes about", "happens"),
+    ("whoever", "a client that"),
+    ("of late", "recently"),
+    ("in earnest", "in practice"),
+    ("mend", "fix"),
+    ("mends", "fixes"),
+    ("mended", "fixed"),
+    ("anew", "again"),
+    ("asked for", "requested"),
+    ("spoken to", "contacted"),
+    ("carry out", "execute"),
+    ("carried out", "executed"),
+    ("take over", "import"),
+    ("takes over", "imports"),
+    ("taken over", "imported"),
+    ("all the same", "anyway"),
+    ("does not read", "is invalid"),
+    ("do not read", "are invalid"),
+    ("put back", "restore"),
+    ("had again", "reproduced"),
 ];
 
 /// The last floor that must be pure; effects begin above it.
@@ -502,6 +544,47 @@ fn the_purity_check_can_fail() {
     assert_eq!(findings("src/wire/a.rs", "use std::sync::Arc; use ring::hmac; mod randomness {}"), 0);
     assert_eq!(findings("src/driver/mod.rs", "use std::time::Instant;"), 0);
     assert_eq!(findings("src/wire/a.rs", "#[cfg(test)]\nmod tests { use std::time::Instant; }"), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Language
+
+fn check_language(sources: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for source in sources {
+        for (line, literal) in source.shipped_literals() {
+            // One space between words, so that a phrase is found across a line break in the literal.
+            let words: Vec<&str> = tree::words(&literal).map(|(_, word)| word).collect();
+            let text = format!(" {} ", words.join(" ").to_lowercase());
+            for (phrase, plain) in DIALECT.iter().filter(|(phrase, _)| text.contains(&format!(" {phrase} "))) {
+                findings.push(format!("{}:{line}: \"{phrase}\" in a message: write {plain}", source.path));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn messages_are_in_plain_english() {
+    let mut sources = library();
+    sources.extend(tree::sources("loadgen/src", &[".rs"]));
+    assert_clean(&check_language(&sources));
+}
+
+/// Goal: a phrase is found in every kind of literal and across line breaks; not in comments, tests, longer words or code.
+#[test]
+fn the_language_check_can_fail() {
+    let findings = |path, text| check_language(&[Source::sample(path, text)]).len();
+    assert_eq!(findings("src/wire/a.rs", "const A: &str = \"the disk: mend it\";"), 1);
+    assert_eq!(findings("src/wire/a.rs", "#[error(r#\"Whoever {0} is told\"#)] struct A;"), 2);
+    assert_eq!(findings("src/wire/a.rs", "const A: &str = \"a send is under \\\n    way\";"), 1);
+    assert_eq!(findings("loadgen/src/a.rs", "fn f() { g(b\"it goes on\") }"), 1);
+    assert_eq!(
+        findings("src/wire/a.rs", "// It goes on.\nfn told() { f('\"', \"amended, retold, a standard, commend\") }"),
+        0
+    );
+    assert_eq!(findings("src/wire/a.rs", "#[cfg(test)]\nmod tests { const A: &str = \"is told\"; }"), 0);
+    assert_eq!(findings("src/wire/tests.rs", "const A: &str = \"is told\";"), 0);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ enum CommandError {
     #[error("{0}")]
     Usage(String),
     /// `relay doctor` found problems, which it has shown.
-    #[error("{0} of the findings must be mended before this host serves as asked")]
+    #[error("fix {0} of the findings before this host can serve as configured")]
     Unfit(usize),
     /// A migration would allow more than the old server did.
     #[error(

@@ -145,8 +145,8 @@ impl Schedule {
     pub(super) fn take(&mut self, now: Moment) -> Option<Next> {
         self.end_rests(now);
         let id = self.lines.pop()?;
-        let endpoint = self.endpoints.get_mut(&id).expect("whoever is in line is known");
-        let queue_id = endpoint.ready.pop_front().expect("whoever is in line has a ready queue");
+        let endpoint = self.endpoints.get_mut(&id).expect("every endpoint in line is known");
+        let queue_id = endpoint.ready.pop_front().expect("every endpoint in line has a ready queue");
         let queue = endpoint.queues.get_mut(&queue_id).expect("a ready queue is known");
         let first = queue.deliveries.front().expect("a ready queue has a delivery");
         if first.expires_ms <= now.monotonic_ms {
@@ -171,8 +171,8 @@ impl Schedule {
         };
         endpoint.stands = Stands::Idle;
         endpoint.pace = if took_ms >= limits::WEBHOOK_SLOW_MS { Pace::Slow } else { Pace::Quick };
-        let queue = endpoint.queues.get_mut(&queue_id).expect("a queue stays while its first is under way");
-        let first = queue.deliveries.front_mut().expect("the one under way is the first");
+        let queue = endpoint.queues.get_mut(&queue_id).expect("a queue stays while its first delivery is in flight");
+        let first = queue.deliveries.front_mut().expect("the delivery in flight is the first");
         let rest_ms = match ended {
             Ended::Done => None,
             Ended::Failed => {
@@ -189,7 +189,7 @@ impl Schedule {
             self.resting.push(Reverse((until_ms, id.clone(), queue_id)));
             Fate::Again(again)
         } else {
-            let over = queue.deliveries.pop_front().expect("the one under way is the first").delivery;
+            let over = queue.deliveries.pop_front().expect("the delivery in flight is the first").delivery;
             endpoint.go_on(queue_id);
             if ended == Ended::Done { Fate::Done(over) } else { Fate::GivenUp(over) }
         };

@@ -35,6 +35,27 @@ impl Source {
         if is_test_path(&self.path) { String::new() } else { blank_test_items(&self.code()) }
     }
 
+    /// Each literal outside of tests, with its line. Documentation comments are none.
+    pub(crate) fn shipped_literals(&self) -> Vec<(usize, String)> {
+        if is_test_path(&self.path) {
+            return Vec::new();
+        }
+        // Blanked code has the same bytes in the same places.
+        let tests = test_items(&self.code());
+        let is_test = |at: usize| tests.iter().any(|(start, end)| (*start..*end).contains(&at));
+        let mut found = Vec::new();
+        tokens(&self.text, parse(&self.text), &mut |level| {
+            for token in level {
+                if let TokenTree::Literal(literal) = &token.tree
+                    && !is_test(token.bytes.start)
+                {
+                    found.push((line_of(&self.text, token.bytes.start), literal.to_string()));
+                }
+            }
+        });
+        found
+    }
+
     /// First and last line of each stretch of test code.
     pub(crate) fn test_lines(&self) -> Vec<(usize, usize)> {
         if is_test_path(&self.path) {

@@ -233,7 +233,7 @@ fn report_json(plan: &Plan, findings: &[Finding]) -> Value {
 fn report_text(plan: &Plan, findings: &[Finding]) -> String {
     let source = match plan.expected {
         Expected::Stated(_) => "",
-        Expected::Assumed(_) => " (assumed; --max-connections N tells otherwise)",
+        Expected::Assumed(_) => " (assumed; set with --max-connections N)",
     };
     let mut text =
         format!("Judged for {} connections{source}, shards: {}\n\n", plan.expected.connections(), plan.shards);

@@ -28,8 +28,10 @@ pub(super) fn port(check: &'static str, state: &PortState, address: SocketAddr) 
         PortState::Held(holders) => {
             let names: Vec<_> = holders.iter().map(|holder| format!("pid {} ({})", holder.pid, holder.name)).collect();
             let (who, fix) = if names.is_empty() {
-                let fix =
-                    format!("ss -ltnp 'sport = :{}' as root tells by whom; if by Relay, all is well", address.port());
+                let fix = format!(
+                    "run `ss -ltnp 'sport = :{}'` as root to see the process; if it is Relay, ignore this",
+                    address.port()
+                );
                 ("a process of another user".into(), fix)
             } else {
                 (names.join(", "), format!("stop it, or set another {check}"))

@@ -48,7 +48,7 @@ pub(super) fn io_uring(host: &Host, plan: &Plan) -> Finding {
             "epoll serves instead: the same behaviour, but each connection takes a descriptor of the process and each \
              event takes system calls of its own",
         ),
-        IoChoice::Epoll => return Finding::ok(CHECK, format!("not asked for (io = \"epoll\"); {reason}")),
+        IoChoice::Epoll => return Finding::ok(CHECK, format!("not requested (io = \"epoll\"); {reason}")),
     };
     let fix = match host.number("kernel.io_uring_disabled") {
         Some(1..) => "sysctl -w kernel.io_uring_disabled=0",

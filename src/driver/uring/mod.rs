@@ -313,7 +313,7 @@ impl<'a, C: Core> Driver<'a, C> {
             // A FIN that cannot be sent: the peer is gone, and the poll tells so.
             Operation::Shutdown => {}
             Operation::Linger | Operation::CancelPoll | Operation::CancelSend => {
-                unreachable!("only a closing connection has {operation:?} under way")
+                unreachable!("only a closing connection has {operation:?} in flight")
             }
             Operation::Close | Operation::Accept | Operation::Cancel | Operation::Mail | Operation::Wake => {
                 unreachable!("{operation:?} was dealt with before")

@@ -229,7 +229,7 @@ impl Requests {
                 next.map_or(Next::Done, |question| Next::Ask(*question))
             }
             (Reply::Page { .. } | Reply::Users { .. } | Reply::Ended, _) => {
-                unreachable!("replies answer what asked for them")
+                unreachable!("replies belong to their query")
             }
         };
         parts.connections.lists().change(app, before, self.queries[request.index as usize].gathered.bytes());
