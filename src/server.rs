@@ -373,7 +373,7 @@ fn attend(
                 std::process::exit(128 + signal);
             }
             Ok(Event::Signal(_)) => {
-                let drain = Duration::from_millis(config.shard.drain_ms);
+                let drain = config.shard.drain;
                 tracing::info!("draining for at most {drain:?}; a second signal exits at once");
                 deadline = Some(Instant::now() + drain + Duration::from_millis(DRAIN_OVERTIME_MS));
                 control.drain();

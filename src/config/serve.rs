@@ -1,5 +1,7 @@
 //! The checked configuration of a server.
 
+use std::time::Duration;
+
 use super::error::ConfigError;
 use super::settings::{IoChoice, LISTEN_PORT, Mode, ServerSettings};
 use super::source::Settings;
@@ -87,14 +89,14 @@ fn shard_options(server: &ServerSettings) -> ShardOptions {
     ShardOptions {
         path_prefix: server.path_prefix.clone(),
         activity_timeout_s: server.activity_timeout,
-        http_keep_alive_s: server.http_keep_alive,
+        http_keep_alive: Duration::from_secs(server.http_keep_alive.into()),
         strict_protocol: server.strict_protocol,
         channel_names: server.channel_names,
         trusted_proxies: server.trusted_proxies.clone(),
-        drain_ms: server.drain_ms,
-        cache_ttl_s: server.cache_ttl,
+        drain: Duration::from_millis(server.drain_ms),
+        cache_ttl: Duration::from_secs(server.cache_ttl.into()),
         auth_failures_per_minute: server.auth_failures_per_minute,
-        authorization_timeout_s: server.authorization_timeout,
+        authorization_timeout: Duration::from_secs(server.authorization_timeout.into()),
         info_rules: if server.strict_pusher_info { InfoRules::Strict } else { InfoRules::Lenient },
         metrics_prefix: server.metrics_prefix.clone(),
         identity: Identity::default(),

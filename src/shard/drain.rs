@@ -40,7 +40,8 @@ impl Shard {
             return;
         }
         let elapsed_ms = self.context.clock.served_ms() - drain.started_ms;
-        let (slots, grace_ms) = (u64::from(self.connections.slots()), self.context.config.options.drain_ms);
+        let slots = u64::from(self.connections.slots());
+        let grace_ms = self.context.config.options.drain.as_millis() as u64;
         let few = self.context.metrics.stats.websockets <= DRAIN_AT_ONCE_MAX;
         let until = if few || elapsed_ms >= grace_ms { slots } else { slots * elapsed_ms / grace_ms.max(1) } as u32;
         for slot in (drain.next..until).map(Slot) {

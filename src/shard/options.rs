@@ -1,6 +1,7 @@
 //! The configuration of the shards.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::info::InfoRules;
 use crate::app::Directory;
@@ -35,24 +36,24 @@ pub struct ShardOptions {
     pub path_prefix: String,
     /// `activity_timeout` in seconds (P-LIVE-3).
     pub activity_timeout_s: u32,
-    /// Idle HTTP connections are closed after this, in s (P-HTTP-20).
-    pub http_keep_alive_s: u32,
+    /// Idle HTTP connections are closed after this (P-HTTP-20).
+    pub http_keep_alive: Duration,
     /// `strict_protocol` (P-CONN-3, P-CONN-5).
     pub strict_protocol: bool,
     /// `channel_names` (P-CHAN-2).
     pub channel_names: NameRules,
     /// Proxies whose `X-Forwarded-For`, `Forwarded` and PROXY protocol are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// Drain is spread over this (P-CLOSE-1), in ms.
-    pub drain_ms: u64,
+    /// Drain is spread over this (P-CLOSE-1).
+    pub drain: Duration,
     /// `strict_pusher_info` (P-HTTP-11).
     pub info_rules: InfoRules,
-    /// How long the event of a cache channel is kept (P-CACHE-1), in s.
-    pub cache_ttl_s: u32,
+    /// How long the event of a cache channel is kept (P-CACHE-1).
+    pub cache_ttl: Duration,
     /// Failed credentials of one address in a minute before 429 (threat T6).
     pub auth_failures_per_minute: u32,
-    /// Within this a connection must be authorized where its app demands it (P-AUTHZ-1), in s.
-    pub authorization_timeout_s: u32,
+    /// Within this a connection must be authorized where its app demands it (P-AUTHZ-1).
+    pub authorization_timeout: Duration,
     /// What all names of metrics begin with.
     pub metrics_prefix: String,
     /// What the metrics page says of the server.
@@ -67,15 +68,15 @@ impl Default for ShardOptions {
         Self {
             path_prefix: String::new(),
             activity_timeout_s: limits::ACTIVITY_TIMEOUT_S,
-            http_keep_alive_s: limits::HTTP_KEEP_ALIVE_S,
+            http_keep_alive: Duration::from_secs(limits::HTTP_KEEP_ALIVE_S.into()),
             strict_protocol: false,
             channel_names: NameRules::Default,
             trusted_proxies: Vec::new(),
-            drain_ms: limits::DRAIN_MS,
+            drain: Duration::from_millis(limits::DRAIN_MS),
             info_rules: InfoRules::Lenient,
-            cache_ttl_s: limits::CACHE_TTL_S,
+            cache_ttl: Duration::from_secs(limits::CACHE_TTL_S.into()),
             auth_failures_per_minute: limits::AUTH_FAILURES_PER_MINUTE,
-            authorization_timeout_s: limits::AUTHORIZATION_TIMEOUT_S,
+            authorization_timeout: Duration::from_secs(limits::AUTHORIZATION_TIMEOUT_S.into()),
             metrics_prefix: METRICS_PREFIX.to_owned(),
             identity: Identity::default(),
             fan_out_step: limits::FAN_OUT_STEP,

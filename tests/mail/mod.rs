@@ -1,5 +1,7 @@
 //! Real shards behind the driver under test, with publishers over HTTP and subscribers over `tungstenite`.
 
+use std::time::Duration;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -55,7 +57,7 @@ fn start(kind: DriverKind) -> Server {
             refusal_slots: 0,
             boot_secret: [7; 16],
             directory: Arc::clone(&directory),
-            options: ShardOptions { drain_ms: 0, ..ShardOptions::default() },
+            options: ShardOptions { drain: Duration::ZERO, ..ShardOptions::default() },
         })
     };
     Server::start_cores(kind, options, Arc::new(Shared::default()), make)

@@ -1,5 +1,7 @@
 //! Drain of many connections at once (P-CLOSE-1), which no seed has: they are closed evenly over the grace period.
 
+use std::time::Duration;
+
 use std::net::SocketAddr;
 
 use relay::connection::ConnectionKey;
@@ -46,7 +48,7 @@ fn turn(shard: &mut Shard, now: Moment) -> usize {
 /// (P-CLOSE-1). Method: one shard, its timeouts fed when it asks for them, closes counted per second.
 #[test]
 fn many_connections_drain_evenly() {
-    let options = ShardOptions { drain_ms: DRAIN_MS, ..ShardOptions::default() };
+    let options = ShardOptions { drain: Duration::from_millis(DRAIN_MS), ..ShardOptions::default() };
     let directory = apps::directory(1, &apps::apps(&mut Random::new(1), 10_240), &apps::tokens());
     let mut shard = Shard::new(ShardConfig {
         index: 0,

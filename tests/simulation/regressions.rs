@@ -1,6 +1,8 @@
 //! What the simulation once found, each as a small scenario of its own: a change of the scheduler changes what a seed
 //! does, so seeds alone keep nothing.
 
+use std::time::Duration;
+
 use std::net::SocketAddr;
 
 use relay::connection::ConnectionKey;
@@ -31,7 +33,7 @@ impl Bench {
     /// Shards of which the first has one connection.
     fn new(shards: ShardIndex) -> Self {
         let directory = apps::directory(1, &apps::apps(&mut Random::new(1), 10_240), &apps::tokens());
-        let options = ShardOptions { drain_ms: 0, ..ShardOptions::default() };
+        let options = ShardOptions { drain: Duration::ZERO, ..ShardOptions::default() };
         let config = |index| ShardConfig {
             index,
             shards,

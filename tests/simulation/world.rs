@@ -1,5 +1,7 @@
 //! One run: the system, the wires, the clients and the model, and what the clients make of what they read.
 
+use std::time::Duration;
+
 use std::sync::Arc;
 
 use relay::limits::SERVED_STEP_MS_MAX;
@@ -142,8 +144,8 @@ impl World {
             slots_kept_back: if scenario.few_slots { 2 } else { 0 },
             options: ShardOptions {
                 trusted_proxies: vec!["127.2.0.0/16".parse().expect("a network")],
-                drain_ms: *random.pick(&[0, 1_000, 10_000]),
-                authorization_timeout_s,
+                drain: Duration::from_millis(*random.pick(&[0, 1_000, 10_000])),
+                authorization_timeout: Duration::from_secs(authorization_timeout_s),
                 // A flood has many requests, some of them with wrong credentials.
                 auth_failures_per_minute: if scenario.flood {
                     10_000
@@ -179,7 +181,7 @@ impl World {
             callers: Vec::new(),
             model: Model::default(),
             users: UserFacts::default(),
-            authorization_ms: u64::from(authorization_timeout_s) * 1_000,
+            authorization_ms: authorization_timeout_s * 1_000,
             flags,
             apps,
             tokens,

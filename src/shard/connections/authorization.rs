@@ -14,7 +14,7 @@ impl Connections {
     /// Opens a connection that has to authorize itself. It takes no place of its app yet.
     pub(in crate::shard) fn open_unauthorized(&mut self, context: &mut Context, slot: Slot) {
         self.table.hot[slot].flags.insert(Flags::UNAUTHORIZED);
-        let within_ms = u64::from(context.config.options.authorization_timeout_s) * 1_000;
+        let within_ms = context.config.options.authorization_timeout.as_millis() as u64;
         self.await_deadline(context, DeadlineKind::Authorization, slot, within_ms);
         self.open_websocket(context, slot);
     }

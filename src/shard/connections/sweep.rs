@@ -1,6 +1,8 @@
 //! The sweep over all connections (P-LIVE-4, P-CLOSE-5): silent ones are pinged and closed, slow readers are closed, idle
 //! HTTP connections end. It visits every slot every five seconds, on the service clock (P-LIVE-6).
 
+use std::time::Duration;
+
 use super::Connections;
 use crate::app::AppSerial;
 use crate::connection::outbox::FrameKind;
@@ -38,7 +40,7 @@ impl Connections {
                 if !answered {
                     // The time between requests begins with the last byte of the answer.
                     self.table.last_activity[slot] = context.tenths();
-                } else if idle_ms >= u64::from(context.config.options.http_keep_alive_s) * 1_000 {
+                } else if Duration::from_millis(idle_ms) >= context.config.options.http_keep_alive {
                     self.end(context, slot, false);
                 }
             }

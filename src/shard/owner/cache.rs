@@ -70,7 +70,7 @@ impl Owner {
         let index = self.find_or_insert(channel);
         self.drop_cached(index);
         self.caches.age += 1;
-        let ttl_ms = u64::from(context.config.options.cache_ttl_s) * 1_000;
+        let ttl_ms = context.config.options.cache_ttl.as_millis() as u64;
         let (age, expires_ms) = (self.caches.age, context.now.monotonic_ms + ttl_ms);
         let cached = CachedEvent::new(frame, data_bytes, expires_ms, age);
         let app = self.caches.apps.entry(channel.app).or_default();
