@@ -1,11 +1,10 @@
 //! Real shards behind the driver under test, with publishers over HTTP and subscribers over `tungstenite`.
 
-use std::time::Duration;
-
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory};
 use relay::driver::DriverKind;

@@ -1,8 +1,7 @@
 //! Drain of many connections at once (P-CLOSE-1), which no seed has: they are closed evenly over the grace period.
 
-use std::time::Duration;
-
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use relay::connection::ConnectionKey;
 use relay::moment::Moment;

@@ -1,9 +1,8 @@
 //! What the simulation once found, each as a small scenario of its own: a change of the scheduler changes what a seed
 //! does, so seeds alone keep nothing.
 
-use std::time::Duration;
-
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use relay::connection::ConnectionKey;
 use relay::moment::Moment;

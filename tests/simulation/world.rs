@@ -1,8 +1,7 @@
 //! One run: the system, the wires, the clients and the model, and what the clients make of what they read.
 
-use std::time::Duration;
-
 use std::sync::Arc;
+use std::time::Duration;
 
 use relay::limits::SERVED_STEP_MS_MAX;
 use relay::moment::Moment;
