@@ -38,7 +38,8 @@ fn pusher_pong_has_no_answer() {
 
 /// P-LIVE-1, P-LIVE-3, P-LIVE-4: with an `activity_timeout` of 1 s, a socket that was silent for 6 s gets a WebSocket
 /// ping; silent 30 s more it gets error and Close 4201. One that answers pings, and one that speaks, stay. Both
-/// drivers wait at the same time. Upper bounds leave room for the clock hand that sweeps all slots in 5 s.
+/// drivers wait at the same time. Upper bounds leave room for the clock hand that sweeps all slots in 5 s, and for a machine
+/// that is short of processor time, since time in which the server did not run does not count (P-LIVE-6).
 #[test]
 fn silent_sockets_are_pinged_then_closed() {
     let options = |driver| ServerOptions::new(driver).with(&["--activity-timeout", "1"]);
@@ -59,11 +60,11 @@ fn silence(server: &TestServer) {
     let ping = raw.read().unwrap();
     let pinged = start.elapsed();
     assert_eq!(ping.first, 0x89, "a WebSocket ping was due: {ping:?}");
-    assert!((5.5..20.0).contains(&pinged.as_secs_f64()), "pinged after {pinged:?}");
+    assert!((5.5..40.0).contains(&pinged.as_secs_f64()), "pinged after {pinged:?}");
     let error = String::from_utf8(raw.read().unwrap().payload).unwrap();
     assert!(error.contains("\"pusher:error\"") && error.contains("4201"), "{error}");
     let told = start.elapsed() - pinged;
-    assert!((29.5..45.0).contains(&told.as_secs_f64()), "closed {told:?} after the ping");
+    assert!((29.5..90.0).contains(&told.as_secs_f64()), "closed {told:?} after the ping");
     assert_eq!(raw.expect_close(), 4201);
     socket = open(server);
     socket.expect_quiet();
