@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bitflags::bitflags;
 use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use ring::hmac;
@@ -14,6 +15,7 @@ pub mod origin;
 pub mod settings;
 pub mod webhook;
 
+use crate::label::{Label, labels};
 pub use settings::AppSettings;
 use webhook::{WebhookKind, Webhooks};
 
@@ -116,125 +118,86 @@ impl App {
 
     /// True when an endpoint is to be told of this; a disabled app tells nothing.
     pub fn wants(&self, kind: WebhookKind) -> bool {
-        self.enabled && self.webhooks.wanted().contains(kind)
+        self.enabled && self.webhooks.wanted().has(kind)
     }
 }
 
-/// One thing that a token may be limited to (R-TOKEN-6). The numbers are stored: they never change meaning.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum Scope {
-    /// `POST /events`.
-    EventsPublish = 0,
-    /// `POST /batch_events`.
-    EventsBatch = 1,
-    /// Channel list, info and history.
-    ChannelsRead = 2,
-    /// Channel users.
-    PresenceRead = 3,
-    /// Webhook endpoints.
-    WebhooksManage = 4,
-    /// Encryption keys.
-    EncryptionManage = 5,
-    /// Schemas.
-    SchemasManage = 6,
-    /// `GET /connections`.
-    ConnectionsRead = 7,
-    /// Accepted; no routes yet.
-    AnalyticsRead = 8,
-    /// `POST /auth`.
-    ChannelsAuth = 9,
-    /// Protected channels on streams and polls.
-    ChannelsSubscribe = 10,
-    /// `terminate_connections`.
-    ConnectionsManage = 11,
-}
-
-impl Scope {
-    /// All scopes, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
-        Self::EventsPublish,
-        Self::EventsBatch,
-        Self::ChannelsRead,
-        Self::PresenceRead,
-        Self::WebhooksManage,
-        Self::EncryptionManage,
-        Self::SchemasManage,
-        Self::ConnectionsRead,
-        Self::AnalyticsRead,
-        Self::ChannelsAuth,
-        Self::ChannelsSubscribe,
-        Self::ConnectionsManage,
-    ];
-
-    /// Its name, as operators write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::EventsPublish => "events:publish",
-            Self::EventsBatch => "events:batch",
-            Self::ChannelsRead => "channels:read",
-            Self::PresenceRead => "presence:read",
-            Self::WebhooksManage => "webhooks:manage",
-            Self::EncryptionManage => "encryption:manage",
-            Self::SchemasManage => "schemas:manage",
-            Self::ConnectionsRead => "connections:read",
-            Self::AnalyticsRead => "analytics:read",
-            Self::ChannelsAuth => "channels:auth",
-            Self::ChannelsSubscribe => "channels:subscribe",
-            Self::ConnectionsManage => "connections:manage",
-        }
-    }
-
-    /// The scope of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|scope| scope.name() == name)
-    }
-
-    const fn bit(self) -> u16 {
-        1 << self as u8
+labels! {
+    /// One thing that a token may be limited to (R-TOKEN-6).
+    pub enum Scope {
+        /// `POST /events`.
+        EventsPublish => "events:publish",
+        /// `POST /batch_events`.
+        EventsBatch => "events:batch",
+        /// Channel list, info and history.
+        ChannelsRead => "channels:read",
+        /// Channel users.
+        PresenceRead => "presence:read",
+        /// Webhook endpoints.
+        WebhooksManage => "webhooks:manage",
+        /// Encryption keys.
+        EncryptionManage => "encryption:manage",
+        /// Schemas.
+        SchemasManage => "schemas:manage",
+        /// `GET /connections`.
+        ConnectionsRead => "connections:read",
+        /// Accepted; no routes yet.
+        AnalyticsRead => "analytics:read",
+        /// `POST /auth`.
+        ChannelsAuth => "channels:auth",
+        /// Protected channels on streams and polls.
+        ChannelsSubscribe => "channels:subscribe",
+        /// `terminate_connections`.
+        ConnectionsManage => "connections:manage",
     }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.label())
     }
 }
 
 /// A word that is no scope.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("unknown scope {name:?}; the scopes are {}", Scopes::every())]
+#[error("unknown scope {name:?}; the scopes are {}", Scopes::EVERY)]
 pub struct UnknownScope {
     /// The word.
     pub name: String,
 }
 
-/// What a token may do (R-TOKEN-6); no scope at all means everything.
-///
-/// One bit per [`Scope`]. Bits that no scope has, from a newer version's store, allow nothing.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Scopes(pub u16);
+bitflags! {
+    /// The permissions of a token (R-TOKEN-6); no scope at all means everything.
+    ///
+    /// One bit per [`Scope`]. Bits that no scope has, from a newer version's store, allow nothing.
+    #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+    pub struct Scopes: u16 {
+        /// Every scope by name, which is not the same as no limit: routes without a scope of their own stay closed.
+        const EVERY = (1 << Scope::ALL.len()) - 1;
+    }
+}
+
+impl From<Scope> for Scopes {
+    fn from(scope: Scope) -> Self {
+        Self::from_bits_retain(1 << scope.index())
+    }
+}
 
 impl Scopes {
     /// No limit.
-    pub const FULL: Self = Self(0);
-
-    /// Every scope by name, which is not the same as no limit: routes without a scope of their own stay closed.
-    pub fn every() -> Self {
-        Scope::ALL.into_iter().fold(Self::FULL, Self::with)
-    }
+    pub const FULL: Self = Self::empty();
 
     /// Reads names separated by commas; `""` is full access.
     ///
     /// # Errors
-    /// The first word that is no scope. An empty word between commas is one too, so that a slip of the pen never
-    /// widens what a token may do.
+    /// The first word that is no scope. An empty word between commas is one too, so that a typing error never widens the
+    /// permissions of a token.
     pub fn parse(names: &str) -> Result<Self, UnknownScope> {
         if names.trim().is_empty() {
             return Ok(Self::FULL);
         }
         names.split(',').map(str::trim).try_fold(Self::FULL, |scopes, name| {
-            let scope = Scope::from_name(name).ok_or_else(|| UnknownScope { name: name.to_owned() })?;
+            let scope = Scope::of_label(name).ok_or_else(|| UnknownScope { name: name.to_owned() })?;
             Ok(scopes.with(scope))
         })
     }
@@ -242,7 +205,7 @@ impl Scopes {
     /// These and one more. Adding a scope to full access limits it to that scope.
     #[must_use]
     pub fn with(self, scope: Scope) -> Self {
-        Self(self.0 | scope.bit())
+        self | scope.into()
     }
 
     /// True when there is no limit.
@@ -252,23 +215,23 @@ impl Scopes {
 
     /// True when the scope is among these, or there is no limit.
     pub fn allows(self, scope: Scope) -> bool {
-        self.is_full() || self.0 & scope.bit() != 0
+        self.is_full() || self.contains(scope.into())
     }
 
     /// The scopes named; none for full access.
-    pub fn iter(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL.into_iter().filter(move |scope| self.0 & scope.bit() != 0)
+    pub fn named(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.iter().copied().filter(move |scope| self.contains((*scope).into()))
     }
 }
 
 /// Names separated by `,`; empty for full access. [`Scopes::parse`] reads it back.
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, scope) in self.iter().enumerate() {
+        for (index, scope) in self.named().enumerate() {
             if index > 0 {
                 f.write_str(",")?;
             }
-            f.write_str(scope.name())?;
+            f.write_str(scope.label())?;
         }
         Ok(())
     }
@@ -452,17 +415,17 @@ mod tests {
         let names = "events:publish,events:batch,channels:read,presence:read,webhooks:manage,encryption:manage,\
                      schemas:manage,connections:read,analytics:read,channels:auth,channels:subscribe,connections:manage";
         let every = Scopes::parse(names).expect("the names of the table");
-        assert_eq!(every, Scopes::every());
-        assert_eq!(every.0.count_ones(), 12);
+        assert_eq!(every, Scopes::EVERY);
+        assert_eq!(every.bits().count_ones(), 12);
         assert_eq!(every.to_string(), names);
-        for scope in Scope::ALL {
-            let one = Scopes::parse(scope.name()).expect("a name of the table");
-            assert!(Scope::ALL.into_iter().all(|other| one.allows(other) == (other == scope)));
+        for scope in Scope::ALL.iter().copied() {
+            let one = Scopes::parse(scope.label()).expect("a name of the table");
+            assert!(Scope::ALL.iter().copied().all(|other| one.allows(other) == (other == scope)));
             assert!(Scopes::FULL.allows(scope));
             assert_eq!(one.to_string(), scope.to_string());
         }
         assert_eq!(Scopes::parse("").map(|scopes| scopes.to_string()), Ok(String::new()));
-        assert_eq!(Scopes::parse(" events:batch , channels:auth "), Ok(Scopes(0b10_0000_0010)));
+        assert_eq!(Scopes::parse(" events:batch , channels:auth "), Ok(Scopes::from_bits_retain(0b10_0000_0010)));
     }
 
     /// R-TOKEN-6: unknown words and stray commas are errors and unknown stored bits allow nothing, so that no slip
@@ -476,7 +439,7 @@ mod tests {
         }
         let message = Scopes::parse("events:pubish").expect_err("a typing error").to_string();
         assert!(message.contains("\"events:pubish\"") && message.contains("events:publish,"), "{message}");
-        assert!(Scope::ALL.into_iter().all(|scope| !Scopes(1 << 15).allows(scope)));
+        assert!(Scope::ALL.iter().copied().all(|scope| !Scopes::from_bits_retain(1 << 15).allows(scope)));
     }
 
     /// R-TOKEN-3: a token ends with the millisecond of its expiry, or at once when revoked.

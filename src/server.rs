@@ -25,6 +25,7 @@ use crate::driver::host::Host;
 use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::{self, DriverKind, ShardSetup, log_writer, uring, watchdog};
+use crate::label::Label;
 use crate::limits::{DRAIN_OVERTIME_MS, LOG_FLUSH_MS, MAILBOX_SLOTS};
 use crate::metrics::figures::{Identity, WebhookFigures};
 use crate::moment::Moment;
@@ -164,13 +165,13 @@ pub fn run(
     let metrics = metrics.ok();
     match (config.server.io, kind) {
         (IoChoice::Auto, DriverKind::Epoll) => tracing::warn!(reason = driver_reason, "chose epoll"),
-        _ => tracing::info!(reason = driver_reason, "chose {}", kind.name()),
+        _ => tracing::info!(reason = driver_reason, "chose {}", kind.label()),
     }
     tracing::info!(connections_per_shard = capacity.slots, "room for connections");
     let listening = Listening {
         public: public.address,
         metrics: metrics.as_ref().map(|bound| bound.address),
-        driver: kind.name(),
+        driver: kind.label(),
         driver_reason,
         shards: config.server.shards,
     };
@@ -191,7 +192,7 @@ pub fn run(
         store_writer: Arc::new(store_writer(store, &control, &mailboxes, webhooks.handle(), &config.webhooks)?),
         webhooks: webhooks.handle(),
         identity: Identity {
-            driver: kind.name(),
+            driver: kind.label(),
             driver_reason: listening.driver_reason.clone(),
             port: listening.public.port(),
             started_unix_ms: clock.read().unix_ms,

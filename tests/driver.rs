@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::echo::{self, Options, Server, connect, connect_with_small_buffers};
 use crate::mail;
 use relay::driver::DriverKind;
+use relay::label::Label;
 
 /// Bytes whose every position is recognisable (a multiplicative hash of it), so that loss, doubling and disorder all show.
 fn pattern(length: usize, seed: u32) -> Vec<u8> {
@@ -116,7 +117,7 @@ fn talkers_are_served_alike(kind: DriverKind) {
     let middle = middle.expect("it was passed");
     let gained = echoed.iter().zip(middle).map(|(now, before)| now - before);
     let (most, fewest) = (gained.clone().max().expect("some"), gained.min().expect("some"));
-    println!("U17 on {}: {most} and {fewest} bytes", kind.name());
+    println!("U17 on {}: {most} and {fewest} bytes", kind.label());
     assert!(most < 4 * fewest, "{most} bytes for one client, {fewest} for another");
 }
 

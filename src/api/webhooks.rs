@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::refusal::Refusal;
 use crate::app::App;
 use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookEndpoint, WebhookFormat};
+use crate::label::Label;
 use crate::limits;
 use crate::wire::json::check_depth;
 
@@ -35,7 +36,7 @@ pub fn decode_webhook(body: &[u8]) -> Result<NewWebhook, Refusal> {
             "Webhooks to private addresses can be permitted only on the command line: relay webhook add --allow-private.",
         ));
     }
-    let format = raw.format.as_deref().map_or(Some(WebhookFormat::Pusher), WebhookFormat::from_name);
+    let format = raw.format.as_deref().map_or(Some(WebhookFormat::Pusher), WebhookFormat::of_label);
     Ok(NewWebhook {
         url: raw.url,
         events: raw.events,
@@ -60,12 +61,12 @@ pub fn encode_new_webhook(endpoint: &WebhookEndpoint) -> Vec<u8> {
 }
 
 fn webhook_json(endpoint: &WebhookEndpoint) -> Value {
-    let events: Vec<&str> = endpoint.kinds.iter().map(|kind| kind.name()).collect();
+    let events: Vec<&str> = endpoint.kinds.kinds().map(|kind| kind.label()).collect();
     json!({
         "id": endpoint.id,
         "url": endpoint.url,
         "events": events,
-        "format": endpoint.format.name(),
+        "format": endpoint.format.label(),
         "batch": endpoint.batching == Batching::Batched,
         "count_changed": endpoint.count_name == CountName::Changed,
         "allow_private": endpoint.reach == Reach::Anywhere,

@@ -5,55 +5,34 @@
 
 use std::fmt;
 
+use bitflags::bitflags;
+
 use super::Secret;
+use crate::label::{Label, labels};
 
 pub mod address;
 
-/// What an endpoint may be told. The numbers are bits of [`WebhookKinds`] and are stored nowhere.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum WebhookKind {
-    /// Somebody subscribed to a channel that nobody was on (P-HOOK-1).
-    ChannelOccupied = 0,
-    /// The last subscriber left (P-HOOK-1).
-    ChannelVacated = 1,
-    /// A user's first connection joined a presence channel (P-HOOK-2).
-    MemberAdded = 2,
-    /// A user's last connection left (P-HOOK-2).
-    MemberRemoved = 3,
-    /// A client event was sent (P-HOOK-3).
-    ClientEvent = 4,
-    /// Somebody subscribed to a cache channel without an event (P-HOOK-4).
-    CacheMiss = 5,
-    /// The number of subscribers changed (P-HOOK-5).
-    SubscriptionCount = 6,
+labels! {
+    /// A kind of event of an endpoint, with its name in Pusher's format and in filters.
+    pub enum WebhookKind {
+        /// Somebody subscribed to a channel that nobody was on (P-HOOK-1).
+        ChannelOccupied => "channel_occupied",
+        /// The last subscriber left (P-HOOK-1).
+        ChannelVacated => "channel_vacated",
+        /// A user's first connection joined a presence channel (P-HOOK-2).
+        MemberAdded => "member_added",
+        /// A user's last connection left (P-HOOK-2).
+        MemberRemoved => "member_removed",
+        /// A client event was sent (P-HOOK-3).
+        ClientEvent => "client_event",
+        /// Somebody subscribed to a cache channel without an event (P-HOOK-4).
+        CacheMiss => "cache_miss",
+        /// The number of subscribers changed (P-HOOK-5).
+        SubscriptionCount => "subscription_count",
+    }
 }
 
 impl WebhookKind {
-    /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
-        Self::ChannelOccupied,
-        Self::ChannelVacated,
-        Self::MemberAdded,
-        Self::MemberRemoved,
-        Self::ClientEvent,
-        Self::CacheMiss,
-        Self::SubscriptionCount,
-    ];
-
-    /// Its name in Pusher's format and in filters.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ChannelOccupied => "channel_occupied",
-            Self::ChannelVacated => "channel_vacated",
-            Self::MemberAdded => "member_added",
-            Self::MemberRemoved => "member_removed",
-            Self::ClientEvent => "client_event",
-            Self::CacheMiss => "cache_miss",
-            Self::SubscriptionCount => "subscription_count",
-        }
-    }
-
     /// Its name in Relay's format (R-HOOK-5).
     pub fn relay_name(self) -> &'static str {
         match self {
@@ -72,91 +51,66 @@ impl WebhookKind {
         if name == COUNT_CHANGED {
             return Some(Self::SubscriptionCount);
         }
-        Self::ALL.into_iter().find(|kind| kind.name() == name || kind.relay_name() == name)
-    }
-
-    const fn bit(self) -> u8 {
-        1 << self as u8
+        Self::ALL.iter().copied().find(|kind| kind.label() == name || kind.relay_name() == name)
     }
 }
 
 /// How other servers spell `subscription_count` in Pusher's format (R-HOOK-6).
 pub const COUNT_CHANGED: &str = "subscription_count_changed";
 
-/// A set of kinds.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct WebhookKinds(u8);
+bitflags! {
+    /// A set of kinds, one bit for each. The bits are stored nowhere.
+    #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+    pub struct WebhookKinds: u8 {
+        /// Every kind.
+        const EVERY = (1 << WebhookKind::ALL.len()) - 1;
+    }
+}
+
+impl From<WebhookKind> for WebhookKinds {
+    fn from(kind: WebhookKind) -> Self {
+        Self::from_bits_retain(1 << kind.index())
+    }
+}
 
 impl WebhookKinds {
-    /// No kind.
-    pub const NONE: Self = Self(0);
-
-    /// Every kind.
-    pub fn all() -> Self {
-        WebhookKind::ALL.into_iter().fold(Self::NONE, Self::with)
-    }
-
     /// These and one more.
     #[must_use]
     pub fn with(self, kind: WebhookKind) -> Self {
-        Self(self.0 | kind.bit())
-    }
-
-    /// The kinds of both sets.
-    #[must_use]
-    pub fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        self | kind.into()
     }
 
     /// True when the kind is among them.
-    pub fn contains(self, kind: WebhookKind) -> bool {
-        self.0 & kind.bit() != 0
-    }
-
-    /// True when there is none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
+    pub fn has(self, kind: WebhookKind) -> bool {
+        self.contains(kind.into())
     }
 
     /// The kinds, in the order of their numbers.
-    pub fn iter(self) -> impl Iterator<Item = WebhookKind> {
-        WebhookKind::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    pub fn kinds(self) -> impl Iterator<Item = WebhookKind> {
+        WebhookKind::ALL.iter().copied().filter(move |kind| self.has(*kind))
     }
 }
 
 /// Names separated by `,`.
 impl fmt::Display for WebhookKinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, kind) in self.iter().enumerate() {
+        for (index, kind) in self.kinds().enumerate() {
             f.write_str(if index > 0 { "," } else { "" })?;
-            f.write_str(kind.name())?;
+            f.write_str(kind.label())?;
         }
         Ok(())
     }
 }
 
-/// How a body is written and signed (R-HOOK-1).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum WebhookFormat {
-    /// Pusher's, signed with the app's secret.
-    #[default]
-    Pusher,
-    /// Relay's, signed with the endpoint's secret.
-    Relay,
-}
-
-impl WebhookFormat {
-    /// Its name, as operators write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pusher => "pusher",
-            Self::Relay => "relay",
-        }
-    }
-
-    /// The format of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Pusher, Self::Relay].into_iter().find(|format| format.name() == name)
+labels! {
+    /// How a body is written and signed (R-HOOK-1).
+    #[derive(Default)]
+    pub enum WebhookFormat {
+        /// Pusher's, signed with the app's secret.
+        #[default]
+        Pusher => "pusher",
+        /// Relay's, signed with the endpoint's secret.
+        Relay => "relay",
     }
 }
 
@@ -241,7 +195,7 @@ impl Webhooks {
     /// Notes what the enabled ones want.
     pub fn new(endpoints: Vec<WebhookEndpoint>) -> Self {
         let enabled = endpoints.iter().filter(|endpoint| endpoint.enabled);
-        let wanted = enabled.fold(WebhookKinds::NONE, |wanted, endpoint| wanted.union(endpoint.kinds));
+        let wanted = enabled.fold(WebhookKinds::empty(), |wanted, endpoint| wanted.union(endpoint.kinds));
         Self { endpoints, wanted }
     }
 
@@ -271,11 +225,11 @@ mod tests {
     /// formats; the other spelling of one of them is known too.
     #[test]
     fn kinds_by_name() {
-        for kind in WebhookKind::ALL {
-            assert_eq!(WebhookKind::from_name(kind.name()), Some(kind));
+        for kind in WebhookKind::ALL.iter().copied() {
+            assert_eq!(WebhookKind::from_name(kind.label()), Some(kind));
             assert_eq!(WebhookKind::from_name(kind.relay_name()), Some(kind));
-            let one = WebhookKinds::NONE.with(kind);
-            assert!(WebhookKind::ALL.into_iter().all(|other| one.contains(other) == (other == kind)));
+            let one = WebhookKinds::empty().with(kind);
+            assert!(WebhookKind::ALL.iter().copied().all(|other| one.has(other) == (other == kind)));
         }
         assert_eq!(WebhookKind::from_name("subscription_count_changed"), Some(WebhookKind::SubscriptionCount));
         for unknown in ["", "channel_occupied ", "Channel_Occupied", "channel"] {
@@ -293,7 +247,7 @@ mod tests {
             id: "wh_1".into(),
             url: "https://example.com/".into(),
             secret: Secret::new("s"),
-            kinds: WebhookKinds::NONE.with(kind),
+            kinds: WebhookKinds::empty().with(kind),
             format: WebhookFormat::Pusher,
             batching: Batching::Single,
             reach: Reach::Public,

@@ -190,6 +190,7 @@ fn line(listening: &Listening) -> String {
 mod tests {
     use super::*;
     use crate::driver::DriverKind;
+    use crate::label::Label;
 
     /// The line that scripts wait for has the ports that were bound and the driver that won.
     #[test]
@@ -197,7 +198,7 @@ mod tests {
         let mut listening = Listening {
             public: "127.0.0.1:6001".parse().expect("address"),
             metrics: Some("127.0.0.1:9601".parse().expect("address")),
-            driver: DriverKind::Uring.name(),
+            driver: DriverKind::Uring.label(),
             driver_reason: String::new(),
             shards: 2,
         };

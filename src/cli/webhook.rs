@@ -6,6 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments, note, time};
+use crate::label::Label;
 use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookFormat};
 use crate::config;
 use crate::store::queue::{FailedDelivery, Queue};
@@ -93,7 +94,7 @@ pub(super) fn run(command: WebhookCommand) -> Result<(), CommandError> {
             let new = NewWebhook {
                 url,
                 events: events.iter().map(|event| event.trim().to_owned()).collect(),
-                format: WebhookFormat::from_name(&format)
+                format: WebhookFormat::of_label(&format)
                     .ok_or_else(|| CommandError::Usage(format!("--format takes pusher or relay, not {format:?}")))?,
                 batching: if batch { Batching::Batched } else { Batching::Single },
                 reach: if allow_private { Reach::Anywhere } else { Reach::Public },

@@ -66,68 +66,46 @@ pub enum Phase {
     Ended,
 }
 
-/// Single facts about a connection, one bit each.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Flags(u16);
+bitflags::bitflags! {
+    /// Single facts about a connection, one bit each.
+    #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+    pub struct Flags: u16 {
+        /// It is in the queue of connections to send answers to.
+        const ANSWER_QUEUED = 1;
+        /// The driver was asked not to read from it.
+        const PAUSED = 1 << 1;
+        /// A WebSocket ping was sent and nothing was heard since (P-LIVE-4).
+        const AWAITING_PONG = 1 << 2;
+        /// It counts to its app's connections.
+        const COUNTED = 1 << 3;
+        /// The peer's Close frame was received.
+        const PEER_CLOSED = 1 << 4;
+        /// The peer's direction ended (FIN).
+        const READ_ENDED = 1 << 5;
+        /// The kernel held a send when the sweep came by, and took nothing since (P-CLOSE-5).
+        const STALLED = 1 << 6;
+        /// The connection ends with the answer that is queued last.
+        const LAST_ANSWER = 1 << 7;
+        /// The kernel held a send at two visits of the sweep, and took nothing in between.
+        const STALLED_LONG = 1 << 8;
+        /// Echo path of the `conformance` feature.
+        const ECHO = 1 << 9;
+        /// It was closed as a slow reader: reset it at the deadline.
+        const RESET = 1 << 10;
+        /// Our Close frame is queued: no frame may follow it (RFC 6455 section 5.5.1).
+        const CLOSE_QUEUED = 1 << 11;
+        /// It must yet sign in or join a protected channel, and does not count to its app's connections (P-AUTHZ-1).
+        const UNAUTHORIZED = 1 << 12;
+        /// The shard's queue has a deadline for a message of it (threat T8).
+        const MESSAGE_AWAITED = 1 << 13;
+        /// It is in the queue of connections to send events to.
+        const EVENT_QUEUED = 1 << 14;
+        /// It is in the queue of a large channel.
+        const BULK_QUEUED = 1 << 15;
+    }
+}
 
 impl Flags {
-    /// It is in the queue of connections to send answers to.
-    pub const ANSWER_QUEUED: Self = Self(1);
-    /// The driver was asked not to read from it.
-    pub const PAUSED: Self = Self(1 << 1);
-    /// A WebSocket ping was sent and nothing was heard since (P-LIVE-4).
-    pub const AWAITING_PONG: Self = Self(1 << 2);
-    /// It counts to its app's connections.
-    pub const COUNTED: Self = Self(1 << 3);
-    /// The peer's Close frame was received.
-    pub const PEER_CLOSED: Self = Self(1 << 4);
-    /// The peer's direction ended (FIN).
-    pub const READ_ENDED: Self = Self(1 << 5);
-    /// The kernel held a send when the sweep came by, and took nothing since (P-CLOSE-5).
-    pub const STALLED: Self = Self(1 << 6);
-    /// The connection ends with the answer that is queued last.
-    pub const LAST_ANSWER: Self = Self(1 << 7);
-    /// Echo path of the `conformance` feature.
-    pub const ECHO: Self = Self(1 << 9);
-    /// The kernel held a send at two visits of the sweep, and took nothing in between.
-    pub const STALLED_LONG: Self = Self(1 << 8);
-    /// It was closed as a slow reader: reset it at the deadline.
-    pub const RESET: Self = Self(1 << 10);
-
-    /// Our Close frame is queued: no frame may follow it (RFC 6455 section 5.5.1).
-    pub const CLOSE_QUEUED: Self = Self(1 << 11);
-
-    /// It must yet sign in or join a protected channel, and does not count to its app's connections (P-AUTHZ-1).
-    pub const UNAUTHORIZED: Self = Self(1 << 12);
-
-    /// The shard's queue has a deadline for a message of it (threat T8).
-    pub const MESSAGE_AWAITED: Self = Self(1 << 13);
-
-    /// It is in the queue of connections to send events to.
-    pub const EVENT_QUEUED: Self = Self(1 << 14);
-    /// It is in the queue of a large channel.
-    pub const BULK_QUEUED: Self = Self(1 << 15);
-
-    /// Several flags as one.
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-    /// True when any of the flags is set.
-    pub fn intersects(self, flags: Self) -> bool {
-        self.0 & flags.0 != 0
-    }
-    /// Sets a flag.
-    pub fn insert(&mut self, flag: Self) {
-        self.0 |= flag.0;
-    }
-    /// Clears a flag.
-    pub fn remove(&mut self, flag: Self) {
-        self.0 &= !flag.0;
-    }
-    /// True when the flag is set.
-    pub fn contains(self, flag: Self) -> bool {
-        self.0 & flag.0 != 0
-    }
     /// Sets the flag; true when it was clear before.
     pub fn raise(&mut self, flag: Self) -> bool {
         let was_clear = !self.contains(flag);
@@ -136,31 +114,9 @@ impl Flags {
     }
 }
 
-/// Each flag has a bit of its own, and no bit is without a flag.
 const _: () = {
-    let flags = [
-        Flags::ANSWER_QUEUED,
-        Flags::PAUSED,
-        Flags::AWAITING_PONG,
-        Flags::COUNTED,
-        Flags::PEER_CLOSED,
-        Flags::READ_ENDED,
-        Flags::STALLED,
-        Flags::LAST_ANSWER,
-        Flags::STALLED_LONG,
-        Flags::ECHO,
-        Flags::RESET,
-        Flags::CLOSE_QUEUED,
-        Flags::UNAUTHORIZED,
-        Flags::MESSAGE_AWAITED,
-        Flags::EVENT_QUEUED,
-        Flags::BULK_QUEUED,
-    ];
-    let mut bit = 0;
-    while bit < flags.len() {
-        assert!(flags[bit].0 == 1 << bit);
-        bit += 1;
-    }
+    let flags = <Flags as bitflags::Flags>::FLAGS.len();
+    assert!(Flags::all().bits().count_ones() as usize == flags, "each flag has a bit of its own");
 };
 
 /// Channels in the hot line; further ones are in the cold part.
@@ -204,7 +160,7 @@ impl Hot {
         channels: [ChannelIndex(NONE); CHANNELS_INLINE],
         channels_inline: 0,
         phase: Phase::Free,
-        flags: Flags(0),
+        flags: Flags::empty(),
     };
 
     /// The channels in the hot line.

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::connection::ConnectionKey;
+use crate::label::labels;
 use crate::metrics::figures::{DriverFigures, ProcessFigures};
 use crate::moment::Moment;
 use crate::shard::{Flush, Input, Mail, Output, Shard, ShardIndex};
@@ -97,22 +98,13 @@ impl Core for Shard {
     }
 }
 
-/// Which loop runs the shards; all shards of a process alike.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum DriverKind {
-    /// Completions: `io_uring`.
-    Uring,
-    /// Readiness: `epoll`, edge-triggered.
-    Epoll,
-}
-
-impl DriverKind {
-    /// Its name in the log, in metrics and in the line at start.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uring => "io_uring",
-            Self::Epoll => "epoll",
-        }
+labels! {
+    /// Which loop runs the shards; all shards of a process alike.
+    pub enum DriverKind {
+        /// Completions: `io_uring`.
+        Uring => "io_uring",
+        /// Readiness: `epoll`, edge-triggered.
+        Epoll => "epoll",
     }
 }
 

@@ -4,30 +4,22 @@ use std::fmt::Write;
 
 use super::histogram::Histogram;
 
+use crate::label::{Label, labels};
+
 /// The media type of a page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What a family of samples is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
-    /// It grows, and begins again at 0 with the process.
-    Counter,
-    /// It goes up and down.
-    Gauge,
-    /// Times in buckets.
-    Histogram,
-    /// A counter under the name that another product gave it, which does not end in `_total`.
-    Untyped,
-}
-
-impl Kind {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::Untyped => "untyped",
-        }
+labels! {
+    /// What a family of samples is.
+    pub enum Kind {
+        /// It grows, and begins again at 0 with the process.
+        Counter => "counter",
+        /// It goes up and down.
+        Gauge => "gauge",
+        /// Times in buckets.
+        Histogram => "histogram",
+        /// A counter under the name that another product gave it, which does not end in `_total`.
+        Untyped => "untyped",
     }
 }
 
@@ -60,7 +52,8 @@ impl<'a> Page<'a> {
     fn begin(&mut self, family: String, kind: Kind, help: &str) {
         debug_assert!(!help.contains(['\n', '\\']), "a help text is one plain line");
         self.family = family;
-        writeln!(self.text, "# HELP {} {help}\n# TYPE {0} {1}", self.family, kind.word()).expect("a string takes text");
+        writeln!(self.text, "# HELP {} {help}\n# TYPE {0} {1}", self.family, kind.label())
+            .expect("a string takes text");
     }
 
     /// A sample of the family.

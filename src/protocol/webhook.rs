@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::server_event::encode_json_string;
 use crate::app::AppSerial;
 use crate::app::webhook::{COUNT_CHANGED, CountName, WebhookKind};
+use crate::label::Label;
 
 /// Something that happened on a channel and that an endpoint of its app wants to be told.
 #[derive(Clone, Debug)]
@@ -101,7 +102,7 @@ impl SentEvent {
 pub fn encode_pusher_event(out: &mut Vec<u8>, event: &WebhookEvent, count_name: CountName) {
     let name = match (event.kind(), count_name) {
         (WebhookKind::SubscriptionCount, CountName::Changed) => COUNT_CHANGED,
-        (kind, _) => kind.name(),
+        (kind, _) => kind.label(),
     };
     out.extend_from_slice(br#"{"name":""#);
     out.extend_from_slice(name.as_bytes());

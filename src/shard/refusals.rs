@@ -37,7 +37,7 @@ impl Context {
         let known = self.directory.app_by_id(app_id).is_some();
         let app = Some(if known { printable(app_id) } else { hint(app_id) }).filter(|app| !app.is_empty());
         let line = LogLine::new(Refused::Request, reason);
-        let scope = Some(scope.name());
+        let scope = Some(scope.label());
         self.write_line(LogLine { code: Some(status), app, peer: client, scope, suppressed, ..line });
     }
 

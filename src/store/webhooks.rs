@@ -18,6 +18,7 @@ use crate::app::webhook::address::is_public;
 use crate::app::webhook::{
     Batching, CountName, NewWebhook, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
 };
+use crate::label::Label;
 use crate::limits;
 use crate::setting::nearest;
 
@@ -152,7 +153,7 @@ fn insert(app: &mut AppRecord, new: NewWebhook) -> Result<WebhookRecord, Fault> 
         url: new.url,
         secret: random::webhook_secret(),
         events: new.events,
-        format: new.format.name().into(),
+        format: new.format.label().into(),
         batch: new.batching == Batching::Batched,
         allow_private: new.reach == Reach::Anywhere,
         count_changed: new.count_name == CountName::Changed,
@@ -176,7 +177,7 @@ impl WebhookRecord {
     /// Has it told this. In Relay's format there are no batches and one spelling.
     fn take_over(&mut self, new: NewWebhook) {
         self.events = new.events;
-        if self.format == WebhookFormat::Pusher.name() {
+        if self.format == WebhookFormat::Pusher.label() {
             self.batch = new.batching == Batching::Batched;
             self.count_changed = new.count_name == CountName::Changed;
         }
@@ -190,7 +191,7 @@ impl WebhookRecord {
             url: self.url.as_str().into(),
             secret: Secret::new(&self.secret),
             kinds: parse_kinds(&self.events).map_err(|_| damaged("event"))?,
-            format: WebhookFormat::from_name(&self.format).ok_or_else(|| damaged("format"))?,
+            format: WebhookFormat::of_label(&self.format).ok_or_else(|| damaged("format"))?,
             batching: if self.batch { Batching::Batched } else { Batching::Single },
             reach: if self.allow_private { Reach::Anywhere } else { Reach::Public },
             count_name: if self.count_changed { CountName::Changed } else { CountName::Pusher },
@@ -222,9 +223,9 @@ fn parse_kinds(names: &[String]) -> Result<WebhookKinds, StoreError> {
     if names.is_empty() {
         return Ok(WebhookKinds::all());
     }
-    names.iter().try_fold(WebhookKinds::NONE, |kinds, name| {
+    names.iter().try_fold(WebhookKinds::empty(), |kinds, name| {
         let kind = WebhookKind::from_name(name).ok_or_else(|| {
-            let near = nearest(name, WebhookKind::ALL.map(WebhookKind::name));
+            let near = nearest(name, WebhookKind::LABELS.iter().copied());
             let known = WebhookKinds::all();
             StoreError::Invalid(format!("there is no webhook event {name:?}{near}; known are {known}"))
         })?;

@@ -42,7 +42,7 @@ impl Batches {
     pub(super) fn add(&mut self, app: &App, event: &WebhookEvent, now: Moment) -> Vec<Made> {
         let kind = event.kind();
         let endpoints = app.webhooks.endpoints().iter();
-        let wanting = endpoints.filter(|endpoint| app.enabled && endpoint.enabled && endpoint.kinds.contains(kind));
+        let wanting = endpoints.filter(|endpoint| app.enabled && endpoint.enabled && endpoint.kinds.has(kind));
         wanting.flat_map(|endpoint| self.add_to(endpoint, event, now)).collect()
     }
 
@@ -172,7 +172,7 @@ mod tests {
     /// it; the queue is the channel's, the same for all time.
     #[test]
     fn one_event_per_request_and_filters() {
-        let misses = WebhookKinds::NONE.with(WebhookKind::CacheMiss);
+        let misses = WebhookKinds::empty().with(WebhookKind::CacheMiss);
         let off = WebhookEndpoint { enabled: false, ..endpoint("wh_off", Batching::Single, WebhookKinds::all()) };
         let app = app(vec![
             endpoint("wh_all", Batching::Single, WebhookKinds::all()),

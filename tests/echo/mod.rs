@@ -16,6 +16,7 @@ use relay::driver::host::NoHost;
 use relay::driver::listener::{self, BoundListener};
 use relay::driver::mailbox::Mailbox;
 use relay::driver::{Core, DriverKind, ShardSetup};
+use relay::label::Label;
 use relay::limits::SEND_BYTES_MAX;
 use relay::moment::Moment;
 use relay::shard::{Flush, Input, Listener, Mail, Output, ShardIndex};
@@ -438,7 +439,7 @@ impl Child {
     pub(crate) fn start(kind: DriverKind, descriptors: u64) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("a test has a file"))
             .args(["--exact", "driver::child_server", "--ignored", "--nocapture"])
-            .env("CHILD_DRIVER", kind.name())
+            .env("CHILD_DRIVER", kind.label())
             .env("CHILD_DESCRIPTORS", descriptors.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

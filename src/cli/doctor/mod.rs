@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::flags::{Flags, Selection};
 use super::{CommandError, note, print};
+use crate::label::{Label, labels};
 use crate::config::{IoChoice, Mode, ServeConfig, ServerSettings, Settings};
 use crate::driver::capacity::Capacity;
 use host::Host;
@@ -51,24 +52,15 @@ impl Selection for Judged {
     }
 }
 
-/// How well one thing of the host fits.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum State {
-    /// Nothing to do.
-    Ok,
-    /// Relay serves, with less than it could.
-    Advice,
-    /// Relay does not start, or cannot hold what it was said to hold.
-    Problem,
-}
-
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Advice => "advice",
-            Self::Problem => "problem",
-        }
+labels! {
+    /// How well one thing of the host fits.
+    enum State {
+        /// Nothing to do.
+        Ok => "ok",
+        /// Relay serves, with less than it could.
+        Advice => "advice",
+        /// Relay does not start, or cannot hold what it was said to hold.
+        Problem => "problem",
     }
 }
 
@@ -104,7 +96,7 @@ impl Finding {
         let text = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
         json!({
             "check": self.check,
-            "state": self.state.name(),
+            "state": self.state.label(),
             "found": self.found,
             "cost": text(&self.cost),
             "fix": text(&self.fix),
@@ -238,7 +230,7 @@ fn report_text(plan: &Plan, findings: &[Finding]) -> String {
     let mut text =
         format!("Judged for {} connections{source}, shards: {}\n\n", plan.expected.connections(), plan.shards);
     for Finding { check, state, found, cost, fix } in findings {
-        writeln!(text, "{:<8} {check:<20} {found}", state.name()).expect("a string takes text");
+        writeln!(text, "{:<8} {check:<20} {found}", state.label()).expect("a string takes text");
         for (label, line) in [("cost", cost), ("fix", fix)] {
             if !line.is_empty() {
                 writeln!(text, "{:<8} {label:>20} {line}", "").expect("a string takes text");

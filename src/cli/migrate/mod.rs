@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments};
+use crate::label::{Label, labels};
 use crate::app::webhook::{Batching, CountName, NewWebhook, Reach};
 use crate::config::{self, ConfigError};
 use crate::limits;
@@ -45,13 +46,9 @@ enum Origin {
 }
 
 impl Origin {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Soketi => "soketi",
-            Self::Sockudo => "sockudo",
-            Self::Reverb => "reverb",
-            Self::LaravelWebsockets => "laravel-websockets",
-        }
+    /// Its name on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
     /// Whether an app there is enabled unless its configuration says otherwise.
@@ -98,12 +95,13 @@ pub(super) struct MigrateArguments {
     store: StoreArguments,
 }
 
-/// What became, or would become, of an app or of a webhook.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Outcome {
-    Created,
-    Changed,
-    Same,
+labels! {
+    /// What became, or would become, of an app or of a webhook.
+    enum Outcome {
+        Created => "created",
+        Changed => "changed",
+        Same => "same",
+    }
 }
 
 pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {
@@ -251,7 +249,7 @@ fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged], app
             "batch": new.batching == Batching::Batched,
             "count_changed": new.count_name == CountName::Changed,
             "allow_private": new.reach == Reach::Anywhere,
-            "outcome": word(*outcome),
+            "outcome": outcome.label(),
         })
     };
     let app = |(app, judged): (&PlannedApp, &Judged)| {
@@ -259,7 +257,7 @@ fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged], app
             "id": app.id,
             "key": app.key,
             "at": app.at,
-            "outcome": word(judged.outcome),
+            "outcome": judged.outcome.label(),
             "enabled": judged.enabled,
             "settings": app.shown(judged.outcome),
             "webhooks": judged.webhooks.iter().map(webhook).collect::<Vec<_>>(),
@@ -280,8 +278,8 @@ fn report_json(arguments: &MigrateArguments, plan: &Plan, judged: &[Judged], app
 fn report_text(plan: &Plan, judged: &[Judged], applied: bool) -> String {
     let mut text = String::new();
     let done = |outcome: Outcome| match outcome {
-        Outcome::Created | Outcome::Changed if !applied => format!("would be {}", word(outcome)),
-        Outcome::Created | Outcome::Changed => word(outcome).into(),
+        Outcome::Created | Outcome::Changed if !applied => format!("would be {}", outcome.label()),
+        Outcome::Created | Outcome::Changed => outcome.label().into(),
         Outcome::Same => "is there already".into(),
     };
     for (app, judged) in plan.apps.iter().zip(judged) {
@@ -309,12 +307,4 @@ fn report_text(plan: &Plan, judged: &[Judged], applied: bool) -> String {
         text.push_str(&table::text(&plan.table));
     }
     text
-}
-
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Created => "created",
-        Outcome::Changed => "changed",
-        Outcome::Same => "same",
-    }
 }

@@ -4,26 +4,30 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-/// What became of a value.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Handling {
-    /// Relay does what the value says.
-    Taken,
-    /// Relay does something close to it.
-    Changed,
-    /// Relay does not do it.
-    Dropped,
+use crate::label::{Label, labels};
+
+labels! {
+    /// What became of a value.
+    pub(super) enum Handling {
+        /// Relay does what the value says.
+        Taken => "taken",
+        /// Relay does something close to it.
+        Changed => "changed",
+        /// Relay does not do it.
+        Dropped => "dropped",
+    }
 }
 
-/// How what clients and publishers may do compares with the old server.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Effect {
-    /// The same, as far as security and limits are concerned.
-    Same,
-    /// Less is allowed here.
-    Tightens,
-    /// More is allowed here: the operator has to accept it.
-    Loosens,
+labels! {
+    /// How what clients and publishers may do compares with the old server.
+    pub(super) enum Effect {
+        /// The same, as far as security and limits are concerned.
+        Same => "same",
+        /// Less is allowed here.
+        Tightens => "tightens",
+        /// More is allowed here: the operator has to accept it.
+        Loosens => "loosens",
+    }
 }
 
 /// One value. Rows hold no value of a key that is not taken, since it may be a secret.
@@ -57,36 +61,16 @@ impl Row {
     pub(super) fn to_json(&self) -> Value {
         json!({
             "key": self.at,
-            "result": self.handling.word(),
-            "effect": self.effect.word(),
+            "result": self.handling.label(),
+            "effect": self.effect.label(),
             "reason": self.reason,
         })
     }
 
     fn result(&self) -> String {
         match self.effect {
-            Effect::Same => self.handling.word().into(),
-            Effect::Tightens | Effect::Loosens => format!("{}, {}", self.handling.word(), self.effect.word()),
-        }
-    }
-}
-
-impl Handling {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Taken => "taken",
-            Self::Changed => "changed",
-            Self::Dropped => "dropped",
-        }
-    }
-}
-
-impl Effect {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Same => "same",
-            Self::Tightens => "tightens",
-            Self::Loosens => "loosens",
+            Effect::Same => self.handling.label().into(),
+            Effect::Tightens | Effect::Loosens => format!("{}, {}", self.handling.label(), self.effect.label()),
         }
     }
 }

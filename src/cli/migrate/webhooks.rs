@@ -10,6 +10,7 @@ use super::app::{dropped, is_empty, plain};
 use super::entries::{Entry, unfold};
 use super::plan::{Verdict, app_at};
 use super::table::{Effect, Row};
+use crate::label::Label;
 use crate::app::webhook::{Batching, COUNT_CHANGED, CountName, NewWebhook, Reach, WebhookKind, WebhookKinds};
 use crate::limits;
 use crate::store::check_webhook;
@@ -154,7 +155,7 @@ pub(super) fn settle(
             table.push(Row::dropped(&draft.at, Effect::Same, reason));
             continue;
         }
-        if kinds.contains(WebhookKind::SubscriptionCount) {
+        if kinds.has(WebhookKind::SubscriptionCount) {
             let reason = "subscription_count is sent only while the app has subscription_count=true";
             table.push(Row::changed(&at, Effect::Tightens, reason));
         }
@@ -173,7 +174,7 @@ pub(super) fn settle(
 
 /// The kinds of these names, as those servers spell them, how one of them is spelled, and the names that are none.
 fn kinds(names: &[String]) -> (WebhookKinds, CountName, Vec<String>) {
-    let (mut kinds, mut count_name, mut unknown) = (WebhookKinds::NONE, CountName::Pusher, Vec::new());
+    let (mut kinds, mut count_name, mut unknown) = (WebhookKinds::empty(), CountName::Pusher, Vec::new());
     for name in names {
         // Relay's own spelling would have matched nothing there.
         match WebhookKind::from_name(name).filter(|kind| kind.relay_name() != name) {
@@ -191,7 +192,7 @@ impl PlannedWebhook {
     fn to_new(&self, reach: Reach) -> NewWebhook {
         NewWebhook {
             url: self.url.clone(),
-            events: self.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+            events: self.kinds.kinds().map(|kind| kind.label().to_owned()).collect(),
             batching: self.batching,
             reach,
             count_name: self.count_name,

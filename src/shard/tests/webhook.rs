@@ -6,6 +6,7 @@ use crate::app::Secret;
 use crate::app::webhook::{
     Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
 };
+use crate::label::Label;
 use crate::protocol::webhook::Happened;
 
 fn webhooks(kinds: WebhookKinds) -> Webhooks {
@@ -41,7 +42,7 @@ fn told(process: &mut Process) -> Vec<String> {
             Happened::SubscriptionCount(count) => count.to_string(),
             Happened::ChannelVacated | Happened::CacheMiss => String::new(),
         };
-        format!("{} {} {more}", event.kind().name(), event.channel).trim_end().to_owned()
+        format!("{} {} {more}", event.kind().label(), event.channel).trim_end().to_owned()
     });
     text.collect()
 }
@@ -71,7 +72,7 @@ fn join(process: &mut Process, shard: usize, connection: ConnectionKey, channel:
 /// millisecond; who comes back before is told of neither way, who comes later of both.
 #[test]
 fn channels_are_occupied_and_vacated() {
-    let kinds = WebhookKinds::NONE.with(WebhookKind::ChannelOccupied).with(WebhookKind::ChannelVacated);
+    let kinds = WebhookKinds::empty().with(WebhookKind::ChannelOccupied).with(WebhookKind::ChannelVacated);
     for shards in [1, 3] {
         let mut process = with(shards, kinds);
         let sockets: Vec<(usize, ConnectionKey)> =
@@ -104,7 +105,7 @@ fn channels_are_occupied_and_vacated() {
 /// a removal comes before its channel is vacated.
 #[test]
 fn members_are_added_and_removed() {
-    let kinds = WebhookKind::ALL[..4].iter().fold(WebhookKinds::NONE, |kinds, kind| kinds.with(*kind));
+    let kinds = WebhookKind::ALL[..4].iter().fold(WebhookKinds::empty(), |kinds, kind| kinds.with(*kind));
     let mut process = with(2, kinds);
     let (first, second, third) = (process.open(0), process.open(1), process.open(1));
     join(&mut process, 0, first, "presence-p", "ann");
@@ -135,7 +136,7 @@ fn members_are_added_and_removed() {
 /// P-HOOK-4, P-CACHE-2: all who join a cache channel without an event within a second are one miss.
 #[test]
 fn simultaneous_misses_are_one() {
-    let mut process = with(3, WebhookKinds::NONE.with(WebhookKind::CacheMiss));
+    let mut process = with(3, WebhookKinds::empty().with(WebhookKind::CacheMiss));
     let sockets: Vec<(usize, ConnectionKey)> = (0..6).map(|at| (at % 3, process.open(at % 3))).collect();
     for (shard, connection) in &sockets[..4] {
         process.subscribe(*shard, *connection, "cache-c");
@@ -158,7 +159,7 @@ fn simultaneous_misses_are_one() {
 /// P-HOOK-3, P-HOOK-5, P-COUNT-1: client events with what others get, counts as they change, the last one zero.
 #[test]
 fn client_events_and_counts() {
-    let kinds = WebhookKinds::NONE.with(WebhookKind::ClientEvent).with(WebhookKind::SubscriptionCount);
+    let kinds = WebhookKinds::empty().with(WebhookKind::ClientEvent).with(WebhookKind::SubscriptionCount);
     let mut process = with(2, kinds);
     let (first, second) = (process.open(0), process.open(1));
     join(&mut process, 0, first, "presence-p", "ann");
@@ -178,7 +179,7 @@ fn client_events_and_counts() {
 /// by what already waits.
 #[test]
 fn nobody_is_told_what_nobody_wants() {
-    let mut process = with(1, WebhookKinds::NONE.with(WebhookKind::ChannelVacated));
+    let mut process = with(1, WebhookKinds::empty().with(WebhookKind::ChannelVacated));
     let connection = process.open(0);
     process.subscribe(0, connection, "cache-c");
     leave(&mut process, 0, connection, "cache-c");
@@ -197,7 +198,7 @@ fn nobody_is_told_what_nobody_wants() {
 /// sent early, none is lost. Those that came back do not count.
 #[test]
 fn departures_are_bounded() {
-    let mut process = with(1, WebhookKinds::NONE.with(WebhookKind::ChannelVacated));
+    let mut process = with(1, WebhookKinds::empty().with(WebhookKind::ChannelVacated));
     let connection = process.open(0);
     let bound = limits::WEBHOOK_DEPARTURES_MAX / 4 * 3;
     process.subscribe(0, connection, "back");
@@ -219,7 +220,7 @@ fn departures_are_bounded() {
 /// another app wait their 3 s, so that a return is still not sent.
 #[test]
 fn departures_of_one_app_hasten_no_other_app() {
-    let kinds = WebhookKinds::NONE.with(WebhookKind::ChannelVacated).with(WebhookKind::ChannelOccupied);
+    let kinds = WebhookKinds::empty().with(WebhookKind::ChannelVacated).with(WebhookKind::ChannelOccupied);
     let mut process = Process::new(1);
     let keys = vec![AppKey::new("key-b", "secret-b")];
     let flooding = App { webhooks: webhooks(kinds), ..app_with(AppSettings::default()) };

@@ -140,7 +140,7 @@ pub(super) fn decode(format: WebhookFormat, body: &[u8]) -> Vec<(String, u64)> {
 
 /// Some endpoint: of either format, with or without batches, for all kinds or for one.
 pub(super) fn endpoint(id: &str, random: &mut Random) -> WebhookEndpoint {
-    let counts = WebhookKinds::NONE.with(WebhookKind::SubscriptionCount);
+    let counts = WebhookKinds::empty().with(WebhookKind::SubscriptionCount);
     WebhookEndpoint {
         id: id.into(),
         url: "https://example.com/".into(),

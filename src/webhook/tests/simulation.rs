@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
         let event = WebhookEvent { app: AppSerial(app), channel: channel.into(), unix_ms: self.now.unix_ms, what };
         let wants = |receiver: &&mut Receiver| {
             let endpoint = &receiver.endpoint;
-            receiver.app == app && endpoint.enabled && endpoint.kinds.contains(event.kind())
+            receiver.app == app && endpoint.enabled && endpoint.kinds.has(event.kind())
         };
         for receiver in self.receivers.values_mut().filter(wants) {
             receiver.wanted.entry(channel.to_owned()).or_default().push(number);
