@@ -9,8 +9,6 @@ pub const ESCAPED_BYTES_MAX: usize = 6;
 pub const MESSAGE_BESIDE_BYTES_MAX: usize = 4 * 1024;
 /// Longest inbound WebSocket message by default (P-IN-5).
 pub const MESSAGE_BYTES_MAX: usize = message_bytes_max(EVENT_DATA_BYTES_MAX as u32, CHANNEL_DATA_BYTES_MAX as u32);
-/// Longest inbound WebSocket message on the echo path of the `conformance` feature.
-pub const ECHO_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest decoded `data` of one event by default (P-LIM-3).
 pub const EVENT_DATA_BYTES_MAX: usize = 10_240;
 /// Largest value an app may set for its event data limit.

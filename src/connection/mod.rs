@@ -89,6 +89,7 @@ bitflags::bitflags! {
         /// The kernel held a send at two visits of the sweep, and took nothing in between.
         const STALLED_LONG = 1 << 8;
         /// Echo path of the `conformance` feature.
+        #[cfg(feature = "conformance")]
         const ECHO = 1 << 9;
         /// It was closed as a slow reader: reset it at the deadline.
         const RESET = 1 << 10;

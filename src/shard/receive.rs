@@ -244,14 +244,13 @@ impl Shard {
 
     fn handle_message(&mut self, slot: Slot, message: Message<'_>) {
         let open = self.connections.phase(slot) == Phase::Open;
-        let echo = self.connections.has(slot, Flags::ECHO);
+        #[cfg(feature = "conformance")]
+        let Some(message) = self.connections.echo(&mut self.context, slot, message) else { return };
         match message {
             Message::Close(code, _) => self.connections.handle_close(&mut self.context, slot, code),
             _ if !open => {}
-            Message::Ping(payload) => self.send_frame(slot, Opcode::Pong, payload, FrameKind::Control),
+            Message::Ping(payload) => self.send_pong(slot, payload),
             Message::Pong(_) => {}
-            Message::Text(text) if echo => self.send_frame(slot, Opcode::Text, text.as_bytes(), FrameKind::Message),
-            Message::Binary(payload) if echo => self.send_frame(slot, Opcode::Binary, payload, FrameKind::Message),
             Message::Text(text) => {
                 self.connections.count_message_received(&mut self.context, slot);
                 self.handle_text(slot, text);
@@ -264,16 +263,17 @@ impl Shard {
         }
     }
 
-    fn send_frame(&mut self, slot: Slot, opcode: Opcode, payload: &[u8], kind: FrameKind) {
+    fn send_pong(&mut self, slot: Slot, payload: &[u8]) {
         let mut frame = Vec::new();
-        websocket::encode_frame(&mut frame, opcode, payload);
-        self.connections.send(&mut self.context, slot, frame.into(), kind);
+        websocket::encode_frame(&mut frame, Opcode::Pong, payload);
+        self.connections.send(&mut self.context, slot, frame.into(), FrameKind::Control);
     }
 
     /// P-IN-5: the app's longest data, escaped, and 4 KiB.
     fn message_bytes_max(&self, slot: Slot) -> usize {
-        if self.connections.has(slot, Flags::ECHO) {
-            return limits::ECHO_MESSAGE_BYTES_MAX;
+        #[cfg(feature = "conformance")]
+        if self.connections.is_echo(slot) {
+            return super::connections::echo::MESSAGE_BYTES_MAX;
         }
         let app = self.context.directory.app(AppSerial(self.connections.app(slot)));
         app.map_or(limits::MESSAGE_BYTES_MAX, |app| app.settings.message_bytes_max())

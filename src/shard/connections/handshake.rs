@@ -92,11 +92,7 @@ impl Connections {
                 self.open_unauthorized(context, slot);
             }
             #[cfg(feature = "conformance")]
-            Verdict::Echo => {
-                self.table.hot[slot].phase = Phase::Open;
-                self.table.hot[slot].flags.insert(Flags::ECHO);
-                context.metrics.stats.websockets += 1;
-            }
+            Verdict::Echo => self.open_echo(context, slot),
         }
         After::Upgraded
     }
@@ -167,7 +163,7 @@ impl Connections {
 
     fn judge(&mut self, context: &Context, slot: Slot, key: Option<&str>, request: &Request<'_>) -> Verdict {
         #[cfg(feature = "conformance")]
-        if request.path == "/conformance/echo" {
+        if request.path == super::echo::PATH {
             return Verdict::Echo;
         }
         if context.is_draining {

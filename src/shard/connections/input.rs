@@ -21,7 +21,9 @@ impl Connections {
         let is_stranger = cold.http.as_ref().is_some_and(|http| http.caller.is_none() && !http.metrics);
         // Short answers, each in memory of its own, take about as much again.
         let unread = if is_stranger { 2 * line.outbox.unsent_bytes() } else { 0 };
-        let bytes = if line.flags.contains(Flags::ECHO) { 0 } else { cold.input_bytes() + unread };
+        let bytes = cold.input_bytes() + unread;
+        #[cfg(feature = "conformance")]
+        let bytes = if self.is_echo(slot) { 0 } else { bytes };
         if bytes == 0 && cold.input.is_none() {
             return;
         }

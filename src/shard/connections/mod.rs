@@ -10,6 +10,8 @@ mod authorization;
 mod capacity;
 mod client_event_rate;
 mod deadlines;
+#[cfg(feature = "conformance")]
+pub(super) mod echo;
 mod fan_out;
 mod handshake;
 mod input;

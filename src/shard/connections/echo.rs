@@ -1,0 +1,48 @@
+//! The echo endpoint of the feature `conformance`: messages are sent back as they came, with a raised bound of their
+//! length. Compiled with the feature alone.
+
+use super::Connections;
+use crate::connection::outbox::FrameKind;
+use crate::connection::{Flags, Phase};
+use crate::index::Slot;
+use crate::shard::context::Context;
+use crate::wire::websocket::{Message, Opcode, encode_frame};
+
+/// Path of the endpoint.
+pub(super) const PATH: &str = "/conformance/echo";
+/// Longest message.
+pub(in crate::shard) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+impl Connections {
+    /// The connection is one of the endpoint from here on.
+    pub(super) fn open_echo(&mut self, context: &mut Context, slot: Slot) {
+        self.table.hot[slot].phase = Phase::Open;
+        self.set(slot, Flags::ECHO);
+        context.metrics.stats.websockets += 1;
+    }
+
+    /// True for a connection of the endpoint.
+    pub(in crate::shard) fn is_echo(&self, slot: Slot) -> bool {
+        self.has(slot, Flags::ECHO)
+    }
+
+    /// Sends a message back, or returns it where the endpoint does not.
+    pub(in crate::shard) fn echo<'a>(
+        &mut self,
+        context: &mut Context,
+        slot: Slot,
+        message: Message<'a>,
+    ) -> Option<Message<'a>> {
+        if !self.is_echo(slot) || self.phase(slot) != Phase::Open {
+            return Some(message);
+        }
+        let mut frame = Vec::new();
+        match message {
+            Message::Text(text) => encode_frame(&mut frame, Opcode::Text, text.as_bytes()),
+            Message::Binary(payload) => encode_frame(&mut frame, Opcode::Binary, payload),
+            other @ (Message::Close(..) | Message::Ping(_) | Message::Pong(_)) => return Some(other),
+        }
+        self.send(context, slot, frame.into(), FrameKind::Message);
+        None
+    }
+}
