@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::columns::Columns;
 use super::{CommandError, StoreArguments, note, time};
 use crate::app::settings::APP_SETTINGS;
 use crate::setting::Setting;
@@ -233,13 +234,13 @@ fn pair_text(id: &str, pair: &KeyRecord) -> String {
 }
 
 fn list_text(apps: &[AppRecord]) -> String {
-    let mut text = format!("{:<20} {:<8} {:<20} {}\n", "ID", "STATE", "KEY", "NAME");
+    let mut table = Columns::new(["ID", "STATE", "KEY", "NAME"]);
     for app in apps {
         let state = if app.enabled { "enabled" } else { "disabled" };
-        let key = app.keys.last().map_or("", |pair| &pair.key);
-        writeln!(text, "{:<20} {state:<8} {key:<20} {}", app.id, app.name).expect("a string takes text");
+        let key = app.keys.last().map(|pair| pair.key.clone()).unwrap_or_default();
+        table.push([app.id.clone(), state.into(), key, app.name.clone()]);
     }
-    text
+    table.to_string()
 }
 
 fn app_text(app: &AppRecord, secrets: Secrets) -> String {

@@ -17,6 +17,7 @@ use crate::store::{Missing, Store, StoreError};
 
 mod app;
 mod bench;
+mod columns;
 mod configured;
 mod dev;
 mod doctor;

@@ -1,11 +1,11 @@
 //! `relay token ...`: app tokens in the store (R-TOKEN rules).
 
 use std::collections::HashMap;
-use std::fmt::Write;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::columns::Columns;
 use super::{CommandError, StoreArguments, note, time};
 use crate::store::record::TokenRecord;
 use crate::store::{Missing, NewToken, Store, StoreError, unix_ms};
@@ -113,9 +113,7 @@ fn token_json(token: &TokenRecord, app: &str) -> Value {
 }
 
 fn list_text(tokens: &[TokenRecord], app_id: impl Fn(&TokenRecord) -> String) -> String {
-    let columns = ["ID", "APP", "STATE", "LAST USED", "NAME"];
-    let [id, app, state, used, name] = columns;
-    let mut text = format!("{id:<20} {app:<12} {state:<9} {used:<24} {name}\n");
+    let mut table = Columns::new(["ID", "APP", "STATE", "LAST USED", "NAME"]);
     for token in tokens {
         let expired = token.expires_at_ms.is_some_and(|end| end <= unix_ms());
         let state = match (token.revoked_at_ms, expired) {
@@ -124,10 +122,9 @@ fn list_text(tokens: &[TokenRecord], app_id: impl Fn(&TokenRecord) -> String) ->
             (None, false) => "active",
         };
         let used = token.last_used_at_ms.map_or_else(|| "never".into(), time::rfc3339);
-        let (id, app, name) = (&token.id, app_id(token), &token.name);
-        writeln!(text, "{id:<20} {app:<12} {state:<9} {used:<24} {name}").expect("a string takes text");
+        table.push([token.id.clone(), app_id(token), state.into(), used, token.name.clone()]);
     }
-    text
+    table.to_string()
 }
 
 #[cfg(test)]

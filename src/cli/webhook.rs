@@ -1,14 +1,13 @@
 //! `relay webhook ...`: where the events of an app are told (P-HOOK rules, section 6 of the Relay protocol).
 
-use std::fmt::Write;
-
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::columns::Columns;
 use super::{CommandError, StoreArguments, note, time};
-use crate::label::Label;
 use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookFormat};
 use crate::config;
+use crate::label::Label;
 use crate::store::queue::{FailedDelivery, Queue};
 use crate::store::{Missing, Store, StoreError, WebhookRecord, unix_ms};
 use crate::webhook::WebhookOptions;
@@ -186,13 +185,12 @@ fn failed(app: Option<&str>, store: &StoreArguments) -> Result<(), CommandError>
             "reason": failed.reason,
         })
     });
-    let mut text = format!("{:<24} {:<12} {:<20} {:<8} REASON\n", "FAILED", "APP", "WEBHOOK", "ATTEMPTS");
+    let mut table = Columns::new(["FAILED", "APP", "WEBHOOK", "ATTEMPTS", "REASON"]);
     for failed in &failed {
         let (at, app) = (time::rfc3339(failed.failed_at_ms), app_id(failed.app));
-        writeln!(text, "{at:<24} {app:<12} {:<20} {:<8} {}", failed.endpoint, failed.attempts, failed.reason)
-            .expect("a string takes text");
+        table.push([at, app, failed.endpoint.to_string(), failed.attempts.to_string(), failed.reason.to_string()]);
     }
-    store.answer(&json.collect(), &text)
+    store.answer(&json.collect(), &table.to_string())
 }
 
 fn queue(store: &Store) -> Result<Queue, StoreError> {
@@ -216,13 +214,12 @@ fn webhook_json(app: &str, webhook: &WebhookRecord) -> Value {
 }
 
 fn list_text(webhooks: &[(String, WebhookRecord)]) -> String {
-    let [id, app, state, format, url] = ["ID", "APP", "STATE", "FORMAT", "URL"];
-    let mut text = format!("{id:<20} {app:<12} {state:<9} {format:<7} {url}\n");
+    let mut table = Columns::new(["ID", "APP", "STATE", "FORMAT", "URL"]);
     for (app, webhook) in webhooks {
         let state = if webhook.enabled { "enabled" } else { "disabled" };
         let events = if webhook.events.is_empty() { String::new() } else { format!(" ({})", webhook.events.join(",")) };
         let WebhookRecord { id, format, url, .. } = webhook;
-        writeln!(text, "{id:<20} {app:<12} {state:<9} {format:<7} {url}{events}").expect("a string takes text");
+        table.push([id.clone(), app.clone(), state.into(), format.clone(), format!("{url}{events}")]);
     }
-    text
+    table.to_string()
 }

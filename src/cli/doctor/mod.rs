@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::flags::{Flags, Selection};
 use super::{CommandError, note, print};
-use crate::label::{Label, labels};
 use crate::config::{IoChoice, Mode, ServeConfig, ServerSettings, Settings};
 use crate::driver::capacity::Capacity;
+use crate::label::{Label, labels};
 use host::Host;
 
 mod host;

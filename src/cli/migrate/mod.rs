@@ -13,9 +13,9 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments};
-use crate::label::{Label, labels};
 use crate::app::webhook::{Batching, CountName, NewWebhook, Reach};
 use crate::config::{self, ConfigError};
+use crate::label::{Label, labels};
 use crate::limits;
 use crate::store::record::AppRecord;
 use crate::store::{Batch, Missing, Store, StoreError, setting};

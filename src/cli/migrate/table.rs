@@ -1,9 +1,8 @@
 //! The table at the end of a migration: every value of the file with what became of it and why.
 
-use std::fmt::Write as _;
-
 use serde_json::{Value, json};
 
+use super::super::columns::Columns;
 use crate::label::{Label, labels};
 
 labels! {
@@ -75,23 +74,12 @@ impl Row {
     }
 }
 
-/// The rows in columns. A key that is longer than its column pushes the others aside.
+/// The rows in columns.
 pub(super) fn text(rows: &[Row]) -> String {
-    let width = rows.iter().map(|row| row.at.chars().count()).max().unwrap_or_default().min(KEY_WIDTH_MAX);
-    let mut text = String::new();
-    let mut line = |key: &str, result: &str, reason: &str| {
-        writeln!(text, "{key:width$}  {result:RESULT_WIDTH$}  {reason}").expect("a string takes text");
-    };
-    line("KEY", "RESULT", "REASON");
-    for row in rows {
-        line(&row.at, &row.result(), &row.reason);
-    }
-    text
+    let mut table = Columns::new(["KEY", "RESULT", "REASON"]);
+    rows.iter().for_each(|row| table.push([row.at.clone(), row.result(), row.reason.clone()]));
+    table.to_string()
 }
-
-const KEY_WIDTH_MAX: usize = 60;
-/// The longest result, `dropped, tightens`.
-const RESULT_WIDTH: usize = 17;
 
 #[cfg(test)]
 mod tests {
