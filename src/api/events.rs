@@ -594,7 +594,8 @@ mod tests {
         #[test]
         fn literal_agrees_with_serde_json(data in "(?s).{0,60}", escaped in any::<bool>()) {
             let literal = serde_json::to_string(&data).expect("JSON");
-            let literal = if escaped { literal.replace('a', r"\u0061") } else { literal };
+            // No escape of a control character has a z in it.
+            let literal = if escaped { literal.replace('z', r"\u007a") } else { literal };
             let body = format!(r#"{{"name":"e","channel":"a","data":{literal}}}"#);
             let oracle: serde_json::Value = serde_json::from_str(&body).expect("JSON");
             let event = only_event(&body);
