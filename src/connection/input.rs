@@ -132,3 +132,36 @@ const _: () = assert!(
     limits::STRANGER_BYTES_MAX + limits::SOCKET_INPUT_BYTES_MAX < 64 * 1024 * 1024,
     "all unauthenticated connections together stay below 64 MiB"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OVER: usize = limits::STRANGER_BYTES_MAX + 1;
+
+    fn connection(slot: u32) -> ConnectionKey {
+        ConnectionKey { slot, generation: 1 }
+    }
+
+    /// Threat T14: who has to give memory back is the connection that has held some for the longest time without a break. One
+    /// that holds nothing any more is not asked, and begins anew.
+    #[test]
+    fn who_holds_nothing_gives_nothing_back() {
+        let mut memory = InputMemory::default();
+        let (mut first, mut second) = (None, None);
+        memory.update(&mut first, connection(1), Payer::Stranger, 10);
+        memory.update(&mut second, connection(2), Payer::Stranger, OVER);
+        assert_eq!(memory.over(Payer::Stranger), Some(Over::Oldest(connection(1))));
+        memory.update(&mut first, connection(1), Payer::Stranger, 20);
+        assert_eq!(memory.over(Payer::Stranger), Some(Over::Oldest(connection(1))), "more of the same wait");
+        memory.update(&mut first, connection(1), Payer::Stranger, 0);
+        assert!(first.is_none());
+        assert_eq!(memory.over(Payer::Stranger), Some(Over::Oldest(connection(2))));
+        memory.update(&mut first, connection(1), Payer::Stranger, 10);
+        assert_eq!(memory.over(Payer::Stranger), Some(Over::Oldest(connection(2))));
+        memory.release(&mut second);
+        assert_eq!((memory.over(Payer::Stranger), memory.bytes()), (None, 10));
+        memory.release(&mut first);
+        assert_eq!(memory.bytes(), 0);
+    }
+}

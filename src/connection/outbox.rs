@@ -514,4 +514,26 @@ mod tests {
         assert_eq!(written(&mut frames), [10]);
         assert_eq!(frames.held(), 0);
     }
+
+    /// What is held is counted by kind, so that a leak of any one shows: frames, a buffer, a queue of further frames, stamps.
+    #[test]
+    fn whatever_is_held_counts() {
+        let mut frames = Frames::default();
+        let mut outbox = Outbox::EMPTY;
+        stamped(&mut frames, "event", 10, &mut [&mut outbox]);
+        assert_eq!(frames.held(), 2, "a frame and its stamp");
+        assert!(frames.lend(&mut outbox, 1).is_some());
+        frames.end_turn();
+        let lent = frames.held();
+        assert_eq!(lent, 2, "a buffer, and the stamp that moved to it");
+        for count in 1..=FRAMES_INLINE {
+            stamped(&mut frames, "more", 0, &mut [&mut outbox]);
+            assert_eq!(frames.held(), lent + 2 * count);
+        }
+        stamped(&mut frames, "more", 0, &mut [&mut outbox]);
+        assert_eq!(frames.held(), lent + 2 * FRAMES_INLINE + 3, "and a queue");
+        frames.clear(&mut outbox);
+        written(&mut frames);
+        assert_eq!(frames.held(), 0);
+    }
 }
