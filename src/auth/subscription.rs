@@ -195,6 +195,25 @@ mod tests {
         }
     }
 
+    /// P-AUTH-4, P-USER-3: a signin needs the signature of its socket and its exact data; that of a channel does not do.
+    #[test]
+    fn a_signin_needs_its_own_signature() {
+        const DATA: &str = r#"{"id":"12345"}"#;
+        let check = |text: &str| {
+            let auth = format!("{KEY}:{}", sign(SECRET, text));
+            verify_signin(&app(&[(KEY, SECRET)]), SOCKET, DATA, &auth)
+        };
+        assert_eq!(check(&format!("{SOCKET}::user::{DATA}")), Ok(()));
+        for other in [
+            format!("{SOCKET}::user::{{\"id\":\"12346\"}}"),
+            format!("1234.1235::user::{DATA}"),
+            format!("{SOCKET}:private-a:{DATA}"),
+            format!("{SOCKET}::user:"),
+        ] {
+            assert_eq!(check(&other), Err(SubscriptionRefusal::InvalidSignature), "{other}");
+        }
+    }
+
     /// P-AUTH-3: presence without `channel_data` is signed like a private channel; absent and empty data differ.
     #[test]
     fn presence_without_channel_data() {
