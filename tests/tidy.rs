@@ -294,10 +294,14 @@ fn check_import_cycles(folder: &str, sources: &[Source]) -> Vec<String> {
     findings
 }
 
+/// Folders of the library whose files must not import each other in a circle.
+const ACYCLIC: &[&str] = &["src/cli/migrate/", "src/config/", "src/shard/", "src/store/"];
+
 #[test]
-fn the_shard_has_no_import_cycle() {
+fn folders_have_no_import_cycle() {
     let cycles = check_import_cycles("src/", &library());
-    assert_clean(&cycles.into_iter().filter(|cycle| cycle.contains("src/shard/")).collect::<Vec<_>>());
+    let is_checked = |cycle: &String| ACYCLIC.iter().any(|folder| cycle.contains(folder));
+    assert_clean(&cycles.into_iter().filter(is_checked).collect::<Vec<_>>());
 }
 
 #[test]

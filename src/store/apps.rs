@@ -4,6 +4,7 @@ use heed::{RoTxn, RwTxn};
 
 use super::environment::Tables;
 use super::error::{Fault, StoreError};
+use super::lookup::app_by_id;
 use super::record::{self, AppRecord, KeyRecord, check_id, check_key, check_name, check_secret};
 use super::{META_NEXT_SERIAL, Store, all_apps, all_tokens, meta, raise_version, random, unix_ms};
 use crate::app::AppSettings;
@@ -152,16 +153,6 @@ impl Store {
             Ok(app)
         })
     }
-}
-
-/// The app with this id, or [`StoreError::UnknownApp`].
-pub(super) fn app_by_id(transaction: &RoTxn<'_>, tables: &Tables, id: &str) -> Result<AppRecord, Fault> {
-    // LMDB refuses keys that are empty or too long instead of not finding them.
-    let unknown = || Fault::Store(StoreError::UnknownApp(id.into()));
-    check_id(id).map_err(|_| unknown())?;
-    let serial = tables.app_ids.get(transaction, id.as_bytes())?.ok_or_else(unknown)?;
-    let damaged = || Fault::Record(format!("app {id} is listed but has no record"));
-    record::decode("an app", tables.apps.get(transaction, serial)?.ok_or_else(damaged)?)
 }
 
 /// Makes the app or gives it the key pair.

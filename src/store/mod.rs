@@ -23,6 +23,7 @@ mod error;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod lookup;
 mod messages;
 pub mod queue;
 mod random;
@@ -31,6 +32,7 @@ mod scope;
 pub mod setting;
 mod tokens;
 mod verify;
+mod webhook_record;
 mod webhooks;
 pub mod writer;
 
@@ -39,7 +41,8 @@ pub use batch::Batch;
 pub use error::StoreError;
 pub use files::Missing;
 pub use tokens::{CreatedToken, NewToken};
-pub use webhooks::{WebhookRecord, check_webhook};
+pub use webhook_record::WebhookRecord;
+pub use webhooks::check_webhook;
 
 /// Checks owner and modes of a data directory and its files as opening does, and changes nothing.
 ///

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Fault, StoreError};
 use super::scope;
-use super::webhooks::{WebhookRecord, to_webhooks};
+use super::webhook_record::{WebhookRecord, to_webhooks};
 use crate::app::{App, AppKey, AppSerial, AppSettings, Token};
 use crate::limits;
 

@@ -2,9 +2,9 @@
 
 use heed::RwTxn;
 
-use super::apps::app_by_id;
 use super::environment::Tables;
 use super::error::{Fault, StoreError};
+use super::lookup::app_by_id;
 use super::record::{self, AppRecord, TokenRecord, check_name};
 use super::{Store, all_tokens, raise_version, random, scope, unix_ms};
 use crate::app::TokenId;

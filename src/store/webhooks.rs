@@ -1,57 +1,21 @@
 //! Webhook endpoints in the store: part of their app's record, so that one commit shows the app with them.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use heed::RwTxn;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
 
-use super::apps::app_by_id;
 use super::environment::Tables;
 use super::error::{Fault, StoreError};
+use super::lookup::app_by_id;
 use super::record::AppRecord;
+use super::webhook_record::{WebhookRecord, parse_kinds};
 use super::{Store, Upserted, all_apps, raise_version, random, unix_ms};
-use crate::app::Secret;
 use crate::app::webhook::address::is_public;
-use crate::app::webhook::{
-    Batching, CountName, NewWebhook, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
-};
+use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookFormat};
 use crate::label::Label;
 use crate::limits;
-use crate::setting::nearest;
-
-/// An endpoint in the store.
-#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
-pub struct WebhookRecord {
-    /// Its public id, `wh_...`.
-    pub id: String,
-    /// http or https.
-    pub url: String,
-    /// Signs bodies in Relay's format; shown once, when it is made. `Debug` does not print it.
-    pub secret: String,
-    /// What it is told, by name; none is everything.
-    pub events: Vec<String>,
-    /// `pusher` or `relay`.
-    pub format: String,
-    /// Up to 100 events in one request.
-    pub batch: bool,
-    /// It may be at a private address, and be reached over http (threat T19).
-    pub allow_private: bool,
-    /// `subscription_count` is spelled `subscription_count_changed` (R-HOOK-6).
-    pub count_changed: bool,
-    /// Nothing is sent to one that is not.
-    pub enabled: bool,
-    /// When it was made, unix ms.
-    pub created_at_ms: u64,
-}
-
-impl fmt::Debug for WebhookRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WebhookRecord({}, {}, [secret])", self.id, self.url)
-    }
-}
 
 impl Store {
     /// The endpoints of all apps or of one, each with the id of its app, oldest first.
@@ -164,47 +128,6 @@ fn insert(app: &mut AppRecord, new: NewWebhook) -> Result<WebhookRecord, Fault> 
     Ok(webhook)
 }
 
-impl WebhookRecord {
-    /// True when it is told what `new` asks for, as [`Store::upsert_webhook`] would leave it.
-    pub fn does(&self, new: &NewWebhook) -> bool {
-        let mut after = self.clone();
-        after.take_over(new.clone());
-        parse_kinds(&self.events).ok() == parse_kinds(&after.events).ok()
-            && (self.batch, self.count_changed, self.allow_private)
-                == (after.batch, after.count_changed, after.allow_private)
-    }
-
-    /// Has it told this. In Relay's format there are no batches and one spelling.
-    fn take_over(&mut self, new: NewWebhook) {
-        self.events = new.events;
-        if self.format == WebhookFormat::Pusher.label() {
-            self.batch = new.batching == Batching::Batched;
-            self.count_changed = new.count_name == CountName::Changed;
-        }
-        self.allow_private |= new.reach == Reach::Anywhere;
-    }
-
-    pub(super) fn to_endpoint(&self) -> Result<WebhookEndpoint, Fault> {
-        let damaged = |what: &str| Fault::Record(format!("webhook {} has a bad {what}", self.id));
-        Ok(WebhookEndpoint {
-            id: self.id.as_str().into(),
-            url: self.url.as_str().into(),
-            secret: Secret::new(&self.secret),
-            kinds: parse_kinds(&self.events).map_err(|_| damaged("event"))?,
-            format: WebhookFormat::of_label(&self.format).ok_or_else(|| damaged("format"))?,
-            batching: if self.batch { Batching::Batched } else { Batching::Single },
-            reach: if self.allow_private { Reach::Anywhere } else { Reach::Public },
-            count_name: if self.count_changed { CountName::Changed } else { CountName::Pusher },
-            enabled: self.enabled,
-        })
-    }
-}
-
-/// As the shards see them.
-pub(super) fn to_webhooks(records: &[WebhookRecord]) -> Result<Webhooks, Fault> {
-    Ok(Webhooks::new(records.iter().map(WebhookRecord::to_endpoint).collect::<Result<_, _>>()?))
-}
-
 /// Refuses an endpoint that could not be made, whatever the store holds. `allowed` are networks where every endpoint
 /// may be, beside public addresses.
 pub fn check_webhook(new: &NewWebhook, allowed: &[IpNet]) -> Result<(), StoreError> {
@@ -216,21 +139,6 @@ pub fn check_webhook(new: &NewWebhook, allowed: &[IpNet]) -> Result<(), StoreErr
         ));
     }
     Ok(())
-}
-
-/// The set that these names make, everything for none; an unknown one is refused with the nearest.
-fn parse_kinds(names: &[String]) -> Result<WebhookKinds, StoreError> {
-    if names.is_empty() {
-        return Ok(WebhookKinds::all());
-    }
-    names.iter().try_fold(WebhookKinds::empty(), |kinds, name| {
-        let kind = WebhookKind::from_name(name).ok_or_else(|| {
-            let near = nearest(name, WebhookKind::LABELS.iter().copied());
-            let known = WebhookKinds::all();
-            StoreError::Invalid(format!("there is no webhook event {name:?}{near}; known are {known}"))
-        })?;
-        Ok(kinds.with(kind))
-    })
 }
 
 /// http or https with a host; no user, no fragment, nothing that a log line or a header could not hold (P-HOOK-9).
@@ -283,6 +191,7 @@ fn has_good_port(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::webhook::WebhookKinds;
     use crate::store::{Missing, NewApp};
 
     fn new(url: &str) -> NewWebhook {

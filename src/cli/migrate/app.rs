@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::Origin;
 use super::entries::Entry;
-use super::plan::Verdict;
+use super::origin::Origin;
 use super::table::{Effect, Row};
+use super::verdict::Verdict;
 use crate::app::origin::is_origin_pattern;
 use crate::app::settings::APP_SETTINGS;
 use crate::limits;

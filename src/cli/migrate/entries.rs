@@ -131,6 +131,13 @@ fn number_value(text: &str) -> Value {
         .unwrap_or_else(|_| text.into())
 }
 
+/// Where the app or webhook of an entry stands.
+pub(super) fn app_at(entry: &Entry) -> String {
+    let below = entry.path.len();
+    let parts: Vec<&str> = entry.at.split('.').collect();
+    parts[..parts.len().saturating_sub(below)].join(".")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

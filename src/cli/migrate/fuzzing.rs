@@ -5,8 +5,9 @@ use std::path::Path;
 
 use clap::ValueEnum as _;
 
+use super::origin::Origin;
 use super::plan::Plan;
-use super::{Origin, entries, webhooks};
+use super::{entries, webhooks};
 use crate::app::webhook::{NewWebhook, Reach};
 use crate::store::record::AppRecord;
 use crate::store::setting;

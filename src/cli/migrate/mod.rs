@@ -8,19 +8,21 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments};
 use crate::app::webhook::{Batching, CountName, NewWebhook, Reach};
-use crate::config::{self, ConfigError};
-use crate::label::{Label, labels};
+use crate::config::ConfigError;
+use crate::label::Label;
 use crate::limits;
 use crate::store::record::AppRecord;
 use crate::store::{Batch, Missing, Store, StoreError, setting};
+use origin::Origin;
 use plan::{Plan, PlannedApp};
 use table::Row;
+use verdict::Outcome;
 use webhooks::JudgedWebhook;
 
 mod app;
@@ -28,52 +30,11 @@ mod entries;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod options;
+mod origin;
 mod plan;
 mod table;
+mod verdict;
 mod webhooks;
-
-/// Whose configuration it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Origin {
-    /// JSON, as `soketi start --config` takes it.
-    Soketi,
-    /// JSON or TOML, as `sockudo --config` takes it.
-    Sockudo,
-    /// JSON of Laravel's `config('reverb')`, or of its list of apps.
-    Reverb,
-    /// JSON of Laravel's `config('websockets')`, or of its list of apps.
-    LaravelWebsockets,
-}
-
-impl Origin {
-    /// Its name on the command line.
-    fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-    }
-
-    /// Whether an app there is enabled unless its configuration says otherwise.
-    fn enables_apps(self) -> bool {
-        match self {
-            Self::Soketi | Self::Reverb | Self::LaravelWebsockets => true,
-            Self::Sockudo => false,
-        }
-    }
-
-    /// What holds for an app there unless its configuration says otherwise, where Relay's own default is another.
-    fn defaults(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Soketi | Self::Sockudo => &config::SOKETI_APP,
-            Self::Reverb => {
-                &[("client_events", "true"), ("max_client_events_per_second", "0"), ("max_presence_members", "100000")]
-            }
-            Self::LaravelWebsockets => &[
-                ("max_event_data_bytes", "256000"),
-                ("max_client_events_per_second", "0"),
-                ("max_presence_members", "100000"),
-            ],
-        }
-    }
-}
 
 #[derive(Args, Debug)]
 pub(super) struct MigrateArguments {
@@ -93,15 +54,6 @@ pub(super) struct MigrateArguments {
     allow_private: bool,
     #[command(flatten)]
     store: StoreArguments,
-}
-
-labels! {
-    /// What became, or would become, of an app or of a webhook.
-    enum Outcome {
-        Created => "created",
-        Changed => "changed",
-        Same => "same",
-    }
 }
 
 pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {

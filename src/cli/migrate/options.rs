@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use super::Origin;
 use super::app::{self, is_empty, number, truth};
 use super::entries::Entry;
-use super::plan;
+use super::origin::Origin;
 use super::table::Effect;
+use super::verdict;
 use crate::app::webhook::Batching;
 use crate::config::SERVER_SETTINGS;
 use crate::limits;
@@ -24,7 +24,7 @@ pub(super) enum Verdict {
     /// Relay does so anyway.
     Same,
     /// It holds for all apps that do not say otherwise.
-    OfApps(plan::Verdict),
+    OfApps(verdict::Verdict),
     /// It has no counterpart. `at` may be a whole section, told once.
     Not { at: String, effect: Effect, reason: &'static str },
     /// It is not what that server takes there: this is.
@@ -169,7 +169,7 @@ impl Taken {
             ["servers", _, "maxRequestSize"] => match number(value) {
                 Some(there) if there > limits::EVENT_DATA_BYTES_MAX as i64 => {
                     let text = there.min(app::most("max_event_data_bytes")).to_string();
-                    Verdict::OfApps(plan::Verdict::Set("max_event_data_bytes", text))
+                    Verdict::OfApps(verdict::Verdict::Set("max_event_data_bytes", text))
                 }
                 Some(_) => Verdict::Same,
                 None => Verdict::Wrong(NUMBER),

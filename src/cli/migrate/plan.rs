@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::entries::{self, Entry};
+use super::entries::{self, Entry, app_at};
+use super::origin::Origin;
 use super::table::{Effect, Row};
+use super::verdict::Verdict;
 use super::webhooks::{self, Draft, PlannedWebhook};
-use super::{Origin, app, options};
+use super::{app, options};
 use crate::app::webhook::Batching;
 use crate::store::record::{AppRecord, check_id, check_key, check_name, check_secret};
 use crate::store::setting;
@@ -39,34 +41,6 @@ pub(super) struct Plan {
     pub(super) table: Vec<Row>,
     /// How many events one request to a webhook of the file has.
     batching: Batching,
-}
-
-/// What became of one value of the file.
-pub(super) enum Verdict {
-    /// A member of the app itself.
-    Id(String),
-    Key(String),
-    Secret(String),
-    Enabled(bool),
-    /// A setting, as text.
-    Set(&'static str, String),
-    /// A setting, as text, unless another value names it.
-    Otherwise(&'static str, String),
-    /// A setting of a number, unless what holds for all apps is larger.
-    AtLeast(&'static str, i64),
-    /// A setting, as text, that is not quite what the value says, for this reason.
-    Changed {
-        name: &'static str,
-        text: String,
-        effect: Effect,
-        reason: String,
-    },
-    /// Relay does so anyway, or the value asks for nothing.
-    Same,
-    /// It has no counterpart, for this reason.
-    Dropped(Effect, String),
-    /// It is not what that server takes there: this is.
-    Wrong(&'static str),
 }
 
 impl Plan {
@@ -267,13 +241,6 @@ fn set(at: &str, name: &'static str, text: String, settings: &mut BTreeMap<&'sta
         }
         Err(error) => Row::dropped(at, Effect::Same, error.to_string()),
     }
-}
-
-/// Where the app or webhook of an entry stands.
-pub(super) fn app_at(entry: &Entry) -> String {
-    let below = entry.path.len();
-    let parts: Vec<&str> = entry.at.split('.').collect();
-    parts[..parts.len().saturating_sub(below)].join(".")
 }
 
 fn wrong(entry: &Entry, takes: &str) -> String {

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::Outcome;
 use super::app::{dropped, is_empty, plain};
-use super::entries::{Entry, unfold};
-use super::plan::{Verdict, app_at};
+use super::entries::{Entry, app_at, unfold};
 use super::table::{Effect, Row};
+use super::verdict::{Outcome, Verdict};
 use crate::app::webhook::{Batching, COUNT_CHANGED, CountName, NewWebhook, Reach, WebhookKind, WebhookKinds};
 use crate::label::Label;
 use crate::limits;
