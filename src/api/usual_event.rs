@@ -126,10 +126,13 @@ impl<'a> Reader<'a> {
     fn take_plain_string(&mut self) -> Option<&'a str> {
         self.take(b'"')?;
         let start = self.at;
-        self.at = find_special(self.text.as_bytes(), start)?;
-        let string = self.text.get(start..self.at)?;
-        self.take(b'"')?;
-        Some(string)
+        let end = find_special(self.text.as_bytes(), start)?;
+        // The quote itself: `take` would skip white space, which no JSON string holds unescaped.
+        if self.text.as_bytes().get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at = end + 1;
+        self.text.get(start..end)
     }
 
     /// A non-empty array of strings without escapes.
@@ -258,6 +261,9 @@ mod tests {
             r#"{"name":"e","data":"","channel":"a",}"#,
             r#"{"name":"e","data":"","channel":"a"}}"#,
             r#"{"name":"e","data":"","channel":"a""#,
+            "{\"name\":\"e\",\"data\":\"\",\"channel\":\"a\t\"}",
+            "{\"name\":\"e\",\"data\t\n\":\"\",\"channel\":\"a\"}",
+            "{\"name\":\"e\",\"data\":\"\",\"channel\":\"a\",\"socket_id\":\"1.2\r\"}",
             r#"["name"]"#,
             "{}",
             "",
