@@ -67,7 +67,7 @@ use context::Context;
 use drain::Drain;
 use http::{Parts, Requests};
 pub use io::{Change, ChangeKind, Flush, Input, Listener, Output};
-pub use mail::{ChangeId, Changed, Mail};
+pub use mail::{ChangeId, ChangeRefused, Changed, Mail};
 use mail::{ConnectionMessage, MetricsMessage, ShardMessage};
 pub use options::{METRICS_PREFIX, ShardConfig, ShardOptions};
 use owner::Owner;

@@ -17,10 +17,9 @@ use crossbeam_queue::ArrayQueue;
 use ipnet::IpNet;
 
 use super::{Store, StoreError};
-use crate::api::refusal::Refusal;
 use crate::app::{AppSerial, Directory, MessagesUsed, TokenId};
 use crate::limits;
-use crate::shard::{Change, ChangeId, ChangeKind, Changed};
+use crate::shard::{Change, ChangeId, ChangeKind, ChangeRefused, Changed};
 
 /// Handle of the thread. Dropping it writes what is owed and ends the thread.
 pub struct StoreWriter {
@@ -233,20 +232,20 @@ impl Run {
     }
 }
 
-/// What a caller of the API is told. What concerns the disk is for the operator alone.
+/// The cause that a caller of the API may know. Causes of the disk are for the operator alone.
 fn refused(error: &StoreError) -> Changed {
     #[allow(clippy::wildcard_enum_match_arm, reason = "other causes are not shown to the caller")]
-    let refusal = match error {
-        StoreError::Invalid(text) => Refusal::bad_request(text),
-        StoreError::UnknownWebhook(_) => Refusal::not_found("This app has no such webhook."),
-        StoreError::UnknownApp(_) => Refusal::not_found("The app was deleted."),
-        StoreError::TooManyWebhooks(_) => Refusal::bad_request(error.to_string()),
+    let cause = match error {
+        StoreError::Invalid(text) => ChangeRefused::Invalid(text.clone()),
+        StoreError::UnknownWebhook(_) => ChangeRefused::UnknownWebhook,
+        StoreError::UnknownApp(_) => ChangeRefused::UnknownApp,
+        StoreError::TooManyWebhooks(_) => ChangeRefused::Invalid(error.to_string()),
         _ => {
             tracing::error!(%error, "a change requested over HTTP was not made");
-            Refusal::unavailable("The store cannot be written; nothing was changed.", 5)
+            ChangeRefused::Unwritable
         }
     };
-    Changed::Refused(refusal)
+    Changed::Refused(cause)
 }
 
 /// Messages of the day that are not written yet: the newest figure of each app. Pure: time is an argument.

@@ -11,7 +11,7 @@ use crate::connection::NONE;
 use crate::limits;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::io::{Change, ChangeKind, Output};
-use crate::shard::mail::{ChangeId, Changed, PendingId};
+use crate::shard::mail::{ChangeId, ChangeRefused, Changed, PendingId};
 
 impl Requests {
     /// Asks for a change.
@@ -44,7 +44,7 @@ impl Requests {
         let (status, body) = match changed {
             Changed::Added(endpoint) => (201, encode_new_webhook(&endpoint)),
             Changed::Removed => (204, Vec::new()),
-            Changed::Refused(refusal) => return self.refuse_query(parts, request, &refusal),
+            Changed::Refused(cause) => return self.refuse_query(parts, request, &refusal(cause)),
         };
         let PendingQuery { reply_to, .. } = self.take_query(parts, request);
         parts.connections.finish_request(
@@ -53,5 +53,14 @@ impl Requests {
             reply_to.ticket,
             &Response { status, content_type: JSON, extra: "", body: &body },
         );
+    }
+}
+
+fn refusal(cause: ChangeRefused) -> Refusal {
+    match cause {
+        ChangeRefused::Invalid(reason) => Refusal::bad_request(reason),
+        ChangeRefused::UnknownWebhook => Refusal::not_found("This app has no such webhook."),
+        ChangeRefused::UnknownApp => Refusal::not_found("The app was deleted."),
+        ChangeRefused::Unwritable => Refusal::unavailable("The store cannot be written; nothing was changed.", 5),
     }
 }

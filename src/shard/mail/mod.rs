@@ -12,7 +12,7 @@ pub(super) use message::{
     ChannelMessage, ConnectionMessage, Full, HttpMessage, Join, MetricsMessage, OwnerMessage, PublishItem,
     QuotaMessage, ShardMessage, Ticket, UserMessage, publish_cost,
 };
-pub use question::{ChangeId, Changed};
+pub use question::{ChangeId, ChangeRefused, Changed};
 pub(super) use question::{Listed, Question, Reply, Report, RosterPages, Shortage};
 
 use crate::index::ShardIndex;

@@ -8,7 +8,6 @@ use super::key::{ChannelKey, PendingId, UserKey};
 use crate::api::answer::Counts;
 use crate::api::channel::ChannelInfo;
 use crate::api::channel_users::UserFields;
-use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
 use crate::app::webhook::WebhookEndpoint;
 use crate::index::ShardIndex;
@@ -109,8 +108,21 @@ pub enum Changed {
     Added(Box<WebhookEndpoint>),
     /// It was removed.
     Removed,
-    /// Nothing was changed; the answer says why.
-    Refused(Refusal),
+    /// Nothing was changed.
+    Refused(ChangeRefused),
+}
+
+/// Why the store was not changed.
+#[derive(Debug)]
+pub enum ChangeRefused {
+    /// The change is not valid, for this reason.
+    Invalid(String),
+    /// The app has no such endpoint.
+    UnknownWebhook,
+    /// The app is gone.
+    UnknownApp,
+    /// The store cannot be written.
+    Unwritable,
 }
 
 /// What a shard reports to the owner of a user.

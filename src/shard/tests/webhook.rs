@@ -1,7 +1,6 @@
 //! Webhooks: what the owner tells, in which order, and what it does not tell.
 
 use super::*;
-use crate::api::refusal::Refusal;
 use crate::app::Secret;
 use crate::app::webhook::{
     Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
@@ -286,7 +285,7 @@ fn changes_are_bounded_and_answered() {
     for (number, change) in changes.iter().enumerate() {
         assert_eq!(&*change.app, "1");
         let changed = match (&change.what, number) {
-            (ChangeKind::AddWebhook(_), 0) => Changed::Refused(Refusal::bad_request("no")),
+            (ChangeKind::AddWebhook(_), 0) => Changed::Refused(ChangeRefused::Invalid("no".to_owned())),
             (ChangeKind::AddWebhook(new), _) => {
                 assert_eq!(new.url, "https://example.com/");
                 Changed::Added(Box::new(endpoint.clone()))
