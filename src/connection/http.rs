@@ -25,8 +25,8 @@ pub struct Http {
     pub made_request: bool,
     /// When the request that has begun must be whole, in ms of the service clock; 0 between requests.
     pub deadline_ms: u64,
-    /// The shard's queue has a deadline for a request of it.
-    pub deadline_queued: bool,
+    /// When the shard's queue looks at it next, not later than `deadline_ms`; 0 if the queue has no deadline of it.
+    pub queued_deadline_ms: u64,
     /// Answers that are pending, oldest first, from the first that is not ready yet.
     pub answers: VecDeque<Answer>,
     /// Ticket of the first of `answers`.

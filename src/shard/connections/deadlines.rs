@@ -72,6 +72,9 @@ impl Connections {
             let slot = connection.slot();
             match standing {
                 Standing::Stale => {}
+                Standing::Renewed(at_ms) if kind == DeadlineKind::Request => {
+                    self.queue_request_deadline(context, slot, at_ms);
+                }
                 Standing::Renewed(at_ms) => self.queue_deadline(context, kind, slot, at_ms),
                 Standing::Met => self.note_unqueued(kind, slot),
                 Standing::Due => {
@@ -91,8 +94,11 @@ impl Connections {
         let (line, cold) = (&self.table.hot[connection.slot()], self.cold(connection.slot()));
         match (kind, line.phase) {
             (DeadlineKind::Request, Phase::Http) => {
-                let http = cold.and_then(|cold| cold.http.as_ref());
-                Standing::of(at_ms, http.map_or(0, |http| http.deadline_ms))
+                match cold.and_then(|cold| cold.http.as_ref()) {
+                    // An earlier deadline of a later request took its place.
+                    Some(http) if http.queued_deadline_ms != at_ms => Standing::Stale,
+                    http => Standing::of(at_ms, http.map_or(0, |http| http.deadline_ms)),
+                }
             }
             (DeadlineKind::Message, Phase::Open | Phase::Closing) => {
                 Standing::of(at_ms, cold.map_or(0, |cold| cold.message_deadline_ms))
@@ -119,7 +125,7 @@ impl Connections {
     /// The queue has no deadline of this kind for the connection any more.
     fn note_unqueued(&mut self, kind: DeadlineKind, slot: Slot) {
         match kind {
-            DeadlineKind::Request => self.http(slot).deadline_queued = false,
+            DeadlineKind::Request => self.http(slot).queued_deadline_ms = 0,
             DeadlineKind::Message => self.table.hot[slot].flags.remove(Flags::MESSAGE_AWAITED),
             DeadlineKind::Linger
             | DeadlineKind::CloseAnswer
@@ -163,9 +169,15 @@ impl Connections {
         let http = self.http(slot);
         let at_ms = served_ms + limits::REQUEST_WITHIN_MS + extra_request_ms(&http.decoder);
         http.deadline_ms = at_ms;
-        if !std::mem::replace(&mut http.deadline_queued, true) {
-            self.queue_deadline(context, DeadlineKind::Request, slot, at_ms);
+        // A deadline that is queued comes first, unless it is that of an earlier request with a large body.
+        if http.queued_deadline_ms == 0 || at_ms < http.queued_deadline_ms {
+            self.queue_request_deadline(context, slot, at_ms);
         }
+    }
+
+    fn queue_request_deadline(&mut self, context: &mut Context, slot: Slot, at_ms: u64) {
+        self.http(slot).queued_deadline_ms = at_ms;
+        self.queue_deadline(context, DeadlineKind::Request, slot, at_ms);
     }
 
     /// The message that has begun must be complete within a total time (threat T8).

@@ -45,7 +45,7 @@ impl Connections {
             refuse,
             made_request: false,
             deadline_ms: 0,
-            deadline_queued: false,
+            queued_deadline_ms: 0,
             answers: Default::default(),
             first_ticket: 0,
             held_back: Vec::new(),

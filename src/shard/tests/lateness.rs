@@ -173,6 +173,48 @@ fn each_request_and_message_has_its_own_time() {
     process.finish();
 }
 
+/// Threat T14: a request has its own time also where the one before it had more, for its large body; the queue keeps no
+/// deadline of a connection for longer than it counts.
+#[test]
+fn a_large_body_gives_no_time_to_the_request_behind_it() {
+    let settings = AppSettings { max_event_data_bytes: 1 << 20, ..AppSettings::default() };
+    let mut process = Process::with_settings(1, settings);
+    let connection = process.accept(0);
+    let body = r#"{"name":"e","channel":"c","data":"d"}"#;
+    let large = format!(
+        "POST /apps/1/events HTTP/1.1\r\nHost: h\r\nX-Relay-Key: app-key\r\nX-Relay-Secret: app-secret\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    // The deadline of the first request has passed: the queue has none.
+    process.receive(0, connection, &HALVES.concat());
+    process.take(0, connection);
+    process.pass_time(limits::REQUEST_WITHIN_MS);
+    for _ in 0..100 {
+        process.receive(0, connection, &large.as_bytes()[..large.len() - 1]);
+        let awaited_ms = process.shards[0].connections.http(connection.slot()).deadline_ms;
+        assert!(
+            awaited_ms > process.now.monotonic_ms + limits::REQUEST_WITHIN_MS,
+            "a body of unknown length has more time"
+        );
+        process.receive(0, connection, &large.as_bytes()[large.len() - 1..]);
+        assert!(process.take(0, connection).starts_with("HTTP/1.1 200"));
+        process.receive(0, connection, HALVES[0]);
+        process.pass_time(100);
+        process.receive(0, connection, HALVES[1]);
+        assert!(process.take(0, connection).starts_with("HTTP/1.1 200"));
+        assert!(process.shards[0].context.deadlines.count_of(DeadlineKind::Request) <= 4);
+    }
+    process.receive(0, connection, large.as_bytes());
+    process.receive(0, connection, HALVES[0]);
+    process.take(0, connection);
+    process.pass_time(limits::REQUEST_WITHIN_MS - 1);
+    assert_eq!(process.take(0, connection), "");
+    process.pass_time(101);
+    assert!(process.take(0, connection).starts_with("HTTP/1.1 408"));
+    process.finish();
+}
+
 /// Connections that come and go faster than their deadlines leave a short queue, and so do those that stay and wait for
 /// nothing: memory of idle connections.
 #[test]
