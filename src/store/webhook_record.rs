@@ -44,7 +44,7 @@ impl fmt::Debug for WebhookRecord {
 }
 
 impl WebhookRecord {
-    /// True when it is told what `new` asks for, as [`Store::upsert_webhook`] would leave it.
+    /// True when it is told what `new` asks for, as [`Store::upsert_webhook`](crate::store::Store::upsert_webhook) would leave it.
     pub fn does(&self, new: &NewWebhook) -> bool {
         let mut after = self.clone();
         after.take_over(new.clone());

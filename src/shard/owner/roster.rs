@@ -173,7 +173,7 @@ impl Owner {
         }
     }
 
-    /// Whether [`Shard::report_rosters`] has something to do.
+    /// Whether [`Self::report_rosters`] has something to do.
     pub(in crate::shard) fn has_pending_rosters(&self) -> bool {
         !self.rosters.pending.is_empty()
     }
