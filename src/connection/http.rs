@@ -1,4 +1,4 @@
-//! A connection that speaks HTTP: the request that it is sending, and the order of the answers to those before.
+//! An HTTP connection: the request being received, and the order of the answers to earlier ones.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -8,34 +8,34 @@ use bytes::Bytes;
 use crate::app::AppSerial;
 use crate::wire::http::RequestDecoder;
 
-/// A connection that speaks HTTP.
+/// An HTTP connection.
 #[derive(Debug)]
 pub struct Http {
     /// A partial request.
     pub decoder: RequestDecoder,
-    /// The client's address: the peer's, or what a trusted proxy said.
+    /// The client's address: the peer's, or the one that a trusted proxy reported.
     pub client: IpAddr,
-    /// What is known of a proxy in front.
+    /// The state of a possible proxy in front.
     pub proxy: Proxy,
     /// It came in on the metrics and health port.
     pub metrics: bool,
     /// It came in at capacity: WebSockets are refused with 4100 (P-CLOSE-2).
     pub refuse: bool,
-    /// A whole request was received.
+    /// A complete request was received.
     pub made_request: bool,
-    /// When the request that has begun must be whole, in ms of the service clock; 0 between requests.
+    /// When the current request must be complete, in ms of the service clock; 0 between requests.
     pub deadline_ms: u64,
-    /// When the shard's queue looks at it next, not later than `deadline_ms`; 0 if the queue has no deadline of it.
+    /// When the shard's queue checks it next, not later than `deadline_ms`; 0 if the queue has no deadline for it.
     pub queued_deadline_ms: u64,
-    /// Answers that are pending, oldest first, from the first that is not ready yet.
+    /// Pending answers, oldest first, starting with the first that is not ready yet.
     pub answers: VecDeque<Answer>,
     /// Ticket of the first of `answers`.
     pub first_ticket: u32,
     /// Bytes that arrived while too many answers were pending, or a request waited; at most one read.
     pub held_back: Vec<u8>,
-    /// A request waits for its app's allowance: those behind it wait too.
+    /// A request waits for its app's permits: those behind it wait too.
     pub parked: bool,
-    /// The current request is refused for its head, with this answer: its body is dropped as it arrives.
+    /// The current request is refused by its head, with this answer: its body is dropped as it arrives.
     pub refused: Option<Bytes>,
     /// The app whose credential the last request had.
     pub caller: Option<AppSerial>,
@@ -52,7 +52,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// Memory for input that is not whole yet, in bytes.
+    /// Memory for incomplete input, in bytes.
     pub(super) fn input_bytes(&self) -> usize {
         let header = if let Proxy::Awaited(bytes) = &self.proxy { bytes.capacity() } else { 0 };
         self.decoder.held_bytes() + self.held_back.capacity() + header
@@ -63,7 +63,7 @@ impl Http {
         self.answers.is_empty()
     }
 
-    /// Keeps a place in the order of answers; gives its ticket.
+    /// Reserves a place in the order of answers; returns its ticket.
     pub fn push_waiting(&mut self, keep_alive: bool, app: Option<AppSerial>) -> u32 {
         self.answers.push_back(Answer::Waiting { keep_alive, app });
         self.first_ticket.wrapping_add(self.answers.len() as u32 - 1)
@@ -89,14 +89,14 @@ impl Http {
     }
 }
 
-/// What may come before the first HTTP byte.
+/// What may precede the first HTTP byte.
 #[derive(Debug)]
 pub enum Proxy {
-    /// The peer is no trusted proxy, or its header was read.
+    /// The peer is not a trusted proxy, or its header was read.
     Direct,
-    /// The peer is a trusted proxy: a PROXY header may come; the bytes so far.
+    /// The peer is a trusted proxy: a PROXY header may follow; contains the bytes so far.
     Awaited(Vec<u8>),
-    /// The peer is a trusted proxy and what may come was read: `X-Forwarded-For` is believed.
+    /// The peer is a trusted proxy and its optional header was read: `X-Forwarded-For` is trusted.
     Trusted,
 }
 
@@ -105,11 +105,11 @@ pub enum Proxy {
 pub enum Answer {
     /// Other shards must accept first.
     Waiting {
-        /// The connection may carry further requests after it.
+        /// The connection may be used for further requests after it.
         keep_alive: bool,
-        /// The app whose traffic it is.
+        /// The app that the traffic is counted for.
         app: Option<AppSerial>,
     },
-    /// It waits only for those before it.
+    /// It waits only for earlier answers.
     Ready(Bytes),
 }

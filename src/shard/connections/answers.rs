@@ -1,4 +1,4 @@
-//! Answers to HTTP requests of a connection: they leave in the order of the requests, whenever each is ready.
+//! Answers to HTTP requests of a connection: they are sent in the order of the requests, whenever each is ready.
 
 use std::net::IpAddr;
 
@@ -29,8 +29,8 @@ pub(in crate::shard) const TEXT: &str = "text/plain; charset=utf-8";
 pub(in crate::shard) const JSON: &str = "application/json";
 
 impl Connections {
-    /// Whether the next request has to wait: for one before it that waits itself, or whose answer may be large, for answers
-    /// that are not ready, or for answers to be read (P-CLOSE-5).
+    /// Whether the next request has to wait: for an earlier one that waits itself, or whose answer may be large, for
+    /// answers that are not ready, or until the client has read its answers (P-CLOSE-5).
     pub(in crate::shard) fn holds_requests_back(&mut self, slot: Slot) -> bool {
         let unsent_bytes = self.unsent_bytes(slot);
         let http = self.http(slot);
@@ -41,9 +41,9 @@ impl Connections {
             || (http.upgrade_waits && !(http.is_answered() && unsent_bytes == 0))
     }
 
-    /// The address of the client: behind trusted proxies the nearest one of `X-Forwarded-For` or `Forwarded` that is none
-    /// of them (threat T26). `None` where a proxy hides it or writes what cannot be read: one client among many behind that
-    /// proxy, whose failures must not count against the others.
+    /// The address of the client: behind trusted proxies the nearest one of `X-Forwarded-For` or `Forwarded` that is
+    /// not itself a trusted proxy (threat T26). `None` where a proxy hides it or writes an unreadable one: the client
+    /// is then one of many behind that proxy, and its failures must not count against the others.
     pub(in crate::shard) fn client_address(
         &self,
         context: &mut Context,
@@ -74,7 +74,8 @@ impl Connections {
         Some(client)
     }
 
-    /// Connections are not kept while draining, nor while those that are no WebSocket hold their share of the slots.
+    /// Connections are not kept open while draining, nor while connections that are not WebSockets hold their share of
+    /// the slots.
     pub(in crate::shard) fn keeps_alive(&self, context: &Context, request: &Request<'_>) -> bool {
         request.keep_alive && !context.is_draining && !self.lacks_slots_for_http(context)
     }
@@ -118,7 +119,8 @@ impl Connections {
         self.finish_answer(context, self.key(slot), ticket, answer);
     }
 
-    /// A place in the order of the connection's answers. A request that does not keep the connection is its last.
+    /// Reserves a place in the order of the connection's answers. A request that does not keep the connection open is
+    /// its last.
     pub(in crate::shard) fn take_ticket(&mut self, context: &Context, slot: Slot, request: &Request<'_>) -> u32 {
         let keep_alive = self.keeps_alive(context, request);
         if !keep_alive {
@@ -130,7 +132,7 @@ impl Connections {
         http.push_waiting(keep_alive, app)
     }
 
-    /// Fills the place of an answer in the order, and sends what is ready.
+    /// Fills the place of an answer in the order, and sends the answers that are ready.
     pub(in crate::shard) fn finish_answer(
         &mut self,
         context: &mut Context,
@@ -156,7 +158,7 @@ impl Connections {
         }
     }
 
-    /// The answer to a request that had to wait, or that waited for nobody.
+    /// Sends the answer to a request, whether or not it had to wait.
     pub(in crate::shard) fn finish_request(
         &mut self,
         context: &mut Context,
@@ -169,7 +171,7 @@ impl Connections {
         }
     }
 
-    /// As [`Connections::finish_request`], without the body that its head declares.
+    /// Like [`Connections::finish_request`], without the body that its head declares.
     pub(in crate::shard) fn finish_head_request(
         &mut self,
         context: &mut Context,
@@ -200,7 +202,7 @@ impl Connections {
         self.follow_up(connection);
     }
 
-    /// A request that could not be read: answered, and the connection closed (P-HTTP-16).
+    /// Answers a request that could not be read, and closes the connection (P-HTTP-16).
     pub(in crate::shard) fn answer_framing_error(&mut self, context: &mut Context, slot: Slot, error: HttpError) {
         let mut answer = Vec::new();
         context.metrics.count_response(error.status());
@@ -208,7 +210,7 @@ impl Connections {
         self.answer_last(context, slot, answer);
     }
 
-    /// A request that was not complete in time (threat T14).
+    /// Answers a request that was not complete in time (threat T14).
     pub(in crate::shard) fn answer_too_late(&mut self, context: &mut Context, slot: Slot) {
         let mut answer = Vec::new();
         let body = format!("A request must be complete within {} ms", limits::REQUEST_WITHIN_MS);
@@ -219,8 +221,8 @@ impl Connections {
         self.settle(context, slot);
     }
 
-    /// Queues the last answer of a connection, after those that other requests still wait for. Nothing that came or comes
-    /// after it is read.
+    /// Queues the last answer of a connection, after those that other requests still wait for. Input that has arrived
+    /// or arrives after the request is not read.
     pub(in crate::shard) fn answer_last(&mut self, context: &mut Context, slot: Slot, answer: impl Into<Bytes>) {
         self.table.hot[slot].flags.insert(Flags::LAST_ANSWER);
         let http = self.http(slot);
@@ -231,7 +233,7 @@ impl Connections {
         self.finish_answer(context, self.key(slot), ticket, answer.into());
     }
 
-    /// `100 Continue`, unless earlier answers are not sent: then the client continues after its own waiting time.
+    /// Sends `100 Continue`, unless earlier answers are unsent: then the client continues after its own waiting time.
     pub(in crate::shard) fn answer_continue(&mut self, context: &mut Context, slot: Slot) {
         if self.http(slot).is_answered() {
             let text = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -239,7 +241,7 @@ impl Connections {
         }
     }
 
-    /// The current request is one to this app.
+    /// Counts the current request for this app.
     pub(in crate::shard) fn count_call(&mut self, context: &mut Context, slot: Slot, app: AppSerial) {
         let http = self.http(slot);
         http.app = Some(app);
@@ -249,8 +251,8 @@ impl Connections {
         counters.http_received_bytes += bytes as u64;
     }
 
-    /// A list is about to be queued: until all of it is sent it counts as held. One connection has one of them at most,
-    /// since requests behind it wait.
+    /// Counts a list that is about to be queued as held until all of it is sent. One connection has at most one of
+    /// them, since requests behind it wait.
     pub(in crate::shard) fn hold_unsent_list(&mut self, connection: ConnectionKey, app: AppSerial, bytes: usize) {
         if bytes <= limits::HTTP_OUTBOX_BYTES_SOFT || !self.is_awaiting_answers(connection) {
             return;
@@ -260,7 +262,7 @@ impl Connections {
         self.http(connection.slot()).unsent_list = Some((app, bytes));
     }
 
-    /// A list has been sent, or never will be.
+    /// Releases a list that was sent or will never be sent.
     pub(super) fn release_unsent_list(&mut self, slot: Slot) {
         let http = self.cold_mut(slot).and_then(|cold| cold.http.as_mut());
         if let Some((app, bytes)) = http.and_then(|http| http.unsent_list.take()) {
@@ -306,7 +308,7 @@ fn encode(response: &Response<'_>, keep_alive: bool) -> Bytes {
     }
 }
 
-/// `{}` with status 200 on a connection that is kept, as [`encode_response`] writes it.
+/// `{}` with status 200 on a connection that stays open, as [`encode_response`] writes it.
 const EMPTY_OBJECT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
                               Connection: keep-alive\r\n\r\n{}";
 
@@ -314,7 +316,7 @@ const EMPTY_OBJECT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\
 mod tests {
     use super::*;
 
-    /// P-HTTP-15, P-SDK-15: the answer that is kept ready is the one that would be made.
+    /// P-HTTP-15, P-SDK-15: the prepared answer equals the encoded one.
     #[test]
     fn the_empty_object_is_encoded_as_any_other() {
         let mut made = Vec::new();

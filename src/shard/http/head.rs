@@ -1,5 +1,5 @@
-//! Requests by their head: a caller that cannot prove itself by the head of a request gets no memory for its body
-//! (threat T14).
+//! Checks of requests by their head: a caller that the head of a request does not authenticate gets no memory for its
+//! body (threat T14).
 
 use super::{Parts, Requests};
 use crate::api::route::{Route, route};
@@ -13,25 +13,25 @@ use crate::wire::http::{Framing, HttpError, Request, RequestDecoder, RequestLimi
 /// What follows a head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::shard) enum Judged {
-    /// Its body may come.
+    /// The body may follow.
     Awaited,
-    /// It was answered, as the last of the connection.
+    /// The request was answered, as the last of the connection.
     Answered,
 }
 
-/// What becomes of the body that follows a head.
+/// The handling of the body that follows a head.
 enum BodyUse {
     /// It is kept as it arrives.
     Kept,
     /// It is dropped as it arrives.
     Dropped,
-    /// Nobody reads it: the request was answered.
+    /// It is not read: the request was answered.
     Unread,
 }
 
 impl Requests {
-    /// Judges a request whose head is complete before its body: where the body is of no use it is dropped as it
-    /// arrives. The refusal follows when the request is complete, so that the connection can be kept; a client that waits for
+    /// Checks a request whose head is complete before its body: a body that is not needed is dropped as it arrives. The
+    /// refusal follows when the request is complete, so that the connection can be kept open; a client that waits for
     /// `100 Continue` gets it at once. A body that its app does not allow is refused by its declared length.
     pub(in crate::shard) fn judge_head(
         &self,

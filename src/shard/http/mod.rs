@@ -1,4 +1,4 @@
-//! Requests over HTTP: authenticated, parsed, executed, answered. Answers leave in the order of the requests
+//! Requests over HTTP: authenticated, parsed, executed, answered. Answers are sent in the order of the requests
 //! (`connections::answers`).
 
 mod command;
@@ -52,7 +52,7 @@ use scrape::{Scrape, ScrapePage};
 
 pub(super) use head::Judged;
 
-/// Requests that await something.
+/// Requests that wait for a result.
 #[derive(Default)]
 pub(super) struct Requests {
     /// Publishes that await other shards.
@@ -61,14 +61,14 @@ pub(super) struct Requests {
     queries: Slab<PendingQuery>,
     /// Requests that await permits of their app.
     parked: Slab<Parked>,
-    /// Pages that other shards, or this one, await, and when the next may be made.
+    /// Pages that other shards, or this one, wait for, and when the next may be created.
     asked_pages: Turns<AskedPage>,
     pages_due_ms: u64,
     /// Ids of the apps whose changes of the store are not answered yet, by the index of their query.
     changes_in_flight: BTreeMap<u32, Box<str>>,
     /// Pages of the metrics port that await other shards.
     scrapes: Slab<Scrape>,
-    /// Names of clients that were reported so far: they stay.
+    /// Names of clients that were reported so far: they are never removed.
     clients_reported: ClientNames,
     /// Channels of other shards that are unoccupied, as their owners reported and have not recalled.
     unoccupied: HashSet<u64, FixedState>,
@@ -134,7 +134,7 @@ impl Requests {
         After::Next
     }
 
-    /// Serves a request that is no upgrade.
+    /// Serves a request that is not an upgrade.
     fn serve(&mut self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>, route: Route<'_>) {
         match route {
             Route::Up => self.answer_health(parts, slot, request, 200, "OK\n"),
@@ -214,7 +214,7 @@ impl Requests {
         endpoint: Endpoint<'_>,
     ) {
         let scope = endpoint.scope();
-        // Before the signature: it may be that of the body before its compression.
+        // Before the signature: the signature may cover the body before compression.
         let verified =
             check_body_coding(request).and_then(|()| self.verify_caller(parts, slot, request, app_id, Known::Whole));
         let done = verified.and_then(|caller| {
@@ -236,7 +236,7 @@ impl Requests {
         }
     }
 
-    /// Authenticates the caller; a path that names no app means that of `auth_key` (P-HTTP-10). Failures are counted.
+    /// Authenticates the caller; a path without an app refers to that of `auth_key` (P-HTTP-10). Failures are counted.
     pub(super) fn verify_caller(
         &self,
         parts: &mut Parts<'_>,
@@ -324,7 +324,7 @@ impl Requests {
         }
     }
 
-    /// Failed credentials count to the caller's address; above the bound 401 becomes 429 (threat T6).
+    /// Failed credentials count against the caller's address; above the bound 401 becomes 429 (threat T6).
     fn count_failure(
         &self,
         parts: &mut Parts<'_>,
@@ -370,7 +370,7 @@ impl Requests {
     }
 }
 
-/// Bodies are read as they come: a compressed one has to be inflated first, and nobody knows to how many bytes.
+/// Bodies are read uncompressed: a compressed one would have to be inflated first, and its inflated length is unknown.
 fn check_body_coding(request: &Request<'_>) -> Result<(), Refusal> {
     let coding = request.headers.first("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     match coding {
@@ -386,7 +386,7 @@ const FALLBACK_CORS: &str = "Access-Control-Allow-Origin: *\r\n\
 
 #[cfg(test)]
 impl Requests {
-    /// Requests that await something.
+    /// Requests that wait for a result.
     pub(in crate::shard) fn pending(&self) -> usize {
         self.publishes.len() + self.queries.len() + self.parked.len() + self.changes_in_flight.len()
     }
@@ -407,7 +407,7 @@ impl Requests {
         self.scrapes.len()
     }
 
-    /// Channels of other shards that it takes for unoccupied.
+    /// Channels of other shards that this shard considers unoccupied.
     pub(in crate::shard) fn unoccupied(&self) -> usize {
         self.unoccupied.len()
     }

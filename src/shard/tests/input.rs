@@ -111,6 +111,23 @@ fn refused_bodies_are_not_asked_for() {
     process.finish();
 }
 
+/// P-CLOSE-1: a request whose head was refused before the drain is answered as its answer says: the connection stays open
+/// for the next request, which is its last.
+#[test]
+fn a_drain_keeps_the_promise_of_a_refused_head() {
+    let mut process = Process::new(1);
+    let caller = process.accept(0);
+    process.receive(0, caller, head("/apps/1/events", "", 10).as_bytes());
+    process.feed(0, Input::Drain);
+    process.receive(0, caller, b"0123456789");
+    let answer = process.take(0, caller);
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("Connection: keep-alive"), "{answer}");
+    process.receive(0, caller, b"GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answer = process.take(0, caller);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("Connection: close"), "{answer}");
+    process.finish();
+}
+
 /// Threat T14: incomplete heads of strangers stay below their bound together: the oldest are answered 503 and closed, and
 /// whoever is quick is served meanwhile.
 #[test]
