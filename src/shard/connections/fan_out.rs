@@ -1,11 +1,14 @@
 //! Fan-out within a shard: one frame into the outboxes of a channel's local subscribers.
 //!
-//! To queue an event to a million subscribers takes tens of milliseconds, in which nobody else would be served (U17). So
-//! an event of a large channel is queued to a part of its subscribers in each turn. No client can see a difference:
+//! Queueing an event to a million subscribers takes tens of milliseconds, in which nobody else would be served (U17).
+//! So an event of a large channel is queued to a part of its subscribers in each turn. Clients cannot observe a
+//! difference:
 //!
-//! - A connection that is about to be sent something else is first given the events that it has yet to get (`catch_up`),
-//!   so it gets everything in the order in which it was accepted. The same is done before it unsubscribes or is closed.
-//! - A connection that subscribes later does not get the event: a fan-out keeps the subscribers of its time.
+//! - A connection that is about to be sent something else is first given the events that it has yet to receive
+//!   (`catch_up`), so it gets everything in the order in which it was accepted. The same happens before it unsubscribes
+//!   or is closed.
+//! - A connection that subscribes later does not get the event: a fan-out keeps the subscribers of the time of
+//!   acceptance.
 
 use std::collections::VecDeque;
 
@@ -42,13 +45,15 @@ struct FanOut {
     channel: ChannelIndex,
     app: AppSerial,
     event: Event,
+    /// When its owner accepted it, in µs; 0 once its frame has this time, which it gets with the first delivery.
+    accepted_us: u64,
     /// Subscribers of the channel when the event was accepted, for the choice of the send queue.
     subscribers: u32,
-    /// Those of them that have yet to get it.
+    /// Those of them that have yet to receive it.
     remaining: RoaringBitmap,
 }
 
-/// What is queued to each subscriber.
+/// The frame that is queued to each subscriber.
 #[derive(Clone, Copy)]
 struct Event {
     frame: FrameId,
@@ -61,25 +66,25 @@ impl FanOuts {
         self.unfinished.is_empty()
     }
 
-    /// A connection is closed: it gets nothing more.
+    /// A connection is closed: it is sent nothing more.
     pub(super) fn forget(&mut self, slot: Slot) {
         for fan_out in &mut self.unfinished {
             fan_out.remaining.remove(slot.0);
         }
     }
 
-    /// The place of a fan-out in the queue, unless it is finished.
+    /// The index of a fan-out in the queue, unless it is finished.
     fn position(&self, number: u64) -> Option<usize> {
         self.unfinished.binary_search_by_key(&number, |fan_out| fan_out.number).ok()
     }
 
-    /// The place of the oldest fan-out of a channel in the queue.
+    /// The index of the oldest fan-out of a channel in the queue.
     fn oldest_of(&self, channel: ChannelIndex) -> Option<usize> {
         self.unfinished.iter().position(|fan_out| fan_out.channel == channel)
     }
 }
 
-/// Those of the tables that a fan-out changes.
+/// The tables that a fan-out changes.
 struct Outboxes<'a> {
     hot: &'a mut BySlot<Hot>,
     frames: &'a mut Frames,
@@ -89,7 +94,7 @@ struct Outboxes<'a> {
 
 impl Outboxes<'_> {
     /// Queues an event to one subscriber.
-    // As a call of its own it cost each delivery 30 instructions more.
+    // As a separate call it cost each delivery 30 more instructions.
     #[inline(always)]
     fn push(&mut self, slot: Slot, event: &Event, queue: &mut Queue<'_>, outcome: &mut Outcome) {
         let line = &mut self.hot[slot];
@@ -108,15 +113,15 @@ impl Outboxes<'_> {
     }
 }
 
-/// What was done for one event.
+/// The results for one event.
 #[derive(Default)]
 struct Outcome {
     queued: u32,
-    /// Subscribers that are behind by more than is allowed.
+    /// Subscribers that are further behind than allowed.
     too_slow: SmallVec<[Slot; 8]>,
 }
 
-/// One event for the subscribers of a channel here.
+/// One event for the local subscribers of a channel.
 pub(in crate::shard) struct Delivery<'a> {
     pub(in crate::shard) channel: ChannelIndex,
     pub(in crate::shard) app: AppSerial,
@@ -128,8 +133,8 @@ pub(in crate::shard) struct Delivery<'a> {
 }
 
 impl Connections {
-    /// Queues one event to all local subscribers of its channel but `exclude`; to those of a large channel over several
-    /// turns.
+    /// Queues one event to all local subscribers of its channel except `exclude`; to those of a large channel over
+    /// several turns.
     ///
     /// Per subscriber: its hot line and one entry of a queue; no allocation, no atomic, no copy.
     pub(in crate::shard) fn fan_out(&mut self, context: &mut Context, delivery: Delivery<'_>) {
@@ -144,10 +149,7 @@ impl Connections {
         let frame = self.frames.hold(frame, app.0, FrameKind::Message);
         let event = Event { frame, frame_bytes, exclude };
         if in_parts {
-            if accepted_us > 0 {
-                self.frames.stamp(frame, accepted_us);
-            }
-            return self.begin_fan_out(context, channel, app, event, subscribers);
+            return self.begin_fan_out(context, channel, app, event, accepted_us, subscribers);
         }
         let bytes_max = self.outbox_bytes_max(context, app.0);
         let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, bytes_max };
@@ -181,6 +183,7 @@ impl Connections {
         channel: ChannelIndex,
         app: AppSerial,
         event: Event,
+        accepted_us: u64,
         subscribers: &Subscribers,
     ) {
         if self.fan_outs.unfinished.len() == limits::FAN_OUTS_UNFINISHED_MAX {
@@ -192,11 +195,11 @@ impl Connections {
         let number = self.fan_outs.next;
         self.fan_outs.next += 1;
         let (count, mut remaining) = (subscribers.count(), subscribers.to_bitmap());
-        // Finishing the oldest may have closed some of them.
+        // Finishing the oldest fan-out may have closed some of them.
         for slot in &self.retired {
             remaining.remove(slot.0);
         }
-        let fan_out = FanOut { number, channel, app, event, subscribers: count, remaining };
+        let fan_out = FanOut { number, channel, app, event, accepted_us, subscribers: count, remaining };
         self.fan_outs.unfinished.push_back(fan_out);
     }
 
@@ -230,7 +233,7 @@ impl Connections {
         remaining.remove_smallest(u64::from(count));
         let is_finished = remaining.is_empty();
         self.send_queue.count_bulk(channel);
-        self.count_deliveries(context, app, event.frame, outcome.queued);
+        self.count_part(context, at, outcome.queued);
         if is_finished {
             self.end_fan_out(at);
         }
@@ -247,13 +250,13 @@ impl Connections {
         }
     }
 
-    /// Before the subscribers of a channel get an event at once, they get the earlier ones of others.
+    /// Before the subscribers of a channel get an event at once, they get the earlier ones of other channels.
     #[cold]
     fn catch_up_all(&mut self, context: &mut Context, subscribers: &Subscribers) {
         subscribers.for_each(|slot| self.catch_up(context, slot));
     }
 
-    /// Queues to a connection what it has yet to get of unfinished fan-outs: something else follows.
+    /// Queues to a connection the events of unfinished fan-outs that it has yet to receive: something else follows.
     #[inline]
     pub(in crate::shard) fn catch_up(&mut self, context: &mut Context, slot: Slot) {
         if !self.fan_outs.is_empty() {
@@ -261,7 +264,7 @@ impl Connections {
         }
     }
 
-    /// The same for fan-outs older than this one.
+    /// The same, limited to fan-outs older than this one.
     #[cold]
     fn catch_up_before(&mut self, context: &mut Context, slot: Slot, number: u64) {
         let line = &self.table.hot[slot];
@@ -285,10 +288,22 @@ impl Connections {
             let queued_before = outcome.queued;
             outboxes.push(slot, &event, &mut queue, &mut outcome);
             self.send_queue.count_bulk(channel);
-            self.count_deliveries(context, app, event.frame, outcome.queued - queued_before);
+            self.count_part(context, at, outcome.queued - queued_before);
         }
         if !outcome.too_slow.is_empty() {
             self.close_slow(context, slot);
+        }
+    }
+
+    /// Counts the deliveries of one part. An event that nobody received, since all subscribers left before their part, was
+    /// never written.
+    fn count_part(&mut self, context: &mut Context, at: usize, queued: u32) {
+        let fan_out = &mut self.fan_outs.unfinished[at];
+        let (app, frame) = (fan_out.app, fan_out.event.frame);
+        let accepted_us = if queued > 0 { std::mem::take(&mut fan_out.accepted_us) } else { 0 };
+        self.count_deliveries(context, app, frame, queued);
+        if accepted_us > 0 {
+            self.frames.stamp(frame, accepted_us);
         }
     }
 

@@ -1,4 +1,4 @@
-//! U17: who is sent something first. An event of a small channel and an answer do not wait for a large fan-out, and large
+//! U17: the order of sends. An event of a small channel and an answer do not wait for a large fan-out, and large
 //! fan-outs take turns.
 
 use super::*;
@@ -40,9 +40,9 @@ fn turn(process: &mut Process) -> Vec<(ConnectionKey, String)> {
 
 const LARGE: usize = limits::SMALL_FAN_OUT_MAX as usize + 1;
 
-/// Goal: during a large fan-out, what a small channel and a ping bring leaves in the very next turn, to its last
-/// subscribers too, behind the event that they wait for (order per connection). Method: the last of the large channel's
-/// subscribers are also on a small channel; one pings.
+/// Goal: during a large fan-out, messages caused by a small channel and by a ping are sent in the very next turn, to
+/// its last subscribers too, after the event that they wait for (order per connection). Method: the last of the large
+/// channel's subscribers are also on a small channel; one pings.
 #[test]
 fn small_channels_and_pings_do_not_wait() {
     let mut process = Process::new(1);
@@ -82,10 +82,10 @@ fn small_channels_and_pings_do_not_wait() {
 /// Subscribers of a channel whose events are queued in three parts.
 const IN_PARTS: usize = 2 * limits::FAN_OUT_STEP as usize + 100;
 
-/// Goal: no turn works for all subscribers of a very large channel, and nobody can tell: each gets every event once, in
-/// order, also those that come meanwhile, before what follows on other channels, before its pong and before Close; who
-/// unsubscribes meanwhile has it, who subscribes meanwhile has not. Method: three events, and meanwhile one of each kind
-/// among the last subscribers.
+/// Goal: no turn works for all subscribers of a very large channel, and no client can observe this: each gets every
+/// event once, in order, including those that arrive meanwhile, before later messages on other channels, before its
+/// pong and before Close; a connection that unsubscribes meanwhile gets the event, one that subscribes meanwhile does
+/// not. Method: three events, and meanwhile one of each kind among the last subscribers.
 #[test]
 fn a_very_large_channel_is_given_events_in_parts() {
     let mut process = Process::new(1);
@@ -142,8 +142,36 @@ fn a_very_large_channel_is_given_events_in_parts() {
     process.finish();
 }
 
-/// Goal: the number of fan-outs that are under way is bounded, and at the bound nothing is lost. Method: one more than
-/// that in one turn.
+/// Goal: an event whose last write is measured was delivered to somebody. Method: of two events of a channel whose events
+/// are queued in parts, the subscribers of the second one leave before their part.
+#[test]
+fn an_event_that_nobody_received_has_no_last_write() {
+    let mut process = Process::new(1);
+    process.shards[0].context.config.options.fan_out_step = 1;
+    let crowd = subscribers(&mut process, 3, &["large"]);
+    let publisher = process.accept(0);
+    process.shards[0].handle_turn_begin(1_000);
+    publish(&mut process, publisher, "large");
+    while process.shards[0].connections.has_fan_outs() {
+        turn(&mut process);
+    }
+    turn(&mut process);
+    publish(&mut process, publisher, "large");
+    for connection in crowd {
+        process.shards[0].handle_input(process.now, Input::Closed { connection });
+    }
+    while process.shards[0].connections.has_fan_outs() {
+        turn(&mut process);
+    }
+    process.shards[0].handle_turn_end(2_000, &DriverFigures::default());
+    let snapshot = process.shards[0].snapshot();
+    let written = snapshot.figures.publish_to_last_write.count();
+    assert_eq!((written, snapshot.stats.deliveries, snapshot.stats.events), (1, 3, 2));
+    process.finish();
+}
+
+/// Goal: the number of fan-outs in progress is bounded, and at the bound nothing is lost. Method: one more than that in
+/// one turn.
 #[test]
 fn at_the_bound_the_oldest_fan_out_is_finished() {
     let mut process = Process::new(1);
@@ -180,7 +208,7 @@ fn large_channels_take_turns() {
     process.finish();
 }
 
-/// Goal: a large fan-out goes on while small channels and answers fill every turn, and memory for it stays bounded.
+/// Goal: a large fan-out continues while small channels and answers fill every turn, and memory for it stays bounded.
 #[test]
 fn a_large_fan_out_is_not_starved() {
     let mut process = Process::new(1);
