@@ -17,9 +17,9 @@ pub struct Http {
     pub client: IpAddr,
     /// The state of a possible proxy in front.
     pub proxy: Proxy,
-    /// It came in on the metrics and health port.
+    /// It was accepted on the metrics and health port.
     pub metrics: bool,
-    /// It came in at capacity: WebSockets are refused with 4100 (P-CLOSE-2).
+    /// It was accepted at capacity: WebSockets are refused with 4100 (P-CLOSE-2).
     pub refuse: bool,
     /// A complete request was received.
     pub made_request: bool,
@@ -35,8 +35,8 @@ pub struct Http {
     pub held_back: Vec<u8>,
     /// A request waits for its app's permits: those behind it wait too.
     pub parked: bool,
-    /// The current request is refused by its head, with this answer: its body is dropped as it arrives.
-    pub refused: Option<Bytes>,
+    /// The current request is refused by its head; its body is dropped as it arrives.
+    pub refused: Option<Refused>,
     /// The app whose credential the last request had.
     pub caller: Option<AppSerial>,
     /// An upgrade waits until all answers before it are sent.
@@ -49,6 +49,14 @@ pub struct Http {
     pub request_bytes: usize,
     /// The app of the current request, once it is known, for metrics.
     pub app: Option<AppSerial>,
+}
+
+/// The answer to a request whose head was refused, until its body has arrived.
+#[derive(Debug)]
+pub struct Refused {
+    pub answer: Bytes,
+    /// Whether the answer says that the connection stays open.
+    pub keep_alive: bool,
 }
 
 impl Http {

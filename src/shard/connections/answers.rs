@@ -123,6 +123,11 @@ impl Connections {
     /// its last.
     pub(in crate::shard) fn take_ticket(&mut self, context: &Context, slot: Slot, request: &Request<'_>) -> u32 {
         let keep_alive = self.keeps_alive(context, request);
+        self.take_ticket_of(slot, keep_alive)
+    }
+
+    /// Reserves the place of an answer that is already encoded: it says whether the connection stays open.
+    pub(in crate::shard) fn take_ticket_of(&mut self, slot: Slot, keep_alive: bool) -> u32 {
         if !keep_alive {
             self.table.hot[slot].flags.insert(Flags::LAST_ANSWER);
         }

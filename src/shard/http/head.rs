@@ -4,6 +4,7 @@
 use super::{Parts, Requests};
 use crate::api::route::{Route, route};
 use crate::auth::request::Known;
+use crate::connection::http::Refused;
 use crate::index::Slot;
 use crate::limits;
 use crate::protocol::dialect::Dialect;
@@ -112,7 +113,7 @@ impl Requests {
             parts.connections.answer_last(parts.context, slot, answer);
             return BodyUse::Unread;
         }
-        parts.connections.http(slot).refused = Some(answer);
+        parts.connections.http(slot).refused = Some(Refused { answer, keep_alive });
         BodyUse::Dropped
     }
 

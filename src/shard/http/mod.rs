@@ -30,6 +30,7 @@ use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
 use crate::app::{App, TokenId};
 use crate::auth::AuthFailure;
 use crate::auth::request::{Caller, Credential, Known, RequestRefusal, verify_request};
+use crate::connection::http::Refused;
 use crate::index::{ShardIndex, Slot};
 use crate::metrics::figures::{ClientNames, Overload};
 use crate::protocol::dialect::Dialect;
@@ -120,8 +121,8 @@ impl Requests {
     pub(super) fn handle_request(&mut self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>) -> After {
         let http = parts.connections.http(slot);
         http.made_request = true;
-        if let Some(answer) = http.refused.take() {
-            let ticket = parts.connections.take_ticket(parts.context, slot, request);
+        if let Some(Refused { answer, keep_alive }) = http.refused.take() {
+            let ticket = parts.connections.take_ticket_of(slot, keep_alive);
             parts.connections.finish_answer(parts.context, parts.connections.key(slot), ticket, answer);
             return After::Next;
         }

@@ -1,9 +1,9 @@
-//! Memory for input that is not whole yet: who gets it, and what happens at its bounds (threat T14).
+//! Memory for incomplete input: who gets it, and the behaviour at its bounds (threat T14).
 
 use super::*;
 use crate::metrics::figures::Overload;
 
-/// The head of a publish with these header lines that declares so long a body.
+/// The head of a publish with these header lines that declares a body of this length.
 fn head(target: &str, lines: &str, body_bytes: usize) -> String {
     format!("POST {target} HTTP/1.1\r\nHost: h\r\n{lines}Content-Length: {body_bytes}\r\n\r\n")
 }
@@ -12,7 +12,7 @@ const GOOD: &str = "X-Relay-Key: app-key\r\nX-Relay-Secret: app-secret\r\n";
 const SIGNED_WRONGLY: &str = "/apps/1/events?auth_key=app-key&auth_timestamp=1800000000&auth_version=1.0&\
                               body_md5=00000000000000000000000000000000&auth_signature=";
 
-/// Heads that are refused whatever their body is, or whose body nobody reads: target, header lines, status.
+/// Heads that are refused whatever their body is, or whose body is not read: target, header lines, status.
 fn refused_heads() -> Vec<(String, &'static str, u16)> {
     vec![
         ("/apps/1/events".into(), "", 401),
@@ -27,8 +27,8 @@ fn refused_heads() -> Vec<(String, &'static str, u16)> {
     ]
 }
 
-/// Threat T14: a request that its head refuses gets no memory for its body, however it is delimited; it is answered when
-/// it is whole, as if it had come at once, and the connection goes on.
+/// Threat T14: a request that is refused by its head gets no memory for its body, however it is delimited; it is
+/// answered when it is complete, as if it had arrived at once, and the connection continues.
 #[test]
 fn bodies_of_strangers_are_not_kept() {
     const BODY_BYTES: usize = 1_000_000;
@@ -70,8 +70,8 @@ fn bodies_of_strangers_are_not_kept() {
     }
 }
 
-/// Threats T6 and T14: a head counts as a failed credential once, whether its body ever comes or not; beyond the bound it
-/// is answered 429, and a good credential of the same address still gets memory for its body.
+/// Threats T6 and T14: a head counts as a failed credential once, whether its body ever arrives or not; beyond the
+/// bound it is answered 429, and a valid credential of the same address still gets memory for its body.
 #[test]
 fn failures_count_with_the_head() {
     let mut process = Process::new(1);
@@ -96,8 +96,8 @@ fn failures_count_with_the_head() {
     process.finish();
 }
 
-/// Threat T14: a client that asks before it sends its body learns at once that its credential does not hold, and is asked
-/// for the body if it does.
+/// Threat T14: a client that asks before it sends its body is notified at once that its credential is invalid, and is
+/// asked for the body if it is valid.
 #[test]
 fn refused_bodies_are_not_asked_for() {
     let mut process = Process::new(1);
@@ -128,8 +128,8 @@ fn a_drain_keeps_the_promise_of_a_refused_head() {
     process.finish();
 }
 
-/// Threat T14: incomplete heads of strangers stay below their bound together: the oldest are answered 503 and closed, and
-/// whoever is quick is served meanwhile.
+/// Threat T14: incomplete heads of strangers stay below their bound together: the oldest are answered 503 and closed,
+/// and fast clients are served meanwhile.
 #[test]
 fn heads_of_strangers_are_bounded() {
     let mut process = Process::new(1);
@@ -155,7 +155,7 @@ fn heads_of_strangers_are_bounded() {
 }
 
 /// Threat T14: incomplete messages of the WebSockets of one app stay below its bound, and of all apps below theirs: the
-/// oldest are closed with 4100, and a whole message is handled as before.
+/// oldest are closed with 4100, and a complete message is handled as before.
 #[test]
 fn messages_of_sockets_are_bounded() {
     let mut process = Process::new(1);
@@ -181,8 +181,8 @@ fn messages_of_sockets_are_bounded() {
     process.finish();
 }
 
-/// Threat T14: bodies with a good credential are bounded per app: the request that is one too many is answered 503, those
-/// before it become whole.
+/// Threat T14: bodies with a valid credential are bounded per app: the request that is one too many is answered 503,
+/// those before it are completed.
 #[test]
 fn bodies_of_callers_are_bounded() {
     let mut process = Process::new(1);
@@ -206,9 +206,9 @@ fn bodies_of_callers_are_bounded() {
     process.finish();
 }
 
-/// Threat T14, P-LIM-11: each further MiB of a body gives its request a second more, once the head has a good credential; a
-/// stranger gets 5 s whatever it declares, whether the head comes whole or in parts, and a chunked body as much as the app's
-/// longest.
+/// Threat T14, P-LIM-11: each further MiB of a body gives its request a second more, once the head has a valid
+/// credential; a stranger gets 5 s whatever it declares, whether the head arrives complete or in parts, and a chunked
+/// body as much as the app's longest.
 #[test]
 fn large_bodies_have_time_to_arrive() {
     const MIB: usize = 1 << 20;
@@ -236,8 +236,8 @@ fn large_bodies_have_time_to_arrive() {
     }
 }
 
-/// P-CLOSE-5, P-STAT-8: a caller that reads nothing is owed no more than one list and a bounded rest, however many it asks
-/// for, on one shard and on several; once it reads, all answers come, in order.
+/// P-CLOSE-5, P-STAT-8: a caller that reads nothing has pending at most one list and a bounded rest, however many it
+/// requests, on one shard and on several; once it reads, all answers arrive, in order.
 #[test]
 fn unread_lists_are_bounded() {
     for shards in [1, 2] {
@@ -269,7 +269,7 @@ fn unread_lists_are_bounded() {
     }
 }
 
-/// P-CLOSE-5: the same for short answers that are made at once.
+/// P-CLOSE-5: the same for short answers that are created at once.
 #[test]
 fn unread_answers_are_bounded() {
     let mut process = Process::new(1);
@@ -287,7 +287,7 @@ fn unread_answers_are_bounded() {
 }
 
 /// Threat T14: answers that strangers do not read stay below the bound of strangers together: the oldest are reset, and
-/// whoever reads is served meanwhile. What is sent no longer counts.
+/// clients that read are served meanwhile. Sent bytes no longer count.
 #[test]
 fn unread_answers_of_strangers_are_bounded_together() {
     let mut process = Process::new(1);
@@ -311,7 +311,7 @@ fn unread_answers_of_strangers_are_bounded_together() {
             assert!(process.take(0, quick).ends_with("OK\n"));
         }
         reset.extend(std::mem::take(&mut process.closed));
-        // A joined buffer and the frames in it are held for a moment; all else is what the connections have unsent.
+        // A joined buffer and the frames in it are held for a moment; everything else is the connections' unsent bytes.
         assert!(process.shards[0].connections.frame_bytes() <= limits::STRANGER_BYTES_MAX * 5 / 4);
     }
     let first = first.expect("there is one");
