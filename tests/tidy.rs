@@ -1,8 +1,8 @@
 //! Checks the shape of the code: floors, import cycles, sizes, the files with `unsafe`, purity of the core, plain English in
 //! messages, and that every cited rule and threat is specified.
 //!
-//! Method: the sources are read as text (`tree`). Each check is a function from sources to findings, and beside each
-//! stands a test that gives it a bad sample, so that a check which can no longer fail is noticed.
+//! Method: the sources are read as text (`tree`). Each check is a function from sources to findings, and next to each
+//! is a test that runs it on a bad sample, so that a check which can no longer fail is noticed.
 
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
@@ -19,7 +19,7 @@ use tree::Source;
 /// Longest file, test items not counted. (`clippy.toml` bounds functions.)
 const FILE_LINES_MAX: usize = 600;
 
-/// The only files that may say `unsafe`, each with its reason.
+/// The only files that may contain `unsafe`, each with its reason.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/driver/sys/buffers.rs", "receive buffers that the kernel fills"),
     ("src/driver/sys/memory.rs", "where the kernel writes addresses and the words of eventfds"),
@@ -31,8 +31,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("tests/allocations.rs", "an allocator that counts, to show that a delivery allocates nothing"),
 ];
 
-/// Words and phrases that messages do not use, with plain ones. Messages are string literals outside of tests: errors, log
-/// lines, help of metrics and options.
+/// Words and phrases that messages do not use, with plain ones. Messages are string literals outside of tests: errors,
+/// log lines, help of metrics and options.
 const DIALECT: &[(&str, &str)] = &[
     ("told", "sent, notified, reported"),
     ("tell", "report, show, return"),
@@ -76,7 +76,7 @@ const DIALECT: &[(&str, &str)] = &[
 /// The last floor that must be pure; effects begin above it.
 const LAST_PURE_MODULE: &str = "shard";
 
-/// Paths whose use is an effect, and why the core has no need of them.
+/// Paths whose use is an effect, and why the core does not need them.
 const EFFECTS: &[(&str, &str)] = &[
     ("std::time::Instant", "time is an argument, see `moment`"),
     ("std::time::SystemTime", "time is an argument, see `moment`"),
@@ -139,7 +139,7 @@ fn assert_clean(findings: &[String]) {
 // ---------------------------------------------------------------------------------------------------------------
 // Floors
 
-/// Top-level modules with their floor, as `lib.rs` shows them: one floor per `// Floor` comment.
+/// Top-level modules with their floor, as in `lib.rs`: one floor per `// Floor` comment.
 fn floors(lib: &str) -> BTreeMap<String, usize> {
     let mut floors = BTreeMap::new();
     let mut floor = 0;
@@ -361,7 +361,7 @@ fn part_of(path: &str) -> Option<(&str, usize)> {
 /// Arrows between the parts of the shard.
 fn part_arrows(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    // A visibility is no use.
+    // A visibility is not a use.
     let plain =
         sources.iter().map(|source| Source::sample(&source.path, &source.text.replace("in crate::shard)", "self)")));
     let graph = imports("src/", &plain.collect::<Vec<_>>());
@@ -551,7 +551,7 @@ fn the_purity_check_can_fail() {
 fn check_language(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
     for source in sources {
-        for (line, literal) in source.shipped_literals() {
+        for (line, literal) in source.shipped_literals().into_iter().chain(help_lines(source)) {
             // One space between words, so that a phrase is found across a line break in the literal.
             let words: Vec<&str> = tree::words(&literal).map(|(_, word)| word).collect();
             let text = format!(" {} ", words.join(" ").to_lowercase());
@@ -561,6 +561,13 @@ fn check_language(sources: &[Source]) -> Vec<String> {
         }
     }
     findings
+}
+
+/// Documentation of what clap may show as help.
+fn help_lines(source: &Source) -> impl Iterator<Item = (usize, String)> {
+    let is_shown = source.path.starts_with("src/cli/") || source.path.starts_with("loadgen/src/");
+    let lines = source.text.lines().enumerate().filter(move |_| is_shown);
+    lines.filter_map(|(at, line)| Some((at + 1, line.trim_start().strip_prefix("///")?.to_owned())))
 }
 
 #[test]
@@ -578,6 +585,7 @@ fn the_language_check_can_fail() {
     assert_eq!(findings("src/wire/a.rs", "#[error(r#\"Whoever {0} is told\"#)] struct A;"), 2);
     assert_eq!(findings("src/wire/a.rs", "const A: &str = \"a send is under \\\n    way\";"), 1);
     assert_eq!(findings("loadgen/src/a.rs", "fn f() { g(b\"it goes on\") }"), 1);
+    assert_eq!(findings("src/cli/a.rs", "struct A {\n    /// Say what mends it.\n    a: bool,\n}"), 1);
     assert_eq!(
         findings("src/wire/a.rs", "// It goes on.\nfn told() { f('\"', \"amended, retold, a standard, commend\") }"),
         0
@@ -663,7 +671,7 @@ fn cited_threats_are_described() {
     assert_clean(&check_threats(&document, &sources));
 }
 
-/// Goal: a threat or hazard that nobody described is found; type parameters and plain words are no citations.
+/// Goal: a threat or hazard without a description is found; type parameters and plain words are not citations.
 #[test]
 fn the_threat_check_can_fail() {
     let findings = |text| check_threats("\n| T6 | guessing |", &[Source::sample("src/a.rs", text)]).len();
@@ -672,7 +680,7 @@ fn the_threat_check_can_fail() {
     assert_eq!(findings("//! Hazards U3, U4."), 2);
 }
 
-/// Paths of the form `docs/name.md` in text must lead somewhere.
+/// Paths of the form `docs/name.md` in text must exist.
 fn check_document_paths(exists: impl Fn(&str) -> bool, sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
     for source in sources {
@@ -697,7 +705,7 @@ fn cited_documents_exist() {
     assert_clean(&check_document_paths(|path| tree::root().join(path).is_file(), &sources));
 }
 
-/// Goal: a path that leads nowhere is found, and one at the end of a sentence is read without its full stop.
+/// Goal: a path that does not exist is found, and one at the end of a sentence is read without its full stop.
 #[test]
 fn the_document_check_can_fail() {
     let findings = |text| check_document_paths(|path| path == "docs/a.md", &[Source::sample("src/a.rs", text)]).len();
@@ -731,7 +739,7 @@ fn named_tests_exist() {
     assert_clean(&check_named_tests(&everything(), &tree::sources("docs", &[".md"])));
 }
 
-/// Goal: a test that is missing is found, in its own file and in no other, and other text in backquotes is passed over.
+/// Goal: a test that is missing is found, in its own file and in no other, and other text in backquotes is ignored.
 #[test]
 fn the_check_of_named_tests_can_fail() {
     let sources = [Source::sample("tests/a/b.rs", "fn c() {}"), Source::sample("src/d.rs", "fn e() {}")];

@@ -21,9 +21,9 @@ enum Secrets {
 
 #[derive(Subcommand)]
 pub(super) enum AppCommand {
-    /// Make an app and print its key and secret.
+    /// Create an app and print its key and secret.
     Create {
-        /// Name for people.
+        /// Display name.
         #[arg(long, default_value = "")]
         name: String,
         /// Its id [default: 9 random digits]. SDKs that insist on digits need digits.
@@ -35,7 +35,7 @@ pub(super) enum AppCommand {
         /// Its secret [default: 40 random characters]. Other users of this machine may see the command line.
         #[arg(long)]
         secret: Option<String>,
-        /// Settings, as `app set` takes them.
+        /// Settings, as in `app set`.
         #[arg(value_name = "KEY=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]
@@ -50,17 +50,17 @@ pub(super) enum AppCommand {
     Show {
         /// Its id.
         id: String,
-        /// Show the secrets of its keys too.
+        /// Also show the secrets of its keys.
         #[arg(long)]
         secrets: bool,
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// Change settings of an app: all of them or, if one is refused, none.
+    /// Change settings of an app; if one is refused, none is changed.
     Set {
         /// Its id.
         id: String,
-        /// Such as client_events=true; `relay app show ID` lists all.
+        /// Settings such as client_events=true; `relay app show ID` lists all.
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]
@@ -70,7 +70,7 @@ pub(super) enum AppCommand {
     Rotate {
         /// Its id.
         id: String,
-        /// Instead remove all keys but the newest.
+        /// Remove all keys except the newest instead.
         #[arg(long)]
         remove_old: bool,
         #[command(flatten)]
@@ -85,14 +85,14 @@ pub(super) enum AppCommand {
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// Refuse everything for this app, connections at once.
+    /// Disable an app: close its connections and refuse its requests.
     Disable {
         /// Its id.
         id: String,
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// Undo `disable`.
+    /// Enable a disabled app.
     Enable {
         /// Its id.
         id: String,
@@ -153,7 +153,7 @@ pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
 }
 
 fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
-    // The settings are read on a stand-in first, so that a bad one makes no app.
+    // The settings are applied to a stand-in first, so that an invalid one creates no app.
     let mut blank = AppRecord { name: new.name.clone(), ..AppRecord::stand_in() };
     for (name, value) in pairs(settings)? {
         setting::apply(&mut blank, name, value)?;

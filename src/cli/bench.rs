@@ -1,5 +1,5 @@
-//! `relay bench`: the load generator under the name that people look for. It is a program of its own, which shares no
-//! code with the server it measures; this only finds it and becomes it.
+//! `relay bench`: runs the load generator under the name that people look for. It is a separate program, which shares
+//! no code with the server it measures; this module only finds it and replaces this process with it.
 
 use std::ffi::OsString;
 use std::io;
@@ -20,7 +20,7 @@ pub(super) struct BenchArguments {
     arguments: Vec<OsString>,
 }
 
-/// Becomes the load generator; comes back only if there is none.
+/// Replaces this process with the load generator; returns only if there is none.
 pub(super) fn bench(arguments: &BenchArguments) -> Result<(), CommandError> {
     let beside = std::env::current_exe().ok().and_then(|own| beside(&own));
     // A bare name is looked up on PATH.
@@ -34,7 +34,7 @@ fn beside(own: &Path) -> Option<PathBuf> {
     Some(own.with_file_name(PROGRAM)).filter(|path| path.is_file())
 }
 
-/// What is wrong and what to do about it.
+/// Describes the error and its fix.
 pub(super) fn explain(program: &Path, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::NotFound {
         return format!("{PROGRAM} is neither beside this program nor on PATH: it comes in the same archive");

@@ -18,7 +18,7 @@ impl<const N: usize> Columns<N> {
     }
 }
 
-/// The last column is not filled up, and a cell beyond [`WIDTH_MAX`] shifts the rest of its row.
+/// The last column is not padded, and a cell beyond [`WIDTH_MAX`] shifts the rest of its row.
 impl<const N: usize> fmt::Display for Columns<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = |cell: &String| cell.chars().count();
@@ -41,7 +41,7 @@ const WIDTH_MAX: usize = 60;
 mod tests {
     use super::*;
 
-    /// Goal: columns line up whatever their cells are, and one long cell does not widen all rows without end.
+    /// Goal: columns line up whatever their cells contain, and one long cell does not widen all rows without limit.
     #[test]
     fn columns_line_up() {
         let mut table = Columns::new(["ID", "STATE", "NAME"]);

@@ -1,5 +1,5 @@
-//! The app of the configuration: it is in the store before the server listens, with this key pair. What else the
-//! configuration says of it counts when the start makes it; later that is the store's.
+//! The app of the configuration: it is in the store before the server listens, with this key pair. Its other properties
+//! in the configuration apply when the start creates it; afterwards the store defines them.
 
 use ipnet::IpNet;
 
@@ -8,8 +8,8 @@ use crate::config::ConfiguredApp;
 use crate::store::record::AppRecord;
 use crate::store::{Store, StoreError, Upserted, setting};
 
-/// Makes the app, or gives it the key pair (conventions of `RELAY_APP_*`). `allowed` are networks where every webhook
-/// may be.
+/// Creates the app, or gives it the key pair (conventions of `RELAY_APP_*`). `allowed` are networks in which every
+/// webhook may be.
 pub(super) fn ensure(store: &Store, app: &ConfiguredApp, allowed: &[IpNet]) -> Result<(), StoreError> {
     let mut wished = AppRecord::stand_in();
     for (name, value) in &app.settings {
@@ -29,7 +29,7 @@ pub(super) fn ensure(store: &Store, app: &ConfiguredApp, allowed: &[IpNet]) -> R
     Ok(())
 }
 
-/// Gives a new app what is beside its settings, and logs what it got.
+/// Gives a new app its properties other than the settings, and logs the result.
 fn complete(store: &Store, app: &ConfiguredApp, allowed: &[IpNet]) -> Result<(), StoreError> {
     if !app.enabled {
         store.change_app(&app.id, |record| {
@@ -51,7 +51,7 @@ fn complete(store: &Store, app: &ConfiguredApp, allowed: &[IpNet]) -> Result<(),
     Ok(())
 }
 
-/// Logs the settings that the configuration names and an app that was there before has otherwise.
+/// Logs the settings that the configuration names and that have another value in an existing app.
 fn warn_of_others(store: &Store, app: &ConfiguredApp) -> Result<(), StoreError> {
     let before = store.app(&app.id)?;
     let mut others = Vec::new();

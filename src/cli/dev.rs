@@ -1,7 +1,7 @@
-//! `relay serve --dev`: the known app, a token, and what a newcomer pastes next.
+//! `relay serve --dev`: the known app, a token, and the commands that a new user pastes next.
 //!
 //! Printing the secret and the token here is the one exception to threat T27: the secret is public anyway, the server
-//! is reachable from this machine only, and the token ends with the next start.
+//! is reachable from this machine only, and the token is valid until the next start.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ pub struct DevApp {
     pub token: String,
 }
 
-/// Sees to it that the app exists with client events on, and makes the token of this run.
+/// Ensures that the app exists with client events on, and creates the token of this run.
 pub(super) fn prepare(store: &Store) -> Result<DevApp, StoreError> {
     let settings = AppSettings { client_events: true, ..AppSettings::default() };
     store.upsert_app(ID, KEY, SECRET, settings)?;
@@ -42,8 +42,8 @@ pub(super) fn prepare(store: &Store) -> Result<DevApp, StoreError> {
 /// The body that all three `curl` lines publish.
 const BODY: &str = r#"{"name":"hello","channel":"my-channel","data":"{\"message\":\"hi\"}"}"#;
 
-/// What `--dev` prints once it listens on `public`: the URL, a pusher-js snippet, and one `curl` for each way to
-/// authenticate, each on one line. The last signs when it is pasted, with `openssl`, in any POSIX shell.
+/// The output of `--dev` once it listens on `public`: the URL, a pusher-js snippet, and one `curl` for each
+/// authentication method, each on one line. The last one signs when it is pasted, with `openssl`, in any POSIX shell.
 pub fn dev_banner(public: SocketAddr, app: &DevApp) -> String {
     let DevApp { id, key, secret, token } = app;
     let url = format!("http://{public}");
@@ -77,7 +77,7 @@ curl -sS {url}{path} -H 'Authorization: Bearer {token}' {json} -d '{BODY}'
 }
 
 /// Shell assignments: `B` the body, `Q` the signed query (P-SIGN-1), `S` the signature (P-SIGN-2).
-/// `openssl` prints the digest as the last word of its line, whatever its version writes before.
+/// `openssl` prints the digest as the last word of its line, whatever its version prints before.
 fn sign_line(key: &str, secret: &str, path: &str) -> String {
     let last_word = "sed 's/.* //'";
     format!(
@@ -96,8 +96,8 @@ mod tests {
         DevApp { id: ID.into(), key: KEY.into(), secret: SECRET.into(), token: "rly_x".into() }
     }
 
-    /// P-SIGN-1, P-SIGN-2: what the printed line computes when it is pasted into `sh` and `bash` is what an
-    /// independent HMAC and the shell's own md5sum say of the same body.
+    /// P-SIGN-1, P-SIGN-2: when the printed line is pasted into `sh` and `bash`, it computes the same as an independent
+    /// HMAC and the shell's own md5sum of the same body.
     #[test]
     fn the_pasted_line_signs() {
         let line = sign_line(KEY, SECRET, "/apps/1/events");
@@ -120,7 +120,7 @@ mod tests {
         assert!(shells >= 1, "no shell to show it with");
     }
 
-    /// Each curl stands on one line of its own, starts where a paste starts, and has the method's credential.
+    /// Each curl is on one line of its own, starts where a paste starts, and has the method's credential.
     #[test]
     fn the_banner_has_one_line_per_method() {
         let banner = dev_banner("127.0.0.1:6001".parse().expect("address"), &app());

@@ -1,4 +1,4 @@
-//! The flags of settings, made from their table (see [`crate::setting`]).
+//! The flags of settings, generated from their table (see [`crate::setting`]).
 
 use std::marker::PhantomData;
 
@@ -31,7 +31,7 @@ pub(super) struct Flags<S> {
 }
 
 impl<S: Selection> Flags<S> {
-    /// Those that the command line has, as (name, text).
+    /// The flags given on the command line, as (name, text).
     pub(super) fn given(&self) -> Vec<(&'static str, String)> {
         self.given.clone()
     }
@@ -78,6 +78,6 @@ fn flag(setting: &'static Setting<ServerSettings>) -> Arg {
     let arg =
         Arg::new(setting.name).long(setting.name.replace('_', "-")).value_name(setting.notes.flag.unwrap_or("TEXT"));
     let arg = setting.notes.flag_alias.into_iter().fold(arg, Arg::alias).help(help);
-    // A switch alone turns it on.
+    // A switch without a value turns it on.
     if matches!(setting.takes, Takes::Switch) { arg.num_args(0..=1).default_missing_value("true") } else { arg }
 }

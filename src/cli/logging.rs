@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::{ConfigError, Settings};
 use crate::driver::log_writer::{self, LogWriter};
 
-/// The filter that the setting `log` asks for.
+/// The filter that the setting `log` defines.
 pub(super) fn filter(settings: &Settings) -> Result<EnvFilter, ConfigError> {
     let directives = settings.text("log").unwrap_or("info");
     EnvFilter::try_new(directives).map_err(|error| {
@@ -44,7 +44,7 @@ fn report(dropped: u64, total: u64) {
     tracing::warn!(dropped, total, "log lines were dropped: standard error was not read in time");
 }
 
-/// Gives whole lines to the writer thread: the subscriber writes each event with one call.
+/// Passes complete lines to the writer thread: the subscriber writes each event with one call.
 struct Lines(LogWriter);
 
 impl<'a> MakeWriter<'a> for Lines {

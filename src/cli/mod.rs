@@ -1,5 +1,5 @@
-//! The command line. Standard output carries what was asked for (with `--json` nothing but JSON), everything else
-//! goes to standard error. Exit codes: 0 done, 1 it failed, 2 it was asked for wrongly.
+//! The command line. Standard output contains the requested result (with `--json` nothing but JSON), everything else
+//! goes to standard error. Exit codes: 0 success, 1 failure, 2 usage error.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -47,22 +47,22 @@ enum Command {
     /// Serve WebSockets and the HTTP API.
     #[command(alias = "start")]
     Serve(serve::ServeArguments),
-    /// Check flags, environment and relay.toml as `serve` would, and say what would be served.
+    /// Check flags, environment and relay.toml as `serve` would, and show the effective settings.
     CheckConfig(serve::ServeArguments),
-    /// Say whether this host carries the server, and what mends it; changes nothing.
+    /// Check whether this host is configured for the server and suggest fixes; changes nothing.
     Doctor(doctor::DoctorArguments),
-    /// Make, show and change apps, also while the server runs.
+    /// Create, show and change apps, also while the server runs.
     #[command(subcommand)]
     App(app::AppCommand),
-    /// Make, list and revoke tokens, also while the server runs.
+    /// Create, list and revoke tokens, also while the server runs.
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Add, list, remove and test webhook endpoints, also while the server runs.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
-    /// Take the apps of another server's configuration over: soketi, Sockudo, Reverb, laravel-websockets.
+    /// Import the apps of another server's configuration: soketi, Sockudo, Reverb, laravel-websockets.
     Migrate(migrate::MigrateArguments),
-    /// Put load on a server and measure it: runs relay-loadgen.
+    /// Load a server and measure it: runs relay-loadgen.
     Bench(bench::BenchArguments),
     /// Print the version.
     Version,
@@ -92,12 +92,12 @@ impl StoreArguments {
         Ok(Store::open(data.as_ref(), missing)?)
     }
 
-    /// What the file and the environment set.
+    /// The settings from the file and the environment.
     fn settings(&self) -> Result<Settings, ConfigError> {
         Settings::gather(Vec::new(), self.config.clone(), std::env::vars_os())
     }
 
-    /// Prints the answer in the way that was asked for.
+    /// Prints the answer in the requested form.
     fn answer(&self, json: &serde_json::Value, text: &str) -> Result<(), CommandError> {
         if self.json { print(&format!("{json:#}\n")) } else { print(text) }
     }
@@ -115,7 +115,7 @@ enum CommandError {
     /// The load generator is not there.
     #[error("{}", bench::explain(.program, .error))]
     Bench { program: PathBuf, error: io::Error },
-    /// The command line itself is wrong.
+    /// A usage error.
     #[error("{0}")]
     Usage(String),
     /// `relay doctor` found problems, which it has shown.
@@ -127,7 +127,7 @@ enum CommandError {
          replace what protected you, then run this again with --accept-loss"
     )]
     Loss(usize),
-    /// An endpoint did not take the test event.
+    /// An endpoint did not accept the test event.
     #[error("webhook {0}")]
     Webhook(String),
     #[error("cannot write to standard output: {0}")]
@@ -195,7 +195,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What is wrong and how to mend it, out of clap's several paragraphs.
+/// The error and its fix, from clap's several paragraphs.
 fn one_line(text: &str) -> String {
     let wrong: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let mut line = wrong.join(" ").trim_start_matches("error: ").to_owned();
@@ -206,7 +206,7 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Writes what was asked for to standard output.
+/// Writes the requested result to standard output.
 fn print(text: &str) -> Result<(), CommandError> {
     let mut output = io::stdout().lock();
     let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());

@@ -41,7 +41,7 @@ impl ServeArguments {
     }
 }
 
-/// Checks as much as can be checked without touching data or network.
+/// Checks everything that can be checked without touching data or network.
 pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandError> {
     let settings = arguments.settings()?;
     let config = ServeConfig::new(&settings, arguments.mode())?;
@@ -66,7 +66,7 @@ pub(super) fn check_config(arguments: &ServeArguments) -> Result<(), CommandErro
 
 /// Serves until drained.
 pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
-    // Before anything is written to it: a start that fails ends also where nobody reads why.
+    // Before anything is written to it: a start that fails must end even if nobody reads standard error.
     logging::open().map_err(|error| ServeError::start("start a thread", error))?;
     let settings = arguments.settings()?;
     let config = ServeConfig::new(&settings, arguments.mode())?;
@@ -97,19 +97,19 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
     refuse_known_secrets(&store, config.server.listen)?;
     let (printed, is_printed) = mpsc::channel();
     server::run(&config, prepared, store, |listening| announce(listening, dev.as_ref(), printed))?;
-    // A server that ends at once has printed its line all the same, if anybody reads it.
+    // Even a server that ends at once has printed its line, if anybody reads it.
     let _ = is_printed.recv_timeout(Duration::from_millis(LOG_FLUSH_MS));
     Ok(())
 }
 
-/// A server without any app would be of no use: the first start makes one and shows it, once.
+/// A server without any app is useless: the first start creates one and shows it, once.
 fn create_first(store: &Store) -> Result<(), StoreError> {
     let name = "first app".into();
     let Some(app) = store.create_first_app(NewApp { name, ..NewApp::default() })? else {
         return Ok(());
     };
     let pair = &app.keys[0];
-    // Straight to standard error, not through the log: secrets never stand in log records (R-AUTH-7).
+    // Straight to standard error, not through the log: secrets never appear in log records (R-AUTH-7).
     note(&format!(
         "There was no app yet, so one was made; its secret is shown this once (later: relay app show {} --secrets).\n\
          RELAY_APP_ID={}\nRELAY_APP_KEY={}\nRELAY_APP_SECRET={}",
@@ -118,14 +118,14 @@ fn create_first(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Secrets that stand in documents: Relay's own, and those of other servers' examples.
+/// Secrets that appear in documents: Relay's own, and those of other servers' examples.
 const KNOWN_SECRETS: [&str; 4] = [dev::SECRET, "demo-secret", "secret", "7ad3773142a6692b25b8"];
 
 fn is_known(secret: &str, listen: SocketAddr) -> bool {
     !listen.ip().is_loopback() && KNOWN_SECRETS.contains(&secret)
 }
 
-/// The app of the configuration, refused with a well-known secret before anything is stored.
+/// The app of the configuration; one with a well-known secret is refused before anything is stored.
 fn configured_app(settings: &Settings, config: &ServeConfig) -> Result<Option<ConfiguredApp>, ConfigError> {
     let app = ConfiguredApp::new(settings)?;
     if app.as_ref().is_some_and(|app| is_known(app.secret.expose(), config.server.listen)) {
@@ -154,8 +154,8 @@ fn refuse_known_secrets(store: &Store, listen: SocketAddr) -> Result<(), Command
     Ok(())
 }
 
-/// The one line of standard output, and with `--dev` what to do next. A thread of its own writes it: where nobody reads
-/// standard output, that thread alone waits (R-PROC-1).
+/// Prints the one line of standard output, and with `--dev` the next steps. A separate thread writes it: if nobody
+/// reads standard output, only that thread waits (R-PROC-1).
 fn announce(listening: &Listening, dev: Option<&DevApp>, printed: mpsc::Sender<()>) {
     let mut text = line(listening) + "\n";
     if let Some(app) = dev {
@@ -192,7 +192,7 @@ mod tests {
     use crate::driver::DriverKind;
     use crate::label::Label;
 
-    /// The line that scripts wait for has the ports that were bound and the driver that won.
+    /// The line that scripts wait for contains the ports that were bound and the driver that was chosen.
     #[test]
     fn the_line_names_ports_and_driver() {
         let mut listening = Listening {

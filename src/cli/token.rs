@@ -12,27 +12,27 @@ use crate::store::{Missing, NewToken, Store, StoreError, unix_ms};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Make a token and print it: the only time that it is shown.
+    /// Create a token and print it; it is shown only once.
     Create {
-        /// Id of the app that it is for.
+        /// Id of the app.
         #[arg(long, value_name = "ID")]
         app: String,
-        /// Name for people.
+        /// Display name.
         #[arg(long, default_value = "")]
         name: String,
-        /// What it may do, such as events:publish,events:batch [default: everything].
+        /// Permissions, such as events:publish,events:batch [default: all].
         #[arg(long, value_delimiter = ',', value_name = "SCOPES")]
         scopes: Vec<String>,
-        /// When it ends, such as 2027-01-31T00:00:00Z [default: never].
+        /// Time of expiry, such as 2027-01-31T00:00:00Z [default: none].
         #[arg(long, value_name = "RFC3339", conflicts_with = "expires_in")]
         expires_at: Option<String>,
-        /// How long it lasts, such as 30d, 12h, 90m or 45s.
+        /// Time until expiry, such as 30d, 12h, 90m or 45s.
         #[arg(long, value_name = "TIME")]
         expires_in: Option<String>,
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// List tokens, never the tokens themselves.
+    /// List tokens by id, without their secret values.
     List {
         /// Only those of this app.
         #[arg(long, value_name = "ID")]
@@ -40,7 +40,7 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// End a token for good.
+    /// Revoke a token permanently.
     Revoke {
         /// Its id, tok_...
         id: String,
@@ -131,7 +131,7 @@ fn list_text(tokens: &[TokenRecord], app_id: impl Fn(&TokenRecord) -> String) ->
 mod tests {
     use super::*;
 
-    /// R-TOKEN-3: both ways to name an end, and ends that are past or make no sense.
+    /// R-TOKEN-3: both ways to specify an expiry, and expiries that are past or invalid.
     #[test]
     fn ends() {
         let now = 1_700_000_000_000;

@@ -1,4 +1,5 @@
-//! `relay webhook ...`: where the events of an app are told (P-HOOK rules, section 6 of the Relay protocol).
+//! `relay webhook ...`: the endpoints that receive the events of an app (P-HOOK rules, section 6 of the Relay
+//! protocol).
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -15,33 +16,33 @@ use crate::webhook::client::Client;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WebhookCommand {
-    /// Add an endpoint and print its secret: the only time that it is shown.
+    /// Add an endpoint and print its secret, which is shown only once.
     Add {
-        /// Id of the app whose events it is told.
+        /// Id of the app whose events are sent.
         #[arg(long, value_name = "ID")]
         app: String,
-        /// Where it is: a URL such as `https://host:443/path`.
+        /// URL of the endpoint, such as `https://host:443/path`.
         #[arg(long, value_name = "URL")]
         url: String,
-        /// What it is told, such as channel_occupied,channel_vacated [default: everything].
+        /// Events to send, such as channel_occupied,channel_vacated [default: all].
         #[arg(long, value_delimiter = ',', value_name = "EVENTS")]
         events: Vec<String>,
-        /// How bodies are written and signed: pusher or relay.
+        /// Format of bodies and signatures: pusher or relay.
         #[arg(long, default_value = "pusher")]
         format: String,
-        /// Up to 100 events in one request, instead of one.
+        /// Send up to 100 events in one request instead of one.
         #[arg(long)]
         batch: bool,
-        /// Spell subscription_count as subscription_count_changed.
+        /// Send subscription_count as subscription_count_changed.
         #[arg(long)]
         count_changed: bool,
-        /// Let it be at a private address, and over http.
+        /// Allow a private address, and http.
         #[arg(long)]
         allow_private: bool,
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// List endpoints, never their secrets.
+    /// List endpoints; secrets are not shown.
     List {
         /// Only those of this app.
         #[arg(long, value_name = "ID")]
@@ -49,35 +50,35 @@ pub(super) enum WebhookCommand {
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// Remove an endpoint; what waits for it is dropped.
+    /// Remove an endpoint and drop its pending requests.
     Remove {
         /// Its id, wh_...
         id: String,
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// Send nothing more to an endpoint; what waits for it is dropped.
+    /// Stop sending to an endpoint and drop its pending requests.
     Disable {
         /// Its id, wh_...
         id: String,
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// Undo `disable`.
+    /// Enable a disabled endpoint.
     Enable {
         /// Its id, wh_...
         id: String,
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// Send one signed event named "test" to an endpoint, now and from here, and say what it answers.
+    /// Send one signed event named "test" to an endpoint directly and show its response.
     Test {
         /// Its id, wh_...
         id: String,
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// List the last deliveries that were given up.
+    /// List the most recent failed deliveries.
     Failed {
         /// Only those of this app.
         #[arg(long, value_name = "ID")]
@@ -128,7 +129,7 @@ fn add(app: &str, new: NewWebhook, store: &StoreArguments) -> Result<(), Command
     store.answer(&json, &format!("id      {}\nsecret  {}\n", webhook.id, webhook.secret))
 }
 
-/// What the configuration says of webhooks.
+/// The webhook settings of the configuration.
 pub(super) fn options(store: &StoreArguments) -> Result<WebhookOptions, CommandError> {
     Ok(config::webhooks(&store.settings()?)?)
 }
@@ -139,7 +140,7 @@ fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), Command
     store.answer(&webhook_json(&app, &webhook), &format!("webhook {id} is {state}\n"))
 }
 
-/// One request past the queue: whoever sets an endpoint up sees at once whether it answers.
+/// One request past the queue: an operator who sets an endpoint up sees at once whether it answers.
 fn test(id: &str, store: &StoreArguments) -> Result<(), CommandError> {
     let directory = store.open(Missing::Refuse)?.directory()?;
     let found = directory.apps().find_map(|app| Some((app, app.webhooks.endpoint(id)?)));

@@ -201,7 +201,7 @@ pub(crate) fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("a string takes all");
 }
 
-/// Text as it may stand between tags and in attributes.
+/// Text as it may occur between tags and in attributes.
 pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;").replace('"', "&quot;")
 }
@@ -217,7 +217,7 @@ const LEAST_MS: f64 = 0.001;
 const SECONDS_MIN: usize = 3;
 const TICKS_MAX: usize = 11;
 const SPECTRUM_STEPS: u32 = 160;
-/// Nines on a spectrum's axis above which 50 % would stand too near to 0 %.
+/// Nines on a spectrum's axis above which 50 % would be too near to 0 %.
 const WIDTH_WITH_MEDIAN: f64 = 4.5;
 /// First line first: the one that the chart is about.
 const CLASSES: [&str; 4] = ["a", "b", "c", "d"];

@@ -64,7 +64,7 @@ impl HttpEcho {
 }
 
 impl Connection {
-    /// Reads once and answers; false when the connection is over. A peer that does not read its answers loses them.
+    /// Reads once and answers; false when the connection is over. A peer that leaves its answers unread loses them.
     fn serve(&mut self, input: &mut [u8], answers: &mut Vec<u8>) -> bool {
         let length = match rustix::net::recv(&self.socket, &mut *input, RecvFlags::DONTWAIT) {
             Ok((0, _)) => return false,

@@ -1,5 +1,5 @@
-//! What the doctor reads of the host. Files of /proc and /sys become values by pure functions, which the tests feed
-//! with texts; what cannot be read is `None` and judged as such.
+//! The facts that the doctor reads from the host. Pure functions parse the files of /proc and /sys, and the tests call
+//! them with texts; a value that cannot be read is `None` and judged as such.
 
 use std::collections::HashMap;
 use std::fs;
@@ -37,7 +37,7 @@ pub(super) struct Host {
     pub(super) data: DataState,
 }
 
-/// Limits of a process; what is unlimited is `u64::MAX`.
+/// Limits of a process; unlimited ones are `u64::MAX`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Limits {
     pub(super) descriptors_soft: u64,
@@ -45,13 +45,13 @@ pub(super) struct Limits {
     pub(super) locked_bytes_soft: u64,
 }
 
-/// What is at an address that the server is to have.
+/// The state of an address that the server needs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum PortState {
     Free,
-    /// A process that was named by `--pid`, or another Relay, listens there.
+    /// A process named by `--pid`, or another Relay, listens there.
     Ours(Holder),
-    /// Others listen; empty when it cannot be seen who.
+    /// Others listen; empty when this user cannot see who.
     Held(Vec<Holder>),
     /// The kernel refuses it for another reason.
     Refused(String),
@@ -64,22 +64,22 @@ pub(super) struct Holder {
     pub(super) name: String,
 }
 
-/// What is at the data directory.
+/// The state of the data directory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum DataState {
     /// Owner and modes are right, and there is a store.
     Ready,
-    /// No store yet; the server makes it.
+    /// No store yet; the server creates it.
     Makeable,
-    /// No store yet, and this user cannot make one there.
+    /// No store yet, and this user cannot create one there.
     Unmakeable,
-    /// The kind of network file system that it lies on.
+    /// It is on this kind of network file system.
     Remote(&'static str),
-    /// The server would refuse it, in its own words.
+    /// The server would refuse it, with this message.
     Refused(String),
 }
 
-/// Settings of the kernel that are looked at.
+/// Kernel settings that are checked.
 pub(super) const SYSCTLS: [&str; 15] = [
     "fs.file-max",
     "fs.nr_open",
@@ -99,10 +99,10 @@ pub(super) const SYSCTLS: [&str; 15] = [
 ];
 
 impl Host {
-    /// Looks at everything; `pid` names the process whose limits count instead of our own.
+    /// Reads everything; `pid` names the process whose limits apply instead of our own.
     ///
     /// # Errors
-    /// A sentence, when there is no such process.
+    /// A sentence, when the process does not exist.
     pub(super) fn read(config: &ServeConfig, pid: Option<u32>) -> Result<Self, String> {
         let process = pid.map_or_else(|| "self".into(), |pid| pid.to_string());
         let of_process = |file: &str| {
@@ -147,7 +147,7 @@ impl Host {
         self.numbers(name)?.try_into().ok()
     }
 
-    /// What the process may use.
+    /// Memory that the process may use.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.memory_total_bytes.min(self.memory_limit_bytes.unwrap_or(u64::MAX))
     }
@@ -174,7 +174,7 @@ fn parse_limits(text: &str) -> Limits {
     Limits { descriptors_soft, descriptors_hard, locked_bytes_soft }
 }
 
-/// `CapEff` of `/proc/PID/status`; none if it does not tell.
+/// `CapEff` of `/proc/PID/status`; none if it is missing.
 fn parse_capabilities(text: &str) -> u64 {
     let digits = text.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
     u64::from_str_radix(digits.trim(), 16).unwrap_or_default()
@@ -206,7 +206,7 @@ fn governors() -> Vec<String> {
     governors
 }
 
-/// Tries to bind without listening: nobody could connect meanwhile.
+/// Tries to bind without listening, so that nobody can connect meanwhile.
 fn port(address: SocketAddr, ours: Option<u32>) -> PortState {
     let Err(error) = listener::check_free(address) else {
         return PortState::Free;
@@ -254,7 +254,7 @@ fn holders(inodes: &[u64]) -> Vec<Holder> {
     processes.filter_map(holder).collect()
 }
 
-/// Judges with the server's own check, which only looks.
+/// Judges with the server's own check, which changes nothing.
 fn data(directory: &Path) -> DataState {
     let existing = directory.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
     let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -272,7 +272,7 @@ fn data(directory: &Path) -> DataState {
     }
 }
 
-/// Magic numbers of `statfs` on which LMDB's locks and maps do not hold.
+/// Magic numbers of `statfs` for file systems on which LMDB's locks and maps do not work.
 fn network_file_system(magic: u64) -> Option<&'static str> {
     match magic & 0xffff_ffff {
         0x6969 => Some("NFS"),
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(network_file_system(0xef53), None);
     }
 
-    /// Only listening sockets of the very port count, in both tables.
+    /// Only sockets that listen on exactly this port count, in both tables.
     #[test]
     fn listening_sockets_are_found() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\

@@ -1,4 +1,4 @@
-//! Memory, the data directory, and what makes time.
+//! Memory, the data directory, and the clock source.
 
 use super::host::{DataState, Host};
 use super::{Finding, Plan, State};
@@ -60,7 +60,7 @@ pub(super) fn data(host: &Host, plan: &Plan) -> Finding {
     }
 }
 
-/// Whatever the host says: the server keeps itself off them.
+/// Independent of the host's setting: the server disables huge pages for itself.
 pub(super) fn huge_pages(host: &Host) -> Finding {
     const CHECK: &str = "huge_pages";
     match host.huge_pages.as_deref() {
@@ -89,7 +89,7 @@ pub(super) fn governor(host: &Host) -> Finding {
     )
 }
 
-/// Sources that are read without a system call.
+/// Clock sources that are read without a system call.
 const CLOCKS_FAST: [&str; 4] = ["tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"];
 
 pub(super) fn clock(host: &Host) -> Finding {

@@ -1,8 +1,9 @@
-//! `relay doctor`: whether this host carries what `relay serve` is asked for, and what each shortcoming costs.
+//! `relay doctor`: checks whether this host supports the configuration of `relay serve`, and what each shortcoming
+//! costs.
 //!
 //! Nothing is changed: facts are read (`host`), judged by pure functions (`process`, `network`, `machine`) and shown.
-//! The settings that it asks for stand with their reasons in `tuning/` and in docs/tuning.md; a test holds that a host
-//! with those settings is found well.
+//! The settings that it recommends are listed with their reasons in `tuning/` and in docs/tuning.md; a test checks that
+//! a host with those settings passes.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ mod tests;
 pub(super) struct DoctorArguments {
     #[command(flatten)]
     flags: Flags<Judged>,
-    /// Judge by the limits of this running process: those of a service differ from those of a shell.
+    /// Check against the limits of this running process: a service has other limits than a shell.
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
     /// Read this relay.toml.
@@ -53,27 +54,27 @@ impl Selection for Judged {
 }
 
 labels! {
-    /// How well one thing of the host fits.
+    /// How well one property of the host fits.
     enum State {
         /// Nothing to do.
         Ok => "ok",
-        /// Relay serves, with less than it could.
+        /// Relay serves, but with less than it could.
         Advice => "advice",
-        /// Relay does not start, or cannot hold what it was said to hold.
+        /// Relay does not start, or cannot hold the connections that were stated.
         Problem => "problem",
     }
 }
 
-/// One thing that was looked at.
+/// One property that was checked.
 #[derive(Clone, Debug)]
 struct Finding {
     check: &'static str,
     state: State,
-    /// What is there.
+    /// The current state.
     found: String,
-    /// What it costs as it is; empty when it is well.
+    /// The cost of the current state; empty when it is good.
     cost: String,
-    /// The line that mends it; empty when it is well.
+    /// The line that fixes it; empty when it is good.
     fix: String,
 }
 
@@ -107,9 +108,9 @@ impl Finding {
 /// Where the number of connections comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Expected {
-    /// `max_connections` as flag, variable or in the file: a host that cannot hold them has a problem.
+    /// `max_connections` was set as flag, variable or in the file: a host that cannot hold them has a problem.
     Stated(u32),
-    /// Nobody said: a host that cannot hold them gets advice.
+    /// It was not set: a host that cannot hold them gets advice.
     Assumed(u32),
 }
 
@@ -120,7 +121,7 @@ impl Expected {
         }
     }
 
-    /// The state of what cannot hold them.
+    /// The state of a check that finds too little for them.
     fn shortfall(self) -> State {
         match self {
             Self::Stated(_) => State::Problem,
@@ -129,7 +130,7 @@ impl Expected {
     }
 }
 
-/// What the host is judged by.
+/// The requirements that the host is judged by.
 #[derive(Clone, Debug)]
 struct Plan {
     expected: Expected,
@@ -152,10 +153,10 @@ impl Plan {
     }
 }
 
-/// More than most installations need, and what a small machine carries.
+/// More than most installations need, and as many as a small machine supports.
 const CONNECTIONS_ASSUMED: u32 = 100_000;
 
-/// Reads, judges, shows. Fails when there is a problem, so that scripts see it.
+/// Reads, judges, shows. Fails when there is a problem, so that scripts notice it.
 pub(super) fn run(arguments: &DoctorArguments) -> Result<(), CommandError> {
     let settings = Settings::gather(arguments.flags.given(), arguments.config.clone(), std::env::vars_os())?;
     let config = ServeConfig::new(&settings, Mode::Production)?;

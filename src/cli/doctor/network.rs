@@ -8,10 +8,10 @@ use crate::driver::listener::{BACKLOG, SEND_BUFFER_BYTES};
 
 /// Largest receive buffer that is no reason for advice, in bytes: the kernel's own default.
 const RECEIVE_BUFFER_BYTES_MAX: u64 = 6 * 1024 * 1024;
-/// Leaves the ports of services alone, those of Relay among them.
+/// Leaves the ports of services free, those of Relay among them.
 const LOCAL_PORTS_ADVISED: &str = "10240 65535";
 
-/// Whether an address that the server needs can be had.
+/// Whether an address that the server needs is available.
 pub(super) fn port(check: &'static str, state: &PortState, address: SocketAddr) -> Finding {
     match state {
         PortState::Free if address.port() == 0 => {
@@ -42,7 +42,7 @@ pub(super) fn port(check: &'static str, state: &PortState, address: SocketAddr) 
     }
 }
 
-/// Lowest and highest port that outgoing connections get.
+/// Lowest and highest port that outgoing connections use.
 fn port_range(host: &Host) -> Option<(u64, u64)> {
     match host.numbers("net.ipv4.ip_local_port_range")?[..] {
         [low, high] if low <= high => Some((low, high)),
@@ -67,10 +67,10 @@ pub(super) fn local_ports(host: &Host, plan: &Plan) -> Finding {
     Finding::of(State::Advice, CHECK, found, cost, fix)
 }
 
-/// As good as it gets without touching ports of services.
+/// As many as possible without using ports of services.
 const LOCAL_PORTS_MANY: u64 = 50_000;
 
-/// Outgoing connections must not be given a port that the server wants at its next start.
+/// Outgoing connections must not use a port that the server needs at its next start.
 pub(super) fn reserved_ports(host: &Host, plan: &Plan) -> Finding {
     const CHECK: &str = "reserved_ports";
     let reserved = host.sysctls.get("net.ipv4.ip_local_reserved_ports").map_or("", String::as_str);
@@ -146,8 +146,8 @@ pub(super) fn syn_queue(host: &Host) -> Finding {
     Finding::of(State::Advice, CHECK, found, cost, fix)
 }
 
-/// A socket with anything queued counts for at least one page, an idle one for none (measured: 0.9 pages per
-/// connection with 128 or 1,024 bytes under way, 3 with 10 KiB).
+/// A socket with queued data counts for at least one page, an idle one for none (measured: 0.9 pages per connection
+/// with 128 or 1,024 bytes in flight, 3 with 10 KiB).
 pub(super) fn tcp_memory(host: &Host, plan: &Plan) -> Finding {
     const CHECK: &str = "tcp_memory";
     let Some([_, pressure, most]) = host.three("net.ipv4.tcp_mem") else {

@@ -1,4 +1,4 @@
-//! What the process may have of the kernel: io_uring, locked memory, descriptors.
+//! Kernel resources of the process: io_uring, locked memory, descriptors.
 
 use super::host::Host;
 use super::{Finding, Plan, State};
@@ -7,8 +7,8 @@ use crate::driver::capacity::{Capacity, DESCRIPTORS_PER_SHARD};
 use crate::driver::uring::Options;
 use crate::limits::{DESCRIPTORS_RESERVED, REFUSAL_SLOTS_MAX};
 
-/// Locked memory of the ring that the probe makes, in bytes: the kernel may not have taken it apart when the shards make
-/// theirs.
+/// Locked memory of the ring that the probe creates, in bytes: the kernel may not have released it when the shards
+/// create theirs.
 const PROBE_LOCKED_BYTES: u64 = 2 * PAGE_BYTES;
 const PAGE_BYTES: u64 = 4096;
 const CAP_IPC_LOCK: u64 = 1 << 14;
@@ -29,7 +29,7 @@ fn ring_locked_bytes() -> u64 {
     pages(submissions * 64) + pages(heads + completions * 16 + submissions * 4)
 }
 
-/// Rings that one shard needs for its part of the connections: the table of each is bounded by the descriptor limit.
+/// Rings that one shard needs for its part of the connections: the descriptor limit bounds the table of each.
 fn rings_per_shard(host: &Host, plan: &Plan) -> u64 {
     let connections = u64::from(plan.expected.connections()).div_ceil(u64::from(plan.shards));
     connections.div_ceil(host.limits.descriptors_hard.max(1)).max(1)
@@ -136,7 +136,7 @@ pub(super) fn descriptors(host: &Host, plan: &Plan) -> Finding {
     Finding::of(plan.expected.shortfall(), CHECK, found, cost, fix)
 }
 
-/// Enough on either driver: the connections, what is kept back beside them, rounded up.
+/// Enough for either driver: the connections and the reserve beside them, rounded up.
 fn descriptors_wanted(plan: &Plan) -> u64 {
     let kept_back =
         DESCRIPTORS_RESERVED + u64::from(plan.shards) * (DESCRIPTORS_PER_SHARD + u64::from(REFUSAL_SLOTS_MAX));
@@ -144,7 +144,7 @@ fn descriptors_wanted(plan: &Plan) -> u64 {
     wanted.next_multiple_of(1024).max(DESCRIPTORS_ADVISED)
 }
 
-/// The limit of tuning/relay.service, which is also what kernels allow without raising fs.nr_open.
+/// The limit of tuning/relay.service, which is also the most that kernels allow without raising fs.nr_open.
 const DESCRIPTORS_ADVISED: u64 = 1_048_576;
 
 pub(super) fn open_files(host: &Host, plan: &Plan) -> Finding {
@@ -167,7 +167,7 @@ pub(super) fn open_files(host: &Host, plan: &Plan) -> Finding {
 mod tests {
     use super::*;
 
-    /// The sum is what was measured; another size of the rings is to be measured again, and told in `tuning/`.
+    /// The sum is the measured one; other ring sizes must be measured again, and documented in `tuning/`.
     #[test]
     fn rings_are_as_large_as_measured() {
         assert_eq!((ring_locked_bytes(), PROBE_LOCKED_BYTES), (148 * 1024, 8 * 1024));

@@ -1,5 +1,5 @@
-//! The judgement: a host that has the settings of `tuning/` is found well, each setting that is missing is found with
-//! its cost and its line, and those lines are the ones of `tuning/`.
+//! The judgement: a host with the settings of `tuning/` passes, each missing setting is reported with its cost and its
+//! line, and those lines are the ones of `tuning/`.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ const LIMITS_CONF: &str = include_str!("../../../tuning/limits.conf");
 const UNIT: &str = include_str!("../../../tuning/relay.service");
 const DOCUMENT: &str = include_str!("../../../docs/tuning.md");
 
-/// The settings of sysctl.conf, those for a given size included: they stand as comments without a space.
+/// The settings of sysctl.conf, including those for a given size, which are comments without a space.
 fn sysctls() -> HashMap<String, String> {
     let setting = |line: &'static str| {
         let (name, value) = line.trim_start_matches('#').split_once(" = ")?;
@@ -31,13 +31,13 @@ fn limit(kind: &str, item: &str) -> u64 {
     LIMITS_CONF.lines().filter(|line| !line.starts_with('#')).find_map(value).expect("a line")
 }
 
-/// The last value of a setting of the unit, which is the one that counts.
+/// The last value of a setting of the unit, which is the one that takes effect.
 fn unit(name: &str) -> &'static str {
     let value = |line: &'static str| line.strip_prefix(name)?.strip_prefix('=');
     UNIT.lines().filter_map(value).next_back().unwrap_or_else(|| panic!("{name} in the unit"))
 }
 
-/// A host that has everything.
+/// A host with all settings.
 fn tuned() -> Host {
     let mut sysctls = sysctls();
     sysctls.insert("kernel.osrelease".into(), "6.18.1".into());
@@ -77,7 +77,7 @@ fn finding(host: &Host, plan: &Plan, check: &str) -> Finding {
     judge(host, plan).into_iter().find(|finding| finding.check == check).unwrap_or_else(|| panic!("{check}"))
 }
 
-/// A million connections on a host with all settings of `tuning/`: nothing to say, on either driver.
+/// A million connections on a host with all settings of `tuning/`: nothing to report, on either driver.
 #[test]
 fn a_tuned_host_is_well() {
     let plan = plan(Expected::Stated(1_000_000));
@@ -92,7 +92,8 @@ fn a_tuned_host_is_well() {
     }
 }
 
-/// Each setting that is left at a bad value is found alone, as advice or problem, with a cost and a line that mends it.
+/// Each setting that is left at a bad value is reported alone, as advice or problem, with a cost and a line that fixes
+/// it.
 #[test]
 fn each_shortcoming_is_found() {
     type Spoil = fn(&mut Host);
@@ -136,7 +137,7 @@ fn each_shortcoming_is_found() {
     }
 }
 
-/// What nobody stated is advice, what is stated is a problem; what is merely assumed never fails a script.
+/// A shortfall of the assumed number is advice, of a stated one a problem; an assumption never fails a script.
 #[test]
 fn an_assumed_size_is_advice() {
     let mut host = tuned();
@@ -148,7 +149,7 @@ fn an_assumed_size_is_advice() {
     assert!(advice.cost.contains("19608 connections on epoll") && advice.cost.contains("4100"), "{advice:?}");
 }
 
-/// With io_uring a low limit of descriptors means further rings, and those count as locked memory.
+/// With io_uring a low limit of descriptors requires further rings, and those count as locked memory.
 #[test]
 fn further_rings_exceed_descriptors() {
     let mut host = tuned();
@@ -171,7 +172,7 @@ fn further_rings_exceed_descriptors() {
     assert!(finding(&host, &plan, "descriptors").cost.contains("524288 connections"));
 }
 
-/// The limit of a control group counts as the machine's memory does, for the server and so for the doctor.
+/// The limit of a control group counts like the machine's memory, for the server and so for the doctor.
 #[test]
 fn a_control_group_is_seen() {
     let mut host = tuned();
@@ -182,7 +183,7 @@ fn a_control_group_is_seen() {
     assert!(found.state == State::Problem && found.fix.starts_with("max_connections = "), "{found:?}");
 }
 
-/// `io` decides what a missing io_uring means; the line fits the reason.
+/// `io` decides how a missing io_uring is judged; the line fits the reason.
 #[test]
 fn the_driver_asked_for_counts() {
     let mut host = tuned();
@@ -199,7 +200,7 @@ fn the_driver_asked_for_counts() {
     assert_eq!(finding(&host, &plan, "io_uring").fix, "sysctl -w kernel.io_uring_disabled=0");
 }
 
-/// A Relay that serves there already is no problem; one whose holder cannot be seen is.
+/// A Relay that already serves there is not a problem; a listener whose process cannot be seen is.
 #[test]
 fn a_held_port_names_its_holder() {
     let mut host = tuned();
@@ -212,7 +213,7 @@ fn a_held_port_names_its_holder() {
     assert!(found.state == State::Problem && found.fix.contains("sport = :6001"), "{found:?}");
 }
 
-/// Nothing that cannot be seen, as in a container, is reported as wrong.
+/// Facts that cannot be read, as in a container, are not reported as wrong.
 #[test]
 fn what_cannot_be_seen_is_not_blamed() {
     let mut host = tuned();
@@ -241,7 +242,7 @@ fn reports_are_whole() {
     assert_eq!(count(&findings, State::Problem), 1);
 }
 
-/// Whatever the doctor looks at or tells to set stands in sysctl.conf, and every line there in docs/tuning.md.
+/// Everything that the doctor checks or recommends is in sysctl.conf, and every line there in docs/tuning.md.
 #[test]
 fn settings_agree() {
     let settings = sysctls();
@@ -259,7 +260,7 @@ fn settings_agree() {
     }
 }
 
-/// systemd waits for longer than a drain takes; the unit's directory, limits and exit code are the server's.
+/// systemd waits longer than a drain takes; the unit's directory, limits and exit code are the server's.
 #[test]
 fn the_unit_agrees_with_the_server() {
     let stop_s: u64 = unit("TimeoutStopSec").parse().expect("seconds");

@@ -11,7 +11,7 @@ use crate::app::settings::APP_SETTINGS;
 use crate::limits;
 use crate::setting::Setting;
 
-/// Where the list of apps stands, in the spelling of [`Entry::path`]; a file may also be the list alone.
+/// Where the list of apps is, in the spelling of [`Entry::path`]; a file may also be the list alone.
 const LISTS: [&[&str]; 4] = [&["appManager", "array", "apps"], &["apps", "apps"], &["apps"], &[]];
 
 /// The number of the app that a path leads into, and the length of the path down to the app.
@@ -35,8 +35,8 @@ impl Words for [String] {
     }
 }
 
-/// The entries of an app as if its limits, features and channels stood with the app itself: Sockudo groups them below
-/// `policy`, and then ignores what stands beside it.
+/// The entries of an app as if its limits, features and channels were members of the app itself: Sockudo groups them
+/// below `policy`, and then ignores those beside it.
 pub(super) fn without_policy(origin: Origin, entries: Vec<Entry>, table: &mut Vec<Row>) -> Vec<Entry> {
     let in_policy = |entry: &Entry| entry.path.first().is_some_and(|word| word == "policy");
     if origin != Origin::Sockudo || !entries.iter().any(in_policy) {
@@ -59,7 +59,7 @@ pub(super) fn without_policy(origin: Origin, entries: Vec<Entry>, table: &mut Ve
     flat
 }
 
-/// What a value of an app comes to. The path of `entry` starts below the app.
+/// The result for a value of an app. The path of `entry` starts below the app.
 pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
     let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
     let value = &entry.value;
@@ -130,7 +130,7 @@ pub(super) fn field(origin: Origin, entry: &Entry) -> Verdict {
     }
 }
 
-/// The limits that stand with an app or, for all apps, elsewhere in the file.
+/// The limits that are set in the app or, for all apps, elsewhere in the file.
 pub(super) fn limit(name: &str, value: &Value) -> Option<Verdict> {
     let within = |name| number(value).map_or(NUMBER, |n| bounded(name, n));
     let verdict = match name {
@@ -155,13 +155,13 @@ pub(super) fn dropped(reason: &str) -> Verdict {
     Verdict::Dropped(Effect::Same, reason.into())
 }
 
-/// A key that nobody here knows. One that is called a limit is taken for one.
+/// An unknown key. One whose name says that it is a limit is treated as one.
 fn unknown(origin: Origin, name: &str) -> Verdict {
     let effect = if name.starts_with("max") { Effect::Loosens } else { Effect::Same };
     Verdict::Dropped(effect, format!("Relay knows of no such key of an app of {}", origin.name()))
 }
 
-/// Sockudo reads `${VARIABLE}` from its environment, which is not known here.
+/// Sockudo reads `${VARIABLE}` from its environment, which is not available here.
 fn credential(origin: Origin, value: &Value) -> Option<String> {
     plain(value).filter(|text| origin != Origin::Sockudo || !text.contains("${"))
 }
@@ -173,7 +173,8 @@ pub(super) fn most(name: &str) -> i64 {
     i64::try_from(most).expect("no setting accepts more")
 }
 
-/// A setting of a number; one out of its range becomes the nearest that it accepts, but never 0, which often is no limit.
+/// A setting of a number; one out of its range becomes the nearest accepted one, but never 0, which often means no
+/// limit.
 fn bounded(name: &'static str, number: i64) -> Verdict {
     let (least, most) = (1, most(name));
     if number > most {
@@ -187,7 +188,7 @@ fn bounded(name: &'static str, number: i64) -> Verdict {
     Verdict::Set(name, number.to_string())
 }
 
-/// The same for a setting that means something else than the value, for this reason.
+/// The same for a setting whose meaning differs from that of the value, for this reason.
 fn noted(name: &'static str, number: i64, effect: Effect, reason: &str) -> Verdict {
     if !(1..=most(name)).contains(&number) {
         return bounded(name, number);
@@ -195,7 +196,7 @@ fn noted(name: &'static str, number: i64, effect: Effect, reason: &str) -> Verdi
     Verdict::Changed { name, text: number.to_string(), effect, reason: reason.into() }
 }
 
-/// Text, or a number that stands for its digits.
+/// Text, or a number as the text of its digits.
 pub(super) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -204,7 +205,7 @@ pub(super) fn plain(value: &Value) -> Option<String> {
     }
 }
 
-/// A number, also as text: those servers take both.
+/// A number, also as text: those servers accept both.
 pub(super) fn number(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64(),
@@ -283,7 +284,7 @@ fn client_events_from(value: &Value) -> Verdict {
     }
 }
 
-/// Where there is no limit, soketi has a number below zero, Sockudo zero. Zero refuses all at soketi.
+/// For no limit, soketi has a number below zero, Sockudo zero. Zero refuses all in soketi.
 fn client_events_per_second(origin: Origin, value: &Value) -> Verdict {
     let name = "max_client_events_per_second";
     match number(value) {
@@ -315,7 +316,7 @@ fn fixed(value: &Value, here: usize) -> Verdict {
     Verdict::Dropped(effect, format!("it is {here} for all apps"))
 }
 
-/// Those servers bound `user_info`, Relay bounds the whole `channel_data`: what is around it gets [`AROUND_USER_INFO`].
+/// Those servers limit `user_info`, Relay limits the complete `channel_data`: the rest of it gets [`AROUND_USER_INFO`].
 fn member_size(value: &Value) -> Verdict {
     let name = "max_channel_data_bytes";
     let Some(there) = bytes(value) else {
@@ -328,7 +329,7 @@ fn member_size(value: &Value) -> Verdict {
 /// A `user_id` of 128 bytes, each of them an escape of six, and the names of the members.
 const AROUND_USER_INFO: i64 = 1_024;
 
-/// Reverb's limit of a message from a client; Relay's is of the event's data, whoever publishes it.
+/// Reverb's limit of a message from a client; Relay's is of the event's data, from any publisher.
 fn message_size(value: &Value) -> Verdict {
     let name = "max_event_data_bytes";
     match number(value) {
@@ -342,11 +343,11 @@ fn message_size(value: &Value) -> Verdict {
     }
 }
 
-/// What a request to Reverb may have unless its configuration says otherwise.
+/// The size limit of a request to Reverb unless its configuration sets another.
 const REVERB_REQUEST_BYTES: i64 = 10_000;
 
-/// Hosts, with their ports where Sockudo compares these. A host of Relay's list stands for every scheme and, where it
-/// names no port, for every port.
+/// Hosts, with their ports if Sockudo compares them. A host in Relay's list matches every scheme and, if it names no
+/// port, every port.
 fn origins(origin: Origin, value: &Value) -> Verdict {
     let listed = match value {
         Value::Array(values) => values.iter().map(Value::as_str).collect::<Option<Vec<_>>>(),
@@ -394,7 +395,7 @@ fn origins(origin: Origin, value: &Value) -> Verdict {
     Verdict::Set(name, text)
 }
 
-/// What Relay compares of an origin.
+/// The part of an origin that Relay compares.
 fn host(origin: Origin, entry: &str) -> &str {
     if is_origin_pattern(entry) && !entry.contains(':') || entry.eq_ignore_ascii_case("file://") {
         return entry;

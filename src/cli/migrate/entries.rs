@@ -1,5 +1,5 @@
-//! A configuration file as a flat list: each value with where it stands, in the words of the file for messages, and
-//! in one spelling for the mapping.
+//! A configuration file as a flat list: each value with its location, in the words of the file for messages, and in one
+//! spelling for the mapping.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 /// One value of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
-    /// Where it stands, as the file spells it: `appManager.array.apps.0.max_connections`.
+    /// Its location, as the file spells it: `appManager.array.apps.0.max_connections`.
     pub(super) at: String,
     /// The same for the mapping: `["appManager", "array", "apps", "0", "maxConnections"]`.
     pub(super) path: Vec<String>,
@@ -18,7 +18,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// True where nothing was set, so that the default holds: null, and what exports of tables make of NULL.
+    /// True where nothing was set, so that the default applies: null, and the text that table exports write for NULL.
     pub(super) fn is_unset(&self) -> bool {
         match &self.value {
             Value::Null => true,
@@ -27,15 +27,15 @@ impl Entry {
         }
     }
 
-    /// True for the members of an app whose text is anything.
+    /// True for the members of an app that may be any text.
     fn is_text(&self) -> bool {
         let texts = ["id", "appId", "key", "appKey", "secret", "appSecret", "name"];
         matches!(self.path.as_slice(), [member] if texts.contains(&member.as_str()))
     }
 }
 
-/// A list or object that is JSON in a text, as tables of a database hold it, as if it stood in the file itself. The
-/// path of `entry` starts below the app.
+/// Unfolds a list or object that is JSON in a text, as database tables store it, as if it were part of the file itself.
+/// The path of `entry` starts below the app.
 pub(super) fn unfold(entry: Entry) -> Vec<Entry> {
     let text = entry.value.as_str().filter(|text| !entry.is_text() && text.trim_start().starts_with(['[', '{']));
     let Some(value) = text.and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
@@ -62,11 +62,11 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Vec<Entry>, String> {
     Ok(entries)
 }
 
-/// Adds the values below one, which stands at `at`.
+/// Adds the values below the one at `at`.
 pub(super) fn flatten(at: &str, path: &[String], value: Value, entries: &mut Vec<Entry>) {
     let mut descend = |key: &str, value: Value| {
         let at = if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
-        // soketi takes dotted keys for nested objects.
+        // soketi accepts dotted keys for nested objects.
         let path: Vec<String> = path.iter().cloned().chain(key.split('.').map(camel)).collect();
         flatten(&at, &path, value, entries);
     };
@@ -131,7 +131,7 @@ fn number_value(text: &str) -> Value {
         .unwrap_or_else(|_| text.into())
 }
 
-/// Where the app or webhook of an entry stands.
+/// The location of the app or webhook of an entry.
 pub(super) fn app_at(entry: &Entry) -> String {
     let below = entry.path.len();
     let parts: Vec<&str> = entry.at.split('.').collect();
@@ -147,7 +147,7 @@ mod tests {
         entries.iter().map(|entry| format!("{} | {} = {}", entry.at, entry.path.join("/"), entry.value)).collect()
     }
 
-    /// Dotted keys, nested objects, lists and TOML tables come to the same paths; messages keep the file's spelling.
+    /// Dotted keys, nested objects, lists and TOML tables result in the same paths; messages keep the file's spelling.
     #[test]
     fn all_spellings_come_to_one_path() {
         let dotted = r#"{"appManager.array.apps": [{"max_connections": 5, "hosts": ["a", "b"]}], "debug": true}"#;
@@ -173,7 +173,7 @@ mod tests {
         assert!(shown(toml, "a.toml").iter().any(|line| line.starts_with("app_manager.array.apps.0.max_connections")));
     }
 
-    /// What is neither JSON nor TOML is told with its line.
+    /// Text that is neither JSON nor TOML is reported with its line.
     #[test]
     fn broken_files_name_the_line() {
         let error = parse("{\n  \"port\": 6001,\n}", Path::new("a.json")).expect_err("a comma too many");

@@ -1,5 +1,5 @@
-//! What a configuration of another server comes to, without files and a store, for the fuzz targets (`fuzz/`). Compiled
-//! for them alone.
+//! Maps a configuration of another server, without files and a store, for the fuzz targets (`fuzz/`). Compiled only for
+//! them.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::app::webhook::{NewWebhook, Reach};
 use crate::store::record::AppRecord;
 use crate::store::setting;
 
-/// An app that a file comes to.
+/// An app that a file describes.
 #[derive(Debug)]
 pub struct PlannedFacts {
     /// Its id.
@@ -21,16 +21,16 @@ pub struct PlannedFacts {
     pub key: String,
     /// The secret of the key.
     pub secret: String,
-    /// What a new record has of the file.
+    /// The record that a new app gets from the file.
     pub record: AppRecord,
-    /// Its webhooks that may be at public addresses alone.
+    /// Its webhooks that may be at public addresses only.
     pub webhooks: Vec<NewWebhook>,
 }
 
 /// Reads a file of this name from the server with this number.
 ///
 /// # Errors
-/// What `relay migrate` says of the file.
+/// The message of `relay migrate` about the file.
 pub fn plan(origin: usize, text: &str, file: &str) -> Result<Vec<PlannedFacts>, String> {
     let origins = Origin::value_variants();
     let entries = entries::parse(text, Path::new(file))?;

@@ -1,7 +1,7 @@
-//! `relay migrate --from SERVER FILE`: the apps of another server's configuration come into the store with their ids,
-//! keys and secrets, so that clients need only a new host; what belongs into `relay.toml` is printed, and a table lists
-//! for each value what became of it and why. Webhooks come along. A second run changes nothing. What would allow more
-//! than the old server did is done only with `--accept-loss`.
+//! `relay migrate --from SERVER FILE`: imports the apps of another server's configuration into the store with their
+//! ids, keys and secrets, so that clients need only a new host; prints the settings that belong in `relay.toml`, and a
+//! table that lists for each value the result and the reason. Webhooks are imported too. A second run changes nothing.
+//! A migration that would allow more than the old server did requires `--accept-loss`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -38,18 +38,18 @@ mod webhooks;
 
 #[derive(Args, Debug)]
 pub(super) struct MigrateArguments {
-    /// Whose configuration FILE is.
+    /// Server that FILE configures.
     #[arg(long, value_name = "SERVER")]
     from: Origin,
-    /// The configuration: JSON, for sockudo also TOML.
+    /// Configuration file: JSON, for sockudo also TOML.
     file: PathBuf,
-    /// Show what would be done, and change nothing.
+    /// Show the changes without making them.
     #[arg(long)]
     dry_run: bool,
-    /// Migrate also where this allows more than the old server did, or gives up some of its security.
+    /// Migrate even if this permits more than the old server did, or loses some of its security.
     #[arg(long)]
     accept_loss: bool,
-    /// Let the webhooks of FILE be at private addresses, and over http.
+    /// Allow webhooks of FILE at private addresses, and over http.
     #[arg(long)]
     allow_private: bool,
     #[command(flatten)]
@@ -82,14 +82,14 @@ pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {
     if loosened == 0 { Ok(()) } else { Err(CommandError::Loss(loosened)) }
 }
 
-/// What a JSON list of webhooks of soketi comes to, and what is lost of it with where it is, which begins with `at`.
+/// The endpoints for a JSON list of soketi's webhooks, and the losses with their locations, which begin with `at`.
 pub(super) fn webhooks_of(at: &str, list: &str, allowed: &[IpNet]) -> (Vec<NewWebhook>, Vec<(String, String)>) {
     let (judged, table) = webhooks::of_list(at, list, allowed);
     let losses = table.into_iter().filter(Row::is_loss).map(|row| (row.at, row.reason)).collect();
     (judged.into_iter().map(|judged| judged.new).collect(), losses)
 }
 
-/// Networks where every webhook may be. A file without webhooks does not ask.
+/// Networks in which every webhook may be. They are not read for a file without webhooks.
 fn allowed(arguments: &MigrateArguments, plan: &Plan) -> Result<Vec<IpNet>, CommandError> {
     if plan.apps.iter().all(|app| app.webhooks.is_empty()) {
         return Ok(Vec::new());
@@ -97,7 +97,7 @@ fn allowed(arguments: &MigrateArguments, plan: &Plan) -> Result<Vec<IpNet>, Comm
     Ok(super::webhook::options(&arguments.store)?.allowed)
 }
 
-/// The whole file, up to a bound: it is a configuration and no archive.
+/// Reads the complete file, up to a limit: it is a configuration and not an archive.
 fn read(path: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
     let mut text = String::new();
@@ -106,10 +106,10 @@ fn read(path: &Path) -> Result<String, String> {
     if text.len() as u64 > bound { Err(format!("is longer than {bound} bytes")) } else { Ok(text) }
 }
 
-/// What becomes of an app and of its webhooks.
+/// The outcome for an app and for its webhooks.
 struct Judged {
     outcome: Outcome,
-    /// Whether the app is enabled once this is done.
+    /// Whether the app is enabled after the migration.
     enabled: bool,
     webhooks: Vec<JudgedWebhook>,
 }
@@ -155,8 +155,8 @@ fn judge(
     apps.iter().map(judged).collect()
 }
 
-/// Makes the app or gives it what it lacks. What it has besides stays: other keys, other webhooks, settings that the
-/// file does not name.
+/// Creates the app or adds what it lacks. Everything else that it has is kept: other keys, other webhooks, settings
+/// that the file does not name.
 fn apply(batch: &mut Batch<'_, '_>, app: &PlannedApp, judged: &Judged, allowed: &[IpNet]) -> Result<(), StoreError> {
     if judged.outcome != Outcome::Same {
         let mut wished = AppRecord::stand_in();
@@ -177,7 +177,7 @@ fn apply(batch: &mut Batch<'_, '_>, app: &PlannedApp, judged: &Judged, allowed: 
 }
 
 impl PlannedApp {
-    /// What the app gets, by name.
+    /// The properties that the app gets, by name.
     fn shown(&self, outcome: Outcome) -> BTreeMap<&'static str, &str> {
         let given = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
         match outcome {
@@ -186,7 +186,7 @@ impl PlannedApp {
         }
     }
 
-    /// Brings name, switch and settings of the file into a record.
+    /// Applies name, switch and settings of the file to a record.
     fn change(&self, record: &mut AppRecord) -> Result<(), StoreError> {
         record.enabled = self.enabled.unwrap_or(record.enabled);
         self.settings.iter().try_for_each(|(name, value)| setting::apply(record, name, value))

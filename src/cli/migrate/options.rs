@@ -1,4 +1,4 @@
-//! The values of a configuration that concern the server and not one app.
+//! The values of a configuration that concern the server rather than one app.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -15,23 +15,23 @@ use crate::limits;
 use crate::metrics::exposition::is_prefix;
 use crate::setting::Setting;
 
-/// What became of one value.
+/// The result for one value.
 pub(super) enum Verdict {
     /// It became this setting.
     Taken(String),
     /// It became this setting, with another value.
     Changed(String),
-    /// Relay does so anyway.
+    /// Relay behaves this way anyway.
     Same,
-    /// It holds for all apps that do not say otherwise.
+    /// It applies to all apps that do not set another.
     OfApps(verdict::Verdict),
-    /// It has no counterpart. `at` may be a whole section, told once.
+    /// It has no counterpart. `at` may be a complete section, reported once.
     Not { at: String, effect: Effect, reason: &'static str },
-    /// It is not what that server takes there: this is.
+    /// That server does not accept it there; this describes the accepted values.
     Wrong(&'static str),
 }
 
-/// What became settings so far.
+/// The settings collected so far.
 #[derive(Default)]
 pub(super) struct Taken {
     host: Option<IpAddr>,
@@ -39,7 +39,7 @@ pub(super) struct Taken {
     metrics_host: Option<IpAddr>,
     metrics_port: Option<u16>,
     others: Vec<(&'static str, Value)>,
-    /// How many events one request to a webhook has: those servers decide it for all.
+    /// How many events one request to a webhook contains: those servers set it for all.
     pub(super) batching: Batching,
 }
 
@@ -67,7 +67,7 @@ impl Taken {
         settings
     }
 
-    /// Takes one value.
+    /// Processes one value.
     pub(super) fn take(&mut self, origin: Origin, entry: &Entry) -> Verdict {
         let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
         match origin {
@@ -135,7 +135,7 @@ impl Taken {
         }
     }
 
-    /// Times of soketi, and those which Sockudo counts in another unit.
+    /// Times of soketi, and those that Sockudo gives in another unit.
     fn time(&mut self, origin: Origin, words: &[&str], value: &Value) -> Verdict {
         let number = number(value);
         match words {
@@ -209,7 +209,7 @@ impl Taken {
         taken
     }
 
-    /// A number out of the range of the setting becomes the nearest that it accepts.
+    /// A number out of the range of the setting becomes the nearest accepted one.
     fn number(&mut self, name: &'static str, value: Option<i64>) -> Verdict {
         let setting = Setting::named(SERVER_SETTINGS, name).expect("a setting of the server");
         let (least, most) = setting.takes.range().expect("a setting of a number");
@@ -279,14 +279,14 @@ fn not(entry: &Entry, reason: &'static str) -> Verdict {
     Verdict::Not { at: entry.at.clone(), effect: Effect::Same, reason }
 }
 
-/// A whole section at once: its first word, as the file spells it.
+/// A complete section at once: its first word, as the file spells it.
 fn section(entry: &Entry, words: &[&str], reason: &'static str) -> Verdict {
     let first = entry.at.split('.').next().unwrap_or_default();
     let at = if words.len() == 1 { first.into() } else { format!("{first}.*") };
     Verdict::Not { at, effect: Effect::Same, reason }
 }
 
-/// The same, where something that was refused passes from now on.
+/// The same, where something that was refused is accepted from now on.
 fn loosens(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Not { at, reason, effect: _ } => Verdict::Not { at, reason, effect: Effect::Loosens },

@@ -31,7 +31,7 @@ impl Origin {
         }
     }
 
-    /// What holds for an app there unless its configuration says otherwise, where Relay's own default is another.
+    /// Values that apply to an app there unless its configuration says otherwise, where Relay's own default differs.
     pub(super) fn defaults(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Soketi | Self::Sockudo => &config::SOKETI_APP,

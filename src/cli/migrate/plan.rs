@@ -1,4 +1,4 @@
-//! What a configuration comes to: apps, settings of the server, and for each value what became of it, with the reason.
+//! The plan for a configuration: apps, settings of the server, and for each value the result with the reason.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,9 +14,9 @@ use crate::app::webhook::Batching;
 use crate::store::record::{AppRecord, check_id, check_key, check_name, check_secret};
 use crate::store::setting;
 
-/// An app as the file describes it; all of it was checked.
+/// An app as the file describes it, completely checked.
 pub(super) struct PlannedApp {
-    /// Where it stands in the file.
+    /// Its location in the file.
     pub(super) at: String,
     pub(super) id: String,
     pub(super) key: String,
@@ -25,21 +25,21 @@ pub(super) struct PlannedApp {
     pub(super) enabled: Option<bool>,
     /// App settings that the file names, as text, in the order of their names.
     pub(super) settings: Vec<(&'static str, String)>,
-    /// What a new app gets besides, since the other server allows it unless told otherwise.
+    /// Settings that a new app gets in addition, since the other server allows them by default.
     pub(super) defaults: Vec<(&'static str, &'static str)>,
-    /// Where the app's events are told.
+    /// Where the app's events are sent.
     pub(super) webhooks: Vec<PlannedWebhook>,
 }
 
-/// The whole file.
+/// The complete file.
 #[derive(Default)]
 pub(super) struct Plan {
     pub(super) apps: Vec<PlannedApp>,
     /// Settings of the server for `relay.toml`.
     pub(super) settings: Vec<(&'static str, Value)>,
-    /// What became of each value.
+    /// The result for each value.
     pub(super) table: Vec<Row>,
-    /// How many events one request to a webhook of the file has.
+    /// How many events one request to a webhook of the file contains.
     batching: Batching,
 }
 
@@ -77,7 +77,7 @@ impl Plan {
         self.table.iter().filter(|row| row.effect == Effect::Loosens).count()
     }
 
-    /// The values that concern the server; gives those that hold for every app that does not say otherwise.
+    /// Processes the values that concern the server; returns those that apply to every app that does not set another.
     fn take_options(&mut self, origin: Origin, entries: &[Entry]) -> Result<BTreeMap<&'static str, String>, String> {
         let mut of_all = BTreeMap::new();
         // The row of each section, which has one row however many values it has.
@@ -169,7 +169,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Keeps what a value came to; a setting's text is checked with the setting itself.
+    /// Records the result for a value; a setting's text is checked with the setting itself.
     fn settle(
         &mut self,
         entry: &Entry,
@@ -199,7 +199,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Keeps a value whose setting another value may have named.
+    /// Records a value whose setting another value may have set.
     fn settle_otherwise(
         &mut self,
         entry: &Entry,
@@ -215,7 +215,7 @@ impl Plan {
         self.settle(entry, Verdict::Set(name, text), settings)
     }
 
-    /// Ids and keys name one app each.
+    /// Checks that ids and keys name one app each.
     fn check_unique(&self) -> Result<(), String> {
         let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
         for app in &self.apps {
@@ -228,10 +228,10 @@ impl Plan {
     }
 }
 
-/// Why a value needs nothing.
+/// Why a value needs no change.
 const SAME: &str = "Relay does so as well";
 
-/// Takes a setting if it takes the text.
+/// Records a setting if it accepts the text.
 fn set(at: &str, name: &'static str, text: String, settings: &mut BTreeMap<&'static str, String>) -> Row {
     match setting::apply(&mut AppRecord::stand_in(), name, &text) {
         Ok(()) => {
@@ -247,7 +247,7 @@ fn wrong(entry: &Entry, takes: &str) -> String {
     format!("{} takes {takes}", entry.at)
 }
 
-/// Why there is nothing to take, as far as the file tells.
+/// Why there is no app to import, as far as the file shows.
 fn no_apps(plan: &Plan) -> String {
     let is_driver = |at: &str| at.replace('_', "").eq_ignore_ascii_case("appManager.driver");
     let driver = plan.table.iter().find(|row| is_driver(&row.at));

@@ -1,4 +1,4 @@
-//! The table at the end of a migration: every value of the file with what became of it and why.
+//! The table at the end of a migration: every value of the file with the result and the reason.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::super::columns::Columns;
 use crate::label::{Label, labels};
 
 labels! {
-    /// What became of a value.
+    /// The result for a value.
     pub(super) enum Handling {
         /// Relay does what the value says.
         Taken => "taken",
@@ -18,7 +18,7 @@ labels! {
 }
 
 labels! {
-    /// How what clients and publishers may do compares with the old server.
+    /// How the permissions of clients and publishers compare with the old server.
     pub(super) enum Effect {
         /// The same, as far as security and limits are concerned.
         Same => "same",
@@ -29,7 +29,7 @@ labels! {
     }
 }
 
-/// One value. Rows hold no value of a key that is not taken, since it may be a secret.
+/// One value. Rows contain no value of a key that is not imported, since it may be a secret.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     /// The key, as the file spells it.
@@ -52,7 +52,7 @@ impl Row {
         Self { at: at.into(), handling: Handling::Dropped, effect, reason: reason.into() }
     }
 
-    /// True for what an operator should read: dropped values, and those that allow less or more than before.
+    /// True for rows that an operator should read: dropped values, and those that allow less or more than before.
     pub(super) fn is_loss(&self) -> bool {
         self.handling == Handling::Dropped || self.effect != Effect::Same
     }

@@ -3,7 +3,7 @@
 use super::table::Effect;
 use crate::label::labels;
 
-/// What became of one value of the file.
+/// The result for one value of the file.
 pub(super) enum Verdict {
     /// A member of the app itself.
     Id(String),
@@ -14,25 +14,25 @@ pub(super) enum Verdict {
     Set(&'static str, String),
     /// A setting, as text, unless another value names it.
     Otherwise(&'static str, String),
-    /// A setting of a number, unless what holds for all apps is larger.
+    /// A setting of a number, unless the value for all apps is larger.
     AtLeast(&'static str, i64),
-    /// A setting, as text, that is not quite what the value says, for this reason.
+    /// A setting, as text, that differs from the value, for this reason.
     Changed {
         name: &'static str,
         text: String,
         effect: Effect,
         reason: String,
     },
-    /// Relay does so anyway, or the value asks for nothing.
+    /// Relay behaves this way anyway, or the value requests nothing.
     Same,
     /// It has no counterpart, for this reason.
     Dropped(Effect, String),
-    /// It is not what that server takes there: this is.
+    /// That server does not accept it there; this describes the accepted values.
     Wrong(&'static str),
 }
 
 labels! {
-    /// What became, or would become, of an app or of a webhook.
+    /// The outcome, actual or planned, for an app or a webhook.
     pub(super) enum Outcome {
         Created => "created",
         Changed => "changed",

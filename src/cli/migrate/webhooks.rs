@@ -1,4 +1,4 @@
-//! The webhooks of an app of another server: what they come to as endpoints, and whether the store has them already.
+//! The webhooks of an app of another server: the endpoints planned for them, and whether the store has them already.
 
 use std::collections::BTreeMap;
 
@@ -18,27 +18,27 @@ use crate::store::record::AppRecord;
 /// A webhook, value by value.
 #[derive(Default)]
 pub(super) struct Draft {
-    /// Where it stands in the file.
+    /// Its location in the file.
     pub(super) at: String,
     url: Option<String>,
-    /// What it is told, with where that stands.
+    /// The events that it receives, with their location.
     events: Option<(String, Vec<String>)>,
     calls: Calls,
 }
 
-/// What a webhook calls.
+/// The target of a webhook.
 #[derive(Default)]
 enum Calls {
-    /// A URL; it has one or should.
+    /// A URL; it has one or should have one.
     #[default]
     Url,
-    /// A function in a cloud, of which the operator is told.
+    /// A function in a cloud, which is reported to the operator.
     Function,
 }
 
-/// An endpoint that the file comes to.
+/// An endpoint that the file describes.
 pub(super) struct PlannedWebhook {
-    /// Where it stands in the file, the first of several with its URL.
+    /// Its location in the file, the first of several with its URL.
     at: String,
     url: String,
     kinds: WebhookKinds,
@@ -46,7 +46,7 @@ pub(super) struct PlannedWebhook {
     batching: Batching,
 }
 
-/// An endpoint and what becomes of it.
+/// An endpoint and its outcome.
 pub(super) struct JudgedWebhook {
     pub(super) new: NewWebhook,
     pub(super) outcome: Outcome,
@@ -61,7 +61,7 @@ pub(super) fn part(entry: &Entry) -> Option<(usize, Entry)> {
     Some((number, Entry { path: rest.to_vec(), ..entry.clone() }))
 }
 
-/// What a JSON list of webhooks by itself comes to for an app without any, and a row for each of its values.
+/// Plans the endpoints of a separate JSON list of webhooks for an app without any, with a row for each value.
 pub(super) fn of_list(at: &str, list: &str, allowed: &[IpNet]) -> (Vec<JudgedWebhook>, Vec<Row>) {
     let whole = Entry { at: at.into(), path: vec!["webhooks".into()], value: list.into() };
     let mut drafts: BTreeMap<usize, Draft> = BTreeMap::new();
@@ -90,7 +90,7 @@ pub(super) fn of_list(at: &str, list: &str, allowed: &[IpNet]) -> (Vec<JudgedWeb
     (judged, table)
 }
 
-/// Takes one value of a webhook; the path of `entry` starts below it.
+/// Processes one value of a webhook; the path of `entry` starts below it.
 pub(super) fn field(entry: &Entry, draft: &mut Draft) -> Verdict {
     draft.at = app_at(entry);
     let words: Vec<&str> = entry.path.iter().map(String::as_str).collect();
@@ -128,7 +128,8 @@ pub(super) fn field(entry: &Entry, draft: &mut Draft) -> Verdict {
     }
 }
 
-/// What the webhooks of an app come to, one endpoint for each URL. `table` gets a row for what is left out.
+/// Plans the endpoints for the webhooks of an app, one for each URL. `table` gets a row for each value that is left
+/// out.
 pub(super) fn settle(
     drafts: impl Iterator<Item = Draft>,
     batching: Batching,
@@ -171,7 +172,7 @@ pub(super) fn settle(
     planned
 }
 
-/// The kinds of these names, as those servers spell them, how one of them is spelled, and the names that are none.
+/// The kinds with these names, as those servers spell them, the spelling of one of them, and the unknown names.
 fn kinds(names: &[String]) -> (WebhookKinds, CountName, Vec<String>) {
     let (mut kinds, mut count_name, mut unknown) = (WebhookKinds::empty(), CountName::Pusher, Vec::new());
     for name in names {
@@ -200,8 +201,8 @@ impl PlannedWebhook {
     }
 }
 
-/// Compares the endpoints of an app with the store, before anything is written. `reach` is the operator's word for all
-/// endpoints of a file (threat T19), `allowed` are networks where every endpoint may be.
+/// Compares the endpoints of an app with the store, before anything is written. `reach` is the operator's permission
+/// for all endpoints of a file (threat T19), `allowed` are networks in which every endpoint may be.
 pub(super) fn judge(
     planned: &[PlannedWebhook],
     before: Option<&AppRecord>,
@@ -214,7 +215,7 @@ pub(super) fn judge(
     let mut judged = Vec::new();
     for webhook in planned {
         let same_place = present.iter().find(|present| present.url == webhook.url);
-        // Leave that was given once needs not be given again with every run.
+        // A permission that was granted once need not be granted again with every run.
         let new = match same_place {
             Some(present) if present.allow_private => webhook.to_new(Reach::Anywhere),
             Some(_) | None => webhook.to_new(reach),
