@@ -1,7 +1,7 @@
 //! Apps, their keys and tokens, and the immutable snapshot of all of them that every shard holds.
 //!
-//! The store is the truth, the [`Directory`] is the lookup: a store writer thread builds a new one after a change and
-//! hands it to each shard. HMAC key states are derived once here, when a snapshot is built.
+//! The store is authoritative, the [`Directory`] is the lookup: a store writer thread builds a new one after a change
+//! and passes it to each shard. HMAC key states are derived once here, when a snapshot is built.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::label::{Label, labels};
 pub use settings::AppSettings;
 use webhook::{WebhookKind, Webhooks};
 
-/// Number of an app in its store: given once, never used again, also after the app was deleted.
+/// Number of an app in its store: assigned once and never reused, even after the app was deleted.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AppSerial(pub u32);
 
@@ -29,7 +29,7 @@ pub struct Secret {
     text: Box<str>,
     /// The HMAC-SHA256 state keyed with the secret.
     hmac: hmac::Key,
-    /// The secret's tag under its own state: what a candidate must reproduce.
+    /// The secret's tag under its own state, which a candidate must reproduce.
     proof: hmac::Tag,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// Wraps a secret and derives what comparing it needs.
+    /// Wraps a secret and derives the values that are needed to compare it.
     pub fn new(secret: &str) -> Self {
         let hmac = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let proof = hmac::sign(&hmac, secret.as_bytes());
@@ -106,7 +106,7 @@ pub struct App {
     pub keys: Vec<AppKey>,
     /// Its settings.
     pub settings: AppSettings,
-    /// Where its events are told.
+    /// Where its events are sent.
     pub webhooks: Webhooks,
 }
 
@@ -116,14 +116,14 @@ impl App {
         self.keys.iter().enumerate().find(|(_, pair)| pair.key.as_bytes() == key)
     }
 
-    /// True when an endpoint is to be told of this; a disabled app tells nothing.
+    /// True when an endpoint wants events of this kind; a disabled app sends none.
     pub fn wants(&self, kind: WebhookKind) -> bool {
         self.enabled && self.webhooks.wanted().has(kind)
     }
 }
 
 labels! {
-    /// One thing that a token may be limited to (R-TOKEN-6).
+    /// One permission that a token may be limited to (R-TOKEN-6).
     pub enum Scope {
         /// `POST /events`.
         EventsPublish => "events:publish",
@@ -158,7 +158,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A word that is no scope.
+/// A word that is not a scope.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("unknown scope {name:?}; the scopes are {}", Scopes::EVERY)]
 pub struct UnknownScope {
@@ -190,8 +190,8 @@ impl Scopes {
     /// Reads names separated by commas; `""` is full access.
     ///
     /// # Errors
-    /// The first word that is no scope. An empty word between commas is one too, so that a typing error never widens the
-    /// permissions of a token.
+    /// The first word that is not a scope. An empty word between commas is one too, so that a typing error never widens
+    /// the permissions of a token.
     pub fn parse(names: &str) -> Result<Self, UnknownScope> {
         if names.trim().is_empty() {
             return Ok(Self::FULL);
@@ -202,7 +202,7 @@ impl Scopes {
         })
     }
 
-    /// These and one more. Adding a scope to full access limits it to that scope.
+    /// These scopes and one more. Adding a scope to full access limits it to that scope.
     #[must_use]
     pub fn with(self, scope: Scope) -> Self {
         self | scope.into()
@@ -245,20 +245,20 @@ pub type TokenId = Box<str>;
 pub struct Token {
     /// Its public id.
     pub id: TokenId,
-    /// SHA-256 of the whole token.
+    /// SHA-256 of the complete token.
     pub hash: [u8; 32],
     /// The app it belongs to.
     pub app: AppSerial,
-    /// What it may do.
+    /// Its permissions.
     pub scopes: Scopes,
-    /// When it ends, unix ms.
+    /// When it expires, unix ms.
     pub expires_at_ms: Option<u64>,
     /// Set when it was revoked.
     pub revoked: bool,
 }
 
 impl Token {
-    /// True when it is neither revoked nor expired (R-TOKEN-3); it ends with the millisecond `expires_at_ms`.
+    /// True when it is neither revoked nor expired (R-TOKEN-3); it expires with the millisecond `expires_at_ms`.
     pub fn is_valid(&self, unix_ms: u64) -> bool {
         !self.revoked && self.expires_at_ms.is_none_or(|end| unix_ms < end)
     }
@@ -266,8 +266,8 @@ impl Token {
 
 /// All apps and tokens at one version of the store.
 ///
-/// Operators choose what stands in it, so its maps need no secret seed: a peer can only look up, and every lookup
-/// of a peer's choice is bounded by what the operators stored.
+/// Operators choose its contents, so its maps need no secret seed: a peer can only look up, and every lookup of a
+/// peer's choice is bounded by what the operators stored.
 #[derive(Debug)]
 pub struct Directory {
     version: u64,
@@ -278,7 +278,7 @@ pub struct Directory {
     /// By active public key; the value is an index into `apps`.
     by_key: HashMap<Box<str>, usize, FixedState>,
     tokens: HashMap<[u8; 32], Token, FixedState>,
-    /// Messages of a day, of apps that limit them, as they were last written.
+    /// Messages of a day, for apps that limit them, as they were last written.
     messages_used: HashMap<AppSerial, MessagesUsed, FixedState>,
 }
 
@@ -311,14 +311,14 @@ impl Directory {
         Self { version, apps, by_id, by_key, tokens, messages_used: HashMap::default() }
     }
 
-    /// With what apps have published of late.
+    /// Adds the counts of messages that apps have published recently.
     #[must_use]
     pub fn with_messages_used(mut self, used: impl IntoIterator<Item = (AppSerial, MessagesUsed)>) -> Self {
         self.messages_used = used.into_iter().collect();
         self
     }
 
-    /// What an app has published, as it was last written: a counter that begins goes on with it.
+    /// The messages that an app has published, as last written: a new counter continues from them.
     pub fn messages_used(&self, app: AppSerial) -> Option<MessagesUsed> {
         self.messages_used.get(&app).copied()
     }
@@ -428,7 +428,7 @@ mod tests {
         assert_eq!(Scopes::parse(" events:batch , channels:auth "), Ok(Scopes::from_bits_retain(0b10_0000_0010)));
     }
 
-    /// R-TOKEN-6: unknown words and stray commas are errors and unknown stored bits allow nothing, so that no slip
+    /// R-TOKEN-6: unknown words and stray commas are errors and unknown stored bits allow nothing, so that no mistake
     /// turns a limited token into one with full access.
     #[test]
     fn slips_never_widen_scopes() {
@@ -442,7 +442,7 @@ mod tests {
         assert!(Scope::ALL.iter().copied().all(|scope| !Scopes::from_bits_retain(1 << 15).allows(scope)));
     }
 
-    /// R-TOKEN-3: a token ends with the millisecond of its expiry, or at once when revoked.
+    /// R-TOKEN-3: a token expires with the millisecond of its expiry, or at once when revoked.
     #[test]
     fn token_ends_by_expiry_or_revocation() {
         let token = Token {

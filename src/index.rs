@@ -1,4 +1,4 @@
-//! Indices into the tables of a shard, each of a type of its own: a channel's index cannot be taken for a connection's.
+//! Indices into the tables of a shard, each of its own type: a channel's index cannot be mistaken for a connection's.
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {
@@ -7,7 +7,7 @@ macro_rules! index {
         pub struct $name(pub u32);
 
         impl $name {
-            /// Its place in a table.
+            /// Its position in a table.
             pub const fn at(self) -> usize {
                 self.0 as usize
             }

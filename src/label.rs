@@ -2,13 +2,13 @@
 
 /// One of a closed set of reasons or kinds.
 pub trait Label: Copy + Eq + 'static {
-    /// All of them, in the order in which they are told.
+    /// All of them, in the order in which they are reported.
     const ALL: &'static [Self];
     /// Their words, in the same order.
     const LABELS: &'static [&'static str];
     /// Its word: lower case, digits and underscores.
     fn label(self) -> &'static str;
-    /// Its place in `ALL`.
+    /// Its position in `ALL`.
     fn index(self) -> usize;
     /// The one with this word.
     fn of_label(label: &str) -> Option<Self> {
@@ -16,7 +16,7 @@ pub trait Label: Copy + Eq + 'static {
     }
 }
 
-/// Makes an enum whose variants have labels: `Variant => "word",` each, in place of `Variant,`.
+/// Defines an enum whose variants have labels: `Variant => "word",` each, in place of `Variant,`.
 macro_rules! labels {
     ($(#[$about:meta])* $visible:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal,)+ }) => {
         $(#[$about])*
@@ -60,7 +60,7 @@ impl<L: Label> Tally<L> {
         self.counts[label.index()] += 1;
     }
 
-    /// How many there were of one label.
+    /// The count of one label.
     pub fn of(&self, label: L) -> u64 {
         self.counts[label.index()]
     }

@@ -1,10 +1,10 @@
-//! Relay: a realtime relay that speaks the Pusher Channels protocol.
+//! Relay: a realtime relay that implements the Pusher Channels protocol.
 //!
-//! The modules stand in floor order: a module imports only from the lines above its own floor
-//! (`tests/tidy.rs` holds this). Everything up to `shard` is pure: bytes and messages in, outputs back,
-//! with no descriptor, clock, thread, lock or randomness. From `driver` on, effects happen and nothing is decided.
+//! The modules are listed in floor order: a module imports only from the lines above its own floor (`tests/tidy.rs`
+//! checks this). Everything up to `shard` is pure: bytes and messages in, outputs back, with no descriptor, clock,
+//! thread, lock or randomness. From `driver` on, effects happen and nothing is decided.
 
-// `clippy.toml` lists what a pure floor must not call; the floors with effects allow it below.
+// `clippy.toml` lists the functions that a pure floor must not call; the floors with effects allow them below.
 #![deny(clippy::disallowed_methods)]
 // A function fits one screen (`clippy.toml`).
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
@@ -16,7 +16,7 @@ pub mod limits;
 pub mod moment;
 pub mod setting;
 
-// Floor 1: who may speak, and the bytes on the wire.
+// Floor 1: apps and their credentials, and the bytes on the wire.
 pub mod app;
 pub mod wire;
 
@@ -28,7 +28,7 @@ pub mod auth;
 pub mod channel;
 pub mod connection;
 
-// Floor 4: an HTTP request becomes a command or a refusal; what operators are told.
+// Floor 4: an HTTP request becomes a command or a refusal; metrics for operators.
 pub mod api;
 pub mod metrics;
 
@@ -45,7 +45,7 @@ pub mod store;
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod webhook;
 
-// Floor 8: what an operator may set.
+// Floor 8: the settings of operators.
 #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
 pub mod config;
 

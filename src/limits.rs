@@ -1,11 +1,12 @@
-//! Every bound of Relay, its unit in its name. Defaults that an operator or an app may change say so.
+//! Every bound of Relay, its unit in its name. Comments mark the defaults that an operator or an app may change.
 //!
-//! A bound stands here and nowhere else; what happens at it is written beside the code that meets it and in a test.
+//! A bound is defined here and nowhere else; what happens at it is described beside the code that checks it and in a
+//! test.
 
-/// Bytes that JSON takes at most to write one byte of text: a control character is `\u0001`. Of other text, two bytes of
-/// Cyrillic, Greek, Arabic or Hebrew become six, and an emoji of four becomes twelve.
+/// Bytes that JSON takes at most to write one byte of text: a control character is `\u0001`. Of other text, two bytes
+/// of Cyrillic, Greek, Arabic or Hebrew become six, and an emoji of four becomes twelve.
 pub const ESCAPED_BYTES_MAX: usize = 6;
-/// What a message has beside its data, in bytes: the names of members, an event, a channel and a signature, escaped (P-IN-5).
+/// Bytes of a message besides its data: the names of members, an event, a channel and a signature, escaped (P-IN-5).
 pub const MESSAGE_BESIDE_BYTES_MAX: usize = 4 * 1024;
 /// Longest inbound WebSocket message by default (P-IN-5).
 pub const MESSAGE_BYTES_MAX: usize = message_bytes_max(EVENT_DATA_BYTES_MAX as u32, CHANNEL_DATA_BYTES_MAX as u32);
@@ -25,7 +26,7 @@ pub const MISLEADING_NAMES_INTERVAL_MS: u64 = 1_000;
 pub const CHANNEL_NAME_STRICT_BYTES_MAX: usize = 164;
 /// Channels of one `/events` request by default (P-LIM-4).
 pub const CHANNELS_PER_EVENT_MAX: usize = 100;
-/// Largest value an app may set for it: with the longest data, one such request is what a shard may hold.
+/// Largest value an app may set for it: with the longest data, one such request is as much as a shard may hold.
 pub const CHANNELS_PER_EVENT_SETTING_MAX: usize = 250;
 /// Events of one `/batch_events` request by default (P-LIM-5).
 pub const BATCH_EVENTS_MAX: usize = 10;
@@ -35,11 +36,11 @@ pub const BATCH_EVENTS_SETTING_MAX: usize = 1_000;
 pub const USER_ID_BYTES_MAX: usize = 128;
 /// Users of a watchlist that are watched (P-LIM-8).
 pub const WATCHLIST_USERS_MAX: usize = 100;
-/// What the users that one shard knows, and who watches them, may cost in bytes before watchlists are cut (P-WATCH-1).
+/// Bytes that the users known to one shard, and who watches them, may cost before watchlists are cut (P-WATCH-1).
 pub const WATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// What one watch costs of that: a slot in the list of the watched and a place in the list of the watcher.
+/// The cost of one watch in these bytes: a slot in the list of the watched and a place in the list of the watcher.
 pub const WATCH_BYTES: usize = 32;
-/// What one known user costs of that, with its longest id, here and with its owner.
+/// The cost of one known user in these bytes, with its longest id, here and with its owner.
 pub const USER_BYTES: usize = 512;
 /// Signins of one connection that may await the owner of the user; a further one fails (P-USER-3).
 pub const SIGNINS_WAITING_MAX: u8 = 8;
@@ -53,18 +54,18 @@ pub const CHANNEL_DATA_BYTES_SETTING_MAX: usize = 64 * 1024;
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_000;
 /// Largest value an app may set for it: a subscribe looks at all channels of its connection.
 pub const CHANNELS_PER_CONNECTION_SETTING_MAX: usize = 10_000;
-/// Text of the members of one presence channel, in bytes, beyond which nobody new joins it: settings allow 100,000 members of
-/// 64 KiB each (P-LIM-7).
+/// Text of the members of one presence channel, in bytes, beyond which no new member may join: settings allow 100,000
+/// members of 64 KiB each (P-LIM-7).
 pub const ROSTER_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// What a presence channel tells of its members in one piece, in bytes; the rest follows in further ones.
+/// Bytes of member changes that a presence channel reports in one piece; the rest follows in further ones.
 pub const ROSTER_CHANGES_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of large rosters unsent beyond which those who join wait, so that they share the next one.
+/// Unsent bytes of large rosters beyond which joining clients wait, so that they share the next one.
 pub const ROSTER_BYTES_UNSENT_MAX: usize = 64 * 1024 * 1024;
 /// How long they wait at most, in ms.
 pub const ROSTER_WAIT_MS_MAX: u64 = 1_000;
 /// Client events per second and connection by default, also the burst (P-LIM-9).
 pub const CLIENT_EVENTS_PER_SECOND: u32 = 10;
-/// Largest value an app may set for it, but for 0, which is no limit.
+/// Largest value an app may set for it, except for 0, which means no limit.
 pub const CLIENT_EVENTS_PER_SECOND_SETTING_MAX: u32 = 1_000;
 /// Malformed or unknown messages in a minute after which a connection is closed with 4009, by default (P-IN-3).
 pub const INVALID_MESSAGES_MAX: u8 = 100;
@@ -73,14 +74,14 @@ pub const INVALID_MESSAGES_TENTHS: u32 = 600;
 /// Fragments that a message may have whatever its length (threat T8).
 pub const FRAGMENTS_MIN: usize = 64;
 /// Beyond them, one more fragment for each of these bytes that a message may have: 1,088 fragments under the default
-/// limit, yet 4 MiB in fragments of 64 bytes (Autobahn 9.3.1, 9.4.1) where 4 MiB are allowed (threat T8).
+/// limit, yet 4 MiB in fragments of 64 bytes (Autobahn 9.3.1, 9.4.1) if 4 MiB are allowed (threat T8).
 pub const FRAGMENT_BYTES_MEAN_MIN: usize = 64;
 /// Longest reason in a Close frame (P-CLOSE-3; RFC 6455 section 5.5 less the two code bytes).
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Input of a peer quoted in an error message is cut to this (P-FAIL-1).
 pub const QUOTED_BYTES_MAX: usize = 200;
 
-/// Subscribers up to which `subscription_count` is told on each change (P-COUNT-1).
+/// Subscribers up to which `subscription_count` is sent on each change (P-COUNT-1).
 pub const COUNT_AT_ONCE_MAX: u32 = 100;
 /// Above that, at most once in this time, in ms (P-COUNT-1).
 pub const COUNT_INTERVAL_MS: u64 = 5_000;
@@ -91,18 +92,18 @@ pub const CACHE_TTL_S: u32 = 1_800;
 pub const CACHE_TTL_SETTING_S_MAX: u32 = 7 * 24 * 3_600;
 /// Cached events of one app by default, in bytes; each shard manages an equal part (threat T28).
 pub const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What a cached event costs of that beyond its frame and the name of its channel, in bytes.
+/// The cost of a cached event in these bytes, beyond its frame and the name of its channel.
 pub const CACHED_EVENT_BYTES: usize = 320;
 
 /// `channel_vacated` and `member_removed` webhooks wait this long for a return, in ms (P-HOOK-8).
 pub const WEBHOOK_DEPARTURE_MS: u64 = 3_000;
-/// Departures that may wait so on one shard. One app may have three times as many as are free (P-STAT-9); beyond it its
-/// oldest is sent early.
+/// Departures that may wait in this way on one shard. One app may have three times as many as are free (P-STAT-9);
+/// beyond that its oldest is sent early.
 pub const WEBHOOK_DEPARTURES_MAX: usize = 64 * 1024;
 /// A `cache_miss` webhook is sent at most once in this time for a channel with subscribers, in ms (P-CACHE-2).
 pub const WEBHOOK_MISS_INTERVAL_MS: u64 = 1_000;
 
-/// Changes of the store that the callers of one shard may have under way; beyond it 503.
+/// Changes of the store that the callers of one shard may have in flight; beyond it 503.
 pub const STORE_CHANGES_PER_SHARD_MAX: usize = 64;
 
 /// Webhook endpoints of one app.
@@ -125,29 +126,30 @@ pub const WEBHOOK_BYTES_PER_APP_MAX: u64 = 64 * 1024 * 1024;
 pub const WEBHOOK_DELIVERIES_MAX: u32 = 400_000;
 /// Their bodies, in bytes: with LMDB's own needs this fits into its map.
 pub const WEBHOOK_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// What a delivery costs of these beyond its body, in bytes.
+/// The cost of a delivery in these bytes, beyond its body.
 pub const WEBHOOK_DELIVERY_BYTES: u64 = 128;
 /// Deliveries that were given up and are listed.
 pub const WEBHOOK_FAILED_MAX: u64 = 1_000;
-/// Endpoints that are spoken to at the same time, by default.
+/// Endpoints that are contacted at the same time, by default.
 pub const WEBHOOK_THREADS: u16 = 8;
-/// An endpoint that takes this long for its answer counts as slow, in ms; slow ones share half of the threads.
+/// An endpoint that takes this long to answer counts as slow, in ms; slow ones share half of the threads.
 pub const WEBHOOK_SLOW_MS: u64 = 1_000;
 /// An endpoint must answer within this, in ms (P-HOOK-7, R-HOOK-4).
 pub const WEBHOOK_ANSWER_MS: u64 = 10_000;
 /// Time before a delivery is tried again, in ms; the further ones are multiples of it (P-HOOK-7, R-HOOK-4).
 pub const WEBHOOK_RETRY_MS: u64 = 1_000;
-/// A delivery in Pusher's format is given up this long after its making, in ms (P-HOOK-7).
+/// A delivery in Pusher's format is given up this long after it was created, in ms (P-HOOK-7).
 pub const WEBHOOK_PUSHER_WINDOW_MS: u64 = 300_000;
-/// One in Relay's format that was never sent, since others before it failed, is given up after this, in ms.
+/// One in Relay's format that was never sent, because earlier ones failed, is given up after this, in ms.
 pub const WEBHOOK_RELAY_WINDOW_MS: u64 = 420_000;
-/// Deliveries that are done are written at most once per this while nothing new is, in ms.
+/// Completed deliveries are written at most once per this while there are no new ones, in ms.
 pub const WEBHOOK_COMMIT_MS: u64 = 100;
 /// A queue that cannot be written is tried again after this, in ms.
 pub const WEBHOOK_COMMIT_AGAIN_MS: u64 = 1_000;
-/// Requests under way at the end of the process are waited for so long, in ms; then they are made again after the start.
+/// At the end of the process, requests in flight are awaited for this long, in ms; then they are repeated after the
+/// start.
 pub const WEBHOOK_STOP_MS: u64 = 1_000;
-/// What is kept of an endpoint's answer, in bytes.
+/// Bytes of an endpoint's answer that are kept.
 pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 200;
 /// Longest URL of a webhook endpoint.
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2 * 1024;
@@ -157,13 +159,15 @@ pub const JSON_DEPTH_MAX: usize = 32;
 
 /// Bytes that one request may publish: the data of its events as JSON writes it, once for each channel (P-LIM-11).
 pub const PUBLISHED_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// HTTP request body, where the settings of an app need no more (P-LIM-11).
+/// HTTP request body, if the settings of an app need no more (P-LIM-11).
 pub const HTTP_BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Largest body that the settings of an app can lead to: it fits into the app's part of the memory for incomplete requests.
+/// Largest body that the settings of an app can lead to: it fits into the app's part of the memory for incomplete
+/// requests.
 pub const HTTP_BODY_BYTES_SETTING_MAX: usize = 24 * 1024 * 1024;
-/// What an event has beside its data and its channels, in bytes: its name, a socket id and the names of members, escaped.
+/// Bytes of an event besides its data and its channels: its name, a socket id and the names of members, escaped.
 pub const EVENT_BESIDE_BYTES_MAX: usize = 2 * 1024;
-/// Time that each further MiB of a body adds to that of its request, once the credential was found good, in ms (threat T14).
+/// Time that each further MiB of a body adds to that of its request, once the credential was verified, in ms (threat
+/// T14).
 pub const REQUEST_MS_PER_MIB: u64 = 1_000;
 /// HTTP request target's query (P-LIM-11).
 pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
@@ -171,38 +175,38 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 8 * 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// HTTP request headers (P-LIM-11).
 pub const HTTP_HEADERS_MAX: usize = 64;
-/// What one shard holds for connections that have not proved themselves: input that is not whole yet (heads, and requests
-/// behind one that is not answered), and answers that are not sent. Beyond it the oldest are answered 503, or reset if they
-/// do not read (threat T14).
+/// Bytes that one shard holds for unauthenticated connections: incomplete input (heads, and requests after one that is
+/// not answered), and unsent answers. Beyond it the oldest are answered 503, or reset if they do not read (threat T14).
 pub const STRANGER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The same of messages of WebSockets. Beyond it the oldest are closed with 4100 (threat T14).
+/// The same for messages of WebSockets. Beyond it the oldest are closed with 4100 (threat T14).
 pub const SOCKET_INPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The same of the WebSockets of one app.
+/// The same for the WebSockets of one app.
 pub const SOCKET_INPUT_BYTES_PER_APP_MAX: usize = 16 * 1024 * 1024;
-/// The same of requests with a good credential. Beyond it a request is answered 503 (threat T14).
+/// The same for requests with a valid credential. Beyond it a request is answered 503 (threat T14).
 pub const CALLER_INPUT_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// The same of the requests of one app.
+/// The same for the requests of one app.
 pub const CALLER_INPUT_BYTES_PER_APP_MAX: usize = 32 * 1024 * 1024;
-/// Unsent answers of one HTTP connection beyond which no further request of it is begun (P-CLOSE-5).
+/// Unsent answers of one HTTP connection beyond which no further request of it is started (P-CLOSE-5).
 pub const HTTP_OUTBOX_BYTES_SOFT: usize = 32 * 1024;
 /// Trusted proxies that are followed in `X-Forwarded-For`, from the nearest one (threat T26).
 pub const FORWARDED_HOPS_MAX: usize = 32;
 /// Bytes of `Forwarded` that are read: 32 parties with 128 bytes each. A longer one is unreadable (threat T26).
 pub const FORWARDED_BYTES_MAX: usize = 4 * 1024;
-/// Bytes of a path behind the app's id or before its key: three times the longest names, escaped, and more. Beyond it 404.
+/// Bytes of a path after the app's id or before its key: three times the longest names, escaped, and more. Beyond it
+/// 404.
 pub const ENDPOINT_PATH_BYTES_MAX: usize = 2 * 1024;
-/// Bytes of a header that lists options, such as `Connection`, in which options are looked for.
+/// Bytes of a header that lists options, such as `Connection`, that are searched for options.
 pub const HTTP_OPTIONS_BYTES_MAX: usize = 1024;
 /// Header of the PROXY protocol, its TLVs included.
 pub const PROXY_HEADER_BYTES_MAX: usize = 2 * 1024;
-/// Pipelined requests of one connection whose answers are still owed; beyond it reading pauses.
+/// Pipelined requests of one connection whose answers are pending; beyond it reading pauses.
 pub const HTTP_PIPELINE_MAX: usize = 64;
 
 /// Subprotocols of a WebSocket handshake among which the server looks for one of its own (P-CONN-6).
 pub const SUBPROTOCOLS_MAX: usize = 32;
 
-/// `activity_timeout` told to clients, in seconds (P-LIVE-3): with the ping of the server and the step of the sweep, bytes
-/// flow within 50 s, before nginx and the balancers of AWS (60 s) and Heroku (55 s) end a silent connection.
+/// `activity_timeout` sent to clients, in seconds (P-LIVE-3): with the ping of the server and the step of the sweep,
+/// bytes flow within 50 s, before nginx and the balancers of AWS (60 s) and Heroku (55 s) end a silent connection.
 pub const ACTIVITY_TIMEOUT_S: u32 = 40;
 /// Longest `activity_timeout` that an operator or an app may set, in seconds.
 pub const ACTIVITY_TIMEOUT_SETTING_S_MAX: u32 = 3_600;
@@ -210,45 +214,45 @@ pub const ACTIVITY_TIMEOUT_SETTING_S_MAX: u32 = 3_600;
 pub const PING_AFTER_MS: u64 = 5_000;
 /// Silence beyond that ping before Close 4201, in ms (P-LIVE-4).
 pub const PONG_WITHIN_MS: u64 = 30_000;
-/// Within this a connection must be authorized where its app demands it, by default, in s (P-AUTHZ-1).
+/// A connection must be authorized within this if its app requires it, by default, in s (P-AUTHZ-1).
 pub const AUTHORIZATION_TIMEOUT_S: u32 = 30;
-/// From accept (or the first byte of a further request) to a whole request or upgrade, in ms (threat T14).
+/// From accept (or the first byte of a further request) to a complete request or upgrade, in ms (threat T14).
 pub const REQUEST_WITHIN_MS: u64 = 5_000;
-/// Idle HTTP connections are closed after this by default, in s: longer than the balancers and proxies that keep theirs for
-/// 60 s, so that it is they who end a connection (P-HTTP-20).
+/// Idle HTTP connections are closed after this by default, in s: longer than the balancers and proxies that keep theirs
+/// for 60 s, so that those end a connection first (P-HTTP-20).
 pub const HTTP_KEEP_ALIVE_S: u32 = 75;
 /// Shortest time that an operator may set for it, in s.
 pub const HTTP_KEEP_ALIVE_SETTING_S_MIN: u32 = 5;
 /// Longest time that an operator may set for it, in s.
 pub const HTTP_KEEP_ALIVE_SETTING_S_MAX: u32 = 3_600;
-/// A fragmented message must be whole within this, in ms (threat T8).
+/// A fragmented message must be complete within this, in ms (threat T8).
 pub const MESSAGE_WITHIN_MS: u64 = 30_000;
 /// How long a refused connection may linger so that the peer reads the answer, in ms (P-HTTP-16).
 pub const LINGER_MS: u64 = 2_000;
 /// How long a peer may take to answer our Close frame, in ms.
 pub const CLOSE_WITHIN_MS: u64 = 2_000;
-/// A slow reader is reset this long after it was told, in ms (P-CLOSE-5).
+/// A slow reader is reset this long after it was notified, in ms (P-CLOSE-5).
 pub const SLOW_RESET_MS: u64 = 1_000;
-/// Time between two turns of a shard that counts against its peers, in ms; what a late turn took beyond it does not
-/// (P-LIVE-6).
+/// Time between two turns of a shard that counts against its peers, in ms; the part of a late turn beyond it does not
+/// count (P-LIVE-6).
 pub const SERVED_STEP_MS_MAX: u64 = 200;
 /// Drain is spread over this, in ms (P-CLOSE-1).
 pub const DRAIN_MS: u64 = 10_000;
 
-/// One send covers at most this, so that its completion is progress.
+/// One send covers at most this, so that its completion shows progress.
 pub const SEND_BYTES_MAX: usize = 64 * 1024;
-/// Sends of one turn; what is owed beyond it follows in the next, so that a large fan-out holds nobody else up (U17).
+/// Sends of one turn; further pending ones follow in the next, so that a large fan-out delays nobody else (U17).
 pub const SENDS_PER_TURN: u32 = 1_024;
 /// Subscribers of a channel up to which its events are sent before those of larger channels.
 pub const SMALL_FAN_OUT_MAX: u32 = 4 * SENDS_PER_TURN;
-/// Subscribers of a channel to whom an event is queued at once; to those of a larger channel, so many in each turn (U17).
+/// Subscribers of a channel for which an event is queued at once; for a larger channel, this many in each turn (U17).
 pub const FAN_OUT_STEP: u32 = 16 * 1024;
-/// Fan-outs of a shard that are queued to a part of their subscribers. One more finishes the oldest.
+/// Fan-outs of a shard that are queued for only a part of their subscribers. One more finishes the oldest.
 pub const FAN_OUTS_UNFINISHED_MAX: usize = 64;
 /// Sends of one turn to subscribers of larger channels: the turn, for which everybody else waits, ends after a few
 /// milliseconds.
 pub const LARGE_SENDS_PER_TURN: u32 = 256;
-/// Sends of one larger channel before another's turn comes.
+/// Sends of one larger channel before the turn of another.
 pub const FAN_OUT_CHUNK: u32 = 64;
 /// Zero-copy sends that a loop starts before it has judged whether they are worth it.
 pub const ZERO_COPY_TRIAL_SENDS: u32 = 16;
@@ -256,64 +260,67 @@ pub const ZERO_COPY_TRIAL_SENDS: u32 = 16;
 pub const ZERO_COPY_WINDOW_SENDS: u32 = 1_024;
 /// Unsent bytes of an HTTP connection beyond which it is not read from.
 pub const OUTBOX_BYTES_SOFT: usize = 256 * 1024;
-/// Unsent bytes beyond which the next reply to a WebSocket (a pong, the answer to a subscription, an error) ends reading
-/// from it, also in the middle of what was read (P-CLOSE-5): what a peer brings on itself costs so much and one reply.
+/// Unsent bytes beyond which the next reply to a WebSocket (a pong, the answer to a subscription, an error) ends
+/// reading from it, also in the middle of the input (P-CLOSE-5): the replies that a peer causes cost at most this much
+/// and one reply.
 pub const REPLY_BYTES_MAX: usize = 32 * 1024;
-/// Unsent bytes of one connection beyond which it is closed, where the settings of its app need no more (P-CLOSE-5).
+/// Unsent bytes of one connection beyond which it is closed, if the settings of its app need no more (P-CLOSE-5).
 pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
-/// What an event's frame has beside its data as a rule: 45 bytes, and names of 200 bytes together.
+/// Typical bytes of an event's frame besides its data: 45 bytes, and names of 200 bytes together.
 pub const FRAME_BESIDE_BYTES: usize = 245;
-/// A connection that owes bytes and makes no progress for this long is closed, in ms (P-CLOSE-5).
+/// A connection with unsent bytes that makes no progress for this long is closed, in ms (P-CLOSE-5).
 pub const STALL_MS: u64 = 10_000;
 /// Time in which the sweep visits every connection once, in ms.
 pub const SWEEP_MS: u64 = 5_000;
 /// The same in tenths of a second.
 pub const SWEEP_TENTHS: u32 = (SWEEP_MS / 100) as u32;
-/// Frames and joined buffers of one shard, in bytes: what its apps share (P-STAT-8, P-STAT-9).
+/// Frames and joined buffers of one shard, in bytes, which its apps share (P-STAT-8, P-STAT-9).
 pub const SHARD_SEND_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// What apps that hold no more than their minimum may use when all of that is held.
+/// Bytes that apps that hold no more than their minimum may use when all of that is held.
 pub const SHARD_SEND_BYTES_RESERVE: usize = 64 * 1024 * 1024;
-/// Up to this an app is not refused on account of what others hold.
+/// Up to this an app is not refused because of what others hold.
 pub const APP_SEND_BYTES_MIN: usize = 1024 * 1024;
-/// An app may hold this many times what is free, so three quarters if it is alone; then its readers that are behind are
-/// closed (P-STAT-9).
+/// An app may hold this many times the free bytes, so three quarters if it is alone; then its readers that are behind
+/// are closed (P-STAT-9).
 pub const APP_SHARE_OF_FREE: usize = 3;
-/// It may publish until it holds this many times what is free: two thirds if it is alone (P-STAT-9).
+/// It may publish until it holds this many times the free bytes: two thirds if it is alone (P-STAT-9).
 pub const APP_PUBLISH_SHARE_OF_FREE: usize = 2;
-/// On a server with several apps, one may hold this many times as many connections of a shard as are free: nine tenths if
-/// it is alone. Connections that are no WebSocket share as one app (P-CLOSE-2).
+/// On a server with several apps, one may hold this many times as many connections of a shard as are free: nine tenths
+/// if it is alone. Connections that are not WebSockets share as one app (P-CLOSE-2).
 pub const APP_SLOTS_OF_FREE: u32 = 9;
-/// Connections that are no WebSocket may always hold this many slots of a shard, and those that are kept back.
+/// Connections that are not WebSockets may always hold the reserved slots of a shard, and at least this many.
 pub const HTTP_SLOTS_MIN: u32 = 16;
-/// A reader of an app that is over its share may be behind by its part of that, but always by this many bytes.
+/// A reader of an app that is over its share may be behind by its part of that share, but always by this many bytes.
 pub const READER_BYTES_MIN: usize = 2 * 1024;
-/// How often a shard looks whether an app that was full may publish again, in ms.
+/// How often a shard checks whether an app that was full may publish again, in ms.
 pub const FULL_APPS_INTERVAL_MS: u64 = 100;
 
 /// Shards of one process.
 pub const SHARDS_MAX: usize = 256;
 /// Event mail in flight between one pair of shards, in bytes (each mail costs its frames plus `MAIL_COST_BYTES`).
 pub const EVENT_MAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// What one mail costs beyond its frames, in bytes.
+/// The cost of one mail beyond its frames, in bytes.
 pub const MAIL_COST_BYTES: usize = 256;
-/// Channels that nobody hears of which a shard, as their owner, lets other shards know; beyond it the oldest is called back.
+/// Unoccupied channels of which a shard, as their owner, has notified other shards; beyond it the oldest is called
+/// back.
 pub const UNOCCUPIED_CHANNELS_MAX: usize = 4 * 1024;
-/// Channels of other shards that a shard knows as unheard; publishes to further ones go to their owners.
+/// Channels of other shards that a shard knows to be unoccupied; publishes to further ones go to their owners.
 pub const UNOCCUPIED_KNOWN_MAX: usize = 16 * 1024;
-/// Slots of one shard's mailbox. What does not fit waits with its sender, in order.
+/// Slots of one shard's mailbox. Mails that do not fit wait with their sender, in order.
 pub const MAILBOX_SLOTS: usize = 16 * 1024;
 
-/// Places of its channel table that a shard looks at for one page of a list of channels, and for all pages that it
+/// Places of its channel table that a shard examines for one page of a list of channels, and for all pages that it
 /// makes in one millisecond.
 pub const LIST_PAGE_CHANNELS: usize = 2 * 1024;
 /// Bytes of lists that one shard gathers, or has gathered and not sent yet; beyond it 503 (P-STAT-8).
 pub const GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The same for one app.
 pub const GATHERED_BYTES_PER_APP_MAX: usize = 48 * 1024 * 1024;
-/// Channels of one publish that asks for counts, beyond which its answer counts as large: requests behind it wait for it.
+/// Channels of one publish that asks for counts, beyond which its answer counts as large: requests after it wait for
+/// it.
 pub const SMALL_ANSWER_CHANNELS_MAX: u32 = 16;
 
-/// Permits of one kind that a shard holds of one app to spend without asking (R-LIM-3, R-LIM-4), at most.
+/// Permits of one kind that a shard holds for one app to use without asking (R-LIM-3, R-LIM-4), at most.
 pub const LEASED_PERMITS_MAX: u32 = 256;
 
 /// Failed credentials of one address in a minute before 429, by default (threat T6).
@@ -323,17 +330,17 @@ pub const AUTH_FAILURES_PER_MINUTE_SETTING_MAX: u32 = 10_000;
 /// Addresses whose failures one shard remembers.
 pub const AUTH_FAILURE_ADDRESSES_MAX: usize = 16 * 1024;
 
-/// Names of clients that metrics tell apart (P-CONN-4).
+/// Names of clients that metrics distinguish (P-CONN-4).
 pub const CLIENT_NAMES_MAX: usize = 16;
 /// Longest such name.
 pub const CLIENT_NAME_BYTES_MAX: usize = 32;
-/// Pages of figures that one shard makes at the same time; beyond it 503.
+/// Pages of figures that one shard builds at the same time; beyond it 503.
 pub const SCRAPES_MAX: usize = 16;
-/// Apps that a page of metrics tells apart; further ones are told together as `other`.
+/// Apps that a page of metrics distinguishes; further ones are combined as `other`.
 pub const METRICS_APPS_MAX: usize = 1_000;
-/// Log lines about refusals of one kind and reason that one shard writes at once, and earns per minute.
+/// Log lines about refusals of one kind and reason that one shard writes at once, and gains per minute.
 pub const REFUSAL_LINES_MAX: u32 = 20;
-/// Characters of what a peer chose that stand in one log line.
+/// Characters of text chosen by a peer in one log line.
 pub const LOGGED_CHARACTERS_MAX: usize = 200;
 /// Log lines that may wait until somebody reads standard error; further ones are dropped and counted (R-PROC-1).
 pub const LOG_LINES_WAITING_MAX: usize = 4 * 1024;
@@ -343,7 +350,7 @@ pub const LOG_BYTES_WAITING_MAX: usize = 4 * 1024 * 1024;
 pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
 /// How long the end of the process waits for the last log lines, in ms.
 pub const LOG_FLUSH_MS: u64 = 1_000;
-/// A shard that does not turn for this long ends the process, in s, by default (R-PROC-3).
+/// A shard that runs no turn for this long ends the process, in s, by default (R-PROC-3).
 pub const WATCHDOG_S: u32 = 60;
 /// Largest value that an operator may set for it; 0 is never.
 pub const WATCHDOG_SETTING_S_MAX: u32 = 3_600;
@@ -394,36 +401,38 @@ pub const TOKEN_USES_WAITING_MAX: usize = 16 * 1024;
 
 /// Messages of the day are written with at most one commit per this, in ms (R-LIM-3).
 pub const MESSAGES_COMMIT_MS: u64 = 30_000;
-/// Figures of messages that may wait for the store writer; further ones are dropped, a later one of the app makes up for it.
+/// Figures of messages that may wait for the store writer; further ones are dropped, a later one of the app makes up
+/// for it.
 pub const MESSAGES_WAITING_MAX: usize = 4 * 1024;
 /// Longest configuration of another server that `relay migrate` reads, in bytes.
 pub const MIGRATION_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// A drain that takes this much longer than it may is cut off, in ms.
+/// A drain that takes this much longer than allowed is cut off, in ms.
 pub const DRAIN_OVERTIME_MS: u64 = 5_000;
 
 /// Events that a driver feeds before it drains outputs and flushes.
 pub const EVENTS_PER_TURN: usize = 512;
-/// Bytes that one connection may bring in per turn; the rest waits its turn behind the others.
+/// Bytes that one connection may bring in per turn; the rest waits its turn after the others.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 /// Connections accepted per listener and turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Mails taken per turn, so that a flood of mail does not starve the sockets.
 pub const MAIL_PER_TURN: usize = 4 * 1024;
-/// After the kernel refused a descriptor or memory, accepting rests for this, in ms (threat T15).
+/// After the kernel refused a descriptor or memory, accepting pauses for this, in ms (threat T15).
 pub const ACCEPT_REST_MS: u64 = 100;
-/// A shard writes a line about accepting that rests at most once in this time, in ms.
+/// A shard logs that accepting pauses at most once in this time, in ms.
 pub const ACCEPT_REST_LOG_MS: u64 = 10_000;
-/// How long a loop may sleep while mail waits for room, in ms: the receiver tells nobody that it made room.
+/// How long a loop may sleep while mail waits for space, in ms: the receiver does not announce that it made space.
 pub const MAIL_RETRY_MS: u64 = 1;
 /// Descriptors kept for LMDB, logs, wakes, outgoing HTTP and whatever an operator attaches (threat T15).
 pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// Connection slots of a shard that are kept back, at most: to refuse WebSockets with 4100, and for complete requests
+/// Connection slots of a shard that are reserved, at most: to refuse WebSockets with 4100, and for complete requests
 /// (P-CLOSE-2).
 pub const REFUSAL_SLOTS_MAX: u32 = 128;
-/// At capacity a connection must have made a whole request within this, in ms (P-CLOSE-2, threat T15).
+/// At capacity a connection must have sent a complete request within this, in ms (P-CLOSE-2, threat T15).
 pub const SILENT_AT_CAPACITY_MS: u64 = 1_000;
-/// While most of the slots kept back are in use, it has this long at least, in ms: what comes with the handshake is there.
+/// While most of the reserved slots are in use, it has at least this long, in ms: data that comes with the handshake is
+/// there.
 pub const SILENT_GRACE_MS: u64 = 10;
 
 const _: () = assert!(MESSAGE_BYTES_MAX == 65_536, "P-IN-5 names this figure");
@@ -463,7 +472,8 @@ const _: () = assert!(
     "the events of one request are mail for which a shard has credit"
 );
 
-/// Longest inbound WebSocket message of an app (P-IN-5): its longest data as JSON writes it at worst, and what is beside it.
+/// Longest inbound WebSocket message of an app (P-IN-5): its longest data as JSON writes it at worst, and the bytes
+/// besides it.
 /// Data is that of a client event, or `channel_data`.
 pub const fn message_bytes_max(event_data_bytes_max: u32, channel_data_bytes_max: u32) -> usize {
     let longest =
@@ -471,8 +481,9 @@ pub const fn message_bytes_max(event_data_bytes_max: u32, channel_data_bytes_max
     ESCAPED_BYTES_MAX * longest as usize + MESSAGE_BESIDE_BYTES_MAX
 }
 
-/// Unsent bytes beyond which a connection of an app is closed (P-CLOSE-5): what one request may publish on the channels of one
-/// connection is no reason to close it, so it follows the longest body and the largest event that the settings allow.
+/// Unsent bytes beyond which a connection of an app is closed (P-CLOSE-5): the data that one request may publish on the
+/// channels of one connection is no reason to close it, so the bound follows the longest body and the largest event
+/// that the settings allow.
 pub const fn outbox_bytes_max(event_data_bytes_max: u32, channels_per_event_max: u32, batch_events_max: u32) -> usize {
     let body = body_bytes_max(event_data_bytes_max, channels_per_event_max, batch_events_max);
     let event = (event_data_bytes_max as usize + FRAME_BESIDE_BYTES) * channels_per_event_max as usize;
@@ -486,8 +497,8 @@ pub const fn outbox_bytes_max(event_data_bytes_max: u32, channels_per_event_max:
     }
 }
 
-/// What the mail of one event costs in credit (P-STAT-9), beside the highest cost of one mail: less where the outboxes of the
-/// app hold more, so that the events of one request find credit whatever its settings are.
+/// The credit that the mail of one event costs (P-STAT-9), besides the highest cost of one mail: less where the
+/// outboxes of the app hold more, so that the events of one request find credit whatever its settings are.
 pub const fn mail_cost(frame_bytes: usize, outbox_bytes_max: usize) -> usize {
     if outbox_bytes_max == OUTBOX_BYTES_MAX {
         return frame_bytes + MAIL_COST_BYTES;
@@ -495,8 +506,8 @@ pub const fn mail_cost(frame_bytes: usize, outbox_bytes_max: usize) -> usize {
     (frame_bytes as u64 * OUTBOX_BYTES_MAX as u64 / outbox_bytes_max as u64) as usize + MAIL_COST_BYTES
 }
 
-/// Longest body of a request to an app (P-LIM-11): the longest batch and the longest event that its settings allow, as JSON
-/// writes them at worst, from the usual bound to what a shard can hold.
+/// Longest body of a request to an app (P-LIM-11): the longest batch and the longest event that its settings allow, as
+/// JSON writes them at worst, from the usual bound to the most that a shard can hold.
 pub const fn body_bytes_max(event_data_bytes_max: u32, channels_per_event_max: u32, batch_events_max: u32) -> usize {
     let data = ESCAPED_BYTES_MAX * event_data_bytes_max as usize + EVENT_BESIDE_BYTES_MAX;
     let channel = ESCAPED_BYTES_MAX * CHANNEL_NAME_BYTES_MAX + 256;

@@ -1,4 +1,4 @@
-//! Time as an argument: the pure floors read no clock, they are told what time it is.
+//! Time as an argument: the pure floors read no clock; callers pass the current time.
 
 /// One instant on both clocks. The driver reads them once per turn.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

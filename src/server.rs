@@ -1,8 +1,8 @@
 //! Assembly: listeners, drivers, the store writer, signals.
 //!
-//! One thread per shard; the calling thread waits for what they and the operator say. Shards end together: each serves the
-//! others until the last one has drained (P-CLOSE-1). A panic of any thread ends the process ([`driver::failure`]), and so
-//! does a shard that stopped turning ([`driver::watchdog`]).
+//! One thread per shard; the calling thread waits for events from them and from the operator. Shards end together: each
+//! serves the others until the last one has drained (P-CLOSE-1). A panic of any thread ends the process
+//! ([`driver::failure`]), and so does a shard that stopped turning ([`driver::watchdog`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,17 +36,17 @@ use crate::store::writer::StoreWriter;
 use crate::store::{Missing, Store, StoreError};
 use crate::webhook::{WebhookError, WebhookHandle, WebhookOptions, Webhooks};
 
-/// A port that another socket holds is tried again for this long.
+/// A port that another socket holds is retried for this long.
 const BIND_WITHIN: Duration = Duration::from_secs(2);
-/// Pause between two tries.
+/// Pause between two attempts.
 const BIND_AGAIN_AFTER: Duration = Duration::from_millis(25);
 
-/// What is served, once it is: the ports that were really bound and the driver that won.
+/// The running server: the ports that were really bound and the driver that was chosen.
 #[derive(Clone, Debug)]
 pub struct Listening {
     /// Public port: WebSockets and the HTTP API.
     pub public: SocketAddr,
-    /// Health port; `None` if it was taken and could be done without.
+    /// Health port; `None` if it was taken and is optional.
     pub metrics: Option<SocketAddr>,
     /// `io_uring` or `epoll`.
     pub driver: &'static str,
@@ -56,13 +56,13 @@ pub struct Listening {
     pub shards: u16,
 }
 
-/// Why serving could not start or had to end; each reads as one line with cause and fix.
+/// Why serving could not start or had to end; each message is one line with cause and fix.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A port could not be had.
+    /// A port is not available.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// `--io uring` where io_uring cannot be used.
+    /// `--io uring` although io_uring cannot be used.
     #[error("--io uring was requested but cannot be used: {0}")]
     Uring(String),
     /// The first snapshot of apps could not be read.
@@ -71,7 +71,7 @@ pub enum ServeError {
     /// Webhooks could not start.
     #[error(transparent)]
     Webhooks(#[from] WebhookError),
-    /// Too few descriptors for anybody to connect.
+    /// Too few descriptors for any connection.
     #[error(
         "{limit} descriptors are too few for {shards} shards; raise the limit (ulimit -n, LimitNOFILE=) or run fewer shards"
     )]
@@ -81,25 +81,26 @@ pub enum ServeError {
         /// The shards.
         shards: u16,
     },
-    /// A thread, an eventfd or randomness could not be had.
+    /// A thread, an eventfd or randomness is not available.
     #[error("cannot {doing}: {cause}")]
     Start {
-        /// What was done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What the system said.
+        /// The error of the system.
         cause: String,
     },
     /// A running loop failed.
     #[error("shard {shard} ended: {cause}")]
     Shard {
-        /// Which.
+        /// The shard.
         shard: ShardIndex,
-        /// What the system said.
+        /// The error of the system.
         cause: String,
     },
 }
 
-/// What a start needs of the system, had before anything is written or told: most starts that fail, fail here.
+/// System resources that a start needs, acquired before anything is written or reported: most starts that fail, fail
+/// here.
 pub struct Prepared {
     kind: DriverKind,
     driver_reason: String,
@@ -111,7 +112,7 @@ pub struct Prepared {
 /// Chooses the driver, finds room for connections and binds the ports. Peers that connect from now on wait.
 ///
 /// # Errors
-/// A port, a driver or descriptors that cannot be had.
+/// A port, a driver or descriptors that are not available.
 pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
     stay_off_huge_pages();
     let public = bind_patiently(config.server.listen, usize::from(config.server.shards))?;
@@ -124,16 +125,16 @@ pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
     Ok(Prepared { kind, driver_reason, capacity, public, metrics })
 }
 
-/// Where the host gives huge pages to everybody, tables and the allocator's arenas would become resident in steps of 2 MiB;
-/// fan-out is no faster for it (decisions 0003 and 0008).
+/// If the host enables huge pages for every process, tables and the allocator's arenas would become resident in steps
+/// of 2 MiB; fan-out is no faster for it (decisions 0003 and 0008).
 fn stay_off_huge_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "the host decides about huge pages");
     }
 }
 
-/// Binds, trying again for a moment while the port is in use: the kernel takes the rings of an ended process apart after
-/// the process was reaped, and what listens in them listens that long. A restart must not fail by it.
+/// Binds, retrying for a moment while the port is in use: the kernel releases the rings of an ended process after the
+/// process was reaped, and sockets that listen in them listen that long. A restart must not fail because of it.
 fn bind_patiently(address: SocketAddr, sockets: usize) -> Result<Bound, BindError> {
     let start = Instant::now();
     loop {
@@ -149,7 +150,7 @@ fn bind_patiently(address: SocketAddr, sockets: usize) -> Result<Bound, BindErro
 /// Serves until drained (P-CLOSE-1). `on_listening` is called once, when connections are accepted and all loops run.
 ///
 /// # Errors
-/// Whatever prevents the start, before `on_listening` is called; or a loop that failed later.
+/// Anything that prevents the start, before `on_listening` is called; or a loop that failed later.
 pub fn run(
     config: &ServeConfig,
     prepared: Prepared,
@@ -214,13 +215,13 @@ pub fn run(
     for thread in threads {
         thread.join().expect("a panic on it would have ended the process");
     }
-    // What the shards told last is recorded before the process ends.
+    // The last events of the shards are recorded before the process ends.
     drop(webhooks);
     drop(signals);
     ended
 }
 
-/// What all shard threads are made from.
+/// The inputs of all shard threads.
 struct Shared {
     kind: DriverKind,
     capacity: Capacity,
@@ -236,7 +237,7 @@ struct Shared {
     events: Sender<Event>,
 }
 
-/// What the server waits for.
+/// The events that the server waits for.
 enum Event {
     /// SIGTERM or SIGINT.
     Signal(i32),
@@ -305,10 +306,11 @@ impl Shared {
         let events = self.events.clone();
         let run = move || {
             pin(index, shards);
-            // Made here, so that its memory is near its core.
+            // Created here, so that its memory is near its core.
             let mut core = Shard::new(shard);
             let ended = driver::run(kind, setup, &mut core);
-            // The server hears of the end when all of this shard is gone, its hold on the store writer included.
+            // The server is notified of the end when all of this shard is gone, including its handle to the store
+            // writer.
             drop(core);
             let _ = events.send(Event::ShardEnded(index, ended));
         };
@@ -420,7 +422,7 @@ fn choose_driver(choice: IoChoice, shards: u16) -> Result<(DriverKind, String), 
     }
 }
 
-/// The bound of `--send-zc` where it can be kept; else the log says why it is not (hazard U12).
+/// The bound of `--send-zc` if it can be supported; otherwise the log says why not (hazard U12).
 fn zero_copy_bytes_min(config: &ServeConfig, kind: DriverKind) -> Option<u32> {
     let bytes_min = config.server.send_zc?;
     let refused = match kind {
@@ -468,7 +470,7 @@ fn store_writer(
     options: &WebhookOptions,
 ) -> Result<StoreWriter, ServeError> {
     let (control, mailboxes) = (Arc::clone(control), Arc::clone(mailboxes));
-    // Webhooks first: an endpoint that a shard knows is known to whoever makes deliveries of its events.
+    // Webhooks first: an endpoint that a shard knows must be known to the code that creates deliveries of its events.
     let on_change = Box::new(move |directory: Arc<_>| {
         webhooks.handle_directory(Arc::clone(&directory));
         control.publish_directory(directory);
@@ -478,8 +480,8 @@ fn store_writer(
     writer.map_err(|error| ServeError::start("start a thread", error))
 }
 
-/// Puts the store writer's answer into the mailbox of the shard that asked. A shard that takes no mail for that long has ended,
-/// and nobody waits for the answer.
+/// Puts the store writer's answer into the mailbox of the shard that asked. A shard that accepts no mail for that long
+/// has ended, and nobody waits for the answer.
 fn deliver(mailboxes: &[Mailbox<Mail>], id: ChangeId, mut mail: Mail) {
     let mailbox = &mailboxes[usize::from(id.shard)];
     for _ in 0..1_000 {
@@ -500,14 +502,14 @@ fn boot_secret() -> Result<[u8; 16], ServeError> {
 }
 
 impl ServeError {
-    /// Something of the system that a start needs could not be had.
+    /// A system resource that a start needs is not available.
     pub fn start(doing: &'static str, cause: impl ToString) -> Self {
         Self::Start { doing, cause: cause.to_string() }
     }
 }
 
 /// Pins the calling thread to one of the processors that the process may use, round robin. With fewer shards than
-/// processors the kernel places them better than we could: two servers of one shard each would share a processor.
+/// processors the kernel places them better than Relay could: two servers of one shard each would share a processor.
 fn pin(index: ShardIndex, shards: u16) {
     let Ok(allowed) = sched_getaffinity(None) else {
         return;
@@ -550,7 +552,7 @@ impl Drop for SignalThread {
     fn drop(&mut self) {
         self.handle.close();
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say; a panic of it was printed by the hook.
+            // It returns nothing; the hook has printed a panic of it.
             let _ = thread.join();
         }
     }

@@ -1,8 +1,8 @@
 //! Settings of an operator, each defined once: name, type, accepted values, default and help are one entry of a table.
 //!
-//! The tables are [`crate::app::settings`] (settings of one app) and `config::settings` (settings of the server). Flags,
-//! `RELAY_*`, `relay.toml`, `check-config`, `app set`, `app show`, migration and the tables in `docs/` are derived from
-//! them.
+//! The tables are [`crate::app::settings`] (settings of one app) and `config::settings` (settings of the server).
+//! Flags, `RELAY_*`, `relay.toml`, `check-config`, `app set`, `app show`, migration and the tables in `docs/` are
+//! derived from them.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub enum Takes {
         least: u64,
         /// Largest.
         most: u64,
-        /// The meaning of 0 where that is special, such as `no limit`; else empty.
+        /// The meaning of 0 if that is special, such as `no limit`; else empty.
         zero: &'static str,
     },
     /// One of these words.
@@ -82,7 +82,7 @@ impl<S> Setting<S> {
         self.lines.first().map_or("", |line| line.trim().trim_end_matches('.'))
     }
 
-    /// The setting of a table with this name, or which had it earlier.
+    /// The setting of a table with this name or former name.
     pub fn named(table: &'static [Self], name: &str) -> Option<&'static Self> {
         table.iter().find(|setting| setting.name == name || setting.notes.former == Some(name))
     }
@@ -104,13 +104,13 @@ impl<S: Default> Setting<S> {
 pub struct Notes {
     /// The rules and threats of the documentation that it belongs to.
     pub rules: &'static str,
-    /// The default in words where its value says too little.
+    /// The default in words if its value alone is unclear.
     pub default: Option<&'static str>,
     /// The name of the value of its flag; without one there is no flag.
     pub flag: Option<&'static str>,
     /// Another name of its flag.
     pub flag_alias: Option<&'static str>,
-    /// Its default with `--dev`, where that is another.
+    /// Its default with `--dev`, where it differs.
     pub dev: Option<&'static str>,
     /// An earlier name, still accepted with a warning.
     pub former: Option<&'static str>,
@@ -200,7 +200,7 @@ impl<T> Definition<T> {
         self
     }
 
-    /// What the default is, in words.
+    /// The default, in words.
     pub const fn default_is(mut self, text: &'static str) -> Self {
         self.notes.default = Some(text);
         self
@@ -240,7 +240,7 @@ pub fn read_switch(text: &str) -> Option<bool> {
     }
 }
 
-/// Makes a struct of settings, its default and its table. Each entry is `name: type = default, definition;` below a
+/// Defines a struct of settings, its default and its table. Each entry is `name: type = default, definition;` below a
 /// documentation comment whose first line is the summary for help and messages; the documentation has all lines.
 macro_rules! settings {
     (
@@ -341,7 +341,7 @@ mod tests {
         assert!(Setting::named(SAMPLE, "coffee").is_none());
     }
 
-    /// What mistyped names are answered with.
+    /// The answers to mistyped names.
     #[test]
     fn nearest_names() {
         let known = ["listen", "shards", "metrics_listen"];

@@ -1,22 +1,22 @@
 //! The answer to a publish (P-HTTP-1, P-HTTP-2, P-HTTP-7).
 //!
-//! The counts may have to be fetched from other shards, so what the answer shall hold is kept apart from the body
-//! that asked for it.
+//! The counts may have to be fetched from other shards, so the contents of the answer are kept separately from the
+//! request body.
 
 use super::events::{Publish, PublishForm};
 use super::info::Info;
 use crate::protocol::server_event::encode_json_string;
 
-/// What the answer to a publish shall hold; outlives the request.
+/// The contents of the answer to a publish; outlives the request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AnswerShape {
-    /// `{}`: no counts were asked for.
+    /// `{}`: the request asked for no counts.
     Empty,
     /// `{}` with status 202: the deprecated endpoint (P-HTTP-7).
     Accepted,
     /// `{"channels":{...}}`: one entry per channel.
     Channels(Vec<AnswerEntry>),
-    /// `{"batch":[...]}`: one entry per event, also for events that asked for nothing.
+    /// `{"batch":[...]}`: one entry per event, including events that requested no counts.
     Batch(Vec<AnswerEntry>),
 }
 
@@ -39,7 +39,7 @@ pub struct Counts {
 }
 
 impl AnswerShape {
-    /// The shape that answers this publish.
+    /// The answer shape for this publish.
     pub fn of(publish: &Publish<'_>) -> Self {
         if publish.form == PublishForm::Channel {
             return Self::Accepted;
@@ -83,8 +83,8 @@ impl AnswerShape {
         self.entries().iter().all(|entry| entry.info.is_empty())
     }
 
-    /// Appends the body. `counts` belong to [`AnswerShape::entries`] one by one; what was not asked for, does not
-    /// apply or is missing is left out.
+    /// Appends the body. `counts` correspond to [`AnswerShape::entries`] by position; counts that were not requested,
+    /// do not apply or are missing are left out.
     pub fn encode(&self, out: &mut Vec<u8>, counts: &[Counts]) {
         let (before, entries, after): (&[u8], _, &[u8]) = match self {
             Self::Empty | Self::Accepted => {
@@ -115,7 +115,7 @@ impl AnswerEntry {
     }
 }
 
-/// Appends an object with the counts that were asked for and are known.
+/// Appends an object with the counts that were requested and are known.
 pub(super) fn encode_counts(out: &mut Vec<u8>, info: Info, counts: Counts) {
     out.push(b'{');
     append_counts(out, info, counts);
@@ -184,7 +184,7 @@ mod tests {
         );
     }
 
-    /// P-HTTP-11: what does not apply or is unknown is left out, the entry stays.
+    /// P-HTTP-11: counts that do not apply or are unknown are left out; the entry remains.
     #[test]
     fn counts_that_do_not_apply_are_left_out() {
         let with = |rest: &str| answer(&format!(r#"{{"name":"e","data":"","channel":{rest}}}"#));
@@ -200,7 +200,8 @@ mod tests {
         assert_eq!(text, r#"{"channels":{"a\"\\b":{}}}"#);
     }
 
-    /// P-HTTP-2: without any info `{}`; with some one entry per event, `{}` where none was asked, same channels apart.
+    /// P-HTTP-2: without any info `{}`; with some one entry per event, `{}` where none was requested; repeated channels
+    /// stay separate.
     #[test]
     fn answers_to_batches() {
         let event = |channel: &str, info: &str| format!(r#"{{"name":"e","data":"","channel":"{channel}"{info}}}"#);
@@ -214,7 +215,7 @@ mod tests {
         );
     }
 
-    /// P-HTTP-1, P-HTTP-2: counts that never came are left out; entries stay aligned.
+    /// P-HTTP-1, P-HTTP-2: counts that never arrived are left out; entries stay aligned.
     #[test]
     fn missing_counts_leave_empty_entries() {
         let info = Info { user_count: true, subscription_count: true };

@@ -1,4 +1,5 @@
-//! Does this caller's credential reach this endpoint? Key pairs reach everything, tokens what their scopes say.
+//! Checks whether the caller's credential permits this endpoint. Key pairs permit every endpoint, tokens only those in
+//! their scopes.
 
 use super::refusal::Refusal;
 use super::route::Endpoint;
@@ -23,8 +24,8 @@ mod tests {
         Caller { app: AppSerial(1), credential }
     }
 
-    /// R-TOKEN-6: key pairs and tokens without scopes reach both endpoints, others only what they name; the 403 names
-    /// the scope.
+    /// R-TOKEN-6: key pairs and tokens without scopes permit both endpoints, others only those that they name; the 403
+    /// names the scope.
     #[test]
     fn scopes_limit_tokens_only() {
         let token = |scopes: &str| {

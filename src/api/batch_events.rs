@@ -7,10 +7,10 @@ use super::events::{EventFields, Publish, PublishEvent, PublishForm, PublishRule
 use super::literal::{decode_body, decode_object, for_each_element};
 use super::refusal::Refusal;
 
-/// Decodes and checks the body of `POST /batch_events`, whole before anything of it is published (P-HTTP-14).
+/// Decodes and checks the complete body of `POST /batch_events` before any of it is published (P-HTTP-14).
 ///
 /// # Errors
-/// 400 or 413 with the limit or the expectation, and the index of the event that breaks it.
+/// 400 or 413 that names the limit or the expected form, and the index of the offending event.
 pub fn decode_batch_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Result<Publish<'a>, Refusal> {
     let fields: BatchFields<'a> = decode_object(decode_body(body)?)?;
     let batch = fields.batch.ok_or_else(|| Refusal::bad_request("The member batch is missing: an array of events."))?;
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!((publish.events[2].exclude, publish.events[2].info), (None, None));
     }
 
-    /// P-LIM-5: 10 events pass, 11 and none do not.
+    /// P-LIM-5: 10 events are accepted, 11 and none are refused.
     #[test]
     fn batch_is_bounded() {
         assert_eq!(decode(&batch_of(&[EVENT; 10])).expect("ten").events.len(), 10);
@@ -103,7 +103,8 @@ mod tests {
         refused(&batch_of(&[]), 400, "The member batch is empty");
     }
 
-    /// P-HTTP-14: one bad event refuses the whole batch, and the answer says which one and why.
+    /// P-HTTP-14: one invalid event causes the complete batch to be refused, and the answer names the event and the
+    /// reason.
     #[test]
     fn the_broken_event_is_named() {
         let long = format!(r#"{{"name":"e","channel":"a","data":"{}"}}"#, "x".repeat(10_241));
@@ -130,7 +131,7 @@ mod tests {
         }
     }
 
-    /// Threat T10: bodies that are no batch.
+    /// Threat T10: bodies that are not a batch.
     #[test]
     fn malformed_bodies_are_refused() {
         for body in ["", "[]", "null", EVENT.trim_start_matches('{')] {

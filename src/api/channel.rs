@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use crate::channel::name::{Modifiers, NameRules};
 use crate::wire::query::Query;
 
-/// What to tell of one channel.
+/// The attributes of one channel to return.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ChannelInfo {
     /// Counts.
@@ -16,10 +16,10 @@ pub struct ChannelInfo {
     pub cache: bool,
 }
 
-/// Checks the channel of the path and decodes the query: what to tell of the channel, as far as it applies.
+/// Checks the channel of the path and decodes the query into the attributes to return, as far as they apply.
 ///
 /// # Errors
-/// 400 for an invalid name (P-CHAN-2) and, where the rules are strict, for what does not apply (P-HTTP-11).
+/// 400 for an invalid name (P-CHAN-2) and, under strict rules, for attributes that do not apply (P-HTTP-11).
 pub fn decode_channel_query(
     channel: &str,
     query: Query<'_>,
@@ -36,8 +36,8 @@ pub fn decode_channel_query(
     Ok(ChannelInfo { counts, cache: asks_cache && has_cache })
 }
 
-/// Appends the answer; `occupied` always stands in it, also when nobody is there. `cached` is the literal of the cached
-/// event's `data` and the seconds left to it; without one `cache` is null.
+/// Appends the answer; `occupied` is always included, even for an empty channel. `cached` is the literal of the cached
+/// event's `data` and its remaining seconds; without one `cache` is null.
 pub fn encode_channel(out: &mut Vec<u8>, info: ChannelInfo, counts: Counts, cached: Option<(&[u8], u64)>) {
     encode_occupied(out, counts);
     if !info.counts.is_empty() {
@@ -58,7 +58,7 @@ pub fn encode_channel(out: &mut Vec<u8>, info: ChannelInfo, counts: Counts, cach
     out.push(b'}');
 }
 
-/// Appends the answer to the deprecated question; it knows no `info`.
+/// Appends the answer to the deprecated request, which does not support `info`.
 pub fn encode_channel_stats(out: &mut Vec<u8>, counts: Counts) {
     encode_occupied(out, counts);
     for (member, count) in
@@ -98,7 +98,7 @@ mod tests {
     const SOME: Counts = Counts { user_count: Some(2), subscription_count: Some(3) };
     const NONE: Counts = Counts { user_count: Some(0), subscription_count: Some(0) };
 
-    /// P-HTTP-4, P-HTTP-11: `occupied` always, counts as asked for and as they apply, also of an empty channel.
+    /// P-HTTP-4, P-HTTP-11: `occupied` always, counts as requested and as they apply, also for an empty channel.
     #[test]
     fn attributes_as_asked() {
         assert_eq!(answer("a", "", SOME), json!({"occupied": true}));
@@ -113,7 +113,7 @@ mod tests {
         );
     }
 
-    /// P-HTTP-4, P-HTTP-11: the cached data with the seconds left to it, null on a miss, nothing off cache channels.
+    /// P-HTTP-4, P-HTTP-11: the cached data with its remaining seconds, null on a miss, no member for other channels.
     #[test]
     fn cached_data() {
         let cached = Some((&br#""{\"a\":1}""#[..], 60));
@@ -128,7 +128,7 @@ mod tests {
         assert!(info("presence-cache-a", "info=cache,user_count", InfoRules::Strict).is_ok());
     }
 
-    /// P-CHAN-2, P-HTTP-11: invalid names, and strictly what does not apply, are 400.
+    /// P-CHAN-2, P-HTTP-11: invalid names and, under strict rules, attributes that do not apply are 400.
     #[test]
     fn refusals() {
         for name in ["a b", "#a", "é", &"n".repeat(201)] {

@@ -10,10 +10,10 @@ use super::literal::encode_string;
 use super::refusal::Refusal;
 use crate::wire::query::Query;
 
-/// Decodes and checks the whole request. An empty body is an empty string.
+/// Decodes and checks the complete request. An empty body is an empty string.
 ///
 /// # Errors
-/// 400 or 413 with the limit or the expectation.
+/// 400 or 413 that names the limit or the expected form.
 pub fn decode_channel_event<'a>(
     channel: Cow<'a, str>,
     query: Query<'a>,
@@ -52,7 +52,7 @@ mod tests {
         decode_channel_event(channel.into(), Query::new(Some(query)), body, &rules)
     }
 
-    /// P-HTTP-7: the body is the data as it stands, whatever it looks like.
+    /// P-HTTP-7: the body is the data unchanged, whatever it looks like.
     #[test]
     fn the_body_is_the_data() {
         for (body, literal) in [("", r#""""#), (r#"{"a":1}"#, r#""{\"a\":1}""#), ("[", r#""[""#), ("é", r#""é""#)] {
@@ -64,7 +64,7 @@ mod tests {
         }
     }
 
-    /// P-HTTP-7, P-HTTP-13, P-LIM-1, P-LIM-2, P-LIM-3, P-CHAN-2: the rules of publishing hold here too.
+    /// P-HTTP-7, P-HTTP-13, P-LIM-1, P-LIM-2, P-LIM-3, P-CHAN-2: the rules of publishing apply here too.
     #[test]
     fn the_rules_of_publishing_hold() {
         assert!(decode("a", "name=e", b"1234567890").is_ok());

@@ -6,7 +6,7 @@ use crate::channel::name::{ChannelKind, NameRules};
 use crate::protocol::server_event::encode_json_string;
 use crate::wire::query::Query;
 
-/// What is told of each user.
+/// The fields returned for each user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UserFields {
     /// The id.
@@ -18,7 +18,7 @@ pub enum UserFields {
 /// Checks the channel of the path and decodes the query.
 ///
 /// # Errors
-/// 400 for an invalid name and for a channel that has no users: only presence channels do.
+/// 400 for an invalid name and for a channel without users: only presence channels have users.
 pub fn decode_channel_users(channel: &str, query: Query<'_>, names: NameRules) -> Result<UserFields, Refusal> {
     if check_channel(channel, names)?.kind() != ChannelKind::Presence {
         return Err(Refusal::bad_request("Only presence channels have users."));
@@ -29,7 +29,7 @@ pub fn decode_channel_users(channel: &str, query: Query<'_>, names: NameRules) -
     })
 }
 
-/// The answer under construction: `{"users":[...]}`.
+/// The answer being built: `{"users":[...]}`.
 #[derive(Debug)]
 pub struct UserList {
     body: Vec<u8>,
@@ -42,7 +42,7 @@ impl Default for UserList {
 }
 
 impl UserList {
-    /// Adds what [`encode_users`] made.
+    /// Adds the output of [`encode_users`].
     pub fn push(&mut self, users: &[u8]) {
         if self.body.len() > BEFORE.len() && !users.is_empty() {
             self.body.push(b',');
@@ -55,7 +55,7 @@ impl UserList {
         self.body.len()
     }
 
-    /// The whole body.
+    /// The complete body.
     pub fn finish(mut self) -> Vec<u8> {
         self.body.extend_from_slice(b"]}");
         self.body
@@ -64,7 +64,8 @@ impl UserList {
 
 const BEFORE: &[u8] = br#"{"users":["#;
 
-/// Appends users, with commas between all that `out` holds. Users are id and `user_info` as raw JSON text.
+/// Appends users, separated by commas from each other and from those already in `out`. A user is an id and `user_info`
+/// as raw JSON text.
 pub fn encode_users<'a>(
     out: &mut Vec<u8>,
     fields: UserFields,
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     fn encoded(fields: UserFields, users: &[(&str, Option<&str>)]) -> String {
-        // In two pieces, as a long list comes.
+        // In two pieces, since a long list arrives in pieces.
         let (first, second) = users.split_at(users.len() / 2);
         let mut list = UserList::default();
         for piece in [first, second] {
@@ -97,7 +98,7 @@ mod tests {
         String::from_utf8(list.finish()).expect("UTF-8")
     }
 
-    /// P-HTTP-5: ids in order, `user_info` on demand, an empty list for nobody.
+    /// P-HTTP-5: ids in order, `user_info` on request, an empty list for an empty channel.
     #[test]
     fn users_are_listed() {
         let users = [("1", Some(r#"{"n":1.0}"#)), ("a\"b", None)];
@@ -109,7 +110,7 @@ mod tests {
         assert_eq!(encoded(UserFields::Id, &[]), r#"{"users":[]}"#);
     }
 
-    /// P-HTTP-5: other types than presence are 400, as is an invalid name.
+    /// P-HTTP-5: channels of other types than presence are 400, as is an invalid name.
     #[test]
     fn only_presence_channels_have_users() {
         let decode = |channel, query| decode_channel_users(channel, Query::new(Some(query)), NameRules::Default);

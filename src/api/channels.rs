@@ -8,26 +8,26 @@ use super::refusal::Refusal;
 use crate::protocol::server_event::encode_json_string;
 use crate::wire::query::Query;
 
-/// Which channels to list, and what to tell of each.
+/// The channels to list, and the attributes to return for each.
 #[derive(Debug, Eq, PartialEq)]
 pub struct ChannelsQuery<'a> {
-    /// Names must begin with it; empty lists all.
+    /// Prefix of the names to list; empty lists all.
     pub prefix: Cow<'a, str>,
-    /// What to tell of each, as far as it applies.
+    /// The attributes to return for each, as far as they apply.
     pub info: Info,
 }
 
 /// Decodes the query.
 ///
 /// # Errors
-/// 400 for `user_count` without a prefix of presence channels, where the rules are strict (P-HTTP-11).
+/// 400 for `user_count` without a prefix of presence channels, under strict rules (P-HTTP-11).
 pub fn decode_channels(query: Query<'_>, rules: InfoRules) -> Result<ChannelsQuery<'_>, Refusal> {
     let prefix = query.value("filter_by_prefix")?.unwrap_or_default();
     let info = Info::of_query(query)?.check(&prefix, rules)?;
     Ok(ChannelsQuery { prefix, info })
 }
 
-/// The answer under construction: `{"channels":{...}}`, an object also when it is empty (P-SDK-17).
+/// The answer being built: `{"channels":{...}}`, an object even if it is empty (P-SDK-17).
 #[derive(Debug)]
 pub struct ChannelList {
     body: Vec<u8>,
@@ -55,7 +55,7 @@ impl ChannelList {
         self.body.len()
     }
 
-    /// The whole body.
+    /// The complete body.
     pub fn finish(mut self) -> Vec<u8> {
         self.body.extend_from_slice(b"}}");
         self.body
@@ -79,7 +79,7 @@ mod tests {
         serde_json::from_slice(&list.finish()).expect("JSON")
     }
 
-    /// P-HTTP-3, R-READ-1, P-HTTP-11: counts as asked for and as they apply; names are escaped.
+    /// P-HTTP-3, R-READ-1, P-HTTP-11: counts as requested and as they apply; names are escaped.
     #[test]
     fn entries_tell_what_was_asked() {
         let names = ["a\"b", "presence-r"];
@@ -92,13 +92,13 @@ mod tests {
         assert_eq!(list("info=user_count", &["presence-r"]), json!({"channels": {"presence-r": {"user_count": 5}}}));
     }
 
-    /// P-SDK-17: no channel is an empty object, never an array.
+    /// P-SDK-17: an empty list is an empty object, never an array.
     #[test]
     fn nothing_is_an_object() {
         assert_eq!(ChannelList::new(Info::default()).finish(), br#"{"channels":{}}"#);
     }
 
-    /// P-HTTP-11: strictly, `user_count` needs a prefix that only presence channels have.
+    /// P-HTTP-11: under strict rules, `user_count` needs a prefix that only presence channels have.
     #[test]
     fn strict_user_count_needs_a_presence_prefix() {
         let strict = |query| decode_channels(Query::new(Some(query)), InfoRules::Strict);

@@ -16,31 +16,31 @@ use crate::limits::{CHANNEL_NAME_BYTES_MAX, EVENT_NAME_BYTES_MAX};
 use crate::protocol::quote;
 use crate::protocol::socket_id::SocketId;
 
-/// One event for one or several channels, checked whole.
+/// One event for one or several channels, completely checked.
 #[derive(Debug)]
 pub struct PublishEvent<'a> {
     /// Event name.
     pub name: Cow<'a, str>,
-    /// `data` as a JSON string literal, quotes included, ready to stand in a frame.
+    /// `data` as a JSON string literal, quotes included, ready to be copied into a frame.
     pub data_literal: Cow<'a, str>,
     /// The channels, each once, in the order of the request.
     pub channels: Vec<Cow<'a, str>>,
-    /// The connection that does not get it.
+    /// The connection that is excluded from delivery.
     pub exclude: Option<SocketId>,
-    /// Counts asked for; `None` when the request has no `info` member.
+    /// Requested counts; `None` when the request has no `info` member.
     pub info: Option<Info>,
 }
 
-/// A whole request to publish.
+/// A complete request to publish.
 #[derive(Debug)]
 pub struct Publish<'a> {
     /// The events in order; exactly one for `/events`.
     pub events: Vec<PublishEvent<'a>>,
-    /// Which endpoint it came to, and so how it is answered.
+    /// The endpoint that received it, which determines the answer.
     pub form: PublishForm,
 }
 
-/// The ways to publish over HTTP; each has its answer.
+/// The ways to publish over HTTP; each has its own answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PublishForm {
     /// `/events` (P-HTTP-1).
@@ -51,7 +51,7 @@ pub enum PublishForm {
     Channel,
 }
 
-/// Rules that a body is checked against.
+/// Rules to check a body against.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishRules<'a> {
     /// The app's settings.
@@ -60,10 +60,10 @@ pub struct PublishRules<'a> {
     pub names: NameRules,
 }
 
-/// Decodes and checks the body of `POST /events`, whole (P-HTTP-14).
+/// Decodes and checks the complete body of `POST /events` (P-HTTP-14).
 ///
 /// # Errors
-/// 400 or 413 with the limit or the expectation.
+/// 400 or 413 that names the limit or the expected form.
 pub fn decode_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Result<Publish<'a>, Refusal> {
     let text = decode_body(body)?;
     let event = match decode_usual_event(text, rules) {
@@ -73,7 +73,7 @@ pub fn decode_events<'a>(body: &'a [u8], rules: &PublishRules<'_>) -> Result<Pub
     Ok(Publish { events: vec![event], form: PublishForm::Events })
 }
 
-/// An event as SDKs send it, if nothing is wrong with it.
+/// Decodes an event in the form that SDKs send, if it is valid.
 fn decode_usual_event<'a>(text: &'a str, rules: &PublishRules<'_>) -> Option<PublishEvent<'a>> {
     let event = read_usual_event(text)?;
     let name = event.name?.decode().filter(|name| check_event_name(name).is_ok())?;
@@ -88,7 +88,7 @@ fn decode_usual_event<'a>(text: &'a str, rules: &PublishRules<'_>) -> Option<Pub
     Some(PublishEvent { name, data_literal: data.text.into(), channels, exclude, info })
 }
 
-/// Any event, or what is wrong with it.
+/// Decodes an event in any form, or explains why it is invalid.
 fn decode_any_event<'a>(text: &'a str, rules: &PublishRules<'_>) -> Result<PublishEvent<'a>, Refusal> {
     let fields: EventFields<'a> = decode_object(text)?;
     let channels = match (fields.channel, fields.channels) {
@@ -104,7 +104,7 @@ fn decode_any_event<'a>(text: &'a str, rules: &PublishRules<'_>) -> Result<Publi
     decode_event(&fields, channels, rules)
 }
 
-/// The members of one event as raw JSON. `null` reads as absent; other members are ignored (P-SDK-21).
+/// The members of one event as raw JSON. `null` counts as absent; other members are ignored (P-SDK-21).
 #[derive(Deserialize)]
 pub(super) struct EventFields<'a> {
     #[serde(borrow)]
@@ -121,7 +121,7 @@ pub(super) struct EventFields<'a> {
     pub(super) info: Option<&'a RawValue>,
 }
 
-/// Checks everything of an event but its channels, which the two endpoints read differently.
+/// Checks everything in an event except its channels, which the two endpoints read differently.
 pub(super) fn decode_event<'a>(
     fields: &EventFields<'a>,
     channels: Vec<Cow<'a, str>>,
@@ -175,7 +175,7 @@ pub(super) fn decode_channel<'a>(
 /// Checks a channel name (P-CHAN-2).
 ///
 /// # Errors
-/// 400 with what is allowed.
+/// 400 that states what is allowed.
 pub fn check_channel(name: &str, rules: NameRules) -> Result<ChannelName<'_>, Refusal> {
     ChannelName::parse(name, rules, NameSource::Http).map_err(|error| match error {
         NameError::TooLong(bytes_max) => {
@@ -202,7 +202,7 @@ fn invalid_channel(name: &str, rules: NameRules) -> Refusal {
 fn decode_channels<'a>(raw: &'a RawValue, rules: &PublishRules<'_>) -> Result<Vec<Cow<'a, str>>, Refusal> {
     let channels_max = rules.settings.max_channels_per_event as usize;
     let mut channels: Vec<Cow<'a, str>> = Vec::new();
-    // Indices of `channels` in the order of their names: a body full of duplicates costs no scan for each of them.
+    // Indices of `channels` in the order of their names: a body full of duplicates does not cost a scan for each.
     let mut by_name = SmallVec::<[usize; 16]>::new();
     for_each_element(raw, "channels", |element| {
         let name = decode_channel(element, "channels", rules)?;
@@ -229,7 +229,7 @@ fn decode_socket_id(raw: &RawValue) -> Result<Option<SocketId>, Refusal> {
     check_socket_id(&decode_string(raw, "socket_id")?)
 }
 
-/// P-HTTP-13: malformed is an error, an id that no connection can have excludes nobody.
+/// P-HTTP-13: a malformed id is an error, an id that no connection can have excludes nobody.
 pub(super) fn check_socket_id(text: &str) -> Result<Option<SocketId>, Refusal> {
     let id = SocketId::parse(text);
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -240,7 +240,7 @@ pub(super) fn check_socket_id(text: &str) -> Result<Option<SocketId>, Refusal> {
     }
 }
 
-/// Names that only the server itself may give its events (P-LIM-2).
+/// Prefixes of event names that only the server itself may use (P-LIM-2).
 const RESERVED_PREFIXES: [&str; 2] = ["pusher:", "pusher_internal:"];
 
 #[cfg(test)]
@@ -264,7 +264,7 @@ mod tests {
         event
     }
 
-    /// The refusal of a body; its message must hold `part`.
+    /// Asserts that a body is refused with this status and a message that contains `part`.
     fn refused(body: &str, status: u16, part: &str) {
         let refusal = decode(body).expect_err(body);
         assert_eq!((refusal.status, refusal.retry_after_s), (status, None), "{body}");
@@ -272,7 +272,8 @@ mod tests {
         assert!(!refusal.message.contains('\n'), "{body}: {}", refusal.message);
     }
 
-    /// P-HTTP-1, P-SDK-21, R-PUB-1: the whole request as SDKs send it; unknown members are ignored, nothing is copied.
+    /// P-HTTP-1, P-SDK-21, R-PUB-1: the complete request as SDKs send it; unknown members are ignored, nothing is
+    /// copied.
     #[test]
     fn whole_request() {
         let event = only_event(
@@ -301,7 +302,7 @@ mod tests {
         }
     }
 
-    /// P-HTTP-12: strings pass as sent, objects and arrays as their raw text, other types are 400.
+    /// P-HTTP-12: strings are passed on as sent, objects and arrays as their raw text, other types are 400.
     #[test]
     fn data_of_every_type() {
         let body = |data: &str| format!(r#"{{"name":"e","channel":"a","data":{data}}}"#);
@@ -314,7 +315,8 @@ mod tests {
         refused(r#"{"name":"e","channel":"a"}"#, 400, "data is missing");
     }
 
-    /// P-LIM-3, P-STAT-7, R-LIM-2: the app's limit counts decoded bytes; beyond it 413 with the hosted service's words.
+    /// P-LIM-3, P-STAT-7, R-LIM-2: the app's limit counts decoded bytes; beyond it 413 with the hosted service's
+    /// wording.
     #[test]
     fn data_limit_is_the_apps() {
         let body = |data: &str| format!(r#"{{"name":"e","channel":"a","data":"{data}"}}"#);
@@ -330,7 +332,8 @@ mod tests {
         assert!(refusal.message.contains("(3 bytes)"), "{}", refusal.message);
     }
 
-    /// P-LIM-1, P-LIM-2, P-HTTP-13: event names; Laravel's and client events pass, reserved ones do not.
+    /// P-LIM-1, P-LIM-2, P-HTTP-13: event names; those of Laravel and of client events are accepted, reserved ones are
+    /// not.
     #[test]
     fn event_names() {
         let body = |name: &str| format!(r#"{{"name":"{name}","channel":"a","data":""}}"#);
@@ -369,7 +372,7 @@ mod tests {
         names.join(",")
     }
 
-    /// P-LIM-4: 100 channels pass, 101 do not; duplicates count once and the order of first mention is kept.
+    /// P-LIM-4: 100 channels are accepted, 101 are not; duplicates count once and the order of first mention is kept.
     #[test]
     fn channels_count_once() {
         let body = with_channels(r#"["b","a","\u0062","c","a"]"#);
@@ -398,7 +401,7 @@ mod tests {
         refused(r#"{"name":"e","data":"","channel":["a"]}"#, 400, "channel must be a string");
     }
 
-    /// P-CHAN-2: names under each rule; the refusal names what is allowed and quotes the name on one line, cut.
+    /// P-CHAN-2: names under each rule; the refusal states what is allowed and quotes the name on one line, cut.
     #[test]
     fn channel_names() {
         let quoted = |name: &str| with_channels(&serde_json::to_string(&[name]).expect("JSON"));
@@ -445,7 +448,7 @@ mod tests {
         refused(&body("1.2"), 400, "socket_id must be a string");
     }
 
-    /// P-HTTP-11, P-SDK-21: `info` is a comma list; unknown names alone still ask for an answer with entries.
+    /// P-HTTP-11, P-SDK-21: `info` is a comma list; unknown names alone still request an answer with entries.
     #[test]
     fn info_lists() {
         let info = |info: &str| only_event(&format!(r#"{{"name":"e","data":"","channel":"a","info":{info}}}"#)).info;
@@ -459,7 +462,7 @@ mod tests {
         refused(r#"{"name":"e","data":"","channel":"a","info":["user_count"]}"#, 400, "info must be a string");
     }
 
-    /// Threat T10: a known member that stands twice is 400, also when one of the two is escaped or both are alike.
+    /// Threat T10: a known member that occurs twice is 400, also when one of the two is escaped or both are equal.
     #[test]
     fn duplicate_members_are_refused() {
         let body = r#"{"name":"e","data":"d","channel":"a","socket_id":"1.2","info":"cache"}"#;
@@ -481,7 +484,7 @@ mod tests {
         }
     }
 
-    /// Threat T10: what is no JSON object, or only looks like one, is 400.
+    /// Threat T10: a body that is not a JSON object, or only looks like one, is 400.
     #[test]
     fn malformed_bodies_are_refused() {
         let good = r#"{"name":"e","data":"d","channel":"a"}"#;
@@ -509,8 +512,8 @@ mod tests {
         }
     }
 
-    /// P-IN-6, threats T10 and T11: nesting is free within the limit of data and overflows no stack, text that was cut
-    /// inside a character passes, and bytes that are no UTF-8 end before any parser looks.
+    /// P-IN-6, threats T10 and T11: nesting is unlimited within the limit of data and overflows no stack, text that was
+    /// cut inside a character is accepted, and bytes that are not UTF-8 are refused before any parser reads them.
     #[test]
     fn bombs_do_no_harm() {
         let nested =
@@ -537,10 +540,10 @@ mod tests {
         }
     }
 
-    /// Names of members, the usual ones more often.
+    /// Names of members; the usual ones occur more often.
     const MEMBERS: [&str; 12] =
         ["name", "data", "channel", "channels", "name", "data", "channels", "socket_id", "info", "x", "", r"n\u0061me"];
-    /// Values that some member may have, and some that none may.
+    /// Values that are valid for some member, and some that are valid for none.
     const VALUES: [&str; 26] = [
         r#""a""#,
         r#""presence-b""#,
@@ -570,7 +573,7 @@ mod tests {
         "1",
     ];
 
-    /// What SDKs send goes the short way: otherwise only time would show that it does not.
+    /// Bodies as SDKs send them take the fast path; without this test only timing would show that they do not.
     #[test]
     fn usual_events_go_the_short_way() {
         let settings = AppSettings::default();
@@ -589,12 +592,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_024))]
 
-        /// P-HTTP-12, P-HTTP-14: for any name and data the literal decodes to what an independent reader of the same
-        /// body sees.
+        /// P-HTTP-12, P-HTTP-14: for any name and data the literal decodes to the value that an independent reader of
+        /// the same body sees.
         #[test]
         fn literal_agrees_with_serde_json(data in "(?s).{0,60}", escaped in any::<bool>()) {
             let literal = serde_json::to_string(&data).expect("JSON");
-            // No escape of a control character has a z in it.
+            // No escape of a control character contains a z.
             let literal = if escaped { literal.replace('z', r"\u007a") } else { literal };
             let body = format!(r#"{{"name":"e","channel":"a","data":{literal}}}"#);
             let oracle: serde_json::Value = serde_json::from_str(&body).expect("JSON");
@@ -603,8 +606,8 @@ mod tests {
             prop_assert_eq!(Some(seen.as_str()), oracle["data"].as_str());
         }
 
-        /// P-HTTP-12, P-HTTP-13: what the short way reads, the whole parser reads the same, whatever members and values
-        /// a body is made of, and wherever it is cut off.
+        /// P-HTTP-12, P-HTTP-13: the full parser reads everything that the fast path reads in the same way, whatever
+        /// members and values a body contains, and wherever it is cut off.
         #[test]
         fn the_short_way_agrees_with_the_parser(
             members in proptest::collection::vec((0..MEMBERS.len(), 0..VALUES.len()), 1..7),
@@ -624,7 +627,7 @@ mod tests {
             }
         }
 
-        /// Threat T10: no bytes make decoding panic, and what passes is a sound event.
+        /// Threat T10: no bytes make decoding panic, and every accepted event is valid.
         #[test]
         fn any_body_gets_an_answer(body in r#"[{}\[\]":,\\a-e01 ]{0,40}"#, noise in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = decode(&body).map(|_| ());

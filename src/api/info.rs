@@ -1,9 +1,9 @@
-//! Which attributes of a channel a request asks for (`info`), and which of them apply (P-HTTP-11).
+//! The attributes of a channel that a request asks for (`info`), and which of them apply (P-HTTP-11).
 
 use super::refusal::Refusal;
 use crate::wire::query::Query;
 
-/// Counts that were asked for.
+/// Requested counts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Info {
     /// `user_count`, on presence channels only (P-HTTP-11).
@@ -12,13 +12,13 @@ pub struct Info {
     pub subscription_count: bool,
 }
 
-/// What becomes of attributes that do not apply (`strict_pusher_info`, P-HTTP-11).
+/// How attributes that do not apply are handled (`strict_pusher_info`, P-HTTP-11).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum InfoRules {
     /// They are left out of the answer.
     #[default]
     Lenient,
-    /// They are 400, as in the hosted service.
+    /// They are answered 400, as in the hosted service.
     Strict,
 }
 
@@ -36,7 +36,7 @@ impl Info {
         info
     }
 
-    /// Reads the query parameter `info`, in each of its forms.
+    /// Reads the query parameter `info`, in any of its forms.
     ///
     /// # Errors
     /// As [`Query::values`].
@@ -44,19 +44,19 @@ impl Info {
         Ok(Self::parse(&query.values("info")?.join(",")))
     }
 
-    /// True when nothing was asked for.
+    /// True when nothing was requested.
     pub fn is_empty(self) -> bool {
         !self.user_count && !self.subscription_count
     }
 
-    /// What of it applies to a channel: users are counted on presence channels only, which their prefix tells
-    /// (P-CHAN-1).
+    /// The attributes that apply to a channel: users are counted only on presence channels, which are identified by
+    /// their prefix (P-CHAN-1).
     #[must_use]
     pub fn applying_to(self, channel: &str) -> Self {
         Self { user_count: self.user_count && channel.starts_with(PRESENCE), ..self }
     }
 
-    /// Refuses attributes that do not apply to a channel, or to all channels of a prefix, where the rules say so.
+    /// Refuses attributes that do not apply to a channel, or to all channels of a prefix, if the rules require it.
     ///
     /// # Errors
     /// 400 under [`InfoRules::Strict`].
@@ -73,7 +73,7 @@ pub(super) fn attributes(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim)
 }
 
-/// Begins the names of presence channels.
+/// Prefix of the names of presence channels.
 const PRESENCE: &str = "presence-";
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
         }
     }
 
-    /// P-HTTP-11: `user_count` applies below `presence-` only; it is left out or, strictly, 400.
+    /// P-HTTP-11: `user_count` applies only below `presence-`; elsewhere it is left out or, under strict rules, 400.
     #[test]
     fn what_does_not_apply() {
         for (name, applies) in

@@ -1,8 +1,8 @@
-//! JSON of a request body, taken apart without trusting it: text checked before any parser sees it, values kept as
-//! raw text, strings and `data` read from that (P-HTTP-12, threats T10 and T11).
+//! Parses the JSON of a request body as untrusted input: the text is checked before any parser reads it, values are
+//! kept as raw text, and strings and `data` are read from that (P-HTTP-12, threats T10 and T11).
 //!
-//! What must hold: a literal that is copied into a frame is valid JSON and decodes to valid Unicode, so that no
-//! publisher can break the frame of a subscriber.
+//! Invariant: a literal that is copied into a frame is valid JSON and decodes to valid Unicode, so no publisher can
+//! break the frame of a subscriber.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,33 +13,33 @@ use serde_json::value::RawValue;
 use super::refusal::Refusal;
 use crate::wire::json;
 
-/// The body as text. The readers behind it keep values as raw text, so that nothing recurses, however deep they nest
+/// The body as text. The readers that follow keep values as raw text, so nothing recurses, however deeply they nest
 /// (threat T10).
 ///
 /// # Errors
-/// 400 for what is not UTF-8.
+/// 400 for a body that is not UTF-8.
 pub(super) fn decode_body(body: &[u8]) -> Result<&str, Refusal> {
     let text = simdutf8::basic::from_utf8(body).map_err(|_| Refusal::bad_request("The body must be valid UTF-8."))?;
     Ok(json::without_mark(text))
 }
 
-/// Reads an object. Known members that stand twice are errors, unknown ones are ignored (P-SDK-21).
+/// Reads an object. Known members that occur twice are errors, unknown ones are ignored (P-SDK-21).
 ///
 /// # Errors
-/// 400 with the place of the first breach.
+/// 400 with the position of the first error.
 pub(super) fn decode_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
-    // The derived readers of structs would take an array as well.
+    // The derived readers of structs would also accept an array.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(Refusal::bad_request("Expected a JSON object."));
     }
-    // The text of the error holds names of ours and a place, nothing of the input.
+    // The text of the error contains only our own names and a position, nothing of the input.
     serde_json::from_str(text).map_err(|error| Refusal::bad_request(format!("Invalid JSON: {error}.")))
 }
 
-/// Hands over the elements of an array one by one; the first refusal ends it, so that no list is built beyond a limit.
+/// Passes on the elements of an array one by one; the first refusal stops it, so no list grows beyond a limit.
 ///
 /// # Errors
-/// That refusal, or 400 naming `member` when the value is no array.
+/// That refusal, or 400 naming `member` when the value is not an array.
 pub(super) fn for_each_element<'a>(
     raw: &'a RawValue,
     member: &str,
@@ -84,14 +84,14 @@ impl<'a, F: FnMut(&'a RawValue) -> Result<(), Refusal>> Visitor<'a> for Elements
 /// Reads a string member.
 ///
 /// # Errors
-/// 400 naming `member` when the value is no string.
+/// 400 naming `member` when the value is not a string.
 pub(super) fn decode_string<'a>(raw: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
     let not_a_string = || Refusal::bad_request(format!("The member {member} must be a string."));
     json::decode_string(raw.get()).ok_or_else(not_a_string)
 }
 
-/// `data` as a JSON string literal, quotes included: a string as it was sent, an object or array as the string of its
-/// raw text (P-HTTP-12). A string that was cut inside a surrogate pair is written anew, with U+FFFD for the half (P-IN-6).
+/// `data` as a JSON string literal, quotes included: a string as sent, an object or array as the string of its raw text
+/// (P-HTTP-12). A string that was cut inside a surrogate pair is re-encoded, with U+FFFD for the half (P-IN-6).
 ///
 /// # Errors
 /// 400 for other types, 413 when the decoded string is longer than `bytes_max` (P-LIM-3).
@@ -115,15 +115,15 @@ pub(super) fn decode_data_literal(raw: &RawValue, bytes_max: usize) -> Result<Co
     }
 }
 
-/// Text as a JSON string literal, quotes included.
+/// Encodes text as a JSON string literal, quotes included.
 pub(super) fn encode_string(text: &str) -> String {
     serde_json::to_string(text).expect("a string always has a JSON form")
 }
 
-/// Length in bytes of the string that a literal writes; `None` when it writes half a surrogate pair.
+/// Length in bytes of the string that a literal encodes; `None` when it encodes half a surrogate pair.
 ///
-/// The literal has passed a JSON parser: quotes, escapes and hex digits are in order. Only escapes are looked at, so
-/// the usual literal costs one search for a byte.
+/// The literal has passed a JSON parser: quotes, escapes and hex digits are valid. Only escapes are examined, so the
+/// usual literal costs one search for a byte.
 fn decoded_bytes(literal: &str) -> Option<usize> {
     let mut rest = literal.as_bytes().get(1..literal.len() - 1)?;
     let mut bytes = 0;
@@ -140,7 +140,7 @@ fn decoded_bytes(literal: &str) -> Option<usize> {
     Some(bytes + rest.len())
 }
 
-/// Bytes that `uXXXX` or `uXXXX\uXXXX` write and take; `None` for half a surrogate pair, and where digits are missing.
+/// Bytes that `uXXXX` or `uXXXX\uXXXX` decode to and consume; `None` for half a surrogate pair or missing digits.
 pub(super) fn decoded_unicode_escape(escape: &[u8]) -> Option<(usize, usize)> {
     let unit = code_unit(escape)?;
     match unit {
@@ -157,7 +157,7 @@ pub(super) fn decoded_unicode_escape(escape: &[u8]) -> Option<(usize, usize)> {
 /// The UTF-16 code unit of `uXXXX`.
 fn code_unit(escape: &[u8]) -> Option<u32> {
     let digits = escape.strip_prefix(b"u")?.get(..4)?;
-    // The standard parser would take a sign.
+    // The standard parser would accept a sign.
     if !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// P-HTTP-12: numbers, booleans and null are no data.
+    /// P-HTTP-12: numbers, booleans and null are not valid data.
     #[test]
     fn other_types_are_refused() {
         for json in ["1", "-1e309", "true", "false", "null"] {
@@ -203,7 +203,8 @@ mod tests {
         }
     }
 
-    /// P-LIM-3: the limit counts decoded bytes, of the raw text for objects; at the limit passes, one beyond is 413.
+    /// P-LIM-3: the limit counts decoded bytes, for objects those of the raw text; data at the limit is accepted, one
+    /// byte more is 413.
     #[test]
     fn limit_counts_decoded_bytes() {
         let rows = [
@@ -220,8 +221,8 @@ mod tests {
         }
     }
 
-    /// P-IN-6, P-LIM-3: half of a surrogate pair is U+FFFD wherever it stands, in data and in other strings; the limit
-    /// counts its three bytes.
+    /// P-IN-6, P-LIM-3: half of a surrogate pair becomes U+FFFD wherever it occurs, in data and in other strings; the
+    /// limit counts its three bytes.
     #[test]
     fn halves_of_surrogate_pairs_are_replaced() {
         for (literal, text) in [
@@ -244,7 +245,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<String>(&written).expect("a literal"), object);
     }
 
-    /// Strings without escapes are lent, others decoded; other types name the member.
+    /// Strings without escapes are borrowed, others decoded; for other types the refusal names the member.
     #[test]
     fn strings_are_lent_or_decoded() {
         assert!(matches!(decode_string(raw(r#""abc""#), "name"), Ok(Cow::Borrowed("abc"))));

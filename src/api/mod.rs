@@ -1,4 +1,4 @@
-//! An authenticated HTTP request becomes a command or a refusal; one file per endpoint family.
+//! Turns an authenticated HTTP request into a command or a refusal; one file per endpoint family.
 
 pub mod answer;
 pub mod authorize;

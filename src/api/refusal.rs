@@ -1,4 +1,4 @@
-//! The one answer to a request that is not carried out (section 7.1 of the Pusher protocol, R-ERR-1).
+//! The single form of answer to a request that is not carried out (section 7.1 of the Pusher protocol, R-ERR-1).
 
 use crate::app::Scope;
 use crate::auth::request::RequestRefusal;
@@ -10,11 +10,11 @@ use crate::wire::query::QueryError;
 pub struct Refusal {
     /// HTTP status, 4xx or 5xx.
     pub status: u16,
-    /// One sentence that names the limit or the expectation.
+    /// One sentence that names the limit or the expected form.
     pub message: String,
     /// Seconds for `Retry-After` (429 and 503).
     pub retry_after_s: Option<u32>,
-    /// Requests per minute that are allowed, of which none is left, for `X-RateLimit-Limit` (R-LIM-4).
+    /// The limit of requests per minute, once it is used up, for `X-RateLimit-Limit` (R-LIM-4).
     pub rate_limit: Option<u32>,
 }
 
@@ -31,12 +31,12 @@ impl Refusal {
         Self::plain(400, message)
     }
 
-    /// 401: no credential, or one that does not hold (P-STAT-2).
+    /// 401: no credential, or an invalid one (P-STAT-2).
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::plain(401, message)
     }
 
-    /// 403: the credential holds but does not reach that far (P-STAT-3).
+    /// 403: the credential is valid but lacks the permission (P-STAT-3).
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::plain(403, message)
     }
@@ -51,7 +51,7 @@ impl Refusal {
         Self::plain(404, message)
     }
 
-    /// 405; the answer also carries `Allow` with the same methods.
+    /// 405; the answer also has `Allow` with the same methods.
     pub fn method_not_allowed(allow: &str) -> Self {
         Self::plain(405, format!("This path accepts only {allow}."))
     }
@@ -61,7 +61,7 @@ impl Refusal {
         Self::plain(413, message)
     }
 
-    /// 413 for event data, in the hosted service's words (P-LIM-3, P-STAT-7).
+    /// 413 for event data, in the hosted service's wording (P-LIM-3, P-STAT-7).
     pub fn data_too_large(bytes_max: usize) -> Self {
         Self::too_large(format!("The data content of this event exceeds the allowed maximum ({bytes_max} bytes)."))
     }
@@ -81,7 +81,7 @@ impl Refusal {
         Self::too_many("Too many failed credentials from this address; try again in a minute.", 60)
     }
 
-    /// 429: so many requests per minute were made (R-LIM-4); `setting` limits them.
+    /// 429: the limit of requests per minute is reached (R-LIM-4); `setting` is the setting that defines it.
     pub fn over_rate(limit: u32, setting: &str, retry_after_s: u32) -> Self {
         let of_what = match setting {
             "signed_requests_per_minute" => "signed requests",
@@ -93,7 +93,7 @@ impl Refusal {
         Self { rate_limit: Some(limit), ..Self::too_many(message, retry_after_s) }
     }
 
-    /// The messages of the day are used up (R-LIM-3): 403 under `/apps`, as the hosted service has it, else 429.
+    /// The daily message quota is used up (R-LIM-3): 403 under `/apps`, as in the hosted service, otherwise 429.
     pub fn over_daily_quota(dialect: Dialect, limit: u32, retry_after_s: u32) -> Self {
         let message = format!(
             "This request exceeds the limit of {limit} messages per day (messages_per_day). The day ends at 00:00 UTC."
@@ -104,7 +104,7 @@ impl Refusal {
         }
     }
 
-    /// 429: the app has all the channels that it may have, and the event is for another one (R-LIM-5).
+    /// 429: the app already has its maximum number of channels, and the event is for another one (R-LIM-5).
     pub fn over_channels(limit: u32) -> Self {
         let message = format!(
             "This app is at its limit of {limit} occupied channels (max_channels), and this channel has no subscribers."
@@ -112,19 +112,19 @@ impl Refusal {
         Self::too_many(message, 1)
     }
 
-    /// 503: overload; nothing of the request was carried out (P-STAT-8).
+    /// 503: overload; no part of the request was carried out (P-STAT-8).
     pub fn unavailable(message: impl Into<String>, retry_after_s: u32) -> Self {
         Self { retry_after_s: Some(retry_after_s), ..Self::plain(503, message) }
     }
 
-    /// The header lines that say when to try again and what the limit is, or nothing.
+    /// The header lines with the retry time and the limit, or nothing.
     pub fn header_lines(&self) -> String {
         let retry_after = self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n"));
         let limit = self.rate_limit.map(|limit| format!("X-RateLimit-Limit: {limit}\r\nX-RateLimit-Remaining: 0\r\n"));
         [retry_after, limit].into_iter().flatten().collect()
     }
 
-    /// Puts words before the sentence, to say which part of a request it is about.
+    /// Prefixes the sentence with words that identify the part of a request it is about.
     #[must_use]
     pub fn within(self, part: &str) -> Self {
         Self { message: format!("{part}: {}", self.message), ..self }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::auth::AuthFailure;
 
-    /// P-STAT-1 to P-STAT-8, P-STAT-7: each kind has its status, and 429 and 503 alone say when to try again.
+    /// P-STAT-1 to P-STAT-8, P-STAT-7: each kind has its status, and only 429 and 503 include a retry time.
     #[test]
     fn kinds_have_their_status() {
         let rows = [

@@ -1,4 +1,4 @@
-//! Method and path to a route, under `/apps/{id}` and `/api/v1/apps/{id}`, with and without the configured prefix
+//! Maps method and path to a route, under `/apps/{id}` and `/api/v1/apps/{id}`, with and without the configured prefix
 //! (P-CONN-2, R-BASE-1).
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use crate::limits::ENDPOINT_PATH_BYTES_MAX;
 use crate::protocol::dialect::Dialect;
 use crate::wire::http::without_prefix;
 
-/// What a method and path ask for.
+/// The route that a method and path select.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Route<'a> {
     /// `GET|HEAD|OPTIONS /`, `/up`, `/health`, `/healthz`, and `OPTIONS *`.
@@ -21,16 +21,16 @@ pub enum Route<'a> {
     Ready,
     /// `GET|HEAD|OPTIONS /accept-traffic`.
     AcceptTraffic,
-    /// A page that the metrics port alone serves (threat T30).
+    /// A page that only the metrics port serves (threat T30).
     Operator(OperatorPage),
-    /// Upgrade or not, `/app/{key}`: a plain GET is answered 426.
+    /// `/app/{key}`, with or without an upgrade: a plain GET is answered 426.
     WebSocket {
         /// The app key, percent-decoded.
         key: Cow<'a, str>,
     },
     /// A route of the HTTP API.
     Api {
-        /// How errors read.
+        /// The format of errors.
         dialect: Dialect,
         /// The app id of the path.
         app_id: &'a str,
@@ -42,18 +42,19 @@ pub enum Route<'a> {
         /// Which endpoint.
         endpoint: Endpoint<'a>,
     },
-    /// A known path with another method: 405 with `Allow`.
+    /// A known path with an unsupported method: 405 with `Allow`.
     MethodNotAllowed(Dialect, &'static str),
-    /// Fallback transports and statistics that are answered 404 at once, with CORS (P-FALL-1); true for OPTIONS (204).
+    /// Fallback transports and statistics, which are answered 404 at once, with CORS (P-FALL-1); true for OPTIONS
+    /// (204).
     Fallback {
-        /// OPTIONS asks for 204.
+        /// OPTIONS is answered 204.
         preflight: bool,
     },
-    /// Nothing here: 404.
+    /// No such route: 404.
     NotFound(Dialect),
 }
 
-/// Pages of the metrics port; each takes GET.
+/// Pages of the metrics port; each accepts GET.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OperatorPage {
     /// `/metrics`.
@@ -64,7 +65,7 @@ pub enum OperatorPage {
     Usage,
 }
 
-/// Endpoints of the HTTP API, with the channel or user that the path names, percent-decoded and not yet checked.
+/// Endpoints of the HTTP API, with the channel or user in the path, percent-decoded and not yet checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Endpoint<'a> {
     /// `POST /events` (P-HTTP-1).
@@ -94,7 +95,7 @@ pub enum Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    /// The endpoint that the path behind the app id names. Any segment may be percent-encoded (P-SIGN-5).
+    /// The endpoint that the path after the app id names. Any segment may be percent-encoded (P-SIGN-5).
     fn of_path(path: &'a str) -> Option<Self> {
         if path.len() > ENDPOINT_PATH_BYTES_MAX {
             return None;
@@ -137,7 +138,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Its methods, as `Allow` names them.
+    /// Its methods, in the format of `Allow`.
     pub fn methods(&self) -> &'static str {
         match self {
             Self::Events
@@ -173,10 +174,10 @@ impl<'a> Endpoint<'a> {
     }
 }
 
-/// Finds the route. `path` is as requested; `prefix` is the configured one or `""`.
+/// Finds the route. `path` is the path as requested; `prefix` is the configured one or `""`.
 ///
-/// A path is read as it is first, so that configuring a prefix takes no route away, and without its prefix then. A
-/// trailing slash makes another path, as in the hosted service.
+/// A path is matched as it is first, so that configuring a prefix removes no route, and then without its prefix. A
+/// trailing slash makes it another path, as in the hosted service.
 pub fn route<'a>(method: &str, path: &'a str, prefix: &str) -> Route<'a> {
     match (route_unprefixed(method, path), without_prefix(path, prefix)) {
         (Route::NotFound(_), Some(rest)) => route_unprefixed(method, rest),
@@ -201,7 +202,7 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
         return Route::Fallback { preflight: method == "OPTIONS" };
     }
     match path {
-        // Of `OPTIONS` alone (RFC 9110 section 7.1).
+        // Only for `OPTIONS` (RFC 9110 section 7.1).
         "*" => Route::Up,
         "/" | "/up" | "/health" | "/healthz" => probe(method, Route::Up),
         "/ready" | "/readyz" => probe(method, Route::Ready),
@@ -216,7 +217,7 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
     }
 }
 
-/// A segment of a path, percent-decoded; `None` when an escape is broken or the result is not UTF-8.
+/// A segment of a path, percent-decoded; `None` when an escape is invalid or the result is not UTF-8.
 fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
     let is_escape = |after: &str| {
         after.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
@@ -251,7 +252,7 @@ fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
     }
 }
 
-/// What the Python SDK asks without `/apps/{id}` before it.
+/// Requests that the Python SDK sends without `/apps/{id}` in front.
 fn route_of_key<'a>(method: &str, path: &'a str) -> Route<'a> {
     match Endpoint::of_path(path.trim_start_matches('/')) {
         Some(endpoint) if endpoint.takes(method) => Route::ApiOfKey { endpoint },
@@ -260,7 +261,7 @@ fn route_of_key<'a>(method: &str, path: &'a str) -> Route<'a> {
     }
 }
 
-/// Health is reported to every method that probes use: HAProxy's `option httpchk` sends OPTIONS unless told otherwise.
+/// Health is reported for every method that probes use: HAProxy's `option httpchk` sends OPTIONS by default.
 fn probe<'a>(method: &str, route: Route<'a>) -> Route<'a> {
     match method {
         "GET" | "HEAD" | "OPTIONS" => route,
@@ -268,12 +269,12 @@ fn probe<'a>(method: &str, route: Route<'a>) -> Route<'a> {
     }
 }
 
-/// What is gathered first is told to GET alone.
+/// Pages that must be gathered first are served for GET only.
 fn get_only<'a>(method: &str, route: Route<'a>) -> Route<'a> {
     if method == "GET" { route } else { Route::MethodNotAllowed(Dialect::Pusher, "GET") }
 }
 
-/// How an unknown path is told: whoever asks below `/api/` reads JSON.
+/// The error format for an unknown path: requests below `/api/` get JSON.
 fn dialect_of(path: &str) -> Dialect {
     if path == "/api" || path.starts_with("/api/") { Dialect::Relay } else { Dialect::Pusher }
 }
@@ -296,8 +297,8 @@ mod tests {
         Route::WebSocket { key: key.into() }
     }
 
-    /// R-BASE-1, P-HTTP-1, P-HTTP-2, P-CONN-2: both endpoints under both bases, with and without the prefix, also
-    /// where the prefix reads like the beginning of a route.
+    /// R-BASE-1, P-HTTP-1, P-HTTP-2, P-CONN-2: both endpoints under both bases, with and without the prefix, including
+    /// a prefix that looks like the beginning of a route.
     #[test]
     fn both_bases_with_and_without_the_prefix() {
         let rows = [
@@ -317,7 +318,7 @@ mod tests {
                 assert_eq!(route("GET", &path, prefix), websocket("some-key"));
             }
         }
-        // P-HTTP-10: the Python SDK leaves the app out, also behind a prefix.
+        // P-HTTP-10: the Python SDK omits the app, also after a prefix.
         let endpoint = Endpoint::TerminateConnections("7".into());
         for path in ["/users/7/terminate_connections", "/pre/users/7/terminate_connections"] {
             assert_eq!(route("POST", path, "/pre"), Route::ApiOfKey { endpoint: endpoint.clone() });
@@ -332,8 +333,8 @@ mod tests {
         assert_eq!(route("POST", "/pre/apps/3/events", ""), Route::NotFound(Dialect::Pusher));
     }
 
-    /// R-BASE-1, P-HTTP-3 to P-HTTP-9: the queries and the end of a user, each with its method, its scope (R-TOKEN-6)
-    /// and the channel of its path.
+    /// R-BASE-1, P-HTTP-3 to P-HTTP-9: the queries and the termination of a user's connections, each with its method,
+    /// its scope (R-TOKEN-6) and the channel of its path.
     #[test]
     fn queries_name_their_channel() {
         let rows = [
@@ -410,7 +411,7 @@ mod tests {
         }
     }
 
-    /// R-BASE-3: health and readiness for GET and HEAD; other methods learn which ones are taken.
+    /// R-BASE-3: health and readiness for GET and HEAD; the answer to other methods lists the accepted ones.
     #[test]
     fn health_paths() {
         for method in ["GET", "HEAD"] {
@@ -435,7 +436,7 @@ mod tests {
         }
     }
 
-    /// P-CONN-1, P-CONN-8: the WebSocket path takes one segment, percent-decoded, and GET alone.
+    /// P-CONN-1, P-CONN-8: the WebSocket path has one segment, percent-decoded, and accepts only GET.
     #[test]
     fn websocket_path() {
         assert_eq!(route("GET", "/app/app-key", ""), websocket("app-key"));
@@ -451,7 +452,7 @@ mod tests {
         }
     }
 
-    /// P-STAT-4, R-ERR-1: what is not there is 404 in the dialect of its base; a trailing slash is another path.
+    /// P-STAT-4, R-ERR-1: an unknown path is 404 in the dialect of its base; a trailing slash makes it another path.
     #[test]
     fn unknown_paths_answer_in_their_dialect() {
         for rest in
@@ -468,7 +469,7 @@ mod tests {
         assert_eq!(route("POST", "/pre/api/v1/apps/3/none", "/pre"), Route::NotFound(Dialect::Relay));
     }
 
-    /// A known path with another method tells the one it takes, in the dialect of its base.
+    /// For a known path with an unsupported method the answer names the supported one, in the dialect of its base.
     #[test]
     fn other_methods_are_told_the_right_one() {
         for method in ["GET", "HEAD", "PUT", "OPTIONS", "post", ""] {
@@ -488,7 +489,7 @@ mod tests {
         assert_eq!(route("POST", "/apps/3%2Fevents", ""), Route::NotFound(Dialect::Pusher));
     }
 
-    /// P-FALL-1: fallback transports and statistics are known for what they are, with and without the prefix.
+    /// P-FALL-1: fallback transports and statistics are recognized, with and without the prefix.
     #[test]
     fn fallback_transports() {
         for path in ["/pusher/app/k/1/x/xhr_streaming", "/timeline/v2/jsonp", "/pre/pusher/app/", "/pre/timeline/x"] {

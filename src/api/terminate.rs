@@ -1,10 +1,10 @@
-//! `POST /users/{uid}/terminate_connections` (P-HTTP-6, P-HTTP-10). The body says nothing: SDKs send `{}` or none.
+//! `POST /users/{uid}/terminate_connections` (P-HTTP-6, P-HTTP-10). The body is not used: SDKs send `{}` or none.
 
 use super::refusal::Refusal;
 use crate::channel::user::is_user_id;
 use crate::limits;
 
-/// Checks the id of the path (P-LIM-6). One that nobody could sign in with ends nobody's connections.
+/// Checks the id of the path (P-LIM-6). An id that nobody could sign in with terminates no connections.
 ///
 /// # Errors
 /// 400 that names the limit.
@@ -24,7 +24,7 @@ pub fn check_user_id(user_id: &str) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
-    /// P-LIM-6: ids of 127 and 128 bytes pass; 129 bytes and control characters are 400.
+    /// P-LIM-6: ids of 127 and 128 bytes are accepted; 129 bytes and control characters are 400.
     #[test]
     fn user_ids_have_a_limit() {
         for good in ["1", "a b", &"u".repeat(127), &"u".repeat(128)] {

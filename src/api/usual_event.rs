@@ -1,7 +1,7 @@
-//! The body of `POST /events` as SDKs send it, read in one pass: an object of strings, with its channels as a string or
-//! an array of strings. Anything else is left to [`super::events`], which reads all of JSON and words the refusals.
+//! Reads the body of `POST /events` as SDKs send it, in one pass: an object of strings, with its channels as a string
+//! or an array of strings. Anything else is left to [`super::events`], which reads all of JSON and words the refusals.
 //!
-//! What must hold: what is read here reads the same there (a test compares them), and no literal is lent that is not
+//! Invariant: everything read here reads the same there (a test compares them), and no literal is returned that is not
 //! valid JSON or does not decode to Unicode, since `data` is copied into frames as it is (threats T10, T11).
 
 use std::borrow::Cow;
@@ -21,17 +21,17 @@ pub(super) struct UsualEvent<'a> {
     pub(super) info: Option<&'a str>,
 }
 
-/// A string that may have escapes, none of which writes half a surrogate pair.
+/// A string that may contain escapes, none of which encodes half a surrogate pair.
 #[derive(Debug)]
 pub(super) struct Literal<'a> {
     /// With its quotes and escapes.
     pub(super) text: &'a str,
-    /// Length of the string that it writes, in bytes.
+    /// Length of the decoded string, in bytes.
     pub(super) decoded_bytes: usize,
 }
 
 impl<'a> Literal<'a> {
-    /// The string that it writes.
+    /// Decodes the string.
     pub(super) fn decode(&self) -> Option<Cow<'a, str>> {
         match self.text.get(1..=self.decoded_bytes) {
             Some(plain) if self.text.len() == self.decoded_bytes + 2 => Some(Cow::Borrowed(plain)),
@@ -40,7 +40,7 @@ impl<'a> Literal<'a> {
     }
 }
 
-/// Reads a body; `None` for all that is unusual, be it valid or not.
+/// Reads a body; `None` for any unusual one, valid or not.
 pub(super) fn read_usual_event(body: &str) -> Option<UsualEvent<'_>> {
     let mut reader = Reader { text: body, at: 0 };
     let mut event = UsualEvent::default();
@@ -82,7 +82,8 @@ pub(super) fn read_usual_event(body: &str) -> Option<UsualEvent<'_>> {
     reader.is_at_end().then_some(event)
 }
 
-/// Each channel once, in the order of first mention (P-LIM-4); `None` where duplicates would be looked for too long.
+/// Each channel once, in the order of first mention (P-LIM-4); `None` where the search for duplicates would take too
+/// long.
 pub(super) fn distinct<'a>(channels: &[&'a str]) -> Option<Vec<Cow<'a, str>>> {
     if channels.len() > DISTINCT_MAX {
         return None;
@@ -96,14 +97,14 @@ pub(super) fn distinct<'a>(channels: &[&'a str]) -> Option<Vec<Cow<'a, str>>> {
     Some(distinct)
 }
 
-/// Where in the body the reading is. Every method skips white space before what it takes.
+/// Position in the body. Every method skips white space before the token that it takes.
 struct Reader<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn next(&mut self) -> Option<u8> {
         loop {
             let byte = *self.text.as_bytes().get(self.at)?;
@@ -152,7 +153,7 @@ impl<'a> Reader<'a> {
         self.take(b'"')?;
         let bytes = self.text.as_bytes();
         let start = self.at;
-        // Bytes of escapes beyond those that they write.
+        // Bytes by which the escapes are longer than their decoded text.
         let mut surplus = 0;
         loop {
             self.at = find_special(bytes, self.at)?;
@@ -178,8 +179,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The first quote, backslash or control character from `at` on: whatever ends a run of plain text in a JSON string.
-/// Short runs are looked at in words, long ones by the vector units.
+/// The first quote, backslash or control character from `at` on: the byte that ends a run of plain text in a JSON
+/// string. Short runs are examined in words, long ones by the vector units.
 fn find_special(bytes: &[u8], at: usize) -> Option<usize> {
     let mut at = at;
     for _ in 0..SHORT_RUN_WORDS {
@@ -196,7 +197,7 @@ fn find_special(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = bytes.get(at..)?;
     let run = memchr::memchr2(b'"', b'\\', rest);
     let plain = rest.get(..run.unwrap_or(rest.len()))?;
-    // A fold without an early end, so that it is done in vectors.
+    // A fold without an early exit, so that it is vectorized.
     let has_control = plain.iter().fold(false, |any, byte| any | (*byte < b' '));
     let offset = if has_control { plain.iter().position(|byte| *byte < b' ') } else { run };
     offset.map(|offset| at + offset)
@@ -218,14 +219,14 @@ fn special_bytes(word: u64) -> u64 {
 
 /// Words after which a run counts as long.
 const SHORT_RUN_WORDS: usize = 4;
-/// Channels up to which duplicates are looked for one by one.
+/// Channels up to which duplicates are searched for one by one.
 const DISTINCT_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The usual bodies of SDKs are read here, whatever their order and white space.
+    /// The usual bodies of SDKs are read here, whatever the order of their members and their white space.
     #[test]
     fn usual_bodies_are_read() {
         for body in [
@@ -241,8 +242,8 @@ mod tests {
         }
     }
 
-    /// What must be read by the whole parser is not read here: nested data, null, unknown and repeated members, escapes
-    /// in names of channels, what is no JSON.
+    /// Bodies that need the full parser are not read here: nested data, null, unknown and repeated members, escapes in
+    /// names of channels, text that is not JSON.
     #[test]
     fn unusual_bodies_are_left() {
         for body in [
@@ -274,8 +275,8 @@ mod tests {
         }
     }
 
-    /// Every special byte is found at every place of runs of every length, and none where there is none, with text of
-    /// other alphabets around it.
+    /// Every special byte is found at every position of runs of every length, and none where there is none, with text
+    /// of other alphabets around it.
     #[test]
     fn special_bytes_are_found_everywhere() {
         for length in 0..100 {

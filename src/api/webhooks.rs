@@ -25,10 +25,10 @@ struct RawWebhook {
     allow_private: bool,
 }
 
-/// Decodes an endpoint to be made. What the store checks, such as the URL, is not checked here.
+/// Decodes an endpoint to be created. Properties that the store checks, such as the URL, are not checked here.
 ///
 /// # Errors
-/// 400 with the expectation; 403 for leave that only an operator can give (threat T19).
+/// 400 that names the expected form; 403 for a permission that only an operator can grant (threat T19).
 pub fn decode_webhook(body: &[u8]) -> Result<NewWebhook, Refusal> {
     let raw: RawWebhook = decode(body)?;
     if raw.allow_private {
@@ -53,7 +53,7 @@ pub fn encode_webhooks(app: &App) -> Vec<u8> {
     json!({ "webhooks": webhooks }).to_string().into_bytes()
 }
 
-/// An endpoint that was just made: the one time that its secret is shown.
+/// An endpoint that was just created: the only time that its secret is shown.
 pub fn encode_new_webhook(endpoint: &WebhookEndpoint) -> Vec<u8> {
     let mut json = webhook_json(endpoint);
     json["secret"] = endpoint.secret.expose().into();
@@ -81,7 +81,7 @@ struct RawProof {
     webhook_id: Option<String>,
 }
 
-/// Whether a signature is that of an endpoint, or of the app where nobody says which endpoint (R-HOOK-7).
+/// Checks whether a signature is that of an endpoint, or of the app if the request names no endpoint (R-HOOK-7).
 ///
 /// # Errors
 /// 400 for a body of another form, 404 for an endpoint that the app does not have.
@@ -147,7 +147,8 @@ mod tests {
         hex::encode(mac.finalize().into_bytes())
     }
 
-    /// R-HOOK-7: with an id the secret that its format signs with, without one any of the app's; the check of R-HOOK-3.
+    /// R-HOOK-7: with an id, the secret that its format signs with; without one, any of the app's; the check of
+    /// R-HOOK-3.
     #[test]
     fn signatures_are_verified() {
         let valid = |app: &App, payload: &str, signature: &str, id: Option<&str>| {
@@ -179,7 +180,7 @@ mod tests {
         }
     }
 
-    /// R-HOOK-8, threat T19: what an endpoint is made of; leave for private addresses is not a tenant's to give.
+    /// R-HOOK-8, threat T19: the members of an endpoint; a tenant cannot grant permission for private addresses.
     #[test]
     fn endpoints_are_decoded() {
         let new = decode_webhook(br#"{"url":"https://example.com/"}"#).expect("defaults");
@@ -201,7 +202,7 @@ mod tests {
         }
     }
 
-    /// R-HOOK-1, R-HOOK-8: the secret is shown when an endpoint is made and never again.
+    /// R-HOOK-1, R-HOOK-8: the secret is shown when an endpoint is created and never again.
     #[test]
     fn secrets_are_shown_once() {
         let app = app(WebhookFormat::Relay);

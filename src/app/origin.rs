@@ -1,11 +1,11 @@
 //! Which pages may connect: the `Origin` header against an app's list of hosts (P-CONN-8, threat T21).
 //!
-//! Three words name what has no host: `null` (a sandboxed frame, some pages from files), `file://` (Electron, Cordova)
-//! and `missing` (a client that sends no `Origin`).
+//! Three words name the cases without a host: `null` (a sandboxed frame, some pages from files), `file://` (Electron,
+//! Cordova) and `missing` (a client that sends no `Origin`).
 
-/// True when the list is empty, or one of its hosts is the origin's: exactly (`example.com`), with its port
-/// (`example.com:8080`, any port otherwise), or any host below it (`*.example.com`, not `example.com` itself). `*` is
-/// every origin. The scheme does not count: whoever wants TLS alone sets `tls_only`.
+/// True when the list is empty, or one of its hosts matches the origin's: exactly (`example.com`), with its port
+/// (`example.com:8080`, any port otherwise), or any host below it (`*.example.com`, not `example.com` itself). `*`
+/// matches every origin. The scheme is not compared: an operator who wants TLS only sets `tls_only`.
 pub fn origin_allowed(allowed: &[Box<str>], origin: &[u8]) -> bool {
     if allowed.is_empty() {
         return true;
@@ -26,7 +26,7 @@ pub fn origin_allowed(allowed: &[Box<str>], origin: &[u8]) -> bool {
     hosts.into_iter().any(|allowed| matches(allowed, authority) || matches(allowed, host))
 }
 
-/// Whether a client without an `Origin` may connect: always, unless the list says `!missing`.
+/// Whether a client without an `Origin` may connect: always, unless the list contains `!missing`.
 pub fn missing_origin_allowed(allowed: &[Box<str>]) -> bool {
     !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(NOT_MISSING))
 }
@@ -47,8 +47,9 @@ fn matches(allowed: &str, host: &str) -> bool {
     }
 }
 
-/// True for what may stand in an app's list: a host, a host with a port, `*.` before a host, `*` alone, or one of the
-/// words `null`, `file://`, `missing` and `!missing`. Neither scheme nor path: nobody shall believe that they are compared.
+/// True for a valid entry of an app's list: a host, a host with a port, `*.` before a host, `*` alone, or one of the
+/// words `null`, `file://`, `missing` and `!missing`. Neither scheme nor path is allowed, so that nobody believes that
+/// they are compared.
 pub fn is_origin_pattern(text: &str) -> bool {
     let host = text.strip_prefix("*.").unwrap_or(text);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte);
@@ -57,9 +58,9 @@ pub fn is_origin_pattern(text: &str) -> bool {
 
 /// The origin of a page that has none.
 const NULL: &str = "null";
-/// What the origins of pages from files begin with.
+/// Prefix of the origins of pages from files.
 const FILE: &str = "file://";
-/// A client that sends no origin: it may connect anyway.
+/// A client that sends no origin; it may connect anyway.
 const MISSING: &str = "missing";
 /// A client that sends no origin may not connect.
 const NOT_MISSING: &str = "!missing";
@@ -74,7 +75,7 @@ mod tests {
         origin_allowed(&list, origin.as_bytes())
     }
 
-    /// P-CONN-8, threat T21: a host is matched whole, whatever its case and scheme, with any port.
+    /// P-CONN-8, threat T21: a host is matched completely, whatever its case and scheme, with any port.
     #[test]
     fn hosts_are_exact() {
         for origin in ["https://example.com", "http://Example.COM:8080", "capacitor://example.com"] {
@@ -97,7 +98,7 @@ mod tests {
         assert!(!origin_allowed(&["example.com".into()], b"https://\xff.example.com"));
     }
 
-    /// Threat T21: a port in the list is compared, also behind an IPv6 address.
+    /// Threat T21: a port in the list is compared, also after an IPv6 address.
     #[test]
     fn ports_are_compared_where_given() {
         assert!(allowed(&["example.com:8080"], "http://example.com:8080"));
@@ -107,7 +108,8 @@ mod tests {
         assert!(allowed(&["[::1]:3000"], "http://[::1]:3000") && !allowed(&["[::1]:3000"], "http://[::1]"));
     }
 
-    /// P-CONN-8: origins without a host are named by words, each for itself; `!missing` keeps clients without one out.
+    /// P-CONN-8: origins without a host are named by words, each of which matches only itself; `!missing` refuses
+    /// clients without an origin.
     #[test]
     fn words_name_what_has_no_host() {
         for (list, null, file) in [
@@ -129,7 +131,7 @@ mod tests {
         assert!(!missing_origin_allowed(&["example.com".into(), "!missing".into()]));
     }
 
-    /// Threat T21: `*.` stands for at least one label, `*` for everything; elsewhere a star is no pattern.
+    /// Threat T21: `*.` matches at least one label, `*` matches everything; elsewhere a star is not a pattern.
     #[test]
     fn stars_stand_for_labels() {
         let list = ["*.example.com"];

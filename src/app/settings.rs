@@ -1,10 +1,10 @@
-//! What an operator may change per app, with the defaults of the protocol.
+//! Settings that an operator may change per app, with the defaults of the protocol.
 //!
-//! A new setting is one entry of the table below (see [`crate::setting`]): `app set` and `app show` then have it, the
-//! server gets its value with the app, and `docs/cli.md` lists it.
+//! A new setting is one entry of the table below (see [`crate::setting`]): `app set` and `app show` then support it,
+//! the server receives its value with the app, and `docs/cli.md` lists it.
 //!
-//! The struct is also what the store keeps: a JSON object with these names in this order. A name never changes meaning
-//! and a new field has a default, so that records of other versions read.
+//! The struct is also the stored form: a JSON object with these names in this order. A name never changes meaning and a
+//! new field has a default, so that records of other versions can be read.
 
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +117,7 @@ settings! {
 const NUMBER: &str = "a number";
 const NO_LIMIT: &str = "no limit";
 
-/// A number without an upper bound of its own, where 0 has this meaning.
+/// A number without an upper bound of its own; 0 has this meaning.
 const fn limit(zero: &'static str) -> Definition<u32> {
     number(NUMBER, 0, u32::MAX as u64).zero(zero)
 }
@@ -132,7 +132,7 @@ fn origins(text: &str) -> Option<Vec<Box<str>>> {
 /// Why a setting was not changed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum SettingError {
-    /// There is none of this name.
+    /// No setting has this name.
     #[error("an app has no setting {name:?}{nearest}; settings are {known}")]
     Unknown {
         /// The name.
@@ -142,7 +142,7 @@ pub enum SettingError {
         /// All names.
         known: String,
     },
-    /// It does not accept this value.
+    /// The setting does not accept this value.
     #[error("the setting {name} takes {takes}, not {value:?}")]
     Value {
         /// The setting.
@@ -155,7 +155,7 @@ pub enum SettingError {
 }
 
 impl AppSettings {
-    /// Changes the setting of this name to the value that a text writes; former names count.
+    /// Changes the setting of this name to the value that a text represents; former names are accepted.
     ///
     /// # Errors
     /// [`SettingError`]; nothing is changed.

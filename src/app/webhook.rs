@@ -1,7 +1,7 @@
-//! Webhook endpoints of an app (P-HOOK-9, section 6 of the Relay protocol): where its events are told, and which.
+//! Webhook endpoints of an app (P-HOOK-9, section 6 of the Relay protocol): where its events are sent, and which ones.
 //!
-//! A shard looks at one set of bits, [`Webhooks::wanted`], before it makes anything: an app without endpoints costs
-//! nothing, and what no endpoint wants is never built.
+//! A shard checks one set of bits, [`Webhooks::wanted`], before it builds an event: an app without endpoints costs
+//! nothing, and an event that no endpoint wants is never built.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub mod address;
 labels! {
     /// A kind of event of an endpoint, with its name in Pusher's format and in filters.
     pub enum WebhookKind {
-        /// Somebody subscribed to a channel that nobody was on (P-HOOK-1).
+        /// A client subscribed to a channel without subscribers (P-HOOK-1).
         ChannelOccupied => "channel_occupied",
         /// The last subscriber left (P-HOOK-1).
         ChannelVacated => "channel_vacated",
@@ -25,7 +25,7 @@ labels! {
         MemberRemoved => "member_removed",
         /// A client event was sent (P-HOOK-3).
         ClientEvent => "client_event",
-        /// Somebody subscribed to a cache channel without an event (P-HOOK-4).
+        /// A client subscribed to a cache channel without an event (P-HOOK-4).
         CacheMiss => "cache_miss",
         /// The number of subscribers changed (P-HOOK-5).
         SubscriptionCount => "subscription_count",
@@ -46,7 +46,7 @@ impl WebhookKind {
         }
     }
 
-    /// The kind of this name: that of either format, or `subscription_count_changed` (R-HOOK-6).
+    /// The kind with this name: that of either format, or `subscription_count_changed` (R-HOOK-6).
     pub fn from_name(name: &str) -> Option<Self> {
         if name == COUNT_CHANGED {
             return Some(Self::SubscriptionCount);
@@ -59,7 +59,7 @@ impl WebhookKind {
 pub const COUNT_CHANGED: &str = "subscription_count_changed";
 
 bitflags! {
-    /// A set of kinds, one bit for each. The bits are stored nowhere.
+    /// A set of kinds, one bit for each. The bits are not stored anywhere.
     #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
     pub struct WebhookKinds: u8 {
         /// Every kind.
@@ -74,13 +74,13 @@ impl From<WebhookKind> for WebhookKinds {
 }
 
 impl WebhookKinds {
-    /// These and one more.
+    /// This set with one more kind.
     #[must_use]
     pub fn with(self, kind: WebhookKind) -> Self {
         self | kind.into()
     }
 
-    /// True when the kind is among them.
+    /// True when the kind is in the set.
     pub fn has(self, kind: WebhookKind) -> bool {
         self.contains(kind.into())
     }
@@ -114,23 +114,23 @@ labels! {
     }
 }
 
-/// How many events one POST has (P-HOOK-6).
+/// How many events one POST contains (P-HOOK-6).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Batching {
     /// One.
     #[default]
     Single,
-    /// What comes within 50 ms, at most 100.
+    /// Events that occur within 50 ms, at most 100.
     Batched,
 }
 
-/// Where an endpoint may be (threat T19).
+/// The addresses that an endpoint may have (threat T19).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Reach {
-    /// At public addresses over https, and where the operator allows all endpoints to be.
+    /// Public addresses over https, and the addresses that the operator allows for all endpoints.
     #[default]
     Public,
-    /// Anywhere, also over http.
+    /// Any address, also over http.
     Anywhere,
 }
 
@@ -153,34 +153,34 @@ pub struct WebhookEndpoint {
     pub url: Box<str>,
     /// Signs bodies in Relay's format.
     pub secret: Secret,
-    /// What it is told.
+    /// The kinds of events that it receives.
     pub kinds: WebhookKinds,
-    /// How.
+    /// How bodies are written and signed.
     pub format: WebhookFormat,
-    /// In how many requests.
+    /// How many events one request contains.
     pub batching: Batching,
-    /// Where it may be.
+    /// The addresses that it may have.
     pub reach: Reach,
-    /// How one kind is spelled.
+    /// How `subscription_count` is spelled.
     pub count_name: CountName,
-    /// False while the operator has turned it off: it is told nothing, and what waits for it is dropped.
+    /// False while the operator has disabled it: it receives nothing, and its waiting deliveries are dropped.
     pub enabled: bool,
 }
 
-/// An endpoint to be made; the store checks it.
+/// An endpoint to be created; the store checks it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct NewWebhook {
-    /// Where it is.
+    /// Its URL.
     pub url: String,
-    /// What it is told, by name; none is everything.
+    /// The events that it receives, by name; an empty list means all.
     pub events: Vec<String>,
     /// How bodies are written and signed.
     pub format: WebhookFormat,
-    /// How many events a request has.
+    /// How many events one request contains.
     pub batching: Batching,
-    /// Where it may be.
+    /// The addresses that it may have.
     pub reach: Reach,
-    /// How one kind is spelled.
+    /// How `subscription_count` is spelled.
     pub count_name: CountName,
 }
 
@@ -192,19 +192,19 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    /// Notes what the enabled ones want.
+    /// Collects the kinds that the enabled endpoints want.
     pub fn new(endpoints: Vec<WebhookEndpoint>) -> Self {
         let enabled = endpoints.iter().filter(|endpoint| endpoint.enabled);
         let wanted = enabled.fold(WebhookKinds::empty(), |wanted, endpoint| wanted.union(endpoint.kinds));
         Self { endpoints, wanted }
     }
 
-    /// What at least one enabled endpoint wants.
+    /// Kinds that at least one enabled endpoint wants.
     pub fn wanted(&self) -> WebhookKinds {
         self.wanted
     }
 
-    /// The endpoints in the order in which they were made.
+    /// The endpoints in the order of their creation.
     pub fn endpoints(&self) -> &[WebhookEndpoint] {
         &self.endpoints
     }
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     /// P-HOOK-1 to P-HOOK-5, R-HOOK-5, R-HOOK-6: each kind has a bit of its own and is found by the names of both
-    /// formats; the other spelling of one of them is known too.
+    /// formats; the alternative spelling of one of them is also recognized.
     #[test]
     fn kinds_by_name() {
         for kind in WebhookKind::ALL.iter().copied() {
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(WebhookKinds::all().to_string(), names);
     }
 
-    /// P-HOOK-6: what an app wants is what its enabled endpoints want together.
+    /// P-HOOK-6: an app wants the kinds that any of its enabled endpoints wants.
     #[test]
     fn wanted_is_the_union_of_the_enabled() {
         let endpoint = |kind, enabled| WebhookEndpoint {

@@ -1,6 +1,6 @@
-//! Brake on guessing credentials: failures per address and minute (threat T6).
+//! Rate limit for guessing credentials: failures per address and minute (threat T6).
 //!
-//! It only ever slows down failures: whoever holds a valid credential is never asked here.
+//! It only slows down failures: a request with a valid credential is never checked here.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,25 +8,25 @@ use std::net::IpAddr;
 use crate::limits::{AUTH_FAILURE_ADDRESSES_MAX, AUTH_FAILURES_PER_MINUTE_SETTING_MAX};
 use crate::moment::Moment;
 
-/// Failures of recent addresses; bounded, the oldest forgotten first. IPv6 counts by /64.
+/// Failures of recent addresses; bounded, the oldest are dropped first. IPv6 counts by /64.
 ///
-/// Trees instead of hash maps: peers choose the keys, and a tree has no collisions to aim at.
+/// Trees instead of hash maps: peers choose the keys, and a tree has no collisions to exploit.
 #[derive(Debug)]
 pub struct AuthFailures {
     /// The share of a minute that one failure takes, in ns.
     share_ns: u64,
     addresses: BTreeMap<Source, Bucket>,
-    /// Every source by the number of its last failure, the oldest first.
+    /// Every source, keyed by the number of its last failure, the oldest first.
     by_age: BTreeMap<u64, Source>,
     /// Failures counted so far; numbers the failures.
     failures: u64,
 }
 
-/// Who is counted together.
+/// Addresses that are counted together.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Source {
     V4(u32),
-    /// The first 64 bits: what one subscriber is given.
+    /// The first 64 bits: the prefix that one subscriber is assigned.
     V6(u64),
 }
 
@@ -39,13 +39,13 @@ struct Bucket {
 }
 
 impl AuthFailures {
-    /// Lets this many failures of one address pass in a minute.
+    /// Allows this many failures per address and minute.
     pub fn new(per_minute: u32) -> Self {
         let share_ns = MINUTE_NS / u64::from(per_minute.max(1));
         Self { share_ns, addresses: BTreeMap::new(), by_age: BTreeMap::new(), failures: 0 }
     }
 
-    /// Counts one failure. True when the address is over the bound and gets 429 instead of 401.
+    /// Counts one failure. True when the address is over the limit and gets 429 instead of 401.
     pub fn count(&mut self, now: Moment, address: IpAddr) -> bool {
         self.failures += 1;
         let source = Source::of(address);
@@ -59,7 +59,7 @@ impl AuthFailures {
         let filled_until_ns = before.map_or(0, |bucket| bucket.empty_at_ns).max(now_ns);
         let empty_at_ns = filled_until_ns.saturating_add(self.share_ns);
         let over = empty_at_ns - now_ns > MINUTE_NS;
-        // A failure beyond the bound adds nothing, so that the address is heard again as soon as a share is free.
+        // A failure beyond the limit adds nothing, so that the address gets 401 again as soon as a share is free.
         let empty_at_ns = if over { filled_until_ns } else { empty_at_ns };
         self.addresses.insert(source, Bucket { empty_at_ns, last_failure: self.failures });
         self.by_age.insert(self.failures, source);
@@ -82,7 +82,7 @@ impl Source {
     }
 }
 
-/// Fine enough that every bound is exact: what the shares lack of a whole minute is less than one of them.
+/// Fine enough that every limit is exact: the shares fall short of a minute by less than one share.
 const MINUTE_NS: u64 = 60_000_000_000;
 
 const _: () =
@@ -101,7 +101,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    /// Threat T6: of 10,000 failures at once, 100 get 401 and the rest 429; the clock's start does not matter.
+    /// Threat T6: of 10,000 failures at once, 100 get 401 and the rest 429; the start of the clock does not matter.
     #[test]
     fn bound_is_100_failures() {
         for start_ms in [0, 1, 1 << 40] {
@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// Threat T6: one failure is forgiven every 600 ms, all of them after a minute, also while an attack goes on.
+    /// Threat T6: one failure is forgiven every 600 ms, all of them after a minute, also during an ongoing attack.
     #[test]
     fn failures_are_forgiven_with_time() {
         let mut failures = AuthFailures::new(100);
@@ -140,7 +140,7 @@ mod tests {
         assert!(!failures.count(at(0), address("::c000:201")), "not mapped: an address of its own");
     }
 
-    /// Threat T6: the table is bounded; the address that failed longest ago is forgotten, a busy one is kept.
+    /// Threat T6: the table is bounded; the address that failed longest ago is dropped, a busy one is kept.
     #[test]
     fn table_is_bounded_and_forgets_the_oldest() {
         let mut failures = AuthFailures::new(100);
@@ -162,7 +162,7 @@ mod tests {
         assert!(!failures.count(at(0), quiet), "forgotten, so it starts anew");
     }
 
-    /// Threat T6: every bound that an operator may set is exact.
+    /// Threat T6: every limit that an operator may set is exact.
     #[test]
     fn other_bounds_are_exact() {
         for per_minute in [1, 7, 99, 101, 9_999, AUTH_FAILURES_PER_MINUTE_SETTING_MAX] {

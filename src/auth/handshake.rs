@@ -4,7 +4,7 @@ use ring::digest;
 
 /// The 28-byte value that answers a client's `Sec-WebSocket-Key`: base64 of SHA-1 over the key and a fixed id.
 ///
-/// SHA-1 proves nothing here; the handshake asks for it so that only a WebSocket server gives this answer.
+/// SHA-1 proves nothing here; the handshake requires it so that only a WebSocket server gives this answer.
 pub fn accept_value(client_key: &[u8]) -> String {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(client_key);
@@ -12,7 +12,7 @@ pub fn accept_value(client_key: &[u8]) -> String {
     encode_base64(context.finish().as_ref())
 }
 
-/// Base64 of RFC 4648 section 4, padded. Leaf for the 20 bytes above; nothing else in the server speaks base64.
+/// Base64 of RFC 4648 section 4, padded. Only for the 20 bytes above; nothing else in the server uses base64.
 fn encode_base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {

@@ -1,4 +1,4 @@
-//! Verdicts over proofs: subscription signatures, request credentials, tokens, and the handshake digest.
+//! Verification of credentials: subscription signatures, request credentials, tokens, and the handshake digest.
 //! The users of `ring`.
 
 pub mod failures;
@@ -12,13 +12,14 @@ pub mod token;
 use crate::label::labels;
 
 labels! {
-    /// Why a credential was refused: how metrics and logs name it. The set is closed and tells nothing of the credential.
+    /// Why a credential was refused, as metrics and logs name it. The set is closed and reveals nothing about the
+    /// credential.
     pub enum AuthFailure {
         /// There was none.
         Missing => "missing",
-        /// It is not written as credentials are: a parameter or header is absent, doubled or of the wrong form.
+        /// It does not have the form of a credential: a parameter or header is absent, duplicated or malformed.
         Malformed => "malformed",
-        /// Its key is no active key of the app.
+        /// Its key is not an active key of the app.
         UnknownKey => "unknown_key",
         /// The signature is not that of the key's secret.
         BadSignature => "bad_signature",
@@ -28,19 +29,19 @@ labels! {
         BadToken => "bad_token",
         /// The timestamp is too far from the clock.
         StaleTimestamp => "stale_timestamp",
-        /// The body is not what was signed.
+        /// The body differs from the signed one.
         BodyMismatch => "body_mismatch",
         /// The channel belongs to another user.
         WrongUser => "wrong_user",
     }
 }
 
-/// The tag that 64 lower-case hex digits write; `None` for any other length, case or character (threat T1).
+/// The tag that 64 lower-case hex digits encode; `None` for any other length, case or character (threat T1).
 ///
-/// The hex text comes from the peer and the tag is not secret, so only what is compared with it needs constant time.
+/// The hex text comes from the peer and the tag is not secret, so only the comparison needs constant time.
 fn decode_signature(hex: &[u8]) -> Option<[u8; 32]> {
     let mut tag = [0; 32];
-    // The decoder would skip a leading `0x`, so the length is not left to it.
+    // The decoder would skip a leading `0x`, so the length is checked here.
     if hex.len() != 2 * tag.len() || hex.iter().any(u8::is_ascii_uppercase) {
         return None;
     }
@@ -52,7 +53,7 @@ fn decode_signature(hex: &[u8]) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    /// Threat T1: a tag has one spelling; a prefix, another case, another length or a sign is none of it.
+    /// Threat T1: a tag has one spelling; a prefix, another case, another length or a sign is refused.
     #[test]
     fn a_tag_has_one_spelling() {
         let digits = "0a".repeat(32);

@@ -1,6 +1,6 @@
-//! In how many ways a signed query can be read, and what each of them signs (P-SIGN-4, P-SIGN-5).
+//! The ways to read a signed query, and the text that each of them signs (P-SIGN-4, P-SIGN-5).
 //!
-//! What must hold: a reading is linear in the query but for its sort, since anybody can have it made (threat T6).
+//! Invariant: a reading takes linear time in the query except for its sort, since any client can cause one (threat T6).
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::wire::http::without_prefix;
 use crate::wire::query::{Parameter, Values, append_read, array_base, read};
 
-/// Whether `k[0]=a&k[1]=b` and `k[]=a&k[]=b` are signed so or as `k=a,b` (P-SDK-20).
+/// Whether `k[0]=a&k[1]=b` and `k[]=a&k[]=b` are signed as they are or as `k=a,b` (P-SDK-20).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Pairs {
     AsSent,
@@ -18,23 +18,23 @@ pub(super) enum Pairs {
 
 /// The parameters in one reading of their names and values.
 pub(super) struct Reading {
-    /// Names and values, one behind the other.
+    /// Names and values, concatenated.
     text: Vec<u8>,
     parameters: SmallVec<[Place; PARAMETERS_INLINE]>,
 }
 
-/// Where a parameter stands in the text of a reading: its name, and its value right behind it.
+/// Position of a parameter in the text of a reading: its name, directly followed by its value.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     name_start: usize,
-    /// The end of the name without `[]` or `[123]`, if it has that.
+    /// The end of the name without `[]` or `[123]`, if it has such a suffix.
     base_end: Option<usize>,
     name_end: usize,
     value_end: usize,
 }
 
 impl Place {
-    /// What it is sorted by.
+    /// The name to sort by.
     fn name<'a>(&self, text: &'a [u8], pairs: Pairs) -> &'a [u8] {
         let end = match pairs {
             Pairs::AsSent => self.name_end,
@@ -69,7 +69,7 @@ impl Reading {
         self.parameters.iter().any(|parameter| parameter.base_end.is_some())
     }
 
-    /// Sorts the parameters by name and joins them. Those of one name stay in the order sent.
+    /// Sorts the parameters by name and joins them. Parameters of one name stay in the order sent.
     pub(super) fn join(&mut self, pairs: Pairs) -> SignedText {
         let text = &*self.text;
         self.parameters
@@ -90,7 +90,7 @@ impl Reading {
     }
 }
 
-/// Appends parameters of one name: the elements of its array become one value, where the first of them stood.
+/// Appends parameters of one name: the elements of its array become one value, at the position of the first element.
 fn append_collapsed(joined: &mut SignedText, text: &[u8], same: &[Place]) {
     let mut elements = same.iter().filter(|parameter| parameter.base_end.is_some()).peekable();
     for parameter in same {
@@ -115,7 +115,7 @@ fn append_collapsed(joined: &mut SignedText, text: &[u8], same: &[Place]) {
     }
 }
 
-/// A text to sign, put together on the stack.
+/// A text to sign, built on the stack.
 pub(super) type SignedText = SmallVec<[u8; SIGNED_BYTES_INLINE]>;
 
 /// Appends pairs, joined.
@@ -130,8 +130,8 @@ pub(super) fn append_pairs<'a>(text: &mut SignedText, pairs: impl Iterator<Item 
     }
 }
 
-/// The paths that may have been signed: as requested, percent-decoded, and without `/api/v1` and the configured
-/// prefix (P-SIGN-5). Each once, so that together with the readings there are 18 candidates at most.
+/// The paths that may have been signed: as requested, percent-decoded, and without `/api/v1` and the configured prefix
+/// (P-SIGN-5). Each appears once, so that together with the readings there are 18 candidates at most.
 pub(super) fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 3]> {
     let mut paths: SmallVec<[Cow<'a, [u8]>; 3]> = SmallVec::new();
     paths.push(Cow::Borrowed(path.as_bytes()));
@@ -150,5 +150,5 @@ pub(super) fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<
 
 /// Parameters held without allocating: those of a publish, and some of the caller's.
 pub(super) const PARAMETERS_INLINE: usize = 12;
-/// A text to sign up to this length is put together on the stack.
+/// A text to sign up to this length is built on the stack.
 const SIGNED_BYTES_INLINE: usize = 512;

@@ -1,8 +1,9 @@
-//! Who sends this request? Pusher query signature, Bearer token, or key and secret headers, in this order; the first
-//! present must pass, there is no falling through (R-AUTH-4).
+//! Identifies the sender of a request: by Pusher query signature, Bearer token, or key and secret headers, in this
+//! order. The first one present must be valid; there is no fallback to the next (R-AUTH-4).
 //!
-//! What must hold: an unknown app is told before credentials are looked at (P-STAT-4), a credential counts only for
-//! the app of the path (R-AUTH-5), and no answer tells an unknown token from one that ended (threat T6).
+//! Invariant: an unknown app is reported before credentials are checked (P-STAT-4), a credential is valid only for the
+//! app of the path (R-AUTH-5), and no answer distinguishes an unknown token from one that expired or was revoked
+//! (threat T6).
 
 use super::AuthFailure;
 use super::signature::{Signed, SignedBody, is_signed, verify_signature};
@@ -16,12 +17,12 @@ use crate::wire::http::{Framing, HttpError, Request};
 pub struct Caller {
     /// The app of the path.
     pub app: AppSerial,
-    /// How it proved itself.
+    /// How it authenticated.
     pub credential: Credential,
 }
 
 impl Caller {
-    /// What the credential may do: key pairs may do everything, a token what its scopes say (R-TOKEN-6).
+    /// The permissions of the credential: key pairs have full access, a token has its scopes (R-TOKEN-6).
     pub fn scopes(&self) -> Scopes {
         match &self.credential {
             Credential::Signature(_) | Credential::KeyAndSecret(_) => Scopes::FULL,
@@ -30,7 +31,7 @@ impl Caller {
     }
 }
 
-/// The proof that was given.
+/// The credential that was given.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Credential {
     /// Query signature with this key of the app (index into `app.keys`).
@@ -41,7 +42,7 @@ pub enum Credential {
     Token(TokenId, Scopes),
 }
 
-/// Why a request was refused, with the sentence for the caller; never quotes a secret, token or signature.
+/// Why a request was refused, with the sentence for the caller, which never quotes a secret, token or signature.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RequestRefusal {
     /// 404, checked before credentials (P-STAT-4).
@@ -52,18 +53,19 @@ pub enum RequestRefusal {
     AppDisabled,
 }
 
-/// How much of a request is known.
+/// How much of a request has arrived.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Known {
     /// All of it.
     Whole,
-    /// All but its body: whoever cannot prove itself by the head gets no memory for one (threat T14).
+    /// All but its body: no memory is allocated for the body of a caller that the head does not authenticate (threat
+    /// T14).
     Head,
 }
 
 /// Verifies the caller of a request for `/apps/{app_id}`; the signature covers the path as requested (R-BASE-2).
-/// `prefix` is the configured path prefix or `""`. By its head alone a request is accepted that may turn out to have
-/// another body than was signed, so it must be verified again when it is whole.
+/// `prefix` is the configured path prefix or `""`. A request that is accepted by its head alone may turn out to have
+/// another body than the signed one, so it must be verified again when it is complete.
 ///
 /// # Errors
 /// [`RequestRefusal`]; only `Unauthorized` counts as a failed credential.
@@ -102,8 +104,8 @@ pub fn verify_request(
     Ok(Caller { app: app.serial, credential })
 }
 
-/// The token of `Authorization: Bearer rly_...`. Other schemes and other Bearer values are not ours (R-TOKEN-1): a proxy
-/// before the server may ask for them.
+/// The token of `Authorization: Bearer rly_...`. Other schemes and other Bearer values are ignored (R-TOKEN-1): a proxy
+/// before the server may require them.
 fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a [u8]>, RequestRefusal> {
     let Some(value) = only_header(request, "Authorization")? else {
         return Ok(None);
@@ -237,7 +239,7 @@ mod tests {
         verify_request(&directory(), app_id, &request, Known::Whole, "", now)
     }
 
-    /// Independent signer, as the SDKs do it.
+    /// Independent signer that works as the SDKs do.
     fn signed(path: &str, key: &str, secret: &str, body: &str) -> String {
         let md5 = if body.is_empty() {
             String::new()
@@ -287,7 +289,7 @@ mod tests {
         assert!(matches!(credential(verify(PATH, &[&bearer], BODY)), Credential::Token(..)));
     }
 
-    /// R-TOKEN-6: key pairs have full access, a token what its scopes say.
+    /// R-TOKEN-6: key pairs have full access, a token has its scopes.
     #[test]
     fn scopes_come_from_the_credential() {
         let bearer = format!("Authorization: Bearer {}", token('a'));
@@ -310,7 +312,7 @@ mod tests {
         }
     }
 
-    /// R-AUTH-5, threat T3: a good credential of another app is 401 in all three ways.
+    /// R-AUTH-5, threat T3: a valid credential of another app is 401 in all three ways.
     #[test]
     fn credentials_of_another_app_are_refused() {
         sentence(verify(&signed(PATH, "key-4", "secret-4", BODY), &[], BODY));
@@ -321,8 +323,8 @@ mod tests {
         assert_eq!(directory().app(outcome.expect("its own app").app).map(|app| &*app.id), Some("4"));
     }
 
-    /// R-TOKEN-3, threats T5 and T6: expired, revoked, foreign and unknown tokens read exactly the same; a token ends
-    /// with the millisecond of its expiry.
+    /// R-TOKEN-3, threats T5 and T6: expired, revoked, foreign and unknown tokens get exactly the same answer; a token
+    /// expires with the millisecond of its expiry.
     #[test]
     fn ended_and_unknown_tokens_read_the_same() {
         let texts: Vec<String> = ['e', 'r', 'f', 'x']
@@ -336,8 +338,8 @@ mod tests {
         assert_eq!(sentence(verify_for("3", PATH, &[&bearer], BODY, later(1_000))), texts[0]);
     }
 
-    /// R-TOKEN-1, R-AUTH-4: a Bearer value that starts like a token and is none is 401 and never falls through to other
-    /// credentials; one without `rly_` is not ours and needs another credential.
+    /// R-TOKEN-1, R-AUTH-4: a Bearer value that starts like a token but is malformed is 401 and never falls back to
+    /// other credentials; one without `rly_` is ignored and another credential is needed.
     #[test]
     fn malformed_bearer_values_are_refused() {
         let good = token('a');
@@ -388,8 +390,8 @@ mod tests {
         assert!(sentence(verify(PATH, &repeated, BODY)).contains("exactly once"));
     }
 
-    /// R-AUTH-4: the first present of signature, token and headers decides; a good one behind a bad one does not help,
-    /// and a bad one behind a good one does not harm. An `Authorization` of another scheme is not ours.
+    /// R-AUTH-4: the first one present of signature, token and headers decides; a valid one after an invalid one does
+    /// not help, and an invalid one after a valid one does no harm. An `Authorization` of another scheme is ignored.
     #[test]
     fn first_credential_present_decides() {
         let good_signature = signed(PATH, "key-3", "secret-3", BODY);
@@ -416,7 +418,7 @@ mod tests {
         ));
     }
 
-    /// P-STAT-2: without any credential the answer names the three ways.
+    /// P-STAT-2: without any credential the answer names the three methods.
     #[test]
     fn missing_credentials_are_explained() {
         let text = sentence(verify(PATH, &[], BODY));

@@ -1,7 +1,8 @@
 //! Pusher query signatures (P-SIGN-1 to P-SIGN-5, threat T4).
 //!
-//! What must hold: everything that the request means is signed. So each reserved parameter stands once and in its
-//! plain form, the body is bound by `body_md5`, and nothing is read from a parameter that the signature left out.
+//! Invariant: everything that gives the request its meaning is signed. Each reserved parameter therefore occurs once
+//! and in its plain form, `body_md5` binds the body, and nothing is read from a parameter that the signature does not
+//! cover.
 
 use std::borrow::Cow;
 
@@ -27,25 +28,25 @@ pub enum SignatureRefusal {
     /// A reserved parameter is absent.
     #[error("The query parameter {0} is missing.")]
     Missing(&'static str),
-    /// A reserved parameter stands twice, or as an array.
+    /// A reserved parameter occurs twice, or as an array.
     #[error("The query parameter {0} must be present exactly once, not as an array.")]
     Repeated(&'static str),
-    /// More parameters than are ever signed in earnest.
+    /// More parameters than any real signed request has.
     #[error("A signed query has at most {SIGNED_PARAMETERS_MAX} parameters.")]
     TooManyParameters,
-    /// Longer than a query that must be decoded ever is.
+    /// Longer than any real query that must be decoded.
     #[error(
         "A signed query with escapes, arrays or upper-case names has at most {DECODED_QUERY_BYTES_MAX} bytes and \
          {DECODED_PARAMETERS_MAX} parameters."
     )]
     TooLong,
-    /// `auth_key` is no active key of the app of the path.
+    /// `auth_key` is not an active key of the app of the path.
     #[error("The auth_key is not an active key of this app.")]
     UnknownKey,
     /// `auth_version` is not 1.0.
     #[error("The auth_version must be 1.0.")]
     Version,
-    /// `auth_timestamp` is no number.
+    /// `auth_timestamp` is not a number.
     #[error("The auth_timestamp must be a whole number of seconds since 1970.")]
     TimestampMalformed,
     /// `auth_timestamp` is too far from the server's clock (P-STAT-7).
@@ -55,12 +56,12 @@ pub enum SignatureRefusal {
         Rfc3339Second(*server_s)
     )]
     TimestampExpired {
-        /// What the request says, in seconds since 1970.
+        /// The timestamp of the request, in seconds since 1970.
         given_s: u64,
         /// The server's clock, in seconds since 1970.
         server_s: u64,
     },
-    /// `auth_signature` is no such digest.
+    /// `auth_signature` does not have the form of the digest.
     #[error("The auth_signature must be 64 lower-case hex digits.")]
     SignatureMalformed,
     /// No candidate of P-SIGN-5 has this signature.
@@ -69,13 +70,13 @@ pub enum SignatureRefusal {
          METHOD, PATH and the sorted query without auth_signature, each on a separate line."
     )]
     SignatureMismatch,
-    /// The body is not what was signed.
+    /// The body differs from the signed one.
     #[error("The body_md5 is not the MD5 hex digest of the body.")]
     BodyMd5Mismatch,
 }
 
 impl SignatureRefusal {
-    /// How metrics and logs name it.
+    /// Its name in metrics and logs.
     pub fn failure(self) -> AuthFailure {
         match self {
             Self::Missing(_)
@@ -93,14 +94,14 @@ impl SignatureRefusal {
     }
 }
 
-/// What a signature covers, as requested.
+/// The parts of a request that a signature covers, as requested.
 #[derive(Clone, Copy, Debug)]
 pub struct Signed<'a> {
     /// Method.
     pub method: &'a str,
     /// Path, percent-encoding kept, without the query.
     pub path: &'a str,
-    /// What follows the first `?`.
+    /// The part after the first `?`.
     pub query: &'a str,
     /// Body.
     pub body: SignedBody<'a>,
@@ -111,9 +112,9 @@ pub struct Signed<'a> {
 pub enum SignedBody<'a> {
     /// All of it.
     Whole(&'a [u8]),
-    /// It is yet to come, and is not empty: the request needs a `body_md5`, which is not checked.
+    /// It has not arrived yet, and is not empty: the request needs a `body_md5`, which is not checked.
     Awaited,
-    /// It is yet to come and may be empty.
+    /// It has not arrived yet and may be empty.
     AwaitedOrEmpty,
 }
 
@@ -127,7 +128,7 @@ impl SignedBody<'_> {
     }
 }
 
-/// True when the query carries a signature or a part of one, so that it must pass (R-AUTH-4).
+/// True when the query contains a signature or a part of one, so that it must be valid (R-AUTH-4).
 pub fn is_signed(query: &str) -> bool {
     let mut decoded = Vec::new();
     Query::new(Some(query)).parameters().any(|parameter| match Reserved::of_sent(parameter.name, &mut decoded) {
@@ -136,11 +137,12 @@ pub fn is_signed(query: &str) -> bool {
     })
 }
 
-/// Verifies the query signature of a request to this app; gives the index of the key in `app.keys`.
+/// Verifies the query signature of a request to this app; returns the index of the key in `app.keys`.
 /// `prefix` is the configured path prefix or `""`.
 ///
 /// # Errors
-/// [`SignatureRefusal`]. The body is hashed last: only who holds the secret can make the server hash a large one.
+/// [`SignatureRefusal`]. The body is hashed last: only a client that holds the secret can make the server hash a large
+/// one.
 pub fn verify_signature(app: &App, signed: &Signed<'_>, prefix: &str, now: Moment) -> Result<usize, SignatureRefusal> {
     let query = SignedQuery::decode(signed.query)?;
     if query.body_md5.is_none() && signed.body.needs_md5() {
@@ -180,11 +182,11 @@ struct SignedQuery<'a> {
 /// Whether a query can be read in several ways (P-SIGN-5).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum QueryForm<'a> {
-    /// No escape, no plus, no array, no upper-case name: all readings are the bytes as sent, sorted by name. What SDKs
-    /// send for a publish is of this kind, and is not worth a look at every byte for each reading.
+    /// No escape, no plus, no array, no upper-case name: all readings are the bytes as sent, sorted by name. SDKs send
+    /// publishes in this form, which need not be examined byte by byte for each reading.
     Plain,
-    /// Plain, sorted already and with the signature as its last pair, as most SDKs send it: what is signed of the query
-    /// stands before that.
+    /// Plain, already sorted and with the signature as its last pair, as most SDKs send it: the signed part of the
+    /// query is the text before that pair.
     InOrder(&'a [u8]),
     /// Anything else.
     Ambiguous,
@@ -246,7 +248,7 @@ impl<'a> SignedQuery<'a> {
     }
 }
 
-/// Parameters that the signature itself consists of. The numbers are their places in [`SignedQuery::decode`].
+/// Parameters that the signature itself consists of. The numbers are their positions in [`SignedQuery::decode`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Reserved {
     Key = 0,
@@ -281,7 +283,7 @@ impl Reserved {
         }
     }
 
-    /// The reserved parameter of a name as sent, in any spelling; `decoded` is room to read it in.
+    /// The reserved parameter of a name as sent, in any spelling; `decoded` is a buffer for decoding it.
     fn of_sent(name: &[u8], decoded: &mut Vec<u8>) -> Option<(Self, NameForm)> {
         if let Some(which) = Self::exact(name) {
             return Some((which, NameForm::Plain));
@@ -292,8 +294,8 @@ impl Reserved {
         Self::of(decoded)
     }
 
-    /// The reserved parameter of this decoded, lower-cased name. The array form counts as well: `body_md5[]=x` signs
-    /// like `body_md5=x` (P-SIGN-5), and must not let a signed digest go unread.
+    /// The reserved parameter of this decoded, lower-cased name. The array form counts as well: `body_md5[]=x` is
+    /// signed like `body_md5=x` (P-SIGN-5), and must not cause a signed digest to be ignored.
     fn of(name: &[u8]) -> Option<(Self, NameForm)> {
         if let Some(which) = Self::exact(name) {
             return Some((which, NameForm::Plain));
@@ -309,8 +311,9 @@ enum NameForm {
     Array,
 }
 
-/// What stands before the signature, if that is the last pair and the text before it is exactly the other parameters
-/// joined: no pair is empty, and each has its `=`. An empty value may lack that, and is not looked at twice for it.
+/// The text before the signature, if that is the last pair and the text before it is exactly the other parameters
+/// joined: no pair is empty, and each has its `=`. An empty value may lack the `=`, so a query with one is not used
+/// this way.
 fn before_signature<'a>(query: &'a str, others: &[Parameter<'_>]) -> Option<&'a [u8]> {
     let at = memchr::memrchr(b'&', query.as_bytes())?;
     let (before, last) = query.as_bytes().split_at(at);
@@ -319,11 +322,12 @@ fn before_signature<'a>(query: &'a str, others: &[Parameter<'_>]) -> Option<&'a 
     (is_exact && last.starts_with(b"&auth_signature=")).then_some(before)
 }
 
-/// Whether any candidate of P-SIGN-5 verifies, tried in order, the one that SDKs sign first. A reading that gives the same
-/// text as one before it is left out, so a plain query with a wrong signature costs one HMAC.
+/// Tries the candidates of P-SIGN-5 in order, the one that SDKs sign first, and returns whether any verifies. A reading
+/// that gives the same text as an earlier one is skipped, so a plain query with a wrong signature costs one HMAC.
 ///
-/// A query beyond what SDKs send has its first candidate only: anybody can have this done, also an address that is over its bound of failures, since a valid credential must pass
-/// whatever came before it from there (threat T6).
+/// For a query beyond what SDKs send, only the first candidate is tried: anybody can cause this work, including an
+/// address that is over its failure limit, since a valid credential must be accepted whatever the same address sent
+/// before (threat T6).
 fn any_candidate(
     signed: &Signed<'_>,
     query: &SignedQuery<'_>,
@@ -380,23 +384,23 @@ fn begin_text(text: &mut SignedText, method: &str, path: &[u8]) {
 
 fn decode_seconds(digits: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(digits).ok()?;
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     text.parse().ok()
 }
 
-/// Not in constant time: the expected digest covers the request's own body and is no secret.
+/// Not in constant time: the expected digest covers the request's own body and is not secret.
 fn is_md5_of(digest: &[u8], body: &[u8]) -> bool {
     let mut given = [0_u8; 16];
-    // The decoder would skip a leading `0x`, so the length is not left to it.
+    // The decoder would skip a leading `0x`, so the length is checked here.
     digest.len() == 2 * given.len()
         && const_hex::decode_to_slice(digest, &mut given).is_ok()
         && Md5::digest(body)[..] == given
 }
 
-/// Seconds since 1970 as `2013-09-29T08:46:33Z`; what lies beyond the year 9999 as the number itself.
+/// Seconds since 1970 as `2013-09-29T08:46:33Z`; times beyond the year 9999 as the number itself.
 struct Rfc3339Second(u64);
 
 impl std::fmt::Display for Rfc3339Second {
@@ -491,7 +495,7 @@ mod tests {
         assert_eq!(verify("GET", &target, ""), Err(SignatureRefusal::SignatureMismatch), "never a longer path");
     }
 
-    /// P-SIGN-5: the text before the signature is used as it came exactly where it is the other parameters joined.
+    /// P-SIGN-5: the text before the signature is used unchanged exactly where it is the other parameters joined.
     #[test]
     fn text_before_the_signature_is_used_where_it_is_as_signed() {
         for (query, before) in [
@@ -544,8 +548,8 @@ mod tests {
 /pre/api/v1/apps/3/channels?c=1 => /apps/3/channels?c=1
 /pre/api/v1/apps/3/channels?c=1 => /api/v1/apps/3/channels?c=1";
 
-    /// P-SIGN-2, P-SIGN-4, P-SIGN-5, P-SDK-19, P-SDK-20: what a client sent and what it signed, for every reading of
-    /// values, pairs and paths and for products of them. The texts signed are written out by hand.
+    /// P-SIGN-2, P-SIGN-4, P-SIGN-5, P-SDK-19, P-SDK-20: the request as sent and the text as signed, for every reading
+    /// of values, pairs and paths and for combinations of them. The signed texts are written out by hand.
     #[test]
     fn readings_that_sdks_sign() {
         for row in READINGS.lines() {
@@ -562,8 +566,8 @@ mod tests {
         }
     }
 
-    /// P-SIGN-2, P-SIGN-4: a query in order is signed as pairs, not as it happens to be written: these have no reading
-    /// that is their own text.
+    /// P-SIGN-2, P-SIGN-4: a query in order is signed as pairs, not as its literal text: none of these has a reading
+    /// that is its own text.
     #[test]
     fn pairs_are_signed_and_not_the_query() {
         for sent in ["c&&d=1", "c&d=", "c=1&&d=1", "&c=1", "c=1&"] {
@@ -574,7 +578,7 @@ mod tests {
         }
     }
 
-    /// P-SIGN-5: no more than 18 candidates, whatever is in path and query.
+    /// P-SIGN-5: no more than 18 candidates, whatever path and query contain.
     #[test]
     fn candidates_are_bounded() {
         for path in ["/pre/api/v1/apps/3/%41", "/api/v1/apps/3/%41", "/pre/apps/3", "/", "/pre", "/api/v1"] {
@@ -584,7 +588,8 @@ mod tests {
         }
     }
 
-    /// P-SIGN-1, threat T4: accepted up to 600 s off in either direction, refused beyond, with the sentence of P-STAT-7.
+    /// P-SIGN-1, threat T4: accepted up to 600 s off in either direction, refused beyond, with the sentence of
+    /// P-STAT-7.
     #[test]
     fn window_of_the_timestamp() {
         for now_s in [SENT_S - 600, SENT_S - 599, SENT_S, SENT_S + 599, SENT_S + 600] {
@@ -601,7 +606,7 @@ mod tests {
         );
     }
 
-    /// P-SIGN-1: a timestamp is whole seconds and nothing else; far ones get a sentence too.
+    /// P-SIGN-1: a timestamp is whole seconds and nothing else; ones far away get a sentence too.
     #[test]
     fn malformed_timestamps() {
         for text in ["", "-1", "+1353088179", "1353088179.0", "1353088179 ", "0x50", "18446744073709551616", "soon"] {
@@ -646,8 +651,8 @@ mod tests {
         assert_eq!(verify("POST", &foreign, BODY), Err(SignatureRefusal::UnknownKey));
     }
 
-    /// Threat T4: each reserved parameter stands exactly once, in any spelling that reads the same, even when its
-    /// copy has the same value and even when the whole was signed so.
+    /// Threat T4: each reserved parameter occurs exactly once, in any spelling that reads the same, even when its copy
+    /// has the same value and even when the complete query was signed that way.
     #[test]
     fn repeated_and_missing_reserved_parameters() {
         let sent = post();
@@ -702,7 +707,7 @@ mod tests {
         }
     }
 
-    /// Threats T1 and T4: every bit flip and every other form of the right signature is refused.
+    /// Threats T1 and T4: every bit flip and every other form of the correct signature is refused.
     #[test]
     fn forged_signatures_are_refused() {
         let sent = post();
@@ -733,7 +738,7 @@ mod tests {
         assert_eq!(verify("GET", &sign_with(SIGNED_PARAMETERS_MAX - 3), ""), Err(SignatureRefusal::TooManyParameters));
     }
 
-    /// What a request with a wrong signature has verified: how many texts, and their bytes.
+    /// The work to verify a request with a wrong signature: the number of texts, and their bytes.
     fn work(path: &str, query: &str) -> (usize, usize) {
         let query = format!("{}&auth_signature={}&{query}", auth(), "0".repeat(64));
         let signed = Signed { method: "GET", path, query: &query, body: SignedBody::Whole(b"") };
@@ -747,8 +752,9 @@ mod tests {
         (texts.len(), texts.iter().sum())
     }
 
-    /// P-SIGN-5, threat T6: up to the bound of what SDKs send there are 18 candidates, beyond it one, and a long query that
-    /// would have to be decoded has none; so no query of a stranger costs more than hashing 16 KiB, whatever is in it.
+    /// P-SIGN-5, threat T6: up to the size that SDKs send there are 18 candidates, beyond it one, and a long query that
+    /// would have to be decoded has none; so no query of an unauthenticated client costs more than hashing 16 KiB,
+    /// whatever it contains.
     #[test]
     fn work_before_a_refusal_is_bounded() {
         let path = "/pre/api/v1/apps/3/%41";
@@ -779,7 +785,7 @@ mod tests {
     }
 
     /// P-SIGN-5: elements of several arrays, plain parameters of the same name between them, in any order: an array is
-    /// joined where its first element stands.
+    /// joined at the position of its first element.
     #[test]
     fn arrays_are_joined_in_place() {
         for (sent, signed) in [
@@ -799,7 +805,7 @@ mod tests {
         before.into_iter().chain([&*auth()]).chain(after).collect::<Vec<_>>().join("&")
     }
 
-    /// R-AUTH-4: any part of a signature makes the request a signed one, in any spelling; other parameters do not.
+    /// R-AUTH-4: any part of a signature makes a request a signed one, in any spelling; other parameters do not.
     #[test]
     fn signed_requests_are_recognized() {
         for query in ["auth_key=a", "x=1&auth_signature=", "AUTH_KEY=a", "auth%5fversion=1.0", "auth_timestamp[]=1"] {
@@ -810,7 +816,7 @@ mod tests {
         }
     }
 
-    /// R-AUTH-7: no refusal quotes what the request said, except the timestamp.
+    /// R-AUTH-7: no refusal quotes the request, except for the timestamp.
     #[test]
     fn refusals_quote_nothing_secret() {
         let sent = post();

@@ -1,7 +1,7 @@
 //! Subscription signatures (P-AUTH-1 to P-AUTH-6, threats T1 and T2).
 //!
-//! What must hold: the part of `auth` before its last `:` is an active key of the app that the connection is bound
-//! to, the part after it is exactly 64 lower-case hex digits, and the HMAC runs over the bytes as they were received.
+//! Invariant: the part of `auth` before its last `:` is an active key of the app that the connection is bound to, the
+//! part after it is exactly 64 lower-case hex digits, and the HMAC covers the bytes as they were received.
 
 use ring::hmac;
 use smallvec::SmallVec;
@@ -14,7 +14,7 @@ use crate::wire::json::is_json_object;
 /// Why a signature was refused, with the message for the client (P-FAIL-1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SubscriptionRefusal {
-    /// No `:` in it, or the part before the last `:` is no active key of this app:
+    /// It contains no `:`, or the part before the last `:` is not an active key of this app:
     /// `Invalid key in subscription auth data: '<auth>'`.
     InvalidKey,
     /// `Invalid signature: Expected HMAC SHA256 hex digest of <socket_id>:<channel>[:<channel_data>], but got <sig>`.
@@ -22,7 +22,7 @@ pub enum SubscriptionRefusal {
 }
 
 impl SubscriptionRefusal {
-    /// How metrics and logs name it.
+    /// Its name in metrics and logs.
     pub fn failure(self) -> AuthFailure {
         match self {
             Self::InvalidKey => AuthFailure::UnknownKey,
@@ -45,7 +45,7 @@ pub fn verify_subscription(
     Proof::decode(app, auth)?.verify(socket_id, channel, channel_data)
 }
 
-/// The two parts of `auth`: an active key's secret, and the signature that should have been made with it.
+/// The two parts of `auth`: an active key's secret, and the signature to verify with it.
 struct Proof<'a> {
     secret: &'a hmac::Key,
     signature: [u8; 32],
@@ -65,12 +65,13 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// Verifies `auth` for a channel that is private and has no members: over `socket_id:channel`, or over
-/// `socket_id:channel:channel_data`, as server libraries sign that were given data for whatever kind of channel
+/// Verifies `auth` for a private channel that has no members: over `socket_id:channel`, or over
+/// `socket_id:channel:channel_data`, which server libraries sign if they were given data for any kind of channel
 /// (P-AUTH-1).
 ///
-/// What must hold: one signed text opens one channel. So only data that is a JSON object counts: `:{` is in the name of no
-/// protected channel (P-CHAN-2), and what was signed for `private-a:b` does not open `private-a` with the data `b`.
+/// Invariant: one signed text opens one channel. Therefore only data that is a JSON object counts: `:{` occurs in the
+/// name of no protected channel (P-CHAN-2), and a signature for `private-a:b` does not open `private-a` with the data
+/// `b`.
 ///
 /// # Errors
 /// [`SubscriptionRefusal`]; the socket stays open (P-FAIL-6).
@@ -97,10 +98,10 @@ pub fn verify_signin(app: &App, socket_id: &str, user_data: &str, auth: &str) ->
     verify_subscription(app, socket_id, SIGNIN, Some(user_data), auth)
 }
 
-/// What stands in the place of the channel where a user is signed (P-AUTH-4).
+/// The text in the place of the channel where a user is signed (P-AUTH-4).
 pub const SIGNIN: &str = ":user:";
 
-/// The text that the client reads (P-FAIL-1); what it quotes is cut to 200 bytes at a character boundary.
+/// The text that the client receives (P-FAIL-1); quoted input is cut to 200 bytes at a character boundary.
 pub fn refusal_message(
     refusal: &SubscriptionRefusal,
     socket_id: &str,
@@ -125,7 +126,7 @@ pub fn refusal_message(
     }
 }
 
-/// Strings up to this length are put together on the stack: any private channel, and the usual `channel_data`.
+/// Strings up to this length are built on the stack: any private channel, and the usual `channel_data`.
 const SIGNED_BYTES_INLINE: usize = 512;
 
 fn string_to_sign(socket_id: &str, channel: &str, channel_data: Option<&str>) -> SmallVec<[u8; SIGNED_BYTES_INLINE]> {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     /// P-AUTH-1, P-AUTH-2, P-AUTH-4, P-AUTH-6: the published vectors; the signin string is the one for a channel
-    /// `:user:` with the user data behind it.
+    /// `:user:` followed by the user data.
     #[test]
     fn published_vectors() {
         let vectors = [
@@ -195,7 +196,8 @@ mod tests {
         }
     }
 
-    /// P-AUTH-4, P-USER-3: a signin needs the signature of its socket and its exact data; that of a channel does not do.
+    /// P-AUTH-4, P-USER-3: a signin needs the signature of its socket and its exact data; that of a channel is not
+    /// accepted.
     #[test]
     fn a_signin_needs_its_own_signature() {
         const DATA: &str = r#"{"id":"12345"}"#;
@@ -222,7 +224,8 @@ mod tests {
         assert_eq!(verdict("presence-foobar", Some(""), &auth), Err(SubscriptionRefusal::InvalidSignature));
     }
 
-    /// P-AUTH-5: any active key of the app verifies with its own secret, keys may hold `:`, and a removed key is invalid.
+    /// P-AUTH-5: any active key of the app verifies with its own secret, keys may contain `:`, and a removed key is
+    /// invalid.
     #[test]
     fn every_active_key_verifies_with_its_own_secret() {
         let rotated = app(&[("old", "old-secret"), ("new:part", "new-secret")]);
@@ -250,8 +253,8 @@ mod tests {
         }
     }
 
-    /// Threat T1: a right digest in any other form is refused: truncated to every length, empty, upper-case, with
-    /// bytes before or behind it, or in a wrong alphabet.
+    /// Threat T1: a correct digest in any other form is refused: truncated to every length, empty, upper-case, with
+    /// bytes before or after it, or in a wrong alphabet.
     #[test]
     fn malformed_signatures_are_refused() {
         let digest = sign(SECRET, "1234.1234:private-a");
@@ -273,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Threats T1 and T3: a right signature for another socket, channel or `channel_data`, without a key or with
+    /// Threats T1 and T3: a correct signature for another socket, channel or `channel_data`, without a key or with
     /// another app's key, is refused.
     #[test]
     fn signatures_do_not_carry_over() {
@@ -303,7 +306,7 @@ mod tests {
         assert_eq!(verdict("private-a", None, &format!("{KEY}:")), invalid);
     }
 
-    /// P-AUTH-1, threat T1: on a private channel the data may be signed or not, and is never more than what was signed; a
+    /// P-AUTH-1, threat T1: on a private channel the data may be signed or not, and never exceeds the signed data; a
     /// signature for a longer name does not open the shorter one.
     #[test]
     fn private_channels_may_sign_their_data() {
@@ -335,7 +338,7 @@ mod tests {
         );
     }
 
-    /// P-FAIL-1: both sentences, word for word; P-FAIL-6: neither holds the expected digest.
+    /// P-FAIL-1: both sentences, word for word; P-FAIL-6: neither contains the expected digest.
     #[test]
     fn messages_are_those_of_the_protocol() {
         let message = refusal_message(&SubscriptionRefusal::InvalidKey, SOCKET, "private-a", None, "nokey:beef");
@@ -362,7 +365,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
-        /// P-AUTH-1, P-AUTH-2: agreement with an independent signer for any channel and data, also beyond the stack buffer.
+        /// P-AUTH-1, P-AUTH-2: agreement with an independent signer for any channel and data, also beyond the stack
+        /// buffer.
         #[test]
         fn agrees_with_an_independent_signer(channel in ".{0,200}", data in proptest::option::of("(?s).{0,800}"), secret in ".{1,80}") {
             let app = app(&[(KEY, &secret)]);

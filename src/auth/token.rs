@@ -2,12 +2,12 @@
 
 use ring::digest;
 
-/// What every token begins with (R-TOKEN-1).
+/// Prefix of every token (R-TOKEN-1).
 pub const TOKEN_PREFIX: &str = "rly_";
-/// Characters of a token after its prefix, 238 bits of chance.
+/// Characters of a token after its prefix, 238 bits of randomness.
 pub const TOKEN_RANDOM_CHARACTERS: usize = 40;
 
-/// SHA-256 of the whole token (R-TOKEN-2).
+/// SHA-256 of the complete token (R-TOKEN-2).
 pub fn token_hash(token: &str) -> [u8; 32] {
     let digest = digest::digest(&digest::SHA256, token.as_bytes());
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")

@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 
-/// The frame as it was sent live, and until when it is kept.
+/// The frame as it was sent live, and its expiry.
 #[derive(Debug)]
 pub struct CachedEvent {
     frame: Bytes,
-    /// Length of the literal of `data`, with which the frame ends but for one brace.
+    /// Length of the literal of `data`, which ends the frame except for one brace.
     data_bytes: u32,
-    /// End of its time, in ms of the monotonic clock.
+    /// Expiry, in ms of the monotonic clock.
     expires_ms: u64,
-    /// Its place in the order in which events were cached.
+    /// Its position in the order in which events were cached.
     age: u64,
 }
 
@@ -21,25 +21,24 @@ impl CachedEvent {
         Self { frame, data_bytes, expires_ms, age }
     }
 
-    /// The frame, identical to the live one (P-CACHE-2); `None` once its time is over.
+    /// The frame, identical to the live one (P-CACHE-2); `None` once it has expired.
     pub fn frame(&self, now_ms: u64) -> Option<&Bytes> {
         (now_ms < self.expires_ms).then_some(&self.frame)
     }
 
-    /// `data` as a JSON string literal, and the whole seconds that are left to it (P-HTTP-4); `None` once its time is
-    /// over.
+    /// `data` as a JSON string literal, and its remaining whole seconds (P-HTTP-4); `None` once it has expired.
     pub fn data(&self, now_ms: u64) -> Option<(&[u8], u64)> {
         let end = self.frame.len() - 1;
         let literal = &self.frame[end - self.data_bytes as usize..end];
         (now_ms < self.expires_ms).then(|| (literal, (self.expires_ms - now_ms).div_ceil(1_000)))
     }
 
-    /// When its time is over, in ms of the monotonic clock.
+    /// Expiry, in ms of the monotonic clock.
     pub fn expires_ms(&self) -> u64 {
         self.expires_ms
     }
 
-    /// Its place in the order in which events were cached.
+    /// Its position in the order in which events were cached.
     pub fn age(&self) -> u64 {
         self.age
     }
@@ -55,7 +54,7 @@ mod tests {
     use super::*;
     use crate::protocol::server_event::encode_channel_event;
 
-    /// P-CACHE-1, P-HTTP-4: frame and data until the millisecond of the end, the seconds rounded up.
+    /// P-CACHE-1, P-HTTP-4: frame and data are available until the millisecond of expiry, the seconds are rounded up.
     #[test]
     fn lasts_until_its_time_is_over() {
         for literal in [r#""""#, r#""{\"a\":\"}\"}""#, r#""é""#] {

@@ -1,5 +1,5 @@
 //! One channel's state: its name, its local subscribers, its presence roster, its cached event; and the user whose id
-//! makes a channel's name.
+//! forms a channel's name.
 
 pub mod cache;
 pub mod name;

@@ -1,4 +1,4 @@
-//! Channel names and what their prefix says (P-CHAN-1, P-CHAN-2, R-CHAN-3).
+//! Channel names and the properties that their prefixes define (P-CHAN-1, P-CHAN-2, R-CHAN-3).
 
 use crate::label::labels;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CHANNEL_NAME_STRICT_BYTES_MAX};
@@ -55,7 +55,7 @@ pub enum ChannelKind {
 /// Why a name was refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NameError {
-    /// Longer than the limit, which it carries.
+    /// Longer than this limit.
     TooLong(usize),
     /// Empty, or a character that is not allowed.
     Invalid,
@@ -72,7 +72,7 @@ impl<'a> ChannelName<'a> {
     /// Checks a name. Lengths are in bytes.
     ///
     /// # Errors
-    /// `TooLong` before `Invalid`, since clients are told the one from the other (P-FAIL-5).
+    /// `TooLong` before `Invalid`, since clients receive different errors for the two (P-FAIL-5).
     pub fn parse(text: &'a str, rules: NameRules, source: NameSource) -> Result<Self, NameError> {
         let bytes_max = match (rules, source) {
             (NameRules::Strict, NameSource::WebSocket) => CHANNEL_NAME_STRICT_BYTES_MAX,
@@ -96,7 +96,7 @@ impl<'a> ChannelName<'a> {
         }
         let kind = if user_id.is_some() { ChannelKind::ServerToUser } else { ChannelKind::of_prefix(text) };
         let is_protected = matches!(kind, ChannelKind::Private | ChannelKind::PrivateEncrypted | ChannelKind::Presence);
-        // What is signed for such a name could be the signature of a shorter name and its data (P-AUTH-1, P-AUTH-2).
+        // The signature for such a name could also be that of a shorter name and its data (P-AUTH-1, P-AUTH-2).
         if rules == NameRules::Permissive && is_protected && text.contains(":{") {
             return Err(NameError::Invalid);
         }
@@ -129,16 +129,16 @@ impl ChannelKind {
     }
 }
 
-/// What the words behind a channel's type ask for (R-CHAN-3).
+/// The modifiers in a channel's name (R-CHAN-3).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Modifiers {
-    /// Its last event is kept for those who subscribe later (P-CACHE).
+    /// Its last event is kept for later subscribers (P-CACHE).
     pub cache: bool,
     /// Its events are never stored in the history (R-CHAN-4).
     pub no_history: bool,
 }
 
-/// True for a name that reads as if it were protected and is public: a modifier before the type (R-CHAN-3), as in
+/// True for a name that looks protected but is public: a modifier before the type (R-CHAN-3), as in
 /// `no-history-private-x`.
 pub fn is_misleading(channel: &str) -> bool {
     let mut rest = channel;
@@ -149,7 +149,7 @@ pub fn is_misleading(channel: &str) -> bool {
 }
 
 impl Modifiers {
-    /// Each word counts once, in any order, at the front or directly behind the prefix of the type.
+    /// Each word counts once, in any order, at the front or directly after the prefix of the type.
     pub fn of(channel: &str) -> Self {
         let mut rest = TYPE_PREFIXES.iter().find_map(|prefix| channel.strip_prefix(prefix)).unwrap_or(channel);
         let mut found = Self::default();
@@ -174,9 +174,9 @@ fn is_visible(character: char) -> bool {
     !character.is_whitespace() && !character.is_control()
 }
 
-/// What the names of typed channels begin with; the longer one of two that fit stands first.
+/// Prefixes of typed channels; of two that match, the longer one comes first.
 const TYPE_PREFIXES: [&str; 3] = ["private-encrypted-", "private-", "presence-"];
-/// Begins the name of a signed-in user's channel.
+/// Prefix of a signed-in user's channel.
 pub const SERVER_TO_USER: &str = "#server-to-user-";
 
 #[cfg(test)]
@@ -190,7 +190,7 @@ mod tests {
         })
     }
 
-    /// P-CHAN-1, R-CHAN-3: the type is that of the leading prefix, and of nothing further in.
+    /// P-CHAN-1, R-CHAN-3: only the leading prefix determines the type.
     #[test]
     fn the_leading_prefix_gives_the_type() {
         for (text, kind) in [
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    /// P-CHAN-1, R-CHAN-2, R-CHAN-3: modifiers stand at the front or behind the type, each once, in any order.
+    /// P-CHAN-1, R-CHAN-2, R-CHAN-3: modifiers are at the front or after the type, each once, in any order.
     #[test]
     fn modifiers_stand_behind_the_type() {
         for prefix in ["", "private-", "private-encrypted-", "presence-"] {
@@ -261,8 +261,8 @@ mod tests {
         assert_eq!(parse("a\u{2003}b", NameRules::Permissive), Err(NameError::Invalid));
     }
 
-    /// P-CHAN-2, threat T1: no protected channel has `:{` in its name, since what is signed for it could be the signature of
-    /// a shorter name with channel data. `permissive` alone allows the brace elsewhere.
+    /// P-CHAN-2, threat T1: no protected channel has `:{` in its name, since its signature could be that of a shorter
+    /// name with channel data. Only `permissive` allows the brace elsewhere.
     #[test]
     fn names_cannot_be_taken_for_a_name_and_data() {
         for name in ["private-a:{}", "private-encrypted-a:{", "private-cache-a:{x", "presence-a:{\"user_id\":1}"] {
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(parse(&"é".repeat(101), NameRules::Permissive), Err(NameError::TooLong(200)));
     }
 
-    /// R-CHAN-3: a modifier before the type makes a public channel that does not look it.
+    /// R-CHAN-3: a modifier before the type makes a channel public although its name looks protected.
     #[test]
     fn modifiers_before_the_type_mislead() {
         for name in ["no-history-private-x", "cache-presence-x", "no-history-cache-private-encrypted-x"] {

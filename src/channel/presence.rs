@@ -1,4 +1,4 @@
-//! Who joins a presence channel: `channel_data` as the client sends it (P-PRES-1).
+//! The user that joins a presence channel: `channel_data` as the client sends it (P-PRES-1).
 
 use serde_json::value::RawValue;
 
@@ -6,10 +6,10 @@ use super::user::id_text;
 use crate::limits;
 use crate::wire::json::{starts_object, without_mark};
 
-/// Who joins, from `channel_data`.
+/// The joining user, from `channel_data`.
 #[derive(Debug, Eq, PartialEq)]
 pub struct ChannelData {
-    /// `user_id` as a string; a number is spelled as JavaScript spells it (P-SDK-9).
+    /// `user_id` as a string; a number is formatted as JavaScript formats it (P-SDK-9).
     pub user_id: String,
     /// `user_info` as raw JSON text; absent and null are `None` (P-PRES-4).
     pub user_info: Option<String>,
@@ -20,13 +20,13 @@ pub struct ChannelData {
 pub enum ChannelDataError {
     /// More bytes than allowed.
     TooLong,
-    /// No JSON object.
+    /// Not a JSON object.
     NoObject,
-    /// No `user_id`, or neither string nor number.
+    /// No `user_id`, or one that is neither string nor number.
     NoUserId,
     /// Above `USER_ID_BYTES_MAX`, or empty.
     UserIdTooLong,
-    /// With this control character.
+    /// The id contains this control character.
     UserIdCharacter(char),
 }
 
@@ -67,7 +67,7 @@ mod tests {
         decode_channel_data(text, limits::CHANNEL_DATA_BYTES_MAX)
     }
 
-    /// P-PRES-1, P-SDK-9: a number is the identity that JavaScript spells, `user_info` is kept as raw text.
+    /// P-PRES-1, P-SDK-9: a number becomes the id that JavaScript formats, `user_info` is kept as raw text.
     #[test]
     fn identity_is_a_string() {
         let decoded = decode(r#"{"user_info":{"n":1.0},"user_id":669}"#);
@@ -82,7 +82,8 @@ mod tests {
         assert_eq!(decoded, Ok(ChannelData { user_id: "aé".to_owned(), user_info: None }));
     }
 
-    /// P-IN-6, threat T10: `user_info` is for the application to judge, however deep and whatever its text was cut from.
+    /// P-IN-6, threat T10: the server does not judge `user_info`, however deeply it nests and wherever its text was
+    /// cut.
     #[test]
     fn user_info_is_opaque() {
         let deep = format!(r#"{{"user_id":1,"user_info":{}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!((&*cut.user_id, cut.user_info.as_deref()), ("a\u{fffd}", Some(r#"{"name":"b\ud83d"}"#)));
     }
 
-    /// P-PRES-1, P-LIM-6, P-LIM-7: each breach has its own answer, at the limit and one beyond.
+    /// P-PRES-1, P-LIM-6, P-LIM-7: each violation has its own answer, at the limit and one beyond.
     #[test]
     fn refuses_what_names_nobody() {
         let refused = |text: &str| decode(text).expect_err("refused");

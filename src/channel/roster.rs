@@ -1,8 +1,8 @@
 //! The roster of one presence channel, held by the channel's owner (P-PRES rules).
 //!
-//! Members stand in pages, in the order in which they joined. A page keeps the text that its members have in
+//! Members are kept in pages, in the order in which they joined. A page stores the text of its members in
 //! `subscription_succeeded` (P-OUT-2), so that the frame of a roster of any size is copied together and never encoded
-//! anew: a join appends to the last page, a leave encodes one page.
+//! again: a join appends to the last page, a leave encodes one page.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use crate::limits::ROSTER_BYTES_MAX;
 use crate::protocol::server_event::{PresenceSucceeded, encode_member_entry, encode_member_id};
 use crate::wire::websocket::{self, Opcode};
 
-/// Members of one page: what one leave encodes anew.
+/// Members of one page, which one leave re-encodes.
 const PAGE_MEMBERS: usize = 32;
 
 /// The users of a presence channel.
 #[derive(Debug)]
 pub struct Roster {
-    /// By number, in the order in which they were begun; none is empty.
+    /// Keyed by number, in the order in which they were started; none is empty.
     pages: BTreeMap<u64, Page>,
-    /// The page that each user stands on.
+    /// The page of each user.
     page_of: HashMap<Arc<str>, u64, SeededHash>,
     /// Number of the latest page.
     latest: u64,
-    /// Pages up to this one take no further members.
+    /// Pages up to this one accept no further members.
     sealed: u64,
-    /// The `subscription_succeeded` frame of the present roster, made at most once per change.
+    /// The `subscription_succeeded` frame of the current roster, built at most once per change.
     succeeded: Option<Bytes>,
     /// Bytes of the texts of all members.
     bytes: usize,
@@ -39,7 +39,7 @@ pub struct Roster {
 #[derive(Debug, Default)]
 struct Page {
     members: Vec<Member>,
-    /// Their parts of `ids`, each with a comma before it.
+    /// Their parts of `ids`, each preceded by a comma.
     ids: Vec<u8>,
     /// Their parts of `hash`, likewise.
     entries: Vec<u8>,
@@ -55,29 +55,29 @@ pub struct Member {
     connections: u32,
 }
 
-/// What a join changed.
+/// The effect of a join.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Joined {
-    /// The user's first connection: tell the others (P-PRES-2).
+    /// The user's first connection: the others must be notified (P-PRES-2).
     First,
     /// A further connection of a member.
     Again,
     /// The channel is full (P-LIM-7); nothing changed.
     Full,
-    /// The list of members has its longest text (P-LIM-7); nothing changed.
+    /// The list of members has reached its maximum text length (P-LIM-7); nothing changed.
     Large,
 }
 
-/// What a leave changed.
+/// The effect of a leave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Left {
-    /// The user's last connection: tell the others (P-PRES-2).
+    /// The user's last connection: the others must be notified (P-PRES-2).
     Last,
     /// The user has other connections.
     StillThere,
 }
 
-/// Hashes user ids, which peers choose, under the process's secret (threat T12).
+/// Hashes user ids, which peers choose, with the process's secret (threat T12).
 #[derive(Clone, Debug)]
 struct SeededHash(SipHasher13);
 
@@ -89,7 +89,7 @@ impl std::hash::BuildHasher for SeededHash {
 }
 
 impl Roster {
-    /// Nobody.
+    /// An empty roster.
     pub fn new(boot_secret: &[u8; 16]) -> Self {
         let hash = SeededHash(SipHasher13::new_with_key(boot_secret));
         Self {
@@ -102,12 +102,12 @@ impl Roster {
         }
     }
 
-    /// Users in it.
+    /// Number of users.
     pub fn count(&self) -> u32 {
         self.page_of.len() as u32
     }
 
-    /// Adds a connection of a user, unless that would make more than `members_max` users.
+    /// Adds a connection of a user, unless there would then be more than `members_max` users.
     pub fn join(&mut self, user_id: &Arc<str>, user_info: Option<&Arc<str>>, members_max: u32) -> Joined {
         if let Some(number) = self.page_of.get(user_id) {
             let page = self.pages.get_mut(number).expect("the page of a user exists");
@@ -138,7 +138,7 @@ impl Roster {
         Joined::First
     }
 
-    /// Takes a connection of a member away.
+    /// Removes a connection of a member.
     pub fn leave(&mut self, user_id: &str) -> Left {
         let number = *self.page_of.get(user_id).expect("only who joined leaves");
         let page = self.pages.get_mut(&number).expect("the page of a user exists");
@@ -163,14 +163,14 @@ impl Roster {
         self.pages.range(from..).next().map(|(number, page)| (*number, &*page.members))
     }
 
-    /// Members who join from here on stand on later pages than the one whose number this gives. So a list that is read
-    /// page by page, up to that one, has everybody who is there all the time, and nobody twice.
+    /// Members that join from now on are placed on later pages than the one whose number is returned. A list that is
+    /// read page by page, up to that one, therefore includes everybody who is present throughout, and nobody twice.
     pub fn seal(&mut self) -> u64 {
         self.sealed = self.latest;
         self.latest
     }
 
-    /// The frame that tells a joiner who is there (P-OUT-2), one for all who join between two changes.
+    /// The frame that lists the members for a joining client (P-OUT-2), one for all that join between two changes.
     pub fn succeeded(&mut self, channel: &str) -> Bytes {
         if let Some(frame) = &self.succeeded {
             return frame.clone();
@@ -221,7 +221,7 @@ impl Page {
     }
 }
 
-/// Appends texts that begin with a comma each, without the first comma.
+/// Appends texts that each begin with a comma, without the first comma.
 fn append_list<'a>(out: &mut Vec<u8>, mut texts: impl Iterator<Item = &'a [u8]>) {
     if let Some(first) = texts.next() {
         out.extend_from_slice(first.strip_prefix(b",").expect("every part begins with a comma"));
@@ -267,8 +267,8 @@ mod tests {
         assert!(roster.succeeded("presence-c").ends_with(br#"\"count\":0,\"ids\":[],\"hash\":{}}}"}"#));
     }
 
-    /// P-LIM-7: the text of a roster is bounded, whatever number and length of members an app may have; who is there already
-    /// joins again, and who leaves makes room.
+    /// P-LIM-7: the text of a roster is bounded, whatever number and length of members an app may have; existing
+    /// members may join again, and a leave frees space.
     #[test]
     fn texts_of_rosters_are_bounded() {
         let mut roster = Roster::new(&[0; 16]);
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(roster.count(), 0);
     }
 
-    /// P-HTTP-5: who joins while a list is read stands behind what the list has.
+    /// P-HTTP-5: a user that joins while a list is read is placed after the users already listed.
     #[test]
     fn sealed_pages_take_nobody() {
         let mut roster = Roster::new(&[7; 16]);
@@ -321,8 +321,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// P-OUT-2: after any joins and leaves over several pages, the frame is what serde_json makes of the members
-        /// in the order of their joins.
+        /// P-OUT-2: after any joins and leaves over several pages, the frame equals serde_json's encoding of the
+        /// members in the order of their joins.
         #[test]
         fn frames_agree_with_a_list(steps in prop::collection::vec((any::<bool>(), 0_u8..120), 0..400)) {
             let mut roster = Roster::new(&[7; 16]);

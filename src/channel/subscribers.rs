@@ -1,11 +1,11 @@
 //! The local subscribers of one channel, iterated in slot order: visiting connections in the order of their hot lines
-//! is what the cache wants.
+//! is cache-friendly.
 
 use roaring::RoaringBitmap;
 
 use crate::index::Slot;
 
-/// Above this, insertion into a sorted list costs more than a bitmap's.
+/// Above this size, insertion into a sorted list costs more than into a bitmap.
 const LIST_MAX: usize = 1_024;
 
 /// A set of slots.
@@ -24,7 +24,7 @@ impl Default for Subscribers {
 }
 
 impl Subscribers {
-    /// How many there are.
+    /// Number of slots.
     pub fn count(&self) -> u32 {
         match self {
             Self::List(slots) => slots.len() as u32,
@@ -45,7 +45,7 @@ impl Subscribers {
         }
     }
 
-    /// Adds a slot; false when it was there.
+    /// Adds a slot; false when it was already there.
     pub fn insert(&mut self, slot: Slot) -> bool {
         match self {
             Self::List(slots) => match slots.binary_search(&slot.0) {
@@ -96,7 +96,7 @@ impl Subscribers {
         }
     }
 
-    /// The slots, as a set that can be taken from while others come and go.
+    /// The slots, as a separate set that can be consumed while subscribers come and go.
     pub fn to_bitmap(&self) -> RoaringBitmap {
         match self {
             Self::List(slots) => slots.iter().copied().collect(),
@@ -115,7 +115,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
-        /// Any inserts and removals give what an ordered set gives, across the change of representation.
+        /// Any inserts and removals have the same result as on an ordered set, across the change of representation.
         #[test]
         fn agrees_with_an_ordered_set(steps in prop::collection::vec((any::<bool>(), 0u32..3_000), 0..6_000)) {
             let mut subscribers = Subscribers::default();

@@ -1,6 +1,6 @@
-//! Who a user says to be: the `user_data` of a signin (P-USER-1, P-LIM-6, P-LIM-8).
+//! The user that a signin claims to be: its `user_data` (P-USER-1, P-LIM-6, P-LIM-8).
 //!
-//! What must hold: the id of a signed-in user makes the name of a channel, so that whoever signs in can subscribe
+//! Invariant: the id of a signed-in user forms the name of a channel, so that any signed-in client can subscribe to
 //! `#server-to-user-<id>` (P-USER-4).
 
 use std::borrow::Cow;
@@ -14,47 +14,47 @@ use crate::wire::json::{decode_string, starts_object, without_mark};
 /// A user, from `user_data`.
 #[derive(Debug, Eq, PartialEq)]
 pub struct UserData<'a> {
-    /// `user_data` as it was received, but for an id that is a number: that is written as the string `id`.
+    /// `user_data` as it was received, except that an id that is a number is written as the string `id`.
     pub text: Cow<'a, str>,
     /// Its id.
     pub id: Cow<'a, str>,
     /// `user_info` as raw JSON text; absent and null are `None`.
     pub user_info: Option<&'a str>,
-    /// Whom it watches, as listed; none of them need ever sign in.
+    /// The users that it watches, as listed; none of them needs ever to sign in.
     pub watchlist: Vec<Cow<'a, str>>,
 }
 
 /// Why `user_data` was refused; the message is for the client (P-USER-3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum UserDataError {
-    /// No JSON object, or a member that stands twice (threat T10).
+    /// Not a JSON object, or a member that occurs twice (threat T10).
     #[error("user_data must be a string that contains a JSON object")]
     NoObject,
-    /// No `id`, an empty one, or neither string nor number.
+    /// No `id`, an empty one, or one that is neither string nor number.
     #[error("user_data must have an id: a number or a non-empty string")]
     NoId,
-    /// More bytes than ids may have.
+    /// More bytes than an id may have.
     #[error("The id in user_data has {0} bytes: it must have 1 to {max} bytes", max = limits::USER_ID_BYTES_MAX)]
     IdTooLong(usize),
-    /// A character that names of channels may not have.
+    /// A character that channel names may not contain.
     #[error(
         "The id in user_data has the character {0:?}: only the characters of channel names (channel_names) are permitted, \
          because the id is part of #server-to-user-<id>"
     )]
     IdCharacter(char),
-    /// `user_info` is no object.
+    /// `user_info` is not an object.
     #[error("user_info in user_data must be an object")]
     InvalidInfo,
-    /// `user_info` is longer than presence channels take.
+    /// `user_info` is longer than presence channels accept.
     #[error("user_info in user_data is longer than {0} bytes (max_channel_data_bytes)")]
     InfoTooLong(usize),
-    /// `watchlist` is no array of user ids.
+    /// `watchlist` is not an array of user ids.
     #[error(
         "watchlist in user_data must be an array of user ids: numbers, or strings of 1 to {max} bytes",
         max = limits::USER_ID_BYTES_MAX
     )]
     InvalidWatchlist,
-    /// An id in `watchlist` has more bytes than ids may have.
+    /// An id in `watchlist` has more bytes than an id may have.
     #[error("An id in the watchlist of user_data has {0} bytes: an id has 1 to {max} bytes", max = limits::USER_ID_BYTES_MAX)]
     WatchedIdTooLong(usize),
     /// An id in `watchlist` has a control character.
@@ -72,8 +72,8 @@ struct RawUserData<'a> {
     watchlist: Option<&'a RawValue>,
 }
 
-/// Decodes `user_data`. `names` are the rules for channel names, which the id must meet; `info_bytes_max` is the limit of
-/// `user_info`, which is that of `channel_data`, since it takes its place (P-USER-5, P-LIM-7).
+/// Decodes `user_data`. `names` are the rules for channel names, which the id must satisfy; `info_bytes_max` is the
+/// limit of `user_info`, which is that of `channel_data`, since it takes its place (P-USER-5, P-LIM-7).
 ///
 /// # Errors
 /// [`UserDataError`]; the socket stays open (P-USER-3).
@@ -115,7 +115,7 @@ fn decode_watchlist(raw: &RawValue) -> Result<Vec<Cow<'_, str>>, UserDataError> 
     users.into_iter().map(|raw| watched_id(raw.get())).collect()
 }
 
-/// P-LIM-6: watched ids need not have the characters of channel names.
+/// P-LIM-6: watched ids are not limited to the characters of channel names.
 fn watched_id(json: &str) -> Result<Cow<'_, str>, UserDataError> {
     let id = id_text(json).filter(|id| !id.is_empty()).ok_or(UserDataError::InvalidWatchlist)?;
     if id.len() > limits::USER_ID_BYTES_MAX {
@@ -127,16 +127,16 @@ fn watched_id(json: &str) -> Result<Cow<'_, str>, UserDataError> {
     }
 }
 
-/// `user_data` with a string in the place of the number `raw_id`, which is a part of it: client libraries compare the id
-/// with strings, and pusher-js takes no other (P-USER-1).
+/// `user_data` with a string in place of the number `raw_id`, which is a part of it: client libraries compare the id
+/// with strings, and pusher-js accepts nothing else (P-USER-1).
 fn with_text_id(text: &str, raw_id: &str, id: &str) -> String {
     let before = raw_id.as_ptr() as usize - text.as_ptr() as usize;
     let (before, after) = (text.get(..before), text.get(before + raw_id.len()..));
     format!("{}\"{id}\"{}", before.unwrap_or_default(), after.unwrap_or_default())
 }
 
-/// The text of an id: of a string, or of a number as JavaScript spells it, so that it is the same for the server and for a
-/// client that has parsed it (P-PRES-1, P-USER-1). `None` for all other JSON.
+/// The text of an id: of a string, or of a number as JavaScript formats it, so that it is the same for the server and
+/// for a client that has parsed it (P-PRES-1, P-USER-1). `None` for all other JSON.
 pub(super) fn id_text(json: &str) -> Option<Cow<'_, str>> {
     match json.as_bytes().first()? {
         b'"' => decode_string(json),
@@ -174,7 +174,7 @@ mod tests {
         decode_user_data(text, NameRules::Default, limits::CHANNEL_DATA_BYTES_MAX)
     }
 
-    /// P-USER-1: the id is needed, `user_info` and `watchlist` may be there, anything else is ignored.
+    /// P-USER-1: the id is required, `user_info` and `watchlist` are optional, anything else is ignored.
     #[test]
     fn members_of_a_user() {
         let user = decode(r#" {"x":1,"watchlist":["a","b"],"user_info":{"n": 1.0},"id":"u\u0031"} "#);
@@ -188,8 +188,8 @@ mod tests {
         }
     }
 
-    /// P-USER-1, P-SDK-9: ids that are numbers are the strings that JavaScript makes of them, and what the client gets
-    /// back holds that string; the rest is kept byte for byte.
+    /// P-USER-1, P-SDK-9: ids that are numbers become the strings that JavaScript makes of them, and the data that the
+    /// client gets back contains that string; the rest is kept byte for byte.
     #[test]
     fn numbers_are_ids() {
         let user = decode(r#"{ "user_info":{"id":7}, "id" : 7 , "watchlist":[8,"9",1.50]}"#).expect("a user");
@@ -251,7 +251,7 @@ mod tests {
         );
     }
 
-    /// P-USER-1, P-USER-3, threat T10: each breach has its own reason.
+    /// P-USER-1, P-USER-3, threat T10: each violation has its own reason.
     #[test]
     fn refuses_what_names_nobody() {
         for (text, error) in [
@@ -281,7 +281,8 @@ mod tests {
         }
     }
 
-    /// P-LIM-6, P-LIM-7: ids of 127 and 128 bytes and `user_info` of 10,239 and 10,240 bytes pass, one byte more does not.
+    /// P-LIM-6, P-LIM-7: ids of 127 and 128 bytes and `user_info` of 10,239 and 10,240 bytes are accepted, one byte
+    /// more is not.
     #[test]
     fn size_limits() {
         let id = |bytes: usize| format!(r#"{{"id":"{}"}}"#, "u".repeat(bytes));
@@ -295,7 +296,8 @@ mod tests {
         assert_eq!(decode(&info(10_241)), Err(UserDataError::InfoTooLong(10_240)));
     }
 
-    /// P-LIM-6, P-CHAN-2: ids have the characters of channel names, whichever rules an operator chose; watched ones need not.
+    /// P-LIM-6, P-CHAN-2: ids are limited to the characters of channel names, whichever rules an operator chose;
+    /// watched ones are not.
     #[test]
     fn ids_obey_the_rules_of_channel_names() {
         for (text, rules, good) in [

@@ -1,6 +1,6 @@
-//! Variables of other servers that Relay takes as well, so that a container or unit that ran one of them starts Relay
-//! with its environment as it is. What was said to Relay itself (a flag, `RELAY_*`, `relay.toml`) always wins; what is
-//! taken from elsewhere is told in one line, by name and never by value.
+//! Variables of other servers that Relay accepts as well, so that a container or unit that ran one of them starts Relay
+//! with its environment unchanged. Relay's own configuration (a flag, `RELAY_*`, `relay.toml`) always takes precedence;
+//! the variables that are used are reported in one line, by name and never by value.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use crate::limits;
 use crate::metrics::exposition::is_prefix;
 use crate::setting::{Setting, Takes, read_switch};
 
-/// What became of a variable's text.
+/// The result of reading a variable's text.
 enum Read {
-    /// The text that the setting would have been given.
+    /// The text for the setting.
     Value(String),
-    /// The variable says what Relay does anyway.
+    /// The variable requests what Relay does anyway.
     Nothing,
-    /// The variable asks for what Relay does not have.
+    /// The variable requests a feature that Relay does not have.
     Without,
-    /// It does not read.
+    /// The text is invalid.
     Wrong,
 }
 
@@ -28,9 +28,9 @@ struct Alias {
     variable: &'static str,
     /// A setting of the server, one of an app after `app_`, or one of [`PARTS`].
     setting: &'static str,
-    /// What the variable takes, if not what the setting does.
+    /// The values that the variable accepts, if they differ from those of the setting.
     takes: &'static str,
-    /// Reads its text, given what the setting takes.
+    /// Reads its text, given the values that the setting accepts.
     read: fn(&str, Takes) -> Read,
 }
 
@@ -43,8 +43,9 @@ const fn alias(
     Alias { variable, setting, takes, read }
 }
 
-/// Parts that only aliases name, with what the line at start calls them. Parts of an address count where the whole is not
-/// given. A setting of the app that the start makes is its name in the table of [`crate::app::settings`] after `app_`.
+/// Parts that only aliases name, with their names in the line at start. Parts of an address count only if the complete
+/// address is not given. A setting of the app that the start creates is its name in the table of
+/// [`crate::app::settings`] after `app_`.
 const PARTS: [(&str, &str); 6] = [
     ("listen_host", "the address of listen"),
     ("listen_port", "the port of listen"),
@@ -65,7 +66,7 @@ pub(super) fn part_of_app(name: &str) -> String {
     format!("app_{name}")
 }
 
-/// True for a part that describes the app which the start makes.
+/// True for a part that describes the app that the start creates.
 pub(super) fn is_of_app(part: &str) -> bool {
     ["app_enabled", "app_webhooks"].contains(&part) || app_setting(part).is_some()
 }
@@ -76,11 +77,11 @@ fn accepted(target: &str) -> Takes {
     server.or_else(|| Some(app_setting(target)?.takes)).unwrap_or(Takes::Form(""))
 }
 
-/// The three that make an app: they come from Relay's own names together, or from aliases together.
+/// The three that define an app: they come from Relay's own names together, or from aliases together.
 const APP: [&str; 3] = ["app_id", "app_key", "app_secret"];
 
-/// What holds for an app of soketi unless it is configured otherwise, where Relay's own default is another: events of
-/// 100 KB, no limit of client events, 2 KB of `user_info` (with room for the `user_id` beside it).
+/// Values that apply to an app of soketi unless it is configured otherwise, where Relay's own default differs: events
+/// of 100 KB, no limit of client events, 2 KB of `user_info` (with space for the `user_id` beside it).
 pub const SOKETI_APP: [(&str, &str); 3] =
     [("max_event_data_bytes", "102400"), ("max_client_events_per_second", "0"), ("max_channel_data_bytes", "3072")];
 
@@ -121,7 +122,7 @@ const ALIASES: [Alias; 39] = [
         fixed(text, limits::CHANNEL_NAME_BYTES_MAX)
     }),
     alias("SOKETI_PRESENCE_MAX_MEMBERS", "app_max_presence_members", "", within),
-    // soketi bounds user_info, Relay the whole channel_data.
+    // soketi limits user_info, Relay the complete channel_data.
     alias("SOKETI_PRESENCE_MAX_MEMBER_SIZE", "app_max_channel_data_bytes", "kilobytes up to 63", |text, takes| {
         kilobytes(text, 1_024, takes)
     }),
@@ -159,25 +160,25 @@ const ALIASES: [Alias; 39] = [
 #[derive(Debug, Default)]
 pub(super) struct Found {
     values: Vec<(&'static str, String)>,
-    /// Variables of soketi that Relay has nothing for. Those of Laravel are left alone: applications read them.
+    /// Variables of soketi without a counterpart in Relay. Those of Laravel are left alone: applications read them.
     strangers: Vec<String>,
 }
 
-/// What the aliases come to.
+/// The resolved aliases.
 #[derive(Debug, Default)]
 pub(super) struct Resolved {
     /// Setting, value, and the variable that is named for it in messages.
     pub(super) values: Vec<(&'static str, String, &'static str)>,
-    /// Which were taken.
+    /// Which were used.
     pub(super) note: Option<String>,
     /// Which were not.
     pub(super) warning: Option<String>,
-    /// Why a server must not start with them. Commands on the store do not mind.
+    /// Why a server must not start with them. Commands on the store ignore it.
     pub(super) problem: Option<ConfigError>,
 }
 
 impl Found {
-    /// Keeps a variable if it is one of these. An empty one counts as not set.
+    /// Stores a variable if it is one of these. An empty one counts as not set.
     pub(super) fn see(&mut self, variable: &str, value: &str) {
         if value.is_empty() {
             return;
@@ -189,7 +190,7 @@ impl Found {
         }
     }
 
-    /// Resolves them beside what `is_set` in Relay's own names.
+    /// Resolves them; `is_set` reports the settings that Relay's own names set.
     pub(super) fn resolve(mut self, is_set: impl Fn(&str) -> bool) -> Resolved {
         let mut resolved = Resolved::default();
         let own_app = APP.iter().any(|name| is_set(name));
@@ -243,7 +244,7 @@ impl Found {
     }
 }
 
-/// The setting that makes a part superfluous.
+/// The setting that makes a part unnecessary.
 fn whole_of(setting: &'static str) -> &'static str {
     match setting {
         "listen_host" | "listen_port" => "listen",
@@ -287,7 +288,7 @@ fn host(text: &str, _: Takes) -> Read {
 fn port(text: &str, _: Takes) -> Read {
     match text.parse::<u16>() {
         Ok(port) => Read::Value(port.to_string()),
-        // A service that is called "soketi" gives its containers SOKETI_PORT=tcp://10.0.0.1:6001.
+        // A service named "soketi" gives its containers SOKETI_PORT=tcp://10.0.0.1:6001.
         Err(_) if is_link(text) => Read::Nothing,
         Err(_) => Read::Wrong,
     }
@@ -324,7 +325,7 @@ fn either(text: &str, _: Takes) -> Read {
     read_switch(text).map_or(Read::Wrong, |value| Read::Value(value.to_string()))
 }
 
-/// A number that the setting accepts, but 0.
+/// A number that the setting accepts, except 0.
 fn within(text: &str, takes: Takes) -> Read {
     let (_, most) = takes.range().expect("a setting of a number");
     match text.parse::<u64>() {
@@ -377,7 +378,7 @@ fn list(text: &str, _: Takes) -> Read {
     }
 }
 
-/// Zero refuses everybody at soketi and is no quota here.
+/// Zero refuses everybody in soketi and means no quota here.
 fn quota(text: &str, takes: Takes) -> Read {
     if text == "-1" { Read::Nothing } else { within(text, takes) }
 }
@@ -449,7 +450,8 @@ mod tests {
         assert!(warning.ends_with(": SOKETI_DB_REDIS_HOST"), "{warning}");
     }
 
-    /// Two servers' variables for one thing: equal values are one, different ones are a problem without the values.
+    /// Two servers' variables for one setting: equal values are accepted, different ones are a problem reported without
+    /// the values.
     #[test]
     fn aliases_must_agree() {
         let mut pairs = [("PUSHER_APP_KEY", "a"), ("REVERB_APP_KEY", "a")];
@@ -462,7 +464,7 @@ mod tests {
         assert!(!problem.contains("hunter2"), "{problem}");
     }
 
-    /// What Relay was told itself wins: no conflict, no note; an app is taken whole or not at all.
+    /// Relay's own configuration takes precedence: no conflict, no note; an app is taken completely or not at all.
     #[test]
     fn own_names_win() {
         let pairs = [("PUSHER_APP_ID", "1"), ("REVERB_APP_ID", "2"), ("SOKETI_PORT", "no port")];
@@ -472,8 +474,8 @@ mod tests {
         }
     }
 
-    /// Variables of soketi whose settings Relay has: its units, its word for no limit, `TRUE`. A limit that Relay does not
-    /// have is named, unless it is none.
+    /// Variables of soketi whose settings Relay has: its units, its value for no limit, `TRUE`. A limit that Relay does
+    /// not have is reported, unless it means no limit.
     #[test]
     fn limits_of_soketi_are_taken() {
         let pairs = [
@@ -517,7 +519,7 @@ mod tests {
         assert!(warning.ends_with(named), "{warning}");
     }
 
-    /// What does not read is told with what it takes; what a service link makes is passed over.
+    /// Invalid text is reported with the accepted values; variables of service links are ignored.
     #[test]
     fn bad_values_are_problems() {
         for (variable, value) in [

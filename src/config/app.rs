@@ -1,4 +1,4 @@
-//! The app of the configuration, which the start makes.
+//! The app of the configuration, which the start creates.
 
 use super::alias::SOKETI_APP;
 use super::error::ConfigError;
@@ -17,16 +17,16 @@ pub struct ConfiguredApp {
     pub secret: Secret,
     /// Whether it is enabled when it is new.
     pub enabled: bool,
-    /// App settings by name for the case that it is new: those that were named, then defaults of another server.
+    /// App settings by name, for when it is new: those that were set, then defaults of another server.
     pub settings: Vec<(&'static str, String)>,
-    /// How many of the settings were named.
+    /// How many of the settings were set explicitly.
     pub explicit: usize,
-    /// Webhooks for the case that it is new: the variable, and its JSON list.
+    /// Webhooks, for when it is new: the variable, and its JSON list.
     pub webhooks: Option<(String, String)>,
 }
 
 impl ConfiguredApp {
-    /// The app of the settings, if they name one. One or two of the three are a mistake.
+    /// The app of the settings, if they name one. One or two of the three are an error.
     pub fn new(settings: &Settings) -> Result<Option<Self>, ConfigError> {
         settings.check_aliases()?;
         let names = ["app_id", "app_key", "app_secret"];
@@ -50,7 +50,7 @@ impl ConfiguredApp {
         let named = settings.of_new_app().map(|(name, text)| (name, text.to_owned()));
         let mut app_settings: Vec<(&'static str, String)> = named.collect();
         let explicit = app_settings.len();
-        // The app of another server has the limits that it had there.
+        // An app of another server keeps the limits that it had there.
         if settings.origin("app_id").starts_with("SOKETI_") {
             let missing =
                 SOKETI_APP.into_iter().filter(|(name, _)| app_settings.iter().all(|(known, _)| known != name));

@@ -11,8 +11,8 @@ const BEGIN: &str = "<!-- settings: generated -->\n";
 const END: &str =
     "<!-- end of settings; regenerate with: RELAY_UPDATE=1 cargo test --lib settings_are_documented -->\n";
 
-/// Goal: the documents list every setting as the code defines it. Method: the generated tables are compared with those of
-/// the documents, or written there.
+/// Goal: the documents list every setting as the code defines it. Method: the generated tables are compared with those
+/// of the documents, or written there.
 #[test]
 fn settings_are_documented() {
     let name = "| `name` | a name for people, at most 100 bytes | empty | Name of the app. |\n";
@@ -55,7 +55,7 @@ fn row<S: Default>(setting: &Setting<S>) -> String {
     format!("| `{}` | {value} | {default}{dev} | {}{rules}. |\n", setting.name, meaning.trim_end_matches('.'))
 }
 
-/// Goal: an entry has a summary that reads as a line of help, and a default that its own parser accepts.
+/// Goal: an entry has a summary that works as a line of help, and a default that its own parser accepts.
 #[test]
 fn entries_are_whole() {
     fn check<S: Default>(settings: &[Setting<S>]) {

@@ -1,5 +1,5 @@
-//! `RELAY_*` variables, and those of other servers that are taken too. Other programs also make some: Kubernetes and
-//! Docker links of a service called "relay".
+//! `RELAY_*` variables, and those of other servers that are accepted too. Other programs also create some: Kubernetes
+//! and Docker links of a service called "relay".
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::error::ConfigError;
 use super::settings::{self, SERVER_SETTINGS};
 use crate::setting::nearest;
 
-/// What the environment says.
+/// The settings from the environment.
 #[derive(Debug, Default)]
 pub(super) struct FromEnvironment {
     pub(super) values: Vec<(&'static str, String)>,
@@ -18,8 +18,8 @@ pub(super) struct FromEnvironment {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads the variables that are ours. Those that nobody knows are warnings: an operator's slip should be seen, but
-/// the environment is shared with others. An empty value is no value.
+/// Reads the variables of Relay. Unknown ones are warnings: an operator should notice a typing error, but the
+/// environment is shared with others. An empty value counts as not set.
 pub(super) fn read(environment: impl Iterator<Item = (OsString, OsString)>) -> Result<FromEnvironment, ConfigError> {
     let mut found = FromEnvironment::default();
     for (variable, value) in environment {
@@ -74,7 +74,8 @@ mod tests {
         read(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()))).expect("reads")
     }
 
-    /// Known variables are taken, others that begin alike are left alone, what a service link makes is no warning.
+    /// Known variables are read, others that begin alike are left alone, and variables of service links cause no
+    /// warning.
     #[test]
     fn ours_are_told_from_others() {
         let found = read_pairs(&[

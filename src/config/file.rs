@@ -1,4 +1,4 @@
-//! `relay.toml`: settings at the top level, nothing else. Every mistake is told with its line.
+//! `relay.toml`: settings at the top level, nothing else. Every mistake is reported with its line.
 
 use std::fs;
 use std::path::Path;
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(parse(text).expect("parses"), expected);
     }
 
-    /// Unknown keys, tables and broken lines name the line, and the nearest key.
+    /// Errors about unknown keys, tables and broken lines name the line, and the nearest key.
     #[test]
     fn mistakes_name_the_line() {
         let cases = [

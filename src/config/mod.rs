@@ -1,8 +1,8 @@
 //! The configuration of `relay serve`: flags over `RELAY_*` variables over `relay.toml` over variables of other servers
 //! over defaults. Everything here is checked, so nothing downstream parses a setting again.
 //!
-//! [`settings`] defines each setting once. [`source`] finds the texts and where they came from, [`serve`] and [`app`]
-//! make values of them.
+//! [`settings`] defines each setting once. [`source`] finds the texts and their sources, [`serve`] and [`app`] convert
+//! them to values.
 
 mod alias;
 mod app;

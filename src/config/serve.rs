@@ -20,16 +20,16 @@ pub enum MetricsPort {
     Optional,
 }
 
-/// Everything that the assembly of the server needs to know.
+/// Everything that the assembly of the server needs.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     /// Every setting.
     pub server: ServerSettings,
-    /// What to do if the metrics port is taken.
+    /// The behaviour if the metrics port is taken.
     pub metrics_port: MetricsPort,
-    /// Those of the shards.
+    /// Settings of the shards.
     pub shard: ShardOptions,
-    /// Those of webhooks.
+    /// Settings of webhooks.
     pub webhooks: WebhookOptions,
 }
 
@@ -65,7 +65,7 @@ impl ServeConfig {
     }
 }
 
-/// The hosts and ports that variables of other servers name, where the whole address is not set.
+/// The hosts and ports that variables of other servers name, if the complete address is not set.
 fn take_parts(settings: &Settings, server: &mut ServerSettings) -> Result<(), ConfigError> {
     let whole = [
         (&mut server.listen, "listen", "listen_host", "listen_port"),

@@ -1,7 +1,7 @@
 //! The settings of the server, each defined once (see [`crate::setting`]).
 //!
-//! A new setting is one entry of the table below: it is then a field of [`ServerSettings`], a flag, a variable and a key
-//! of `relay.toml`, `check-config` checks it, and `docs/configuration.md` lists it (`documentation` holds how).
+//! A new setting is one entry of the table below: it is then a field of [`ServerSettings`], a flag, a variable and a
+//! key of `relay.toml`, `check-config` checks it, and `docs/configuration.md` lists it (see `documentation`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

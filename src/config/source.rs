@@ -1,4 +1,4 @@
-//! The texts of settings by name, and where each came from. A name is the same everywhere: `listen` in `relay.toml`,
+//! The texts of settings by name, and the source of each. A name is the same everywhere: `listen` in `relay.toml`,
 //! `RELAY_LISTEN` in the environment, `--listen` as a flag.
 
 use std::collections::HashMap;
@@ -23,13 +23,13 @@ pub enum Source {
     File(PathBuf, usize),
 }
 
-/// What was set, as text, with its source.
+/// The settings that were given, as text, with their sources.
 #[derive(Debug, Default)]
 pub struct Settings {
     values: HashMap<&'static str, (String, Source)>,
-    /// Things to tell the operator that do not stop the start.
+    /// Warnings for the operator that do not prevent the start.
     pub warnings: Vec<String>,
-    /// Which variables of other servers were taken, in one line.
+    /// Which variables of other servers were used, in one line.
     pub aliases: Option<String>,
     /// Why a server must not start with them.
     alias_problem: Option<ConfigError>,
@@ -38,8 +38,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Weighs flags over environment over file over variables of other servers. `config` is `--config`; without it `RELAY_CONFIG` names the file, and
-    /// without that the first of `./relay.toml` and `/etc/relay/relay.toml` that exists is read.
+    /// Applies flags over environment over file over variables of other servers. `config` is `--config`; without it
+    /// `RELAY_CONFIG` names the file, and without that the first of `./relay.toml` and `/etc/relay/relay.toml` that
+    /// exists is read.
     pub fn gather(
         flags: Vec<(&'static str, String)>,
         config: Option<PathBuf>,
@@ -70,7 +71,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The variables that describe an app, where there is none to describe.
+    /// The variables that describe an app, if no app is configured.
     fn without_app(&self) -> Option<String> {
         if self.values.contains_key("app_id") {
             return None;
@@ -83,7 +84,7 @@ impl Settings {
             .then(|| format!("no app is configured (RELAY_APP_ID), so these variables set nothing: {names}"))
     }
 
-    /// Refuses variables of other servers that disagree or do not read.
+    /// Refuses variables of other servers that disagree or are invalid.
     pub(super) fn check_aliases(&self) -> Result<(), ConfigError> {
         self.alias_problem.clone().map_or(Ok(()), Err)
     }
@@ -135,7 +136,7 @@ impl Settings {
         parse(text).map(Some).ok_or_else(refuse)
     }
 
-    /// Settings of the app that the start makes, with their texts, in the order of their table.
+    /// Settings of the app that the start creates, with their texts, in the order of their table.
     pub(super) fn of_new_app(&self) -> impl Iterator<Item = (&'static str, &str)> {
         APP_SETTINGS.iter().filter_map(|setting| Some((setting.name, self.text(&alias::part_of_app(setting.name))?)))
     }

@@ -1,9 +1,9 @@
-//! Memory for input that is not whole yet: heads, bodies, messages, and bytes that wait behind an unanswered request; and
-//! for answers to callers that have not proved themselves, until they are sent.
+//! Memory for incomplete input: heads, bodies, messages, and bytes that wait behind an unanswered request; and for
+//! answers to unauthenticated callers, until they are sent.
 //!
-//! What must hold: callers that proved nothing can make a shard hold a bounded amount of it, all such connections together
-//! (threat T14), and one app's part is bounded apart from that of the others. So every byte is counted for one [`Payer`], by
-//! the capacity of its buffer.
+//! Invariant: unauthenticated callers can make a shard hold only a bounded amount of it, all such connections together
+//! (threat T14), and one app's part is bounded separately from that of the others. So every byte is counted for one
+//! [`Payer`], by the capacity of its buffer.
 
 use std::collections::BTreeMap;
 
@@ -11,40 +11,40 @@ use super::ConnectionKey;
 use crate::app::AppSerial;
 use crate::limits;
 
-/// For whom input is held.
+/// The party that input is counted for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Payer {
-    /// A connection that speaks HTTP and has not proved itself.
+    /// An HTTP connection that has not authenticated.
     Stranger,
-    /// A WebSocket of an app. It needs the app's public key only, so that all of them count as strangers too.
+    /// A WebSocket of an app. It needs only the app's public key, so all of them count as strangers too.
     Socket(AppSerial),
-    /// A connection whose last request had a good credential of the app.
+    /// A connection whose last request had a valid credential of the app.
     Caller(AppSerial),
 }
 
-/// What one connection holds.
+/// The memory that one connection holds.
 #[derive(Debug)]
 pub struct HeldInput {
     payer: Payer,
-    /// Numbers the holders by the time since which they hold something.
+    /// Orders the holders by the time since which they hold something.
     number: u64,
     bytes: usize,
 }
 
-/// Which connection has to give its memory back.
+/// Which connection has to release its memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Over {
-    /// The one that has waited longest for the rest of its input: a fast sender is never it.
+    /// The one that has waited longest for the rest of its input, which is never a fast sender.
     Oldest(ConnectionKey),
-    /// The one that has just taken more: the others of the app are as good as it.
+    /// The one that has just allocated more: the app's other connections are equally entitled.
     Newest,
 }
 
-/// What all connections of a shard hold. Trees instead of hash maps: nothing in them can be aimed at.
+/// The memory that all connections of a shard hold. Trees instead of hash maps, so that no peer can cause collisions.
 #[derive(Debug, Default)]
 pub struct InputMemory {
     numbered: u64,
-    /// Bytes by payer, of those who hold some.
+    /// Bytes by payer, for payers that hold some.
     payers: BTreeMap<Payer, usize>,
     /// Strangers, and WebSockets by app, each in the order in which they began to hold something.
     holders: BTreeMap<(Payer, u64), ConnectionKey>,
@@ -55,7 +55,7 @@ pub struct InputMemory {
 }
 
 impl InputMemory {
-    /// Counts what a connection holds now instead of what it held before.
+    /// Counts a connection's current memory instead of its previous memory.
     pub fn update(&mut self, held: &mut Option<Box<HeldInput>>, connection: ConnectionKey, payer: Payer, bytes: usize) {
         let number = held.as_ref().map(|held| held.number);
         if let Some(held) = held.as_mut().filter(|held| held.payer == payer && bytes > 0) {
@@ -78,7 +78,7 @@ impl InputMemory {
         self.count(payer, 0, bytes);
     }
 
-    /// The connection holds nothing any more.
+    /// The connection no longer holds anything.
     pub fn release(&mut self, held: &mut Option<Box<HeldInput>>) {
         let Some(HeldInput { payer, number, bytes }) = held.take().map(|held| *held) else { return };
         self.holders.remove(&(payer, number));
@@ -88,8 +88,8 @@ impl InputMemory {
         self.count(payer, bytes, 0);
     }
 
-    /// Who has to give memory back, if this payer is over a bound. Each answer that is followed by a release lowers what
-    /// is held, so asking ends.
+    /// The connection that has to release memory, if this payer is over a bound. Each answer that is followed by a
+    /// release lowers the amount held, so the loop ends.
     pub fn over(&self, payer: Payer) -> Option<Over> {
         let bytes = self.payers.get(&payer).copied().unwrap_or(0);
         let oldest = || self.holders.range((payer, 0)..).next().map(|(_, connection)| Over::Oldest(*connection));
@@ -143,8 +143,8 @@ mod tests {
         ConnectionKey { slot, generation: 1 }
     }
 
-    /// Threat T14: who has to give memory back is the connection that has held some for the longest time without a break. One
-    /// that holds nothing any more is not asked, and begins anew.
+    /// Threat T14: the connection that has to release memory is the one that has held some for the longest time without
+    /// a break. One that no longer holds anything is not chosen, and starts over.
     #[test]
     fn who_holds_nothing_gives_nothing_back() {
         let mut memory = InputMemory::default();

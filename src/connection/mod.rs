@@ -1,7 +1,8 @@
 //! One connection: its key, its phases, and the two parts of its state.
 //!
 //! The hot line is one cache line per slot and is all that fan-out touches. The cold part is boxed and exists only
-//! while a connection needs it: during HTTP, with a partial frame, on presence channels, signed in, beyond three channels.
+//! while a connection needs it: during HTTP, with a partial frame, on presence channels, signed in, beyond three
+//! channels.
 
 pub mod http;
 pub mod input;
@@ -46,7 +47,7 @@ pub const NONE: u32 = u32::MAX;
 ///           |          +---------+--------+   refusal, error, drain, peer's Close
 ///           +-> Lingering -> Ended            answered for the last time, waits for the peer's FIN
 /// ```
-/// `Ended` means that the driver was asked to close and has not yet said `Closed`.
+/// `Ended` means that the driver was asked to close and has not yet reported `Closed`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Phase {
@@ -54,39 +55,39 @@ pub enum Phase {
     Free,
     /// Reads HTTP requests.
     Http,
-    /// The upgrade was answered; the app's owner is asked whether there is room (P-CLOSE-2).
+    /// The upgrade was answered; the app's owner is asked whether there is capacity (P-CLOSE-2).
     Admitting,
     /// A WebSocket after `connection_established`.
     Open,
-    /// Our Close frame is queued or sent; nothing but the peer's Close is read any more.
+    /// Our Close frame is queued or sent; only the peer's Close is still read.
     Closing,
     /// The last HTTP answer is queued or sent; input is discarded until the peer's FIN (P-HTTP-16).
     Lingering,
-    /// The driver closes it.
+    /// The driver is closing it.
     Ended,
 }
 
 bitflags::bitflags! {
-    /// Single facts about a connection, one bit each.
+    /// Boolean state of a connection, one bit each.
     #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
     pub struct Flags: u16 {
         /// It is in the queue of connections to send answers to.
         const ANSWER_QUEUED = 1;
         /// The driver was asked not to read from it.
         const PAUSED = 1 << 1;
-        /// A WebSocket ping was sent and nothing was heard since (P-LIVE-4).
+        /// A WebSocket ping was sent and nothing was received since (P-LIVE-4).
         const AWAITING_PONG = 1 << 2;
-        /// It counts to its app's connections.
+        /// It counts towards its app's connections.
         const COUNTED = 1 << 3;
         /// The peer's Close frame was received.
         const PEER_CLOSED = 1 << 4;
         /// The peer's direction ended (FIN).
         const READ_ENDED = 1 << 5;
-        /// The kernel held a send when the sweep came by, and took nothing since (P-CLOSE-5).
+        /// The kernel held a send at the sweep's last visit, and has accepted nothing since (P-CLOSE-5).
         const STALLED = 1 << 6;
         /// The connection ends with the answer that is queued last.
         const LAST_ANSWER = 1 << 7;
-        /// The kernel held a send at two visits of the sweep, and took nothing in between.
+        /// The kernel held a send at two visits of the sweep, and accepted nothing in between.
         const STALLED_LONG = 1 << 8;
         /// Echo path of the `conformance` feature.
         #[cfg(feature = "conformance")]
@@ -95,7 +96,8 @@ bitflags::bitflags! {
         const RESET = 1 << 10;
         /// Our Close frame is queued: no frame may follow it (RFC 6455 section 5.5.1).
         const CLOSE_QUEUED = 1 << 11;
-        /// It must yet sign in or join a protected channel, and does not count to its app's connections (P-AUTHZ-1).
+        /// It has yet to sign in or join a protected channel, and does not count towards its app's connections
+        /// (P-AUTHZ-1).
         const UNAUTHORIZED = 1 << 12;
         /// The shard's queue has a deadline for a message of it (threat T8).
         const MESSAGE_AWAITED = 1 << 13;
@@ -144,7 +146,7 @@ pub struct Hot {
     pub channels_inline: u8,
     /// Its phase.
     pub phase: Phase,
-    /// Facts.
+    /// Boolean state.
     pub flags: Flags,
 }
 
@@ -173,17 +175,17 @@ impl Hot {
 /// The cold part of a connection.
 #[derive(Debug, Default)]
 pub struct Cold {
-    /// While it speaks HTTP.
+    /// Present while it is an HTTP connection.
     pub http: Option<Box<Http>>,
     /// A partial frame or message.
     pub decoder: Decoder,
     /// Bytes that arrived while the connection was being admitted; at most one read.
     pub held_back: Vec<u8>,
-    /// What is counted of the buffers in here.
+    /// The memory counted for the buffers in here.
     pub input: Option<Box<HeldInput>>,
-    /// The client's address, while the connection is being admitted: for the log, should it be refused.
+    /// The client's address, while the connection is being admitted: for the log, in case it is refused.
     pub client: Option<IpAddr>,
-    /// When the message in `decoder` must be whole, in ms of the service clock; 0 when none is partial (threat T8).
+    /// When the message in `decoder` must be complete, in ms of the service clock; 0 when none is partial (threat T8).
     pub message_deadline_ms: u64,
     /// Malformed messages of the last minute in which there were any (P-IN-3).
     pub invalid_messages: InvalidMessages,
@@ -191,11 +193,11 @@ pub struct Cold {
     pub more_channels: Vec<ChannelIndex>,
     /// User id per presence channel that it has joined or is joining.
     pub members: Vec<(ChannelIndex, Arc<str>)>,
-    /// Who is signed in on it (P-USER-2).
+    /// The user signed in on it (P-USER-2).
     pub signed_in: Option<Box<SignedIn>>,
 }
 
-/// A count per minute: the minute begins with the first message that counts (P-IN-3).
+/// A count per minute: the minute begins with the first message that is counted (P-IN-3).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct InvalidMessages {
     /// When the minute began, in tenths of a second of the service clock.
@@ -204,7 +206,7 @@ pub struct InvalidMessages {
 }
 
 impl InvalidMessages {
-    /// Counts one message. Gives how many there were in this minute.
+    /// Counts one message. Returns the count of this minute.
     pub fn count(&mut self, now_tenths: u32) -> u8 {
         if self.count == 0 || now_tenths.wrapping_sub(self.since) >= INVALID_MESSAGES_TENTHS {
             *self = Self { since: now_tenths, count: 0 };
@@ -214,7 +216,7 @@ impl InvalidMessages {
     }
 }
 
-/// The user of a connection, for its life (P-USER-2).
+/// The user of a connection, for its lifetime (P-USER-2).
 #[derive(Debug)]
 pub struct SignedIn {
     /// The shard's entry of the user.
@@ -225,22 +227,23 @@ pub struct SignedIn {
     pub user_info: Option<Box<str>>,
     /// The users that it watches (P-WATCH-1).
     pub watched: Box<[UserIndex]>,
-    /// How many answers must come before it is sent who of them is online: one for each of them, and one for the signin.
+    /// How many answers must arrive before the client is sent who of them is online: one for each of them, and one for
+    /// the signin.
     pub awaited: u32,
     /// Signins that are not yet answered.
     pub signins_waiting: u8,
-    /// The owner of the user knows of it.
+    /// The owner of the user has recorded it.
     pub recorded: bool,
 }
 
 impl Cold {
-    /// Memory for input that is not whole yet, in bytes.
+    /// Memory for incomplete input, in bytes.
     pub fn input_bytes(&self) -> usize {
         let http = self.http.as_deref().map_or(0, Http::input_bytes);
         http + self.decoder.held_bytes().unwrap_or(0) + self.held_back.capacity()
     }
 
-    /// True when nothing is held and the cold part can go.
+    /// True when nothing is held and the cold part can be dropped.
     pub fn is_empty(&self) -> bool {
         self.http.is_none()
             && self.decoder.is_idle()

@@ -1,7 +1,8 @@
 //! Unsent frames of connections, without copies.
 //!
-//! A frame is encoded once and held once; an outbox holds frame ids. At flush, connections with the same sequence of unsent
-//! frames share one buffer, joined once and remembered until the turn ends. Reference counts are plain integers of this shard: the atomic count of [`Bytes`] moves once per frame, not once per subscriber.
+//! A frame is encoded once and held once; an outbox holds frame ids. At flush, connections with the same sequence of
+//! unsent frames share one buffer, joined once and cached until the turn ends. Reference counts are plain integers of
+//! this shard: the atomic count of [`Bytes`] changes once per frame, not once per subscriber.
 
 use std::collections::VecDeque;
 
@@ -17,13 +18,13 @@ use crate::limits;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FrameId(u32);
 
-/// Frame ids in the outbox itself; further ones wait in a pooled queue.
+/// Frame ids in the outbox itself; further ones are in a pooled queue.
 const FRAMES_INLINE: usize = 3;
 
-/// Queued frames of an outbox among which ones longer than its bound are looked for.
+/// How many queued frames of an outbox are searched for frames longer than its bound.
 const GIANTS_SOUGHT: usize = 64;
 
-/// Distinct sequences remembered within a turn.
+/// Distinct sequences cached within a turn.
 const SEQUENCES_REMEMBERED_MAX: usize = 8;
 
 /// The unsent frames of one connection: 32 bytes of its hot line.
@@ -33,20 +34,20 @@ pub struct Outbox {
     inline: [u32; FRAMES_INLINE],
     /// Index of the queue of further frames, or `NONE`.
     queue: u32,
-    /// Bytes not yet taken by the kernel: the rest of the buffer and all queued frames.
+    /// Bytes not yet accepted by the kernel: the rest of the buffer and all queued frames.
     unsent_bytes: u32,
     /// Index of the buffer being sent, or `NONE`.
     buffer: u32,
-    /// Bytes of the buffer that the kernel took.
+    /// Bytes of the buffer that the kernel accepted.
     taken_bytes: u32,
     /// How many of `inline` are in use.
     inline_used: u8,
-    /// The rest of the buffer is lent to the driver.
+    /// The rest of the buffer is borrowed by the driver.
     lent: bool,
 }
 
 impl Outbox {
-    /// Owes nothing.
+    /// Nothing pending.
     pub const EMPTY: Self = Self {
         inline: [NONE; FRAMES_INLINE],
         queue: NONE,
@@ -57,7 +58,7 @@ impl Outbox {
         lent: false,
     };
 
-    /// Bytes not yet taken by the kernel.
+    /// Bytes not yet accepted by the kernel.
     pub fn unsent_bytes(&self) -> usize {
         self.unsent_bytes as usize
     }
@@ -71,7 +72,7 @@ impl Outbox {
     }
 }
 
-/// What a frame is, for the counters.
+/// The kind of a frame, for the counters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FrameKind {
     /// A text message of the protocol.
@@ -101,7 +102,7 @@ struct Buffer {
     stamps: SmallVec<[u32; 4]>,
 }
 
-/// When an event was accepted; goes when neither its frame nor a buffer with it is left to be sent.
+/// When an event was accepted; removed when neither its frame nor a buffer with it is left to be sent.
 #[derive(Debug)]
 struct Stamp {
     accepted_us: u64,
@@ -109,7 +110,7 @@ struct Stamp {
     holders: u32,
 }
 
-/// A sequence of frames and the buffer that holds them joined; keeps a reference to each until the turn ends.
+/// A sequence of frames and the buffer with them joined; keeps a reference to each until the turn ends.
 #[derive(Debug)]
 struct Remembered {
     sequence: SmallVec<[u32; 8]>,
@@ -126,24 +127,24 @@ pub struct Frames {
     /// Bytes held, by app.
     shares: Shares,
     stamps: Slab<Stamp>,
-    /// When the events were accepted whose last send was taken since [`Frames::take_written`], in µs.
+    /// When the events were accepted whose last send was accepted by the kernel since [`Frames::take_written`], in µs.
     written: Vec<u64>,
 }
 
 impl Frames {
-    /// Holds a frame with one reference, the caller's, given back with [`Frames::release`]. It uses the share of the app
+    /// Holds a frame with one reference, the caller's, which [`Frames::release`] drops. It uses the share of the app
     /// with this serial, or that of connections without an app (`NONE`).
     pub fn hold(&mut self, bytes: Bytes, app: u32, kind: FrameKind) -> FrameId {
         self.shares.add(app, bytes.len());
         FrameId(self.frames.insert(Frame { bytes, kind, references: 1, stamp: NONE, app }) as u32)
     }
 
-    /// What is held for each app.
+    /// Bytes held per app.
     pub fn shares(&self) -> &Shares {
         &self.shares
     }
 
-    /// Notes when the event of a frame was accepted, in µs: once nobody is left to send it to, it counts as written.
+    /// Records when the event of a frame was accepted, in µs: once no send of it is left, it counts as written.
     pub fn stamp(&mut self, frame: FrameId, accepted_us: u64) {
         let stamp = self.stamps.insert(Stamp { accepted_us, holders: 1 });
         self.frames[frame.0 as usize].stamp = stamp as u32;
@@ -154,7 +155,7 @@ impl Frames {
         self.written.drain(..)
     }
 
-    /// Gives back the caller's reference.
+    /// Drops the caller's reference.
     pub fn release(&mut self, frame: FrameId) {
         self.release_frame(frame.0, 1);
     }
@@ -169,7 +170,7 @@ impl Frames {
         self.frames[frame.0 as usize].bytes.len()
     }
 
-    /// What it is.
+    /// Its kind.
     pub fn kind(&self, frame: FrameId) -> FrameKind {
         self.frames[frame.0 as usize].kind
     }
@@ -189,8 +190,8 @@ impl Frames {
         self.queues[outbox.queue as usize].push_back(frame.0);
     }
 
-    /// Whether an outbox has more unsent than `bytes_max` (P-CLOSE-5). A frame that is longer than the bound by itself, as the roster
-    /// of a large presence channel is, does not count: what waits behind it does.
+    /// Whether an outbox has more than `bytes_max` unsent (P-CLOSE-5). A frame that is longer than the bound by itself,
+    /// such as the roster of a large presence channel, does not count; frames queued behind it do.
     #[inline]
     pub fn is_over_bound(&self, outbox: &Outbox, bytes_max: usize) -> bool {
         outbox.unsent_bytes() > bytes_max && self.is_over_bound_without_giants(outbox, bytes_max)
@@ -208,8 +209,8 @@ impl Frames {
         outbox.unsent_bytes() - giants > bytes_max
     }
 
-    /// Lends the next bytes of an outbox that is not lent; `None` when nothing is unsent. A buffer that is made for it uses
-    /// the share of the connection's app.
+    /// Lends the next bytes of an outbox whose buffer is not borrowed; `None` when nothing is unsent. A buffer that is
+    /// created for it uses the share of the connection's app.
     pub fn lend(&mut self, outbox: &mut Outbox, app: u32) -> Option<&[u8]> {
         debug_assert!(!outbox.lent, "one send per connection at a time");
         if outbox.buffer == NONE {
@@ -219,7 +220,7 @@ impl Frames {
         Some(self.lent(outbox))
     }
 
-    /// What is lent; empty when nothing is.
+    /// The borrowed bytes; empty when nothing is borrowed.
     pub fn lent(&self, outbox: &Outbox) -> &[u8] {
         if !outbox.lent {
             return &[];
@@ -230,7 +231,7 @@ impl Frames {
         &bytes[start..end]
     }
 
-    /// The kernel took `count` bytes of what was lent.
+    /// The kernel accepted `count` bytes of those borrowed.
     pub fn take_sent(&mut self, outbox: &mut Outbox, count: usize) {
         assert!(outbox.lent && outbox.buffer != NONE, "a driver reports only sends that it took");
         outbox.lent = false;
@@ -245,7 +246,8 @@ impl Frames {
         }
     }
 
-    /// Drops what the peer has not begun to receive. A buffer that was begun is completed, so that no frame is torn.
+    /// Drops everything that the peer has not begun to receive. A buffer that was begun is completed, so that no frame
+    /// is cut off.
     pub fn drop_queued(&mut self, outbox: &mut Outbox) {
         while let Some(frame) = self.pop(outbox) {
             outbox.unsent_bytes -= self.frames[frame as usize].bytes.len() as u32;
@@ -258,7 +260,7 @@ impl Frames {
         }
     }
 
-    /// Forgets everything: the connection is gone.
+    /// Drops everything: the connection is gone.
     pub fn clear(&mut self, outbox: &mut Outbox) {
         outbox.lent = false;
         while let Some(frame) = self.pop(outbox) {
@@ -270,7 +272,7 @@ impl Frames {
         *outbox = Outbox::EMPTY;
     }
 
-    /// The turn is over: sequences are forgotten.
+    /// Ends the turn: drops the cached sequences.
     pub fn end_turn(&mut self) {
         while let Some(last) = self.remembered.pop() {
             self.forget(last);
@@ -287,7 +289,7 @@ impl Frames {
         self.frames.len() + self.buffers.len() + self.queues.len() + self.stamps.len()
     }
 
-    /// Takes frames up to one send's bytes out of the queue and makes or finds their buffer.
+    /// Takes frames up to one send's bytes out of the queue and creates or finds their buffer.
     fn next_buffer(&mut self, outbox: &mut Outbox, app: u32) -> Option<()> {
         if outbox.inline_used == 1 && self.reuse_buffer_of(outbox) {
             return Some(());
@@ -330,7 +332,8 @@ impl Frames {
         Some(())
     }
 
-    /// The usual case, once per delivery: the one frame that the outbox has was sent to another connection in this turn.
+    /// The usual case, once per delivery: the one frame that the outbox has was sent to another connection in this
+    /// turn.
     #[inline]
     fn reuse_buffer_of(&mut self, outbox: &mut Outbox) -> bool {
         let frame = outbox.inline[0];
@@ -343,7 +346,7 @@ impl Frames {
         true
     }
 
-    /// The stamps of these frames, held once more.
+    /// The stamps of these frames, with one more reference each.
     fn hold_stamps(&mut self, sequence: &[u32]) -> SmallVec<[u32; 4]> {
         let stamps: SmallVec<[u32; 4]> =
             sequence.iter().map(|frame| self.frames[*frame as usize].stamp).filter(|stamp| *stamp != NONE).collect();
@@ -394,7 +397,7 @@ impl Frames {
         (outbox.inline_used > 0).then(|| outbox.inline[0])
     }
 
-    /// Takes the oldest queued frame out and moves the next one of the queue up; the queue goes when it is empty.
+    /// Takes the oldest queued frame out and moves the next one of the queue up; an empty queue is freed.
     fn pop(&mut self, outbox: &mut Outbox) -> Option<u32> {
         if outbox.inline_used == 0 {
             return None;
@@ -423,8 +426,8 @@ impl Frames {
         }
     }
 
-    // Apart and not inlined, as is `forget_buffer`: one connection in a thousand comes here, and the others need not save
-    // registers for it.
+    // Separate and not inlined, as is `forget_buffer`: one connection in a thousand takes this path, and the others
+    // need not save registers for it.
     #[cold]
     #[inline(never)]
     fn forget_frame(&mut self, frame: u32) {
@@ -474,8 +477,8 @@ mod tests {
         frames.take_written().collect()
     }
 
-    /// Goal: an event is written when the last of its sends is taken, not before. Method: two readers share a joined
-    /// buffer of two events; one takes it whole, the other in parts over several turns.
+    /// Goal: an event counts as written when the kernel accepts the last of its sends, not before. Method: two readers
+    /// share a joined buffer of two events; one accepts all of it, the other parts of it over several turns.
     #[test]
     fn an_event_is_written_with_its_last_send() {
         let mut frames = Frames::default();
@@ -499,7 +502,7 @@ mod tests {
         assert_eq!(frames.held(), 0);
     }
 
-    /// An event is over, too, when the last connection with it is gone, or lost it as a slow reader.
+    /// An event is complete, too, when the last connection with it is gone, or lost it as a slow reader.
     #[test]
     fn an_event_ends_with_its_last_reader() {
         let mut frames = Frames::default();
@@ -515,7 +518,8 @@ mod tests {
         assert_eq!(frames.held(), 0);
     }
 
-    /// What is held is counted by kind, so that a leak of any one shows: frames, a buffer, a queue of further frames, stamps.
+    /// Held objects are counted by kind, so that a leak of any one is visible: frames, a buffer, a queue of further
+    /// frames, stamps.
     #[test]
     fn whatever_is_held_counts() {
         let mut frames = Frames::default();

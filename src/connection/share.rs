@@ -1,10 +1,10 @@
 //! How the apps of one shard share its memory for frames and joined buffers (P-STAT-9).
 //!
-//! No app has a fixed part. An app may hold a multiple of what is free, as buffer memory is shared in switches: an app
-//! alone gets most of the memory, several that flood get equal parts, and some always stays free for those that hold
-//! little. Who holds at most [`limits::APP_SEND_BYTES_MIN`] is never refused on account of the others.
+//! No app has a fixed part. An app may hold a multiple of the free memory, as buffer memory is shared in switches: an
+//! app alone gets most of the memory, several that flood get equal parts, and some always stays free for those that
+//! hold little. An app that holds at most [`limits::APP_SEND_BYTES_MIN`] is never refused because of the others.
 //!
-//! The cost is one addition per frame or buffer made and one subtraction per frame or buffer freed.
+//! The cost is one addition per frame or buffer created and one subtraction per frame or buffer freed.
 
 use super::NONE;
 use crate::limits;
@@ -14,9 +14,9 @@ use crate::limits;
 pub enum Use {
     /// Less than its share.
     Within,
-    /// All that publishes may use: the app's further ones are refused.
+    /// Everything that publishes may use: the app's further publishes are refused.
     Full,
-    /// All: readers of the app that are behind are closed.
+    /// Everything: readers of the app that are behind are closed.
     Over,
 }
 
@@ -26,7 +26,7 @@ pub struct Shares {
     total: usize,
     /// By serial; serials are small, since the store counts apps.
     apps: Vec<usize>,
-    /// Connections without an app: callers of the HTTP API and handshakes. They share as one app does.
+    /// Connections without an app: callers of the HTTP API and handshakes. Together they share like one app.
     nobody: usize,
 }
 
@@ -37,7 +37,7 @@ impl Shares {
         *self.entry(app) += bytes;
     }
 
-    /// Bytes counted with [`Shares::add`] are freed.
+    /// Subtracts freed bytes that were counted with [`Shares::add`].
     pub fn remove(&mut self, app: u32, bytes: usize) {
         self.total -= bytes;
         *self.entry(app) -= bytes;
@@ -70,7 +70,7 @@ impl Shares {
         }
     }
 
-    /// Whether a publish of this size may be accepted for the app. An app that holds little may use all that is free.
+    /// Whether a publish of this size may be accepted for the app. An app that holds little may use all free memory.
     pub fn has_room(&self, app: u32, bytes: usize) -> bool {
         let held = self.of(app);
         let wanted = held.saturating_add(bytes);
@@ -81,7 +81,7 @@ impl Shares {
         wanted <= self.free().saturating_sub(bytes) * limits::APP_PUBLISH_SHARE_OF_FREE
     }
 
-    /// Whether an app that was full has given back enough to publish again: half of what makes it full.
+    /// Whether an app that was full has released enough to publish again: half of the amount that makes it full.
     pub fn has_recovered(&self, app: u32) -> bool {
         let held = self.of(app);
         held <= limits::APP_SEND_BYTES_MIN || held <= self.free() * limits::APP_PUBLISH_SHARE_OF_FREE / 2
@@ -103,7 +103,7 @@ impl Shares {
     }
 }
 
-/// Up to this total the minimum of every app holds.
+/// Up to this total the minimum of every app is available.
 const TOTAL_BYTES_MAX: usize = limits::SHARD_SEND_BYTES_MAX + limits::SHARD_SEND_BYTES_RESERVE;
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    /// Lets apps take a MiB each in turn until none may; gives what each holds, in MiB.
+    /// Lets apps take a MiB each in turn until none may; returns how much each holds, in MiB.
     fn fill(shares: &mut Shares, apps: std::ops::Range<u32>) -> Vec<usize> {
         let mut taken = true;
         while taken {
@@ -127,7 +127,7 @@ mod tests {
         apps.map(|app| shares.of(app) / MIB).collect()
     }
 
-    /// P-STAT-9: an app alone may fill two thirds of the memory with what is published, and its readers three quarters.
+    /// P-STAT-9: an app alone may fill two thirds of the memory with published data, and its readers three quarters.
     #[test]
     fn an_app_alone_has_most_of_the_memory() {
         let mut shares = Shares::default();
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((shares.total(), shares.used(1)), (0, Use::Within));
     }
 
-    /// P-STAT-9: apps that flood get equal parts, in whatever order they came; another one still has room.
+    /// P-STAT-9: apps that flood get equal parts, in whatever order they came; another one still has capacity.
     #[test]
     fn apps_that_flood_share_alike() {
         let mut shares = Shares::default();
@@ -156,7 +156,8 @@ mod tests {
         assert_ne!(shares.used(1), Use::Within, "the first has to give back what the second uses");
     }
 
-    /// P-STAT-9: what one app holds beyond its share, whatever brought it there, refuses nobody who holds little.
+    /// P-STAT-9: memory that one app holds beyond its share, for whatever reason, causes no refusal of an app that
+    /// holds little.
     #[test]
     fn an_app_that_holds_little_is_never_refused() {
         let mut shares = Shares::default();
@@ -183,7 +184,7 @@ mod tests {
         assert!(shares.has_room(1, 50 * MIB));
     }
 
-    /// An app that was full publishes again once half of that is given back.
+    /// An app that was full publishes again once half of that is released.
     #[test]
     fn recovery_is_not_at_the_edge() {
         let mut shares = Shares::default();

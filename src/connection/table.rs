@@ -13,14 +13,14 @@ use crate::index::Slot;
 pub struct Table {
     /// One line per slot that was ever used.
     pub hot: BySlot<Hot>,
-    /// When each slot was last heard of, or pinged, in tenths of a second of the service clock.
+    /// When each slot was last active, or pinged, in tenths of a second of the service clock.
     pub last_activity: BySlot<u32>,
     cold: Slab<Box<Cold>>,
 }
 
 impl Table {
-    /// A table for connections in slots below `slots`. It takes the address space of all of them, of which each slot touches
-    /// its own part: tables that grew by copying would leave their old places behind as resident memory.
+    /// A table for connections in slots below `slots`. It takes the address space of all of them, of which each slot
+    /// touches its own part: tables that grow by copying would leave their old allocations behind as resident memory.
     pub fn with_capacity(slots: usize) -> Self {
         Self {
             hot: BySlot(Vec::with_capacity(slots)),
@@ -29,7 +29,7 @@ impl Table {
         }
     }
 
-    /// Makes the slot exist.
+    /// Ensures that the slot exists.
     pub fn reach(&mut self, slot: Slot) {
         if slot.at() >= self.hot.0.len() {
             self.hot.0.resize_with(slot.at() + 1, || Hot::FREE);
@@ -37,7 +37,7 @@ impl Table {
         }
     }
 
-    /// Slots that were ever used are below this.
+    /// All slots used so far are below this.
     pub fn slots(&self) -> u32 {
         self.hot.0.len() as u32
     }
@@ -65,7 +65,7 @@ impl Table {
         (index != NONE).then(|| &mut *self.cold[index as usize])
     }
 
-    /// The cold part, made when there is none.
+    /// The cold part, created if there is none.
     pub fn cold_or_default(&mut self, slot: Slot) -> &mut Cold {
         let line = &mut self.hot[slot];
         if line.cold == NONE {
@@ -74,7 +74,7 @@ impl Table {
         &mut self.cold[line.cold as usize]
     }
 
-    /// Gives the memory of a cold part back that holds nothing.
+    /// Frees a cold part that holds nothing.
     pub fn drop_cold_if_empty(&mut self, slot: Slot) {
         let line = &mut self.hot[slot];
         if line.cold != NONE && self.cold[line.cold as usize].is_empty() {
@@ -83,13 +83,13 @@ impl Table {
         }
     }
 
-    /// The HTTP part of a connection that speaks HTTP.
+    /// The HTTP part of an HTTP connection.
     pub fn http(&mut self, slot: Slot) -> &mut Http {
         let cold = self.cold_mut(slot).expect("an HTTP connection has a cold part");
         cold.http.as_mut().expect("an HTTP connection has its HTTP part")
     }
 
-    /// The slot is free from here on.
+    /// Marks the slot as free.
     pub fn free(&mut self, slot: Slot) {
         let line = &mut self.hot[slot];
         if line.cold != NONE {
@@ -98,7 +98,7 @@ impl Table {
         *line = Hot::FREE;
     }
 
-    /// Cold parts that there are.
+    /// Number of cold parts.
     pub fn cold_parts(&self) -> usize {
         self.cold.len()
     }
@@ -128,8 +128,8 @@ impl<T> IndexMut<Slot> for BySlot<T> {
 mod tests {
     use super::*;
 
-    /// A key names one connection: not the one before in its slot, nor the next. A cold part lives as long as it holds
-    /// something.
+    /// A key identifies one connection: not the previous one in its slot, nor the next. A cold part lives as long as it
+    /// holds something.
     #[test]
     fn keys_and_cold_parts_end() {
         let mut table = Table::with_capacity(4);

@@ -1,4 +1,5 @@
-//! How many connections the process may hold at once, from its limits of descriptors and memory (P-CLOSE-2, threat T15).
+//! How many connections the process may hold at once, given its limits on descriptors and memory (P-CLOSE-2, threat
+//! T15).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -8,13 +9,13 @@ use crate::limits::{DESCRIPTORS_RESERVED, REFUSAL_SLOTS_MAX};
 /// The connection slots of one shard.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Capacity {
-    /// All of them.
+    /// All slots.
     pub slots: u32,
-    /// Of these, kept back to refuse with 4100.
+    /// Number of these that are reserved for refusing with 4100.
     pub refusal_slots: u32,
 }
 
-/// Raises the soft limit of descriptors to the hard limit, which needs no privilege, and returns the limit that holds now.
+/// Raises the soft descriptor limit to the hard limit, which needs no privilege, and returns the limit now in force.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -27,8 +28,8 @@ pub fn raise_descriptor_limit() -> u64 {
 }
 
 impl Capacity {
-    /// What is left for each of `shards` when every connection costs a descriptor; `None` when that is not even a
-    /// handful, so that a server would refuse everybody.
+    /// The slots left for each of `shards` when every connection costs a descriptor; `None` when that is not even a
+    /// handful, so that a server would refuse every client.
     pub fn from_descriptors(limit: u64, shards: u16) -> Option<Self> {
         let shards = u64::from(shards.max(1));
         let reserved = DESCRIPTORS_RESERVED + shards * DESCRIPTORS_PER_SHARD;
@@ -37,13 +38,14 @@ impl Capacity {
         (slots >= SLOTS_MIN).then(|| Self::of(slots))
     }
 
-    /// What memory carries for each of `shards` when connections cost no descriptor of the process (direct descriptors).
+    /// The slots that memory supports for each of `shards` when connections cost no descriptor of the process (direct
+    /// descriptors).
     pub fn from_memory(memory_bytes: u64, shards: u16) -> Self {
         let slots = memory_bytes / 4 * 3 / CONNECTION_BYTES / u64::from(shards.max(1));
         Self::of(u32::try_from(slots).unwrap_or(CAPACITY_MAX).clamp(SLOTS_MIN, CAPACITY_MAX))
     }
 
-    /// At most `connections_max` of all `shards` together, besides the slots kept back.
+    /// At most `connections_max` for all `shards` together, in addition to the reserved slots.
     #[must_use]
     pub fn limited(self, connections_max: u32, shards: u16) -> Self {
         let slots = connections_max.div_ceil(u32::from(shards.max(1))).max(1);
@@ -53,7 +55,7 @@ impl Capacity {
         Self { slots: slots + self.refusal_slots, refusal_slots: self.refusal_slots }
     }
 
-    /// This many slots, a sixteenth of them (at least one, at most `REFUSAL_SLOTS_MAX`) kept back.
+    /// This many slots, of which a sixteenth (at least one, at most `REFUSAL_SLOTS_MAX`) are reserved.
     pub fn of(slots: u32) -> Self {
         Self { slots, refusal_slots: (slots / 16).clamp(1, REFUSAL_SLOTS_MAX) }
     }
@@ -62,29 +64,30 @@ impl Capacity {
 /// A shard's epoll set or ring, eventfd and two listeners.
 pub const DESCRIPTORS_PER_SHARD: u64 = 4;
 const SLOTS_MIN: u32 = 16;
-/// What an idle connection costs, the kernel's part (about 4.2 KB) included, and a margin for what it does when not idle.
+/// The cost of an idle connection, including the kernel's part (about 4.2 KB), plus a margin for its activity when not
+/// idle.
 const CONNECTION_BYTES: u64 = 8 * 1024;
 
-/// The memory of this machine in bytes; 1 GiB where the kernel does not tell.
+/// The memory of this machine in bytes; 1 GiB if the kernel does not report it.
 pub fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
     total.map_or(1 << 30, |kilobytes: u64| kilobytes * 1024)
 }
 
-/// The memory that this process may use in bytes: the machine's, or less by the limit of its control group.
+/// The memory that this process may use in bytes: the machine's memory, or less if its control group limits it.
 pub fn usable_memory_bytes() -> u64 {
     let group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     memory_bytes().min(memory_limit(&group).unwrap_or(u64::MAX))
 }
 
-/// The limit of the control groups that `/proc/PID/cgroup` names, in bytes; `None` where there is none.
+/// The limit of the control groups that `/proc/PID/cgroup` names, in bytes; `None` if there is none.
 pub fn memory_limit(groups: &str) -> Option<u64> {
     least_limit(groups, |file| std::fs::read_to_string(file).ok())
 }
 
 fn least_limit(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
-    // `max` of version 2 is no number; version 1 writes a number near 2^63, which no machine's memory is above.
+    // `max` of version 2 is not a number; version 1 writes a number near 2^63, which no machine's memory exceeds.
     limit_files(groups).iter().filter_map(|file| read(file)?.trim().parse().ok()).min()
 }
 
@@ -117,7 +120,8 @@ fn limit_files(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// P-CLOSE-2: an operator's bound counts ordinary connections of all shards; a bound above what is possible changes nothing.
+    /// P-CLOSE-2: an operator's limit counts ordinary connections of all shards; a limit above the possible number
+    /// changes nothing.
     #[test]
     fn operators_bound_is_kept() {
         let possible = Capacity::of(10_000);
@@ -128,7 +132,8 @@ mod tests {
         assert!(memory_bytes() > 64 << 20);
     }
 
-    /// Both versions of control groups: every group on the way up may limit, others than memory are not looked at.
+    /// Both versions of control groups: every group on the path to the root may have a limit; groups other than memory
+    /// are ignored.
     #[test]
     fn limits_of_groups_are_found() {
         let second = limit_files("0::/system.slice/relay.service\n");
@@ -152,8 +157,8 @@ mod tests {
         assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
     }
 
-    /// P-CLOSE-2, threat T15: the least limit of a process's groups counts, of version 2 as of version 1, and so does one
-    /// that a container sees at the root of its mount; `max` is none.
+    /// P-CLOSE-2, threat T15: the lowest limit of a process's groups counts, for version 2 as for version 1, and so
+    /// does one that a container sees at the root of its mount; `max` is not a limit.
     #[test]
     fn control_groups_limit_memory() {
         let with = |groups: &str, files: &[(&str, &str)]| {
@@ -174,8 +179,8 @@ mod tests {
         assert!(usable_memory_bytes() <= memory_bytes());
     }
 
-    /// Threat T15: all shards together, their own descriptors and the reserve stay within the limit; too low a limit is
-    /// refused instead of served with nothing.
+    /// Threat T15: all shards together, their own descriptors and the reserve stay within the limit; a limit that is
+    /// too low is refused instead of serving with no slots.
     #[test]
     fn shards_share_the_limit() {
         for limit in [1_024, 20_000, 1_048_576, u64::MAX] {

@@ -4,14 +4,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::moment::Moment;
 
-/// Both clocks of a process. One value is shared by all its shards, so that their moments compare.
+/// Both clocks of a process. All its shards share one value, so that their moments are comparable.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
 }
 
 impl Clock {
-    /// Starts the monotonic clock. Its zero lies a little in the past, so that 0 ms can mean "never".
+    /// Starts the monotonic clock. Its zero is a little in the past, so that 0 ms can mean "never".
     pub fn start() -> Self {
         Self { origin: Instant::now() }
     }
@@ -21,7 +21,7 @@ impl Clock {
         self.moment(self.monotonic_us())
     }
 
-    /// As [`Clock::read`], where the monotonic clock was read already.
+    /// Like [`Clock::read`], when the monotonic clock was already read.
     pub fn moment(self, monotonic_us: u64) -> Moment {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);

@@ -1,18 +1,18 @@
-//! What the kernel says when an operation of a ring reports, copied out of the ring.
+//! Completions of a ring's operations, copied out of the ring.
 
 use io_uring::cqueue;
 
 /// One completion.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Completion {
-    /// What the operation was pushed with.
+    /// The user data that the operation was pushed with.
     pub(super) user_data: u64,
     /// The result, or a negative errno.
     pub(super) result: i32,
     flags: u32,
 }
 
-/// How a zero-copy send ended, once the kernel reads its bytes no more.
+/// How a zero-copy send ended, once the kernel no longer reads its bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Usage {
     /// The bytes were sent from where they are.
@@ -30,11 +30,11 @@ impl Completion {
     pub(super) fn has_more(&self) -> bool {
         cqueue::more(self.flags)
     }
-    /// The socket held more when this was received.
+    /// The socket held more bytes when this was received.
     pub(super) fn socket_holds_more(&self) -> bool {
         cqueue::sock_nonempty(self.flags)
     }
-    /// For the notice of a zero-copy send, the last word on it: what became of its bytes (U12).
+    /// For the notice of a zero-copy send, its last completion: how its bytes were sent (U12).
     pub(super) fn notice(&self) -> Option<Usage> {
         cqueue::notif(self.flags).then_some(match self.result.cast_unsigned() & ZERO_COPY_COPIED {
             0 => Usage::InPlace,

@@ -1,4 +1,4 @@
-//! What the server tells all shards at once: a new directory, drain, stop; and who has drained.
+//! Signals from the server to all shards at once (a new directory, drain, stop), and which shards have drained.
 //!
 //! Writers change a value and then wake every shard; a shard compares counters once per turn.
 
@@ -23,7 +23,7 @@ pub struct Control {
     beats: Arc<[Beat]>,
 }
 
-/// Where the process stands; it only moves forward.
+/// The phase of the process; it only moves forward.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Phase {
     /// Serving.
@@ -35,12 +35,12 @@ pub enum Phase {
 }
 
 impl Control {
-    /// Nothing to tell yet.
+    /// A control with nothing to signal yet.
     pub fn new(mailboxes: Arc<[Mailbox<Mail>]>) -> Self {
         Self::with_started(mailboxes, Box::new(|| {}))
     }
 
-    /// As [`Control::new`]; `on_started` is called once by each shard, on its thread, when its loop runs.
+    /// Like [`Control::new`]; each shard calls `on_started` once, on its thread, when its loop runs.
     pub fn with_started(mailboxes: Arc<[Mailbox<Mail>]>, on_started: Box<dyn Fn() + Send + Sync>) -> Self {
         let beats = mailboxes.iter().map(|_| Beat::default()).collect();
         Self {
@@ -54,7 +54,7 @@ impl Control {
         }
     }
 
-    /// Hands a new directory to all shards.
+    /// Publishes a new directory to all shards.
     pub fn publish_directory(&self, directory: Arc<Directory>) {
         self.directory.store(Some(directory));
         self.directory_changes.fetch_add(1, Ordering::Release);
@@ -78,7 +78,7 @@ impl Control {
         &self.beats
     }
 
-    /// Where the process stands.
+    /// The phase of the process.
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Running,
@@ -87,13 +87,13 @@ impl Control {
         }
     }
 
-    /// A shard's loop runs; called once by each.
+    /// Reports that a shard's loop runs; each shard calls it once.
     pub fn report_started(&self) {
         (self.on_started)();
     }
 
-    /// A shard has drained; called once by each. Loops go on until the last one, since shards need each other's
-    /// answers to end in order.
+    /// Reports that a shard has drained; each shard calls it once. Loops continue until the last one has drained, since
+    /// shards need each other's answers to end in order.
     pub fn report_drained(&self) {
         let drained = self.drained.fetch_add(1, Ordering::AcqRel) + 1;
         if usize::try_from(drained).is_ok_and(|drained| drained >= self.mailboxes.len()) {
@@ -101,7 +101,7 @@ impl Control {
         }
     }
 
-    /// The newest directory if it changed since `seen` changes, which is then brought up to date.
+    /// The newest directory if it changed since `seen` changes; also brings `seen` up to date.
     pub fn take_directory(&self, seen: &mut u64) -> Option<Arc<Directory>> {
         let changes = self.directory_changes.load(Ordering::Acquire);
         if changes == *seen {
@@ -136,8 +136,8 @@ mod tests {
         count
     }
 
-    /// Whatever is said to the shards wakes all of them, whether they announced their sleep or not; the last one that has
-    /// drained stops and wakes the others.
+    /// Every signal to the shards wakes all of them, whether they announced their sleep or not; the last one to drain
+    /// stops and wakes the others.
     #[test]
     fn every_signal_wakes_every_shard() {
         let mailboxes: Arc<[Mailbox<Mail>]> = (0..3).map(|_| Mailbox::new(1).expect("an eventfd")).collect();

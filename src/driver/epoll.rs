@@ -1,8 +1,8 @@
 //! The epoll loop: readiness, edge-triggered, one set per shard.
 //!
-//! An edge says that something changed, once. So what it promised is remembered until the kernel said "no more"
-//! (EAGAIN or a short count): a connection whose budget ended with bytes left stays in the `ready` queue, a listener stays
-//! `Ready`, and the loop does not wait while either is so.
+//! An edge reports a change, once. So its pending work is remembered until the kernel reports that there is no more
+//! (EAGAIN or a short count): a connection whose budget ended with bytes left stays in the `ready` queue, a listener
+//! stays `Ready`, and the loop does not wait while either is so.
 //!
 //! ```text
 //! reading:  Drained --edge--> Queued --EAGAIN, short read--> Drained       Queued --budget--> Queued
@@ -39,7 +39,7 @@ mod token;
 /// Runs a shard on this thread until all shards have stopped.
 ///
 /// # Errors
-/// Only what makes the whole loop impossible: the epoll set cannot be made or waited on.
+/// Only errors that make the loop impossible: the epoll set cannot be created or waited on.
 pub fn run(mut setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     let mut turn = Turn::new(&mut setup);
     let mut driver = Epoll::new(setup, turn.outgoing().mailbox().wake_descriptor())?;
@@ -69,19 +69,19 @@ struct Epoll {
     /// By slot.
     sockets: Vec<Socket>,
     listeners: Vec<Accepting>,
-    /// Times that a listener had to rest.
+    /// Number of times that a listener had to pause.
     accept_pauses: u64,
     rests: RestLog,
-    /// Connections in `Reading::Queued` or `PausedInQueue`, each once: who stood in it twice would read twice its share.
-    /// Entries of connections that are gone are skipped.
+    /// Connections in `Reading::Queued` or `PausedInQueue`, each once: a connection queued twice would read twice its
+    /// share. Entries of connections that are gone are skipped.
     ready: VecDeque<ConnectionKey>,
-    /// Connections to end or to shut once this turn's flushes are out.
+    /// Connections to close or shut down once this turn's flushes are sent.
     endings: Vec<(ConnectionKey, Ending)>,
     events: Vec<Event>,
     read_buffer: Box<[u8]>,
 }
 
-/// One slot. With the slot's own entry in [`Slots`] this is all that an idle connection costs the driver.
+/// One slot. Together with the slot's own entry in [`Slots`] this is the driver's total cost of an idle connection.
 struct Socket {
     /// `None` while the slot is free.
     descriptor: Option<OwnedFd>,
@@ -95,13 +95,13 @@ const _: () = assert!(size_of::<Socket>() == 8);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Reading {
-    /// The kernel has nothing: an edge will come.
+    /// The kernel has nothing; an edge will follow.
     Drained,
     /// The kernel may have something.
     Queued,
-    /// The core does not want any; edges are ignored, as `Resume` always looks.
+    /// The core does not want to read; edges are ignored, since `Resume` always checks the socket.
     Paused,
-    /// The same, and it still stands in the queue from before.
+    /// The same, and it is still in the queue from before.
     PausedInQueue,
     /// The peer's FIN was read.
     Ended,
@@ -109,15 +109,15 @@ enum Reading {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Writing {
-    /// The kernel may have room; nothing is lent.
+    /// The kernel may have space; no bytes are borrowed.
     Open,
-    /// The kernel took less than offered; nothing is lent, an edge will come.
+    /// The kernel took less than offered; no bytes are borrowed, an edge will follow.
     Full,
-    /// Bytes are lent that the kernel had no room for; an edge will come.
+    /// Bytes are borrowed that the kernel had no space for; an edge will follow.
     Blocked,
 }
 
-/// Whether the kernel said that the peer's direction ended (RDHUP, HUP, ERR): then a short read is not the end.
+/// Whether the kernel reported the end of the peer's direction (RDHUP, HUP, ERR): then a short read is not the end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Hangup {
     No,
@@ -128,16 +128,16 @@ enum Hangup {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Fin {
     NotAsked,
-    /// To be sent when nothing is lent any more.
+    /// To be sent when no bytes are borrowed any more.
     Asked,
     Sent,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ending {
-    /// FIN after what the kernel holds, slot kept.
+    /// FIN after the data that the kernel holds; the slot is kept.
     ShutdownWrite,
-    /// FIN after what the kernel holds.
+    /// FIN after the data that the kernel holds.
     Close,
     /// RST.
     Reset,
@@ -156,11 +156,11 @@ impl Accepting {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum AcceptState {
-    /// The backlog is empty: an edge will come.
+    /// The backlog is empty; an edge will follow.
     Waiting,
     /// The backlog may hold connections.
     Ready,
-    /// The kernel had no descriptor or memory for one; try again at this time, in ms.
+    /// The kernel lacked a descriptor or memory for a connection; try again at this time, in ms.
     Resting(u64),
     /// All slots are in use; try again when one is released.
     NoSlot,
@@ -189,7 +189,7 @@ impl Epoll {
         })
     }
 
-    /// How long to wait: not at all while something that an edge promised is not used up.
+    /// How long to wait: not at all while work that an edge announced is left.
     fn sleep(&self, turn: &Turn, core: &impl Core) -> Wait {
         let accepts = self.listeners.iter().any(|accepting| accepting.state == AcceptState::Ready);
         if accepts || !self.ready.is_empty() {
@@ -211,7 +211,7 @@ impl Epoll {
     fn wait(&mut self, wait: Wait) -> io::Result<()> {
         let timeout = match wait {
             Wait::No => Some(Duration::ZERO),
-            // A day is as good as any longer time, and fits every kernel's idea of a timeout.
+            // A day is as good as any longer time, and is a valid timeout on every kernel.
             Wait::AtMost(ms) => Some(Duration::from_millis(ms.min(24 * 3_600_000))),
             Wait::Forever => None,
         };
@@ -223,7 +223,7 @@ impl Epoll {
         }
     }
 
-    /// Notes what edges say and sends what was blocked; gives how many events there were.
+    /// Records the state that edges report and sends blocked bytes; returns the number of events.
     fn handle_events(&mut self, now: Moment, core: &mut impl Core) -> usize {
         let mut events = std::mem::take(&mut self.events);
         let count = events.len();
@@ -244,7 +244,7 @@ impl Epoll {
         count
     }
 
-    /// What this turn fed, of how much there is.
+    /// The counts of this turn, and the work still waiting.
     fn fed(&self, events: usize, reads: usize) -> Fed {
         Fed {
             events,
@@ -269,7 +269,7 @@ impl Epoll {
                 socket.reading = Reading::Queued;
                 self.ready.push_back(connection);
             }
-            // Nobody will read the error, and what was unread before it is of no use: nothing can be answered.
+            // No one will read the error, and unread data before it is useless: nothing can be answered.
             Reading::Paused | Reading::PausedInQueue | Reading::Ended if flags.contains(EventFlags::ERR) => {
                 self.end(now, core, connection, Ending::Close);
                 return;
@@ -311,7 +311,7 @@ impl Epoll {
         }
     }
 
-    /// Accepts one connection and says how to go on with this listener.
+    /// Accepts one connection and returns the new state of this listener.
     fn accept_one(&mut self, now: Moment, core: &mut impl Core, number: usize) -> AcceptState {
         if self.slots.is_full() {
             return AcceptState::NoSlot;
@@ -354,14 +354,15 @@ impl Epoll {
         AcceptState::Ready
     }
 
-    /// Descriptors or memory ran out (EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC) or the kernel said something unforeseen: rest
-    /// instead of spinning. Peers wait in the backlog meanwhile.
+    /// Descriptors or memory ran out (EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC) or the kernel returned an unexpected
+    /// error: pause instead of spinning. Meanwhile peers wait in the backlog.
     fn rest(&mut self, now: Moment, doing: &str, error: Errno) -> AcceptState {
         self.rests.note(now, doing, &error);
         AcceptState::Resting(now.monotonic_ms + ACCEPT_REST_MS)
     }
 
-    /// Reads from the connections that were ready when the turn began, each up to its budget; gives how many those were.
+    /// Reads from the connections that were ready when the turn began, each up to its budget; returns the number of
+    /// connections.
     fn read_ready(&mut self, now: Moment, core: &mut impl Core) -> usize {
         let count = self.ready.len().min(EVENTS_PER_TURN);
         for _ in 0..count {
@@ -395,7 +396,7 @@ impl Epoll {
                     }
                     budget -= count;
                     if socket.hangup == Hangup::No {
-                        // Less than asked for: the kernel had no more, and the next byte or FIN is a new edge.
+                        // Less than requested: the kernel had no more, and the next byte or FIN is a new edge.
                         socket.reading = Reading::Drained;
                     }
                 }
@@ -409,9 +410,9 @@ impl Epoll {
         }
     }
 
-    /// Sends and carries out what the core asks until it asks for nothing more.
+    /// Sends and carries out the core's requests until there are no more.
     ///
-    /// Flushes come first: what is to end may have its last bytes among them.
+    /// Flushes come first: they may contain the last bytes of a connection that is about to end.
     fn drain(&mut self, turn: &mut Turn, core: &mut impl Core) {
         loop {
             core.end_batch();
@@ -511,7 +512,7 @@ impl Epoll {
                     (Fin::NotAsked | Fin::Asked, Writing::Blocked) => socket.fin = Fin::Asked,
                     (Fin::NotAsked | Fin::Asked, Writing::Open | Writing::Full) => {
                         socket.fin = Fin::Sent;
-                        // ENOTCONN: the peer reset it in between, which reading will find.
+                        // ENOTCONN: the peer reset it in between; the next read will detect that.
                         let _ = rustix::net::shutdown(socket.descriptor(), Shutdown::Write);
                     }
                 }
@@ -519,20 +520,20 @@ impl Epoll {
         }
     }
 
-    /// Closes the socket, tells the core, and gives the slot back.
+    /// Closes the socket, notifies the core, and releases the slot.
     fn end(&mut self, now: Moment, core: &mut impl Core, connection: ConnectionKey, ending: Ending) {
         let socket = &mut self.sockets[connection.slot as usize];
         let descriptor = socket.descriptor.take().expect("a current slot has a socket");
         match (ending, socket.reading) {
-            // Fails only on a socket that is reset already.
+            // Fails only on a socket that has already been reset.
             (Ending::Reset, _) => drop(sockopt::set_socket_linger(&descriptor, Some(Duration::ZERO))),
-            // Closing over unread bytes would send RST and lose what is unsent.
+            // Closing with unread bytes would send RST and lose unsent data.
             (Ending::Close | Ending::ShutdownWrite, Reading::Queued | Reading::Paused | Reading::PausedInQueue) => {
                 discard_unread(&descriptor, &mut self.read_buffer);
             }
             (Ending::Close | Ending::ShutdownWrite, Reading::Drained | Reading::Ended) => {}
         }
-        // Closing the only descriptor takes it out of the epoll set.
+        // Closing the only descriptor removes it from the epoll set.
         drop(descriptor);
         core.handle_input(now, Input::Closed { connection });
         self.slots.release(connection);
@@ -544,7 +545,7 @@ impl Epoll {
     }
 }
 
-/// Throws away what the peer has sent so far, within bounds.
+/// Discards what the peer has sent so far, within bounds.
 fn discard_unread(descriptor: &OwnedFd, buffer: &mut [u8]) {
     for _ in 0..DISCARDS_MAX {
         match rustix::net::recv(descriptor, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
@@ -554,17 +555,17 @@ fn discard_unread(descriptor: &OwnedFd, buffer: &mut [u8]) {
     }
 }
 
-/// Reads of `READ_BYTES_PER_TURN` before a close: 1 MiB, more than a window that was not asked to grow.
+/// Reads of `READ_BYTES_PER_TURN` before a close: 1 MiB, more than a window that was not made to grow.
 const DISCARDS_MAX: usize = 16;
 
-/// What came of one send.
+/// Result of one send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Sent {
     All(usize),
     /// At least 1 and less than offered.
     Short(usize),
     WouldBlock,
-    /// Reset, timed out: the connection is of no use any more.
+    /// Reset or timed out: the connection is no longer usable.
     Gone,
 }
 

@@ -1,9 +1,9 @@
-//! The end of a process that has a bug: one message, the last log lines, and exit code [`EXIT_CODE`].
+//! Ends a process that has hit a bug: one message, the last log lines, and exit code [`EXIT_CODE`].
 //!
-//! A server of which one thread is gone looks healthy and is not: without its store writer no revocation takes effect, without
-//! its signal thread SIGTERM does nothing. So a panic of any thread ends the process (R-PROC-2), and so does a
-//! shard that stopped turning ([`super::watchdog`]); a supervisor starts it again. The hook sees every panic of every
-//! thread, those of threads that are added later too; what is to survive a panic runs inside of [`contain`].
+//! A server that has lost a thread looks healthy but is not: without its store writer no revocation takes effect, and
+//! without its signal thread SIGTERM does nothing. So a panic of any thread ends the process (R-PROC-2), and so does a
+//! shard that stopped turning ([`super::watchdog`]); a supervisor restarts it. The hook sees every panic of every
+//! thread, including threads that are added later; code that must survive a panic runs inside [`contain`].
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
@@ -14,14 +14,15 @@ use std::time::Duration;
 use super::log_writer;
 use crate::limits::LOG_FLUSH_MS;
 
-/// Exit code of a process that ends for a bug of its own, as of every Rust program whose main thread panics.
+/// Exit code of a process that ends because of its own bug; the same as for every Rust program whose main thread
+/// panics.
 pub const EXIT_CODE: i32 = 101;
 
 thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From here on a panic of any thread ends the process.
+/// From this call on, a panic of any thread ends the process.
 pub fn end_process_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         let text = describe(info);
@@ -33,7 +34,7 @@ pub fn end_process_on_panic() {
     }));
 }
 
-/// Runs what may panic without harm to the rest of the process; `None` when it did.
+/// Runs code that may panic without harm to the rest of the process; returns `None` if it panicked.
 pub fn contain<T>(body: impl FnOnce() -> T) -> Option<T> {
     CONTAINED.set(true);
     let result = catch_unwind(AssertUnwindSafe(body));
@@ -41,7 +42,7 @@ pub fn contain<T>(body: impl FnOnce() -> T) -> Option<T> {
     result.ok()
 }
 
-/// Ends the process with a message, whatever its other threads do.
+/// Ends the process with a message, regardless of what its other threads are doing.
 pub fn end_process(text: &str) -> ! {
     log_writer::write(&format!("relay: {text}\n"));
     log_writer::flush(Duration::from_millis(LOG_FLUSH_MS));

@@ -1,4 +1,4 @@
-//! The rest of the process, as the loop of a shard sees it: the writer of the store and the webhooks.
+//! The rest of the process, as the loop of a shard sees it: the store writer and the webhooks.
 
 use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::metrics::figures::WebhookFigures;
@@ -6,8 +6,8 @@ use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
 use crate::shard::Change;
 
-/// Carries out the effects that the core of one shard requests beyond its sockets and mail. Each method is called on the
-/// shard's thread and must not block.
+/// Carries out the effects that the core of one shard requests beyond its sockets and mail. Each method is called on
+/// the shard's thread and must not block.
 pub trait Host: Send {
     /// A token was used (R-TOKEN-4).
     fn token_used(&mut self, token: TokenId, at: Moment);
@@ -17,11 +17,11 @@ pub trait Host: Send {
     fn change(&mut self, change: Change);
     /// The number of messages that an app has published on a day (R-LIM-3).
     fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed);
-    /// The figures of webhooks.
+    /// Webhook metrics.
     fn webhook_figures(&mut self) -> WebhookFigures;
 }
 
-/// No process around the shard: effects are dropped, and a change is never answered.
+/// No process around the shard: effects are dropped, and a change never gets an answer.
 pub struct NoHost;
 
 impl Host for NoHost {

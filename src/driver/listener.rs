@@ -1,10 +1,10 @@
 //! Listening sockets: one public socket per shard on one port, and one for metrics.
 //!
 //! With `SO_REUSEPORT` alone a second server would silently share the port and take half the connections. So the first
-//! socket binds and listens without it, which fails if anybody else listens, and joins the group afterwards; the
-//! sockets of the other shards follow. No moment of this leaves the port closed or open to another server.
+//! socket binds and listens without it, which fails if another socket is listening, and joins the group afterwards;
+//! the sockets of the other shards follow. At no point in this sequence is the port closed or open to another server.
 //!
-//! Accepted sockets inherit all options set here, so that accepting costs no further system call.
+//! Accepted sockets inherit all options set here, so that accepting needs no further system call.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,43 +16,43 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, ipproto
 use super::sys;
 use crate::shard::Listener;
 
-/// A socket that listens, nonblocking and closed on exec.
+/// A listening socket, nonblocking and close-on-exec.
 #[derive(Debug)]
 pub struct BoundListener {
-    /// What comes in there.
+    /// The kind of connection accepted on it.
     pub kind: Listener,
     /// The socket.
     pub socket: OwnedFd,
 }
 
-/// A port that could not be had.
+/// A port that could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}", explain(.source))]
 pub struct BindError {
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
-    /// What the kernel said.
+    /// The kernel's error.
     pub source: io::Error,
 }
 
 /// Sockets that share one address.
 #[derive(Debug)]
 pub struct Bound {
-    /// The address with the port that the kernel chose if 0 was asked for.
+    /// The address, with the port that the kernel chose if 0 was requested.
     pub address: SocketAddr,
-    /// As many as asked for.
+    /// As many as requested.
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Binds `sockets` listening sockets to one address; port 0 takes any free one.
+/// Binds `sockets` listening sockets to one address; port 0 binds any free port.
 ///
 /// # Errors
-/// Among others when another server listens there.
+/// Fails, among other cases, when another server listens on the address.
 pub fn bind(address: SocketAddr, sockets: usize) -> Result<Bound, BindError> {
     bind_with(address, sockets, SEND_BUFFER_BYTES)
 }
 
-/// As [`bind`], with another size of the kernel's send buffers: tests shrink them to meet short sends.
+/// Like [`bind`], with another size of the kernel's send buffers: tests shrink them to force short sends.
 ///
 /// # Errors
 /// As [`bind`].
@@ -73,7 +73,7 @@ pub fn bind_with(address: SocketAddr, sockets: usize, send_buffer_bytes: usize) 
     Ok(bound)
 }
 
-/// Whether [`bind`] could have this address now. Nothing listens meanwhile, so that nobody connects in vain.
+/// Whether [`bind`] could bind this address now. Nothing listens during the check, so that no client connects in vain.
 ///
 /// # Errors
 /// As [`bind`].
@@ -81,10 +81,11 @@ pub fn check_free(address: SocketAddr) -> Result<(), BindError> {
     open(address, SEND_BUFFER_BYTES).map(drop).map_err(|source| BindError { address, source })
 }
 
-/// The peer's address as the rest of Relay knows it: IPv4 behind a dual-stack socket is IPv4 again.
+/// The peer's address in the form that the rest of Relay uses: an IPv4 peer of a dual-stack socket has its IPv4
+/// address.
 ///
 /// # Errors
-/// `EAFNOSUPPORT` when it is no internet address.
+/// `EAFNOSUPPORT` when it is not an internet address.
 pub fn peer_address(address: SocketAddrAny) -> io::Result<SocketAddr> {
     Ok(canonical(SocketAddr::try_from(address)?))
 }
@@ -100,7 +101,7 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// A socket of the group after the first.
+/// Opens a socket of the group after the first.
 fn open_shared(address: SocketAddr, send_buffer_bytes: usize) -> io::Result<OwnedFd> {
     let socket = socket(address, send_buffer_bytes)?;
     sockopt::set_socket_reuseport(&socket, true)?;
@@ -109,7 +110,7 @@ fn open_shared(address: SocketAddr, send_buffer_bytes: usize) -> io::Result<Owne
     Ok(socket)
 }
 
-/// The first socket, bound and not yet listening.
+/// Opens the first socket, bound and not yet listening.
 fn open(address: SocketAddr, send_buffer_bytes: usize) -> io::Result<OwnedFd> {
     let socket = socket(address, send_buffer_bytes)?;
     rustix::net::bind(&socket, &address)?;
@@ -120,10 +121,10 @@ fn socket(address: SocketAddr, send_buffer_bytes: usize) -> io::Result<OwnedFd> 
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    // A restart must not wait for connections in TIME_WAIT. A socket that listens still excludes others.
+    // A restart must not wait for connections in TIME_WAIT. A listening socket still excludes others.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        // `[::]` means everybody, whatever net.ipv6.bindv6only says.
+        // `[::]` accepts all peers, whatever the value of net.ipv6.bindv6only.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     sockopt::set_socket_send_buffer_size(&socket, send_buffer_bytes)?;
@@ -142,17 +143,18 @@ fn explain(source: &io::Error) -> String {
     }
 }
 
-/// Connections that wait to be accepted, per socket; net.core.somaxconn may cut it.
+/// Connections that wait to be accepted, per socket; net.core.somaxconn may lower it.
 pub const BACKLOG: i32 = 4096;
-/// `SO_SNDBUF` of a connection. The kernel doubles it for its own overhead and allocates only what is used; it bounds
-/// what a slow reader can hold in the kernel. 128 KiB are two sends of `SEND_BYTES_MAX`, carry 10 Mbit/s over 100 ms, and stay
-/// below the usual net.core.wmem_max of 208 KiB, above which the kernel would cut silently.
+/// `SO_SNDBUF` of a connection. The kernel doubles it for its own overhead and allocates only as much as is used; it
+/// bounds the data that a slow reader can hold in the kernel. 128 KiB are two sends of `SEND_BYTES_MAX`, sustain 10
+/// Mbit/s over 100 ms, and stay below the usual net.core.wmem_max of 208 KiB, above which the kernel would silently cap
+/// the size.
 pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
-/// `TCP_NOTSENT_LOWAT`: beyond this many bytes that TCP has not sent yet the kernel takes no more, so that they wait in the
-/// outbox, where they are shared and counted (P-CLOSE-5), and not as copies in the kernel.
+/// `TCP_NOTSENT_LOWAT`: the kernel accepts no more bytes while this many are not yet sent by TCP, so that they wait in
+/// the outbox, where they are shared and counted (P-CLOSE-5), rather than as copies in the kernel.
 const NOTSENT_BYTES: u32 = 64 * 1024;
-/// `TCP_USER_TIMEOUT`: a peer that acknowledges nothing for this long is gone, in ms. Longer than `limits::STALL_MS`, so that
-/// a peer that is only slow hears of it first.
+/// `TCP_USER_TIMEOUT`: a peer that acknowledges nothing for this long is gone, in ms. Longer than `limits::STALL_MS`,
+/// so that a peer that is only slow is notified first.
 const USER_TIMEOUT_MS: u32 = 20_000;
 
 const _: () = assert!(USER_TIMEOUT_MS as u64 > crate::limits::STALL_MS);
@@ -168,7 +170,8 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], 0))
     }
 
-    /// A second server on the port is refused by name, and so is one that would share by SO_REUSEPORT without ours.
+    /// A second server on the port is refused with an error that names the address, and so is one that would share by
+    /// SO_REUSEPORT without ours.
     #[test]
     fn second_bind_is_refused() {
         for sockets in [1, 3] {
@@ -184,7 +187,7 @@ mod tests {
         assert!(bind(address, 2).is_err());
     }
 
-    /// Port 0: all sockets have the port that the first was given, and connections reach every one of them.
+    /// Port 0: all sockets have the port that the first one was given, and connections reach every socket.
     #[test]
     fn all_sockets_share_the_port() {
         let bound = bind(loopback(), 3).expect("free port");
@@ -200,7 +203,7 @@ mod tests {
         assert!(accepted.iter().all(|&count| count > 0), "{accepted:?}");
     }
 
-    /// The port can be bound again at once after a server with open connections has gone (TIME_WAIT on our side).
+    /// The port can be bound again immediately after a server with open connections has gone (TIME_WAIT on our side).
     #[test]
     fn restart_does_not_wait() {
         let bound = bind(loopback(), 2).expect("free port");
@@ -217,7 +220,7 @@ mod tests {
         assert_eq!(bind(address, 2).expect("free again").address, address);
     }
 
-    /// Accepted sockets inherit what was set on the listener.
+    /// Accepted sockets inherit the options set on the listener.
     #[test]
     fn options_are_inherited() {
         let bound = bind(loopback(), 2).expect("free port");
@@ -237,7 +240,8 @@ mod tests {
         }
     }
 
-    /// IPv6: its loopback works, and the unspecified address takes IPv4 peers too, who are known by their IPv4 address.
+    /// IPv6: its loopback works, and the unspecified address also accepts IPv4 peers, which are reported with their
+    /// IPv4 address.
     #[test]
     fn ipv6_listens() {
         let Ok(bound) = bind(SocketAddr::from(([0_u16, 0, 0, 0, 0, 0, 0, 0], 0)), 1) else {

@@ -1,4 +1,4 @@
-//! Hands the lines about refusals to the log, and bounds those about accepting that rests.
+//! Writes the log lines about refusals, and limits those about paused accepting.
 
 use std::fmt::Display;
 
@@ -8,7 +8,7 @@ use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::shard::ShardIndex;
 
-/// Writes one line. What it says was made safe when it was made.
+/// Writes one line. Its contents were sanitized when it was created.
 pub fn write(shard: ShardIndex, line: &LogLine) {
     let LogLine { what, reason, code, app, peer, socket_id, channel, key, scope, suppressed } = line;
     tracing::info!(
@@ -28,8 +28,8 @@ pub fn write(shard: ShardIndex, line: &LogLine) {
     );
 }
 
-/// Log lines of one shard about accepting that rests. At the limit of descriptors it rests ten times a second for as long as
-/// that lasts, so one line is written at once and then one in [`ACCEPT_REST_LOG_MS`] (threat T15).
+/// Log lines of one shard about paused accepting. At the descriptor limit, accepting pauses ten times a second for as
+/// long as that lasts, so one line is written at once and then one every [`ACCEPT_REST_LOG_MS`] (threat T15).
 #[derive(Debug, Default)]
 pub struct RestLog {
     next_ms: u64,
@@ -37,7 +37,7 @@ pub struct RestLog {
 }
 
 impl RestLog {
-    /// Writes a line unless one was written a moment ago.
+    /// Writes a line unless one was written recently.
     pub fn note(&mut self, now: Moment, doing: &str, error: &dyn Display) {
         if let Some(suppressed) = self.take_due(now.monotonic_ms) {
             let suppressed = (suppressed > 0).then_some(suppressed);
@@ -45,7 +45,7 @@ impl RestLog {
         }
     }
 
-    /// How many lines were held back since the last one, if one is due.
+    /// How many lines were suppressed since the last one, if a line is due.
     fn take_due(&mut self, now_ms: u64) -> Option<u64> {
         if now_ms < self.next_ms {
             self.suppressed += 1;
@@ -60,7 +60,8 @@ impl RestLog {
 mod tests {
     use super::*;
 
-    /// T15: an hour at the limit of descriptors is a line every ten seconds, and each says how many were held back.
+    /// T15: an hour at the descriptor limit is a line every ten seconds, and each line reports how many were
+    /// suppressed.
     #[test]
     fn lines_about_rests_are_bounded() {
         let mut log = RestLog::default();

@@ -1,4 +1,4 @@
-//! Log lines on their way to standard error, so that no thread of the server waits for whoever reads it (R-PROC-1).
+//! Queues log lines on their way to standard error, so that no server thread waits for its reader (R-PROC-1).
 //!
 //! ```text
 //! any thread --push--> queue (bounded in lines and bytes) --writer thread--> standard error
@@ -6,10 +6,10 @@
 //!                +-- no room: counted as dropped
 //! ```
 //!
-//! A pipe that nobody reads blocks its writer for ever. Here only the writer thread blocks: a push takes no lock and makes
-//! at most the system call that wakes the writer. Lines that find no room are counted, in `log_lines_dropped_total`
-//! and, once the reader is back, in one line. At the end of the process [`flush`] waits for the last lines, but no longer
-//! than its caller allows.
+//! A pipe without a reader blocks its writer forever. Here only the writer thread blocks: a push takes no lock and
+//! makes at most the one system call that wakes the writer. Lines that do not fit are counted, in
+//! `log_lines_dropped_total` and, once the reader is back, in one line. At the end of the process [`flush`] waits for
+//! the last lines, but no longer than its caller allows.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ use rustix::io::Errno;
 
 use crate::limits::{LOG_BYTES_WAITING_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_WAITING_MAX};
 
-/// Lines dropped are reported at most once in this time while further ones wait to be written.
+/// Dropped lines are reported at most once in this interval while further lines wait to be written.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A bounded queue of lines and the thread that writes them. Clones share it.
@@ -37,25 +37,25 @@ pub struct LogWriter {
 
 struct Queue {
     lines: ArrayQueue<Box<[u8]>>,
-    /// Lines that were pushed and are not written yet, the one that is being written included.
+    /// Lines that were pushed and not yet written, including the one being written.
     unwritten: AtomicUsize,
     unwritten_bytes: AtomicUsize,
     dropped: AtomicU64,
-    /// Held by nobody who pushes.
+    /// Never held by a pushing thread.
     flushed: (Mutex<()>, Condvar),
 }
 
 thread_local! {
-    /// Where a line goes at once that the writer thread itself logs.
+    /// Where the writer thread writes its own log lines, without queueing them.
     static DIRECT: Cell<Option<BorrowedFd<'static>>> = const { Cell::new(None) };
 }
 
 impl LogWriter {
-    /// Starts the thread, which writes to `output` as long as the process lives. `report` logs how many lines were dropped
-    /// since the last report, and in all.
+    /// Starts the thread, which writes to `output` as long as the process lives. `report` logs how many lines were
+    /// dropped since the last report, and in total.
     ///
     /// # Errors
-    /// No thread.
+    /// The thread cannot be started.
     pub fn start(output: OwnedFd, report: fn(u64, u64)) -> io::Result<Self> {
         let queue = Arc::new(Queue {
             lines: ArrayQueue::new(LOG_LINES_WAITING_MAX),
@@ -64,7 +64,7 @@ impl LogWriter {
             dropped: AtomicU64::new(0),
             flushed: (Mutex::new(()), Condvar::new()),
         });
-        // Lines are written until the process is gone, so the descriptor is never closed.
+        // Lines are written until the process exits, so the descriptor is never closed.
         let output: &'static OwnedFd = Box::leak(Box::new(output));
         let written = Arc::clone(&queue);
         let run = move || written.write_all(std::os::fd::AsFd::as_fd(output), report);
@@ -72,11 +72,11 @@ impl LogWriter {
         Ok(Self { queue, thread: thread.thread().clone() })
     }
 
-    /// Leaves a line, with its end of line. Never blocks; what finds no room is dropped and counted, and what is longer than
-    /// [`LOG_LINE_BYTES_MAX`] is cut.
+    /// Queues a line, including its end of line. Never blocks; a line that does not fit is dropped and counted, and a
+    /// line longer than [`LOG_LINE_BYTES_MAX`] is cut.
     pub fn push(&self, line: &[u8]) {
         if let Some(output) = DIRECT.get() {
-            // A line of the writer itself: it may find no room, and need not wait for itself.
+            // A line from the writer thread itself: the queue may be full, and the thread must not wait for itself.
             let _ = write_line(output, line);
             return;
         }
@@ -85,12 +85,12 @@ impl LogWriter {
         }
     }
 
-    /// Lines that were dropped so far.
+    /// Number of lines dropped so far.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all lines pushed so far are written, at most `within`. False when they are not.
+    /// Waits until all lines pushed so far are written, at most `within`. Returns false when they are not.
     pub fn flush(&self, within: Duration) -> bool {
         let (lock, condition) = &self.queue.flushed;
         let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +102,7 @@ impl LogWriter {
 }
 
 impl Queue {
-    /// False when there is no room.
+    /// Returns false when the queue is full.
     fn push(&self, line: Box<[u8]>) -> bool {
         let bytes = line.len();
         self.unwritten.fetch_add(1, Ordering::AcqRel);
@@ -121,7 +121,7 @@ impl Queue {
         self.unwritten.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// The thread: writes what comes, in order.
+    /// The writer thread: writes lines in order as they arrive.
     fn write_all(&self, output: BorrowedFd<'static>, report: fn(u64, u64)) {
         DIRECT.set(Some(output));
         let (mut reported, mut reported_at) = (0, Instant::now());
@@ -145,7 +145,7 @@ impl Queue {
     }
 }
 
-/// What is kept of a line: all of it, or its beginning with an end of line.
+/// The part of a line that is kept: all of it, or its beginning with an end of line.
 fn cut(line: &[u8]) -> Box<[u8]> {
     if line.len() <= LOG_LINE_BYTES_MAX {
         return line.into();
@@ -155,7 +155,7 @@ fn cut(line: &[u8]) -> Box<[u8]> {
     kept.into()
 }
 
-/// Writes a whole line and waits as long as that takes, also where somebody else made the descriptor non-blocking.
+/// Writes a complete line and waits as long as necessary, even if other code made the descriptor non-blocking.
 fn write_line(output: BorrowedFd<'_>, mut line: &[u8]) -> Result<(), Errno> {
     while !line.is_empty() {
         match rustix::io::write(output, line) {
@@ -173,30 +173,30 @@ fn write_line(output: BorrowedFd<'_>, mut line: &[u8]) -> Result<(), Errno> {
 /// Standard error of this process, once a server logs to it.
 static STANDARD_ERROR: OnceLock<LogWriter> = OnceLock::new();
 
-/// From here on lines to standard error go through a writer thread. A second call leaves the first in place.
+/// From this call on, lines to standard error go through a writer thread. A second call leaves the first in place.
 ///
 /// # Errors
-/// No thread, or no descriptor.
+/// The thread cannot be started, or no descriptor is available.
 pub fn start(report: fn(u64, u64)) -> io::Result<LogWriter> {
     if let Some(writer) = STANDARD_ERROR.get() {
         return Ok(writer.clone());
     }
-    // A copy of the descriptor: the lock of `std::io::stderr` must not be held by a thread that may wait for ever.
+    // A copy of the descriptor: a thread that may wait forever must not hold the lock of `std::io::stderr`.
     let output = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?;
     let writer = LogWriter::start(output, report)?;
     Ok(STANDARD_ERROR.get_or_init(|| writer).clone())
 }
 
-/// Writes text to standard error without waiting for its reader, or at once where no server runs.
+/// Writes text to standard error without waiting for its reader, or directly if no server runs.
 pub fn write(text: &str) {
     match STANDARD_ERROR.get() {
         Some(writer) => writer.push(text.as_bytes()),
-        // If nobody can read it, there is nobody to tell.
+        // If standard error cannot be written, there is nowhere to report it.
         None => drop(io::stderr().lock().write_all(text.as_bytes())),
     }
 }
 
-/// Log lines of this process that were dropped.
+/// Number of log lines of this process that were dropped.
 pub fn dropped() -> u64 {
     STANDARD_ERROR.get().map_or(0, LogWriter::dropped)
 }
@@ -221,8 +221,8 @@ mod tests {
         (BufReader::new(OwnedFd::from(reader).into()), writer.into())
     }
 
-    /// R-PROC-1: while nobody reads, pushes return and what finds no room is counted; a reader that comes back gets every line
-    /// that was kept, in order, and the number of those that were not.
+    /// R-PROC-1: while nobody reads, pushes return and lines that do not fit are counted; a reader that comes back gets
+    /// every line that was kept, in order, and the number of lines that were dropped.
     #[test]
     fn a_reader_that_stops_blocks_nobody() {
         static REPORTED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(reported.iter().map(|report| report.0).sum::<u64>(), dropped);
     }
 
-    /// R-PROC-1: the queue is bounded in bytes too, and a line longer than its bound is cut.
+    /// R-PROC-1: the queue is also bounded in bytes, and a line longer than its bound is cut.
     #[test]
     fn long_lines_are_bounded() {
         let (_reader, output) = pipe();
@@ -268,7 +268,7 @@ mod tests {
         assert!(writer.queue.unwritten_bytes.load(Ordering::Relaxed) <= LOG_BYTES_WAITING_MAX);
     }
 
-    /// A reader that is gone costs the lines and nothing else.
+    /// A reader that has gone loses the lines and causes no other harm.
     #[test]
     fn a_closed_pipe_is_counted() {
         let (reader, output) = pipe();

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! If the receiver sees an empty queue, the push comes later in the order of the fences, so the sender sees `sleeping`
-//! and writes the eventfd, on which the receiver waits. Of several senders one writes.
+//! and writes the eventfd, on which the receiver waits. If there are several senders, one of them writes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 use crate::shard::ShardIndex;
 
-/// A mailbox for mail of type `M` (the shards' own, numbers in tests).
+/// A mailbox for mail of type `M` (the shards' own mail, numbers in tests).
 ///
 /// Aligned so that neighbours do not share a cache line.
 #[derive(Debug)]
@@ -33,40 +33,40 @@ pub struct Mailbox<M> {
     wake: OwnedFd,
 }
 
-/// What the receiver may do after it announced its sleep.
+/// What the receiver may do after announcing its sleep.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sleep {
     /// Sleep until the eventfd is readable.
     Announced,
-    /// Mail came in between: the announcement is withdrawn, take the mail.
+    /// Mail arrived in between: the announcement is withdrawn; take the mail.
     MailWaits,
 }
 
 impl<M> Mailbox<M> {
-    /// An empty mailbox of `slots` mails.
+    /// An empty mailbox with capacity for `slots` mails.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE` or `ENOMEM` when no eventfd can be had.
+    /// `EMFILE`, `ENFILE` or `ENOMEM` when no eventfd can be created.
     pub fn new(slots: usize) -> std::io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { queue: ArrayQueue::new(slots), sleeping: AtomicBool::new(false), wake })
     }
 
-    /// Puts a mail in, from any thread; gives it back when the mailbox is full. Wakes nobody: a sender calls
+    /// Adds a mail, from any thread; returns it when the mailbox is full. Does not wake the receiver: a sender calls
     /// [`Mailbox::wake_if_sleeping`] once after its last mail of the turn.
     ///
     /// # Errors
-    /// The mail itself, when there is no room.
+    /// The mail itself, when the mailbox is full.
     pub fn push(&self, from: ShardIndex, mail: M) -> Result<(), M> {
         self.queue.push((from, mail)).map_err(|(_, mail)| mail)
     }
 
-    /// Takes the oldest mail; for the receiver alone.
+    /// Takes the oldest mail; only the receiver may call it.
     pub fn pop(&self) -> Option<(ShardIndex, M)> {
         self.queue.pop()
     }
 
-    /// How much mail there is.
+    /// Number of mails in the mailbox.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
@@ -88,12 +88,13 @@ impl<M> Mailbox<M> {
         }
     }
 
-    /// The receiver is up again, for whatever reason: no wake is needed until it announces its next sleep.
+    /// The receiver is awake again, for whatever reason: no wake is needed until it announces its next sleep.
     pub fn end_sleep(&self) {
         self.sleeping.store(false, Ordering::SeqCst);
     }
 
-    /// Wakes the receiver if it sleeps and nobody has woken it yet. True when this call wrote the eventfd.
+    /// Wakes the receiver if it is asleep and no sender has woken it yet. Returns true when this call wrote the
+    /// eventfd.
     pub fn wake_if_sleeping(&self) -> bool {
         fence(Ordering::SeqCst);
         let wakes = self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst);
@@ -103,12 +104,12 @@ impl<M> Mailbox<M> {
         wakes
     }
 
-    /// Makes the receiver's present or next wait return at once: for signals that are not mail.
+    /// Makes the receiver's current or next wait return at once: for signals that are not mail.
     pub fn wake(&self) {
         loop {
             match rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
                 Err(Errno::INTR) => {}
-                // EAGAIN: the counter is at its end, so the eventfd is readable, which is all that a wake must reach.
+                // EAGAIN: the counter is at its maximum, so the eventfd is readable, and a wake needs nothing more.
                 Ok(_) | Err(Errno::AGAIN) => return,
                 Err(error) => panic!("writing to the shard's own eventfd failed: {error}"),
             }
@@ -120,10 +121,10 @@ impl<M> Mailbox<M> {
         self.wake.as_fd()
     }
 
-    /// Sets the eventfd back to not readable, for receivers that wait for levels.
+    /// Makes the eventfd unreadable again, for level-triggered receivers.
     pub fn take_wake(&self) {
         let mut count = [0_u8; 8];
-        // EAGAIN only says that nothing was written since.
+        // EAGAIN only means that nothing was written since.
         let _ = rustix::io::read(&self.wake, &mut count);
     }
 }
@@ -137,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// The bound holds and a full mailbox gives the mail back; order is kept.
+    /// The bound holds, and a full mailbox returns the mail; order is kept.
     #[test]
     fn full_mailbox_returns_the_mail() {
         let mailbox = Mailbox::new(2).expect("eventfd");
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!([mailbox.pop(), mailbox.pop(), mailbox.pop()], [Some((2, 'b')), Some((1, 'c')), None]);
     }
 
-    /// A sleeper is woken once, a receiver that is up not at all, and mail that came first prevents the sleep.
+    /// A sleeping receiver is woken once, an awake receiver not at all, and mail that arrived first prevents the sleep.
     #[test]
     fn one_wake_per_sleep() {
         let mailbox = Mailbox::new(4).expect("eventfd");
@@ -163,7 +164,8 @@ mod tests {
         assert!(!mailbox.wake_if_sleeping());
     }
 
-    /// A wake is seen by whoever waits on the eventfd, until it is taken; `end_sleep` withdraws the announcement.
+    /// A wake is seen by a receiver that waits on the eventfd, until it is taken; `end_sleep` withdraws the
+    /// announcement.
     #[test]
     fn wakes_reach_the_eventfd() {
         let readable = |mailbox: &Mailbox<()>| {
@@ -183,8 +185,8 @@ mod tests {
         assert!(readable(&mailbox), "a signal is no mail and needs no sleeper");
     }
 
-    /// No wake is lost: real senders against a receiver that sleeps, without a timeout of its own, whenever it finds the
-    /// queue empty. A lost wake leaves mail unreceived until the deadline of the wait, which fails the test.
+    /// No wake is lost: real senders against a receiver that sleeps, without a timeout of its own, whenever it finds
+    /// the queue empty. A lost wake leaves mail unreceived until the deadline of the wait, which fails the test.
     #[test]
     fn no_wake_is_lost() {
         const SENDERS: u16 = 3;

@@ -1,8 +1,8 @@
-//! The loops that do effects and decide nothing: io_uring and epoll, of equal standing.
+//! The event loops, io_uring and epoll, with equal support for both. They carry out effects and make no decisions.
 //!
 //! Each shard runs on its own thread with one [`Core`] (the shard, or a small one in tests). A driver owns sockets and
-//! slots; everything else that a turn consists of is alike for both and stands in [`turn`]: mail in and out,
-//! signals, timeouts, and when to sleep.
+//! slots. Everything else in a turn is common to both drivers and lives in [`turn`]: mail in and out, signals,
+//! timeouts, and when to sleep.
 
 use std::io;
 use std::sync::Arc;
@@ -33,32 +33,33 @@ pub mod turn;
 pub mod uring;
 pub mod watchdog;
 
-/// What a driver drives. [`Shard`] is the real one; its module states the contract.
+/// The state machine that a driver runs. [`Shard`] is the real one; its module documents the contract.
 pub trait Core {
-    /// Gives the core an input.
+    /// Feeds the core an input.
     fn handle_input(&mut self, now: Moment, input: Input<'_>);
-    /// Ends a batch of inputs: makes what they have to send.
+    /// Ends a batch of inputs: builds the bytes that the core has to send.
     fn end_batch(&mut self) {}
     /// Takes an output.
     fn poll_output(&mut self) -> Option<Output>;
-    /// Takes the next connection that owes bytes and has no send under way.
+    /// Takes the next connection that has pending bytes and no send in flight.
     fn poll_flush(&mut self) -> Option<Flush<'_>>;
-    /// The bytes that are lent for this connection's send under way: what `poll_flush` gave and neither `Sent` nor
-    /// `Closed` has ended. Empty when there is no such send. A driver that could not send at once asks for them again.
+    /// The bytes borrowed for this connection's send in flight: those that `poll_flush` returned and that neither
+    /// `Sent` nor `Closed` has ended. Empty when there is no such send. A driver that could not send at once calls this
+    /// to get them again.
     fn lent(&self, connection: ConnectionKey) -> &[u8];
     /// When `Timeout` must be fed, on the monotonic clock, in ms.
     fn poll_timeout(&self) -> Option<u64>;
-    /// Whether something waits to be made or taken: false after a drain.
+    /// Whether work or output is pending: false after a drain.
     fn has_pending(&self) -> bool {
         false
     }
     /// True once `Drain` was fed and nothing is left to wait for.
     fn is_drained(&self) -> bool;
-    /// A turn begins, at this time in µs of [`clock::Clock`]. For figures alone.
+    /// A turn begins, at this time in µs of [`clock::Clock`]. Used for metrics only.
     fn handle_turn_begin(&mut self, _at_us: u64) {}
-    /// A turn has ended, with everything that was sent in it fed; what the loop counted so far. For figures alone.
+    /// A turn has ended and everything sent in it was fed; passes the loop's counts so far. Used for metrics only.
     fn handle_turn_end(&mut self, _at_us: u64, _figures: &DriverFigures) {}
-    /// The process was measured, as [`Output::MeasureProcess`] asked.
+    /// The process metrics requested by [`Output::MeasureProcess`].
     fn handle_process_figures(&mut self, _figures: &ProcessFigures) {}
 }
 
@@ -99,7 +100,7 @@ impl Core for Shard {
 }
 
 labels! {
-    /// Which loop runs the shards; all shards of a process alike.
+    /// Which loop runs the shards; the same for all shards of a process.
     pub enum DriverKind {
         /// Completions: `io_uring`.
         Uring => "io_uring",
@@ -111,7 +112,7 @@ labels! {
 /// Runs a shard on this thread until all shards of the process have stopped.
 ///
 /// # Errors
-/// What makes the loop impossible; a driver that the kernel refuses is found by its probe before.
+/// An error that makes the loop impossible. A driver that the kernel refuses is detected earlier, by its probe.
 pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     match kind {
         DriverKind::Uring => uring::run(setup, core),
@@ -119,23 +120,23 @@ pub fn run(kind: DriverKind, setup: ShardSetup, core: &mut impl Core) -> io::Res
     }
 }
 
-/// What the thread of one shard is given.
+/// The setup of one shard's thread.
 pub struct ShardSetup {
     /// The shard.
     pub index: ShardIndex,
-    /// What it accepts from: one public listener, and on shard 0 the metrics listener.
+    /// The listeners it accepts from: one public listener, and on shard 0 the metrics listener.
     pub listeners: Vec<listener::BoundListener>,
-    /// The mailboxes of all shards, by index; its own is among them.
+    /// The mailboxes of all shards, by index, including its own.
     pub mailboxes: Arc<[mailbox::Mailbox<Mail>]>,
-    /// What the server tells all shards.
+    /// Signals from the server to all shards.
     pub control: Arc<control::Control>,
-    /// One clock for the process, so that moments of shards compare.
+    /// One clock for the process, so that moments of different shards are comparable.
     pub clock: clock::Clock,
-    /// Connections at once, those kept back for refusals included.
+    /// Maximum concurrent connections, including the slots reserved for refusals.
     pub slots: u32,
-    /// Of these, how many are kept back to refuse with 4100 (P-CLOSE-2).
+    /// How many of these are reserved for refusing connections with 4100 (P-CLOSE-2).
     pub refusal_slots: u32,
-    /// Sends of at least this many bytes are zero-copy where io_uring runs and it pays (`--send-zc`).
+    /// Sends of at least this many bytes are zero-copy where io_uring runs and zero-copy pays off (`--send-zc`).
     pub zero_copy_bytes_min: Option<u32>,
     /// Carries out the effects that concern the rest of the process.
     pub host: Box<dyn host::Host>,

@@ -1,7 +1,7 @@
-//! Outgoing mail of one shard: in order per target, none lost, never waiting.
+//! Outgoing mail of one shard: in order per target, never lost, never blocking.
 //!
-//! What does not fit into a target's mailbox stays here, in order, and is tried again next turn; the shard's own
-//! bounds on mail in flight bound what can wait. A target is woken at most once per turn, and only if it sleeps.
+//! Mail that does not fit into a target's mailbox stays here, in order, and is tried again next turn; the shard's own
+//! bounds on mail in flight bound how much can wait. A target is woken at most once per turn, and only if it sleeps.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ pub struct OutgoingMail<M> {
 
 #[derive(Debug)]
 struct Target<M> {
-    /// Mail that found its mailbox full, oldest first.
+    /// Mail whose mailbox was full, oldest first.
     waiting: VecDeque<M>,
-    /// It got mail since its last wake.
+    /// Whether it got mail since its last wake.
     touched: bool,
 }
 
@@ -33,7 +33,7 @@ impl<M> OutgoingMail<M> {
         Self { index, mailboxes, targets, waiting: 0 }
     }
 
-    /// Sends, or keeps the mail for [`OutgoingMail::deliver`] behind what already waits for the same target.
+    /// Sends the mail, or keeps it for [`OutgoingMail::deliver`] behind mail that already waits for the same target.
     pub fn send(&mut self, to: ShardIndex, mail: M) {
         debug_assert_ne!(to, self.index, "a shard does not write to itself");
         let target = &mut self.targets[usize::from(to)];
@@ -51,7 +51,7 @@ impl<M> OutgoingMail<M> {
         }
     }
 
-    /// Ends a turn: tries what waits once more and wakes every target that got mail and sleeps.
+    /// Ends a turn: tries the waiting mail once more and wakes every sleeping target that got mail.
     pub fn deliver(&mut self) {
         for (target, mailbox) in self.targets.iter_mut().zip(self.mailboxes.iter()) {
             while let Some(mail) = target.waiting.pop_front() {
@@ -72,12 +72,13 @@ impl<M> OutgoingMail<M> {
         }
     }
 
-    /// Mails that wait for room. While there are any, the loop must not sleep longer than `limits::MAIL_RETRY_MS`.
+    /// Number of mails that wait for mailbox space. While there are any, the loop must not sleep longer than
+    /// `limits::MAIL_RETRY_MS`.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The shard whose post this is.
+    /// The shard that sends this mail.
     pub fn index(&self) -> ShardIndex {
         self.index
     }
@@ -98,14 +99,15 @@ mod tests {
     use crate::driver::mailbox::Sleep;
     use crate::limits::MAIL_RETRY_MS;
 
-    /// How long threads of a test wait for each other: far beyond what they need, short of a hang.
+    /// How long threads of a test wait for each other: far longer than they need, but not a hang.
     const DEADLINE: Duration = Duration::from_secs(20);
 
     fn mailboxes(count: usize, slots: usize) -> Arc<[Mailbox<usize>]> {
         (0..count).map(|_| Mailbox::new(slots).expect("eventfd")).collect()
     }
 
-    /// What does not fit waits in order behind earlier mail for the same target only, and goes out as room appears.
+    /// Mail that does not fit waits in order behind earlier mail for the same target only, and is sent as space becomes
+    /// available.
     #[test]
     fn overflow_waits_in_order() {
         let mailboxes = mailboxes(3, 2);
@@ -125,7 +127,8 @@ mod tests {
         assert_eq!(post.waiting(), 0);
     }
 
-    /// Mail that waits is not overtaken: room that appears between two sends is for what waits, not for the next.
+    /// Waiting mail is not overtaken: space that appears between two sends goes to the waiting mail, not to the next
+    /// send.
     #[test]
     fn later_mail_does_not_overtake_what_waits() {
         let mailboxes = mailboxes(2, 2);
@@ -144,7 +147,7 @@ mod tests {
             }
             assert_eq!(post.waiting() + mailboxes[1].len() + received.len(), sent, "all mail is somewhere");
         }
-        // One a turn at least: mail that was lost must not be waited for without end.
+        // At least one per turn: the test must not wait forever for lost mail.
         for _ in 0..sent {
             post.deliver();
             received.extend(mailboxes[1].pop().map(|(_, number)| number));
@@ -153,13 +156,13 @@ mod tests {
         assert!(received.iter().copied().eq(0..sent), "mail was overtaken: {:?}", first_break(&received));
     }
 
-    /// Where an order breaks, with what stands there.
+    /// The position where the order breaks, with the contents from there.
     fn first_break(received: &[usize]) -> Option<(usize, &[usize])> {
         let at = received.iter().enumerate().position(|(place, number)| place != *number)?;
         Some((at, &received[at..received.len().min(at + 4)]))
     }
 
-    /// A full mailbox holds nobody else up: one target's mail waits, the others' goes out in the same turn.
+    /// A full mailbox delays no other target: one target's mail waits, the others' is sent in the same turn.
     #[test]
     fn a_full_mailbox_delays_its_own_mail_alone() {
         let mailboxes = mailboxes(4, 1);
@@ -184,8 +187,8 @@ mod tests {
         assert_eq!((mailboxes[1].pop(), post.waiting()), (Some((0, 2)), 0));
     }
 
-    /// Mail that waited wakes its target when it is delivered, although nothing was sent in that turn; mail that still
-    /// waits wakes nobody.
+    /// Mail that waited wakes its target when it is delivered, even if nothing was sent in that turn; mail that still
+    /// waits wakes no target.
     #[test]
     fn mail_that_waited_wakes_its_target() {
         let mailboxes = mailboxes(2, 1);
@@ -224,16 +227,16 @@ mod tests {
         post.deliver();
         assert!(!mailboxes[1].wake_if_sleeping(), "was woken by deliver");
         assert!(mailboxes[2].wake_if_sleeping(), "was left asleep");
-        // A turn later that sends nothing, it sleeps on.
+        // One turn later, without any sends, it stays asleep.
         while mailboxes[1].pop().is_some() {}
         assert_eq!(mailboxes[1].prepare_sleep(), Sleep::Announced);
         post.deliver();
         assert!(mailboxes[1].wake_if_sleeping(), "was left asleep");
     }
 
-    /// Three shards send each other 3,000 mails each through mailboxes of 4 slots, on real threads, each going to sleep when it
-    /// has nothing to do: every mail arrives once, in the order of its sender. A shard that fails ends the others by the
-    /// deadline of each, so that a mistake is a message and not a hang.
+    /// Three shards send each other 3,000 mails each through mailboxes of 4 slots, on real threads, each going to sleep
+    /// when it has nothing to do: every mail arrives once, in the order of its sender. A shard that fails ends the
+    /// others through their deadlines, so that a mistake produces a message instead of a hang.
     #[test]
     fn small_mailboxes_lose_nothing() {
         const MAILS: usize = 3_000;

@@ -1,15 +1,15 @@
-//! When a driver is caught up: everything was fed that the kernel held when it last was.
+//! When a driver is caught up: it has fed everything that the kernel held when it was last caught up.
 //!
-//! A turn feeds a bounded number of events and reads a bounded number of sockets, so one turn may not be enough. Events and
-//! reads are both served in the order in which they came. So a pass counts them: first as many events as there can have
-//! been when it began, then as many reads as waited when those were fed. A peer that keeps sending queues behind the
+//! A turn feeds a bounded number of events and reads a bounded number of sockets, so one turn may not be enough. Both
+//! events and reads are served in arrival order, so a pass counts them: first as many events as there can have been
+//! when it began, then as many reads as were waiting when those were fed. A peer that keeps sending queues behind the
 //! others each time and cannot keep a pass from ending.
 
-/// How far the present pass is.
+/// Progress of the current pass.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass {
     stage: Stage,
-    /// Events or reads until the stage is over.
+    /// Events or reads left until the stage is over.
     left: u64,
 }
 
@@ -17,11 +17,11 @@ pub(super) struct Pass {
 enum Stage {
     /// Events that the kernel held when the pass began may not have been taken yet.
     Events,
-    /// All are taken; sockets that they named wait to be read.
+    /// All events are taken; the sockets that they named wait to be read.
     Reads,
 }
 
-/// What one turn fed.
+/// The counts of one turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fed {
     /// Events taken from the kernel.
@@ -42,7 +42,7 @@ impl Pass {
         Self { stage: Stage::Events, left: u64::MAX }
     }
 
-    /// A turn fed this. True when that completes the pass; then the next one begins.
+    /// Records the counts of a turn. Returns true when they complete the pass; then the next one begins.
     pub(super) fn is_complete_with(&mut self, fed: Fed) -> bool {
         let fed_now = match self.stage {
             Stage::Events => fed.events,
@@ -88,7 +88,7 @@ mod tests {
         assert!(!pass.is_complete_with(busy), "the next pass");
     }
 
-    /// Nor does a pass wait for a kernel that always has a further event.
+    /// A pass does not wait for a kernel that always has another event either.
     #[test]
     fn a_pass_ends_while_events_keep_coming() {
         let mut pass = Pass::new();

@@ -1,11 +1,11 @@
-//! Figures of this process, read when somebody asks for them: about a tenth of a millisecond of the asking shard.
+//! Metrics of this process, read on request; a reading costs the requesting shard about a tenth of a millisecond.
 
 use rustix::process::{Resource, getrlimit};
 
 use super::{capacity, log_writer};
 use crate::metrics::figures::ProcessFigures;
 
-/// Reads them; what the kernel does not tell is 0.
+/// Reads the metrics; those that the kernel does not report are 0.
 pub fn measure() -> ProcessFigures {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     ProcessFigures {
@@ -26,7 +26,7 @@ fn kilobytes(text: &str, name: &str) -> u64 {
     value.unwrap_or(0)
 }
 
-/// Since Linux 6.2 the size of the directory is their number; before, it is 0 and they are counted.
+/// Since Linux 6.2 the size of the directory is the number of descriptors; before that it is 0, and they are counted.
 fn descriptors() -> u64 {
     match std::fs::metadata("/proc/self/fd").map(|metadata| metadata.len()) {
         Ok(count @ 1..) => count,
@@ -34,20 +34,20 @@ fn descriptors() -> u64 {
     }
 }
 
-/// User and system time, in ticks. The name of the program stands before them in parentheses and may hold anything.
+/// User and system time, in ticks. The program name precedes them in parentheses and may contain anything.
 pub(super) fn processor_ticks(stat: &str) -> u64 {
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
-/// The kernel tells user space times in hundredths of a second (`USER_HZ`).
+/// The kernel reports times to user space in hundredths of a second (`USER_HZ`).
 pub(super) const MS_PER_TICK: u64 = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The figures are those of this process: memory and descriptors are in use, and opening one more is seen.
+    /// The metrics are those of this process: memory and descriptors are in use, and opening one more shows up.
     #[test]
     fn this_process_is_measured() {
         let before = measure();
@@ -60,7 +60,7 @@ mod tests {
         drop(files);
     }
 
-    /// A program's name with parentheses and spaces does not move the fields.
+    /// A program name with parentheses and spaces does not shift the fields.
     #[test]
     fn processor_time_is_found() {
         let stat = "17 (a) b (c)) S 1 17 17 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 1 0 9 0 0";

@@ -1,6 +1,6 @@
-//! Which connection slots of a shard are free, and how often each was used.
+//! Which connection slots of a shard are free, and how often each has been used.
 //!
-//! A slot is taken at accept and given back when its connection has reported its end; the last one given back is taken
+//! A slot is taken at accept and released when its connection has reported its end. The slot released last is taken
 //! first, so that the slots in use stay few and warm. Slots are first touched when first taken: an unused table costs
 //! address space only. Eight bytes per slot.
 
@@ -9,7 +9,7 @@ use crate::connection::ConnectionKey;
 /// The slots of one shard.
 #[derive(Debug)]
 pub struct Slots {
-    /// Entries of the slots that were ever taken; its length is the high-water mark.
+    /// Entries of all slots that were ever taken; the length is the high-water mark.
     entries: Vec<Entry>,
     first_free: u32,
     in_use: u32,
@@ -19,7 +19,7 @@ pub struct Slots {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Of the present or the last use.
+    /// The generation of the current or most recent use.
     generation: u32,
     /// The next free slot, `NONE` at the end of the list, `TAKEN` while in use.
     next_free: u32,
@@ -28,9 +28,9 @@ struct Entry {
 /// A slot was taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Taken {
-    /// An ordinary one.
+    /// An ordinary slot.
     Ordinary(ConnectionKey),
-    /// One of those kept back: the node is full, the connection is accepted only to be refused (P-CLOSE-2).
+    /// A reserved slot: the node is full, and the connection is accepted only to be refused (P-CLOSE-2).
     ToRefuse(ConnectionKey),
 }
 
@@ -51,13 +51,13 @@ impl Taken {
 }
 
 impl Slots {
-    /// `capacity` slots, of which `refusal` are kept back. Allocates address space, touches nothing.
+    /// `capacity` slots, of which `refusal` are reserved. Allocates address space and touches nothing.
     pub fn new(capacity: u32, refusal: u32) -> Self {
         assert!(capacity <= CAPACITY_MAX, "slot numbers above are reserved");
         Self { entries: Vec::with_capacity(capacity as usize), first_free: NONE, in_use: 0, capacity, refusal }
     }
 
-    /// Takes a slot under a generation that is new for it; `None` when all are in use.
+    /// Takes a slot and gives it a new generation; returns `None` when all slots are in use.
     pub fn take(&mut self) -> Option<Taken> {
         let slot = self.first_free;
         let connection = if let Some(entry) = self.entries.get_mut(slot as usize) {
@@ -81,7 +81,7 @@ impl Slots {
         }
     }
 
-    /// Gives a slot back. The key must be current: a double release is our bug.
+    /// Releases a slot. The key must be current: a double release is a bug in Relay.
     pub fn release(&mut self, connection: ConnectionKey) {
         assert!(self.is_current(connection), "a slot is released once, by the key that took it");
         let entry = &mut self.entries[connection.slot as usize];
@@ -90,7 +90,7 @@ impl Slots {
         self.in_use -= 1;
     }
 
-    /// Whether the key names a connection that has its slot now; a late completion names one that has not.
+    /// Whether the key refers to a connection that currently holds its slot; the key of a late completion does not.
     pub fn is_current(&self, connection: ConnectionKey) -> bool {
         self.entries
             .get(connection.slot as usize)
@@ -113,12 +113,12 @@ impl Slots {
         self.in_use
     }
 
-    /// All slots, those kept back included.
+    /// All slots, including the reserved ones.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
 
-    /// One more than the highest slot ever taken: the length that tables beside this one need.
+    /// One more than the highest slot ever taken: the length that parallel tables need.
     pub fn high_water(&self) -> u32 {
         u32::try_from(self.entries.len()).expect("bounded by CAPACITY_MAX")
     }
@@ -126,7 +126,7 @@ impl Slots {
 
 const NONE: u32 = u32::MAX;
 const TAKEN: u32 = u32::MAX - 1;
-/// Slots that one table may have.
+/// Maximum number of slots in one table.
 pub const CAPACITY_MAX: u32 = 1 << 30;
 const _: () = assert!(size_of::<Entry>() == 8);
 
@@ -134,7 +134,7 @@ const _: () = assert!(size_of::<Entry>() == 8);
 mod tests {
     use super::*;
 
-    /// P-CLOSE-2: the slots kept back are marked, in whatever order slots come back; a full table gives none.
+    /// P-CLOSE-2: the reserved slots are marked, in whatever order slots are released; a full table returns none.
     #[test]
     fn the_last_slots_are_to_refuse() {
         let mut slots = Slots::new(4, 2);
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(slots.in_use(), 2);
     }
 
-    /// An old key is not current once its slot was given back, nor when it is in use again.
+    /// An old key is not current once its slot was released, nor when the slot is in use again.
     #[test]
     fn generations_tell_uses_apart() {
         let mut slots = Slots::new(1, 0);
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(slots.current(1), None);
     }
 
-    /// The generation wraps past its end to 1, as the contract of `ConnectionKey` says.
+    /// The generation wraps past its maximum to 1, as the contract of `ConnectionKey` says.
     #[test]
     fn generation_wraps_to_one() {
         let mut slots = Slots::new(1, 0);
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(slots.take().expect("free").connection(), ConnectionKey { slot: 0, generation: 1 });
     }
 
-    /// A slot given back twice is a broken invariant, not a free slot twice.
+    /// Releasing a slot twice is a broken invariant; it does not make the slot free twice.
     #[test]
     #[should_panic(expected = "released once")]
     fn double_release_panics() {

@@ -1,4 +1,4 @@
-//! What every turn of a loop consists of, whichever driver runs it.
+//! The steps of every turn of a loop, the same for both drivers.
 //!
 //! ```text
 //! loop {
@@ -10,7 +10,7 @@
 //!     turn.end(core)                                     mail out, drained?
 //! }
 //! ```
-//! With several batches in one turn, outputs may be drained after each; the other steps come once.
+//! With several batches in one turn, outputs may be drained after each; the other steps run once.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use crate::shard::{Input, Mail, Output};
 
 /// State of one shard's turns.
 pub struct Turn {
-    /// What the loop counted; a driver adds what is its own.
+    /// The loop's counts; a driver adds its own.
     pub figures: DriverFigures,
     clock: Clock,
     now: Moment,
@@ -46,7 +46,7 @@ pub struct Turn {
     host: Box<dyn Host>,
 }
 
-/// Whether the core waits for figures of the process.
+/// Whether the core waits for process metrics.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Process {
     NotAsked,
@@ -60,7 +60,7 @@ enum Started {
     Reported,
 }
 
-/// How far this shard is with draining.
+/// This shard's progress in draining.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Drain {
     NotAsked,
@@ -68,14 +68,14 @@ enum Drain {
     Reported,
 }
 
-/// What a core asks of the driver's sockets; the outputs that concern no socket are dealt with here.
+/// A request from the core about the driver's sockets; outputs that concern no socket are handled here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Effect {
     /// [`Output::Close`].
     Close {
-        /// Which.
+        /// The connection.
         connection: ConnectionKey,
-        /// Send RST and drop what is unsent.
+        /// Send RST and drop unsent data.
         reset: bool,
     },
     /// [`Output::ShutdownWrite`].
@@ -89,7 +89,7 @@ pub enum Effect {
 /// How long the driver may wait for events.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Wait {
-    /// Not at all: look for events and go on.
+    /// Not at all: check for events and continue.
     No,
     /// At most this long, in ms, at least 1.
     AtMost(u64),
@@ -97,17 +97,17 @@ pub enum Wait {
     Forever,
 }
 
-/// Whether the loop goes on.
+/// Whether the loop continues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Next {
     /// Another turn.
     Turn,
-    /// All shards have drained, or the server gave up waiting: return.
+    /// All shards have drained, or the server stopped waiting: return.
     Stop,
 }
 
 impl Turn {
-    /// Takes its part of what the shard's thread was given; the rest (listeners, slots) is the driver's.
+    /// Takes its part of the shard's setup; the rest (listeners, slots) belongs to the driver.
     pub fn new(setup: &mut ShardSetup) -> Self {
         setup.control.beats()[usize::from(setup.index)].begin();
         Self {
@@ -135,7 +135,7 @@ impl Turn {
         &self.control.beats()[usize::from(self.outgoing.index())]
     }
 
-    /// The mailbox of this shard: its descriptor is to be waited on.
+    /// The mailbox of this shard; the driver must wait on its descriptor.
     pub fn outgoing(&self) -> &OutgoingMail<Mail> {
         &self.outgoing
     }
@@ -167,8 +167,8 @@ impl Turn {
         }
     }
 
-    /// Feeds what comes behind the turn's other inputs: whether the driver is caught up, and the timeout if it is due. No
-    /// peer is judged before what it sent was read (P-LIVE-6).
+    /// Feeds the inputs that follow the turn's other inputs: whether the driver is caught up, and the timeout if it is
+    /// due. No peer is judged before everything it sent has been read (P-LIVE-6).
     pub(super) fn finish_inputs(&mut self, core: &mut impl Core, fed: Fed) {
         if self.pass.is_complete_with(fed) {
             core.handle_input(self.now, Input::CaughtUp);
@@ -178,7 +178,7 @@ impl Turn {
         }
     }
 
-    /// Takes the next output that concerns a socket; sends mail and reports tokens on the way.
+    /// Takes the next output that concerns a socket; sends mail and reports tokens along the way.
     pub fn poll_effect(&mut self, core: &mut impl Core) -> Option<Effect> {
         loop {
             return Some(match core.poll_output()? {
@@ -227,7 +227,7 @@ impl Turn {
         }
     }
 
-    /// Ends the turn: delivers mail, wakes its targets, tells the server when the core has drained.
+    /// Ends the turn: delivers mail, wakes its targets, and notifies the server when the core has drained.
     pub fn end(&mut self, core: &mut impl Core) -> Next {
         debug_assert!(!core.has_pending(), "the core was drained");
         self.outgoing.deliver();
@@ -249,13 +249,13 @@ impl Turn {
         }
     }
 
-    /// How long the driver may wait now. Unless the answer is `No`, the sleep is announced to the other shards, and
-    /// the driver must wait on the mailbox's descriptor too.
+    /// How long the driver may wait now. Unless this returns `No`, the sleep is announced to the other shards, and the
+    /// driver must also wait on the mailbox's descriptor.
     pub fn sleep(&self, core: &impl Core) -> Wait {
         if self.process == Process::Asked {
             return Wait::No;
         }
-        // Not the time of its beginning: the turn took time, which the timeout must not be late by.
+        // Not the time when the turn began: the turn took time, and the timeout must not be late by that much.
         let now_ms = self.ended_us / 1_000;
         let timeout_ms = core.poll_timeout().map(|at| at.saturating_sub(now_ms));
         let retry_ms = (self.outgoing.waiting() > 0).then_some(MAIL_RETRY_MS);

@@ -1,9 +1,9 @@
-//! Ends the process when one of its shards has stopped turning (R-PROC-3): its clients would see a server that accepts and
-//! never answers, and nothing else would notice.
+//! Ends the process when one of its shards has stopped turning (R-PROC-3): its clients would see a server that accepts
+//! and never answers, and nothing else would notice.
 //!
-//! Every shard counts its turns ([`Beat`]). The watchdog looks at the counts every so often and wakes a shard that has
-//! made no turn since, so that a healthy one, however idle, turns. What counts against a shard is time in which it could
-//! have turned and did not:
+//! Every shard counts its turns ([`Beat`]). The watchdog checks the counts at intervals and wakes a shard that has made
+//! no turn since the last check, so that a healthy shard turns, however idle it is. The time that counts against a
+//! shard is time in which it could have turned and did not:
 //!
 //! | state of its thread | counts |
 //! | --- | --- |
@@ -24,7 +24,7 @@ use super::mailbox::Mailbox;
 use super::process::{MS_PER_TICK, processor_ticks};
 use crate::shard::Mail;
 
-/// The watchdog looks this many times within its limit.
+/// The watchdog checks this many times within its limit.
 const LOOKS_PER_LIMIT: u32 = 12;
 
 /// Turns of one shard, on a cache line of its own.
@@ -32,17 +32,17 @@ const LOOKS_PER_LIMIT: u32 = 12;
 #[repr(align(128))]
 pub struct Beat {
     turns: AtomicU64,
-    /// Its thread, while its loop runs; else 0.
+    /// The shard's thread, while its loop runs; else 0.
     thread: AtomicI32,
 }
 
 impl Beat {
-    /// The calling thread runs the loop of this shard.
+    /// Registers the calling thread as the one that runs the loop of this shard.
     pub(super) fn begin(&self) {
         self.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
     }
 
-    /// A turn. One thread alone calls it, so it needs no atomic addition.
+    /// Counts a turn. Only one thread calls it, so it needs no atomic addition.
     pub(super) fn turn(&self) {
         self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
@@ -54,10 +54,10 @@ impl Beat {
 }
 
 /// Starts the watchdog over the shards of these mailboxes. It ends the process when one of them has not turned for
-/// `limit`; it never ends itself.
+/// `limit`; the watchdog itself never ends.
 ///
 /// # Errors
-/// No thread.
+/// The thread cannot be started.
 pub fn start(beats: Arc<[Beat]>, mailboxes: Arc<[Mailbox<Mail>]>, limit: Duration) -> io::Result<()> {
     let run = move || watch(&beats, &mailboxes, limit);
     thread::Builder::new().name("watchdog".into()).spawn(run).map(drop)
@@ -95,18 +95,18 @@ fn watch(beats: &[Beat], mailboxes: &[Mailbox<Mail>], limit: Duration) {
     }
 }
 
-/// What the watchdog knows of one shard.
+/// The watchdog's state for one shard.
 #[derive(Debug, Default)]
 struct Watched {
     turns: u64,
     /// Time that counts against it since its last turn.
     stuck: Duration,
     state: Option<State>,
-    /// Its processor time when it was looked at last, once it was.
+    /// Its processor time at the last check, once it was checked.
     processor_ms: Option<u64>,
 }
 
-/// What a thread does at this moment.
+/// The current state of a thread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     Waits,
@@ -131,11 +131,12 @@ struct Activity {
 }
 
 impl Watched {
-    /// A look at a shard that has not turned since the last one, which was `passed` ago and should have been `interval` ago.
+    /// Records a check of a shard that has not turned since the last check, which was `passed` ago and should have been
+    /// `interval` ago.
     fn note(&mut self, activity: Activity, passed: Duration, interval: Duration) {
         let before_ms = self.processor_ms.replace(activity.processor_ms);
         self.state = Some(activity.state);
-        // The first look begins the count: when in the last interval the turn was is not known.
+        // The first check starts the count: it is not known when the turn happened within the last interval.
         let Some(before_ms) = before_ms else {
             return;
         };
@@ -156,7 +157,7 @@ fn read_activity(thread: i32) -> Option<Activity> {
     Some(Activity { state: state(&stat)?, processor_ms: processor_ticks(&stat) * MS_PER_TICK })
 }
 
-/// The letter behind the name of the thread, which may hold anything.
+/// The letter after the name of the thread, which may contain anything.
 fn state(stat: &str) -> Option<State> {
     match stat.rsplit_once(')')?.1.trim_start().chars().next()? {
         'R' => Some(State::Runs),
@@ -172,8 +173,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Looks once a second and gives the time that counted in the end. A look: state, processor ms in all, seconds since
-    /// the look before.
+    /// Checks once a second and returns the time that counted in the end. A check: state, total processor ms, seconds
+    /// since the previous check.
     fn stuck(looks: &[(State, u64, u64)]) -> Duration {
         let mut watched = Watched::default();
         for (state, processor_ms, passed_s) in looks {
@@ -182,7 +183,8 @@ mod tests {
         watched.stuck
     }
 
-    /// R-PROC-3: a thread that waits is charged with the time, one that runs with the processor time that it got.
+    /// R-PROC-3: a waiting thread is charged with the elapsed time, a running thread with the processor time that it
+    /// got.
     #[test]
     fn waiting_and_running_count() {
         use State::{Runs, Waits};
@@ -192,7 +194,7 @@ mod tests {
         assert_eq!(stuck(&[(Runs, 100, 1), (Runs, 110, 1), (Runs, 120, 1)]), SECOND / 50, "starved");
     }
 
-    /// R-PROC-3: nothing counts while a debugger holds the thread, or while the watchdog itself did not run in time.
+    /// R-PROC-3: nothing counts while a debugger stops the thread, or while the watchdog itself did not run in time.
     #[test]
     fn pauses_do_not_count() {
         use State::{Runs, Stopped, Waits};
@@ -200,7 +202,7 @@ mod tests {
         assert_eq!(stuck(&[(Waits, 5, 1), (Waits, 5, 3_600), (Runs, 5, 20)]), Duration::ZERO);
     }
 
-    /// The state stands behind the name, which may hold parentheses.
+    /// The state follows the name, which may contain parentheses.
     #[test]
     fn states_are_read() {
         assert_eq!(state("17 (shard-0) S 1 17"), Some(State::Waits));

@@ -1,10 +1,10 @@
-//! Figures of one app in one shard, found by the app's serial without hashing.
+//! Figures of one app in one shard, looked up by the app's serial without hashing.
 
 use slab::Slab;
 
 use crate::app::AppSerial;
 
-/// What one shard counted for one app. All but `connected` only grow.
+/// Counters of one shard for one app. All but `connected` only increase.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct AppFigures {
     /// WebSockets open now.
@@ -15,7 +15,7 @@ pub struct AppFigures {
     pub disconnections: u64,
     /// Bytes read from its WebSockets.
     pub socket_received_bytes: u64,
-    /// Bytes of its WebSockets that the kernel took.
+    /// Bytes that the kernel accepted for its WebSockets.
     pub socket_sent_bytes: u64,
     /// Text messages read from its WebSockets.
     pub messages_received: u64,
@@ -34,7 +34,7 @@ pub struct AppFigures {
 }
 
 impl AppFigures {
-    /// Adds what another shard counted.
+    /// Adds the counts of another shard.
     pub fn add(&mut self, other: &Self) {
         self.connected += other.connected;
         self.connections += other.connections;
@@ -51,19 +51,19 @@ impl AppFigures {
     }
 }
 
-/// The figures of all apps that a shard had to do with. An app without traffic costs nothing but a place in the index.
+/// The figures of all apps that a shard has handled. An app without traffic costs only a place in the index.
 #[derive(Debug, Default)]
 pub struct AppTable {
     /// Place in `figures` by serial, or `NONE`. Serials are small: the store counts apps.
     places: Vec<u32>,
     figures: Slab<(AppSerial, AppFigures)>,
-    /// Bytes sent to connections of one app after another: written down when the app changes or somebody asks.
+    /// Bytes sent to connections of one app in a row: recorded when the app changes or a reader asks.
     run: SentRun,
-    /// Bytes that were sent, of all apps and of connections without one.
+    /// Bytes that were sent, for all apps and for connections without one.
     sent_bytes: u64,
 }
 
-/// Sends of one app in a row.
+/// Consecutive sends of one app.
 #[derive(Debug, Default)]
 struct SentRun {
     app: u32,
@@ -73,7 +73,7 @@ struct SentRun {
 const NONE: u32 = u32::MAX;
 
 impl AppTable {
-    /// The figures of an app, made when there are none.
+    /// The figures of an app, created when there are none.
     #[inline]
     pub fn of(&mut self, app: AppSerial) -> &mut AppFigures {
         let place = self.places.get(app.0 as usize).copied().unwrap_or(NONE);
@@ -99,8 +99,8 @@ impl AppTable {
         place
     }
 
-    /// The kernel took bytes for a connection of this app (the serial of its hot line, `u32::MAX` for none). A fan-out
-    /// stays within one app, so this is one comparison and one addition per send.
+    /// Records bytes that the kernel accepted for a connection of this app (the serial of its hot line, `u32::MAX` for
+    /// none). A fan-out stays within one app, so this is one comparison and one addition per send.
     pub fn sent(&mut self, app: u32, bytes: usize) {
         if self.run.app != app {
             self.write_down();
@@ -109,7 +109,7 @@ impl AppTable {
         self.run.bytes += bytes as u64;
     }
 
-    /// Bytes sent so far, those without an app included.
+    /// Bytes sent so far, including those without an app.
     pub fn sent_bytes(&mut self) -> u64 {
         self.write_down();
         self.sent_bytes
@@ -123,7 +123,7 @@ impl AppTable {
         apps
     }
 
-    /// Forgets apps that are gone, once nobody of theirs is connected.
+    /// Drops apps that no longer exist, once no client of theirs is connected.
     pub fn retain(&mut self, exists: impl Fn(AppSerial) -> bool) {
         self.write_down();
         let places = &mut self.places;
@@ -152,7 +152,8 @@ impl AppTable {
 mod tests {
     use super::*;
 
-    /// Bytes go to the app that they were sent for, in whatever order sends complete; those without an app to the sum.
+    /// Bytes are counted for the app that they were sent for, in whatever order sends complete; those without an app
+    /// only in the sum.
     #[test]
     fn runs_of_sends_are_attributed() {
         let mut table = AppTable::default();
@@ -166,7 +167,8 @@ mod tests {
         assert_eq!(table.sent_bytes(), 1_116);
     }
 
-    /// An app that is gone is kept while somebody is connected and forgotten then; its place is used again by others.
+    /// An app that no longer exists is kept while a client is connected and then dropped; its place is reused by
+    /// others.
     #[test]
     fn gone_apps_are_forgotten() {
         let mut table = AppTable::default();

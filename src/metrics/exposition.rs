@@ -10,15 +10,15 @@ use crate::label::{Label, labels};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 labels! {
-    /// What a family of samples is.
+    /// The type of a family of samples.
     pub enum Kind {
-        /// It grows, and begins again at 0 with the process.
+        /// It increases, and starts again at 0 with the process.
         Counter => "counter",
         /// It goes up and down.
         Gauge => "gauge",
         /// Times in buckets.
         Histogram => "histogram",
-        /// A counter under the name that another product gave it, which does not end in `_total`.
+        /// A counter under the name that another product uses, which does not end in `_total`.
         Untyped => "untyped",
     }
 }
@@ -26,7 +26,7 @@ labels! {
 /// Labels of one sample.
 pub type Labels<'a> = [(&'a str, &'a str)];
 
-/// A page under construction.
+/// A page being built.
 pub struct Page<'a> {
     prefix: &'a str,
     text: String,
@@ -39,12 +39,12 @@ impl<'a> Page<'a> {
         Self { prefix, text: String::new(), family: String::new() }
     }
 
-    /// Begins a family. All its samples follow before the next one begins.
+    /// Starts a family. All its samples follow before the next one starts.
     pub fn family(&mut self, kind: Kind, name: &str, help: &str) {
         self.begin(format!("{}{name}", self.prefix), kind, help);
     }
 
-    /// As [`Page::family`], under a name that every program has alike.
+    /// As [`Page::family`], under a name that is the same for every program.
     pub fn standard_family(&mut self, kind: Kind, name: &str, help: &str) {
         self.begin(name.to_owned(), kind, help);
     }
@@ -124,7 +124,7 @@ fn push_escaped(text: &mut String, value: &str) {
     }
 }
 
-/// Whether all names under this prefix are names that Prometheus takes.
+/// Whether all names with this prefix are valid in Prometheus.
 pub fn is_prefix(text: &str) -> bool {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
     text.len() <= 64 && text.bytes().all(is_name) && !text.starts_with(|first: char| first.is_ascii_digit())
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(page.finish(), expected);
     }
 
-    /// A histogram tells cumulative buckets in seconds, `+Inf`, sum and count.
+    /// A histogram lists cumulative buckets in seconds, `+Inf`, sum and count.
     #[test]
     fn histograms_are_cumulative() {
         let mut histogram = Histogram::default();
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Only what makes valid names is a prefix.
+    /// Only a prefix that gives valid names is accepted.
     #[test]
     fn prefixes() {
         assert!(["", "relay_", "soketi_", "a:b_9"].into_iter().all(is_prefix));

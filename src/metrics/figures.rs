@@ -23,7 +23,7 @@ pub struct ShardStats {
     pub channels: u64,
     /// Channels that this shard owns state for.
     pub owned_channels: u64,
-    /// Events of cache channels kept as owner, and what they cost of their apps' budgets.
+    /// Events of cache channels kept as owner, and their cost in the budgets of their apps.
     pub cached_events: u64,
     /// In bytes.
     pub cached_bytes: u64,
@@ -68,9 +68,9 @@ labels! {
         Gathering => "gathering",
         /// Buffers of incomplete requests and messages fill a bound.
         Input => "input",
-        /// The process is about to end.
+        /// The process is shutting down.
         Draining => "draining",
-        /// Memory or connections of the process are used up but for a reserve (`/accept-traffic`).
+        /// Memory or connections of the process are used up except for a reserve (`/accept-traffic`).
         Headroom => "headroom",
     }
 }
@@ -82,7 +82,7 @@ labels! {
         Auth => "AuthError",
         /// A limit is reached.
         Limit => "LimitReached",
-        /// There is no such channel name.
+        /// The channel name is invalid.
         Channel => "InvalidChannel",
         /// Any other.
         Other => "other",
@@ -90,16 +90,16 @@ labels! {
 }
 
 impl SubscriptionError {
-    /// By the `type` that the client reads.
+    /// By the `type` that the client receives.
     pub fn of(kind: &str) -> Self {
         Self::ALL.iter().copied().find(|error| error.label() == kind).unwrap_or(Self::Other)
     }
 }
 
 labels! {
-    /// Codes of RFC 6455 section 7.4.1 with which a breach of that protocol is answered.
+    /// Codes of RFC 6455 section 7.4.1 that answer a violation of that protocol.
     pub enum ProtocolError {
-        /// A frame that breaks the protocol.
+        /// A frame that violates the protocol.
         Protocol => "1002",
         /// A binary message (P-CONN-7).
         Data => "1003",
@@ -190,20 +190,20 @@ impl ProtocolError {
     }
 }
 
-/// What one shard counted since it began; everything grows.
+/// Counters of one shard since it started; all of them only increase.
 #[derive(Clone, Debug, Default)]
 pub struct ShardFigures {
     /// Connections accepted.
     pub accepted: u64,
     /// Bytes read from connections.
     pub received_bytes: u64,
-    /// Bytes that the kernel took for connections.
+    /// Bytes that the kernel accepted for connections.
     pub sent_bytes: u64,
     /// Credentials refused over HTTP, in subscriptions and in signins.
     pub auth_failures: [Tally<AuthFailure>; 3],
-    /// WebSockets that this side closed, those refused at the handshake among them.
+    /// WebSockets that this side closed, including those refused at the handshake.
     pub closes: Tally<CloseKind>,
-    /// WebSockets closed for a breach of RFC 6455.
+    /// WebSockets closed for a violation of RFC 6455.
     pub protocol_errors: Tally<ProtocolError>,
     /// Subscriptions refused.
     pub subscription_errors: Tally<SubscriptionError>,
@@ -213,15 +213,15 @@ pub struct ShardFigures {
     pub responses: Tally<Status>,
     /// Requests answered 503.
     pub overloads: Tally<Overload>,
-    /// Times that an event found no credit with a shard that has subscribers, who were closed then (4200).
+    /// Times that an event found no credit with a shard that has subscribers; those were then closed (4200).
     pub gaps: u64,
     /// Log lines about refusals that were held back.
     pub lines_suppressed: u64,
-    /// New WebSockets by what the client calls itself (P-CONN-4).
+    /// New WebSockets by the client name that they give (P-CONN-4).
     pub clients: ClientNames,
     /// From the acceptance of an event to its last write, see `docs/metrics.md`.
     pub publish_to_last_write: Histogram,
-    /// How long turns took.
+    /// Durations of turns.
     pub turns: Histogram,
 }
 
@@ -240,7 +240,7 @@ pub struct ClientNames {
 }
 
 impl ClientNames {
-    /// Counts connections by a name; one that is no plain word, or one too many, counts as `other`.
+    /// Counts connections by a name; one that is not a plain word, or one too many, counts as `other`.
     pub fn count(&mut self, name: &str, connections: u64) {
         if let Some((_, count)) = self.names.iter_mut().find(|(known, _)| **known == *name) {
             *count += connections;
@@ -256,7 +256,7 @@ impl ClientNames {
         self.names.iter().map(|(name, count)| (&**name, *count)).chain([("other", self.other)])
     }
 
-    /// Takes the counts of all shards, naming no more than one shard would: what was named once stays named.
+    /// Merges the counts of all shards, with no more names than one shard would have: a name once listed stays listed.
     pub fn merge(&mut self, shards: &[Snapshot]) {
         self.names.iter_mut().for_each(|(_, count)| *count = 0);
         self.other = 0;
@@ -267,52 +267,52 @@ impl ClientNames {
     }
 }
 
-/// A word that may stand as a label; `other` is ours.
+/// A word that may be a label; `other` is reserved.
 fn is_plain(name: &str) -> bool {
     (1..=limits::CLIENT_NAME_BYTES_MAX).contains(&name.len())
         && name != "other"
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-/// What the loop of one shard counted; handed to the core at the end of each turn.
+/// Counters of the loop of one shard; passed to the core at the end of each turn.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DriverFigures {
     /// System calls to wait for events and to submit.
     pub waits: u64,
-    /// Connection slots, those kept back for refusals included.
+    /// Connection slots, including those reserved for refusals.
     pub slots: u64,
     /// Slots in use.
     pub slots_used: u64,
     /// io_uring: rings open.
     pub rings: u64,
-    /// io_uring: completion queues found overflowed (hazard U4).
+    /// io_uring: completion queues that had overflowed (hazard U4).
     pub ring_overflows: u64,
-    /// io_uring: receives that found no buffer and were put off (hazard U6).
+    /// io_uring: receives that found no buffer and were postponed (hazard U6).
     pub receives_starved: u64,
-    /// io_uring: zero-copy sends that ended (hazard U12).
+    /// io_uring: zero-copy sends that completed (hazard U12).
     pub zero_copy_sends: u64,
-    /// io_uring: of these, copied by the kernel all the same.
+    /// io_uring: of these, those that the kernel copied anyway.
     pub zero_copy_copies: u64,
     /// io_uring: completions of an earlier use of their slot, dropped (hazard U2).
     pub completions_stale: u64,
-    /// Times that accepting rested because the kernel lacked something (threat T15).
+    /// Times that accepting paused because the kernel lacked a resource (threat T15).
     pub accept_pauses: u64,
     /// Mails to other shards.
     pub mails_sent: u64,
-    /// Mails that wait for room in the mailbox of their target.
+    /// Mails that wait for space in the mailbox of their target.
     pub mails_waiting: u64,
     /// Mails in the shard's own mailbox at the end of the turn.
     pub mailbox_depth: u64,
 }
 
-/// Figures of the process, measured when somebody asks. 0 is "not known".
+/// Figures of the process, measured on request. 0 is "not known".
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ProcessFigures {
     /// Resident memory, in bytes.
     pub resident_bytes: u64,
     /// Memory that the process may use, in bytes: of the machine, or of its control group if that is less.
     pub memory_bytes_max: u64,
-    /// Memory of the machine that is available to anybody, in bytes.
+    /// Memory of the machine that is available to any process, in bytes.
     pub memory_bytes_available: u64,
     /// Descriptors open.
     pub descriptors: u64,
@@ -322,14 +322,14 @@ pub struct ProcessFigures {
     pub processor_ms: u64,
     /// Log lines that were dropped, since nobody read standard error (R-PROC-1).
     pub log_lines_dropped: u64,
-    /// How it stands with webhooks.
+    /// Figures of webhooks.
     pub webhooks: WebhookFigures,
 }
 
 /// Webhooks of all apps.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct WebhookFigures {
-    /// Deliveries that wait or are under way.
+    /// Deliveries that wait or are in flight.
     pub waiting: u64,
     /// Requests that were answered 2xx.
     pub delivered: u64,
@@ -337,7 +337,7 @@ pub struct WebhookFigures {
     pub refused: u64,
     /// Deliveries that were given up.
     pub given_up: u64,
-    /// Events that found no room.
+    /// Events that were dropped for lack of space.
     pub dropped: u64,
 }
 
@@ -348,15 +348,15 @@ pub struct Snapshot {
     pub shard: u16,
     /// Its state.
     pub stats: ShardStats,
-    /// What it counted.
+    /// Its counters.
     pub figures: ShardFigures,
     /// Per app, by serial.
     pub apps: Vec<(AppSerial, AppFigures)>,
-    /// What its loop counted.
+    /// The counters of its loop.
     pub driver: DriverFigures,
 }
 
-/// What the server knows of itself from its start on.
+/// Properties of the server that are known from its start on.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
     /// Name of the driver.
@@ -379,8 +379,8 @@ mod tests {
         snapshot
     }
 
-    /// P-CONN-4: 16 different names, also over several shards, and `other` from then on; what is no plain word is
-    /// `other` from the start.
+    /// P-CONN-4: 16 different names, also over several shards, and `other` from then on; a name that is not a plain
+    /// word is `other` from the start.
     #[test]
     fn sixteen_client_names() {
         let names: Vec<String> = (0..20).map(|number| format!("client-{number}")).collect();
@@ -402,7 +402,7 @@ mod tests {
         }
     }
 
-    /// Numbers find the label that is written as they are, others are `other`.
+    /// Numbers map to the label with the same text, others to `other`.
     #[test]
     fn numbers_are_labels() {
         for number in 0..=u16::MAX {

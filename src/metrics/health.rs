@@ -1,11 +1,11 @@
-//! Whether the process has room for more: `/accept-traffic` for load balancers, `/usage` for people.
+//! Whether the process has capacity for more: `/accept-traffic` for load balancers, `/usage` for people.
 
 use serde_json::{Value, json};
 
 use super::figures::{ProcessFigures, Snapshot};
 use crate::limits::{ACCEPT_TRAFFIC_MEMORY_PERCENT, ACCEPT_TRAFFIC_SLOTS_PERCENT};
 
-/// What is in use, in percent of what there is; 0 where that is not known.
+/// Usage, in percent of the total; 0 where that is not known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Headroom {
     /// Memory.
@@ -14,12 +14,12 @@ pub struct Headroom {
     pub descriptors_percent: u64,
     /// Connection slots of the shard that has the fewest left.
     pub slots_percent: u64,
-    /// The process is about to end.
+    /// The process is shutting down.
     pub draining: bool,
 }
 
 impl Headroom {
-    /// From what the process and its shards say.
+    /// Computed from the figures of the process and its shards.
     pub fn of(process: &ProcessFigures, shards: &[Snapshot], draining: bool) -> Self {
         let slots = |shard: &Snapshot| percent(shard.driver.slots_used, shard.driver.slots);
         Self {
@@ -30,7 +30,7 @@ impl Headroom {
         }
     }
 
-    /// Why no more traffic should come; `None` when it may.
+    /// Why no more traffic should be sent; `None` when it may.
     pub fn refusal(&self) -> Option<&'static str> {
         if self.draining {
             Some("draining")
@@ -60,7 +60,7 @@ impl Headroom {
     }
 }
 
-/// The answer to `/usage`, in the shape that soketi has.
+/// The answer to `/usage`, in soketi's shape.
 pub fn encode_usage(process: &ProcessFigures) -> Vec<u8> {
     let total = process.memory_bytes_max;
     let used = process.resident_bytes;
@@ -101,7 +101,7 @@ mod tests {
         Snapshot { driver: DriverFigures { slots_used, slots, ..DriverFigures::default() }, ..Snapshot::default() }
     }
 
-    /// Each kind of headroom refuses by itself, one above its bound; what is not known refuses nothing.
+    /// Each kind of headroom refuses by itself, one above its bound; an unknown value refuses nothing.
     #[test]
     fn headroom_names_what_is_short() {
         let process = |resident_bytes, descriptors| ProcessFigures {

@@ -1,12 +1,12 @@
-//! Times in buckets of about equal width on a logarithmic scale: three per decade, from 10 µs to 10 s.
+//! Durations in buckets of about equal width on a logarithmic scale: three per decade, from 10 µs to 10 s.
 
-/// Upper bounds of the buckets, in µs; what is longer falls into one more.
+/// Upper bounds of the buckets, in µs; longer durations fall into one more.
 pub const BOUNDS_US: [u64; 19] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000,
 ];
 
-/// How often each length of time was seen. Plain integers: a shard has its own.
+/// How often each duration was observed. Plain integers: each shard has its own.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Histogram {
     counts: [u64; BOUNDS_US.len() + 1],
@@ -14,19 +14,19 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one time.
+    /// Records one duration.
     pub fn observe(&mut self, us: u64) {
         let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
         self.counts[bucket] += 1;
         self.sum_us += us;
     }
 
-    /// How many times were seen.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The sum of all times, in µs.
+    /// The sum of all durations, in µs.
     pub fn sum_us(&self) -> u64 {
         self.sum_us
     }
@@ -39,8 +39,8 @@ impl Histogram {
         })
     }
 
-    /// An upper bound of the time that so many per mille of all stayed below, in µs: the bound of its bucket, and for
-    /// the last bucket `u64::MAX`; 0 when nothing was seen.
+    /// An upper bound of the duration that this many per mille of all stayed below, in µs: the bound of its bucket, and
+    /// for the last bucket `u64::MAX`; 0 when there are none.
     pub fn quantile_us(&self, per_mille: u64) -> u64 {
         let count = self.count();
         if count == 0 {
@@ -50,7 +50,7 @@ impl Histogram {
         self.cumulative().find(|(_, total)| *total >= rank).map_or(u64::MAX, |(bound, _)| bound)
     }
 
-    /// Adds what another shard saw.
+    /// Adds the durations of another shard.
     pub fn add(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
@@ -63,7 +63,7 @@ impl Histogram {
 mod tests {
     use super::*;
 
-    /// A time falls into the first bucket whose bound it does not exceed, the longest into the one without bound.
+    /// A duration falls into the first bucket whose bound it does not exceed, the longest into the one without bound.
     #[test]
     fn times_fall_into_their_bucket() {
         let mut histogram = Histogram::default();

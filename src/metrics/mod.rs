@@ -1,7 +1,7 @@
-//! What operators are told: figures of apps, shards, drivers and the process, and the forms in which they read them.
+//! Metrics for operators: figures of apps, shards, drivers and the process, and their output formats.
 //!
-//! Figures are plain integers inside each shard. Nothing is shared: when somebody asks, every shard hands a copy of its
-//! own to the shard that was asked, which adds them up and writes the page.
+//! Figures are plain integers inside each shard. Nothing is shared: on request, every shard sends a copy of its own to
+//! the shard that was asked, which adds them up and writes the page.
 
 pub mod app_figures;
 pub mod exposition;

@@ -1,4 +1,4 @@
-//! The page `/metrics`: what every shard counted, in the text format of Prometheus. `docs/metrics.md` lists it for
+//! The page `/metrics`: the counters of every shard, in the text format of Prometheus. `docs/metrics.md` lists them for
 //! operators; the names, types and labels here and there are the same.
 
 use super::app_figures::AppFigures;
@@ -10,11 +10,11 @@ use crate::app::Directory;
 use crate::label::{Label, Tally};
 use crate::limits;
 
-/// All that a page is made from.
+/// The data of a page.
 pub struct Report<'a> {
-    /// What all names begin with.
+    /// The prefix of all names.
     pub prefix: &'a str,
-    /// What the server knows of itself.
+    /// Properties of the server.
     pub identity: &'a Identity,
     /// By shard.
     pub shards: &'a [Snapshot],
@@ -45,8 +45,8 @@ impl Report<'_> {
         page.finish()
     }
 
-    /// Apps that any shard had to do with, by serial, with their ids; beyond the bound they are one, `other`. An app
-    /// that is gone from the store has no id any more and is left out.
+    /// Apps that any shard has handled, by serial, with their ids; beyond the bound they are combined as one, `other`.
+    /// An app that was deleted from the store no longer has an id and is left out.
     pub fn apps(&self) -> Vec<(&str, AppFigures)> {
         let mut all: Vec<_> = self.shards.iter().flat_map(|shard| shard.apps.iter().copied()).collect();
         all.sort_by_key(|(serial, _)| *serial);
@@ -253,7 +253,7 @@ impl Report<'_> {
         }
     }
 
-    /// A tally over all shards.
+    /// The sum of a tally over all shards.
     pub fn sum<'s, L: Label>(&'s self, tally: impl Fn(&'s ShardFigures) -> &'s Tally<L>) -> Tally<L> {
         let mut sum = Tally::default();
         self.shards.iter().for_each(|shard| sum.add(tally(&shard.figures)));
@@ -265,8 +265,8 @@ type Family<F> = (Kind, &'static str, &'static str, fn(&F) -> u64);
 
 const PROTOCOL_ERRORS: &str = "WebSockets closed for a violation of RFC 6455, by close code.";
 
-/// Labels `app_id` and `port`. The first ten are those of soketi and Sockudo; four of them are told twice, since their
-/// names do not end as those of counters must.
+/// Labels `app_id` and `port`. The first ten are those of soketi and Sockudo; four of them are listed twice, since
+/// their names do not end as the names of counters must.
 const APP_FAMILIES: &[Family<AppFigures>] = &[
     (Kind::Gauge, "connected", "WebSockets currently open.", |app| app.connected),
     (Kind::Counter, "new_connections_total", "WebSockets opened.", |app| app.connections),
@@ -398,7 +398,8 @@ mod tests {
         }
     }
 
-    /// Apps of several shards add up; beyond the bound they are one, `other`; one that is gone from the store is not told.
+    /// Apps of several shards add up; beyond the bound they are one, `other`; one that was deleted from the store is
+    /// left out.
     #[test]
     fn apps_are_bounded() {
         let count = limits::METRICS_APPS_MAX as u32 + 3;

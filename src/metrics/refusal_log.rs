@@ -1,8 +1,8 @@
-//! Log lines about refusals: what they say, and how many of them are written.
+//! Log lines about refusals: their content, and how many of them are written.
 //!
-//! What must hold: no line has a secret, a token, a signature or a query in it (R-AUTH-7, threat T27), since lines are
-//! made of reasons from closed sets and of names alone; what a peer chose is cut, and its control characters are
-//! escaped, so that one refusal is one line. A peer that is refused all the time cannot fill a disk.
+//! Invariant: no line contains a secret, a token, a signature or a query (R-AUTH-7, threat T27), since lines consist
+//! only of reasons from closed sets and of names; text that a peer chose is cut, and its control characters are
+//! escaped, so that one refusal is one line. A peer that is refused repeatedly cannot fill a disk.
 
 use std::net::IpAddr;
 
@@ -28,17 +28,17 @@ labels! {
         Request => "request refused",
         /// A PROXY protocol header: the connection is closed.
         ProxyHeader => "PROXY protocol header refused",
-        /// `X-Forwarded-For` or `Forwarded` of a trusted proxy: the client has no address then.
+        /// `X-Forwarded-For` or `Forwarded` of a trusted proxy: the client then has no address.
         ForwardedAddress => "forwarded address unreadable",
     }
 }
 
-/// One line. Text in it came through [`printable`] or [`hint`].
+/// One line. Its text has passed through [`printable`] or [`hint`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogLine {
     /// What was refused.
     pub what: Refused,
-    /// Why: a word of a closed set.
+    /// The reason: a word of a closed set.
     pub reason: &'static str,
     /// Close code or HTTP status, if there is one.
     pub code: Option<u16>,
@@ -50,16 +50,16 @@ pub struct LogLine {
     pub socket_id: Option<String>,
     /// Name of the channel.
     pub channel: Option<String>,
-    /// The beginning of the app key that nobody has.
+    /// The beginning of the unknown app key.
     pub key: Option<String>,
-    /// What the request was for, as scopes name it.
+    /// The purpose of the request, as scopes name it.
     pub scope: Option<&'static str>,
     /// Lines of the same kind and reason that were held back since the last one.
     pub suppressed: u64,
 }
 
 impl LogLine {
-    /// A line with nothing but what and why.
+    /// A line that contains only what was refused and why.
     pub fn new(what: Refused, reason: &'static str) -> Self {
         Self {
             what,
@@ -76,7 +76,7 @@ impl LogLine {
     }
 }
 
-/// Text of a peer as it may stand in a line: cut, control characters escaped.
+/// Text of a peer in the form that a line may contain: cut, control characters escaped.
 pub fn printable(text: &str) -> String {
     let mut safe = String::new();
     for (number, character) in text.chars().enumerate() {
@@ -84,7 +84,7 @@ pub fn printable(text: &str) -> String {
             safe.push_str("...");
             break;
         }
-        // Format characters too: some turn the direction of what follows.
+        // Format characters too: some change the direction of the text that follows.
         if character.is_control()
             || matches!(character, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
         {
@@ -96,8 +96,8 @@ pub fn printable(text: &str) -> String {
     safe
 }
 
-/// The beginning of a name that nobody has: enough to recognize it, too little to use if it was a secret that somebody
-/// put in the wrong place.
+/// The beginning of an unknown name: enough to recognize it, too little to use if it was a secret that somebody put in
+/// the wrong place.
 pub fn hint(text: &str) -> String {
     let start: String = text.chars().take(HINT_CHARACTERS).collect();
     if start.len() < text.len() { printable(&start) + "..." } else { printable(&start) }
@@ -118,7 +118,7 @@ struct Brake {
     /// When the bucket will be empty again, in ms of the monotonic clock; each line fills its share of a minute.
     empty_at_ms: u64,
     suppressed: u64,
-    /// When the number held back is told at the latest; meaningless while there is none.
+    /// When the suppressed number is reported at the latest; meaningless while there is none.
     tell_at_ms: u64,
 }
 
@@ -127,7 +127,7 @@ const MINUTE_MS: u64 = 60_000;
 const LINE_MS: u64 = MINUTE_MS / REFUSAL_LINES_MAX as u64;
 
 impl LogBrakes {
-    /// Whether a line may be written now: then how many were held back before it.
+    /// Whether a line may be written now, and if so how many were held back before it.
     pub fn admit(&mut self, now_ms: u64, what: Refused, reason: &'static str) -> Option<u64> {
         let key = (what, reason);
         let at = self.brakes.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
@@ -147,12 +147,12 @@ impl LogBrakes {
         Some(std::mem::take(&mut brake.suppressed))
     }
 
-    /// When numbers held back are due to be told, on the monotonic clock, in ms.
+    /// When suppressed numbers are due to be reported, on the monotonic clock, in ms.
     pub fn due_ms(&self) -> Option<u64> {
         self.brakes.iter().filter(|(_, brake)| brake.suppressed > 0).map(|(_, brake)| brake.tell_at_ms).min()
     }
 
-    /// Takes one number held back that is due: a line that says nothing else.
+    /// Takes one suppressed number that is due: a line that contains nothing else.
     pub fn take_due(&mut self, now_ms: u64) -> Option<LogLine> {
         let is_due = |brake: &Brake| brake.suppressed > 0 && brake.tell_at_ms <= now_ms;
         let ((what, reason), brake) = self.brakes.iter_mut().find(|(_, brake)| is_due(brake))?;
@@ -164,8 +164,8 @@ impl LogBrakes {
 mod tests {
     use super::*;
 
-    /// A flood of one reason writes 20 lines at once and 20 a minute; nothing is lost from the count, and other
-    /// reasons are not concerned.
+    /// A flood of one reason writes 20 lines at once and 20 a minute; every suppressed line is counted, and other
+    /// reasons are not affected.
     #[test]
     fn a_flood_is_held_back_and_counted() {
         let mut brakes = LogBrakes::default();
@@ -187,8 +187,8 @@ mod tests {
         assert_eq!((brakes.due_ms(), brakes.take_due(u64::MAX)), (None, None));
     }
 
-    /// Threat T27: line breaks, escape sequences and what turns the direction of text are escaped, long text is cut at
-    /// a character.
+    /// Threat T27: line breaks, escape sequences and characters that change the direction of text are escaped, long
+    /// text is cut at a character.
     #[test]
     fn peers_cannot_forge_lines() {
         assert_eq!(printable("a\r\nb\u{1b}[31m\u{7f}"), "a\\u{d}\\u{a}b\\u{1b}[31m\\u{7f}");
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(printable("presence-räume"), "presence-räume");
     }
 
-    /// Threat T27: of a name that nobody has only the beginning is told.
+    /// Threat T27: only the beginning of an unknown name is logged.
     #[test]
     fn unknown_names_are_cut() {
         assert_eq!(hint("278d425bdf160c739803"), "278d425...");

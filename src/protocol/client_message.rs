@@ -1,4 +1,4 @@
-//! What a client says (section 3 of the Pusher protocol).
+//! Messages of clients (section 3 of the Pusher protocol).
 
 use std::borrow::Cow;
 
@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use super::server_event::encode_json_string;
 use crate::wire::json::{self, starts_object};
 
-/// A message of a client, lent from its text where no escape stands in the way.
+/// A message of a client, borrowed from its text unless an escape prevents that.
 #[derive(Debug, Eq, PartialEq)]
 pub enum ClientMessage<'a> {
-    /// `pusher:subscribe`. `channel` is `None` when absent or no string (P-FAIL-5).
+    /// `pusher:subscribe`. `channel` is `None` when absent or not a string (P-FAIL-5).
     Subscribe {
         /// Channel name, unchecked.
         channel: Option<Cow<'a, str>>,
@@ -42,7 +42,7 @@ pub enum ClientMessage<'a> {
         event: Cow<'a, str>,
         /// Channel name, unchecked.
         channel: Option<Cow<'a, str>>,
-        /// `data` as a JSON string literal, quotes included, ready to stand in a frame (P-CEV-3).
+        /// `data` as a JSON string literal, quotes included, ready to be copied into a frame (P-CEV-3).
         data: Cow<'a, str>,
         /// Length of the decoded `data` string in bytes.
         data_bytes: usize,
@@ -56,11 +56,11 @@ pub enum ClientMessage<'a> {
 pub struct InvalidMessage;
 
 /// Decodes one text message. Member order is free, unknown members are ignored (P-IN-1); string `data` of a
-/// `pusher:` event that parses to an object is taken as that object (P-IN-2).
+/// `pusher:` event that parses to an object is treated as that object (P-IN-2).
 ///
 /// # Errors
-/// [`InvalidMessage`], also for a member that is read and stands twice: parsers differ on which one counts (threat T10).
-/// Values are skipped, not built: nothing recurses, however deep they nest.
+/// [`InvalidMessage`], also for a member that is read and occurs twice: parsers differ on which one counts (threat
+/// T10). Values are skipped, not built: nothing recurses, however deeply they nest.
 pub fn decode_client_message(text: &str) -> Result<ClientMessage<'_>, InvalidMessage> {
     let envelope: Envelope<'_> = parse_object(text)?;
     let event = decode_member(envelope.event).ok_or(InvalidMessage)?;
@@ -166,12 +166,12 @@ impl<'a> SigninData<'a> {
     }
 }
 
-/// Keeps `null` apart from an absent member, which serde alone would not.
+/// Distinguishes `null` from an absent member, which serde alone would not.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Parses text that must be one object. (Serde would take an array for a struct, too.)
+/// Parses text that must be one object. (Serde would accept an array for a struct, too.)
 fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, InvalidMessage> {
     if !starts_object(text) {
         return Err(InvalidMessage);
@@ -179,8 +179,8 @@ fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, InvalidMessa
     serde_json::from_str(json::without_mark(text)).map_err(|_| InvalidMessage)
 }
 
-/// Reads the `data` of a `pusher:` event: an object, or a string that holds one (P-IN-2). Anything else is as if it
-/// were empty: the message then lacks what it needs, and the answer is the one for that (P-FAIL-5).
+/// Reads the `data` of a `pusher:` event: an object, or a string that contains one (P-IN-2). Anything else is treated
+/// as empty: the message then lacks required members, and the answer is the one for that (P-FAIL-5).
 fn decode_subscription_data(data: Option<&RawValue>) -> Result<SubscriptionData<'_>, InvalidMessage> {
     match object_text(data) {
         Some(Cow::Borrowed(text)) => SubscriptionData::decode(text),
@@ -198,7 +198,7 @@ fn decode_signin_data(data: Option<&RawValue>) -> Result<SigninData<'_>, Invalid
     }
 }
 
-/// The text of an object that stands as such or in a string (P-IN-2).
+/// The text of an object that is given directly or in a string (P-IN-2).
 fn object_text(data: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let data = data?;
     if starts_object(data.get()) {
@@ -207,19 +207,21 @@ fn object_text(data: Option<&RawValue>) -> Option<Cow<'_, str>> {
     decode_member(Some(data)).filter(|text| starts_object(text))
 }
 
-/// The text of a member; `None` when it is absent or no string. What it was cut from is not ours to judge (P-IN-6).
+/// The text of a member; `None` when it is absent or not a string. Text that was cut inside a character is accepted
+/// (P-IN-6).
 fn decode_member(member: Option<&RawValue>) -> Option<Cow<'_, str>> {
     json::decode_string(member?.get())
 }
 
-/// The `data` of a client event as a string literal, and the length of what it decodes to (P-CEV-3).
+/// The `data` of a client event as a string literal, and its decoded length (P-CEV-3).
 fn decode_client_data(data: Option<&RawValue>) -> (Cow<'_, str>, usize) {
     let Some(data) = data else {
         return (Cow::Borrowed(r#""{}""#), "{}".len());
     };
     let raw = data.get();
     match json::decode_string(raw) {
-        // Half of a surrogate pair: subscribers get what was read of it, since many parsers refuse the escape (P-IN-6).
+        // Half of a surrogate pair: subscribers get the replacement that was read, since many parsers refuse the escape
+        // (P-IN-6).
         Some(Cow::Owned(text)) if text.contains(char::REPLACEMENT_CHARACTER) => (encode_literal(&text), text.len()),
         Some(text) => (Cow::Borrowed(raw), text.len()),
         None => (encode_literal(raw), raw.len()),
@@ -248,7 +250,7 @@ mod tests {
         ClientMessage::Subscribe { channel: lend(channel), auth: lend(auth), channel_data: lend(channel_data) }
     }
 
-    /// Section 3 of the protocol: the frames as the clients that it names send them.
+    /// Section 3 of the protocol: the frames as the clients named there send them.
     #[test]
     fn frames_of_real_clients() {
         let channel_data = r#"{"user_id":10,"user_info":{"name":"Mr. \u00e9"}}"#;
@@ -280,7 +282,7 @@ mod tests {
         }
     }
 
-    /// P-FAIL-3, P-FAIL-5: what is absent, null, empty or of another type.
+    /// P-FAIL-3, P-FAIL-5: members that are absent, null, empty or of another type.
     #[test]
     fn members_that_are_missing() {
         for (data, expected) in [
@@ -303,7 +305,7 @@ mod tests {
         assert_eq!(decode_client_message(r#"{"event":"pusher:subscribe"}"#), Ok(subscribe(None, None, None)));
     }
 
-    /// P-IN-1: member order is free, unknown members are ignored, whatever they hold (numbers beyond any type too).
+    /// P-IN-1: member order is free, unknown members are ignored, whatever they contain (numbers beyond any type too).
     #[test]
     fn order_is_free_and_the_unknown_is_ignored() {
         let text = concat!(
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(decode_client_message(escaped), Ok(subscribe(Some("c"), None, None)));
     }
 
-    /// P-IN-2: `data` as a string that holds the object, as some clients send it.
+    /// P-IN-2: `data` as a string that contains the object, as some clients send it.
     #[test]
     fn data_may_be_a_string_of_an_object() {
         let data = json!({"channel": "presence-c", "auth": "k:a", "channel_data": r#"{"user_id":"é\"1"}"#}).to_string();
@@ -326,8 +328,8 @@ mod tests {
         assert_eq!(decode_client_message(&text), Ok(ClientMessage::Unsubscribe { channel: Some("c".into()) }));
     }
 
-    /// P-IN-6, T10: nesting is not ours to judge, in the data of a client event, beside it, and in a string that holds an
-    /// object; a million levels overflow no stack.
+    /// P-IN-6, T10: nesting is not restricted, in the data of a client event, beside it, and in a string that contains
+    /// an object; a million levels overflow no stack.
     #[test]
     fn depth_is_free() {
         for depth in [31, 32, 33, 1_000, 1_000_000] {
@@ -346,8 +348,8 @@ mod tests {
         }
     }
 
-    /// P-IN-6: half of a surrogate pair reads as U+FFFD wherever text is read; data that has one is written anew, and
-    /// all other data is passed on as it is.
+    /// P-IN-6: half of a surrogate pair reads as U+FFFD wherever text is read; data that has one is re-encoded, and all
+    /// other data is passed on as it is.
     #[test]
     fn text_cut_inside_a_character_is_taken() {
         for (data, literal, bytes) in [
@@ -373,7 +375,7 @@ mod tests {
         assert_eq!(decode_client_message(r#"{"event":"pusher:ping\ud800"}"#), Ok(ClientMessage::Unknown));
     }
 
-    /// P-IN-3, T10: no JSON, no object, no string `event`, a known member twice.
+    /// P-IN-3, T10: text that is not JSON, not an object, without a string `event`, or with a known member twice.
     #[test]
     fn invalid_messages() {
         let deep = ["[".repeat(100_000), "{\"a\":".repeat(100_000), format!("{{\"event\":{}", "[".repeat(9_000))];
@@ -416,7 +418,7 @@ mod tests {
         }
     }
 
-    /// P-IN-4: events that are not a client's to send.
+    /// P-IN-4: events that a client may not send.
     #[test]
     fn other_events_are_unknown() {
         for event in [
@@ -433,8 +435,8 @@ mod tests {
         }
     }
 
-    /// Section 3 of the protocol, P-IN-2, P-USER-1: a signin as pusher-js sends it, also with its data in a string; what
-    /// is no string is missing, and a member that stands twice is invalid.
+    /// Section 3 of the protocol, P-IN-2, P-USER-1: a signin as pusher-js sends it, also with its data in a string; a
+    /// value that is not a string counts as missing, and a member that occurs twice is invalid.
     #[test]
     fn signins() {
         let signin = |data: &str| {
@@ -457,7 +459,7 @@ mod tests {
         assert_eq!(signin(r#"{"user_data":"a","user_data":"a"}"#), Err(InvalidMessage));
     }
 
-    /// P-CEV-3: a string passes as its own literal, other JSON as the literal of its raw text, nothing as `"{}"`.
+    /// P-CEV-3: a string passes as its own literal, other JSON as the literal of its raw text, absent data as `"{}"`.
     #[test]
     fn data_of_client_events() {
         for (data, literal, data_bytes) in [
@@ -486,7 +488,7 @@ mod tests {
         };
     }
 
-    /// What needs no decoding is lent from the text: no allocation for a client event of plain strings.
+    /// Text that needs no decoding is borrowed: no allocation for a client event of plain strings.
     #[test]
     fn plain_text_is_lent() {
         let text = r#"{"event":"client-x","channel":"private-c","data":"with \" an escape"}"#;
@@ -504,7 +506,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
-        /// P-CEV-3: whatever the data, its literal decodes to the string itself, or to text that parses to the same JSON.
+        /// P-CEV-3: whatever the data, its literal decodes to the string itself, or to text that parses to the same
+        /// JSON.
         #[test]
         fn client_data_survives(text: String, number: i64, nested: bool) {
             let data = if nested { json!({"t": text, "n": [number]}) } else { Value::from(text) };
@@ -518,7 +521,7 @@ mod tests {
             prop_assert_eq!(back, data);
         }
 
-        /// P-IN-3, T10: text spoilt at one character never panics; what passes is what serde_json takes for JSON.
+        /// P-IN-3, T10: text that is corrupted at one character never panics; accepted text is JSON for serde_json too.
         #[test]
         fn spoilt_text_does_no_harm(at in any::<prop::sample::Index>(), spoilt in any::<char>()) {
             let text = r#"{"event":"pusher:subscribe","data":{"auth":"k:\u0061","channel":"private-c","channel_data":"{\"user_id\":1}"}}"#;

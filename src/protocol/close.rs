@@ -8,13 +8,13 @@ use crate::label::labels;
 /// Why the server ends a connection; each has one code and one message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CloseReason {
-    /// 4000, app takes TLS only.
+    /// 4000, app accepts TLS only.
     TlsOnly,
-    /// 4001, with the key that was asked for (quoted, cut).
+    /// 4001, with the requested key (quoted, cut).
     UnknownApp(String),
     /// 4003.
     AppDisabled,
-    /// 4004, per-app connection quota, with its figure (P-CLOSE-2).
+    /// 4004, per-app connection quota, with its value (P-CLOSE-2).
     OverQuota(u32),
     /// 4100, the same quota of an app that sets `connection_limit_soft` (P-CLOSE-2).
     OverSoftQuota(u32),
@@ -32,24 +32,24 @@ pub enum CloseReason {
     Terminated,
     /// 4009, neither signed in nor on a protected channel in time (P-AUTHZ-1).
     NotAuthorized,
-    /// 4009, so many malformed messages (P-IN-3).
+    /// 4009, this many malformed messages (P-IN-3).
     TooManyInvalidMessages(u8),
     /// 4100, node at capacity (P-CLOSE-2).
     OverCapacity,
-    /// 4100, the app holds its share of the node's connections (P-CLOSE-2).
+    /// 4100, the app has its full share of the node's connections (P-CLOSE-2).
     OverShare,
     /// 4100, slow reader (P-CLOSE-5).
     TooSlow,
     /// 4200, server is going away (P-CLOSE-1).
     Draining,
-    /// 4200, events of this connection were lost between shards and must be fetched again by reconnecting.
+    /// 4200, events of this connection were lost between shards and the client must fetch them again by reconnecting.
     EventsLost,
     /// 4201 (P-LIVE-4).
     PongTimeout,
 }
 
 labels! {
-    /// A [`CloseReason`] without what it quotes: how metrics and logs name it.
+    /// A [`CloseReason`] without its values, as metrics and logs name it.
     pub enum CloseKind {
         /// 4000.
         TlsOnly => "tls_only",
@@ -113,7 +113,7 @@ impl CloseKind {
 }
 
 impl CloseReason {
-    /// Which of the closed set of reasons it is.
+    /// Its kind, from the closed set of reasons.
     pub fn kind(&self) -> CloseKind {
         match self {
             Self::TlsOnly => CloseKind::TlsOnly,
@@ -212,8 +212,8 @@ mod tests {
         ]
     }
 
-    /// P-SDK-14: no close code reaches 4300, where pusher-js would stay away for good. P-CLOSE-3: every fixed message
-    /// fits a Close frame uncut.
+    /// P-SDK-14: no close code reaches 4300, from which on pusher-js would not reconnect. P-CLOSE-3: every fixed
+    /// message fits a Close frame uncut.
     #[test]
     fn codes_and_messages_fit_a_close_frame() {
         for reason in all() {

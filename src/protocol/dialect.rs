@@ -1,8 +1,8 @@
-//! The two bases of the HTTP API, which differ in how errors read (R-ERR-1).
+//! The two bases of the HTTP API, which differ in the format of errors (R-ERR-1).
 
 use super::server_event::encode_json_string;
 
-/// Which base a request came in under.
+/// The base that a request used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
     /// `/apps/{id}`: errors are text without a newline (P-STAT-7).
@@ -28,7 +28,7 @@ impl Dialect {
     }
 }
 
-/// The codes of R-ERR-1. Statuses that it does not name take the code whose meaning is nearest.
+/// The codes of R-ERR-1. Statuses that it does not name use the code with the nearest meaning.
 fn error_code(status: u16) -> &'static str {
     match status {
         401 => "unauthorized",

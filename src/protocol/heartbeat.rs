@@ -2,7 +2,7 @@
 
 /// True for a short text that names itself a heartbeat: `ping`, `{"type":"ping"}`, `{"action":"keepAlive"}`.
 ///
-/// Such a message is answered like any other that is unknown, and costs as much as a `pusher:ping`. It counts as nothing,
+/// Such a message is answered like any other that is unknown, and costs as much as a `pusher:ping`. It is not counted,
 /// since the library that sends it never stops.
 pub fn is_heartbeat(text: &str) -> bool {
     if text.len() > HEARTBEAT_BYTES_MAX {
@@ -12,7 +12,7 @@ pub fn is_heartbeat(text: &str) -> bool {
     WORDS.iter().any(|word| text.contains(word))
 }
 
-/// Longest text that counts as a heartbeat: with a time and an id in it, and little more.
+/// Longest text that counts as a heartbeat: enough for a time and an id, and little more.
 const HEARTBEAT_BYTES_MAX: usize = 128;
 const WORDS: [&str; 6] = ["ping", "pong", "heartbeat", "keepalive", "keep-alive", "keep_alive"];
 
@@ -20,7 +20,7 @@ const WORDS: [&str; 6] = ["ping", "pong", "heartbeat", "keepalive", "keep-alive"
 mod tests {
     use super::*;
 
-    /// P-IN-7: the forms of which bug reports tell, and messages that are none.
+    /// P-IN-7: the forms that bug reports mention, and messages that are none.
     #[test]
     fn heartbeats_name_themselves() {
         for text in [

@@ -1,4 +1,4 @@
-//! Text to typed messages and back: what a client says, what the server says, how a connection ends.
+//! Text to typed messages and back: messages of clients, messages of the server, and how a connection ends.
 
 pub mod client_message;
 pub mod close;
@@ -10,7 +10,7 @@ pub mod webhook;
 
 use crate::limits;
 
-/// What a peer sent, cut for quoting in an error message at a character boundary (P-FAIL-1).
+/// Input of a peer, cut for quoting in an error message at a character boundary (P-FAIL-1).
 pub fn quote(text: &str) -> &str {
     &text[..text.floor_char_boundary(limits::QUOTED_BYTES_MAX)]
 }

@@ -1,12 +1,12 @@
-//! What the server says (section 4 of the Pusher protocol), as JSON text appended to a buffer. Key order is
-//! `event`, `channel`, `data`, `user_id`.
+//! Messages of the server (section 4 of the Pusher protocol), as JSON text appended to a buffer. Key order is `event`,
+//! `channel`, `data`, `user_id`.
 //!
 //! The `data` of every frame but `pusher:error` and `pusher:subscription_error` is a JSON string (P-SDK-3, P-SDK-4,
-//! P-SDK-8): where it holds an object, that object's text is made first and then written as a literal.
+//! P-SDK-8): where it contains an object, that object's text is built first and then written as a literal.
 
 use super::socket_id::SocketId;
 
-/// Appends a JSON string literal, quotes included. Escapes what RFC 8259 section 7 demands and nothing else.
+/// Appends a JSON string literal, quotes included. Escapes only what RFC 8259 section 7 requires.
 pub fn encode_json_string(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
@@ -14,7 +14,7 @@ pub fn encode_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// What stands between the quotes of a literal.
+/// Appends the text between the quotes of a literal.
 fn encode_escaped(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
     while let Some((clean, byte)) = split_at_escape(rest) {
@@ -66,8 +66,8 @@ pub fn encode_cache_miss(out: &mut Vec<u8>, channel: &str) {
     encode_channel_event(out, "pusher:cache_miss", channel, r#""{}""#, None);
 }
 
-/// What P-OUT-2 says before, between and after the members' parts, which [`encode_member_id`] and
-/// [`encode_member_entry`] make; the first comma of each is to be left out.
+/// The parts of P-OUT-2 before, between and after the members' parts, which [`encode_member_id`] and
+/// [`encode_member_entry`] build; the first comma of each is to be left out.
 pub struct PresenceSucceeded {
     /// Up to the ids.
     pub head: Vec<u8>,
@@ -78,7 +78,7 @@ pub struct PresenceSucceeded {
 }
 
 impl PresenceSucceeded {
-    /// For a channel with so many users.
+    /// For a channel with this many users.
     pub fn new(channel: &str, count: u32) -> Self {
         let mut head = br#"{"event":"pusher_internal:subscription_succeeded","channel":"#.to_vec();
         encode_json_string(&mut head, channel);
@@ -89,7 +89,7 @@ impl PresenceSucceeded {
     }
 }
 
-/// A member's part of `ids` in P-OUT-2, a comma before it, as it stands inside the literal: `,\"1\"`.
+/// A member's part of `ids` in P-OUT-2, preceded by a comma, as it appears inside the literal: `,\"1\"`.
 pub fn encode_member_id(out: &mut Vec<u8>, user_id: &str) {
     let mut literal = Vec::new();
     encode_json_string(&mut literal, user_id);
@@ -124,7 +124,7 @@ pub fn encode_member_removed(out: &mut Vec<u8>, channel: &str, user_id: &str) {
     encode_event_with_object(out, "pusher_internal:member_removed", channel, data);
 }
 
-/// P-OUT-9: `user_data` is told as it was received.
+/// P-OUT-9: `user_data` is returned as it was received.
 pub fn encode_signin_success(out: &mut Vec<u8>, user_data: &str) {
     let mut data = br#"{"user_data":"#.to_vec();
     encode_json_string(&mut data, user_data);
@@ -132,7 +132,7 @@ pub fn encode_signin_success(out: &mut Vec<u8>, user_data: &str) {
     encode_user_event(out, "pusher:signin_success", data);
 }
 
-/// P-OUT-10: those who are there and those who are not; a side without users is left out (P-WATCH-1).
+/// P-OUT-10: the users that are online and those that are not; a side without users is left out (P-WATCH-1).
 pub fn encode_watchlist_events<'a>(
     out: &mut Vec<u8>,
     online: impl ExactSizeIterator<Item = &'a str>,
@@ -229,9 +229,9 @@ fn encode_comma(out: &mut Vec<u8>, index: usize) {
     }
 }
 
-/// What stands before the first byte that must be escaped, and that byte; `None` when there is none.
+/// The text before the first byte that must be escaped, and that byte; `None` when there is none.
 fn split_at_escape(bytes: &[u8]) -> Option<(&[u8], u8)> {
-    // Whole blocks are tested without a branch per byte, which the compiler turns into vector instructions.
+    // Complete blocks are tested without a branch per byte, which the compiler turns into vector instructions.
     let (blocks, _) = bytes.as_chunks::<32>();
     let clean_blocks =
         blocks.iter().take_while(|block| !block.iter().fold(false, |any, byte| any | needs_escape(*byte))).count();
@@ -263,7 +263,7 @@ fn encode_escape(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Room for the members of a channel event without their values, and for their quotes.
+/// Space for the members of a channel event without their values, and for their quotes.
 const MEMBERS_BYTES: usize = 64;
 
 #[cfg(test)]
@@ -291,7 +291,8 @@ mod tests {
         assert_eq!(text(|out| encode_subscription_count(out, "c", 7)), count);
     }
 
-    /// P-OUT-9, P-OUT-10, P-SDK-10, P-WATCH-1: frames to a user, as the rules write them; a side without users is left out.
+    /// P-OUT-9, P-OUT-10, P-SDK-10, P-WATCH-1: frames to a user, as the rules write them; a side without users is left
+    /// out.
     #[test]
     fn frames_to_a_user() {
         assert_eq!(
@@ -340,7 +341,7 @@ mod tests {
         );
     }
 
-    /// P-OUT-1, P-SDK-6: a subscription that is no presence carries `"{}"`.
+    /// P-OUT-1, P-SDK-6: for a channel that is not a presence channel the data is `"{}"`.
     #[test]
     fn subscription_succeeded() {
         assert_eq!(
@@ -349,7 +350,7 @@ mod tests {
         );
     }
 
-    /// P-OUT-3, P-OUT-4, P-PRES-4: members come and go; `user_info` is left out where there is none.
+    /// P-OUT-3, P-OUT-4, P-PRES-4: members come and go; `user_info` is left out if there is none.
     #[test]
     fn members() {
         assert_eq!(
@@ -366,7 +367,7 @@ mod tests {
         );
     }
 
-    /// P-OUT-5, P-OUT-6, P-SDK-7, P-SDK-8: the literal is copied as it is; `user_id` comes last and only where given.
+    /// P-OUT-5, P-OUT-6, P-SDK-7, P-SDK-8: the literal is copied as it is; `user_id` comes last and only if given.
     #[test]
     fn channel_events() {
         let literal = r#""\u00e9\/é""#;
@@ -409,7 +410,7 @@ mod tests {
             prop_assert_eq!(String::from_utf8(out).expect("UTF-8"), serde_json::to_string(&text).expect("a string"));
         }
 
-        /// P-OUT-5, P-OUT-6: whatever names and data hold, a parser reads the frame back.
+        /// P-OUT-5, P-OUT-6: whatever names and data contain, a parser reads the frame back.
         #[test]
         fn channel_events_are_read_back(event: String, channel: String, data: String, user_id: Option<String>) {
             let mut literal = Vec::new();

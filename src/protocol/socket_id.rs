@@ -1,7 +1,7 @@
-//! Socket ids: two decimal integers that name shard, slot and generation of a connection (P-CONN-10, P-SDK-23).
+//! Socket ids: two decimal integers that identify shard, slot and generation of a connection (P-CONN-10, P-SDK-23).
 //!
 //! The 64 bits (shard, slot, generation) pass through a keyed permutation, so that ids are unguessable, unique over
-//! restarts and need no map: whoever holds the boot secret reads the connection out of the id.
+//! restarts and need no map: a process that holds the boot secret reads the connection from the id.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -19,7 +19,7 @@ pub struct SocketId {
 
 impl SocketId {
     /// Parses `^\d+\.\d+$`; `None` for anything else, for numbers above 64 bits, and for leading zeros, so that an id
-    /// has one text only: it is signed and compared as text.
+    /// has only one text: it is signed and compared as text.
     pub fn parse(text: &str) -> Option<Self> {
         let (high, low) = text.split_once('.')?;
         Some(Self { high: parse_number(high)?, low: parse_number(low)? })
@@ -40,13 +40,13 @@ impl fmt::Display for SocketId {
 
 fn parse_number(digits: &str) -> Option<u64> {
     let is_canonical = digits == "0" || !digits.starts_with('0');
-    // The standard parser would take a sign.
+    // The standard parser would accept a sign.
     let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_canonical && is_plain { digits.parse().ok() } else { None }
 }
 
-/// The keyed permutation of one process: four Feistel rounds of SipHash-2-4 over halves of 32 bits, which no one
-/// without the key tells from a random permutation (Luby and Rackoff).
+/// The keyed permutation of one process: four Feistel rounds of SipHash-2-4 over halves of 32 bits, which nobody
+/// without the key can distinguish from a random permutation (Luby and Rackoff).
 #[derive(Clone)]
 pub struct SocketIdCipher {
     keyed: SipHasher24,
@@ -59,7 +59,7 @@ impl fmt::Debug for SocketIdCipher {
 }
 
 impl SocketIdCipher {
-    /// A cipher under the process's boot secret.
+    /// A cipher with the process's boot secret.
     pub fn new(boot_secret: [u8; 16]) -> Self {
         Self { keyed: SipHasher24::new_with_key(&boot_secret) }
     }
@@ -71,7 +71,7 @@ impl SocketIdCipher {
         SocketId { high: u64::from(left) + 1, low: u64::from(right) }
     }
 
-    /// Reads the 64 bits back; `None` when the id is out of the range that `seal` gives.
+    /// Reads the 64 bits back; `None` when the id is outside the range of `seal`.
     pub fn open(&self, id: SocketId) -> Option<u64> {
         let sealed = (u32::try_from(id.high.checked_sub(1)?).ok()?, u32::try_from(id.low).ok()?);
         let (left, right) =
@@ -79,7 +79,8 @@ impl SocketIdCipher {
         Some(u64::from(left) << 32 | u64::from(right))
     }
 
-    /// The round function. What is hashed begins with a word of its own: the boot secret keys other things, too.
+    /// The round function. The hashed input begins with a word of its own, since the boot secret also keys other
+    /// things.
     fn round(&self, round: u8, half: u32) -> u32 {
         let [a, b, c, d] = half.to_le_bytes();
         let mut hasher = self.keyed;
@@ -188,7 +189,8 @@ mod tests {
         }
     }
 
-    /// T31: another boot secret gives other ids, so ids of an earlier run name no connection of this one by plan.
+    /// T31: another boot secret gives other ids, so an id of an earlier run names a connection of this one only by
+    /// chance.
     #[test]
     fn ids_depend_on_the_secret() {
         let (one, other) = (SocketIdCipher::new([1; 16]), SocketIdCipher::new([2; 16]));

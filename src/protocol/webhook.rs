@@ -1,5 +1,5 @@
-//! What webhooks say: events of channels as JSON, in Pusher's format (section 9 of the Pusher protocol) and in Relay's
-//! (R-HOOK-2, R-HOOK-5).
+//! Content of webhooks: events of channels as JSON, in Pusher's format (section 9 of the Pusher protocol) and in
+//! Relay's (R-HOOK-2, R-HOOK-5).
 
 use std::sync::Arc;
 
@@ -8,37 +8,37 @@ use crate::app::AppSerial;
 use crate::app::webhook::{COUNT_CHANGED, CountName, WebhookKind};
 use crate::label::Label;
 
-/// Something that happened on a channel and that an endpoint of its app wants to be told.
+/// An event on a channel that an endpoint of its app wants to receive.
 #[derive(Clone, Debug)]
 pub struct WebhookEvent {
-    /// Whose channel.
+    /// The app of the channel.
     pub app: AppSerial,
-    /// Its name.
+    /// The name of the channel.
     pub channel: Arc<str>,
-    /// When, in ms since 1970.
+    /// When it happened, in ms since 1970.
     pub unix_ms: u64,
-    /// What.
+    /// What happened.
     pub what: Happened,
 }
 
-/// What happened.
+/// The kinds of events, with their contents.
 #[derive(Clone, Debug)]
 pub enum Happened {
     /// P-HOOK-1.
     ChannelOccupied {
-        /// How many are there now; Relay's format tells it.
+        /// How many there are now; only Relay's format includes it.
         subscription_count: u32,
     },
     /// P-HOOK-1.
     ChannelVacated,
     /// P-HOOK-2.
     MemberAdded {
-        /// Who.
+        /// The user.
         user_id: Arc<str>,
     },
     /// P-HOOK-2.
     MemberRemoved {
-        /// Who.
+        /// The user.
         user_id: Arc<str>,
     },
     /// P-HOOK-3.
@@ -56,9 +56,9 @@ pub struct SentEvent {
     pub event: Box<str>,
     /// Its data as a JSON string literal, quotes included.
     pub data_literal: Box<str>,
-    /// Who sent it.
+    /// The socket that sent it.
     pub socket_id: Box<str>,
-    /// As which user, on presence channels.
+    /// The user that sent it, on presence channels.
     pub user_id: Option<Arc<str>>,
 }
 
@@ -76,7 +76,7 @@ impl WebhookEvent {
         }
     }
 
-    /// What it holds, in bytes, for bounds.
+    /// Its size in bytes, for limits.
     pub fn bytes(&self) -> usize {
         let more = match &self.what {
             Happened::MemberAdded { user_id } | Happened::MemberRemoved { user_id } => user_id.len(),
@@ -91,7 +91,7 @@ impl WebhookEvent {
 }
 
 impl SentEvent {
-    /// What it holds, in bytes, for bounds.
+    /// Its size in bytes, for limits.
     pub fn bytes(&self) -> usize {
         let user_id = self.user_id.as_ref().map_or(0, |user_id| user_id.len());
         size_of::<Self>() + self.event.len() + self.data_literal.len() + self.socket_id.len() + user_id
@@ -114,7 +114,7 @@ pub fn encode_pusher_event(out: &mut Vec<u8>, event: &WebhookEvent, count_name: 
     out.push(b'}');
 }
 
-/// Appends a whole body in Pusher's format around entries of `events`, joined by commas.
+/// Appends a complete body in Pusher's format around entries of `events`, joined by commas.
 pub fn encode_pusher_body(out: &mut Vec<u8>, time_ms: u64, events: &[u8]) {
     out.extend_from_slice(br#"{"time_ms":"#);
     encode_number(out, time_ms);
@@ -123,7 +123,7 @@ pub fn encode_pusher_body(out: &mut Vec<u8>, time_ms: u64, events: &[u8]) {
     out.extend_from_slice(b"]}");
 }
 
-/// Appends a whole body in Relay's format (R-HOOK-2); `timestamp` is in seconds.
+/// Appends a complete body in Relay's format (R-HOOK-2); `timestamp` is in seconds.
 pub fn encode_relay_body(out: &mut Vec<u8>, event: &WebhookEvent) {
     out.extend_from_slice(br#"{"event":""#);
     out.extend_from_slice(event.kind().relay_name().as_bytes());
@@ -211,7 +211,7 @@ mod tests {
     }
 
     /// P-HOOK-1 to P-HOOK-5, P-SDK-24, R-HOOK-5: every kind with exactly its members in both formats; ids and `data`
-    /// are strings, counts are numbers, and what a peer chose is escaped.
+    /// are strings, counts are numbers, and text that a peer chose is escaped.
     #[test]
     fn every_kind_has_its_members() {
         let user = || Arc::from("us\"er");

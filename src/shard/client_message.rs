@@ -1,4 +1,4 @@
-//! Messages of WebSocket clients, each given to the part that it is for (section 3 of the Pusher protocol).
+//! Messages of WebSocket clients, dispatched to the part that handles them (section 3 of the Pusher protocol).
 
 use super::Shard;
 use super::channels::{ClientEvent, Subscribe};
@@ -52,7 +52,7 @@ impl Shard {
         }
     }
 
-    /// P-IN-3 and P-IN-4: an error, and with the last one that a minute allows the end.
+    /// P-IN-3 and P-IN-4: sends an error; the last one that a minute allows closes the connection.
     fn handle_invalid(&mut self, slot: Slot, text: &str, reason: &str) {
         let (context, connections) = (&mut self.context, &mut self.connections);
         if is_heartbeat(text) || connections.count_invalid(context, slot) {

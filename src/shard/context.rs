@@ -1,6 +1,6 @@
-//! What every part of a shard uses: the time, the configuration, the apps, and the ways out of the shard.
+//! Shared state for every part of a shard: the time, the configuration, the apps, and the shard's outputs.
 //!
-//! Parts take it as one argument. It knows none of them, so nothing here can call upwards.
+//! Parts take it as one argument. It refers to none of them, so nothing here can call upwards.
 
 use std::collections::VecDeque;
 use std::hash::Hasher;
@@ -22,19 +22,19 @@ use crate::metrics::figures::Identity;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 
-/// What the parts of a shard share.
+/// State that the parts of a shard share.
 pub(super) struct Context {
     /// The time of this input.
     pub(super) now: Moment,
     /// The time by which peers are judged.
     pub(super) clock: ServiceClock,
     pub(super) config: ShardConfig,
-    /// Apps and tokens, as the store has them.
+    /// Apps and tokens from the store.
     pub(super) directory: Arc<Directory>,
     pub(super) metrics: Metrics,
     pub(super) mail: Mailer,
     pub(super) deadlines: Deadlines,
-    /// What the driver has yet to take.
+    /// Outputs that the driver has yet to take.
     pub(super) outputs: VecDeque<Output>,
     /// The process is ending: no connection is admitted or kept (P-CLOSE-1).
     pub(super) is_draining: bool,
@@ -63,7 +63,7 @@ impl Context {
         }
     }
 
-    /// Another input begins.
+    /// Starts handling another input.
     pub(super) fn advance(&mut self, now: Moment) {
         if now.monotonic_ms != self.now.monotonic_ms {
             self.clock.advance(now.monotonic_ms.saturating_sub(self.now.monotonic_ms));
@@ -71,7 +71,7 @@ impl Context {
         self.now = now;
     }
 
-    /// The store has changed; gives the directory before.
+    /// The store has changed; returns the previous directory.
     pub(super) fn replace_directory(&mut self, directory: Arc<Directory>) -> Arc<Directory> {
         self.last_app = None;
         std::mem::replace(&mut self.directory, directory)
@@ -82,8 +82,8 @@ impl Context {
         (self.clock.served_ms() / 100) as u32
     }
 
-    /// Takes an app out for one request or message; give it back with [`Context::keep_app`]. The reference count of an app
-    /// is shared by all shards: to change it twice with each request would make them wait for each other.
+    /// Takes an app out for one request or message; return it with [`Context::keep_app`]. The reference count of an app
+    /// is shared by all shards: changing it twice per request would make them wait for each other.
     pub(super) fn take_app(&mut self, app: AppSerial) -> Option<Arc<App>> {
         let app = self.directory.app(app)?;
         match self.last_app.take() {
@@ -103,7 +103,7 @@ impl Context {
         self.cipher.seal(place << 32 | u64::from(connection.generation))
     }
 
-    /// The connection that an id names, if it can name one at all.
+    /// The connection with this id, if the id can belong to one of this process.
     pub(super) fn connection_of(&self, id: SocketId) -> Option<ConnectionRef> {
         let plain = self.cipher.open(id)?;
         let place = plain >> 32;
@@ -118,7 +118,7 @@ impl Context {
         ChannelKey { app, name: name.into(), hash: self.keyed_hash(app, name) }
     }
 
-    /// The key of a user, hashed as that of a channel.
+    /// The key of a user, hashed like that of a channel.
     pub(super) fn user_key(&self, app: AppSerial, id: &str) -> UserKey {
         UserKey { app, id: id.into(), hash: self.keyed_hash(app, id) }
     }
@@ -140,20 +140,20 @@ impl Context {
         (hash >> 32).checked_rem(u64::from(self.config.shards)).expect("there is at least one shard") as ShardIndex
     }
 
-    /// The shard that counts what an app's limits are about.
+    /// The shard that counts usage against an app's limits.
     pub(super) fn counter_of(&self, app: AppSerial) -> ShardIndex {
         (app.0 % u32::from(self.config.shards)) as ShardIndex
     }
 
-    /// Sends control mail; mail to this shard itself is handled before the input is done, in the order sent.
+    /// Sends control mail; mail to this shard itself is handled before the input is complete, in the order sent.
     pub(super) fn send(&mut self, to: ShardIndex, message: impl Into<ShardMessage>) {
         let message = message.into();
         debug_assert_eq!(message.cost(), 0, "event mail needs credit");
         self.send_unpaid(to, message);
     }
 
-    /// Sends event mail if there is credit for it; gives it back otherwise. It uses the part of the app with this serial, or
-    /// of what concerns no app (`NONE`).
+    /// Sends event mail if there is credit for it; returns it otherwise. It uses the part of the app with this serial,
+    /// or of mail that belongs to no app (`NONE`).
     pub(super) fn send_paid(
         &mut self,
         to: ShardIndex,
@@ -187,7 +187,8 @@ impl Context {
         if own > 0 { own } else { self.config.options.activity_timeout_s }
     }
 
-    /// Unsent bytes of one connection of an app that its settings allow (P-CLOSE-5), before the app's share is looked at.
+    /// Unsent bytes that the settings of an app allow one of its connections (P-CLOSE-5), before the app's share is
+    /// considered.
     pub(super) fn outbox_bytes_of_settings(&self, app: u32) -> usize {
         self.app(app).map_or(limits::OUTBOX_BYTES_MAX, |app| app.settings.outbox_bytes_max())
     }
@@ -203,7 +204,7 @@ impl Context {
     }
 }
 
-/// Bits of a socket id that name the slot; the shard has the 8 above them, the generation the 32 below.
+/// Bits of a socket id that contain the slot; the shard is in the 8 above them, the generation in the 32 below.
 const SLOT_BITS: u32 = 24;
 
 const _: () = assert!(limits::SHARDS_MAX <= 1 << (32 - SLOT_BITS));

@@ -1,11 +1,12 @@
-//! Deadlines of connections, in one queue: no connection has a timer. All times are of the shard's service clock (P-LIVE-6).
+//! Deadlines of connections, in one queue: no connection has a timer. All times are of the shard's service clock
+//! (P-LIVE-6).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::connection::ConnectionKey;
 
-/// What a deadline is for.
+/// The kind of a deadline.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum DeadlineKind {
     /// A request, or the upgrade, must be complete.
@@ -39,8 +40,9 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Adds a deadline. Connections come, go and move on faster than their deadlines pass: those for which `is_stale` holds
-    /// leave before the queue grows. So it holds at most twice as many as may come to pass, and an idle connection has none.
+    /// Adds a deadline. Connections open, close and change faster than their deadlines pass: deadlines for which
+    /// `is_stale` returns true are removed before the queue grows. So it holds at most twice as many as may still
+    /// apply, and an idle connection has none.
     pub(super) fn push(&mut self, deadline: Deadline, is_stale: impl Fn(&Deadline) -> bool) {
         if self.queue.len() == self.queue.capacity() {
             self.queue.retain(|Reverse(deadline)| !is_stale(deadline));

@@ -8,7 +8,7 @@ use crate::protocol::close::CloseReason;
 
 /// Below this many WebSockets, drain closes them all at once.
 const DRAIN_AT_ONCE_MAX: u64 = 100;
-/// How often a draining shard looks whether it is done.
+/// How often a draining shard checks whether it is done.
 pub(super) const DRAIN_INTERVAL_MS: u64 = 20;
 
 /// A drain in progress.
@@ -22,8 +22,8 @@ pub(super) struct Drain {
 }
 
 impl Shard {
-    /// No new WebSockets; the present ones are closed evenly over the grace period, so that clients without jitter do not
-    /// all come back at once.
+    /// Stops accepting WebSockets; closes the present ones evenly over the grace period, so that clients without jitter
+    /// do not all reconnect at once.
     pub(super) fn start_drain(&mut self) {
         if self.drain.is_none() {
             self.drain = Some(Drain { started_ms: self.context.clock.served_ms(), next: 0, done: false });
@@ -54,7 +54,7 @@ impl Shard {
         drain.done = done;
     }
 
-    /// True for a connection that drain waits for: all but idle HTTP ones.
+    /// True for a connection that drain waits for: all except idle HTTP ones.
     fn holds_drain(&self, slot: Slot) -> bool {
         match self.connections.phase(slot) {
             Phase::Free | Phase::Ended | Phase::Lingering => false,

@@ -1,4 +1,4 @@
-//! What goes into a shard and comes out of it.
+//! The inputs and outputs of a shard.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,33 +30,33 @@ pub enum Input<'a> {
         connection: ConnectionKey,
         /// The peer's address.
         peer: SocketAddr,
-        /// Where it came in.
+        /// The listener that accepted it.
         listener: Listener,
-        /// The node is at capacity and the slot is one of those kept back: refuse with 4100 (P-CLOSE-2).
+        /// The node is at capacity and the slot is one of the reserved ones: refuse with 4100 (P-CLOSE-2).
         refuse: bool,
     },
     /// Bytes arrived; they may be changed in place (unmasking).
     Received {
-        /// From whom.
+        /// The sender.
         connection: ConnectionKey,
         /// The bytes.
         bytes: &'a mut [u8],
     },
-    /// The kernel took this many bytes of what `poll_flush` lent.
+    /// The kernel accepted this many bytes of those that `poll_flush` lent.
     Sent {
-        /// Whose send.
+        /// The connection of the send.
         connection: ConnectionKey,
         /// At least 1.
         bytes: usize,
     },
     /// The peer ended its direction (FIN).
     ReadEnded {
-        /// Whose.
+        /// The connection.
         connection: ConnectionKey,
     },
     /// The connection is gone and no operation on it is in flight.
     Closed {
-        /// Whose.
+        /// The connection.
         connection: ConnectionKey,
     },
     /// Mail from another shard.
@@ -68,12 +68,12 @@ pub enum Input<'a> {
     },
     /// The store changed.
     Directory(Arc<Directory>),
-    /// Everything was fed that the kernel held for this shard when `CaughtUp` was last fed: connections, bytes, ends, and
-    /// room for sends. Deadlines of peers up to that time can be judged now (P-LIVE-6).
+    /// Everything was fed that the kernel held for this shard when `CaughtUp` was last fed: connections, bytes, ends,
+    /// and space for sends. Deadlines of peers up to that time can be judged now (P-LIVE-6).
     CaughtUp,
-    /// The time of `poll_timeout` has come (feeding it early does no harm).
+    /// The time of `poll_timeout` has been reached (feeding it early does no harm).
     Timeout,
-    /// The process shall end: drain (P-CLOSE-1).
+    /// The process will end: drain (P-CLOSE-1).
     Drain,
 }
 
@@ -82,38 +82,38 @@ pub enum Input<'a> {
 pub enum Output {
     /// End the connection, then feed `Closed`. Unsent bytes of the socket are still delivered unless `reset`.
     Close {
-        /// Which.
+        /// The connection.
         connection: ConnectionKey,
         /// Send RST: the peer is not reading anyway.
         reset: bool,
     },
-    /// Send FIN once all lent bytes are taken, and continue to read (lingering close, P-HTTP-16).
+    /// Send FIN once all lent bytes are accepted, and continue to read (lingering close, P-HTTP-16).
     ShutdownWrite {
-        /// Which.
+        /// The connection.
         connection: ConnectionKey,
     },
     /// Stop reading from it: it has too much unsent already.
     Pause {
-        /// Which.
+        /// The connection.
         connection: ConnectionKey,
     },
     /// Read from it again; bytes may already be waiting.
     Resume {
-        /// Which.
+        /// The connection.
         connection: ConnectionKey,
     },
     /// Deliver to another shard.
     Mail {
-        /// To whom; never the sender itself.
+        /// The recipient; never the sender itself.
         to: ShardIndex,
         /// The mail.
         mail: Mail,
     },
-    /// A token was used with success (R-TOKEN-4); the store writes it at most once a minute.
+    /// A token was used successfully (R-TOKEN-4); the store writes it at most once a minute.
     TokenUsed {
-        /// Which.
+        /// The token.
         token: TokenId,
-        /// When.
+        /// The time of use.
         at: Moment,
     },
     /// Change the store; the answer comes as [`Mail::changed`] from the shard to itself.
@@ -121,17 +121,18 @@ pub enum Output {
     /// An event for the webhook endpoints of the app (P-HOOK rules). The events of one channel come in order,
     /// all from the shard that owns it.
     Webhook(WebhookEvent),
-    /// Somebody subscribed a public channel whose name reads as if it were protected (R-CHAN-3): to be logged. At most
-    /// once a second, and once for each of the last names.
+    /// A client subscribed to a public channel whose name looks as if it were protected (R-CHAN-3): to be logged. At
+    /// most once a second, and once for each of the last names.
     MisleadingName {
-        /// Whose channel.
+        /// The app of the channel.
         app: AppSerial,
         /// Its name, without control characters.
         channel: Arc<str>,
     },
-    /// Messages of an app were counted (R-LIM-3); the store keeps the newest figure, so that a restart continues with it.
+    /// Messages of an app were counted (R-LIM-3); the store keeps the newest count, so that a restart continues with
+    /// it.
     MessagesCounted {
-        /// Which.
+        /// The app.
         app: AppSerial,
         /// Number of the day since 1970, in UTC.
         day: u64,
@@ -140,34 +141,34 @@ pub enum Output {
     },
     /// Write a line about a refusal to the log.
     Log(Box<LogLine>),
-    /// Measure the process and report it to [`super::Shard::handle_process_figures`]: a request asks for it.
+    /// Measure the process and report it to [`super::Shard::handle_process_figures`]: a request needs it.
     MeasureProcess,
 }
 
 /// One send: bytes lent until `Sent` or `Closed` is fed for the connection.
 #[derive(Debug)]
 pub struct Flush<'a> {
-    /// To whom.
+    /// The connection.
     pub connection: ConnectionKey,
     /// At most `limits::SEND_BYTES_MAX` bytes, at least 1.
     pub bytes: &'a [u8],
 }
 
-/// A change of the store that a caller of the API asks for, as an output.
+/// A change of the store that a caller of the API requested, as an output.
 #[derive(Debug)]
 pub struct Change {
-    /// Names it in its answer.
+    /// Identifies it in its answer.
     pub id: ChangeId,
     /// Id of the caller's app.
     pub app: Box<str>,
-    /// What to do.
+    /// The change.
     pub what: ChangeKind,
 }
 
-/// What to change.
+/// The kinds of changes.
 #[derive(Debug)]
 pub enum ChangeKind {
-    /// Make an endpoint.
+    /// Create an endpoint.
     AddWebhook(NewWebhook),
     /// Remove the app's endpoint with this id.
     RemoveWebhook(Box<str>),

@@ -1,5 +1,5 @@
-//! A table whose entries are found by index and by name. Names hash under the process's secret, so that nobody can aim at
-//! its buckets (threat T12).
+//! A table whose entries are found by index and by name. Names are hashed with the process's secret, so that nobody can
+//! cause collisions in its buckets (threat T12).
 
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
@@ -7,9 +7,9 @@ use std::ops::{Index, IndexMut};
 use hashbrown::HashTable;
 use slab::Slab;
 
-/// Entries that know the keyed hash of their name.
+/// Entries that store the keyed hash of their name.
 pub(super) trait Keyed {
-    /// Hash of the name, the same as long as the entry is in the table.
+    /// Hash of the name, constant as long as the entry is in the table.
     fn hash(&self) -> u64;
 }
 
@@ -27,7 +27,7 @@ impl<I, T> Default for KeyedSlab<I, T> {
 }
 
 impl<I: From<usize> + Into<usize>, T: Keyed> KeyedSlab<I, T> {
-    /// The entry with this hash for which `is` holds.
+    /// The entry with this hash for which `is` returns true.
     pub(super) fn find(&self, hash: u64, is: impl Fn(&T) -> bool) -> Option<I> {
         let found = self.by_hash.find(hash, |at| is(&self.entries[*at as usize]));
         found.map(|at| I::from(*at as usize))
@@ -42,7 +42,7 @@ impl<I: From<usize> + Into<usize>, T: Keyed> KeyedSlab<I, T> {
         I::from(at)
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, index: I) -> T {
         let at = index.into();
         let entry = self.entries.remove(at);
@@ -63,7 +63,7 @@ impl<I: From<usize> + Into<usize>, T: Keyed> KeyedSlab<I, T> {
         self.entries.len()
     }
 
-    /// Indices are below this.
+    /// All indices are below this.
     pub(super) fn capacity(&self) -> usize {
         self.entries.capacity()
     }

@@ -1,4 +1,4 @@
-//! What a shard counts (see `crate::metrics`): plain integers, written where the thing happens.
+//! The metrics of a shard (see `crate::metrics`): plain integers, updated where the event happens.
 
 use crate::app::{AppSerial, Directory};
 use crate::auth::AuthFailure;
@@ -8,7 +8,7 @@ use crate::metrics::figures::{DriverFigures, Overload, ShardFigures, ShardStats,
 use crate::metrics::refusal_log::LogBrakes;
 use crate::wire::query::Query;
 
-/// The counters of a shard. A record: every part counts what it does.
+/// The counters of a shard. A record: every part counts its own events.
 #[derive(Default)]
 pub(super) struct Metrics {
     pub(super) stats: ShardStats,
@@ -17,9 +17,9 @@ pub(super) struct Metrics {
     pub(super) app_counters: AppTable,
     /// Limits the log lines about refusals.
     pub(super) log_limit: LogBrakes,
-    /// What the driver had counted when its last turn ended.
+    /// The driver's counters at the end of its last turn.
     pub(super) driver: DriverFigures,
-    /// When the present turn began, in µs of the driver's clock; 0 where the driver reports no turns.
+    /// When the current turn began, in µs of the driver's clock; 0 where the driver reports no turns.
     pub(super) turn_us: u64,
 }
 
@@ -32,7 +32,7 @@ impl Metrics {
         counters.connections += 1;
     }
 
-    /// A WebSocket that was open is not any more.
+    /// An open WebSocket was closed.
     pub(super) fn count_ended(&mut self, app: u32) {
         self.stats.websockets -= 1;
         if app != NONE {
@@ -42,7 +42,7 @@ impl Metrics {
         }
     }
 
-    /// A new WebSocket names its library (P-CONN-4).
+    /// A new WebSocket reports its library (P-CONN-4).
     pub(super) fn count_client(&mut self, query: Option<&str>) {
         let name = Query::new(query).first("client");
         self.counted.clients.count(name.as_deref().unwrap_or("unknown"), 1);
@@ -52,7 +52,7 @@ impl Metrics {
         self.counted.responses.count(Status::of(status));
     }
 
-    /// A request is answered 503 for this cause (P-STAT-8).
+    /// A request is answered with 503 for this cause (P-STAT-8).
     pub(super) fn count_overload(&mut self, cause: Overload) {
         self.counted.overloads.count(cause);
     }

@@ -1,34 +1,34 @@
-//! The sans-IO core: everything that decides. A shard owns its connections and its share of the channels; it opens no
-//! descriptor, reads no clock, draws no randomness.
+//! The sans-IO core: it makes all decisions. A shard owns its connections and its share of the channels; it opens no
+//! descriptor, reads no clock, and draws no randomness.
 //!
 //! # Contract with a driver
-//! Feed a whole batch of inputs with [`Shard::handle_input`], end it with [`Shard::end_batch`], then drain
-//! [`Shard::poll_output`] and [`Shard::poll_flush`] until both give `None`, then sleep until [`Shard::poll_timeout`] or
-//! the next event. That alone gives one send per connection and turn.
+//! Feed a complete batch of inputs with [`Shard::handle_input`], end it with [`Shard::end_batch`], then drain
+//! [`Shard::poll_output`] and [`Shard::poll_flush`] until both return `None`, then sleep until [`Shard::poll_timeout`]
+//! or the next event. This alone results in one send per connection and turn.
 //!
-//! - `end_batch` makes what the batch's changes have to send; the polls only take. An input that is fed while draining
-//!   (`Sent`, `Closed`) begins a new batch: end it and drain again, until nothing comes. After that [`Shard::has_pending`]
-//!   is false, and a driver asserts so.
-//! - `CaughtUp` comes before `Timeout`, and both come behind the batch's other inputs. A driver that has more events or
-//!   readable sockets than a turn may feed reports `CaughtUp` when it has served, in order, all of those that there were
-//!   when it last did.
-//! - The driver gives out slots. It feeds `Accepted` once per connection, and `Closed` once, as the last input for
-//!   that key, when no operation on the connection is in flight any more; only then may the slot be used again.
+//! - `end_batch` creates everything that the batch's changes have to send; the polls only take it. An input that is fed
+//!   while draining (`Sent`, `Closed`) begins a new batch: end it and drain again, until no more input arrives. After
+//!   that [`Shard::has_pending`] is false, and a driver asserts this.
+//! - `CaughtUp` comes before `Timeout`, and both come after the batch's other inputs. A driver that has more events or
+//!   readable sockets than a turn may feed reports `CaughtUp` when it has served, in order, all of those that were
+//!   there when it last did.
+//! - The driver assigns slots. It feeds `Accepted` once per connection, and `Closed` once, as the last input for that
+//!   key, when no operation on the connection is in flight any more; only then may the slot be used again.
 //! - `poll_flush` lends the bytes of one send. They stay valid and unmoved until `Sent` or `Closed` is fed for that
 //!   connection; there is at most one send per connection at a time.
-//! - `Sent { bytes: n }` may report less than was lent (a short send): the rest comes up in a later `poll_flush`.
-//!   A send that would block is not reported until the socket took something.
+//! - `Sent { bytes: n }` may report less than was lent (a short send): the rest is returned by a later `poll_flush`. A
+//!   send that would block is not reported until the socket has accepted bytes.
 //! - After [`Output::Close`] the driver ends the connection (operations cancelled, socket closed) and feeds `Closed`.
 //!   After a reset or an end of stream seen by the driver it feeds `Closed` (reset, error) or `ReadEnded`
 //!   (orderly end of the peer's direction; the shard then decides and answers with `Close`).
-//! - Every number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none
-//!   lost, none doubled.
+//! - Any number of mails may be in flight between shards; per pair of shards they arrive in the order sent, none lost,
+//!   none duplicated.
 //!
 //! # Parts
-//! Each part is a value with private fields; its methods take the parts below that they use. A part calls downwards only
-//! (`tests/tidy.rs` holds this): `context` (with `metrics`, `mail`, `deadlines`) < `connections` < `quota` < `channels` <
-//! `owner` < `users` < `http`. The files of `impl Shard` are routers: they decide which part handles what, and do nothing
-//! else.
+//! Each part is a value with private fields; its methods take the parts below that they use. A part calls downwards
+//! only (`tests/tidy.rs` checks this): `context` (with `metrics`, `mail`, `deadlines`) < `connections` < `quota` <
+//! `channels` < `owner` < `users` < `http`. The files of `impl Shard` are routers: they decide which part handles each
+//! message, and do nothing else.
 
 mod channels;
 mod client_message;
@@ -89,7 +89,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A shard without connections.
+    /// Creates a shard without connections.
     pub fn new(config: ShardConfig) -> Self {
         let mut context = Context::new(config);
         Self {
@@ -105,7 +105,7 @@ impl Shard {
         }
     }
 
-    /// Gives the core an input.
+    /// Feeds an input to the core.
     pub fn handle_input(&mut self, now: Moment, input: Input<'_>) {
         self.context.advance(now);
         match input {
@@ -129,10 +129,10 @@ impl Shard {
         self.follow_up();
     }
 
-    /// The batch of inputs is complete: everything that its changes have to send is made now. Presence channels report
+    /// Ends the batch of inputs: everything that its changes have to send is created now. Presence channels report
     /// their members and watchlists their users once per batch, however many changed.
     pub fn end_batch(&mut self) {
-        // Notifying a watcher may close it, and with it end a user that others watch.
+        // Notifying a watcher may close it, and with it disconnect a user that others watch.
         while self.owner.has_pending_rosters() || self.users.has_changes() {
             self.owner.report_rosters(&mut self.context);
             self.follow_up();
@@ -141,8 +141,8 @@ impl Shard {
         }
     }
 
-    /// Whether something waits to be made or taken. Never after a drain, but for sends beyond `limits::SENDS_PER_TURN` and
-    /// the rest of large fan-outs, for which `poll_timeout` is due.
+    /// Whether something is waiting to be created or taken. Never after a drain, except for sends beyond
+    /// `limits::SENDS_PER_TURN` and the rest of large fan-outs, for which `poll_timeout` is due.
     pub fn has_pending(&self) -> bool {
         let unmade = self.owner.has_pending_rosters() || self.users.has_changes() || !self.context.mail.is_own_empty();
         let taken = self.context.outputs.is_empty() && !self.connections.has_sends();
@@ -155,13 +155,14 @@ impl Shard {
     }
 
     /// Takes the next connection that has unsent bytes and no send in flight. After `limits::SENDS_PER_TURN` of them it
-    /// gives `None`, and `poll_timeout` is due at once: the rest follows in the next turn, after everybody else's input.
+    /// returns `None`, and `poll_timeout` is due at once: the rest follows in the next turn, after all other input.
     pub fn poll_flush(&mut self) -> Option<Flush<'_>> {
         self.connections.poll_flush()
     }
 
-    /// The bytes of this connection's send in flight: what `poll_flush` lent and neither `Sent` nor `Closed` has ended
-    /// yet; empty when there is none. A driver whose socket would block asks for them again when it is writable.
+    /// The bytes of this connection's send in flight: those that `poll_flush` lent and that neither `Sent` nor `Closed`
+    /// has ended yet; empty when there is none. A driver whose socket would block calls this again when the socket is
+    /// writable.
     pub fn lent(&self, connection: ConnectionKey) -> &[u8] {
         self.connections.lent(connection)
     }
@@ -171,7 +172,7 @@ impl Shard {
         self.next_timeout()
     }
 
-    /// True once `Drain` was fed and every WebSocket is gone or its grace is over.
+    /// True once `Drain` was fed and every WebSocket is gone or its grace period is over.
     pub fn is_drained(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.done)
     }
@@ -199,12 +200,12 @@ impl Shard {
         }
     }
 
-    /// A turn of the driver's loop begins: for metrics alone. Times are of one clock for all shards.
+    /// A turn of the driver's loop begins: used for metrics only. Times are of one clock for all shards.
     pub fn handle_turn_begin(&mut self, at_us: u64) {
         self.context.metrics.turn_us = at_us;
     }
 
-    /// A turn has ended, and everything that the kernel took in it was fed as `Sent`.
+    /// A turn has ended, and everything that the kernel accepted in it was fed as `Sent`.
     pub fn handle_turn_end(&mut self, at_us: u64, driver: &DriverFigures) {
         let metrics = &mut self.context.metrics;
         metrics.driver = *driver;
@@ -228,14 +229,14 @@ impl Shard {
         }
     }
 
-    /// The driver has measured the process; every request that waits for that has it now.
+    /// The driver has measured the process; every request that waits for the result receives it now.
     pub fn handle_process_figures(&mut self, process: &ProcessFigures) {
         let (requests, mut parts) = self.requests();
         requests.handle_process_figures(&mut parts, process);
         self.follow_up();
     }
 
-    /// The driver has ended the connection; the slot is free from here on.
+    /// The driver has closed the connection; the slot is free from now on.
     fn handle_closed(&mut self, connection: ConnectionKey) {
         if self.connections.is_live(connection) {
             self.connections.retire(&mut self.context, connection.slot());
@@ -259,7 +260,7 @@ impl Shard {
         self.return_credit(from);
     }
 
-    /// Gives credit back once a portion has come together and the shard has memory for more.
+    /// Returns credit once it amounts to a portion and the shard has memory for more.
     fn return_credit(&mut self, to: ShardIndex) {
         if !self.connections.is_out_of_memory()
             && let Some(bytes) = self.context.mail.take_owed(to)
@@ -268,7 +269,7 @@ impl Shard {
         }
     }
 
-    /// Handles a message with the part that it is for.
+    /// Dispatches a message to the part that handles it.
     fn dispatch(&mut self, from: ShardIndex, message: ShardMessage) {
         let context = &mut self.context;
         match message {
@@ -298,8 +299,8 @@ impl Shard {
         }
     }
 
-    /// Does everything that the last step has caused: closed connections leave, mail to this shard itself is handled, and
-    /// connections that waited are read again.
+    /// Handles everything that the last step has caused: closed connections leave, mail to this shard itself is
+    /// handled, and connections that waited are read again.
     fn follow_up(&mut self) {
         self.handle_own_mail();
         while let Some(connection) = self.connections.take_unsettled() {
@@ -317,7 +318,7 @@ impl Shard {
         }
     }
 
-    /// Takes closed connections out of their channels and from their users.
+    /// Removes closed connections from their channels and from their users.
     #[inline]
     fn leave_retired(&mut self) {
         while let Some(slot) = self.connections.take_retired() {

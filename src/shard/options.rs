@@ -15,11 +15,11 @@ use crate::metrics::figures::Identity;
 pub struct ShardConfig {
     /// This shard.
     pub index: ShardIndex,
-    /// How many there are; at least 1.
+    /// Number of shards; at least 1.
     pub shards: ShardIndex,
     /// Connections that it can hold: slots are below this.
     pub slots: u32,
-    /// Of these, kept back for when all others are in use (P-CLOSE-2).
+    /// Of these, reserved for when all others are in use (P-CLOSE-2).
     pub refusal_slots: u32,
     /// Process-wide random secret: seals socket ids and seeds the maps. The same for all shards of a process.
     pub boot_secret: [u8; 16],
@@ -29,7 +29,7 @@ pub struct ShardConfig {
     pub options: ShardOptions,
 }
 
-/// Options of the operator, alike on all shards.
+/// Options of the operator, the same on all shards.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
     /// Path prefix (P-CONN-2), `""` or `/x`.
@@ -42,9 +42,9 @@ pub struct ShardOptions {
     pub strict_protocol: bool,
     /// `channel_names` (P-CHAN-2).
     pub channel_names: NameRules,
-    /// Proxies whose `X-Forwarded-For`, `Forwarded` and PROXY protocol are believed.
+    /// Proxies whose `X-Forwarded-For`, `Forwarded` and PROXY protocol headers are trusted.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// Drain is spread over this (P-CLOSE-1).
+    /// Drain takes this long (P-CLOSE-1).
     pub drain: Duration,
     /// `strict_pusher_info` (P-HTTP-11).
     pub info_rules: InfoRules,
@@ -52,13 +52,13 @@ pub struct ShardOptions {
     pub cache_ttl: Duration,
     /// Failed credentials of one address in a minute before 429 (threat T6).
     pub auth_failures_per_minute: u32,
-    /// Within this a connection must be authorized where its app demands it (P-AUTHZ-1).
+    /// A connection must be authorized within this time if its app requires it (P-AUTHZ-1).
     pub authorization_timeout: Duration,
-    /// What all names of metrics begin with.
+    /// The prefix of all metric names.
     pub metrics_prefix: String,
-    /// What the metrics page says of the server.
+    /// The server's identity on the metrics page.
     pub identity: Identity,
-    /// Subscribers to whom one turn queues an event of a large channel (U17); at least 1. Nobody but a test needs others
+    /// Subscribers to whom one turn queues an event of a large channel (U17); at least 1. Only tests need a value other
     /// than the default.
     pub fan_out_step: u32,
 }
@@ -84,5 +84,5 @@ impl Default for ShardOptions {
     }
 }
 
-/// What the names of metrics begin with unless the operator says otherwise.
+/// The prefix of metric names unless the operator sets another one.
 pub const METRICS_PREFIX: &str = "relay_";

@@ -1,13 +1,13 @@
-//! Permits of an app for the present minute and day (R-LIM-3, R-LIM-4). Time is an argument.
+//! Permits of an app for the current minute and day (R-LIM-3, R-LIM-4). Time is an argument.
 
 use crate::app::AppSettings;
 use crate::auth::request::Credential;
 use crate::moment::Moment;
 
-/// One thing that is limited per minute or day.
+/// A quantity that is limited per minute or day.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Meter {
-    /// Requests, however they authenticate.
+    /// Requests with any kind of authentication.
     Requests,
     /// Requests with a signature.
     Signed,
@@ -30,7 +30,7 @@ pub(super) const NONE: Permits = [0; METERS];
 impl Meter {
     pub(super) const ALL: [Self; METERS] = [Self::Requests, Self::Signed, Self::Keyed, Self::Tokens, Self::Messages];
 
-    /// The meter of the way in which a request authenticates.
+    /// The meter for the authentication of a request.
     fn of(credential: &Credential) -> Self {
         match credential {
             Credential::Signature(_) => Self::Signed,
@@ -39,7 +39,7 @@ impl Meter {
         }
     }
 
-    /// The app's limit; 0 is none.
+    /// The app's limit; 0 means no limit.
     pub(super) fn limit(self, settings: &AppSettings) -> u32 {
         match self {
             Self::Requests => settings.requests_per_minute,
@@ -50,7 +50,7 @@ impl Meter {
         }
     }
 
-    /// The name of that setting.
+    /// The name of the setting for the limit.
     pub(super) fn setting(self) -> &'static str {
         match self {
             Self::Requests => "requests_per_minute",
@@ -67,7 +67,7 @@ pub(super) fn limits_of(settings: &AppSettings) -> Permits {
     Meter::ALL.map(|meter| meter.limit(settings))
 }
 
-/// What a request takes, of what is limited.
+/// The permits that a request takes, of the limited meters.
 pub(super) fn costs(settings: &AppSettings, credential: &Credential, messages: u32) -> Permits {
     Meter::ALL.map(|meter| {
         let cost = match meter {
@@ -89,7 +89,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// True when it is not the present minute or day of this meter. The wall clock may step either way.
+    /// True when it is not the current minute or day of this meter. The wall clock may step either way.
     pub(super) fn is_over(self, meter: Meter, now: Moment) -> bool {
         match meter {
             Meter::Messages => day_of(now) != self.day,
@@ -97,7 +97,7 @@ impl Window {
         }
     }
 
-    /// True when both are the same in what this meter looks at.
+    /// True when both are the same for this meter.
     pub(super) fn agrees(self, other: Self, meter: Meter) -> bool {
         match meter {
             Meter::Messages => self.day == other.day,

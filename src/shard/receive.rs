@@ -1,5 +1,5 @@
-//! Bytes in: each phase of a connection reads them with its own decoder, and each complete request or message is handled
-//! where it lies.
+//! Received bytes: each phase of a connection reads them with its own decoder, and each complete request or message is
+//! handled in place.
 
 use super::Shard;
 use super::connections::{After, Due};
@@ -43,7 +43,8 @@ impl Shard {
         }
     }
 
-    /// The peer sends no more. A WebSocket is read to its end, also what was held back because it reads no replies.
+    /// The peer has ended its direction. A WebSocket is read to its end, including input that was held back because the
+    /// client reads no replies.
     pub(super) fn handle_read_ended(&mut self, connection: ConnectionKey) {
         if !self.connections.is_live(connection) {
             return;
@@ -63,7 +64,8 @@ impl Shard {
         }
     }
 
-    /// A send or an answer has made room: reads what was held back, then takes the next step of an ending connection.
+    /// A send or an answer has freed space: reads the held-back input, then takes the next step of a closing
+    /// connection.
     pub(super) fn settle(&mut self, connection: ConnectionKey) {
         if !self.connections.is_live(connection) {
             return;
@@ -92,7 +94,7 @@ impl Shard {
         if self.connections.has(slot, Flags::LAST_ANSWER) {
             return;
         }
-        // A read that was in flight when reading paused: it comes after what is held back.
+        // A read that was in flight when reading paused: it follows the held-back input.
         let held_back = &mut self.connections.http(slot).held_back;
         if !held_back.is_empty() {
             held_back.extend_from_slice(bytes);
@@ -178,12 +180,12 @@ impl Shard {
         }
     }
 
-    /// Reads messages until the connection is paused, which a reply that it does not read may do: what follows is held
-    /// back, at most one read, until the connection is resumed (P-CLOSE-5).
+    /// Reads messages until the connection is paused, which a reply that the client does not read may cause: later
+    /// input is held back, at most one read, until the connection is resumed (P-CLOSE-5).
     fn receive_websocket(&mut self, slot: Slot, bytes: &mut [u8]) {
         self.connections.count_socket_received(&mut self.context, slot, bytes.len());
         if self.connections.holds_messages_back(slot) {
-            // A read that was in flight when reading paused: it comes after what is held back.
+            // A read that was in flight when reading paused: it follows the held-back input.
             self.connections.hold_back(slot, bytes);
             return;
         }
@@ -232,7 +234,7 @@ impl Shard {
         }
     }
 
-    /// Reads what was held back, now that the connection is not paused any more.
+    /// Reads the held-back input of a connection that is no longer paused.
     fn receive_held_back(&mut self, slot: Slot) {
         let held_back = self.connections.cold_mut(slot).map(|cold| std::mem::take(&mut cold.held_back));
         let mut held_back = held_back.unwrap_or_default();
@@ -269,7 +271,7 @@ impl Shard {
         self.connections.send(&mut self.context, slot, frame.into(), FrameKind::Control);
     }
 
-    /// P-IN-5: the app's longest data, escaped, and 4 KiB.
+    /// P-IN-5: the maximum length of the app's data, escaped, and 4 KiB.
     fn message_bytes_max(&self, slot: Slot) -> usize {
         #[cfg(feature = "conformance")]
         if self.connections.is_echo(slot) {

@@ -1,4 +1,4 @@
-//! One log line per refusal, held back when there are too many of a kind (see `crate::metrics::refusal_log`).
+//! One log line per refusal, suppressed when there are too many of a kind (see `crate::metrics::refusal_log`).
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::metrics::figures::Surface;
 use crate::metrics::refusal_log::{LogLine, Refused, hint, printable};
 
 impl Context {
-    /// A request brought a credential that does not hold.
+    /// A request has an invalid credential.
     pub(super) fn note_credential_refused(&mut self, client: Option<IpAddr>, app_id: &str, failure: AuthFailure) {
         self.metrics.counted.auth_failed(Surface::Http, failure);
         let Some(suppressed) = self.admit_line(Refused::Credential, failure.label()) else { return };
@@ -21,7 +21,7 @@ impl Context {
         self.write_line(LogLine { code: Some(401), app, peer: client, suppressed, ..line });
     }
 
-    /// A request is refused for another cause than its credential.
+    /// A request is refused for a reason other than its credential.
     pub(super) fn note_request_refused(&mut self, client: Option<IpAddr>, app_id: &str, scope: Scope, status: u16) {
         let reason = match status {
             400 => "bad_request",
@@ -41,21 +41,21 @@ impl Context {
         self.write_line(LogLine { code: Some(status), app, peer: client, scope, suppressed, ..line });
     }
 
-    /// A trusted proxy names the client in a form that nobody knows (threat T26).
+    /// A trusted proxy reports the client in an unknown format (threat T26).
     pub(super) fn note_unreadable_address(&mut self, proxy: IpAddr) {
         let Some(suppressed) = self.admit_line(Refused::ForwardedAddress, "malformed") else { return };
         let line = LogLine::new(Refused::ForwardedAddress, "malformed");
         self.write_line(LogLine { peer: Some(proxy), suppressed, ..line });
     }
 
-    /// Reports how many lines were held back, a minute after the last report.
+    /// Reports how many lines were suppressed, a minute after the last report.
     pub(super) fn report_suppressed_lines(&mut self) {
         while let Some(line) = self.metrics.log_limit.take_due(self.now.monotonic_ms) {
             self.write_line(line);
         }
     }
 
-    /// Whether a line may be written now; gives how many were held back before it.
+    /// Whether a line may be written now; returns how many were suppressed before it.
     pub(super) fn admit_line(&mut self, what: Refused, reason: &'static str) -> Option<u64> {
         let admitted = self.metrics.log_limit.admit(self.now.monotonic_ms, what, reason);
         self.metrics.counted.lines_suppressed += u64::from(admitted.is_none());

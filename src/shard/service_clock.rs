@@ -1,13 +1,14 @@
 //! The clock by which peers are judged: the time in which this shard served them.
 //!
 //! A verdict about a peer (it stalls, it is silent, its request or message is not complete, it does not come back) may
-//! count only time in which the peer could have been heard. A shard is late when the processor is taken from it, when
-//! its process is stopped, or when a turn was long. So the clock differs from the monotonic one in two ways:
+//! count only time in which the shard could have received the peer's input. A shard is late when it loses the
+//! processor, when its process is stopped, or when a turn was long. So the clock differs from the monotonic one in two
+//! ways:
 //!
-//! - Between two turns it advances by at most `limits::SERVED_STEP_MS_MAX`. A punctual shard with connections turns twice
-//!   as often, so nothing is cut off its time; a late one does not charge its delay to anybody.
-//! - A deadline is judged only once everything that had reached the kernel by then was fed. The driver reports that with
-//!   `Input::CaughtUp`, so bytes that wait in the kernel are read before their sender is judged.
+//! - Between two turns it advances by at most `limits::SERVED_STEP_MS_MAX`. A punctual shard with connections turns
+//!   twice as often, so it loses no time; a late one does not charge its delay to any peer.
+//! - A deadline is judged only once everything that had reached the kernel by then was fed. The driver reports that
+//!   with `Input::CaughtUp`, so bytes that wait in the kernel are read before their sender is judged.
 //!
 //! ```text
 //! served_ms        ----------|---------------|-----------|-->   advances with each turn
@@ -33,12 +34,12 @@ impl Default for ServiceClock {
 }
 
 impl ServiceClock {
-    /// A turn began this long after the one before.
+    /// A turn began this long after the previous one.
     pub(super) fn advance(&mut self, elapsed_ms: u64) {
         self.served_ms += elapsed_ms.min(SERVED_STEP_MS_MAX);
     }
 
-    /// Everything that the kernel held at the last call was fed: what peers did by then is known.
+    /// Everything that the kernel held at the last call was fed: the input of peers up to that time is known.
     pub(super) fn handle_caught_up(&mut self) {
         self.judged_ms = self.pass_began_ms;
         self.pass_began_ms = self.served_ms;
@@ -64,7 +65,7 @@ impl ServiceClock {
 mod tests {
     use super::*;
 
-    /// A late turn costs nobody more than one step, and nothing is judged that was not read.
+    /// A late turn costs no peer more than one step, and nothing is judged before it was read.
     #[test]
     fn lateness_is_not_counted() {
         let mut clock = ServiceClock::default();

@@ -1,5 +1,5 @@
-//! A few shards in one thread with an orderly network: whole requests in, whole answers out. Disorder is the business of
-//! `tests/simulation`.
+//! A few shards in one thread with an orderly network: complete requests in, complete answers out. Disorder is tested
+//! in `tests/simulation`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,18 +35,18 @@ pub(super) struct Process {
     pub(super) now: Moment,
     received: BTreeMap<(usize, u32), Vec<u8>>,
     closed: Vec<(usize, u32, bool)>,
-    /// Connections whose sockets take nothing, by shard and slot.
+    /// Connections whose sockets accept nothing, by shard and slot.
     pub(super) stopped: BTreeSet<(usize, u32)>,
-    /// What webhooks were told.
+    /// The webhook events that were output.
     pub(super) told: Vec<WebhookEvent>,
-    /// Changes of the store that were asked for.
+    /// The requested changes of the store.
     pub(super) changes: Vec<Change>,
     slots: u32,
     /// Mails between shards so far.
     pub(super) mails: usize,
-    /// Misleading names that were told of.
+    /// Misleading names that were reported.
     pub(super) misleading: Vec<String>,
-    /// What was counted last.
+    /// The last message count.
     pub(super) messages_counted: Option<(AppSerial, u64, u32)>,
 }
 
@@ -76,7 +76,7 @@ impl Process {
         Self::with_settings(shards, AppSettings { client_events: true, ..AppSettings::default() })
     }
 
-    /// With other settings of the one app.
+    /// Creates shards whose one app has other settings.
     pub(super) fn with_settings(shards: ShardIndex, settings: AppSettings) -> Self {
         let directory = directory(settings);
         let options = ShardOptions::default();
@@ -104,7 +104,7 @@ impl Process {
         }
     }
 
-    /// Feeds one input and lets everything come to rest.
+    /// Feeds one input and runs until nothing is pending.
     pub(super) fn feed(&mut self, shard: usize, input: Input<'_>) {
         self.shards[shard].handle_input(self.now, input);
         loop {
@@ -155,7 +155,7 @@ impl Process {
         }
     }
 
-    /// Delivers mail and takes outputs, but sends nothing, for so many milliseconds.
+    /// Delivers mail and takes outputs, but sends nothing, for this many milliseconds.
     pub(super) fn pass_mail(&mut self, ms: u64) {
         for _ in 0..ms {
             self.now.monotonic_ms += 1;
@@ -171,7 +171,8 @@ impl Process {
         }
     }
 
-    /// Lets time pass on both clocks, in turns as a punctual driver has them, and what is due then happen.
+    /// Lets time pass on both clocks, in turns like those of a punctual driver, and handles everything that becomes
+    /// due.
     pub(super) fn pass_time(&mut self, ms: u64) {
         let mut left_ms = ms;
         while left_ms > 0 {
@@ -193,7 +194,7 @@ impl Process {
         }
     }
 
-    /// True when a timeout was due, and so fed.
+    /// True when a timeout was due, and was fed.
     fn feed_due_timeouts(&mut self) -> bool {
         let now = self.now;
         let due = |shard: &Shard| shard.poll_timeout().is_some_and(|at| at <= now.monotonic_ms);
@@ -218,13 +219,13 @@ impl Process {
         self.feed(shard, Input::Received { connection, bytes: &mut bytes.to_vec() });
     }
 
-    /// What came since the last call, as text: frames and answers one after the other.
+    /// The output since the last call, as text: frames and answers one after the other.
     pub(super) fn take(&mut self, shard: usize, connection: ConnectionKey) -> String {
         let bytes = self.received.remove(&(shard, connection.slot)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The socket takes all that it was lent while it was stopped; gives how much that is.
+    /// The socket accepts everything that was lent to it while it was stopped; returns the number of bytes.
     pub(super) fn take_lent(&mut self, shard: usize, connection: ConnectionKey) -> usize {
         let bytes = self.shards[shard].lent(connection).to_vec();
         self.received.entry((shard, connection.slot)).or_default().extend_from_slice(&bytes);
@@ -266,7 +267,7 @@ impl Process {
         self.ask(shard, connection, "POST", "/apps/1/events", body)
     }
 
-    /// Ends every connection and checks that nothing is left over.
+    /// Closes every connection and checks that nothing is left over.
     pub(super) fn finish(mut self) {
         let live: Vec<(usize, ConnectionKey)> = (0..self.shards.len())
             .flat_map(|shard| {
@@ -277,7 +278,7 @@ impl Process {
         for (shard, connection) in live {
             self.feed(shard, Input::Closed { connection });
         }
-        // Cached events outlive their subscribers, but not their time.
+        // Cached events outlive their subscribers, but not their lifetime.
         self.pass_time(1_000 * u64::from(limits::CACHE_TTL_S));
         for shard in &self.shards {
             let stats = shard.stats();
@@ -320,7 +321,7 @@ pub(super) fn request(method: &str, path: &str, body: &str) -> String {
     )
 }
 
-/// The JSON body of the one answer that came, which must have this status.
+/// The JSON body of the single answer that arrived, which must have this status.
 #[track_caller]
 pub(super) fn json_of(answer: &str, status: u16) -> serde_json::Value {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
@@ -359,8 +360,8 @@ fn publishes_reach_all_shards() {
     }
 }
 
-/// P-LIM-9: as many client events at once as the app allows per second, then one for each part of a second; none is ever
-/// refused without a limit. Time is moved by hand, over the end of the bucket's clock too.
+/// P-LIM-9: as many client events at once as the app allows per second, then one for each part of a second; none is
+/// ever refused without a limit. The test advances the clock, past the end of the bucket's clock too.
 #[test]
 fn client_events_are_limited() {
     for (rate, interval_ms) in [(1, 1_000), (2, 500), (10, 100), (1_000, 1)] {
@@ -408,7 +409,7 @@ fn open_private(process: &mut Process) -> ConnectionKey {
     connection
 }
 
-/// R-CHAN-3: a public channel with a name that looks protected is told of once, and at most one name a second.
+/// R-CHAN-3: a public channel with a name that looks protected is reported once, and at most one name a second.
 #[test]
 fn misleading_names_are_told_once() {
     let mut process = Process::new(1);
@@ -429,8 +430,8 @@ fn misleading_names_are_told_once() {
     process.finish();
 }
 
-/// P-LIVE-3, P-LIVE-4: an app's own `activity_timeout` is told to its clients, and the server's ping and Close 4201 come
-/// 5 and 35 s behind it; another app has the server's.
+/// P-LIVE-3, P-LIVE-4: clients are sent their app's own `activity_timeout`, and the server's ping and Close 4201 follow
+/// 5 and 35 s after it; another app has the server's.
 #[test]
 fn apps_have_their_own_activity_timeout() {
     for (own, timeout_s) in [(0, 40), (10, 10), (300, 300)] {
@@ -451,7 +452,7 @@ fn apps_have_their_own_activity_timeout() {
     }
 }
 
-/// P-LIVE-4: under the default a silent client gets bytes within 50 s.
+/// P-LIVE-4: with the default a silent client is sent bytes within 50 s.
 #[test]
 fn silent_clients_get_bytes_before_proxies_cut() {
     let mut process = Process::new(1);
@@ -477,7 +478,7 @@ fn idle_http_connections_outlast_balancers() {
     assert_eq!(process.closed.len(), 1);
 }
 
-/// P-CLOSE-5: a reader that takes nothing is closed after ten seconds and not before, also when it is the only one.
+/// P-CLOSE-5: a reader that accepts nothing is closed after ten seconds and not before, even when it is the only one.
 #[test]
 fn stalls_are_measured_in_time() {
     let mut process = Process::new(1);
@@ -497,8 +498,8 @@ fn stalls_are_measured_in_time() {
     assert!((limits::STALL_MS..=limits::STALL_MS * 3 / 2 + 100).contains(&stalled_ms), "closed after {stalled_ms} ms");
 }
 
-/// U17, P-HTTP-14: a fan-out larger than a turn's sends lets input in between, and reaches everybody once; the answer to
-/// the publish does not wait for it.
+/// U17, P-HTTP-14: a fan-out larger than a turn's sends lets input in between, and reaches every subscriber once; the
+/// answer to the publish does not wait for it.
 #[test]
 fn large_fan_outs_take_several_turns() {
     let mut process = Process::new(1);
@@ -533,8 +534,8 @@ fn large_fan_outs_take_several_turns() {
     process.finish();
 }
 
-/// U17: where events keep coming faster than they are sent, who is to be sent something is remembered once, however
-/// long that lasts.
+/// U17: when events keep arriving faster than they are sent, each connection waiting to be sent to is recorded once,
+/// however long that lasts.
 #[test]
 fn unfinished_fan_outs_keep_no_memory() {
     let mut process = Process::new(1);

@@ -1,7 +1,8 @@
-//! Time: one table of everything that a shard has to do at a time. A new timer is one entry.
+//! Time: one table of everything that a shard has to do at a certain time. A new timer is one entry.
 //!
-//! No connection has a timer. A sweep visits all slots every five seconds; what must happen sooner is in one queue of
-//! deadlines. Peers are judged on the shard's service clock, so never for time in which the shard was late (P-LIVE-6).
+//! No connection has a timer. A sweep visits all slots every five seconds; anything that must happen sooner is in one
+//! queue of deadlines. Peers are judged on the shard's service clock, so never for time in which the shard was late
+//! (P-LIVE-6).
 
 use super::Shard;
 use super::drain::DRAIN_INTERVAL_MS;
@@ -14,21 +15,21 @@ enum Due {
     At(u64),
     /// On the service clock, in ms.
     Served(u64),
-    /// So many ms from now.
+    /// This many ms from now.
     In(u64),
 }
 
-/// Something that a shard has to do at a time.
+/// Work that a shard has to do at a certain time.
 struct Timer {
     /// When, if at all.
     due: fn(&Shard) -> Option<Due>,
-    /// Does what is due, if anything is.
+    /// Performs the work, if it is due.
     fire: fn(&mut Shard),
 }
 
 /// All timers, in the order in which they fire.
 const TIMERS: &[Timer] = &[
-    // Sends and fan-outs that the last turn had no room for.
+    // Sends and fan-outs beyond the limit of the last turn.
     Timer {
         due: |shard| shard.connections.has_more_turns().then_some(Due::In(0)),
         fire: |shard| {
@@ -41,7 +42,7 @@ const TIMERS: &[Timer] = &[
         due: |shard| shard.context.deadlines.peek().map(|deadline| Due::Served(deadline.at_ms)),
         fire: Shard::handle_deadlines,
     },
-    // The sweep over connections; credit for other shards that was kept while there was no memory.
+    // The sweep over connections; credit for other shards that was held while there was no memory.
     Timer { due: Shard::sweep_due, fire: Shard::sweep },
     // Slots for new connections at capacity.
     Timer {
@@ -75,7 +76,7 @@ const TIMERS: &[Timer] = &[
         due: |shard| shard.owner.counts_due_ms().map(Due::At),
         fire: |shard| shard.owner.report_counts_due(&mut shard.context),
     },
-    // Log lines that were held back.
+    // Suppressed log lines.
     Timer {
         due: |shard| shard.context.metrics.log_limit.due_ms().map(Due::At),
         fire: |shard| shard.context.report_suppressed_lines(),
@@ -142,8 +143,8 @@ impl Shard {
         }
     }
 
-    /// The sweep is due in steps; what waits for the service clock needs turns that are close enough together to be counted
-    /// in full.
+    /// The sweep is due in steps; work that waits for the service clock needs turns that are close enough together to
+    /// be counted in full.
     fn sweep_due(&self) -> Option<Due> {
         let is_awaited = self.context.metrics.stats.connections > 0 || self.owner.departures_due_ms().is_some();
         let left_ms = self.sweep.due_ms.saturating_sub(self.context.clock.judged_ms());
@@ -157,7 +158,7 @@ impl Shard {
         }
         self.sweep.step = (step + 1) % SWEEP_STEPS;
         self.connections.sweep(&mut self.context, step, SWEEP_STEPS);
-        // A step that came late delays those after it: two visits of a slot are always five seconds apart.
+        // A late step delays those after it: two visits of a slot are always five seconds apart.
         let on_time = judged_ms - due_ms < SWEEP_INTERVAL_MS;
         self.sweep.due_ms = if on_time { due_ms } else { judged_ms } + SWEEP_INTERVAL_MS;
         for to in 0..self.context.config.shards {

@@ -1,4 +1,4 @@
-//! A queue in which apps take turns: what one app puts into it delays that of another by one item for each of its own.
+//! A queue in which apps take turns: an app delays the items of another app by one item for each of theirs.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -55,7 +55,7 @@ impl<T> Turns<T> {
 mod tests {
     use super::*;
 
-    /// Goal: order within an app, turns between apps, and nothing left behind.
+    /// Goal: order within an app, turns between apps, and no items left over.
     #[test]
     fn apps_take_turns() {
         let mut turns = Turns::default();

@@ -1,4 +1,4 @@
-//! Apps in the store: made, read, changed, their keys rotated, removed.
+//! Apps in the store: creating, reading, changing and removing them, and rotating their keys.
 
 use heed::{RoTxn, RwTxn};
 
@@ -10,7 +10,7 @@ use super::{META_NEXT_SERIAL, Store, all_apps, all_tokens, meta, raise_version, 
 use crate::app::AppSettings;
 use crate::limits;
 
-/// An app to be made; what is `None` is drawn at random.
+/// An app to create; a field that is `None` gets a random value.
 #[derive(Clone, Default)]
 pub struct NewApp {
     /// Its public id.
@@ -19,20 +19,20 @@ pub struct NewApp {
     pub key: Option<String>,
     /// Its secret.
     pub secret: Option<String>,
-    /// A name for people.
+    /// A display name.
     pub name: String,
     /// Its settings.
     pub settings: AppSettings,
 }
 
-/// What [`Store::upsert_app`] did.
+/// The outcome of [`Store::upsert_app`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Upserted {
     /// The app is new.
     Created,
-    /// The app had another secret or lacked the key.
+    /// The secret differed or the key was missing.
     Changed,
-    /// All was as wished; nothing was written.
+    /// The app already matched; nothing was written.
     Same,
 }
 
@@ -47,7 +47,7 @@ impl Store {
         self.environment().read(|transaction, tables| app_by_id(transaction, tables, id))
     }
 
-    /// Makes an app with one key pair.
+    /// Creates an app with one key pair.
     pub fn create_app(&self, new: NewApp) -> Result<AppRecord, StoreError> {
         self.environment().write(|transaction, tables| {
             let app = insert(transaction, tables, new)?;
@@ -56,7 +56,7 @@ impl Store {
         })
     }
 
-    /// Makes an app only if there is none at all: the first start.
+    /// Creates an app only if the store has none: used at the first start.
     pub fn create_first_app(&self, new: NewApp) -> Result<Option<AppRecord>, StoreError> {
         self.environment().write(|transaction, tables| {
             if !tables.apps.is_empty(transaction)? {
@@ -68,8 +68,8 @@ impl Store {
         })
     }
 
-    /// Sees to it that the app `id` exists and has this key pair. An app that exists keeps its settings, its other
-    /// keys and whether it is enabled; `settings` are for a new one.
+    /// Ensures that the app `id` exists and has this key pair. An existing app keeps its settings, its other keys and
+    /// its enabled state; `settings` apply to a new one only.
     pub fn upsert_app(&self, id: &str, key: &str, secret: &str, settings: AppSettings) -> Result<Upserted, StoreError> {
         let wished = |app: &AppRecord| app.keys.iter().any(|pair| pair.key == key && pair.secret == secret);
         if self.app(id).is_ok_and(|app| wished(&app)) {
@@ -78,7 +78,7 @@ impl Store {
         self.change_all(|batch| batch.upsert_app(id, key, secret, settings))
     }
 
-    /// Changes name, settings or `enabled` of an app. Its id, serial, keys and webhooks stay as they are.
+    /// Changes the name, the settings or `enabled` of an app. Its id, serial, keys and webhooks stay as they are.
     pub fn change_app(
         &self,
         id: &str,
@@ -87,7 +87,7 @@ impl Store {
         self.change_all(|batch| batch.change_app(id, change))
     }
 
-    /// Adds a new random key pair to an app; the old ones go on working until they are removed.
+    /// Adds a new random key pair to an app; the old ones remain valid until they are removed.
     pub fn rotate_app(&self, id: &str) -> Result<(AppRecord, KeyRecord), StoreError> {
         self.environment().write(|transaction, tables| {
             let mut app = app_by_id(transaction, tables, id)?;
@@ -100,7 +100,7 @@ impl Store {
         })
     }
 
-    /// Removes all key pairs of an app but the newest; gives the keys that were removed.
+    /// Removes all key pairs of an app but the newest; returns the removed keys.
     pub fn remove_old_keys(&self, id: &str) -> Result<(AppRecord, Vec<String>), StoreError> {
         self.environment().write(|transaction, tables| {
             let mut app = app_by_id(transaction, tables, id)?;
@@ -118,7 +118,7 @@ impl Store {
         })
     }
 
-    /// Removes one key pair of an app; the last one stays.
+    /// Removes one key pair of an app; the last one cannot be removed.
     pub fn remove_key(&self, id: &str, key: &str) -> Result<AppRecord, StoreError> {
         self.environment().write(|transaction, tables| {
             let mut app = app_by_id(transaction, tables, id)?;
@@ -136,7 +136,7 @@ impl Store {
         })
     }
 
-    /// Removes an app with its keys and tokens. Its serial is never given again.
+    /// Removes an app with its keys and tokens. Its serial is never reused.
     pub fn delete_app(&self, id: &str) -> Result<AppRecord, StoreError> {
         self.environment().write(|transaction, tables| {
             let app = app_by_id(transaction, tables, id)?;
@@ -155,7 +155,7 @@ impl Store {
     }
 }
 
-/// Makes the app or gives it the key pair.
+/// Creates the app or adds the key pair to it.
 pub(super) fn upsert(
     transaction: &mut RwTxn<'_>,
     tables: &Tables,
@@ -184,7 +184,7 @@ pub(super) fn upsert(
     }
 }
 
-/// Changes an app; also says whether that made a difference.
+/// Changes an app; also returns whether anything changed.
 pub(super) fn change(
     transaction: &mut RwTxn<'_>,
     tables: &Tables,
@@ -263,7 +263,7 @@ pub(super) fn put(transaction: &mut RwTxn<'_>, tables: &Tables, app: &AppRecord)
     Ok(())
 }
 
-/// Draws until the table does not have it.
+/// Draws until the value is not in the table.
 fn unused(
     transaction: &RoTxn<'_>,
     table: super::environment::Table,

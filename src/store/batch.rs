@@ -1,5 +1,5 @@
 //! Many changes in one transaction: all of them or none, with one commit. Each commit waits for the disk and makes a
-//! running server read the whole store, so a change at a time would cost both as often as there are apps.
+//! running server read the complete store, so committing each change separately would cost both once per app.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub struct Batch<'a, 't> {
 }
 
 impl Store {
-    /// Makes the changes of `body` with one commit. After an error nothing of it was made.
+    /// Applies the changes of `body` with one commit. After an error, none of them has been applied.
     pub fn change_all<V>(
         &self,
         body: impl FnOnce(&mut Batch<'_, '_>) -> Result<V, StoreError>,

@@ -1,5 +1,5 @@
-//! LMDB: opened once, its tables made once, every access one transaction. A commit is on disk when it returns
-//! (fsync, no write map), so what was acknowledged survives `kill -9` and power loss.
+//! LMDB: opened once, its tables created once, one transaction per access. A commit is on disk when it returns (fsync,
+//! no write map), so acknowledged changes survive `kill -9` and power loss.
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -36,7 +36,7 @@ pub(super) trait TableSet: Copy {
     /// Their names.
     const NAMES: &'static [&'static str];
 
-    /// From one table per name, in the order of the names.
+    /// Builds the set from one table per name, in the order of the names.
     fn new(tables: &[Table]) -> Self;
 }
 
@@ -64,7 +64,7 @@ impl<D: OnCommit> OnCommit for Opened<D> {
 pub(super) struct Environment<T = Tables> {
     directory: PathBuf,
     map_bytes: usize,
-    /// `None` only while it is being opened anew.
+    /// `None` only while it is being reopened.
     opened: RwLock<Option<(Env<WithoutTls>, T)>>,
 }
 
@@ -78,8 +78,8 @@ impl<T: TableSet> Environment<T> {
         Ok(Self { directory, map_bytes, opened })
     }
 
-    /// Makes the data file where there is none, and the directory: whole or not at all, so that a file of 0 bytes is never
-    /// one that a start was making when it was killed (R-PROC-4).
+    /// Creates the data file if it is missing, and the directory. This is atomic, so a file of 0 bytes is never one
+    /// that a killed start was creating (R-PROC-4).
     pub(super) fn make(directory: &Path, map_bytes: usize) -> Result<(), StoreError> {
         files::prepare(directory, Missing::Create)?;
         if files::has_data(directory) {
@@ -107,7 +107,7 @@ impl<T: TableSet> Environment<T> {
         body(&transaction, tables).map_err(|fault| self.error(fault))
     }
 
-    /// Changes the store: all of it or, on any error, nothing.
+    /// Changes the store: applies all of `body` or, on any error, nothing.
     pub(super) fn write<V>(&self, body: impl FnOnce(&mut RwTxn<'_>, &T) -> Result<V, Fault>) -> Result<V, StoreError> {
         self.reopen_if_failed()?;
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
@@ -118,8 +118,8 @@ impl<T: TableSet> Environment<T> {
         Ok(value)
     }
 
-    /// After a failed write of its meta page LMDB refuses everything in this process. The disk may be well again:
-    /// opening anew finds out, so that a passing fault does not last until the next restart.
+    /// After a failed write of its meta page LMDB refuses every operation in this process. The disk may have recovered:
+    /// reopening checks that, so that a transient fault does not last until the next restart.
     fn reopen_if_failed(&self) -> Result<(), StoreError> {
         let refuses = |opened: &Option<(Env<WithoutTls>, T)>| match opened {
             None => true,
@@ -145,7 +145,7 @@ impl<T: TableSet> Environment<T> {
     }
 }
 
-/// Whether a data file is being made.
+/// Whether a data file is being created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum New {
     Yes,
@@ -159,10 +159,10 @@ fn open<T: TableSet>(directory: &Path, map_bytes: usize, new: New) -> Result<(En
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_bytes).max_readers(limits::STORE_READERS_MAX).max_dbs(T::NAMES.len() as u32);
     let opening = files::OpenLock::take(directory)?;
-    // SAFETY: the map of the data file stays valid as long as nobody changes the file but LMDB itself. The file is
-    // 0600 in a directory that no other user can write (`files::prepare`), its pages are there and of the right form
-    // (`verify`), and Relay's processes change it through LMDB only, with its locks on: no flag such as NO_LOCK,
-    // NO_SYNC or WRITEMAP is set.
+    // SAFETY: the map of the data file stays valid as long as only LMDB changes the file. The file is 0600 in a
+    // directory that no other user can write (`files::prepare`), its pages exist and are well formed (`verify`), and
+    // Relay's processes change it through LMDB only, with its locks on: no flag such as NO_LOCK, NO_SYNC or WRITEMAP is
+    // set.
     #[allow(unsafe_code)]
     let env = unsafe { options.open(directory) }.map_err(failed)?;
     drop(opening);
@@ -170,9 +170,10 @@ fn open<T: TableSet>(directory: &Path, map_bytes: usize, new: New) -> Result<(En
     let (tables, found) = existing_tables(&env).map_err(failed)?;
     let tables = match tables {
         Some(tables) => tables,
-        // An older Relay may have made fewer of them.
+        // An older Relay may have created fewer tables.
         None if new == New::Yes || found > 0 => create_tables(&env).map_err(failed)?,
-        // Well formed, and another's: tables made in it would look like a store without apps (R-PROC-4).
+        // The file is well formed but belongs to another program: with our tables in it, it would look like a store
+        // without apps (R-PROC-4).
         None => {
             let detail = format!("it has none of the tables {}", T::NAMES.join(", "));
             return Err(StoreError::Corrupt { path: file, detail });
@@ -181,7 +182,7 @@ fn open<T: TableSet>(directory: &Path, map_bytes: usize, new: New) -> Result<(En
     Ok((env, tables))
 }
 
-/// The tables if all exist, so that opening a store costs no write, and how many exist.
+/// Returns the tables if all exist, so that opening a store needs no write, and how many exist.
 fn existing_tables<T: TableSet>(env: &Env<WithoutTls>) -> Result<(Option<T>, usize), heed::Error> {
     let transaction = env.read_txn()?;
     let mut found = 0;

@@ -1,4 +1,4 @@
-//! What can go wrong with the store: each error reads as one line that names cause and fix.
+//! Errors of the store: each reads as one line that names cause and fix.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use heed::MdbError;
 
 use crate::limits;
 
-/// Why the store could not do what was asked.
+/// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no such directory and the caller may not make one.
+    /// The directory does not exist and the caller may not create it.
     #[error("there is no data directory at {0}: pass the right one with --data, or create it (`mkdir -m 700 {0}`, or start `relay serve --data {0}`)", path.display())]
     Missing {
         /// The directory.
@@ -22,7 +22,7 @@ pub enum StoreError {
         /// The directory.
         path: PathBuf,
     },
-    /// The data file is gone, and other files show that there was one.
+    /// The data file is gone, but other files show that it existed.
     #[error("the store {0} is missing, but {1} has other files of it ({others}): restore a backup, or move those away too to start empty", path.display(), directory.display())]
     Lost {
         /// The data file.
@@ -32,24 +32,24 @@ pub enum StoreError {
         /// Names of the files.
         others: String,
     },
-    /// The queue of webhooks is gone from a directory that was served from.
+    /// The webhook queue is missing from a directory that a server has used.
     #[error("the queue of webhooks {0} is missing: restore it, or create an empty directory there (`mkdir -m 700 {0}`) to continue without the pending webhooks", path.display())]
     LostQueue {
         /// Its folder.
         path: PathBuf,
     },
-    /// Something else has the directory's name.
+    /// The directory's name belongs to something that is not a directory.
     #[error("{0} is not a directory: pass another one with --data", path.display())]
     NotADirectory {
-        /// What was named.
+        /// The path that was given.
         path: PathBuf,
     },
-    /// The directory could not be made.
+    /// The directory could not be created.
     #[error("cannot create the data directory {0}: {source}; create it with mode 0700, owned by this user, or pass another with --data", path.display())]
     Unmakeable {
         /// The directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A file or the directory belongs to another user.
@@ -69,10 +69,10 @@ pub enum StoreError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// What they should be, in octal digits.
+        /// The expected permission bits, in octal digits.
         fix: &'static str,
     },
-    /// A file of the store is a symlink or no plain file (threat T23).
+    /// A file of the store is a symlink or not a regular file (threat T23).
     #[error("{0} is not a regular file (perhaps a symlink): the store does not follow links; put the file itself there", path.display())]
     NotAFile {
         /// The file.
@@ -83,15 +83,15 @@ pub enum StoreError {
     InUse {
         /// The directory.
         path: PathBuf,
-        /// Who holds the lock, `unknown` if it did not say.
+        /// The process that holds the lock, `unknown` if it did not record its id.
         pid: String,
     },
-    /// The file is damaged or no store at all.
+    /// The file is damaged or not a store.
     #[error("the store {0} is damaged or not a store of relay ({detail}): restore a backup, or move the file away to start empty", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// The fault that was found.
         detail: String,
     },
     /// A newer Relay wrote it.
@@ -101,31 +101,31 @@ pub enum StoreError {
         path: PathBuf,
         /// Schema of the file.
         found: u32,
-        /// Ours.
+        /// The schema that this Relay supports.
         known: u32,
     },
-    /// No room, on the disk or in the map, or a disk that takes no more. Nothing was changed.
+    /// No space, on the disk or in the map, or a disk that accepts no writes. Nothing was changed.
     #[error("cannot write the store {0} ({detail}); nothing was changed: free space or fix the disk, and try again", path.display())]
     Full {
         /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// The cause.
         detail: String,
     },
-    /// The kernel does not let us write.
+    /// The kernel denies writing.
     #[error("cannot write the store in {0}: {source}; check the owner and mode of the directory and that the file system is not read-only", path.display())]
     Unwritable {
         /// The directory or file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A failing disk, or anything else of the kernel.
+    /// A failing disk, or any other error of the kernel.
     #[error("the store {0} failed: {source}", path.display())]
     Failed {
         /// The file.
         path: PathBuf,
-        /// What was reported.
+        /// The reported error.
         source: io::Error,
     },
     /// No app has this id.
@@ -148,10 +148,10 @@ pub enum StoreError {
         /// The key.
         key: String,
     },
-    /// An app has this id already.
+    /// An app already has this id.
     #[error("an app with id {0} exists already: choose another --id, or change it with `relay app set {0}`")]
     AppExists(String),
-    /// A key is unique in the store: it alone names the app when a client connects.
+    /// A key is unique in the store: it alone identifies the app when a client connects.
     #[error("the key {0} belongs to an app already: keys are unique, choose another")]
     KeyTaken(String),
     /// An app keeps at least one key pair.
@@ -160,12 +160,12 @@ pub enum StoreError {
     /// An app has at most [`limits::APP_KEYS_MAX`] pairs.
     #[error("app {0} is at its limit of {max} key pairs: run `relay app rotate {0} --remove-old` first", max = limits::APP_KEYS_MAX)]
     TooManyKeys(String),
-    /// A value that a record cannot hold; the text names the expectation.
+    /// A value that a record cannot hold; the text describes the accepted values.
     #[error("{0}")]
     Invalid(String),
 }
 
-/// What a transaction's body may fail with: LMDB's own error becomes a [`StoreError`] where the path is known.
+/// An error of a transaction's body: LMDB's own error becomes a [`StoreError`] where the path is known.
 #[derive(Debug)]
 pub(super) enum Fault {
     Heed(heed::Error),
@@ -186,7 +186,7 @@ impl From<StoreError> for Fault {
 }
 
 impl Fault {
-    /// The error that the caller sees. `file` is the data file.
+    /// Converts to the error that the caller sees. `file` is the data file.
     pub(super) fn at(self, file: &Path) -> StoreError {
         match self {
             Self::Store(error) => error,
@@ -221,16 +221,17 @@ fn lmdb_error(error: heed::Error, file: &Path) -> StoreError {
     }
 }
 
-/// Sorts what the kernel said about a file of the store.
+/// Classifies a kernel error on a file of the store.
 pub(super) fn io_error(source: io::Error, file: &Path) -> StoreError {
     use io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let path = file.to_path_buf();
-    // LMDB reads through its map, so this comes from writes only: it reports one that was cut short by a full disk so.
+    // LMDB reads through its map, so this comes from writes only: LMDB reports a write cut short by a full disk this
+    // way.
     if source.raw_os_error() == Some(libc::EIO) {
         let detail = "a write was cut short: the disk is full, at a limit, or failing".into();
         return StoreError::Full { path, detail };
     }
-    // The open list of kinds makes a wildcard the only way here.
+    // The list of kinds is non-exhaustive, so a wildcard is required here.
     #[allow(clippy::wildcard_enum_match_arm)]
     match source.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full { path, detail: source.to_string() },

@@ -1,5 +1,5 @@
-//! The data directory and its files before LMDB sees them: made 0700 and 0600, refused when others could read the
-//! secrets in them or swap them, and guarded so that one server at a time serves from them (threat T23).
+//! The data directory and its files before LMDB opens them: created 0700 and 0600, refused when other users could read
+//! the secrets in them or replace them, and locked so that one server at a time uses them (threat T23).
 //!
 //! LMDB's `lock.mdb` is never opened here: closing any descriptor of it would drop LMDB's own locks in this process.
 
@@ -18,19 +18,19 @@ use super::error::{StoreError, io_error};
 pub(super) const DATA_FILE: &str = "data.mdb";
 const LOCK_FILE: &str = "lock.mdb";
 const SERVE_LOCK_FILE: &str = "serve.lock";
-/// Folder of the queue of webhooks in the data directory.
+/// Folder of the webhook queue in the data directory.
 pub(super) const QUEUE_FOLDER: &str = "webhooks";
 
-/// Whether a missing directory or store may be made.
+/// Whether a missing directory or store may be created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// Make it.
+    /// Create it.
     Create,
     /// Refuse.
     Refuse,
 }
 
-/// Makes the directory if it may, and checks who can reach it and the files in it.
+/// Creates the directory if allowed, and checks who can access it and the files in it.
 pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreError> {
     let path = directory.to_path_buf();
     let metadata = match fs::metadata(directory) {
@@ -47,7 +47,7 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
         }
         Err(error) => return Err(io_error(error, directory)),
     };
-    // The directory itself may be reached through a link: systemd's StateDirectory with DynamicUser is one.
+    // The directory itself may be a link: systemd's StateDirectory with DynamicUser is one.
     if !metadata.is_dir() {
         return Err(StoreError::NotADirectory { path });
     }
@@ -55,8 +55,8 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
     if metadata.mode() & 0o022 != 0 {
         return Err(StoreError::Exposed { path, mode: metadata.mode() & 0o7777, fix: "700" });
     }
-    // A data file is made before all others and appears whole ([`install`]). So whoever sees another file first and then no
-    // data file knows that it was lost (R-PROC-4).
+    // The data file is created before all others and appears atomically ([`install`]). So if a process sees another
+    // file first and then no data file, the data file was lost (R-PROC-4).
     let mut others = Vec::new();
     for name in [SERVE_LOCK_FILE, LOCK_FILE] {
         others.extend(check_file(&directory.join(name))?.then_some(name));
@@ -75,8 +75,8 @@ pub(super) fn prepare(directory: &Path, missing: Missing) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Refuses a directory that was served from before and has lost its queue of webhooks: the file of the queue is made
-/// before the lock of the first server (R-PROC-4). An operator who wants an empty queue makes the folder.
+/// Refuses a directory that a server has used and whose webhook queue is missing: the queue's file is created before
+/// the lock of the first server (R-PROC-4). An operator who wants an empty queue creates the folder.
 pub(super) fn check_queue(directory: &Path) -> Result<(), StoreError> {
     let was_served = check_file(&directory.join(SERVE_LOCK_FILE))?;
     let path = directory.join(QUEUE_FOLDER);
@@ -86,24 +86,24 @@ pub(super) fn check_queue(directory: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// True where a data file is.
+/// True if there is a data file.
 pub(super) fn has_data(directory: &Path) -> bool {
     fs::symlink_metadata(directory.join(DATA_FILE)).is_ok()
 }
 
-/// Makes an empty folder in the directory, for a data file that is to be installed.
+/// Creates an empty folder in the directory, for a data file that will be installed.
 pub(super) fn make_part(directory: &Path) -> Result<PathBuf, StoreError> {
     static PARTS: AtomicU64 = AtomicU64::new(0);
     let number = PARTS.fetch_add(1, Ordering::Relaxed);
     let part = directory.join(format!("new.{}.{number}", std::process::id()));
-    // What a process of the same number left when it was killed.
+    // Left by a process with the same id that was killed.
     let _ = fs::remove_dir_all(&part);
     DirBuilder::new().mode(0o700).create(&part).map_err(|source| io_error(source, &part))?;
     Ok(part)
 }
 
-/// Gives the data file in `part` its name in the directory and removes `part`. It appears whole, on disk, or not at all; if
-/// another process has been faster, its file stays.
+/// Moves the data file in `part` to its name in the directory and removes `part`. It appears complete and on disk, or
+/// not at all; if another process was faster, its file stays.
 pub(super) fn install(part: &Path, directory: &Path) -> Result<(), StoreError> {
     let (made, file) = (part.join(DATA_FILE), directory.join(DATA_FILE));
     let rename = || {
@@ -121,7 +121,7 @@ pub(super) fn install(part: &Path, directory: &Path) -> Result<(), StoreError> {
     renamed
 }
 
-/// True if the file exists and is ours alone.
+/// True if the file exists and only this user can access it.
 fn check_file(file: &Path) -> Result<bool, StoreError> {
     let metadata = match fs::symlink_metadata(file) {
         Ok(metadata) => metadata,
@@ -156,7 +156,7 @@ fn make(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Files that root made in another user's directory are given to that user, so that its server can open them.
+/// Gives files that root created in another user's directory to that user, so that its server can open them.
 pub(super) fn hand_to_owner(directory: &Path) -> Result<(), StoreError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -176,11 +176,12 @@ pub(super) fn hand_to_owner(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Held while LMDB is being opened, so that one process at a time does that.
+/// Held while LMDB is being opened, so that one process at a time opens it.
 ///
-/// The first process makes LMDB's lock file anew, last transaction number included, under an exclusive lock of its own. Were
-/// it killed meanwhile, a process that waits for that lock would go on with what it left: the number 0, with which its
-/// commit, and the newest one of the store, are lost. Waiting here instead, it finds itself the first and makes all anew.
+/// The first process resets LMDB's lock file, including the last transaction number, under an exclusive lock of its
+/// own. If it is killed meanwhile, a process that waits for that lock would continue with the state it left: the number
+/// 0, with which its own commit and the newest one of the store are lost. A process that waits here instead becomes the
+/// first one and resets everything.
 pub(super) struct OpenLock(File);
 
 impl OpenLock {
@@ -204,7 +205,7 @@ impl Drop for OpenLock {
     }
 }
 
-/// Held by a serving process as long as it lives: the kernel drops it with the process, however it ends.
+/// Held by a serving process for its lifetime: the kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct ServeLock {
     file: File,
@@ -218,7 +219,7 @@ impl Drop for ServeLock {
 }
 
 impl ServeLock {
-    /// Takes the lock or names who has it.
+    /// Takes the lock, or returns an error that names its holder.
     pub(super) fn take(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(SERVE_LOCK_FILE);
         let failed = |source| io_error(source, &path);

@@ -1,4 +1,4 @@
-//! The private readers of the store, for the fuzz targets (`fuzz/`). Compiled for them alone.
+//! The private readers of the store, for the fuzz targets (`fuzz/`). Compiled only for them.
 
 use std::path::Path;
 
@@ -6,20 +6,20 @@ use super::record::{self, AppRecord, TokenRecord};
 use super::{StoreError, messages, queue, verify};
 use crate::app::{App, MessagesUsed, Token};
 
-/// An app's record and what the shards get of it.
+/// An app's record and the form that the shards receive.
 ///
 /// # Errors
-/// What the store says of a record that does not read.
+/// The store's error for a record that cannot be read.
 pub fn read_app(bytes: &[u8]) -> Result<(AppRecord, App), String> {
     let record: AppRecord = record::decode("an app", bytes).map_err(|fault| format!("{fault:?}"))?;
     let app = record.to_app().map_err(|fault| format!("{fault:?}"))?;
     Ok((record, app))
 }
 
-/// A token's record and what the shards get of it.
+/// A token's record and the form that the shards receive.
 ///
 /// # Errors
-/// What the store says of a record that does not read.
+/// The store's error for a record that cannot be read.
 pub fn read_token(bytes: &[u8]) -> Result<(TokenRecord, Token), String> {
     let record: TokenRecord = record::decode("a token", bytes).map_err(|fault| format!("{fault:?}"))?;
     let token = record.to_token().map_err(|fault| format!("{fault:?}"))?;
@@ -39,7 +39,7 @@ pub fn write_token(record: &TokenRecord) -> Vec<u8> {
 /// A webhook delivery and its body.
 ///
 /// # Errors
-/// What the store says of one that does not read.
+/// The store's error for a delivery that cannot be read.
 pub fn read_delivery(key: &[u8], value: &[u8]) -> Result<(queue::Delivery, Vec<u8>), String> {
     let (delivery, body) = queue::decode(key, value).map_err(|fault| format!("{fault:?}"))?;
     Ok((delivery, body.to_vec()))
@@ -50,15 +50,15 @@ pub fn write_delivery(delivery: &queue::Delivery, body: &[u8]) -> Vec<u8> {
     queue::encode(delivery, body)
 }
 
-/// The messages of an app and day: its serial and what it used.
+/// The messages of an app and day: its serial and its usage.
 pub fn read_messages(key: &[u8], value: &[u8]) -> Option<(u32, MessagesUsed)> {
     messages::decode(key, value).map(|(app, used)| (app.0, used))
 }
 
-/// Looks over a data file as it is before LMDB maps it.
+/// Checks a data file as opening does before LMDB maps it.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// The fault in the file.
 pub fn verify_file(path: &Path) -> Result<(), StoreError> {
     verify::verify(path)
 }

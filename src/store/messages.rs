@@ -1,5 +1,5 @@
-//! Messages that apps with a quota published on one day (R-LIM-3), so that a restart does not begin anew. They stand in
-//! the meta table: one entry of 12 bytes per app.
+//! Messages that apps with a quota published on one day (R-LIM-3), so that a restart does not reset the count. They are
+//! in the meta table: one entry of 12 bytes per app.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::app::{AppSerial, MessagesUsed};
 const PREFIX: &[u8] = b"messages/";
 
 impl Store {
-    /// Writes how many messages apps have published, in one commit. Apps that are gone are passed over. The version
-    /// stays: a running server knows its own figures.
+    /// Writes how many messages apps have published, in one commit. Apps that no longer exist are skipped. The version
+    /// does not change: a running server knows its own counts.
     pub fn record_messages_used(&self, used: &BTreeMap<AppSerial, MessagesUsed>) -> Result<(), StoreError> {
         self.environment().write(|transaction, tables| {
             for (app, MessagesUsed { day, messages }) in used {
@@ -28,7 +28,7 @@ impl Store {
     }
 }
 
-/// All that were written.
+/// All entries.
 pub(super) fn all(transaction: &RoTxn<'_>, tables: &Tables) -> Result<Vec<(AppSerial, MessagesUsed)>, Fault> {
     let mut all = Vec::new();
     for entry in tables.meta.prefix_iter(transaction, PREFIX)? {
@@ -38,7 +38,7 @@ pub(super) fn all(transaction: &RoTxn<'_>, tables: &Tables) -> Result<Vec<(AppSe
     Ok(all)
 }
 
-/// Removes those of an app.
+/// Removes the entry of an app.
 pub(super) fn remove(transaction: &mut RwTxn<'_>, tables: &Tables, serial: u32) -> Result<(), Fault> {
     tables.meta.delete(transaction, &key(serial))?;
     Ok(())
@@ -60,7 +60,7 @@ mod tests {
     use super::super::{Missing, NewApp};
     use super::*;
 
-    /// R-LIM-3: figures are read back into the directory, replaced by newer ones, and go with their app.
+    /// R-LIM-3: counts are read back into the directory, replaced by newer ones, and removed with their app.
     #[test]
     fn figures_are_kept() {
         let directory = tempfile::tempdir().expect("directory");

@@ -1,4 +1,4 @@
-//! Apps and token hashes in one LMDB file: the truth. Shards see it as [`crate::app::Directory`].
+//! Apps and token hashes in one LMDB file, the source of truth. Shards see it as [`crate::app::Directory`].
 //!
 //! Several processes may have the store open: one `relay serve` and any number of short commands. A change that the
 //! shards must see raises the version in the same transaction; the serving process polls that number ([`writer`]).
@@ -44,10 +44,10 @@ pub use tokens::{CreatedToken, NewToken};
 pub use webhook_record::WebhookRecord;
 pub use webhooks::check_webhook;
 
-/// Checks owner and modes of a data directory and its files as opening does, and changes nothing.
+/// Checks the owner and modes of a data directory and its files as opening does, without changing anything.
 ///
 /// # Errors
-/// What opening would refuse; [`StoreError::Missing`] and [`StoreError::Empty`] where there is no store yet.
+/// The errors of opening; [`StoreError::Missing`] and [`StoreError::Empty`] where there is no store yet.
 pub fn check_directory(directory: &Path) -> Result<(), StoreError> {
     files::prepare(directory, Missing::Refuse)
 }
@@ -76,12 +76,12 @@ impl Store {
         Self::open_bounded(directory, missing, limits::STORE_BYTES_MAX)
     }
 
-    /// Opens the store to serve from it, made if it is missing. A second server is refused until all clones of this
-    /// store are dropped or the process ends.
+    /// Opens the store to serve from it, creating it if it is missing. A second server is refused until all clones of
+    /// this store are dropped or the process ends.
     pub fn open_to_serve(directory: &Path) -> Result<Self, StoreError> {
         files::prepare(directory, Missing::Create)?;
         files::check_queue(directory)?;
-        // Both files before the lock: a lock without them shows that they were lost.
+        // Create both files before the lock: a lock without them shows that they were lost.
         Environment::<Tables>::make(directory, limits::STORE_BYTES_MAX)?;
         queue::Queue::make(directory)?;
         let serving = ServeLock::take(directory)?;
@@ -89,7 +89,7 @@ impl Store {
         Self::checked(Inner { environment, _serving: Some(serving) })
     }
 
-    /// As [`Store::open`] with another bound than [`limits::STORE_BYTES_MAX`], to show what happens when it is full.
+    /// Like [`Store::open`] with another bound than [`limits::STORE_BYTES_MAX`], to test a full store.
     #[doc(hidden)]
     pub fn open_bounded(directory: &Path, missing: Missing, bytes_max: usize) -> Result<Self, StoreError> {
         let environment = Environment::open(directory, missing, bytes_max)?;
@@ -138,7 +138,7 @@ const META_SCHEMA: &[u8] = b"schema";
 const META_VERSION: &[u8] = b"version";
 const META_NEXT_SERIAL: &[u8] = b"next_serial";
 
-/// A number of the meta table; 0 where it was never written.
+/// A number of the meta table; 0 if it was never written.
 fn meta(transaction: &RoTxn<'_>, tables: &Tables, name: &[u8]) -> Result<u64, Fault> {
     let Some(bytes) = tables.meta.get(transaction, name)? else {
         return Ok(0);
@@ -147,7 +147,7 @@ fn meta(transaction: &RoTxn<'_>, tables: &Tables, name: &[u8]) -> Result<u64, Fa
     Ok(u64::from_be_bytes(bytes))
 }
 
-/// Ends a change that shards must see.
+/// Completes a change that shards must see.
 fn raise_version(transaction: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fault> {
     let version = meta(transaction, tables, META_VERSION)? + 1;
     tables.meta.put(transaction, META_VERSION, &version.to_be_bytes())?;
@@ -181,7 +181,7 @@ pub fn unix_ms() -> u64 {
 mod tests {
     use super::*;
 
-    /// A store that a newer Relay wrote is refused, with both numbers, instead of read wrongly.
+    /// A store that a newer Relay wrote is refused, with both numbers, instead of being misread.
     #[test]
     fn a_newer_schema_is_refused() {
         let directory = tempfile::tempdir().expect("directory");

@@ -1,5 +1,5 @@
-//! Deliveries of webhooks that are under way, and the last ones that failed: an LMDB file of its own, so that neither
-//! its size nor its commits concern the apps. What is committed here survives a restart.
+//! Webhook deliveries in progress, and the last failed ones: a separate LMDB file, so that neither its size nor its
+//! commits affect the apps. Committed deliveries survive a restart.
 //!
 //! One thread of the server writes. Others read: the body of a delivery when it is sent, and the list of failures.
 
@@ -21,7 +21,7 @@ const LAYOUT: u8 = 1;
 /// The tables of the queue.
 #[derive(Clone, Copy)]
 struct QueueTables {
-    /// Number (u64, big endian) -> what [`encode`] writes.
+    /// Number (u64, big endian) -> the output of [`encode`].
     deliveries: Table,
     /// Number -> attempts (u8) and when the next is due (u64, big endian, unix ms).
     attempts: Table,
@@ -44,22 +44,22 @@ pub struct Queue {
     environment: Arc<Environment<QueueTables>>,
 }
 
-/// One request to be made to one endpoint, without its body.
+/// One request to one endpoint, without its body.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Delivery {
     /// Its place in the order of all deliveries.
     pub number: u64,
-    /// Whose.
+    /// Serial of its app.
     pub app: AppSerial,
     /// Id of the endpoint.
     pub endpoint: Arc<str>,
-    /// Deliveries of one queue are made one after the other: those of one channel, or all batches of an endpoint.
+    /// Deliveries of one queue are sent one after the other: those of one channel, or all batches of an endpoint.
     pub queue: u64,
-    /// When it was made, unix ms.
+    /// When it was created, unix ms.
     pub created_ms: u64,
     /// Requests that failed so far.
     pub attempts: u8,
-    /// When the next may be made, unix ms; 0 before the first failed.
+    /// When the next request may be made, unix ms; 0 before the first failure.
     pub next_at_ms: u64,
     /// Length of its body.
     pub body_bytes: u32,
@@ -72,13 +72,13 @@ pub struct FailedDelivery {
     pub app: u32,
     /// Id of the endpoint.
     pub endpoint: String,
-    /// When it was made, unix ms.
+    /// When it was created, unix ms.
     pub created_at_ms: u64,
     /// When it was given up, unix ms.
     pub failed_at_ms: u64,
-    /// Requests that were made.
+    /// Number of requests made.
     pub attempts: u8,
-    /// What the last one was answered, or why there was no answer.
+    /// The answer to the last request, or why there was none.
     pub reason: String,
 }
 
@@ -93,10 +93,10 @@ pub enum Change {
         number: u64,
         /// Requests that failed so far.
         attempts: u8,
-        /// When the next may be made.
+        /// When the next request may be made.
         next_at_ms: u64,
     },
-    /// It was delivered, or nobody wants it any more.
+    /// It was delivered, or is no longer wanted.
     Done(Delivery),
     /// It was given up.
     Failed(Delivery, FailedDelivery),
@@ -106,21 +106,21 @@ impl Queue {
     /// Opens the queue of a data directory.
     ///
     /// # Errors
-    /// As the store; [`StoreError::Missing`] where there is none and none may be made.
+    /// The store's errors; [`StoreError::Missing`] if there is no queue and `missing` does not allow creating one.
     pub fn open(data: &Path, missing: Missing) -> Result<Self, StoreError> {
         let environment = Environment::open(&data.join(QUEUE_FOLDER), missing, limits::STORE_BYTES_MAX)?;
         Ok(Self { environment: Arc::new(environment) })
     }
 
-    /// Makes the queue's file where there is none.
+    /// Creates the queue's file if there is none.
     ///
     /// # Errors
-    /// As the store.
+    /// The store's errors.
     pub(super) fn make(data: &Path) -> Result<(), StoreError> {
         Environment::<QueueTables>::make(&data.join(QUEUE_FOLDER), limits::STORE_BYTES_MAX)
     }
 
-    /// All deliveries in their order: what a start takes up again.
+    /// All deliveries in their order, for a start to resume.
     pub fn deliveries(&self) -> Result<Vec<Delivery>, StoreError> {
         self.environment.read(|transaction, tables| {
             let mut deliveries = Vec::new();
@@ -153,7 +153,7 @@ impl Queue {
         })
     }
 
-    /// A number above all that were given.
+    /// A number above all numbers in use.
     pub fn next_number(&self) -> Result<u64, StoreError> {
         self.environment.read(|transaction, tables| {
             let mut next = 1;
@@ -167,12 +167,12 @@ impl Queue {
         })
     }
 
-    /// How many deliveries wait.
+    /// How many deliveries are waiting.
     pub fn waiting(&self) -> Result<u64, StoreError> {
         self.environment.read(|transaction, tables| Ok(tables.deliveries.len(transaction)?))
     }
 
-    /// Makes all changes in one commit, or none.
+    /// Applies all changes in one commit, or none.
     pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         self.environment.write(|transaction, tables| {
             for change in changes {
@@ -277,8 +277,8 @@ mod tests {
         }
     }
 
-    /// P-HOOK-7: what was committed is there after the file was opened anew, in order, with its attempts and its bytes;
-    /// what was done is not.
+    /// P-HOOK-7: committed deliveries are there after the file was reopened, in order, with their attempts and bytes;
+    /// completed ones are not.
     #[test]
     fn deliveries_survive() {
         let directory = tempfile::tempdir().expect("directory");
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(queue.waiting().expect("read"), 299);
     }
 
-    /// P-HOOK-7, R-HOOK-4: failures are listed, the last of them within a bound.
+    /// P-HOOK-7, R-HOOK-4: failures are listed, and only the last of them are kept, up to a bound.
     #[test]
     fn failures_are_listed_within_a_bound() {
         let directory = tempfile::tempdir().expect("directory");

@@ -7,13 +7,13 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// Random bytes.
 ///
 /// # Panics
-/// If the kernel gives none, which ends the process: nothing safe can be made without them.
+/// If the kernel provides none. This ends the process: nothing secure can be generated without them.
 fn fill(bytes: &mut [u8]) {
     SystemRandom::new().fill(bytes).expect("the kernel's random source does not fail once it is seeded");
 }
 
-/// `length` characters, each one of `alphabet` with equal chance: bytes beyond the last whole multiple of the
-/// alphabet's size are thrown away.
+/// `length` characters, each one of `alphabet` with equal probability: bytes beyond the last full multiple of the
+/// alphabet's size are discarded.
 fn characters(alphabet: &[u8], length: usize) -> String {
     let limit = 256 - 256 % alphabet.len();
     let mut text = String::with_capacity(length);
@@ -26,7 +26,7 @@ fn characters(alphabet: &[u8], length: usize) -> String {
     text
 }
 
-/// A new app id: 9 digits, the first not 0 (P-SDK-22: some SDKs insist on digits).
+/// A new app id: 9 digits, the first not 0 (P-SDK-22: some SDKs require digits).
 pub(super) fn app_id() -> String {
     characters(b"123456789", 1) + &characters(b"0123456789", 8)
 }
@@ -65,7 +65,7 @@ pub(super) fn webhook_secret() -> String {
 mod tests {
     use super::*;
 
-    /// P-SDK-22, R-TOKEN-1: shapes of what is generated.
+    /// P-SDK-22, R-TOKEN-1: formats of the generated values.
     #[test]
     fn shapes() {
         for _ in 0..100 {

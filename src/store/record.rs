@@ -1,5 +1,5 @@
-//! What the store keeps of an app and of a token, as JSON values: read once per change, never on a hot path.
-//! Fields may be added with a default; anything else raises [`SCHEMA`].
+//! The store's records of apps and tokens, as JSON values: read once per change, never on a hot path. Fields may be
+//! added with a default; any other change raises [`SCHEMA`].
 
 use std::fmt;
 
@@ -17,34 +17,34 @@ pub(super) const SCHEMA: u32 = 1;
 /// An app in the store.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct AppRecord {
-    /// Its number: given once, never again.
+    /// Its number, never reused.
     pub serial: u32,
     /// Its public id.
     pub id: String,
-    /// A name for people.
+    /// A display name.
     pub name: String,
     /// A disabled app refuses everything.
     pub enabled: bool,
-    /// When it was made, unix ms.
+    /// When it was created, unix ms.
     pub created_at_ms: u64,
     /// Active key pairs, oldest first; at least one.
     pub keys: Vec<KeyRecord>,
-    /// What an operator may change.
+    /// The settings that an operator may change.
     #[serde(default)]
     pub settings: AppSettings,
-    /// Where its events are told.
+    /// Its webhook endpoints.
     #[serde(default)]
     pub webhooks: Vec<WebhookRecord>,
 }
 
-/// A key pair. The secret is kept as it is: signatures need it (R-AUTH-6).
+/// A key pair. The secret is stored in plain text: signatures need it (R-AUTH-6).
 #[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 pub struct KeyRecord {
     /// The public key, unique in the store.
     pub key: String,
     /// Its secret; `Debug` does not print it.
     pub secret: String,
-    /// When it was made, unix ms.
+    /// When it was created, unix ms.
     pub created_at_ms: u64,
 }
 
@@ -54,24 +54,24 @@ impl fmt::Debug for KeyRecord {
     }
 }
 
-/// A token in the store; the token itself is nowhere (R-TOKEN-2, R-TOKEN-5).
+/// A token in the store; the token itself is not stored (R-TOKEN-2, R-TOKEN-5).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct TokenRecord {
     /// Its public id, `tok_...`.
     pub id: String,
-    /// SHA-256 of the whole token, in hex.
+    /// SHA-256 of the complete token, in hex.
     pub hash: String,
     /// Serial of its app.
     pub app: u32,
-    /// A name for people.
+    /// A display name.
     pub name: String,
     /// Scopes by name; none is full access (R-TOKEN-6).
     pub scopes: Vec<String>,
-    /// When it was made, unix ms.
+    /// When it was created, unix ms.
     pub created_at_ms: u64,
-    /// When it ends, unix ms.
+    /// When it expires, unix ms.
     pub expires_at_ms: Option<u64>,
-    /// When it was last used with success, unix ms; up to a minute behind (R-TOKEN-4).
+    /// When it was last used successfully, unix ms; up to a minute behind (R-TOKEN-4).
     pub last_used_at_ms: Option<u64>,
     /// When it was revoked, unix ms.
     pub revoked_at_ms: Option<u64>,
@@ -92,7 +92,7 @@ impl AppRecord {
         }
     }
 
-    /// As the shards see it.
+    /// Converts to the form that the shards use.
     pub(super) fn to_app(&self) -> Result<App, Fault> {
         Ok(App {
             serial: AppSerial(self.serial),
@@ -107,7 +107,7 @@ impl AppRecord {
 }
 
 impl TokenRecord {
-    /// As the shards see it.
+    /// Converts to the form that the shards use.
     pub(super) fn to_token(&self) -> Result<Token, Fault> {
         let damaged = |what: &str| Fault::Record(format!("token {} has a bad {what}", self.id));
         let mut hash = [0; 32];
@@ -135,7 +135,7 @@ fn invalid(text: String) -> Result<(), StoreError> {
     Err(StoreError::Invalid(text))
 }
 
-/// App ids stand in URL paths.
+/// App ids appear in URL paths.
 pub fn check_id(id: &str) -> Result<(), StoreError> {
     let max = limits::APP_ID_BYTES_MAX;
     let fits = (1..=max).contains(&id.len());
@@ -145,7 +145,7 @@ pub fn check_id(id: &str) -> Result<(), StoreError> {
     invalid(format!("the app id {id:?} must be 1 to {max} of A-Z a-z 0-9 - _ . (all digits suits every SDK)"))
 }
 
-/// Keys stand in URL paths and before the colon of `auth` strings.
+/// Keys appear in URL paths and before the colon of `auth` strings.
 pub fn check_key(key: &str) -> Result<(), StoreError> {
     let max = limits::APP_KEY_BYTES_MAX;
     let fits = (1..=max).contains(&key.len());
@@ -155,7 +155,7 @@ pub fn check_key(key: &str) -> Result<(), StoreError> {
     invalid(format!("the app key {key:?} must be 1 to {max} of A-Z a-z 0-9 - _ . ~"))
 }
 
-/// Secrets travel in a header; the message does not repeat them.
+/// Secrets are sent in a header; the message does not repeat them.
 pub fn check_secret(secret: &str) -> Result<(), StoreError> {
     let max = limits::APP_SECRET_BYTES_MAX;
     if (1..=max).contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -164,7 +164,7 @@ pub fn check_secret(secret: &str) -> Result<(), StoreError> {
     invalid(format!("the app secret must be 1 to {max} visible ASCII characters without spaces"))
 }
 
-/// Names are for people; control characters would forge log lines (threat T27).
+/// Names are for display; control characters would forge log lines (threat T27).
 pub fn check_name(name: &str) -> Result<(), StoreError> {
     let max = limits::NAME_BYTES_MAX;
     if name.len() <= max && !name.chars().any(char::is_control) {
@@ -177,7 +177,7 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
 mod tests {
     use super::*;
 
-    /// An app as a store of the first release holds it, no field at its default.
+    /// An app as a store of the first release contains it, with no field at its default.
     const STORED: &str = concat!(
         r#"{"serial":7,"id":"4711","name":"Shop","enabled":false,"created_at_ms":1763000000000,"#,
         r#""keys":[{"key":"shop-key","secret":"shop-secret","created_at_ms":1763000000001}],"settings":{"#,
@@ -196,15 +196,15 @@ mod tests {
         String::from_utf8(encode(&app)).expect("JSON is text")
     }
 
-    /// A record as stores hold it today reads and is written again byte for byte: an older server goes on reading
-    /// what a newer one wrote, and no record changes for being read.
+    /// A record in the current format is written back byte for byte after reading: an older server can still read
+    /// records written by a newer one, and reading changes no record.
     #[test]
     fn a_record_is_written_as_it_was_read() {
         assert_eq!(written_again(STORED), STORED);
     }
 
-    /// Missing settings have their defaults, in a record from before there were any too, and unknown ones are passed
-    /// over: the record of a later version reads here.
+    /// Missing settings get their defaults, also in a record from before there were any settings, and unknown ones are
+    /// ignored: records of a later version are readable here.
     #[test]
     fn missing_settings_are_defaults() {
         let start = STORED.split(r#","settings""#).next().expect("a split has a first part");

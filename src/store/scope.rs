@@ -1,11 +1,11 @@
-//! Scopes as the store keeps them: by name, so that a dump of the store reads well (R-TOKEN-6).
+//! Scopes in their stored form: by name, so that a dump of the store is readable (R-TOKEN-6).
 
 use super::error::StoreError;
 use crate::app::{Scope, Scopes};
 use crate::label::Label;
 use crate::setting::nearest;
 
-/// The set that these names make; an unknown one is refused with the nearest.
+/// The set of scopes with these names; an unknown name is refused, and the error suggests the nearest one.
 pub(super) fn parse_all(names: &[String]) -> Result<Scopes, StoreError> {
     let mut scopes = Scopes::FULL;
     for name in names {

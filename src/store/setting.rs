@@ -1,4 +1,4 @@
-//! The settings of an app by name, as `relay app set ID key=value` names them: its own name, and the table of
+//! The settings of an app by name, as `relay app set ID key=value` uses them: its `name`, and the table of
 //! [`crate::app::settings`].
 
 use super::error::StoreError;
@@ -15,7 +15,7 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
     app.settings.set(name, value).map_err(|error| StoreError::Invalid(error.to_string()))
 }
 
-/// The settings by name with their values and what they are, the name first.
+/// The settings by name with their values and descriptions, the name first.
 pub fn list(app: &AppRecord) -> impl Iterator<Item = (&'static str, serde_json::Value, String)> {
     let name = (NAME, app.name.clone().into(), "a name for people, at most 100 bytes".to_owned());
     let settings = APP_SETTINGS.iter().map(|setting| {
@@ -25,14 +25,14 @@ pub fn list(app: &AppRecord) -> impl Iterator<Item = (&'static str, serde_json::
     std::iter::once(name).chain(settings)
 }
 
-/// The setting that is the app's own.
+/// The setting that belongs to the app itself.
 const NAME: &str = "name";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every setting takes a good value and shows it again.
+    /// Every setting accepts a valid value and returns it.
     #[test]
     fn good_values_are_taken() {
         let good = [
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(shown, expected);
     }
 
-    /// `channels_max` was the name of `max_channels`: it still counts, also in records that a store has.
+    /// `channels_max` was the name of `max_channels`: it is still accepted, also in stored records.
     #[test]
     fn former_names_count() {
         let mut app = AppRecord::stand_in();
@@ -81,7 +81,8 @@ mod tests {
         assert_eq!((&stored["channels_max"], stored.get("max_channels")), (&7.into(), None));
     }
 
-    /// Values at and beyond the limit, and unknown names: the error names the expectation or the nearest name.
+    /// Values at and beyond the limit, and unknown names: the error describes the accepted values or suggests the
+    /// nearest name.
     #[test]
     fn bad_values_name_the_expectation() {
         let bad = [

@@ -1,4 +1,5 @@
-//! Tokens in the store: made, listed, revoked, their use noted. Only the SHA-256 is kept (R-TOKEN-2).
+//! Tokens in the store: creating, listing and revoking them, and recording their use. Only the SHA-256 is kept
+//! (R-TOKEN-2).
 
 use heed::RwTxn;
 
@@ -10,22 +11,22 @@ use super::{Store, all_tokens, raise_version, random, scope, unix_ms};
 use crate::app::TokenId;
 use crate::auth::token::token_hash;
 
-/// A token to be made.
+/// A token to create.
 #[derive(Clone, Debug)]
 pub struct NewToken {
     /// Id of its app.
     pub app: String,
-    /// A name for people.
+    /// A display name.
     pub name: String,
     /// Scopes by name; none is full access (R-TOKEN-6).
     pub scopes: Vec<String>,
-    /// When it ends, unix ms.
+    /// When it expires, unix ms.
     pub expires_at_ms: Option<u64>,
 }
 
-/// A token that was made: the only time that it is seen.
+/// A created token: the only place where the token itself is available.
 pub struct CreatedToken {
-    /// What the store keeps.
+    /// The stored record.
     pub record: TokenRecord,
     /// The token, `rly_...`.
     pub token: String,
@@ -43,7 +44,7 @@ impl Store {
         })
     }
 
-    /// Makes a token and gives it away, once.
+    /// Creates a token and returns it, once.
     pub fn create_token(&self, new: NewToken) -> Result<CreatedToken, StoreError> {
         self.environment().write(|transaction, tables| {
             let app = app_by_id(transaction, tables, &new.app)?;
@@ -53,8 +54,8 @@ impl Store {
         })
     }
 
-    /// Makes a token and removes all others of its app that have its name: `serve --dev` makes one at each start,
-    /// since the old one is known to nobody any more.
+    /// Creates a token and removes all others of its app that have its name: `serve --dev` creates one at each start,
+    /// since the old one is no longer known to anyone.
     pub fn replace_token(&self, new: NewToken) -> Result<CreatedToken, StoreError> {
         self.environment().write(|transaction, tables| {
             let app = app_by_id(transaction, tables, &new.app)?;
@@ -68,7 +69,7 @@ impl Store {
         })
     }
 
-    /// Revokes a token for good. One that was revoked before stays as it was.
+    /// Revokes a token permanently. A token that is already revoked does not change.
     pub fn revoke_token(&self, id: &str) -> Result<TokenRecord, StoreError> {
         self.environment().write(|transaction, tables| {
             let unknown = || StoreError::UnknownToken(id.into());
@@ -82,8 +83,8 @@ impl Store {
         })
     }
 
-    /// Writes when tokens were last used, in one commit; a use older than the one written is not. Tokens that are
-    /// gone are passed over. The version stays: no verdict depends on this.
+    /// Writes when tokens were last used, in one commit; a use older than the stored one is ignored. Tokens that no
+    /// longer exist are skipped. The version does not change: no authorization decision depends on this.
     pub fn record_token_uses<'a>(&self, uses: impl IntoIterator<Item = (&'a TokenId, u64)>) -> Result<(), StoreError> {
         self.environment().write(|transaction, tables| {
             for (id, used_at_ms) in uses {

@@ -1,11 +1,11 @@
-//! Looks a data file over before LMDB maps it. LMDB trusts its file: a file that was cut short kills the process with
-//! SIGBUS, a page of the wrong kind with a failed assertion. Here every page of the newest snapshot is read with
-//! `pread` and checked in form, so that damage is one clear sentence instead.
+//! Checks a data file before LMDB maps it. LMDB trusts its file: a truncated file kills the process with SIGBUS, a page
+//! of the wrong kind with a failed assertion. Here every page of the newest snapshot is read with `pread` and its form
+//! is checked, so that damage is reported as one clear sentence instead.
 //!
-//! Format (LMDB data version 1, numbers in the machine's order): pages 0 and 1 are meta pages, the one with the higher
-//! transaction number is in force and names the roots of two B+trees, free pages and tables; a table is a leaf node
-//! that holds the root of a further tree. A page in use is never changed in place, so other processes may write
-//! meanwhile: a fault is believed only if the snapshot in force stayed the same.
+//! Format (LMDB data version 1, numbers in the machine's byte order): pages 0 and 1 are meta pages; the one with the
+//! higher transaction number is in force and contains the roots of two B+trees, free pages and tables; a table is a
+//! leaf node that contains the root of a further tree. A page in use is never changed in place, so other processes may
+//! write meanwhile: a fault is reported only if the snapshot in force stayed the same.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::error::{StoreError, io_error};
 
-/// Checks the file; one that is absent is for LMDB to make.
+/// Checks the file; a missing one is left for LMDB to create.
 pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
     let mut options = OpenOptions::new();
     let file = match options.read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
@@ -40,13 +40,13 @@ pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
         }
         fault = Some(again);
     }
-    // Another process commits faster than pages are read. It has the store open, so the store is well.
+    // Another process commits faster than pages are read. It has the store open, so the store is valid.
     Ok(())
 }
 
-/// Tries to see one snapshot twice.
+/// How often to try to see one snapshot twice.
 const TRIES: usize = 10;
-/// Deepest way from a root to a leaf, tables included: two trees of LMDB's own bound of 32.
+/// Longest path from a root to a leaf, tables included: two trees of LMDB's own bound of 32.
 const LEVELS_MAX: u16 = 64;
 const HEADER_BYTES: usize = 16;
 const NODE_BYTES: usize = 8;
@@ -74,7 +74,7 @@ fn word64(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// What a meta page says.
+/// The content of a meta page.
 struct Snapshot {
     transaction: u64,
     page_bytes: usize,
@@ -102,7 +102,8 @@ impl Snapshot {
         let first = Self::read(file, 0)?;
         let second = Self::read(file, first.page_bytes as u64)?;
         let (page, newest) = if second.transaction > first.transaction { (1, second) } else { (0, first) };
-        // Transactions write the two pages in turn, and LMDB reads the page that its number says, not the newest.
+        // Transactions write the two pages in turn, and LMDB reads the page given by the transaction number, not the
+        // newest.
         if newest.transaction % 2 != page {
             return Err(format!("meta page {page} is of transaction {}, which writes the other", newest.transaction));
         }
@@ -128,7 +129,7 @@ impl Snapshot {
 
     fn check(&self, file: &File) -> Result<(), Fault> {
         let file_bytes = file.metadata().map_err(|error| format!("its length: {error}"))?.len();
-        // The last page is what the file says of itself: a wrong one must not make the walk long.
+        // The file itself declares its last page: a wrong value must not make the walk long.
         let pages_left = self.last_page.min(file_bytes / self.page_bytes as u64);
         let mut walk = Walk { file, snapshot: self, pages_left, levels: 0 };
         self.trees.iter().try_for_each(|tree| walk.tree(*tree))
@@ -138,9 +139,9 @@ impl Snapshot {
 struct Walk<'a> {
     file: &'a File,
     snapshot: &'a Snapshot,
-    /// Every page is reached once at most: more would be a loop.
+    /// Every page is reached at most once: more would be a loop.
     pages_left: u64,
-    /// Pages between a root and here, over nested trees: what bounds the recursion.
+    /// Pages between a root and this one, across nested trees: this bounds the recursion.
     levels: u16,
 }
 
@@ -153,7 +154,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Checks a page and all below it.
+    /// Checks a page and all pages below it.
     fn page(&mut self, number: u64, depth: u16) -> Result<(), Fault> {
         let fault = |what: &str| format!("page {number} {what}");
         if self.levels == LEVELS_MAX {
@@ -188,7 +189,7 @@ impl Walk<'_> {
     }
 
     fn leaf(&mut self, node: &Node<'_>) -> Result<(), Fault> {
-        // LMDB takes a value with the flag of duplicates for a table's own tree, and follows a null pointer.
+        // LMDB treats a value with the duplicates flag as a table's own tree, and follows a null pointer.
         if node.flags & !(BIG_DATA | SUB_TREE) != 0 {
             return Err("has a value of a kind that no table has".into());
         }
@@ -219,7 +220,7 @@ impl Walk<'_> {
         if word16(&page, 10) as u16 & KINDS != OVERFLOW || !inside || room < (HEADER_BYTES + data_bytes) as u64 {
             return Err(format!("has a value in page {number}, which cannot hold it"));
         }
-        // The last page must be in the file; those between are then.
+        // The last page must be in the file; those between are in it, too, then.
         let cut_off = || format!("has a value in page {number}, which is cut off");
         let end = (number + pages).checked_mul(page.len() as u64).ok_or_else(cut_off)?;
         self.file.read_exact_at(&mut [0], end - 1).map_err(|_| cut_off())
@@ -248,7 +249,7 @@ struct Node<'a> {
     flags: u16,
     /// In a leaf.
     data_bytes: usize,
-    /// What follows the key.
+    /// The bytes after the key.
     rest: &'a [u8],
 }
 

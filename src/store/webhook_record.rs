@@ -1,4 +1,4 @@
-//! Endpoints of webhooks as the store keeps them.
+//! The stored form of webhook endpoints.
 
 use std::fmt;
 
@@ -19,21 +19,21 @@ pub struct WebhookRecord {
     pub id: String,
     /// http or https.
     pub url: String,
-    /// Signs bodies in Relay's format; shown once, when it is made. `Debug` does not print it.
+    /// Signs bodies in Relay's format; shown once, when it is created. `Debug` does not print it.
     pub secret: String,
-    /// What it is told, by name; none is everything.
+    /// The events that it is sent, by name; an empty list means all.
     pub events: Vec<String>,
     /// `pusher` or `relay`.
     pub format: String,
     /// Up to 100 events in one request.
     pub batch: bool,
-    /// It may be at a private address, and be reached over http (threat T19).
+    /// It may have a private address, and be contacted over http (threat T19).
     pub allow_private: bool,
     /// `subscription_count` is spelled `subscription_count_changed` (R-HOOK-6).
     pub count_changed: bool,
-    /// Nothing is sent to one that is not.
+    /// Nothing is sent to a disabled endpoint.
     pub enabled: bool,
-    /// When it was made, unix ms.
+    /// When it was created, unix ms.
     pub created_at_ms: u64,
 }
 
@@ -44,7 +44,8 @@ impl fmt::Debug for WebhookRecord {
 }
 
 impl WebhookRecord {
-    /// True when it is told what `new` asks for, as [`Store::upsert_webhook`](crate::store::Store::upsert_webhook) would leave it.
+    /// True when its configuration matches `new`, as [`Store::upsert_webhook`](crate::store::Store::upsert_webhook)
+    /// would leave it.
     pub fn does(&self, new: &NewWebhook) -> bool {
         let mut after = self.clone();
         after.take_over(new.clone());
@@ -53,7 +54,7 @@ impl WebhookRecord {
                 == (after.batch, after.count_changed, after.allow_private)
     }
 
-    /// Has it told this. In Relay's format there are no batches and one spelling.
+    /// Applies this configuration. Relay's format has no batches and one spelling.
     pub(super) fn take_over(&mut self, new: NewWebhook) {
         self.events = new.events;
         if self.format == WebhookFormat::Pusher.label() {
@@ -79,12 +80,13 @@ impl WebhookRecord {
     }
 }
 
-/// As the shards see them.
+/// Converts to the form that the shards use.
 pub(super) fn to_webhooks(records: &[WebhookRecord]) -> Result<Webhooks, Fault> {
     Ok(Webhooks::new(records.iter().map(WebhookRecord::to_endpoint).collect::<Result<_, _>>()?))
 }
 
-/// The set that these names make, everything for none; an unknown one is refused with the nearest.
+/// The set of events with these names, all for an empty list; an unknown name is refused, and the error suggests the
+/// nearest one.
 pub(super) fn parse_kinds(names: &[String]) -> Result<WebhookKinds, StoreError> {
     if names.is_empty() {
         return Ok(WebhookKinds::all());

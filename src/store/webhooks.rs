@@ -1,4 +1,4 @@
-//! Webhook endpoints in the store: part of their app's record, so that one commit shows the app with them.
+//! Webhook endpoints in the store: part of their app's record, so that an app and its endpoints change in one commit.
 
 use std::net::IpAddr;
 
@@ -30,8 +30,8 @@ impl Store {
         })
     }
 
-    /// Makes an endpoint with a secret of its own. `allowed` are networks where every endpoint may be, beside public
-    /// addresses.
+    /// Creates an endpoint with its own secret. `allowed` are networks that every endpoint may be in, in addition to
+    /// public addresses.
     pub fn add_webhook(&self, app: &str, new: NewWebhook, allowed: &[IpNet]) -> Result<WebhookRecord, StoreError> {
         check_webhook(&new, allowed)?;
         self.environment().write(|transaction, tables| {
@@ -43,18 +43,18 @@ impl Store {
         })
     }
 
-    /// Sees to it that the app has an endpoint at this URL which is told this. One that is there keeps its id, its
-    /// secret, its format, whether it is enabled, and leave to be at a private address once that was given.
+    /// Ensures that the app has an endpoint at this URL with this configuration. An existing one keeps its id, its
+    /// secret, its format, its enabled state, and its permission to be at a private address once that was given.
     pub fn upsert_webhook(&self, app: &str, new: NewWebhook, allowed: &[IpNet]) -> Result<Upserted, StoreError> {
         self.change_all(|batch| batch.upsert_webhook(app, new, allowed))
     }
 
-    /// Removes an endpoint, of this app if one is named; gives the id of its app and what it was.
+    /// Removes an endpoint, of this app if one is named; returns the id of its app and the removed record.
     pub fn remove_webhook(&self, app: Option<&str>, id: &str) -> Result<(String, WebhookRecord), StoreError> {
         self.change_webhook(app, id, |webhooks, index| webhooks.remove(index))
     }
 
-    /// Turns an endpoint on or off; gives the id of its app and what it is now.
+    /// Turns an endpoint on or off; returns the id of its app and the new record.
     pub fn switch_webhook(&self, id: &str, enabled: bool) -> Result<(String, WebhookRecord), StoreError> {
         self.change_webhook(None, id, |webhooks, index| {
             webhooks[index].enabled = enabled;
@@ -84,7 +84,7 @@ impl Store {
     }
 }
 
-/// Makes the endpoint or has the one at its URL told this.
+/// Creates the endpoint or applies this configuration to the one at its URL.
 pub(super) fn upsert(
     transaction: &mut RwTxn<'_>,
     tables: &Tables,
@@ -107,7 +107,7 @@ pub(super) fn upsert(
     Ok(done)
 }
 
-/// Adds an endpoint with an id and a secret of its own, up to the bound of an app.
+/// Adds an endpoint with its own id and secret, up to the limit of an app.
 fn insert(app: &mut AppRecord, new: NewWebhook) -> Result<WebhookRecord, Fault> {
     if app.webhooks.len() >= limits::WEBHOOKS_PER_APP_MAX {
         return Err(StoreError::TooManyWebhooks(app.id.clone()).into());
@@ -128,8 +128,8 @@ fn insert(app: &mut AppRecord, new: NewWebhook) -> Result<WebhookRecord, Fault> 
     Ok(webhook)
 }
 
-/// Refuses an endpoint that could not be made, whatever the store holds. `allowed` are networks where every endpoint
-/// may be, beside public addresses.
+/// Refuses an endpoint that could not be created, independent of the store's content. `allowed` are networks that every
+/// endpoint may be in, in addition to public addresses.
 pub fn check_webhook(new: &NewWebhook, allowed: &[IpNet]) -> Result<(), StoreError> {
     check_url(&new.url, new.reach, allowed)?;
     parse_kinds(&new.events)?;
@@ -141,17 +141,17 @@ pub fn check_webhook(new: &NewWebhook, allowed: &[IpNet]) -> Result<(), StoreErr
     Ok(())
 }
 
-/// http or https with a host; no user, no fragment, nothing that a log line or a header could not hold (P-HOOK-9).
+/// http or https with a host; no user, no fragment, no character that is invalid in a log line or a header (P-HOOK-9).
 ///
-/// What a name resolves to is checked at each request; here only what is plain to see is refused, so that the mistake
-/// shows where it is made.
+/// The addresses of a name are checked at each request; only errors visible in the URL itself are refused here, so that
+/// they are reported when the URL is entered.
 fn check_url(url: &str, reach: Reach, allowed: &[IpNet]) -> Result<(), StoreError> {
     let max = limits::WEBHOOK_URL_BYTES_MAX;
     let invalid = |text: String| Err(StoreError::Invalid(text));
     if url.len() > max {
         return invalid(format!("the webhook URL is longer than {max} bytes"));
     }
-    // The URL itself is not repeated: what is wrong with it may be a password in it.
+    // The URL itself is not repeated: the invalid part may be a password.
     let malformed = || {
         StoreError::Invalid(
             "a webhook URL must have the form https://host[:port][/path], without user or fragment, in visible ASCII"
@@ -182,7 +182,7 @@ fn check_url(url: &str, reach: Reach, allowed: &[IpNet]) -> Result<(), StoreErro
     }
 }
 
-/// A port, where there is one, is a number.
+/// True if there is no port or the port is a number.
 fn has_good_port(authority: &str) -> bool {
     let after_host = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
     after_host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
@@ -198,7 +198,7 @@ mod tests {
         NewWebhook { url: url.into(), ..NewWebhook::default() }
     }
 
-    /// P-HOOK-9, threats T19, T24: what is a URL of a webhook, and what is plain to see that it must not be.
+    /// P-HOOK-9, threats T19, T24: valid webhook URLs, and those that are refused by their text alone.
     #[test]
     fn urls() {
         for url in
@@ -258,8 +258,8 @@ mod tests {
         assert!(check_url(&(long + "x"), Reach::Public, &[]).is_err());
     }
 
-    /// P-HOOK-9, R-HOOK-1: several per app, each with a filter; bounded; gone with their app; in no debug output is a
-    /// secret.
+    /// P-HOOK-9, R-HOOK-1: an app has several endpoints, each with a filter; they are bounded and removed with their
+    /// app; debug output contains no secret.
     #[test]
     fn endpoints_live_with_their_app() {
         let directory = tempfile::tempdir().expect("directory");
@@ -300,7 +300,8 @@ mod tests {
         assert!(store.webhooks(None).expect("list").is_empty());
     }
 
-    /// P-HOOK-9: a second wish for a URL makes no second endpoint, and what the operator did to the first one stays.
+    /// P-HOOK-9: a second request for a URL creates no second endpoint, and the operator's changes to the first one
+    /// stay.
     #[test]
     fn an_endpoint_is_there_once() {
         let directory = tempfile::tempdir().expect("directory");
@@ -339,7 +340,8 @@ mod tests {
         assert!(store.upsert_webhook(&app, new("http://127.0.0.1/"), &[]).is_err());
     }
 
-    /// P-HOOK-9, R-HOOK-2: an unknown event is refused with the nearest; batches are for Pusher's format.
+    /// P-HOOK-9, R-HOOK-2: an unknown event is refused and the error suggests the nearest; batches are for Pusher's
+    /// format only.
     #[test]
     fn mistakes_make_no_endpoint() {
         let directory = tempfile::tempdir().expect("directory");

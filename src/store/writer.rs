@@ -1,9 +1,10 @@
 //! The thread between the running shards and the store: it writes `last_used_at` and the messages of the day, and
-//! notices changes.
+//! detects changes.
 //!
-//! Shards never touch the store. They push token uses into a bounded queue, which the store writer drains and merges; it
-//! polls the store's version and hands out a new [`Directory`] when another process, or this one, changed something.
-//! A store that fails while the server runs is told and tried again: delivery goes on with the last snapshot.
+//! Shards never touch the store. They push token uses into a bounded queue, which the store writer drains and merges;
+//! it polls the store's version and passes on a new [`Directory`] when another process, or this one, changed something.
+//! If the store fails while the server runs, the failure is logged and the operation retried: delivery continues with
+//! the last snapshot.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -21,10 +22,10 @@ use crate::app::{AppSerial, Directory, MessagesUsed, TokenId};
 use crate::limits;
 use crate::shard::{Change, ChangeId, ChangeKind, ChangeRefused, Changed};
 
-/// Handle of the thread. Dropping it writes what is owed and ends the thread.
+/// Handle of the thread. Dropping it writes everything pending and ends the thread.
 pub struct StoreWriter {
     shared: Arc<Shared>,
-    /// Each shard has a bounded number of changes under way.
+    /// Bounded, since each shard has a bounded number of changes in flight.
     changes: Sender<Change>,
     thread: Option<JoinHandle<()>>,
 }
@@ -37,15 +38,15 @@ struct Shared {
 }
 
 impl StoreWriter {
-    /// Starts the thread. `on_change` is called from it with a snapshot at once, so that no change since the shards
-    /// began is missed, and with a new one at most [`limits::STORE_POLL_MS`] and the time of one commit after an app
+    /// Starts the thread. The thread calls `on_change` with a snapshot at once, so that no change since the shards
+    /// started is missed, and with a new one at most [`limits::STORE_POLL_MS`] and the time of one commit after an app
     /// or a token was changed.
     pub fn spawn(store: Store, on_change: Box<dyn Fn(Arc<Directory>) + Send>) -> io::Result<Self> {
         Self::spawn_changing(store, on_change, Box::new(|_, _| {}), Vec::new())
     }
 
-    /// As [`StoreWriter::spawn`], for shards that change the store: `on_changed` is called with the answer to each of their
-    /// changes, after `on_change` with what became of the directory. Webhooks may be in `allowed` networks, too.
+    /// Like [`StoreWriter::spawn`], for shards that change the store: `on_changed` is called with the answer to each of
+    /// their changes, after `on_change` with the resulting directory. Webhooks may be in `allowed` networks, too.
     pub fn spawn_changing(
         store: Store,
         on_change: Box<dyn Fn(Arc<Directory>) + Send>,
@@ -76,7 +77,7 @@ impl StoreWriter {
         Ok(Self { shared, changes, thread: Some(thread) })
     }
 
-    /// Notes that a token was used (R-TOKEN-4), at `unix_ms`. Never blocks and takes no lock; it wakes the thread,
+    /// Records that a token was used (R-TOKEN-4), at `unix_ms`. Never blocks and takes no lock; it wakes the thread,
     /// which costs a system call, only when the queue is half full.
     pub fn token_used(&self, token: TokenId, unix_ms: u64) {
         let uses = &self.shared.uses;
@@ -88,15 +89,15 @@ impl StoreWriter {
         }
     }
 
-    /// Takes a change of a shard. Never blocks.
+    /// Accepts a change from a shard. Never blocks.
     pub fn change(&self, change: Change) {
-        // A thread that has ended answers nothing; the process is about to end, too.
+        // A thread that has ended sends no answers; the process is about to end, too.
         let _ = self.changes.send(change);
         self.wake();
     }
 
-    /// Notes how many messages an app has published on a day (R-LIM-3). Never blocks and takes no lock; what finds no
-    /// room is left out, since the app's next figure holds it.
+    /// Records how many messages an app has published on a day (R-LIM-3). Never blocks and takes no lock; a count that
+    /// finds no space is dropped, since the app's next count includes it.
     pub fn messages_counted(&self, app: AppSerial, used: MessagesUsed) {
         let _ = self.shared.messages.push((app, used));
     }
@@ -120,14 +121,14 @@ impl Drop for StoreWriter {
     }
 }
 
-/// Directories that are held until all shards have let go of them. A shard lags behind by that many only if it has
-/// stopped, and may free what it likes then.
+/// Directories that are held until all shards have dropped them. A shard lags that many behind only if it has stopped;
+/// it may then free any of them.
 const DIRECTORIES_HELD_MAX: usize = 4;
 
-/// Token uses that were dropped are logged at most once in this time, in ms.
+/// Dropped token uses are logged at most once in this time, in ms.
 const TELL_MS: u64 = 60_000;
 
-/// What the thread owns.
+/// State owned by the thread.
 struct Run {
     store: Store,
     changes: Receiver<Change>,
@@ -139,7 +140,7 @@ struct Run {
     handed_out: Vec<Arc<Directory>>,
     uses: Uses,
     messages: Messages,
-    /// When token uses that were dropped may be logged again, in ms.
+    /// When dropped token uses may be logged again, in ms.
     losses_told_ms: u64,
 }
 
@@ -183,8 +184,8 @@ impl Run {
         }
     }
 
-    /// Drops the directories that nobody has any more. A hundred thousand apps take tens of ms to free, which the shard
-    /// that lets go of them last must not spend.
+    /// Drops the directories that no shard uses any more. A hundred thousand apps take tens of ms to free, which the
+    /// last shard to drop them must not spend.
     fn drop_unused(&mut self) {
         self.handed_out.retain(|directory| Arc::strong_count(directory) > 1);
         let surplus = self.handed_out.len().saturating_sub(DIRECTORIES_HELD_MAX);
@@ -199,7 +200,7 @@ impl Run {
         }
     }
 
-    /// Makes what shards ask for; the answers are for when the directory shows it.
+    /// Applies the changes that shards requested; the answers are sent once the directory shows the changes.
     fn make_changes(&self) -> Vec<(ChangeId, Changed)> {
         let changes = self.changes.try_iter();
         changes.map(|change| (change.id, self.make(change).unwrap_or_else(|error| refused(&error)))).collect()
@@ -232,7 +233,7 @@ impl Run {
     }
 }
 
-/// The cause that a caller of the API may know. Causes of the disk are for the operator alone.
+/// The cause that a caller of the API may see. Disk errors are shown to the operator only.
 fn refused(error: &StoreError) -> Changed {
     #[allow(clippy::wildcard_enum_match_arm, reason = "other causes are not shown to the caller")]
     let cause = match error {
@@ -248,7 +249,7 @@ fn refused(error: &StoreError) -> Changed {
     Changed::Refused(cause)
 }
 
-/// Messages of the day that are not written yet: the newest figure of each app. Pure: time is an argument.
+/// Messages of the day that are not written yet: the newest count of each app. Pure: time is an argument.
 #[derive(Default)]
 struct Messages {
     waiting: BTreeMap<AppSerial, MessagesUsed>,
@@ -262,7 +263,7 @@ impl Messages {
         !self.waiting.is_empty() && (last || !early)
     }
 
-    /// What could not be written waits for the next time.
+    /// Counts that could not be written wait for the next commit.
     fn note_commit(&mut self, now_ms: u64, written: &Result<(), StoreError>) {
         self.tried_ms = Some(now_ms);
         if written.is_ok() {
@@ -271,7 +272,7 @@ impl Messages {
     }
 }
 
-/// Tells a failure when it begins and when it is over, not at every try.
+/// Logs when a failure begins and when it ends, not every retry.
 #[derive(Default)]
 struct Failing {
     what: Vec<&'static str>,
@@ -311,8 +312,8 @@ impl Uses {
         *latest = (*latest).max(unix_ms);
     }
 
-    /// What to commit now, if anything: at most one commit in [`limits::TOKEN_USES_COMMIT_MS`] unless `last`, and no
-    /// token that was written within [`limits::TOKEN_USE_WRITE_MS`]; these wait on.
+    /// The uses to commit now, if any: at most one commit in [`limits::TOKEN_USES_COMMIT_MS`] unless `last`, and no
+    /// token that was written within [`limits::TOKEN_USE_WRITE_MS`]; those keep waiting.
     fn take_due(&mut self, now_ms: u64, last: bool) -> Option<Vec<(TokenId, u64)>> {
         let early = self.committed_ms.is_some_and(|at| now_ms - at < limits::TOKEN_USES_COMMIT_MS);
         if self.waiting.is_empty() || (early && !last) {
@@ -328,7 +329,7 @@ impl Uses {
         Some(due)
     }
 
-    /// The commit failed: they wait for the next one.
+    /// The commit failed: the uses wait for the next one.
     fn put_back(&mut self, due: Vec<(TokenId, u64)>) {
         for (token, unix_ms) in due {
             self.written.remove(&token);
@@ -348,8 +349,8 @@ mod tests {
         due
     }
 
-    /// R-TOKEN-4: a token is written at most once a minute, all tokens with at most one commit in 30 s, and the
-    /// latest use is never lost meanwhile. Time is moved by hand.
+    /// R-TOKEN-4: a token is written at most once a minute, all tokens with at most one commit in 30 s, and the latest
+    /// use is never lost meanwhile. The test advances the clock.
     #[test]
     fn writes_are_merged_and_spaced() {
         let mut uses = Uses::default();
@@ -370,7 +371,7 @@ mod tests {
         assert!(uses.waiting.is_empty());
     }
 
-    /// R-LIM-3: the messages of apps are written at once first, then at most every 30 s with the newest figure, and at
+    /// R-LIM-3: the messages of apps are written at once first, then at most every 30 s with the newest count, and at
     /// the end; a failed commit loses nothing.
     #[test]
     fn messages_are_merged_and_spaced() {
@@ -387,7 +388,7 @@ mod tests {
         assert_eq!(messages.waiting.get(&app).map(|used| used.messages), Some(9));
     }
 
-    /// A failed commit loses nothing and is tried again with the next one, not at once.
+    /// A failed commit loses nothing and is retried with the next one, not at once.
     #[test]
     fn a_failed_commit_waits() {
         let mut uses = Uses::default();

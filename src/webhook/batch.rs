@@ -1,4 +1,4 @@
-//! Events on their way to become requests: bodies are made here, filtered and batched (P-HOOK-6). Pure.
+//! Conversion of events into requests: bodies are built here, filtered and batched (P-HOOK-6). Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::protocol::webhook::{WebhookEvent, encode_pusher_body, encode_pusher_event, encode_relay_body};
 
-/// A request to be made.
+/// A request to make.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Made {
     pub(super) app: AppSerial,
@@ -38,7 +38,7 @@ struct Batch {
 }
 
 impl Batches {
-    /// An event, for all endpoints of its app that want it; gives the requests that are whole with it.
+    /// Adds an event for all endpoints of its app that want it; returns the requests that it completes.
     pub(super) fn add(&mut self, app: &App, event: &WebhookEvent, now: Moment) -> Vec<Made> {
         let kind = event.kind();
         let endpoints = app.webhooks.endpoints().iter();
@@ -89,7 +89,7 @@ impl Batches {
         self.open.values().map(|batch| batch.due_ms).min()
     }
 
-    /// Takes the batches whose time is over, or all.
+    /// Takes the batches that are due, or all.
     pub(super) fn take(&mut self, now: Moment, which: Which) -> Vec<Made> {
         let is_due = |batch: &Batch| which == Which::All || batch.due_ms <= now.monotonic_ms;
         let due: Vec<Arc<str>> =
@@ -108,17 +108,17 @@ impl Batches {
 /// Which batches to take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Which {
-    /// Those whose time is over.
+    /// Those that are due.
     Due,
     /// All: the process ends.
     All,
 }
 
-/// Batches hold events of many channels, so an endpoint's batches are made one after the other.
+/// Batches contain events of many channels, so an endpoint's batches are sent one after the other.
 const BATCH_QUEUE: u64 = 0;
 
-/// The queue of a channel: the same in every run of the process, for deliveries outlive it. Two channels that share one
-/// wait for each other now and then, which does no harm.
+/// The queue of a channel: the same in every run of the process, because deliveries outlive it. Two channels with the
+/// same queue occasionally wait for each other, which is harmless.
 fn queue_of(channel: &str) -> u64 {
     SipHasher13::new().hash(channel.as_bytes())
 }
@@ -168,8 +168,8 @@ mod tests {
         Moment { monotonic_ms: START.monotonic_ms + ms, unix_ms: START.unix_ms + ms }
     }
 
-    /// P-HOOK-6, P-HOOK-9: without batches every event is a request at once, to those endpoints alone whose filter has
-    /// it; the queue is the channel's, the same for all time.
+    /// P-HOOK-6, P-HOOK-9: without batches every event becomes a request at once, only to the endpoints whose filter
+    /// includes it; the queue is the channel's and never changes.
     #[test]
     fn one_event_per_request_and_filters() {
         let misses = WebhookKinds::empty().with(WebhookKind::CacheMiss);
@@ -192,7 +192,8 @@ mod tests {
         assert!(batches.add(&App { enabled: false, ..app }, &event("a", Happened::CacheMiss), START).is_empty());
     }
 
-    /// P-HOOK-6: a batch is whole with its 100th event or 50 ms after its first; nothing is lost or moved between.
+    /// P-HOOK-6: a batch is complete with its 100th event or 50 ms after its first; no event is lost or moved between
+    /// batches.
     #[test]
     fn batches_by_number_and_by_time() {
         let app = app(vec![endpoint("wh_1", Batching::Batched, WebhookKinds::all())]);
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(batches.take(START, Which::All).len(), 1, "at the end of the process");
     }
 
-    /// P-HOOK-6: a batch is bounded in bytes too; one event that is larger goes alone.
+    /// P-HOOK-6: a batch is bounded in bytes too; a single event that is larger is sent alone.
     #[test]
     fn batches_are_bounded_in_bytes() {
         let app = app(vec![endpoint("wh_1", Batching::Batched, WebhookKinds::all())]);

@@ -20,15 +20,15 @@ use crate::limits;
 
 /// Makes requests, from any thread.
 ///
-/// Endpoints that may be anywhere have connections of their own: one that is kept open to an internal address must
-/// never serve an endpoint that may not be there.
+/// Endpoints that may have any address have a separate connection pool: a connection kept open to an internal address
+/// must never serve an endpoint that may not be there.
 #[derive(Debug)]
 pub struct Client {
     public: Agent,
     anywhere: Agent,
 }
 
-/// Whose certificates are believed.
+/// Which certificates are trusted.
 #[derive(Clone, Debug, Default)]
 pub enum TrustedRoots {
     /// Mozilla's, compiled in.
@@ -39,7 +39,7 @@ pub enum TrustedRoots {
 }
 
 impl TrustedRoots {
-    /// The certificates of a PEM file; `None` where there is none or one is broken.
+    /// Parses the certificates of a PEM file; `None` if there are none or one is malformed.
     pub fn from_pem(pem: &[u8]) -> Option<Self> {
         let mut certificates = Vec::new();
         for item in parse_pem(pem) {
@@ -71,7 +71,7 @@ impl fmt::Display for SendError {
 }
 
 impl Client {
-    /// With the system's resolver. `allowed` are networks where every endpoint may be, also over http.
+    /// Uses the system's resolver. `allowed` are networks that every endpoint may be in, also over http.
     pub fn new(allowed: &[IpNet], roots: &TrustedRoots) -> Self {
         Self::with_resolvers(allowed, roots, [DefaultResolver::default(), DefaultResolver::default()])
     }
@@ -87,7 +87,7 @@ impl Client {
     /// Sends one body.
     ///
     /// # Errors
-    /// What came instead of 2xx within [`limits::WEBHOOK_ANSWER_MS`].
+    /// The answer that came instead of 2xx, or the failure, within [`limits::WEBHOOK_ANSWER_MS`].
     pub fn send(&self, app: &App, endpoint: &WebhookEndpoint, body: &[u8], unix_s: u64) -> Result<u16, SendError> {
         let agent = match endpoint.reach {
             Reach::Public => &self.public,
@@ -110,7 +110,7 @@ impl Client {
     }
 }
 
-/// An answer longer than this is not read to its end, which ends its connection.
+/// An answer longer than this is not read to its end, which closes its connection.
 const ANSWER_BYTES_READ: u64 = 16 * 1024;
 /// Connections that are kept open between requests.
 const IDLE_CONNECTIONS_MAX: usize = 16;
@@ -123,10 +123,10 @@ fn config(roots: &TrustedRoots) -> Config {
     Config::builder()
         .timeout_global(Some(Duration::from_millis(limits::WEBHOOK_ANSWER_MS)))
         .http_status_as_error(false)
-        // A redirect is an answer other than 2xx: nothing is followed (threat T19).
+        // A redirect is treated like any other answer that is not 2xx: it is not followed (threat T19).
         .max_redirects(0)
         .max_redirects_will_error(false)
-        // Addresses are ours to check: no proxy of the environment resolves names instead.
+        // Relay checks addresses itself: no proxy from the environment may resolve names instead.
         .proxy(None)
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .max_idle_connections(IDLE_CONNECTIONS_MAX)
@@ -136,8 +136,8 @@ fn config(roots: &TrustedRoots) -> Config {
         .build()
 }
 
-/// The headers of the endpoint's format. The secrets are those of this moment: a key that was removed since the body
-/// was made signs nothing any more (R-HOOK-1).
+/// The headers of the endpoint's format. They use the current secrets: a key that was removed since the body was
+/// created no longer signs anything (R-HOOK-1).
 fn headers(app: &App, endpoint: &WebhookEndpoint, body: &[u8], unix_s: u64) -> Vec<(&'static str, String)> {
     match endpoint.format {
         WebhookFormat::Pusher => {
@@ -153,14 +153,14 @@ fn headers(app: &App, endpoint: &WebhookEndpoint, body: &[u8], unix_s: u64) -> V
     }
 }
 
-/// The name that a body in Relay's format begins with.
+/// The event name at the start of a body in Relay's format.
 fn event_name(body: &[u8]) -> String {
     let rest = body.strip_prefix(br#"{"event":""#).unwrap_or_default();
     let name = rest.split(|byte| *byte == b'"').next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// Text of a peer, cut and without what would forge log lines (threat T27).
+/// Text of a peer, truncated and without characters that would forge log lines (threat T27).
 fn clean(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(limits::WEBHOOK_ANSWER_BYTES_MAX)]);
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect::<String>().trim().into()

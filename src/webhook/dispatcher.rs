@@ -1,5 +1,5 @@
-//! The thread that gives deliveries to workers as the schedule says, and the workers, each of which makes one request
-//! at a time. Workers are started when they are needed first, so that a server without webhooks has none.
+//! The thread that assigns deliveries to workers according to the schedule, and the workers, each of which makes one
+//! request at a time. Workers are started on first use, so a server without webhooks has none.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,15 +18,15 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::store::queue::{Change, Delivery, FailedDelivery, Queue};
 
-/// What the dispatcher is told.
+/// Messages to the dispatcher.
 pub(super) enum Message {
     /// These are on disk.
     Recorded(Vec<Delivery>),
-    /// Endpoints may have gone.
+    /// Endpoints may have been removed.
     Directory,
-    /// A worker is done.
+    /// A worker has finished.
     Sent(Box<Sent>),
-    /// No further request.
+    /// Make no further requests.
     Stop,
 }
 
@@ -39,44 +39,44 @@ pub(super) struct Sent {
     took_ms: u64,
 }
 
-/// What a worker is given.
+/// A worker's task.
 struct Task {
     job: Job,
     app: Arc<App>,
-    /// A copy, for the directory may change meanwhile.
+    /// A copy, because the directory may change meanwhile.
     endpoint: WebhookEndpoint,
 }
 
-/// What the thread owns.
+/// State owned by the thread.
 pub(super) struct Dispatcher {
     shared: Arc<Shared>,
     clock: Clock,
     queue: Queue,
     client: Arc<Client>,
     inbox: Receiver<Message>,
-    /// For workers to answer to.
+    /// For the workers' replies.
     outbox: Sender<Message>,
     journal: Sender<Change>,
     schedule: Schedule,
     workers: Vec<Sender<Task>>,
     idle: Vec<usize>,
-    /// What was told of endpoints that failed.
+    /// The logged state of endpoints that failed.
     failing: HashMap<Arc<str>, Failing>,
 }
 
-/// What the log says of an endpoint.
+/// The logged state of an endpoint.
 struct Failing {
-    /// It says that the endpoint fails.
+    /// The log shows the endpoint as failing.
     is_told: bool,
     /// Since when, in ms of the monotonic clock.
     told_ms: u64,
 }
 
-/// An endpoint that now fails and now works is told of once in this time, in ms.
+/// An endpoint that alternates between failing and working is logged once in this time, in ms.
 const TELL_MS: u64 = 60_000;
 
 impl Dispatcher {
-    /// Takes up what the start found.
+    /// Resumes the deliveries found at start.
     pub(super) fn new(
         shared: Arc<Shared>,
         clock: Clock,
@@ -118,7 +118,7 @@ impl Dispatcher {
         }
     }
 
-    /// Waits a moment for requests under way: what is not heard of is made again after the next start.
+    /// Waits briefly for requests in flight: a request whose result does not arrive is repeated after the next start.
     fn stop(mut self) {
         let deadline_ms = self.clock.read().monotonic_ms + limits::WEBHOOK_STOP_MS;
         while self.idle.len() < self.workers.len() {
@@ -133,7 +133,7 @@ impl Dispatcher {
     fn receive(&self) -> Option<Message> {
         let due_ms = self.schedule.due_ms().filter(|_| self.has_worker());
         match due_ms {
-            // The dispatcher itself holds a sender, so that the channel does not end.
+            // The dispatcher itself holds a sender, so the channel does not disconnect.
             None => self.inbox.recv().ok(),
             Some(due_ms) => {
                 let wait_ms = due_ms.saturating_sub(self.clock.read().monotonic_ms);
@@ -161,7 +161,7 @@ impl Dispatcher {
         }
     }
 
-    /// Drops what waits for endpoints that are gone or turned off.
+    /// Drops deliveries for endpoints that were removed or turned off.
     fn drop_unwanted(&mut self) {
         let directory = self.shared.directory.load_full();
         let is_wanted = |app, id: &str| {
@@ -174,7 +174,7 @@ impl Dispatcher {
         }
     }
 
-    /// Gives work to workers as long as there are both.
+    /// Assigns deliveries to workers as long as there are both.
     fn give(&mut self) {
         while self.has_worker() {
             let now = self.clock.read();
@@ -240,7 +240,7 @@ impl Dispatcher {
         self.note_fate(fate, now, &reason);
     }
 
-    /// Tells when an endpoint begins to fail and when that is over, at most once in a while.
+    /// Logs when an endpoint begins to fail and when it has recovered, with a rate limit.
     fn tell_change(&mut self, endpoint: &Arc<str>, ended: Ended, reason: &str, now: Moment) {
         match (ended, self.failing.get_mut(endpoint)) {
             (Ended::Done, Some(failing)) if failing.is_told => {
@@ -288,7 +288,7 @@ impl Dispatcher {
     }
 }
 
-/// The endpoint of a delivery, if it is still to be served.
+/// The endpoint of a delivery, if it still exists and is enabled.
 fn find<'a>(directory: &'a Directory, delivery: &Delivery) -> Option<(&'a Arc<App>, &'a WebhookEndpoint)> {
     let app = directory.app(delivery.app).filter(|app| app.enabled)?;
     let endpoint = app.webhooks.endpoint(&delivery.endpoint).filter(|endpoint| endpoint.enabled)?;
@@ -308,7 +308,8 @@ impl Worker {
     fn run(self, tasks: &Receiver<Task>) {
         while let Ok(task) = tasks.recv() {
             let begun = self.clock.read();
-            // The answer is a stranger's and the code that reads it not ours: a panic costs this one request.
+            // The answer comes from an untrusted peer and the code that reads it is a dependency: a panic costs only
+            // this request.
             let result = failure::contain(|| self.send(&task, begun));
             let result = result.unwrap_or_else(|| Err(SendError::NoAnswer("the answer could not be read".into())));
             let took_ms = self.clock.read().monotonic_ms - begun.monotonic_ms;

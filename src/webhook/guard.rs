@@ -22,12 +22,12 @@ pub(super) struct Guard<R> {
 }
 
 impl<R: Resolver> Guard<R> {
-    /// Around a resolver. `allowed` are networks that endpoints of [`Reach::Public`] may be in, too, also over http.
+    /// Wraps a resolver. `allowed` are networks that endpoints of [`Reach::Public`] may be in, too, also over http.
     pub(super) fn new(inner: R, reach: Reach, allowed: Vec<IpNet>) -> Self {
         Self { inner, reach, allowed }
     }
 
-    /// One bad address is enough: which one a connection would take is not ours to say.
+    /// One refused address is enough: Relay cannot choose the address that a connection uses.
     pub(super) fn check(&self, scheme: &str, address: IpAddr) -> Result<(), String> {
         let address = address.to_canonical();
         let is_allowed = self.reach == Reach::Anywhere || self.allowed.iter().any(|network| network.contains(&address));

@@ -1,5 +1,5 @@
-//! Webhooks on their way out: from the shards to disk, and from there to the endpoints (section 9 of the Pusher
-//! protocol, section 6 of Relay's).
+//! Outgoing webhooks: from the shards to disk, and from there to the endpoints (section 9 of the Pusher protocol,
+//! section 6 of Relay's).
 //!
 //! ```text
 //! shards --> intake --> recorder --> LMDB --> dispatcher --> workers --> endpoints
@@ -7,9 +7,9 @@
 //!                        +------ done, failed -----+
 //! ```
 //!
-//! A shard leaves its events in a bounded queue and never waits. The [recorder] makes bodies of them and
-//! commits them, many at a time; the [dispatcher] sends what is committed. So a delivery is made at least
-//! once, also across a restart, and the order of a channel is kept.
+//! A shard puts its events in a bounded queue and never waits. The [recorder] builds bodies from them and commits them,
+//! many at a time; the [dispatcher] sends committed deliveries. So a delivery is made at least once, also across a
+//! restart, and the order of a channel is kept.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -41,18 +41,18 @@ pub mod guard;
 mod recorder;
 mod schedule;
 
-/// What an operator may set.
+/// The settings of the operator.
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
-    /// Endpoints that are spoken to at the same time, at least 1.
+    /// Endpoints that receive requests at the same time, at least 1.
     pub threads: u16,
     /// Deliveries of one app that may wait.
     pub queue_max: u32,
-    /// Rest after the first failure, in ms; the further ones are multiples of it (P-HOOK-7, R-HOOK-4).
+    /// Delay after the first failure, in ms; the further ones are multiples of it (P-HOOK-7, R-HOOK-4).
     pub retry_ms: u64,
-    /// Networks where every endpoint may be, also over http (threat T19).
+    /// Networks that every endpoint may be in, also over http (threat T19).
     pub allowed: Vec<IpNet>,
-    /// Whose certificates are believed.
+    /// Which certificates are trusted.
     pub roots: TrustedRoots,
 }
 
@@ -68,21 +68,21 @@ impl Default for WebhookOptions {
     }
 }
 
-/// The running threads. Dropping it records what is under way and ends them.
+/// The running threads. Dropping it records the deliveries in flight and ends the threads.
 pub struct Webhooks {
     handle: WebhookHandle,
     recorder: Option<JoinHandle<()>>,
     dispatcher: Option<JoinHandle<()>>,
 }
 
-/// How shards and the store writer reach the threads. Clones share them.
+/// Access to the threads for shards and the store writer. Clones share it.
 #[derive(Clone)]
 pub struct WebhookHandle {
     shared: Arc<Shared>,
     dispatcher: Sender<Message>,
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct Shared {
     options: WebhookOptions,
     intake: Intake,
@@ -93,10 +93,10 @@ struct Shared {
 }
 
 impl Webhooks {
-    /// Takes up what waits in the queue and starts the threads.
+    /// Resumes the deliveries in the queue and starts the threads.
     ///
     /// # Errors
-    /// A queue that cannot be read, or a thread that cannot be had.
+    /// A queue that cannot be read, or a thread that cannot be started.
     pub fn start(
         queue: Queue,
         directory: Arc<Directory>,
@@ -138,7 +138,7 @@ impl Webhooks {
 
 impl Drop for Webhooks {
     fn drop(&mut self) {
-        // The dispatcher first: the recorder writes down what it has done last.
+        // The dispatcher first: the recorder writes its last results.
         let _ = self.handle.dispatcher.send(Message::Stop);
         join(self.dispatcher.take());
         self.handle.shared.stopping.store(true, Ordering::Release);
@@ -154,7 +154,7 @@ fn join(thread: Option<JoinHandle<()>>) {
 }
 
 impl WebhookHandle {
-    /// Takes an event of a shard. Never blocks; what finds no room is dropped and counted.
+    /// Accepts an event of a shard. Never blocks; an event that finds no space is dropped and counted.
     pub fn accept(&self, event: WebhookEvent) {
         if !self.shared.intake.push(event) {
             self.shared.counts.add(Count::Dropped, 1);
@@ -162,13 +162,13 @@ impl WebhookHandle {
         self.shared.wake_recorder();
     }
 
-    /// Takes a new directory: endpoints that are gone or turned off are sent nothing more.
+    /// Applies a new directory: endpoints that were removed or turned off are sent nothing more.
     pub fn handle_directory(&self, directory: Arc<Directory>) {
         self.shared.directory.store(directory);
         let _ = self.dispatcher.send(Message::Directory);
     }
 
-    /// Figures.
+    /// Current metrics.
     pub fn figures(&self) -> WebhookFigures {
         let count = |count| self.shared.counts.get(count);
         WebhookFigures {
@@ -182,7 +182,7 @@ impl WebhookHandle {
 }
 
 impl Shared {
-    /// Costs a system call only if it sleeps.
+    /// Costs a system call only if the recorder sleeps.
     fn wake_recorder(&self) {
         if let Some(thread) = self.recorder.get() {
             thread.unpark();
@@ -190,8 +190,8 @@ impl Shared {
     }
 }
 
-/// Between the shards and the recorder: bounded in events and in bytes, and no larger than what is in it. Apps share it as
-/// they share a shard's memory (P-STAT-9): an app may have a multiple of what is free.
+/// The queue between the shards and the recorder: bounded in events and in bytes, and no larger than its contents. Apps
+/// share it as they share a shard's memory (P-STAT-9): an app may use a multiple of the free space.
 struct Intake {
     events: Sender<WebhookEvent>,
     all: Waiting,
@@ -207,7 +207,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Adds an event; gives what waits now.
+    /// Adds an event; returns the amount that waits now.
     fn add(&self, bytes: usize) -> (usize, usize) {
         (self.events.fetch_add(1, Ordering::Relaxed) + 1, self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes)
     }
@@ -227,7 +227,7 @@ impl Intake {
         (Self { events, all: Waiting::default(), parts }, inbox)
     }
 
-    /// False when there is no room for the app.
+    /// Returns false when there is no space for the app.
     fn push(&self, event: WebhookEvent) -> bool {
         let (app, bytes) = (event.app, event.bytes());
         let (all_events, all_bytes) = self.all.add(bytes);
@@ -244,7 +244,7 @@ impl Intake {
         true
     }
 
-    /// An event was taken out.
+    /// Subtracts an event that was taken out.
     fn forget(&self, app: AppSerial, bytes: usize) {
         self.all.remove(bytes);
         self.part(app).remove(bytes);
@@ -255,7 +255,7 @@ impl Intake {
     }
 }
 
-/// What is counted.
+/// The metrics.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Count {
     Delivered,
@@ -287,10 +287,10 @@ impl Counts {
 /// Why webhooks could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The queue does not read.
+    /// The queue cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No thread.
+    /// A thread could not be started.
     #[error("cannot start a thread for webhooks: {0}")]
     Thread(#[from] io::Error),
 }
@@ -308,8 +308,8 @@ mod tests {
         WebhookEvent { app: AppSerial(app), channel, unix_ms: 1, what: Happened::ChannelVacated }
     }
 
-    /// P-HOOK-6, P-STAT-9: what shards leave is bounded in events and in bytes, three quarters of it for one app; another app
-    /// has room then, and what is taken out makes room.
+    /// P-HOOK-6, P-STAT-9: the queue from the shards is bounded in events and in bytes, three quarters of it for one
+    /// app; another app still has space then, and taking events out frees space.
     #[test]
     fn the_intake_is_bounded_and_shared() {
         let (intake, inbox) = Intake::new();

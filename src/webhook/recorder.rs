@@ -1,5 +1,5 @@
-//! The thread that turns events into deliveries on disk. Only what was committed is sent, so whatever was accepted
-//! survives a restart; what does not fit within the bounds is dropped, counted and told.
+//! The thread that turns events into deliveries on disk. Only committed deliveries are sent, so every accepted one
+//! survives a restart; deliveries that exceed the bounds are dropped, counted and logged.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
 use crate::store::queue::{Change, Delivery, Queue};
 
-/// What the thread owns.
+/// State owned by the thread.
 pub(super) struct Recorder {
     shared: Arc<Shared>,
     clock: Clock,
@@ -25,38 +25,38 @@ pub(super) struct Recorder {
     channels: Channels,
     batches: Batches,
     usage: Usage,
-    /// Changes that are not committed yet; new deliveries among them count to the usage.
+    /// Changes that are not committed yet; new deliveries among them are included in the usage.
     pending: Vec<Change>,
     /// How many of them are new deliveries.
     pending_new: usize,
     next_number: u64,
     committed_ms: u64,
-    /// After a failed commit: when the next is tried.
+    /// After a failed commit: when the next one is tried.
     again_ms: Option<u64>,
     told: Told,
 }
 
-/// Where it hears and who hears of it.
+/// The recorder's inputs and outputs.
 pub(super) struct Channels {
     /// Events of the shards.
     pub(super) events: Receiver<WebhookEvent>,
-    /// What the dispatcher has done. Bounded by the deliveries that there are.
+    /// The results of the dispatcher. Bounded by the number of existing deliveries.
     pub(super) journal: Receiver<Change>,
     pub(super) dispatcher: Sender<Message>,
 }
 
-/// What was told of losses, so that a flood of them is a line now and then.
+/// The logged losses, so that a flood of them produces only an occasional line.
 #[derive(Default)]
 struct Told {
     dropped: u64,
     at_ms: u64,
 }
 
-/// Losses are told at most once in this time, in ms.
+/// Losses are logged at most once in this time, in ms.
 const TELL_MS: u64 = 10_000;
 
 impl Recorder {
-    /// Knows the deliveries that the start found.
+    /// Starts with the deliveries found at start.
     pub(super) fn new(
         shared: Arc<Shared>,
         clock: Clock,
@@ -86,7 +86,7 @@ impl Recorder {
 
     pub(super) fn run(mut self) {
         loop {
-            // Read first: what came before the stop is recorded.
+            // Read first: events that arrived before the stop are recorded.
             let stopping = self.shared.stopping.load(Ordering::Acquire);
             let now = self.clock.read();
             self.take_events(now);
@@ -117,7 +117,7 @@ impl Recorder {
         }
     }
 
-    /// A request that is whole becomes a delivery, if there is room.
+    /// Turns a complete request into a delivery, if there is space.
     fn add(&mut self, made: Made, now: Moment) {
         let delivery = Delivery {
             number: self.next_number,
@@ -149,7 +149,8 @@ impl Recorder {
         self.shared.counts.set_waiting(self.usage.deliveries);
     }
 
-    /// New deliveries are committed at once, all that have come together; the rest waits a little for company.
+    /// New deliveries are committed at once, all that have arrived together; other changes wait briefly to be committed
+    /// together.
     fn is_commit_due(&self, now: Moment) -> bool {
         self.commit_due_ms().is_some_and(|due_ms| due_ms <= now.monotonic_ms)
     }
@@ -184,7 +185,7 @@ impl Recorder {
         });
         let added: Vec<Delivery> = added.collect();
         if !added.is_empty() {
-            // A dispatcher that has ended takes them up with the next start.
+            // If the dispatcher has ended, the next start resumes them.
             let _ = self.channels.dispatcher.send(Message::Recorded(added));
         }
     }
@@ -198,7 +199,7 @@ impl Recorder {
         }
     }
 
-    /// Until there is something to do; whoever brings something unparks the thread.
+    /// Sleeps until there is something to do; every producer unparks the thread.
     fn sleep(&self) {
         let due_ms = [self.batches.due_ms(), self.commit_due_ms()].into_iter().flatten().min();
         match due_ms {
@@ -211,7 +212,7 @@ impl Recorder {
     }
 }
 
-/// What waits, against the bounds.
+/// The waiting deliveries, compared with the bounds.
 struct Usage {
     deliveries_per_app_max: u32,
     apps: HashMap<AppSerial, Waiting>,
@@ -230,8 +231,8 @@ impl Usage {
         Self { deliveries_per_app_max, apps: HashMap::new(), deliveries: 0, bytes: 0 }
     }
 
-    /// An app may have a multiple of what is free, and no more than its own bound. An eighth of the queue is for apps that
-    /// have little in it: however many others fill it, they still have room (P-STAT-9).
+    /// An app may use a multiple of the free space, but no more than its own bound. An eighth of the queue is reserved
+    /// for apps that have little in it: however many others fill it, they still have space (P-STAT-9).
     fn has_room(&self, delivery: &Delivery) -> bool {
         let app = self.apps.get(&delivery.app).copied().unwrap_or_default();
         let (deliveries, bytes) = (self.deliveries + 1, self.bytes + cost(delivery));
@@ -269,7 +270,7 @@ impl Usage {
 }
 
 const SHARE: u32 = limits::APP_SHARE_OF_FREE as u32;
-/// Up to so much an app has little in the queue: a thousandth.
+/// Up to this number an app has little in the queue: a thousandth.
 const LITTLE_DELIVERIES: u32 = limits::WEBHOOK_DELIVERIES_MAX / 1_000;
 const LITTLE_BYTES: u64 = limits::WEBHOOK_BYTES_MAX / 1_000;
 
@@ -294,8 +295,8 @@ mod tests {
         }
     }
 
-    /// P-HOOK-6: what waits is bounded per app in number and in bytes, and so is what all apps have together; what ends
-    /// makes room.
+    /// P-HOOK-6: waiting deliveries are bounded per app in number and in bytes, and for all apps together; completed
+    /// ones free space.
     #[test]
     fn the_bounds_of_the_queue() {
         let mut usage = Usage::new(2);

@@ -1,11 +1,11 @@
-//! Which delivery is made when: pure, with time as an argument.
+//! Decides which delivery is made when: pure, with time as an argument.
 //!
-//! Deliveries stand in **queues**, one per channel and endpoint (one per endpoint for batches). A queue is worked off in
-//! order, so the order of a channel is kept (P-HOOK-6); a delivery that failed rests, and with it its queue, while the
-//! others go on. An endpoint has one request under way at most.
+//! Deliveries are in **queues**, one per channel and endpoint (one per endpoint for batches). A queue is processed in
+//! order, so the order of a channel is kept (P-HOOK-6); a failed delivery is delayed, and its queue with it, while the
+//! others continue. An endpoint has at most one request in flight.
 //!
-//! Apps take turns, and the endpoints of an app (see [`mod@line`]). An endpoint that was slow when it was last sent something is
-//! in a class of its own, which never has more than half of the threads; one that was never sent anything is in another,
+//! Apps take turns, and so do the endpoints of an app (see [`mod@line`]). An endpoint whose last request was slow is in
+//! a separate class, which never has more than half of the threads; one that was never sent anything is in another,
 //! since it may turn out to be slow. However many of an app's endpoints hang, they delay no other app (P-HOOK-10).
 //!
 //! ```text
@@ -28,14 +28,14 @@ use line::{Lines, Pace};
 
 mod line;
 
-/// All deliveries that wait or are under way.
+/// All deliveries that wait or are in flight.
 pub(super) struct Schedule {
     endpoints: HashMap<Arc<str>, Endpoint>,
     /// Endpoints with something to send and nothing in flight.
     lines: Lines,
-    /// Queues that rest, by the end of their rest in ms of the monotonic clock.
+    /// Queues in their delay, by its end in ms of the monotonic clock.
     resting: BinaryHeap<Reverse<(u64, Arc<str>, u64)>>,
-    /// Rest after the first failure, in ms.
+    /// Delay after the first failure, in ms.
     retry_ms: u64,
 }
 
@@ -56,7 +56,7 @@ struct ChannelQueue {
 
 struct Waiting {
     delivery: Delivery,
-    /// It is not made any more after this, in ms of the monotonic clock.
+    /// After this time it is no longer sent, in ms of the monotonic clock.
     expires_ms: u64,
 }
 
@@ -64,43 +64,43 @@ struct Waiting {
 enum Stands {
     /// Nothing to send.
     Idle,
-    /// In the list of its pace.
+    /// In the line of its pace.
     InLine,
-    /// A request is under way.
+    /// A request is in flight.
     UnderWay,
 }
 
-/// A delivery to be made now.
+/// A delivery to make now.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) delivery: Delivery,
     pace: Pace,
 }
 
-/// What is next.
+/// The next action.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Make it, then [`Schedule::finish`].
     Send(Job),
-    /// Its time was over before its turn came.
+    /// It expired before its turn.
     Expired(Delivery),
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Ended {
-    /// 2xx, or nobody wants it any more.
+    /// 2xx, or the delivery is no longer wanted.
     Done,
     /// Anything else.
     Failed,
 }
 
-/// What becomes of a delivery after a request.
+/// The outcome for a delivery after a request.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Fate {
-    /// It is over.
+    /// It is complete.
     Done(Delivery),
-    /// It failed and is tried again at `next_at_ms`, which stands in it.
+    /// It failed and is retried at `next_at_ms`, which it contains.
     Again(Delivery),
     /// It failed for the last time.
     GivenUp(Delivery),
@@ -109,13 +109,13 @@ pub(super) enum Fate {
 }
 
 impl Schedule {
-    /// Nothing to do yet, for this many threads.
+    /// Creates an empty schedule for this many threads.
     pub(super) fn new(threads: usize, retry_ms: u64) -> Self {
         Self { endpoints: HashMap::new(), lines: Lines::new(threads), resting: BinaryHeap::new(), retry_ms }
     }
 
     /// Adds a delivery behind those of its queue. One that was never tried and comes from an earlier run of the process
-    /// (`taken_up`) has its whole time before it.
+    /// (`taken_up`) gets its full time.
     pub(super) fn add(&mut self, delivery: Delivery, format: WebhookFormat, now: Moment, taken_up: TakenUp) {
         let window_ms = window_ms(format);
         let age_ms = match taken_up {
@@ -141,7 +141,7 @@ impl Schedule {
         }
     }
 
-    /// Takes what is to be done now; `None` when nothing is.
+    /// Takes the next action; `None` when there is none now.
     pub(super) fn take(&mut self, now: Moment) -> Option<Next> {
         self.end_rests(now);
         let id = self.lines.pop()?;
@@ -162,7 +162,7 @@ impl Schedule {
         Some(Next::Send(Job { delivery, pace }))
     }
 
-    /// A request has ended after `took_ms`.
+    /// Ends a request that took `took_ms`.
     pub(super) fn finish(&mut self, job: &Job, ended: Ended, took_ms: u64, format: WebhookFormat, now: Moment) -> Fate {
         self.lines.end(job.delivery.app, job.pace);
         let (id, queue_id) = (&job.delivery.endpoint, job.delivery.queue);
@@ -197,12 +197,12 @@ impl Schedule {
         fate
     }
 
-    /// When something becomes ready by itself, in ms of the monotonic clock.
+    /// When something becomes ready without further calls, in ms of the monotonic clock.
     pub(super) fn due_ms(&self) -> Option<u64> {
         self.resting.peek().map(|Reverse((until_ms, ..))| *until_ms)
     }
 
-    /// Takes all deliveries of the endpoints for which `keep` is false, those under way included.
+    /// Removes and returns all deliveries of the endpoints for which `keep` is false, those in flight included.
     pub(super) fn take_unwanted(&mut self, keep: impl Fn(AppSerial, &str) -> bool) -> Vec<Delivery> {
         let unwanted = self.endpoints.extract_if(|id, endpoint| !keep(endpoint.app, id));
         let queues = unwanted.flat_map(|(_, endpoint)| endpoint.queues.into_values());
@@ -227,7 +227,7 @@ impl Schedule {
         }
     }
 
-    /// Puts an endpoint at the end of its line, if it has something to send and is not there yet.
+    /// Puts an endpoint at the end of its line, if it has something to send and is not in it yet.
     fn line_up(&mut self, id: &Arc<str>) {
         let Some(endpoint) = self.endpoints.get_mut(id) else { return };
         if endpoint.stands == Stands::Idle && !endpoint.ready.is_empty() {
@@ -240,9 +240,9 @@ impl Schedule {
 /// Where a delivery comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum TakenUp {
-    /// It was just made.
+    /// It was just created.
     New,
-    /// It was on disk when the process began.
+    /// It was on disk when the process started.
     FromDisk,
 }
 
@@ -257,7 +257,7 @@ impl Endpoint {
         first.is_some_and(|first| first.delivery.number == job.delivery.number)
     }
 
-    /// The first of a queue is over: the next may be made, or the queue is forgotten.
+    /// The first of a queue is complete: the next may be made, or the queue is removed.
     fn go_on(&mut self, queue_id: u64) {
         if self.queues.get(&queue_id).is_some_and(|queue| queue.deliveries.is_empty()) {
             self.queues.remove(&queue_id);
@@ -267,7 +267,7 @@ impl Endpoint {
     }
 }
 
-/// The rest after this many failures, in ms; `None` when it was the last try (P-HOOK-7, R-HOOK-4).
+/// The delay after this many failures, in ms; `None` when it was the last try (P-HOOK-7, R-HOOK-4).
 fn rest_ms(format: WebhookFormat, failures: u8, retry_ms: u64) -> Option<u64> {
     match format {
         WebhookFormat::Pusher => Some(retry_ms * (1_u64 << (failures.clamp(1, 7) - 1)).min(60)),

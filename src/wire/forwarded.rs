@@ -1,5 +1,5 @@
-//! The address of a client as the proxies before the server write it: `X-Forwarded-For` in every form that is in use, and
-//! `Forwarded` (RFC 7239). Whether a proxy is believed is the caller's to decide (threat T26).
+//! The address of a client as written by the proxies in front of the server: `X-Forwarded-For` in every form that is in
+//! use, and `Forwarded` (RFC 7239). The caller decides whether to trust a proxy (threat T26).
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::http::Headers;
 use crate::limits::{FORWARDED_BYTES_MAX, FORWARDED_HOPS_MAX};
 
-/// One party that a proxy names.
+/// One party named by a proxy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hop {
-    /// Its address; an IPv4 address in its IPv6 form is the IPv4 address.
+    /// The party's address; an IPv4 address in its IPv6 form is the IPv4 address.
     Address(IpAddr),
     /// `unknown`, or a name that hides the address (RFC 7239 sections 6.2 and 6.3).
     Hidden,
@@ -18,9 +18,10 @@ pub enum Hop {
     Unreadable,
 }
 
-/// The parties that a request has come through, the nearest one first, at most [`FORWARDED_HOPS_MAX`]: those of
-/// `X-Forwarded-For`, or else those of `Forwarded`. Empty when no proxy has written either. Each is read when it is taken:
-/// a header of 16 KiB has thousands.
+/// The parties that a request has passed through, the nearest one first, at most [`FORWARDED_HOPS_MAX`]: those of
+/// `X-Forwarded-For`, or else those of `Forwarded`. Empty when no proxy has written either. Each party is parsed when
+/// the iterator yields it: a header of 16 KiB has thousands. `Forwarded` values of more than [`FORWARDED_BYTES_MAX`] bytes
+/// in total are one [`Hop::Unreadable`].
 pub fn forwarded_hops<'h>(headers: &'h Headers<'_>) -> impl Iterator<Item = Hop> + use<'h> {
     let named = |wanted: &'static str| {
         headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
@@ -30,7 +31,7 @@ pub fn forwarded_hops<'h>(headers: &'h Headers<'_>) -> impl Iterator<Item = Hop>
     let parts = parts.filter(|part| !part.trim_ascii().is_empty());
     let mut hops: VecDeque<(&[u8], Read)> = parts.take(FORWARDED_HOPS_MAX).map(|part| (part, hop as Read)).collect();
     if hops.is_empty() {
-        // Quotes are understood from the front only, so that all of it is read.
+        // Quotes can only be parsed from the front, so all of it is read.
         let bytes: usize = named("forwarded").map(<[u8]>::len).sum();
         if bytes > FORWARDED_BYTES_MAX {
             hops.push_back((b"", |_| Hop::Unreadable));
@@ -52,7 +53,7 @@ pub fn forwarded_hops<'h>(headers: &'h Headers<'_>) -> impl Iterator<Item = Hop>
 /// Reads the text of one party.
 type Read = fn(&[u8]) -> Hop;
 
-/// The `for` of one element of `Forwarded`; an element may go without it.
+/// The `for` of one element of `Forwarded`; an element may omit it.
 fn forwarded_for(element: &[u8]) -> Hop {
     let mut rest = element;
     while let Some((pair, after)) = take_until(rest, b';') {
@@ -68,7 +69,7 @@ fn forwarded_for(element: &[u8]) -> Hop {
     Hop::Hidden
 }
 
-/// What stands before the first separator outside of a quoted string, and what stands behind it; `None` at the end.
+/// The text before the first separator outside of a quoted string, and the text after it; `None` at the end.
 fn take_until(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     if text.is_empty() {
         return None;
@@ -89,7 +90,7 @@ fn take_until(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     })
 }
 
-/// Reads one party: an address, with a port or not, in brackets, in quotes.
+/// Parses one party: an address, with or without a port, in brackets, in quotes.
 fn hop(text: &[u8]) -> Hop {
     let text = std::str::from_utf8(text).unwrap_or_default().trim();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).trim();
@@ -108,7 +109,7 @@ fn read_address(text: &str) -> Option<IpAddr> {
     if let Some(address) = read_v6(text) {
         return Some(address);
     }
-    // An address of version 6 without brackets has a port behind it only where all its groups are written.
+    // An IPv6 address without brackets is followed by a port only if all its groups are written.
     let (address, port) = text.rsplit_once(':').map_or((text, None), |(address, port)| (address, Some(port)));
     if !port.is_none_or(is_port) {
         return None;
@@ -117,7 +118,7 @@ fn read_address(text: &str) -> Option<IpAddr> {
     v4().or_else(|| read_v6(address).filter(|_| address.matches(':').count() == 7))
 }
 
-/// The zone of an address says which of the proxy's networks it is on, and is left out.
+/// The zone of an address names one of the proxy's networks and is dropped.
 fn read_v6(text: &str) -> Option<IpAddr> {
     let (address, _zone) = text.split_once('%').unwrap_or((text, ""));
     address.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
@@ -191,7 +192,7 @@ mod tests {
         }
     }
 
-    /// T26: the nearest party comes first, over several headers, and empty parts count as nothing.
+    /// T26: the nearest party comes first, across several headers, and empty parts are ignored.
     #[test]
     fn the_nearest_comes_first() {
         let lines =
@@ -205,7 +206,7 @@ mod tests {
         assert!(hops("X-Real-IP: 1.1.1.1\r\n").is_empty());
     }
 
-    /// T26: the nearest 32 parties are kept of a list of any length.
+    /// T26: the nearest 32 parties of a list of any length are kept.
     #[test]
     fn hops_are_bounded() {
         let list = |count: usize| (0..count).map(|index| format!("10.0.0.{index}")).collect::<Vec<_>>().join(",");

@@ -1,4 +1,4 @@
-//! What must be known of JSON text before any parser sees it, and strings read out of it.
+//! Checks on JSON text before any parser sees it, and reading of its strings.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TooDeep;
 
-/// Refuses text whose `[` and `{` nest deeper than `depth_max`, in one pass that knows strings and escapes (threat T10),
-/// and bytes that are not UTF-8 (threat T11).
+/// Rejects text whose `[` and `{` nest deeper than `depth_max`, in one pass that recognizes strings and escapes (threat
+/// T10), and bytes that are not UTF-8 (threat T11).
 ///
-/// Says nothing about whether the text is JSON: where it is not, the parser behind it says so.
+/// Does not check whether the text is JSON: if it is not, the parser that runs afterwards reports it.
 ///
 /// # Errors
 /// [`TooDeep`] for either.
@@ -22,12 +22,12 @@ pub fn check_depth(json: &[u8], depth_max: usize) -> Result<(), TooDeep> {
     check_text_depth(text, depth_max)
 }
 
-/// [`check_depth`] for what is known to be UTF-8.
+/// Like [`check_depth`], for text that is known to be UTF-8.
 ///
 /// # Errors
-/// [`TooDeep`] when it nests deeper than `depth_max`.
+/// [`TooDeep`] when the text nests deeper than `depth_max`.
 pub fn check_text_depth(json: &str, depth_max: usize) -> Result<(), TooDeep> {
-    // Text with no more brackets than that cannot nest deeper, wherever they stand. Nearly all text is such.
+    // Text with no more brackets than that cannot nest deeper, wherever they are. This holds for nearly all text.
     if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).take(depth_max + 1).count() <= depth_max {
         return Ok(());
     }
@@ -50,7 +50,7 @@ pub fn check_text_depth(json: &str, depth_max: usize) -> Result<(), TooDeep> {
     Ok(())
 }
 
-/// What follows the closing quote of a string; nothing when there is none.
+/// The text after the closing quote of a string; empty when there is none.
 fn after_string(mut rest: &[u8]) -> &[u8] {
     while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
         // An escape is skipped with the byte that it escapes.
@@ -64,12 +64,12 @@ fn after_string(mut rest: &[u8]) -> &[u8] {
     &[]
 }
 
-/// The text without the byte order mark that some editors and encoders put before it (RFC 8259 section 8.1).
+/// The text without the byte order mark that some editors and encoders put in front of it (RFC 8259 section 8.1).
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// True for text that is one JSON object, with white space around it or not. Values are skipped, not built: nothing
+/// True for text that is one JSON object, with or without white space around it. Values are skipped, not built: nothing
 /// recurses, however deep they nest (threat T10).
 pub fn is_json_object(text: &str) -> bool {
     starts_object(text) && serde_json::from_str::<&RawValue>(without_mark(text)).is_ok()
@@ -80,27 +80,27 @@ pub fn starts_object(text: &str) -> bool {
     without_mark(text).trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
 }
 
-/// The string that a literal writes, borrowed where it has no escape; `None` where the text is no string literal.
+/// The string that a literal encodes, borrowed if it has no escape; `None` if the text is not a string literal.
 ///
-/// An escape may write half of a surrogate pair: text that was cut inside a character is written so by JavaScript. It
-/// reads as U+FFFD, as every encoder of UTF-8 writes it (P-IN-6).
+/// An escape may encode half of a surrogate pair: JavaScript writes text that was cut inside a character this way. It
+/// is read as U+FFFD, as every encoder of UTF-8 writes it (P-IN-6).
 pub fn decode_string(literal: &str) -> Option<Cow<'_, str>> {
     let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
-        // A raw value has no quote or control character here; a literal of any other origin may.
+        // A raw value has no quote or control character here; a literal from elsewhere may.
         let is_plain = inner.bytes().all(|byte| byte >= b' ' && byte != b'"');
         return is_plain.then_some(Cow::Borrowed(inner));
     }
     serde_json::from_str(literal).ok().map(|Text(text)| text)
 }
 
-/// A string of a JSON text, read as [`decode_string`] does.
+/// A string in JSON text, read like [`decode_string`].
 #[derive(Debug)]
 pub struct Text<'a>(pub Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As bytes, which serde_json gives unchecked: only there half of a pair is no error.
+        // As bytes, which serde_json returns unchecked: only then is half of a pair not an error.
         deserializer.deserialize_bytes(TextVisitor).map(Text)
     }
 }
@@ -130,7 +130,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// Writes U+FFFD over each half of a surrogate pair, which serde_json writes as the three bytes ED A0..BF 80..BF.
+/// Replaces each half of a surrogate pair, which serde_json writes as the three bytes ED A0..BF 80..BF, with U+FFFD.
 fn replace_halves(bytes: &mut [u8]) {
     let mut at = 0;
     while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(0xed, rest)) {
@@ -146,7 +146,8 @@ fn replace_halves(bytes: &mut [u8]) {
 mod tests {
     use super::*;
 
-    /// P-IN-6: half a pair reads as U+FFFD, one for each; whole pairs and everything else as serde_json reads them.
+    /// P-IN-6: half a pair is read as U+FFFD, one for each; complete pairs and everything else are read as serde_json
+    /// reads them.
     #[test]
     fn halves_of_surrogate_pairs_are_replaced() {
         for (literal, text) in [
@@ -184,7 +185,7 @@ mod tests {
         }
     }
 
-    /// T10: a million levels are no more to a parser of raw values than other text.
+    /// T10: to a parser of raw values, a million levels are like any other text.
     #[test]
     fn objects_are_told_from_all_else() {
         let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
@@ -198,7 +199,7 @@ mod tests {
         }
     }
 
-    /// T10: the bound is exact, and brackets in strings and behind escapes do not count.
+    /// T10: the bound is exact, and brackets in strings and after escapes do not count.
     #[test]
     fn depth_is_counted_outside_strings() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -213,7 +214,7 @@ mod tests {
         assert_eq!(check_depth(&b"[".repeat(1_000_000), 32), Err(TooDeep));
     }
 
-    /// T11: what is not UTF-8 reaches no parser.
+    /// T11: text that is not UTF-8 reaches no parser.
     #[test]
     fn bytes_that_are_not_utf8_are_refused() {
         assert_eq!(check_depth(b"{\"a\":\"\xff\"}", 32), Err(TooDeep));

@@ -9,28 +9,29 @@ use crate::limits::PROXY_HEADER_BYTES_MAX;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ProxyError;
 
-/// What the start of a stream holds.
+/// The contents of the start of a stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ProxyHeader {
-    /// The bytes so far are a beginning of the signature or of a header: give more.
+    /// The bytes so far are a prefix of the signature or of a header: more input is needed.
     Partial,
     /// The stream begins with the signature of neither version.
     Absent,
-    /// A whole header of `consumed` bytes; `source` is `None` for LOCAL, for UNKNOWN and for families without an address.
+    /// A complete header of `consumed` bytes; `source` is `None` for LOCAL, for UNKNOWN and for families without an
+    /// address.
     Present {
         /// Bytes of the header.
         consumed: usize,
-        /// The client as the proxy saw it.
+        /// The client's address as the proxy saw it.
         source: Option<SocketAddr>,
     },
 }
 
-/// Decodes the start of a stream. What follows the addresses of version 2 (TLVs) is skipped.
+/// Decodes the start of a stream. Data after the addresses of version 2 (TLVs) is skipped.
 ///
 /// # Errors
-/// [`ProxyError`] after a whole signature, for another version, an unknown command or family, addresses that do not
-/// fit the declared length or are none, and headers above [`PROXY_HEADER_BYTES_MAX`] or, in version 1, above 107 bytes; as
-/// soon as the bytes show it.
+/// [`ProxyError`] after a complete signature, for another version, an unknown command or family, addresses that do not
+/// fit the declared length or are none, and headers above [`PROXY_HEADER_BYTES_MAX`] or, in version 1, above 107 bytes;
+/// as soon as the bytes show it.
 pub fn decode_proxy_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     if !bytes.is_empty() && (TEXT_SIGNATURE.starts_with(bytes) || bytes.starts_with(TEXT_SIGNATURE)) {
         return decode_text_header(bytes);
@@ -64,7 +65,7 @@ pub fn decode_proxy_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     Ok(ProxyHeader::Present { consumed, source })
 }
 
-/// True for bytes that begin with a header of either version, or with the beginning of one.
+/// True for bytes that begin with the signature of either version.
 pub fn begins_proxy_header(bytes: &[u8]) -> bool {
     [&SIGNATURE[..], &TEXT_SIGNATURE[..]].iter().any(|signature| bytes.starts_with(signature))
 }
@@ -100,7 +101,7 @@ fn decode_text_header(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     }
 }
 
-/// Address families; the transport (stream or datagram) makes no difference to the shape of an address.
+/// Address families; the transport (stream or datagram) does not affect the layout of an address.
 #[derive(Clone, Copy)]
 enum Family {
     Unspecified,
@@ -130,7 +131,7 @@ impl Family {
         }
     }
 
-    /// The source stands before the destination, and both ports after the addresses.
+    /// The source precedes the destination, and both ports follow the addresses.
     fn decode_source(self, addresses: &[u8]) -> Option<SocketAddr> {
         let port = |at: usize| Some(u16::from_be_bytes(*addresses.get(at..)?.first_chunk::<2>()?));
         match self {
@@ -141,16 +142,16 @@ impl Family {
     }
 }
 
-/// Begins a header of version 1. No method of HTTP has this name.
+/// The start of a header of version 1. No HTTP method has this name.
 const TEXT_SIGNATURE: &[u8; 6] = b"PROXY ";
-/// Longest header of version 1, with its line end.
+/// Maximum length of a version 1 header, including its line end.
 const TEXT_HEADER_BYTES_MAX: usize = 107;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family, length.
 const FIXED_BYTES: usize = 16;
-/// Version 2, the proxy speaks for itself (health checks): the socket's own addresses count.
+/// Version 2, a connection that the proxy opens for itself (health checks): the socket's own addresses count.
 const LOCAL: u8 = 0x20;
-/// Version 2, the proxy speaks for the client named in the header.
+/// Version 2, a connection on behalf of the client named in the header.
 const PROXY: u8 = 0x21;
 
 #[cfg(test)]
@@ -171,7 +172,7 @@ mod tests {
         Ok(ProxyHeader::Present { consumed, source: source.map(|source| source.parse().expect("an address")) })
     }
 
-    /// T26: source addresses of both families; every beginning asks for more; bytes behind the header are left alone.
+    /// T26: source addresses of both families; every prefix needs more input; bytes after the header are left alone.
     #[test]
     fn whole_headers_and_every_beginning() {
         let mut ipv6 = "2001:db8::1".parse::<Ipv6Addr>().expect("an address").octets().to_vec();
@@ -196,8 +197,8 @@ mod tests {
         }
     }
 
-    /// T26: version 1, in text: both families, UNKNOWN with and without more words; every beginning asks for more, and what
-    /// is no such line is refused.
+    /// T26: version 1, in text: both families, UNKNOWN with and without more words; every prefix needs more input, and
+    /// a line of any other form is refused.
     #[test]
     fn headers_in_text() {
         for (line, source) in [

@@ -1,8 +1,8 @@
-//! Query strings: the one reader of parameters, for signatures, endpoints and the handshake.
+//! Query strings: the only parser of parameters, used for signatures, endpoints and the handshake.
 //!
-//! What must hold: a parameter is read exactly as its signature covers it (P-SIGN-4). The query is split at `&` alone and
-//! each pair at its first `=`, names are compared in lower case, `+` is kept, and the array forms of one name belong
-//! together (P-SDK-20). There is one treatment of broken escapes: a `%` without two hex digits after it stays as sent.
+//! Invariant: a parameter is read exactly as its signature covers it (P-SIGN-4). The query is split only at `&` and
+//! each pair at its first `=`, names are compared in lower case, `+` is kept, and the array forms of one name are
+//! equivalent (P-SDK-20). Broken escapes have one rule: a `%` without two hex digits after it stays as sent.
 
 use std::borrow::Cow;
 
@@ -17,14 +17,14 @@ pub struct Query<'a>(&'a str);
 pub struct Parameter<'a> {
     /// Everything before the first `=`.
     pub name: &'a [u8],
-    /// Everything after it; empty without a `=`.
+    /// Everything after it; empty if there is no `=`.
     pub value: &'a [u8],
 }
 
 /// How escapes and `+` are read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Values {
-    /// Percent-decoded, `+` kept: how parameters are read, and what is signed by default.
+    /// Percent-decoded, `+` kept: the way parameters are read, and the default for signing.
     Decoded,
     /// As sent.
     Raw,
@@ -35,21 +35,21 @@ pub enum Values {
 /// Why a parameter cannot be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum QueryError<'n> {
-    /// It occurs twice where one value is expected.
+    /// The parameter occurs twice where one value is expected.
     #[error("The query parameter {0} must be present once.")]
     Repeated(&'n str),
-    /// Its value is not UTF-8.
+    /// The parameter's value is not UTF-8.
     #[error("The query parameter {0} must be percent-encoded UTF-8.")]
     NotUtf8(&'n str),
 }
 
 impl<'a> Query<'a> {
-    /// Takes the part of a request's target after the first `?`, if there is one.
+    /// Takes the part of a request target after the first `?`, if there is one.
     pub fn new(query: Option<&'a str>) -> Self {
         Self(query.unwrap_or_default())
     }
 
-    /// All parameters in the order sent. Empty pairs are no parameters.
+    /// All parameters in the order sent. Empty pairs are skipped.
     #[inline]
     pub fn parameters(self) -> impl Iterator<Item = Parameter<'a>> {
         let mut rest = Some(self.0.as_bytes());
@@ -78,7 +78,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// All values of a parameter in order, those of `name[]=` and `name[0]=` included.
+    /// All values of a parameter in order, including those of `name[]=` and `name[0]=`.
     ///
     /// # Errors
     /// [`QueryError::NotUtf8`].
@@ -86,7 +86,7 @@ impl<'a> Query<'a> {
         self.decoded(name).collect()
     }
 
-    /// The first value of a parameter, for readers that ignore mistakes; a value that is not UTF-8 counts as none.
+    /// The first value of a parameter, for callers that ignore errors; a value that is not UTF-8 counts as none.
     pub fn first(self, name: &str) -> Option<Cow<'a, str>> {
         self.decoded(name).next()?.ok()
     }
@@ -98,14 +98,14 @@ impl<'a> Query<'a> {
 }
 
 impl Parameter<'_> {
-    /// True when the name reads as `name`, in any case and with or without an index.
+    /// True when the decoded name equals `name`, in any case and with or without an index.
     fn is_named(&self, name: &str) -> bool {
         let read = read(self.name, Values::Decoded);
         array_base(&read).unwrap_or(&read).eq_ignore_ascii_case(name.as_bytes())
     }
 }
 
-/// The name without `[]` or `[123]` at its end, brackets percent-encoded or not; `None` for a plain name.
+/// The name without `[]` or `[123]` at its end, with the brackets percent-encoded or not; `None` for a plain name.
 pub fn array_base(name: &[u8]) -> Option<&[u8]> {
     let strip = |name: &'_ [u8], bracket: u8, encoded: [&[u8]; 2]| -> Option<usize> {
         if name.last() == Some(&bracket) {
@@ -119,7 +119,7 @@ pub fn array_base(name: &[u8]) -> Option<&[u8]> {
     (base_end > 0).then(|| &name[..base_end])
 }
 
-/// Reads a name, value or path.
+/// Decodes a name, value or path.
 pub fn read(raw: &[u8], values: Values) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'%', b'+', raw).is_none() {
         return Cow::Borrowed(raw);
@@ -134,7 +134,7 @@ pub fn append_read(out: &mut Vec<u8>, raw: &[u8], values: Values) {
     match values {
         Values::Raw => out.extend_from_slice(raw),
         Values::Decoded => append_decoded(out, raw),
-        // Split before decoding: an escaped plus is one. No escape reaches across a `+`.
+        // Split before decoding: an escaped plus is a literal plus. No escape spans a `+`.
         Values::PlusAsSpace => {
             for (index, part) in raw.split(|byte| *byte == b'+').enumerate() {
                 if index > 0 {
@@ -146,7 +146,7 @@ pub fn append_read(out: &mut Vec<u8>, raw: &[u8], values: Values) {
     }
 }
 
-/// Text before the first escape is copied at once.
+/// Text before the first escape is copied in one step.
 fn append_decoded(out: &mut Vec<u8>, raw: &[u8]) {
     let plain = memchr::memchr(b'%', raw).unwrap_or(raw.len());
     let (plain, escaped) = raw.split_at(plain);
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    /// P-SIGN-4: an escape that is broken stays as sent, in names and values, in each reading that decodes.
+    /// P-SIGN-4: a broken escape stays as sent, in names and values, in each mode that decodes.
     #[test]
     fn broken_escapes_stay_as_sent() {
         for (sent, decoded, with_spaces) in
@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(values("%zz%6eame=1", "%zzname"), ["1"]);
     }
 
-    /// P-STAT-1: a parameter that occurs twice where one value is expected, and a value that is not UTF-8, are mistakes
-    /// that name the parameter. A reader that ignores mistakes takes the first value.
+    /// P-STAT-1: a parameter that occurs twice where one value is expected, and a value that is not UTF-8, are errors
+    /// that name the parameter. A caller that ignores errors gets the first value.
     #[test]
     fn mistakes_name_the_parameter() {
         let query = |text: &'static str| Query::new(Some(text));

@@ -1,7 +1,7 @@
 //! Which addresses a webhook may be sent to (threat T19).
 //!
-//! What is not known to be public is private: on version 6 that is all but global unicast, and of that what carries a
-//! version 4 address or belongs to no host.
+//! An address that is not known to be public is private: on version 6 that is everything but global unicast, and within
+//! that the addresses that embed a version 4 address or belong to no host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    /// Threat T19: on version 6 global unicast alone is public, without what embeds other addresses.
+    /// Threat T19: on version 6 only global unicast is public, except for addresses that embed others.
     #[test]
     fn only_global_unicast_is_public() {
         for text in [

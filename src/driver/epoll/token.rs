@@ -1,10 +1,11 @@
-//! What an event of the set is about.
+//! Identifies the source of an event of the set.
 
 use rustix::event::epoll::EventData;
 
 use crate::connection::ConnectionKey;
 
-/// What an event is about, as it travels through the kernel: generations start at 1, so 0 marks the rest.
+/// The source of an event, encoded as the kernel's event data: generations start at 1, so 0 marks sources other than
+/// connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Token {
     Wake,

@@ -7,20 +7,20 @@ use std::rc::Rc;
 
 use crate::driver::completion::Completion;
 
-/// Receive buffers, each of which belongs to nobody, to one receive in flight, or to the driver that reads it.
+/// Receive buffers. Each is free, in use by one receive in flight, or held by the driver that reads it.
 ///
-/// The buffer that was given back last is used next. So only as many are ever touched as receives are in flight at once,
-/// a loop that serves few talkers at a time works on memory that is still in the cache, and a large buffer of which
-/// little is filled costs its first page.
+/// The buffer that was given back last is used next. So only as many buffers are ever touched as receives are in flight
+/// at once, a loop that serves few talkers at a time works on memory that is still in the cache, and a large buffer
+/// with little data costs only its first page.
 pub(in crate::driver) struct Buffers {
     memory: Rc<BufferMemory>,
-    /// Those that belong to nobody, the last given back at the end.
+    /// The free buffers, the one given back last at the end.
     free: Vec<u16>,
-    /// By number: what its receive was pushed with, and `NOBODY` for all others.
+    /// By buffer number: the user data that its receive was pushed with; `NOBODY` for all others.
     receives: Box<[u64]>,
 }
 
-/// Where the bytes are. Every ring shares the ownership, and one that ends with operations in flight keeps it for ever.
+/// The buffers' memory. Every ring shares ownership, and a ring that ends with operations in flight keeps it forever.
 pub(super) struct BufferMemory {
     start: NonNull<u8>,
     layout: Layout,
@@ -35,7 +35,7 @@ pub(in crate::driver) struct HeldBuffer {
 }
 
 impl Buffers {
-    /// This many buffers of that size, at least one of each.
+    /// Creates this many buffers of that size, at least one of each.
     pub(in crate::driver) fn new(count: u16, buffer_bytes: u32) -> Self {
         assert!(count > 0 && buffer_bytes > 0, "a receive needs room");
         let buffer_bytes = buffer_bytes as usize;
@@ -51,17 +51,18 @@ impl Buffers {
         }
     }
 
-    /// Buffers that no receive has and nobody reads.
+    /// Number of buffers that no receive uses and the driver does not hold.
     pub(in crate::driver) fn free(&self) -> usize {
         self.free.len()
     }
 
-    /// What a ring keeps alive for its receives.
+    /// The memory that a ring keeps alive for its receives.
     pub(super) fn memory(&self) -> Rc<BufferMemory> {
         Rc::clone(&self.memory)
     }
 
-    /// Gives a free buffer to the receive that is pushed with `user_data`: its number, where it is, and its size.
+    /// Assigns a free buffer to the receive that is pushed with `user_data`; returns its number, its address, and its
+    /// size.
     pub(super) fn lend(&mut self, user_data: u64) -> Option<(u16, NonNull<u8>, u32)> {
         debug_assert_ne!(user_data, NOBODY);
         let number = self.free.pop()?;
@@ -72,7 +73,7 @@ impl Buffers {
     /// Takes the buffer back from the receive that this completion ended, whatever its result (U7).
     ///
     /// # Panics
-    /// When the buffer was not lent to that receive: the kernel might still write to it.
+    /// Panics if the buffer was not assigned to that receive: the kernel might still write to it.
     pub(in crate::driver) fn take(&mut self, number: u16, completion: Completion) -> HeldBuffer {
         assert!(!completion.has_more(), "a receive completes once");
         let receive = std::mem::replace(&mut self.receives[usize::from(number)], NOBODY);
@@ -80,16 +81,16 @@ impl Buffers {
         HeldBuffer { number }
     }
 
-    /// The first bytes of a buffer, as many as its receive brought.
+    /// The first bytes of a buffer, as many as its receive delivered.
     pub(in crate::driver) fn bytes(&mut self, buffer: &HeldBuffer, length: usize) -> &mut [u8] {
         assert!(length <= self.memory.buffer_bytes, "a receive fills one buffer");
-        // SAFETY: inside the allocation, which was zeroed, so that all of it is initialized. No receive has the buffer:
-        // `take` made the `HeldBuffer` after the completion, and the next receive can have it only after `give_back`,
-        // which consumes the `HeldBuffer` that is borrowed here. `&mut self` excludes other borrows.
+        // SAFETY: inside the allocation, which was zeroed, so that all of it is initialized. No receive uses the
+        // buffer: `take` created the `HeldBuffer` after the completion, and the next receive can use it only after
+        // `give_back`, which consumes the `HeldBuffer` that is borrowed here. `&mut self` excludes other borrows.
         unsafe { std::slice::from_raw_parts_mut(self.memory.place(buffer.number).as_ptr(), length) }
     }
 
-    /// The buffer is free for the next receive.
+    /// Makes the buffer available to the next receive.
     pub(in crate::driver) fn give_back(&mut self, buffer: HeldBuffer) {
         self.free.push(buffer.number);
     }
@@ -106,8 +107,8 @@ impl BufferMemory {
 
 impl Drop for BufferMemory {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout in `new`. No operation refers to it: a ring gives its share up only once
-        // its last operation has ended.
+        // SAFETY: allocated with this layout in `new`. No operation refers to it: a ring drops its share only once its
+        // last operation has ended.
         unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) };
     }
 }
@@ -124,7 +125,7 @@ mod tests {
         Completion::new(user_data, 3, 0)
     }
 
-    /// The buffer given back last is lent first, and none is lent twice.
+    /// The buffer given back last is assigned first, and no buffer is assigned twice.
     #[test]
     fn last_given_back_is_lent_next() {
         let mut buffers = Buffers::new(3, 8);
@@ -157,7 +158,7 @@ mod tests {
         }
     }
 
-    /// U7: the completion of another receive does not give a buffer away.
+    /// U7: the completion of another receive does not release a buffer.
     #[test]
     #[should_panic(expected = "a buffer belongs to one receive")]
     fn a_buffer_is_taken_by_its_own_completion() {

@@ -7,15 +7,15 @@ use std::rc::Rc;
 
 use super::buffers::{BufferMemory, Buffers};
 
-/// Everything that operations in flight point into. Leaked rather than freed if the kernel might still write to it.
+/// All memory that operations in flight point into. Leaked rather than freed if the kernel might still write to it.
 pub(super) struct Memory {
-    /// Those that its receives fill.
+    /// The buffers that this ring's receives fill.
     buffers: Option<Rc<BufferMemory>>,
     seats: Box<[UnsafeCell<Seat>]>,
     wakes: Box<[UnsafeCell<u64>]>,
 }
 
-/// Where one accept's address is written.
+/// Where the address of one accept is written.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Seat {
@@ -27,7 +27,7 @@ struct Seat {
 pub(in crate::driver) const ADDRESS_BYTES: usize = 28;
 
 impl Memory {
-    /// Memory for this many accepts and reads of eventfds at once.
+    /// Allocates memory for this many concurrent accepts and reads of eventfds.
     pub(super) fn new(buffers: Option<Rc<BufferMemory>>, accepts: u16, wakes: u16) -> Self {
         let seat = || UnsafeCell::new(Seat { address: [0; ADDRESS_BYTES], length: 0 });
         Self {
@@ -37,17 +37,17 @@ impl Memory {
         }
     }
 
-    /// What stands in for memory that is leaked.
+    /// Replaces memory that is leaked.
     pub(super) fn empty() -> Self {
         Self::new(None, 0, 0)
     }
 
-    /// Whether it keeps these buffers alive.
+    /// Whether this keeps those buffers alive.
     pub(super) fn shares(&self, buffers: &Buffers) -> bool {
         self.buffers.as_ref().is_some_and(|memory| Rc::ptr_eq(memory, &buffers.memory()))
     }
 
-    /// Makes a seat ready for the next accept; gives where address and length are to be written.
+    /// Prepares a seat for the next accept; returns where the kernel writes the address and its length.
     pub(super) fn seat(&self, seat: u16) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
         let place = self.seats[usize::from(seat)].get();
         // SAFETY: the driver has at most one accept in flight per seat, so nothing else refers to it now.
@@ -57,9 +57,9 @@ impl Memory {
         (address.cast(), length)
     }
 
-    /// The peer's `sockaddr_in` or `sockaddr_in6` that a completed accept left in its seat.
+    /// The peer's `sockaddr_in` or `sockaddr_in6` that a completed accept wrote to its seat.
     pub(super) fn peer(&self, seat: u16) -> [u8; ADDRESS_BYTES] {
-        // SAFETY: called for an accept that has completed, so the kernel writes there no more; a copy is taken.
+        // SAFETY: called for an accept that has completed, so the kernel no longer writes there; a copy is taken.
         let seat = unsafe { *self.seats[usize::from(seat)].get() };
         seat.address
     }

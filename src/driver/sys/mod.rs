@@ -1,8 +1,9 @@
-//! What the kernel is given pointers to, and the system calls that `rustix` lacks: all `unsafe` of the drivers.
+//! Memory that the kernel is given pointers to, and the system calls that `rustix` lacks: all `unsafe` code of the
+//! drivers.
 //!
-//! [`Queue`] is a ring of io_uring; its `operations` are the only way to push one, and point into its `memory` and into
-//! the receive `buffers` of its loop. `socket` has the options of sockets. Whatever could make the kernel write
-//! to memory that is gone stands in this folder, and nothing else does: what a completion means is [`super::uring`]'s.
+//! [`Queue`] is an io_uring ring; its `operations` are the only way to push one, and point into its `memory` and into
+//! the receive `buffers` of its loop. `socket` has the socket options. This directory contains all code that could make
+//! the kernel write to freed memory, and nothing else: interpreting completions is the job of [`super::uring`].
 
 mod buffers;
 mod memory;

@@ -1,8 +1,8 @@
-//! [`Queue`]: one io_uring with everything that its operations point into.
+//! [`Queue`]: one io_uring with all the memory that its operations point into.
 //!
-//! It lives on the thread that made it (`!Send`), pushes operations and counts them until their last completion. Bytes
-//! of a send are the core's: the contract of [`crate::shard`] keeps them valid and unmoved until `Sent` or `Closed` is
-//! fed, which the driver does only after the send's completion, and for a zero-copy send after its notice.
+//! It stays on the thread that created it (`!Send`), pushes operations and counts them until their last completion. The
+//! bytes of a send belong to the core: the contract of [`crate::shard`] keeps them valid and unmoved until `Sent` or
+//! `Closed` is fed, which the driver does only after the send's completion, and for a zero-copy send after its notice.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ pub(in crate::driver) struct Queue {
     ring: IoUring,
     pub(super) memory: Memory,
     completions: VecDeque<Completion>,
-    /// Operations that found the submission queue full because the kernel took nothing for want of memory.
+    /// Operations that found the submission queue full because the kernel took nothing for lack of memory.
     backlog: VecDeque<squeue::Entry>,
     in_flight: u32,
     slice: u32,
@@ -34,11 +34,12 @@ pub(in crate::driver) struct Queue {
     enters: u64,
     failure: Option<io::Error>,
     eventfd: Option<rustix::fd::OwnedFd>,
-    /// U16: a ring belongs to the thread that made it.
+    /// U16: a ring belongs to the thread that created it.
     not_send: PhantomData<*const ()>,
 }
 
-/// U15: what a ring may do once it is enabled. A bug that forges an entry cannot open files or spawn anything.
+/// U15: the operations that a ring may do once it is enabled. A bug that forges an entry cannot open files or spawn
+/// anything.
 const OPCODES: [u8; 9] = [
     opcode::Accept::CODE,
     opcode::AsyncCancel::CODE,
@@ -54,10 +55,10 @@ const REGISTER_ENABLE_RINGS: u8 = 12;
 const REGISTER_SYNC_CANCEL: u8 = 24;
 
 impl Queue {
-    /// Makes a ring for the calling thread, enabled and restricted. It receives into these buffers.
+    /// Creates a ring for the calling thread, enabled and restricted. It receives into these buffers.
     ///
     /// # Errors
-    /// The kernel's, with the step that failed.
+    /// The kernel's error, with the step that failed.
     pub(in crate::driver) fn open(sizes: QueueSizes, buffers: &Buffers) -> Result<Self, (QueueStep, io::Error)> {
         let ring = set_up(sizes).map_err(|error| (QueueStep::Setup, error))?;
         let submitter = ring.submitter();
@@ -100,12 +101,12 @@ impl Queue {
         self.fill();
     }
 
-    /// Moves what waits into the submission queue, as far as there is room.
+    /// Moves waiting operations into the submission queue, as far as there is space.
     fn fill(&mut self) {
         let mut submissions = self.ring.submission();
         while let Some(entry) = self.backlog.front() {
-            // SAFETY: every pointer in an entry leads into `self.memory`, to a constant, or to bytes that the core
-            // lends until after the completion; `drop` frees none of ours while an operation is in flight.
+            // SAFETY: every pointer in an entry refers to `self.memory`, a constant, or bytes borrowed from the core
+            // until after the completion; `drop` frees no memory of ours while an operation is in flight.
             if unsafe { submissions.push(entry) }.is_err() {
                 return;
             }
@@ -118,16 +119,16 @@ impl Queue {
         u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX)
     }
 
-    /// Submits what is pushed, without waiting, lets deferred work run and takes completions.
+    /// Submits pushed operations without waiting, lets deferred work run and takes completions.
     pub(in crate::driver) fn submit(&mut self) {
         self.enter(0, None);
     }
 
-    /// Takes completions until none waits or `limit` have been taken.
+    /// Takes completions until none is waiting or `limit` have been taken.
     pub(in crate::driver) fn gather(&mut self, limit: usize) {
         self.submit();
         // One enter runs 20 pieces of deferred work, or as many as are waited for (since 6.13). The flag may outlive
-        // the work that it tells of: it is set after the work was queued, maybe after that was done.
+        // the work that it signals: it is set after the work was queued, possibly after the work was done.
         let mut taken = usize::MAX;
         while self.completions.len() < limit && self.completions.len() != taken && self.ring.submission().taskrun() {
             taken = self.completions.len();
@@ -135,8 +136,8 @@ impl Queue {
         }
     }
 
-    /// Submits what is pushed, waits for `want` completions or the timeout (`None`: for ever), takes completions.
-    /// A timeout or a signal is no failure.
+    /// Submits pushed operations, waits for `want` completions or the timeout (`None`: forever), takes completions.
+    /// A timeout or a signal is not a failure.
     fn enter(&mut self, want: u32, timeout: Option<Timespec>) {
         self.fill();
         let pending = self.pending();
@@ -153,8 +154,9 @@ impl Queue {
             // SAFETY: the arguments live on this stack frame and are read during the call only.
             let result = unsafe { self.ring.submitter().enter(pending, want, flags.bits(), Some(&arguments)) };
             match result.map_err(|error| error.raw_os_error().unwrap_or(0)) {
-                // EBUSY: the completion queue overflowed and must be emptied before more is taken (U4), which comes
-                // next. EAGAIN, ENOMEM: the kernel lacks memory for now; what it did not take is still queued.
+                // EBUSY: the completion queue overflowed and must be emptied before more is taken (U4), which happens
+                // next. EAGAIN, ENOMEM: the kernel lacks memory for now; the operations that it did not take are still
+                // queued.
                 Ok(_) | Err(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {}
                 Err(errno) => self.failure = Some(io::Error::from_raw_os_error(errno)),
             }
@@ -163,12 +165,12 @@ impl Queue {
         self.fill();
     }
 
-    /// Submits what is pushed and sleeps until a completion or for that many ms.
+    /// Submits pushed operations and sleeps until a completion or for that many ms.
     pub(in crate::driver) fn wait(&mut self, at_most_ms: Option<u64>) {
         self.enter(1, at_most_ms.map(|ms| Timespec::from(Duration::from_millis(ms))));
     }
 
-    /// What broke the ring itself; nothing can go on after that.
+    /// The error that broke the ring itself; nothing can continue after it.
     pub(in crate::driver) fn take_failure(&mut self) -> Option<io::Error> {
         self.failure.take()
     }
@@ -193,7 +195,7 @@ impl Queue {
         !self.completions.is_empty()
     }
 
-    /// Lets go of memory that a burst of completions took.
+    /// Releases memory that a burst of completions took.
     pub(in crate::driver) fn shrink(&mut self) {
         if self.completions.is_empty() && self.completions.capacity() > COMPLETIONS_KEPT {
             self.completions = VecDeque::new();
@@ -215,13 +217,13 @@ impl Queue {
         self.enters
     }
 
-    /// The eventfd that tells of completions while [`Queue::announce`] is on.
+    /// The eventfd that signals completions while [`Queue::announce`] is on.
     pub(in crate::driver) fn eventfd(&self) -> RawFd {
         self.eventfd.as_ref().expect("open until drop").as_raw_fd()
     }
 
-    /// Switches the eventfd on before a sleep and off after it. Work that came before it was on has not been told of:
-    /// gather after switching it on.
+    /// Switches the eventfd on before a sleep and off after it. Work that arrived before it was on has not been
+    /// signalled: gather after switching it on.
     pub(in crate::driver) fn announce(&mut self, on: bool) {
         let completion = self.ring.completion();
         if on {
@@ -234,7 +236,7 @@ impl Queue {
 }
 
 impl Queue {
-    /// Cancels what is still in flight and waits for its end, 1 s at most.
+    /// Cancels operations still in flight and waits for their end, 1 s at most.
     fn end_operations(&mut self) {
         if self.in_flight > 0 {
             let patience = Timespec::from(Duration::from_millis(200));
@@ -254,13 +256,14 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.end_operations();
         if self.in_flight > 0 {
-            // A ring's descriptor may close before its last operation ends: rather leak than be written to.
+            // A ring's descriptor may close before its last operation ends: leaking the memory is better than having it
+            // written to.
             std::mem::forget(std::mem::replace(&mut self.memory, Memory::empty()));
         }
     }
 }
 
-/// The newest way to run a ring for one thread first, then the older one (before 6.1).
+/// Tries the newest way to run a ring for one thread first, then the older one (before 6.1).
 fn set_up(sizes: QueueSizes) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(sizes.completions).setup_clamp().setup_submit_all().setup_r_disabled().dontfork();
@@ -298,7 +301,7 @@ mod tests {
         Queue::open(sizes, &Buffers::new(1, 64)).expect("the kernel of the test machine has io_uring")
     }
 
-    /// U15: a ring opens no files. Goal: an operation that is not on the list is refused, and the ring goes on.
+    /// U15: a ring opens no files. Goal: an operation that is not on the list is refused, and the ring keeps working.
     #[test]
     fn other_operations_are_refused() {
         let mut queue = queue();
@@ -312,7 +315,7 @@ mod tests {
         assert_eq!(results, [(7, -libc::EACCES), (8, -libc::EACCES), (9, -libc::ENOENT), (10, -libc::EACCES)]);
     }
 
-    /// U1: a ring that is dropped with an operation under way ends it first.
+    /// U1: a ring that is dropped with an operation in flight ends it first.
     #[test]
     fn drop_ends_what_is_under_way() {
         let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).expect("an eventfd");
@@ -325,8 +328,8 @@ mod tests {
         assert_eq!(queue.pop().map(|completion| completion.result), Some(-libc::ECANCELED));
     }
 
-    /// U16: a ring does not leave its thread. Method: the two implementations clash for a type that is `Send`, so
-    /// that the name would be ambiguous and this would not compile.
+    /// U16: a ring does not leave its thread. Method: the two implementations clash for a type that is `Send`, so the
+    /// name would be ambiguous and this would not compile.
     #[test]
     fn ring_stays_on_its_thread() {
         trait Stays<Marker> {

@@ -1,13 +1,13 @@
-//! Options of sockets that `rustix` lacks.
+//! Socket options that `rustix` lacks.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Sets `TCP_NOTSENT_LOWAT`: the kernel takes no more once this many bytes of a socket have not been sent yet.
+/// Sets `TCP_NOTSENT_LOWAT`: the kernel accepts no more once this many bytes of a socket have not been sent yet.
 ///
 /// # Errors
-/// Whatever `setsockopt` says.
+/// Any error of `setsockopt`.
 pub fn set_tcp_notsent_lowat(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     let size = libc::socklen_t::try_from(size_of::<u32>()).expect("4 fits");
     // SAFETY: the kernel reads four bytes of `bytes`, which lives on this stack frame, during the call only; the

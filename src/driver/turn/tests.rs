@@ -1,4 +1,4 @@
-//! When a loop may sleep and what a turn does with mail, with a core that notes what it is fed.
+//! When a loop may sleep and what a turn does with mail, with a core that records its inputs.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::driver::mailbox::Mailbox;
 use crate::shard::Flush;
 
-/// Notes the senders of mail, in order, and gives outputs that a test queued.
+/// Records the senders of mail, in order, and returns outputs that a test queued.
 #[derive(Default)]
 struct Noting {
     mail_from: Vec<u16>,
@@ -60,8 +60,8 @@ fn run(turn: &mut Turn, core: &mut Noting) {
     assert_eq!(turn.end(core), Next::Turn);
 }
 
-/// While mail waits for room the loop sleeps for a moment only: nobody tells it that there is room (`MAIL_RETRY_MS`).
-/// Without, a full mailbox would end in two loops that wait for each other.
+/// While mail waits for mailbox space the loop sleeps only briefly: it gets no notification when space becomes
+/// available (`MAIL_RETRY_MS`). Without this, a full mailbox would end in two loops that wait for each other.
 #[test]
 fn waiting_mail_shortens_the_sleep() {
     let (mut turn, mailboxes) = turn(1);
@@ -83,8 +83,8 @@ fn waiting_mail_shortens_the_sleep() {
     assert_eq!(turn.sleep(&core), Wait::Forever);
 }
 
-/// Mail that came before the sleep was announced prevents it; afterwards its sender sees the announcement, and the next
-/// turn withdraws it.
+/// Mail that arrived before the sleep was announced prevents it; afterwards its sender sees the announcement, and the
+/// next turn withdraws it.
 #[test]
 fn mail_prevents_or_ends_the_sleep() {
     let (mut turn, mailboxes) = turn(4);
@@ -105,7 +105,7 @@ fn mail_prevents_or_ends_the_sleep() {
     assert_eq!(core.mail_from, [1, 1]);
 }
 
-/// One turn takes mail up to its bound, in the order of arrival, and does not sleep while some is left.
+/// One turn takes mail up to its bound, in arrival order, and does not sleep while some is left.
 #[test]
 fn a_turn_takes_mail_up_to_its_bound() {
     let (mut turn, mailboxes) = turn(MAIL_PER_TURN + 10);
@@ -123,7 +123,7 @@ fn a_turn_takes_mail_up_to_its_bound() {
     assert!(core.mail_from.iter().copied().eq(numbers), "mail is fed in the order in which it came");
 }
 
-/// The mail of one turn goes out in the order of the outputs, and its target is woken once, at the end.
+/// The mail of one turn is sent in the order of the outputs, and its target is woken once, at the end.
 #[test]
 fn mail_goes_out_in_order_at_the_end() {
     let (mut turn, mailboxes) = turn(8);
@@ -137,7 +137,7 @@ fn mail_goes_out_in_order_at_the_end() {
     assert!(!mailboxes[1].wake_if_sleeping(), "the end of the turn woke it");
 }
 
-/// Mail goes out and comes in while the process drains: shards still have departures and answers for each other.
+/// Mail is sent and received while the process drains: shards still have departures and answers for each other.
 #[test]
 fn a_drain_stops_no_mail() {
     let (mut turn, mailboxes) = turn(4);

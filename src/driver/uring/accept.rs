@@ -1,9 +1,9 @@
 //! Accepting: several one-shot accepts per listener, each with its own sockaddr, since a direct descriptor has no
 //! `getpeername`.
 //!
-//! An accept is started only where a slot and a direct descriptor are free for it, so neither can be missing when it
-//! completes (U9). When all rings are full a further ring is opened; when all slots are in use accepting pauses by
-//! itself and goes on as connections end. When the kernel lacks something, accepting goes on after a pause (T15).
+//! An accept is started only if a slot and a direct descriptor are free for it, so neither can be missing when it
+//! completes (U9). When all rings are full another ring is opened; when all slots are in use accepting stops by itself
+//! and resumes as connections end. When the kernel lacks a resource, accepting resumes after a pause (T15).
 
 use rustix::fd::AsFd;
 
@@ -17,10 +17,10 @@ use crate::limits::ACCEPT_REST_MS;
 use crate::moment::Moment;
 use crate::shard::Input;
 
-/// Whether and how much is being accepted.
+/// Whether connections are being accepted, and how many accepts are in flight.
 #[derive(Debug)]
 pub(super) struct Accepting {
-    /// Accepts under way, by listener.
+    /// Accepts in flight, by listener.
     under_way: Vec<u16>,
     state: State,
     rests: RestLog,
@@ -31,7 +31,7 @@ enum State {
     Open,
     /// Until this time, in ms of the monotonic clock.
     Paused(u64),
-    /// For good: the loop ends.
+    /// Permanently: the loop ends.
     Closed,
 }
 
@@ -40,7 +40,7 @@ impl Accepting {
         Self { under_way: vec![0; listeners], state: State::Open, rests: RestLog::default() }
     }
 
-    /// Whether the loop is to go on.
+    /// Whether the loop is to continue.
     pub(super) fn is_open(&self) -> bool {
         self.state != State::Closed
     }
@@ -49,7 +49,7 @@ impl Accepting {
         self.state = State::Closed;
     }
 
-    /// Cuts a sleep short at the end of the pause.
+    /// Limits a sleep to the end of the pause.
     pub(super) fn limit(&self, wait: Wait, now: Moment) -> Wait {
         let State::Paused(until) = self.state else {
             return wait;
@@ -68,7 +68,7 @@ impl Accepting {
 }
 
 impl<C: Core> Driver<'_, C> {
-    /// Starts accepts up to the wanted number per listener, as far as slots and descriptors are free.
+    /// Starts accepts up to the configured number per listener, as far as slots and descriptors are free.
     pub(super) fn arm_accepts(&mut self) {
         match self.accepting.state {
             State::Closed => return,
@@ -98,7 +98,7 @@ impl<C: Core> Driver<'_, C> {
         self.rings[ring].queue.accept(socket, seat, token::of_ring(Operation::Accept, seat));
     }
 
-    /// The first ring with a free descriptor and a free seat; opens one if need be.
+    /// The first ring with a free descriptor and a free seat; opens one if necessary.
     fn ring_with_room(&mut self) -> Option<usize> {
         if let Some(ring) = self.rings.iter().position(Ring::has_room) {
             return Some(ring);
@@ -161,7 +161,7 @@ impl<C: Core> Driver<'_, C> {
 
     fn accept_failed(&mut self, errno: i32) {
         match errno {
-            // The loop ends, or one peer went away while it waited to be accepted.
+            // The loop ends, or one peer disconnected while it waited to be accepted.
             libc::ECANCELED | libc::ECONNABORTED | libc::EINTR => {}
             _ => {
                 if self.accepting.state == State::Open {

@@ -1,4 +1,4 @@
-//! A peer's address as an accept leaves it.
+//! A peer's address as an accept returns it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 

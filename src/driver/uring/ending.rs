@@ -1,8 +1,8 @@
-//! The end of a connection: cancel, wait for every operation, close, and only then tell the core (U3, U13).
+//! The end of a connection: cancel, wait for every operation, close, and only then notify the core (U3, U13).
 //!
-//! A cancellation and what it cancels report their ends in any order and with any result (0, `ENOENT`, `EALREADY`);
-//! all that counts is that both have reported. Cancelling goes by the operation's token, which the kernel looks up by
-//! hash: going by descriptor would walk all polls of the ring for every connection that ends.
+//! A cancellation and its target report their ends in any order and with any result (0, `ENOENT`, `EALREADY`); all that
+//! counts is that both have reported. Cancellation uses the operation's token, which the kernel looks up by hash:
+//! cancelling by descriptor would walk all polls of the ring for every connection that ends.
 
 use super::Driver;
 use super::table::Flag;
@@ -12,7 +12,7 @@ use crate::driver::Core;
 use crate::shard::Input;
 
 impl<C: Core> Driver<'_, C> {
-    /// Ends a connection; with `reset` the peer gets RST and what the socket holds is dropped.
+    /// Ends a connection; with `reset` the peer gets RST and the data that the socket holds is dropped.
     pub(super) fn end(&mut self, connection: ConnectionKey, reset: bool) {
         if !self.slots.is_current(connection) {
             return;
@@ -26,7 +26,7 @@ impl<C: Core> Driver<'_, C> {
         let queue = &mut self.rings[usize::from(entry.ring)].queue;
         if reset {
             entry.set(Flag::Reset);
-            // Before 6.7 the kernel does not know this and closes in order instead.
+            // Before 6.7 the kernel does not support this and closes in order instead.
             entry.begin(Operation::Linger);
             queue.linger_none(entry.file, token::of_connection(Operation::Linger, connection));
         }
@@ -41,9 +41,9 @@ impl<C: Core> Driver<'_, C> {
         self.close_when_quiet(connection);
     }
 
-    /// Closes the socket of a connection that is ending once nothing is under way on it. Closing over unread bytes would
-    /// send RST and drop what the socket still holds for the peer, so they are thrown away first; the two operations
-    /// run in this order, as neither ever waits.
+    /// Closes the socket of a connection that is ending once it has no operation in flight. Closing with unread bytes
+    /// would send RST and drop the data that the socket still holds for the peer, so unread bytes are discarded first;
+    /// the two operations run in this order, as neither ever waits.
     pub(super) fn close_when_quiet(&mut self, connection: ConnectionKey) {
         let entry = &mut self.connections[connection.slot as usize];
         if !entry.is_quiet() {
@@ -59,8 +59,8 @@ impl<C: Core> Driver<'_, C> {
         ring.queue.close(entry.file, token::of_connection(Operation::Close, connection));
     }
 
-    /// The socket is closed and its descriptor free. The connection is over, unless the kernel still reads the bytes of a
-    /// zero-copy send: it delivers them after the close too, for as long as the peer acknowledges any (U12).
+    /// The socket is closed and its descriptor free. The connection is over, unless the kernel still reads the bytes of
+    /// a zero-copy send: it delivers them even after the close, for as long as the peer acknowledges any (U12).
     pub(super) fn closed(&mut self, connection: ConnectionKey) {
         let entry = &mut self.connections[connection.slot as usize];
         assert!(entry.is_quiet(), "the close is the last operation");
@@ -79,7 +79,7 @@ impl<C: Core> Driver<'_, C> {
         self.core.handle_input(self.turn.now(), Input::Closed { connection });
     }
 
-    /// FIN is wanted after all that is lent.
+    /// FIN is wanted after all borrowed bytes.
     pub(super) fn want_fin(&mut self, connection: ConnectionKey) {
         if self.slots.is_current(connection) {
             self.connections[connection.slot as usize].set(Flag::FinWanted);
@@ -87,7 +87,7 @@ impl<C: Core> Driver<'_, C> {
         }
     }
 
-    /// Sends FIN where the core, drained, has lent nothing more.
+    /// Sends FIN where the core, drained, has no more borrowed bytes.
     pub(super) fn send_due_fins(&mut self) {
         for slot in std::mem::take(&mut self.fin_due) {
             let Some(connection) = self.slots.current(slot) else {
@@ -104,7 +104,7 @@ impl<C: Core> Driver<'_, C> {
         }
     }
 
-    /// Ends everything when the loop stops: no operation is left under way.
+    /// Ends everything when the loop stops: no operation is left in flight.
     pub(super) fn end_all(&mut self) -> std::io::Result<()> {
         self.cancel_accepts();
         self.rings[0].queue.cancel(token::of_ring(Operation::Mail, 0), token::of_ring(Operation::Cancel, 0));
@@ -139,7 +139,7 @@ impl<C: Core> Driver<'_, C> {
         self.rings.iter_mut().find_map(|ring| ring.queue.take_failure()).map_or(Ok(()), Err)
     }
 
-    /// Ends all connections that are not ending yet.
+    /// Ends all connections that are not already ending.
     fn end_connections(&mut self, stragglers: Stragglers) {
         for slot in 0..self.slots.high_water() {
             let Some(connection) = self.slots.current(slot) else {
@@ -164,8 +164,8 @@ impl<C: Core> Driver<'_, C> {
     }
 }
 
-/// What becomes of connections whose zero-copy send has not given its notice when the loop stops. Closed in order they would
-/// keep the bytes for as long as the peer lets them; a reset drops the bytes at once.
+/// How to treat connections whose zero-copy send has not given its notice when the loop stops. Closed in order they
+/// would keep the bytes for as long as the peer lets them; a reset drops the bytes at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stragglers {
     Wait,

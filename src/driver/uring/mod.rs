@@ -1,4 +1,4 @@
-//! The io_uring loop: one thread, one ring, and further rings where the limit on descriptors is low.
+//! The io_uring loop: one thread, one ring, and additional rings where the descriptor limit is low.
 //!
 //! # A turn
 //! ```text
@@ -9,17 +9,17 @@
 //! flush       one send per connection that has unsent bytes, and effects, until the core has nothing pending
 //! end         accept again, deliver mail
 //! ```
-//! A connection is parked on a multishot poll, which costs 288 bytes of kernel memory and reports edges; bytes are
-//! then received into a buffer of the loop, and go on being received while the socket says that it holds
-//! more, up to a budget per turn. A receive never waits: it has ended when the submission returns.
+//! A connection is parked on a multishot poll, which costs 288 bytes of kernel memory and reports edges. Bytes are then
+//! received into a buffer of the loop, and receiving continues while the socket reports that it holds more, up to a
+//! budget per turn. A receive never waits: it has ended when the submission returns.
 //!
 //! # Invariants (hazards U1 to U18 in `docs/reliability.md`)
-//! - A slot is given back and `Closed` fed only when every operation of the connection has reported its end (U1, U3, U13),
-//!   and a zero-copy send its notice (U12).
-//! - A completion names slot and generation; a stale one is counted and dropped (U2).
+//! - A slot is released and `Closed` fed only when every operation of the connection has reported its end (U1, U3,
+//!   U13), and a zero-copy send its notice (U12).
+//! - A completion identifies slot and generation; a stale one is counted and dropped (U2).
 //! - At most one operation of each kind per connection (U10).
-//! - A receive begins with a free buffer only, and its completion frees it, whatever the result (U6, U7).
-//! - An accept is started only where a slot and a direct descriptor are free for it (U9).
+//! - A receive begins only with a free buffer, and its completion frees it, whatever the result (U6, U7).
+//! - An accept is started only if a slot and a direct descriptor are free for it (U9).
 
 use std::collections::VecDeque;
 use std::io;
@@ -52,24 +52,24 @@ mod tests;
 pub use self::probe::{probe, probe_rings, probe_zero_copy};
 pub use self::ring::Options;
 
-/// What the loop counted; all of it is rare but `enters`.
+/// The loop's counts; all of these events except `enters` are rare.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Figures {
     /// Completions of an earlier use of their slot, dropped (U2).
     pub stale: u64,
     /// Times that a completion queue was found to have overflowed (U4).
     pub overflows: u64,
-    /// Receives that found no buffer, and were put off (U6).
+    /// Receives that found no buffer and were postponed (U6).
     pub starved: u64,
-    /// Polls that ended by themselves and were armed again (U11).
+    /// Polls that ended by themselves and were rearmed (U11).
     pub polls_armed_again: u64,
-    /// Times that accepting was put off because the kernel lacked something.
+    /// Times that accepting was paused because the kernel lacked a resource.
     pub accept_pauses: u64,
     /// Rings opened.
     pub rings: u64,
-    /// Zero-copy sends that ended (U12).
+    /// Completed zero-copy sends (U12).
     pub zero_copy_sends: u64,
-    /// Of these, copied by the kernel all the same.
+    /// Number of these that the kernel copied anyway.
     pub zero_copy_copies: u64,
     /// Connections whose socket was closed before the notice of their zero-copy send.
     pub zero_copy_orphans: u64,
@@ -82,7 +82,7 @@ pub struct Figures {
 /// Runs a shard on this thread until all shards have stopped.
 ///
 /// # Errors
-/// When the ring cannot be made (see [`mod@probe`], which tells beforehand) or breaks.
+/// Fails when the ring cannot be created (see [`mod@probe`], which reports that beforehand) or breaks.
 pub fn run(setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     let options = Options { zero_copy_bytes_min: setup.zero_copy_bytes_min, ..Options::default() };
     let figures = run_with(setup, core, options)?;
@@ -90,10 +90,10 @@ pub fn run(setup: ShardSetup, core: &mut impl Core) -> io::Result<()> {
     Ok(())
 }
 
-/// As [`run`], with other sizes, and the figures at the end: for tests and measurements.
+/// Like [`run`], with other sizes, and returns the counts at the end: for tests and measurements.
 ///
 /// # Errors
-/// As [`run`].
+/// Like [`run`].
 pub fn run_with(setup: ShardSetup, core: &mut impl Core, options: Options) -> io::Result<Figures> {
     let mut driver = Driver::new(setup, core, options)?;
     while driver.turn()? == Next::Turn {}
@@ -101,11 +101,11 @@ pub fn run_with(setup: ShardSetup, core: &mut impl Core, options: Options) -> io
     Ok(driver.figures())
 }
 
-/// One shard's loop. The rings come first: they are dropped before what their operations refer to.
+/// One shard's loop. The rings come first: they are dropped before the memory that their operations refer to.
 struct Driver<'a, C> {
     rings: Vec<Ring>,
     buffers: Buffers,
-    /// Connections whose receive is put off until a buffer is free, the longest waiting first (U6).
+    /// Connections whose receive is postponed until a buffer is free, the longest waiting first (U6).
     starved: VecDeque<u32>,
     listeners: Vec<BoundListener>,
     core: &'a mut C,
@@ -114,14 +114,14 @@ struct Driver<'a, C> {
     /// By slot, as long as the highest slot ever used.
     connections: Vec<Connection>,
     options: Options,
-    /// Receives put off to the next turn: their connections have used up their budget.
+    /// Receives postponed to the next turn: their connections have used up their budget.
     over_budget: Vec<u32>,
     /// Connections whose FIN may be due.
     fin_due: Vec<u32>,
     accepting: accept::Accepting,
     zero_copy: zero_copy::ZeroCopy,
     turn_number: u32,
-    /// Receives that this turn fed.
+    /// Receives fed in this turn.
     receives_fed: usize,
     figures: Figures,
 }
@@ -134,7 +134,7 @@ impl<'a, C: Core> Driver<'a, C> {
         first.queue.announce(false);
         let turn = Turn::new(&mut setup);
         for listener in &setup.listeners {
-            // A nonblocking listener would answer EAGAIN where an accept is to wait.
+            // A nonblocking listener would return EAGAIN where an accept is supposed to wait.
             let flags = rustix::fs::fcntl_getfl(&listener.socket)?;
             rustix::fs::fcntl_setfl(&listener.socket, flags - rustix::fs::OFlags::NONBLOCK)?;
         }
@@ -194,7 +194,7 @@ impl<'a, C: Core> Driver<'a, C> {
         }
     }
 
-    /// What this turn fed, of how much there is, with so many completions of its budget left.
+    /// The counts of this turn and the work still waiting, given the rest of its budget of completions.
     fn fed(&self, left: usize) -> Fed {
         let receives = self.rings.iter().map(|ring| ring.receives as usize).sum::<usize>() + self.starved.len();
         let held = self.rings.len() as u64 * u64::from(self.options.completions);
@@ -203,12 +203,13 @@ impl<'a, C: Core> Driver<'a, C> {
             exhausted: left > 0,
             reads: self.receives_fed,
             reads_waiting: receives + self.over_budget.len(),
-            // The completion queues, and an edge, a receive and a send of each connection that found them full.
+            // The completion queues, and an edge, a receive and a send of each connection whose completions found them
+            // full.
             events_max: held + 3 * u64::from(self.slots.in_use()),
         }
     }
 
-    /// Submits everything and sleeps, unless something waits to be done.
+    /// Submits everything and sleeps, unless work is waiting.
     fn wait(&mut self) {
         let mut wait = self.turn.sleep(self.core);
         for further in self.rings.iter_mut().skip(1) {
@@ -229,7 +230,7 @@ impl<'a, C: Core> Driver<'a, C> {
         }
     }
 
-    /// Feeds what all rings completed, at most `left` completions; gives what is left of that.
+    /// Feeds the completions of all rings, at most `left`; returns how much of `left` remains.
     fn feed_completions(&mut self, mut left: usize) -> usize {
         for ring in 0..self.rings.len() {
             self.rings[ring].queue.gather(left);
@@ -275,7 +276,7 @@ impl<'a, C: Core> Driver<'a, C> {
         }
     }
 
-    /// A receive has a buffer, unless it threw bytes away; it is free again as soon as the core has read it.
+    /// A receive has a buffer, unless it discarded bytes; the buffer is free again as soon as the core has read it.
     fn receive_completed(&mut self, connection: ConnectionKey, completion: Completion) {
         debug_assert!(self.slots.is_current(connection), "a slot is not given back while it receives");
         let number = std::mem::replace(&mut self.connections[connection.slot as usize].buffer, NO_BUFFER);
@@ -310,7 +311,7 @@ impl<'a, C: Core> Driver<'a, C> {
             Operation::Poll => self.polled(connection, completion),
             Operation::Receive => self.received(connection, completion, buffer),
             Operation::Send => self.sent(connection, completion.result),
-            // A FIN that cannot be sent: the peer is gone, and the poll tells so.
+            // A FIN that cannot be sent: the peer is gone, and the poll reports that.
             Operation::Shutdown => {}
             Operation::Linger | Operation::CancelPoll | Operation::CancelSend => {
                 unreachable!("only a closing connection has {operation:?} in flight")
@@ -321,7 +322,7 @@ impl<'a, C: Core> Driver<'a, C> {
         }
     }
 
-    /// Carries out all effects that the core asks for now; says whether there were any.
+    /// Carries out all effects that the core requests now; returns whether there were any.
     fn carry_out_effects(&mut self) -> bool {
         let mut any = false;
         while let Some(effect) = self.turn.poll_effect(self.core) {
@@ -336,7 +337,7 @@ impl<'a, C: Core> Driver<'a, C> {
         any
     }
 
-    /// Starts one send for every connection that owes bytes; says whether there were any.
+    /// Starts one send for every connection with pending bytes; returns whether there were any.
     fn flush(&mut self) -> bool {
         let mut any = false;
         while let Some(flush) = self.core.poll_flush() {
@@ -345,7 +346,7 @@ impl<'a, C: Core> Driver<'a, C> {
             debug_assert!(self.slots.is_current(connection), "the core sends to connections that it has");
             let entry = &mut self.connections[connection.slot as usize];
             if entry.has(Flag::Closing) {
-                // The bytes stay lent and are taken back by `Closed`.
+                // The bytes stay borrowed and are taken back by `Closed`.
                 continue;
             }
             entry.begin(Operation::Send);
@@ -369,7 +370,7 @@ impl<'a, C: Core> Driver<'a, C> {
                     self.fin_due.push(connection.slot);
                 }
             }
-            // Broken pipe, reset, timeout, or no memory for it: nothing can follow bytes that are missing.
+            // Broken pipe, reset, timeout, or out of memory: nothing can follow missing bytes.
             _ => self.end(connection, false),
         }
     }
@@ -382,7 +383,7 @@ impl<'a, C: Core> Driver<'a, C> {
         }
     }
 
-    /// Waits for the eventfd of a further ring once more; its completions are taken by the turn that runs now.
+    /// Starts another wait for the eventfd of an additional ring; its completions are taken by the current turn.
     fn read_wake(&mut self, number: u32) {
         if !self.accepting.is_open() {
             return;
@@ -392,7 +393,7 @@ impl<'a, C: Core> Driver<'a, C> {
         self.rings[0].queue.read_eventfd(eventfd, number, token::of_ring(Operation::Wake, number));
     }
 
-    /// U7 and U9, checked each turn while debugging.
+    /// U7 and U9, checked each turn in debug builds.
     fn check_accounts(&self) {
         if !cfg!(debug_assertions) {
             return;
@@ -405,7 +406,7 @@ impl<'a, C: Core> Driver<'a, C> {
         }
     }
 
-    /// Puts what this driver counts beside what every turn counts.
+    /// Sets this driver's own counts next to the counts of every turn.
     fn tell_figures(&mut self) {
         let figures = self.figures();
         let Figures { stale, overflows, starved, accept_pauses, rings, enters, .. } = figures;
@@ -431,5 +432,6 @@ impl<'a, C: Core> Driver<'a, C> {
     }
 }
 
-/// Rounds of receives in one turn. A connection's budget ends sooner; this bounds a kernel that completes nothing.
+/// Rounds of receives in one turn. A connection's budget runs out sooner; this is a bound in case the kernel completes
+/// nothing.
 const ROUNDS_MAX: usize = 128;

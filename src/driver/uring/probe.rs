@@ -1,4 +1,5 @@
-//! Whether io_uring works here: not by version, but by one connection served under the live limits and seccomp profile.
+//! Whether io_uring works here: tested not by version, but by serving one connection under the live limits and seccomp
+//! profile.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,21 +10,21 @@ use super::address::parse_address;
 use super::ring::{Options, Ring};
 use crate::driver::sys::{Buffers, Completion};
 
-/// Serves one connection over loopback on a ring like those of the shards: direct accept, poll, receive,
-/// send, FIN, cancel, close. Takes a few milliseconds.
+/// Serves one connection over loopback on a ring like those of the shards: direct accept, poll, receive, send, FIN,
+/// cancel, close. Takes a few milliseconds.
 ///
 /// # Errors
-/// One line with cause and remedy: io_uring is forbidden, too old, or lacks memory or descriptors here.
+/// One line with cause and fix: io_uring is forbidden, too old, or lacks memory or descriptors here.
 pub fn probe() -> Result<(), String> {
     let mut buffers = Buffers::new(1, BUFFER_BYTES);
     let ring = Ring::open(&options(), &buffers, 4).map_err(|refusal| refusal.to_string())?;
     round_trip(ring, &mut buffers).map_err(|failure| format!("io_uring does not work here: {failure}"))
 }
 
-/// Sends a few bytes by a zero-copy send and awaits its notice.
+/// Sends a few bytes by a zero-copy send and waits for its notice.
 ///
 /// # Errors
-/// One line with cause and remedy: the kernel does not know it, or lacks memory that may be locked.
+/// One line with cause and fix: the kernel does not support it, or lacks lockable memory.
 pub fn probe_zero_copy() -> Result<(), String> {
     let options = Options { zero_copy_bytes_min: Some(1), ..options() };
     let ring = Ring::open(&options, &Buffers::new(1, BUFFER_BYTES), 4).map_err(|refusal| refusal.to_string())?;
@@ -35,11 +36,11 @@ fn options() -> Options {
     Options { submissions: 16, completions: 64, files_max: 4, accepts: 1, ..Options::default() }
 }
 
-/// Makes a ring for every shard, of the shards' own size and all at once, and gives them back: where the limit on locked
-/// memory is too low for them, it is told before anything is served (U5).
+/// Creates a ring for every shard, of the shards' own size and all at once, and releases them: if the limit on locked
+/// memory is too low for them, this is reported before anything is served (U5).
 ///
 /// # Errors
-/// As [`probe`].
+/// Like [`probe`].
 pub fn probe_rings(shards: u16) -> Result<(), String> {
     let (options, buffers) = (Options::default(), Buffers::new(1, BUFFER_BYTES));
     let open = || Ring::open(&options, &buffers, super::token::SLOTS_MAX);
@@ -60,7 +61,7 @@ enum Step {
     Close,
 }
 
-/// A client and the direct descriptor that it was accepted into.
+/// Connects a client and returns it with the direct descriptor that it was accepted into.
 fn connect(ring: &mut Ring) -> Result<(TcpStream, u32), String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(network)?;
     let client = TcpStream::connect(listener.local_addr().map_err(network)?).map_err(network)?;
@@ -83,7 +84,7 @@ fn zero_copy_round_trip(mut ring: Ring) -> Result<(), String> {
     if echo != PONG || usize::try_from(sent.result) != Ok(PONG.len()) {
         return Err("a zero-copy send delivered other bytes".to_owned());
     }
-    // Its result has the highest bit set if the bytes were copied, so only the notice itself is looked for.
+    // Its result has the highest bit set if the bytes were copied, so only the presence of the notice is checked.
     if !sent.has_more() || complete(&mut ring, Step::Send)?.notice().is_none() {
         return Err("a zero-copy send returned no notification".to_owned());
     }
@@ -117,7 +118,7 @@ fn round_trip(mut ring: Ring, buffers: &mut Buffers) -> Result<(), String> {
     if echo != PONG || usize::try_from(sent) != Ok(PONG.len()) {
         return Err("a send delivered other bytes".to_owned());
     }
-    // Known since 6.7; before that a connection that is to be reset is closed in order instead.
+    // Supported since 6.7; before that a connection that is to be reset is closed in order instead.
     ring.queue.linger_none(file, Step::Linger as u64);
     complete(&mut ring, Step::Linger)?;
     ring.queue.shutdown_write(file, Step::Shutdown as u64);
@@ -160,10 +161,10 @@ fn complete(ring: &mut Ring, step: Step) -> Result<Completion, String> {
     Err(format!("step {step:?} did not complete"))
 }
 
-/// Room for what the client sends.
+/// Buffer space for the data that the client sends.
 const BUFFER_BYTES: u32 = 64;
 const PING: &[u8] = b"ping";
 const PONG: &[u8] = b"pong";
-/// 2 s in all.
+/// 2 s in total.
 const WAITS_MAX: usize = 20;
 const WAIT_MS: u64 = 100;

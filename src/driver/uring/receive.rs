@@ -1,8 +1,8 @@
-//! Reading: from an edge of the poll to the end of what the socket holds.
+//! Reading: from an edge of the poll to the end of the data in the socket.
 //!
-//! The poll reports edges only, so reading stops when a receive says that the socket is empty, and not before. Once
-//! the peer's end was seen it stops at that end: bytes and FIN may have been one edge. A paused connection remembers
-//! that something came and reads on when it is resumed.
+//! The poll reports edges only, so reading stops only when a receive reports that the socket is empty. Once the peer's
+//! end was seen, reading stops at that end: bytes and FIN may have been one edge. A paused connection remembers that
+//! data arrived and continues reading when it is resumed.
 
 use super::Driver;
 use super::table::Flag;
@@ -17,7 +17,7 @@ const HANG_UP: u32 = libc::POLLHUP.cast_unsigned() as u32;
 const ERROR: u32 = libc::POLLERR.cast_unsigned() as u32;
 
 impl<C: Core> Driver<'_, C> {
-    /// Parks a connection: every edge of its socket is reported from now on.
+    /// Parks a connection: from now on every edge of its socket is reported.
     pub(super) fn arm_poll(&mut self, connection: ConnectionKey) {
         let entry = &mut self.connections[connection.slot as usize];
         entry.begin(Operation::Poll);
@@ -36,7 +36,7 @@ impl<C: Core> Driver<'_, C> {
         }
         let deaf = entry.has(Flag::Paused) || entry.has(Flag::ReadEnded);
         if events & ERROR != 0 && deaf {
-            // A reset: nobody would receive what tells so, and nothing can be sent any more.
+            // A reset: no receive would run to report it, and nothing can be sent any more.
             return self.end(connection, false);
         }
         if !completion.has_more() {
@@ -46,7 +46,7 @@ impl<C: Core> Driver<'_, C> {
         self.want_receive(connection.slot);
     }
 
-    /// The kernel ended a poll (U11), for want of memory or because its queue overflowed.
+    /// The kernel ended a poll (U11), for lack of memory or because its queue overflowed.
     fn poll_failed(&mut self, connection: ConnectionKey, completion: Completion) {
         if completion.result == -libc::ECANCELED && !completion.has_more() {
             self.figures.polls_armed_again += 1;
@@ -57,7 +57,7 @@ impl<C: Core> Driver<'_, C> {
         }
     }
 
-    /// Receives as soon as it may: now, when buffers are free, in the next turn, or when it is resumed.
+    /// Receives as soon as allowed: now, when buffers are free, in the next turn, or when the connection is resumed.
     pub(super) fn want_receive(&mut self, slot: u32) {
         let entry = &mut self.connections[slot as usize];
         if entry.has(Flag::Paused) {
@@ -127,7 +127,7 @@ impl<C: Core> Driver<'_, C> {
         }
     }
 
-    /// Serves those that found no buffer, as many as there are buffers again, the longest waiting first (U6).
+    /// Serves connections that found no buffer, as many as there are free buffers now, the longest waiting first (U6).
     pub(super) fn feed_starved(&mut self) {
         while self.buffers.free() > 0 {
             let Some(slot) = self.starved.pop_front() else {
@@ -140,7 +140,7 @@ impl<C: Core> Driver<'_, C> {
         }
     }
 
-    /// Begins a turn: those that had used up their budget have a new one.
+    /// Begins a turn: connections that had used up their budget get a new one.
     pub(super) fn release_over_budget(&mut self) {
         for slot in std::mem::take(&mut self.over_budget) {
             if self.connections[slot as usize].take(Flag::Waiting) {
@@ -149,7 +149,7 @@ impl<C: Core> Driver<'_, C> {
         }
     }
 
-    /// Stops reading. A receive under way still comes in.
+    /// Stops reading. A receive in flight still completes.
     pub(super) fn pause(&mut self, connection: ConnectionKey) {
         if self.slots.is_current(connection) {
             let entry = &mut self.connections[connection.slot as usize];
@@ -160,7 +160,7 @@ impl<C: Core> Driver<'_, C> {
         }
     }
 
-    /// Reads again: an explicit receive, as the edge of what waits has passed.
+    /// Reads again: an explicit receive, because the edge for the waiting data has passed.
     pub(super) fn resume(&mut self, connection: ConnectionKey) {
         if self.slots.is_current(connection) {
             let entry = &mut self.connections[connection.slot as usize];

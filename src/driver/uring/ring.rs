@@ -1,4 +1,4 @@
-//! One ring of a shard: its queue, its direct descriptors, its seats for accepts; and how it is made.
+//! One ring of a shard: its queue, its direct descriptors, its seats for accepts, and how it is created.
 
 use std::io;
 
@@ -7,32 +7,33 @@ use rustix::process::{Resource, getrlimit};
 use crate::driver::sys::{Buffers, Queue};
 use crate::limits::{EVENTS_PER_TURN, READ_BYTES_PER_TURN, SENDS_PER_TURN};
 
-/// Sizes of a driver. The defaults are for service; tests make them small to meet the ends of things.
+/// Sizes of a driver. The defaults are for production; tests use small values to reach the limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Submission queue entries of a ring, a power of two.
     pub submissions: u32,
-    /// Completion queue entries, a power of two, at least 4 times as many. The kernel sizes its table of polls by it.
+    /// Completion queue entries, a power of two, at least 4 times as many. The kernel derives the size of its poll
+    /// table from it.
     pub completions: u32,
-    /// Direct descriptors of one ring at most; the limit on open files cuts it. The kernel allocates 8 bytes for each at
-    /// the start and allows 2^20.
+    /// Maximum direct descriptors of one ring; the limit on open files may lower it. The kernel allocates 8 bytes for
+    /// each at the start and allows 2^20.
     pub files_max: u32,
-    /// Rings of one shard at most.
+    /// Maximum rings of one shard.
     pub rings_max: u16,
-    /// Receive buffers of a shard, which all its rings share: receives in flight at once. What does not fit follows
-    /// with the next submission. Only those that are used take memory (decision 0011).
+    /// Receive buffers of a shard, shared by all its rings: the number of receives in flight at once. Receives beyond
+    /// that follow with the next submission. Only buffers that are used take memory (decision 0011).
     pub buffers: u16,
     /// Bytes of a receive buffer.
     pub buffer_bytes: u32,
-    /// Accepts under way per listener.
+    /// Accepts in flight per listener.
     pub accepts: u16,
-    /// Operations submitted at once: more gains nothing and holds back the first.
+    /// Operations submitted at once: more gains nothing and delays the first.
     pub slice: u32,
-    /// Bytes that one connection may bring in one turn (U17).
+    /// Bytes that one connection may deliver in one turn (U17).
     pub receive_bytes_per_turn: u32,
     /// Completions fed in one turn before sends are started (U17).
     pub completions_per_turn: usize,
-    /// Sends of at least this many bytes are zero-copy while that pays; `None`: none is.
+    /// Sends of at least this many bytes are zero-copy while that pays off; `None`: no send is.
     pub zero_copy_bytes_min: Option<u32>,
 }
 
@@ -69,18 +70,18 @@ pub(in crate::driver) struct QueueSizes {
     pub(in crate::driver) wakes: u16,
     /// Operations pushed before they are submitted.
     pub(in crate::driver) slice: u32,
-    /// Which sends it may do.
+    /// The sends that it may do.
     pub(in crate::driver) sends: Sends,
 }
 
-/// Which sends a ring may do (U15: what is not asked for is not allowed).
+/// The sends that a ring may do (U15: operations that are not requested are not allowed).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::driver) enum Sends {
     Copied,
     ZeroCopyToo,
 }
 
-/// At which step the making of a ring failed: it decides the advice that goes with the error.
+/// The step at which the creation of a ring failed: it determines the advice that goes with the error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::driver) enum QueueStep {
     Setup,
@@ -89,21 +90,21 @@ pub(in crate::driver) enum QueueStep {
     Enable,
 }
 
-/// A ring with the state that it needs beside the queue.
+/// A ring with the state that it needs in addition to the queue.
 pub(super) struct Ring {
     pub(super) queue: Queue,
     /// Direct descriptors in its table.
     files: u32,
-    /// Of these, held by connections.
+    /// Number of these held by connections.
     pub(super) files_used: u32,
-    /// Receives under way.
+    /// Receives in flight.
     pub(super) receives: u32,
     seats: Vec<Seat>,
     /// Seats taken.
     accepts: u32,
 }
 
-/// The place of one accept under way.
+/// The place of one accept in flight.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Seat {
     Free,
@@ -112,7 +113,7 @@ pub(super) enum Seat {
 }
 
 impl Ring {
-    /// Makes a ring for a shard with that many slots. It belongs to the calling thread.
+    /// Creates a ring for a shard with that many slots. It belongs to the calling thread.
     pub(super) fn open(options: &Options, buffers: &Buffers, slots: u32) -> Result<Self, Refusal> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = options.files_max.min(slots).min(u32::try_from(limit).unwrap_or(u32::MAX)).max(1);
@@ -131,7 +132,7 @@ impl Ring {
         Ok(Self { queue, files, files_used: 0, receives: 0, seats, accepts: 0 })
     }
 
-    /// As [`Ring::open`]; where memory lacks, waits a while for that of the probe's rings, which the kernel gives back
+    /// Like [`Ring::open`]; if memory is short, waits a while for that of the probe's rings, which the kernel releases
     /// a little after they are closed.
     pub(super) fn open_patiently(options: &Options, buffers: &Buffers, slots: u32) -> Result<Self, Refusal> {
         for _ in 0..MEMORY_TRIES {
@@ -145,7 +146,7 @@ impl Ring {
         Self::open(options, buffers, slots)
     }
 
-    /// Whether all direct descriptors are held by connections or spoken for by accepts.
+    /// Whether all direct descriptors are held by connections or reserved by accepts.
     pub(super) fn is_full(&self) -> bool {
         self.files_used + self.accepts >= self.files
     }
@@ -162,7 +163,7 @@ impl Ring {
         u16::try_from(free).expect("seats are numbered by u16")
     }
 
-    /// Gives a seat back; `Free` if it was not taken.
+    /// Releases a seat; returns `Free` if it was not taken.
     pub(super) fn free_seat(&mut self, seat: u16) -> Seat {
         let Some(place) = self.seats.get_mut(usize::from(seat)) else {
             return Seat::Free;
@@ -179,7 +180,7 @@ impl Ring {
     }
 }
 
-/// Why a ring cannot be had, in one line: cause and remedy (U5, U14).
+/// Why a ring cannot be created, in one line: cause and fix (U5, U14).
 #[derive(Debug, thiserror::Error)]
 #[error("io_uring is not available: {}", self.explain())]
 pub(super) struct Refusal {
@@ -235,6 +236,6 @@ fn memory_locked_max() -> String {
     }
 }
 
-/// How often and after how long a ring is tried again for want of memory, 2 s in all.
+/// How often and after what delay ring creation is retried when memory is short, 2 s in total.
 const MEMORY_TRIES: u32 = 100;
 const MEMORY_TRY_MS: u64 = 20;

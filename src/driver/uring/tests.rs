@@ -22,16 +22,16 @@ use crate::shard::{Flush, Listener, Output};
 mod tiny;
 mod zero_copy;
 
-/// What the core does with what arrives.
+/// How the core reacts to bytes that arrive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Manner {
-    /// Sends it back, pauses reading while it owes much, closes after the peer's end once all is sent.
+    /// Sends it back, pauses reading while it has much pending, closes after the peer's end once all is sent.
     Echo,
-    /// At the first bytes: sends this many, then FIN, and reads on to the peer's end.
+    /// At the first bytes: sends this many, then FIN, and continues reading to the peer's end.
     Blast(usize),
     /// At the first bytes: sends this many and closes at once when the socket took them.
     BlastAndClose(usize),
-    /// At the first bytes: sends this many, at further ones closes, whatever is still lent.
+    /// At the first bytes: sends this many; at further bytes closes, even if some are still borrowed.
     BlastOrClose(usize),
     /// At the first bytes: resets.
     Reset,
@@ -50,7 +50,7 @@ struct Peer {
     closing: bool,
 }
 
-/// A core that keeps its side of the contract and asserts the driver's.
+/// A core that keeps its side of the contract and asserts that the driver does too.
 #[derive(Debug)]
 struct TestCore {
     manner: Manner,
@@ -81,7 +81,7 @@ impl TestCore {
         }
     }
 
-    /// The live peer of a key; any other key is the driver's mistake.
+    /// The live peer of a key; any other key is a bug in the driver.
     fn peer(&mut self, connection: ConnectionKey) -> &mut Peer {
         let peer = self.peers.get_mut(&connection.slot).expect("inputs are for live connections");
         assert_eq!(peer.generation, connection.generation, "inputs are for the present use");
@@ -219,7 +219,7 @@ impl Core for TestCore {
     }
 }
 
-/// Bytes without a pattern that a lost or doubled piece would fit.
+/// Bytes without a pattern that a lost or duplicated piece would match.
 fn noise(count: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(count + 8);
@@ -233,7 +233,7 @@ fn noise(count: usize) -> Vec<u8> {
     bytes
 }
 
-/// A loop on a thread of its own.
+/// A loop on its own thread.
 struct Server {
     address: SocketAddr,
     control: Arc<Control>,
@@ -313,7 +313,7 @@ fn echo(stream: &mut TcpStream, bytes: &[u8]) {
     assert!(answer == bytes, "the echo differs");
 }
 
-/// All speak before any reads.
+/// All clients send before any of them reads.
 fn echo_at_once(clients: &mut [TcpStream], bytes: &[u8]) {
     for client in &mut *clients {
         client.write_all(bytes).expect("the server reads");
@@ -336,7 +336,7 @@ fn reset(stream: TcpStream) {
     set_socket_linger(&stream, Some(Duration::ZERO)).expect("an option");
 }
 
-/// Goal: the whole path works. Method: 64 clients exchange messages from one byte to many buffers.
+/// Goal: the complete path works. Method: 64 clients exchange messages from one byte to many buffers.
 #[test]
 fn echoes_byte_for_byte() {
     let server = Server::start(Manner::Echo, Shape::default());
@@ -351,8 +351,8 @@ fn echoes_byte_for_byte() {
     assert_eq!(core.accepted, 64);
 }
 
-/// U6: a pool far smaller than its talkers serves all of them and does not spin. Method: 4 buffers, 200 clients that
-/// all speak before any reads.
+/// U6: a pool far smaller than the number of its talkers serves all of them and does not spin. Method: 4 buffers, 200
+/// clients that all send before any of them reads.
 #[test]
 fn few_buffers_serve_many_talkers() {
     let mut shape = Shape::default();
@@ -364,11 +364,11 @@ fn few_buffers_serve_many_talkers() {
     echo_at_once(&mut clients, &bytes);
     drop(clients);
     let (_, figures) = server.stop();
-    // 200 x 30,000 bytes are some 3,000 receives; a spin would enter the kernel many times for each.
+    // 200 x 30,000 bytes are about 3,000 receives; a spin would enter the kernel many times for each.
     assert!(figures.enters < 20_000, "{figures:?}");
 }
 
-/// U1, U3, U7, U9, U13: resets at every moment leave no operation, buffer, descriptor or slot behind. Method: 3,000
+/// U1, U3, U7, U9, U13: resets at any point leave no operation, buffer, descriptor or slot behind. Method: 3,000
 /// connections that are reset before, while and after they are answered; the loop checks its accounts each turn.
 #[test]
 fn reset_storm_leaves_nothing() {
@@ -397,7 +397,7 @@ fn reset_storm_leaves_nothing() {
 }
 
 /// U10: short sends and a slow reader. Goal: every byte once, in order. Method: 3 MB through the smallest socket
-/// buffers, read in odd pieces, then FIN.
+/// buffers, read in odd-sized pieces, then FIN.
 #[test]
 fn slow_reader_gets_every_byte() {
     let count = 3_000_000;
@@ -413,7 +413,7 @@ fn slow_reader_gets_every_byte() {
     assert!(core.sends >= (count / crate::limits::SEND_BYTES_MAX) as u64);
 }
 
-/// Pause and resume, U10: a peer that writes without reading is read only as far as is owed, and loses nothing.
+/// Pause and resume, U10: a peer that writes without reading is read only up to the pending limit, and loses nothing.
 /// Method: 8 MB written by one thread, echoed, read by another that starts late and reads in small pieces.
 #[test]
 fn paused_connections_lose_nothing() {
@@ -432,7 +432,7 @@ fn paused_connections_lose_nothing() {
     server.stop();
 }
 
-/// A close delivers what the socket took. Method: the core closes as soon as the last send was taken.
+/// A close delivers the data that the socket accepted. Method: the core closes as soon as the last send was accepted.
 #[test]
 fn close_delivers_what_was_sent() {
     let server = Server::start(Manner::BlastAndClose(90_000), Shape::default());
@@ -444,7 +444,7 @@ fn close_delivers_what_was_sent() {
     server.stop();
 }
 
-/// A reset sends RST, through a direct descriptor that no `setsockopt` reaches.
+/// A reset sends RST, through a direct descriptor, which `setsockopt` cannot reach.
 #[test]
 fn reset_reaches_the_peer() {
     let server = Server::start(Manner::Reset, Shape::default());
@@ -481,7 +481,7 @@ fn full_table_refuses_then_waits() {
     assert!(core.refused >= 2, "{} refused", core.refused);
 }
 
-/// Further rings: a table of 8 descriptors holds 100 connections on 13 rings, twice over.
+/// Additional rings: a table of 8 descriptors holds 100 connections on 13 rings, twice in a row.
 #[test]
 fn further_rings_hold_what_one_cannot() {
     let mut shape = Shape::default();
@@ -500,7 +500,7 @@ fn further_rings_hold_what_one_cannot() {
     assert!((13..=26).contains(&figures.rings), "{figures:?}");
 }
 
-/// U4: a completion queue far too small overflows and loses nothing. Method: 8 entries, 400 clients that speak
+/// U4: a completion queue that is far too small overflows and loses nothing. Method: 8 entries, 400 clients that send
 /// at once.
 #[test]
 fn overflow_loses_nothing() {
@@ -518,8 +518,8 @@ fn overflow_loses_nothing() {
     assert!(figures.overflows > 0 && figures.polls_armed_again > 0, "{figures:?}");
 }
 
-/// T15, U11: a listener that fails pauses, does not spin, and accepts again once it can. Method: the listening socket is
-/// shut down under the loop, which makes every accept fail, and made to listen again.
+/// T15, U11: a listener that fails pauses, does not spin, and accepts again once it can. Method: the listening socket
+/// is shut down while the loop uses it, which makes every accept fail, and set to listen again.
 #[test]
 fn failing_listener_pauses_and_recovers() {
     let server = Server::start(Manner::Echo, Shape::default());
@@ -538,7 +538,7 @@ fn failing_listener_pauses_and_recovers() {
     assert!(figures.turns < 200, "{figures:?}");
 }
 
-/// No work, no turns. Method: count the turns of 500 ms with 50 idle connections.
+/// Without work there are no turns. Method: count the turns of 500 ms with 50 idle connections.
 #[test]
 fn idle_loop_sleeps() {
     let server = Server::start(Manner::Echo, Shape::default());
@@ -586,7 +586,8 @@ fn stale_completions_are_dropped() {
     assert_eq!(driver.rings[0].queue.in_flight(), 0);
 }
 
-/// U11: the kernel may end the poll of the mailbox at any completion, and then it is armed again, so that no wake is lost.
+/// U11: the kernel may end the poll of the mailbox at any completion; the poll is then rearmed, so that no wake is
+/// lost.
 #[test]
 fn an_ended_poll_of_the_mailbox_is_armed_again() {
     let (setup, _address, _control) = setup(&Shape::default());
@@ -599,14 +600,14 @@ fn an_ended_poll_of_the_mailbox_is_armed_again() {
     driver.complete(0, Completion::new(mail, 1, 0));
     assert_eq!((driver.figures.polls_armed_again, driver.rings[0].queue.in_flight()), (before.0 + 1, before.1 + 1));
     driver.end_all().expect("the ring works");
-    // The first poll has not ended but in the words of this test, and the two have one token: one is cancelled.
+    // The first poll has ended only according to this test, and both polls have the same token: one is cancelled.
     assert_eq!(driver.rings[0].queue.in_flight(), 1);
 }
 
-/// Of a completion: its operation goes on (`IORING_CQE_F_MORE`).
+/// Flag of a completion whose operation continues (`IORING_CQE_F_MORE`).
 const MORE: u32 = 1 << 1;
 
-/// The probe passes where the tests run.
+/// The probe passes in the environment where the tests run.
 #[test]
 fn probe_serves_a_connection() {
     probe().expect("the kernel of the test machine has io_uring");

@@ -1,4 +1,4 @@
-//! What a completion says about itself: which operation, on which connection, in which use of the slot (U2).
+//! Identifies the operation of a completion: which one, on which connection, in which use of the slot (U2).
 //!
 //! ```text
 //! user_data:  63..56 operation | 55..32 slot, seat or ring | 31..0 generation
@@ -6,7 +6,7 @@
 
 use crate::connection::ConnectionKey;
 
-/// Everything that is ever in flight. The first eight concern a connection and number its bits in
+/// All operations that are ever in flight. The first eight concern a connection and are the numbers of its bits in
 /// [`Connection::operations`](super::table::Connection).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
@@ -19,18 +19,18 @@ pub(super) enum Operation {
     CancelPoll = 5,
     CancelSend = 6,
     Close = 7,
-    /// The number is its seat.
+    /// The number is the accept's seat.
     Accept = 8,
-    /// Of an accept, a poll or a read that is no connection's, when the loop ends.
+    /// Cancels an accept, a poll or a read that does not belong to a connection, when the loop ends.
     Cancel = 9,
     /// Readiness of the mailbox's eventfd.
     Mail = 10,
-    /// The eventfd of the further ring with this number.
+    /// The eventfd of the additional ring with this number.
     Wake = 11,
 }
 
 impl Operation {
-    /// Its bit among a connection's operations.
+    /// The operation's bit among a connection's operations.
     pub(super) const fn bit(self) -> u8 {
         debug_assert!((self as u8) < 8, "an operation of a connection");
         1 << self as u8
@@ -56,7 +56,7 @@ const ALL: [Operation; 12] = [
     Operation::Wake,
 ];
 
-/// Slots that a token can name.
+/// Number of slots that a token can identify.
 pub(super) const SLOTS_MAX: u32 = 1 << 24;
 
 /// Packs a connection's operation.
@@ -70,7 +70,7 @@ pub(super) fn of_ring(operation: Operation, number: u16) -> u64 {
     (operation as u64) << 56 | u64::from(number) << 32
 }
 
-/// Unpacks; for operations of the ring itself the slot is the number. `None` for what was never packed.
+/// Unpacks; for operations of the ring itself the slot is the number. `None` for values that were never packed.
 pub(super) fn unpack(user_data: u64) -> Option<(Operation, ConnectionKey)> {
     let operation = Operation::of((user_data >> 56) as u8)?;
     let slot = (user_data >> 32) as u32 & (SLOTS_MAX - 1);
@@ -81,7 +81,7 @@ pub(super) fn unpack(user_data: u64) -> Option<(Operation, ConnectionKey)> {
 mod tests {
     use super::*;
 
-    /// What is packed is unpacked, at both ends of every field; unknown operations are told.
+    /// Packed values are unpacked, at both ends of every field; unknown operations are detected.
     #[test]
     fn tokens_survive() {
         for (number, operation) in ALL.into_iter().enumerate() {

@@ -1,9 +1,11 @@
-//! Zero-copy sends: only where asked for, only for large sends, and only while the kernel does not copy after all.
+//! Zero-copy sends: only when enabled, only for large sends, and only while the kernel does not copy the bytes after
+//! all.
 //!
-//! A zero-copy send reports twice. First what was taken, as any send does; then, once nothing of the kernel reads the bytes
-//! any more, the notice (U12). The core may free or move lent bytes as soon as `Sent` or `Closed` is fed, so neither is fed
-//! before the notice. A peer that reads slowly holds its notice back until it has acknowledged the bytes, and its next
-//! send waits for that; where it never does, the core closes it as it closes any that stalls (P-CLOSE-5).
+//! A zero-copy send reports twice: first the number of bytes taken, like any send; then, once nothing in the kernel
+//! reads the bytes any more, the notice (U12). The core may free or move borrowed bytes as soon as `Sent` or `Closed`
+//! is fed, so neither is fed before the notice. A peer that reads slowly delays its notice until it has acknowledged
+//! the bytes, and its next send waits for that; if the peer never does, the core closes it like any connection that
+//! stalls (P-CLOSE-5).
 //!
 //! ```text
 //!             16 judged, most in place          of the last 1,024, half or more copied
@@ -11,8 +13,8 @@
 //!     |                                       a send refused for want of memory or means    ^
 //!     +-------------------------------------------------------------------------------------+
 //! ```
-//! While the trial is judged, at most its 16 sends are zero-copy. On loopback and veth the kernel always copies, so it
-//! ends there; it is not taken up again before the next start.
+//! During the trial, at most its 16 sends are zero-copy. On loopback and veth the kernel always copies, so the trial
+//! ends zero-copy there; it is not tried again before the next start.
 
 use std::collections::HashMap;
 
@@ -24,30 +26,30 @@ use crate::driver::Core;
 use crate::driver::completion::{Completion, Usage};
 use crate::limits::{ZERO_COPY_TRIAL_SENDS, ZERO_COPY_WINDOW_SENDS};
 
-/// What the loop knows about its zero-copy sends.
+/// The loop's state for its zero-copy sends.
 #[derive(Debug)]
 pub(super) struct ZeroCopy {
     bytes_min: usize,
     standing: Standing,
-    /// By slot, the sends that have not given their notice; with what they took, once that is known.
+    /// By slot, the sends that have not given their notice; with the number of bytes taken, once that is known.
     under_way: HashMap<u32, Option<i32>>,
     /// Judged since the last judgement.
     judged: u32,
-    /// Of these, copied.
+    /// Number of these that were copied.
     copied: u32,
-    /// Connections whose socket is closed and whose notice is awaited.
+    /// Connections whose socket is closed and whose notice is pending.
     orphans: u32,
-    /// As many as there ever were.
+    /// Total number of orphans so far.
     pub(super) orphaned: u64,
-    /// Notices in all.
+    /// Total number of notices.
     pub(super) notices: u64,
-    /// Of these, telling of a copy.
+    /// Number of these that report a copy.
     pub(super) copies: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Standing {
-    /// With the sends started so far.
+    /// With the number of sends started so far.
     Trial(u32),
     On,
     Off,
@@ -78,7 +80,7 @@ impl ZeroCopy {
         open && bytes >= self.bytes_min
     }
 
-    /// A send was started. At most one per slot: the bytes are lent until its notice.
+    /// A send was started. At most one per slot: the bytes are borrowed until its notice.
     pub(super) fn start(&mut self, slot: u32) {
         if let Standing::Trial(started) = &mut self.standing {
             *started += 1;
@@ -92,7 +94,7 @@ impl ZeroCopy {
         !self.under_way.is_empty() && self.under_way.contains_key(&slot)
     }
 
-    /// Whether any notice is awaited.
+    /// Whether no notice is awaited.
     pub(super) fn is_quiet(&self) -> bool {
         self.under_way.is_empty()
     }
@@ -103,7 +105,7 @@ impl ZeroCopy {
         self.orphaned += 1;
     }
 
-    /// How many connections have no socket any more and await their notice.
+    /// Number of connections that have no socket any more and wait for their notice.
     pub(super) fn orphans(&self) -> u32 {
         self.orphans
     }
@@ -112,7 +114,7 @@ impl ZeroCopy {
         self.under_way.insert(slot, Some(result));
     }
 
-    /// The send of this slot is over; gives what it took.
+    /// The send of this slot is over; returns the number of bytes it took.
     fn end(&mut self, slot: u32) -> Option<i32> {
         self.under_way.remove(&slot).expect("a report belongs to a send in flight")
     }
@@ -151,7 +153,7 @@ impl ZeroCopy {
 }
 
 impl<C: Core> Driver<'_, C> {
-    /// A zero-copy send reported what it took, or gave its notice, or was refused before it began.
+    /// A zero-copy send reported the bytes it took, or gave its notice, or was refused before it began.
     pub(super) fn zero_copy_reported(&mut self, connection: ConnectionKey, completion: Completion) {
         let entry = &mut self.connections[connection.slot as usize];
         if let Some(usage) = completion.notice() {
@@ -180,7 +182,7 @@ impl<C: Core> Driver<'_, C> {
         self.zero_copy.end(connection.slot);
         match -completion.result {
             _ if entry.has(Flag::Closing) => self.close_when_quiet(connection),
-            // The limit on locked memory or on socket options, or a socket that cannot: nothing was taken.
+            // The limit on locked memory or on socket options, or a socket without support for it: nothing was taken.
             errno @ (libc::ENOMEM | libc::ENOBUFS | libc::EINVAL | libc::EOPNOTSUPP) => {
                 self.zero_copy.give_up(errno);
                 self.send_again(connection);
@@ -189,7 +191,7 @@ impl<C: Core> Driver<'_, C> {
         }
     }
 
-    /// Sends what is lent by a plain send.
+    /// Sends the borrowed bytes by a plain send.
     fn send_again(&mut self, connection: ConnectionKey) {
         let entry = &mut self.connections[connection.slot as usize];
         let bytes = self.core.lent(connection);
@@ -208,8 +210,8 @@ mod tests {
         usages.into_iter().for_each(|usage| zero_copy.judge(usage));
     }
 
-    /// The trial has a bound of sends, whatever becomes of them; a window that is mostly copied ends zero-copy for good, one that
-    /// is mostly not goes on. Method: the judgements by hand, at both sides of each bound.
+    /// The trial has a bound on sends, whatever their outcome; a window that is mostly copied ends zero-copy for good,
+    /// one that is mostly not copied continues. Method: judgements made by hand, on both sides of each bound.
     #[test]
     fn copies_switch_it_off() {
         let mut on = ZeroCopy::new(Some(4_096));

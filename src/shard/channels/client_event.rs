@@ -21,7 +21,8 @@ pub(in crate::shard) struct ClientEvent<'a> {
 }
 
 impl Channels {
-    /// Accepts or refuses a client event; a refusal is `pusher:error` without close, the event is dropped (P-CEV-4).
+    /// Accepts or refuses a client event; a refusal is `pusher:error` without close, and the event is dropped
+    /// (P-CEV-4).
     pub(in crate::shard) fn handle_client_event(
         &self,
         context: &mut Context,

@@ -1,8 +1,9 @@
-//! Channels with subscribers on this shard: who is subscribed, and who waits until the channel's owner has recorded it.
+//! Channels with subscribers on this shard: their subscribers, and the connections that wait until the channel's owner
+//! has recorded them.
 //!
 //! A connection is a subscriber, and gets `subscription_succeeded`, only when the channel's owner has recorded it: from
-//! then on it misses no event (P-SUB-5). Until then it waits in the channel's `waiting` list. At most one count per channel
-//! is in flight to the owner; changes meanwhile are reported with the next one.
+//! then on it misses no event (P-SUB-5). Until then it waits in the channel's `waiting` list. At most one count per
+//! channel is in flight to the owner; changes meanwhile are reported with the next one.
 
 mod client_event;
 mod presence;
@@ -40,13 +41,13 @@ pub(super) struct Channels {
     misleading_names: MisleadingNames,
 }
 
-/// A channel with local subscribers, or with connections that wait to become such.
+/// A channel with local subscribers, or with connections that wait to become subscribers.
 struct LocalChannel {
     key: ChannelKey,
     kind: ChannelKind,
     owner: ShardIndex,
     subscribers: Subscribers,
-    /// Connections whose join is not yet recorded, in the order in which they asked.
+    /// Connections whose join is not yet recorded, in the order of their requests.
     waiting: VecDeque<Waiting>,
     /// The last count sent to the owner (not for presence channels, which join and leave one by one).
     reported: u32,
@@ -96,12 +97,12 @@ impl Channels {
         }
     }
 
-    /// Channels with subscribers here.
+    /// Number of channels with subscribers here.
     pub(super) fn count(&self) -> usize {
         self.channels.len()
     }
 
-    /// One event to the local subscribers of its channel but `exclude`.
+    /// Delivers one event to the local subscribers of its channel except `exclude`.
     fn deliver(
         &self,
         context: &mut Context,
@@ -127,7 +128,7 @@ impl Channels {
         connections.drop_cold_if_empty(slot);
     }
 
-    /// Ends a subscription that was taken off the connection's list.
+    /// Ends a subscription that was removed from the connection's list.
     fn leave(&mut self, context: &mut Context, connections: &mut Connections, slot: Slot, index: ChannelIndex) {
         let connection = connections.key(slot);
         let channel = &mut self.channels[index];
@@ -177,7 +178,8 @@ impl Channels {
         self.report_count(context, index);
     }
 
-    /// The owner did not record the count: connections that waited for it are refused, and there are no others (P-FAIL-4).
+    /// The owner did not record the count: connections that waited for it are refused, and there are no other
+    /// subscribers (P-FAIL-4).
     fn handle_unrecorded(
         &mut self,
         context: &mut Context,
@@ -200,7 +202,8 @@ impl Channels {
         self.report_count(context, index);
     }
 
-    /// An event for this channel was lost on the way here: all connections that should have got it are closed with 4200.
+    /// An event for this channel was lost on the way here: all connections that should have received it are closed with
+    /// 4200.
     fn handle_gap(&self, context: &mut Context, connections: &mut Connections, from: ShardIndex, channel: ChannelKey) {
         if let Some(index) = self.find(&channel) {
             let entry = &self.channels[index];
@@ -214,7 +217,7 @@ impl Channels {
         context.send(from, OwnerMessage::GapClosed { channel });
     }
 
-    /// Reports the number of subscribers to the owner, unless it knows it or another report is in flight.
+    /// Reports the number of subscribers to the owner, unless the owner has recorded it or another report is in flight.
     fn report_count(&mut self, context: &mut Context, index: ChannelIndex) {
         let entry = &mut self.channels[index];
         if entry.covered.is_some() {
@@ -250,7 +253,7 @@ impl Channels {
         self.channels.find(key.hash, |channel| channel.key.is(key))
     }
 
-    /// As [`Channels::find`], by a name that may be anything.
+    /// Like [`Channels::find`], by an unvalidated name.
     fn find_named(&self, context: &Context, app: AppSerial, name: &str) -> Option<ChannelIndex> {
         let hash = context.keyed_hash(app, name);
         self.channels.find(hash, |channel| channel.key.names(app, name, hash))
@@ -271,16 +274,16 @@ impl Channels {
     }
 }
 
-/// What new subscribers are sent.
+/// The messages for new subscribers.
 struct Welcome<'a> {
     channel: &'a ChannelKey,
     succeeded: Bytes,
-    /// The event that a cache channel keeps.
+    /// The cached event of a cache channel.
     cached: Option<Bytes>,
 }
 
-/// Sends `succeeded` to new subscribers of a channel, and what follows it on a cache channel: the cached frame or
-/// `pusher:cache_miss` (P-CACHE-2).
+/// Sends `succeeded` to new subscribers of a channel, and on a cache channel the cached frame or `pusher:cache_miss`
+/// after it (P-CACHE-2).
 fn send_welcome(
     context: &mut Context,
     connections: &mut Connections,

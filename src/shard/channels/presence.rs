@@ -1,4 +1,4 @@
-//! Joining and leaving presence channels (P-PRES rules): the joiner's side. The roster is its owner's.
+//! Joining and leaving presence channels (P-PRES rules): the joiner's side. The roster belongs to the owner.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, Full, Join, OwnerMessage, Ticket};
 
 impl Channels {
-    /// A verified presence subscribe: `channel_data` says who joins (P-PRES-1).
+    /// A verified presence subscribe: `channel_data` identifies the joining user (P-PRES-1).
     pub(super) fn join_presence(
         &mut self,
         context: &mut Context,
@@ -26,7 +26,7 @@ impl Channels {
     ) {
         let bytes_max = app.settings.max_channel_data_bytes;
         let member = match (channel_data, connections.signed_in(slot)) {
-            // A connection that is signed in joins as that user (P-USER-5).
+            // A signed-in connection joins as that user (P-USER-5).
             (None, Some(user)) => {
                 ChannelData { user_id: (*user.id).to_owned(), user_info: user.user_info.as_deref().map(str::to_owned) }
             }
@@ -56,7 +56,7 @@ impl Channels {
         context.send(owner, OwnerMessage::Join { channel, join });
     }
 
-    /// The owner's answer to joins: all of them get the same frame.
+    /// Handles the owner's answer to joins: all of them get the same frame.
     pub(super) fn handle_joined(
         &mut self,
         context: &mut Context,
@@ -73,7 +73,7 @@ impl Channels {
                     self.channels[index].subscribers.insert(waiting.connection.slot());
                     joined.push(waiting.connection.slot());
                 }
-                // The connection went or changed its mind while the join was in flight.
+                // The connection was closed or unsubscribed while the join was in flight.
                 None => {
                     let channel = channel.clone();
                     context.send(context.owner_of(&channel), OwnerMessage::Leave { channel, user_id });
@@ -84,7 +84,7 @@ impl Channels {
         send_welcome(context, connections, &joined, Welcome { channel, succeeded, cached }, true);
     }
 
-    /// The channel is full, or the app has all its channels (P-LIM-7, R-LIM-5).
+    /// The channel is full, or the app has its maximum of channels (P-LIM-7, R-LIM-5).
     pub(super) fn handle_join_refused(
         &mut self,
         context: &mut Context,
@@ -101,16 +101,16 @@ impl Channels {
         refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Full(full));
     }
 
-    /// Takes the join with this ticket out of those that wait; `None` when it does not wait any more.
+    /// Removes the join with this ticket from the waiting list; `None` when it is no longer waiting.
     fn take_waiting(&mut self, channel: &ChannelKey, ticket: u32) -> Option<(ChannelIndex, Waiting)> {
         let index = self.find(channel)?;
         let waiting = &mut self.channels[index].waiting;
-        // Answers come in the order of the joins, but for refusals: it is the first or near it.
+        // Answers arrive in the order of the joins, except for refusals: it is the first or near it.
         let at = waiting.iter().position(|waiting| waiting.ticket == ticket)?;
         waiting.remove(at).map(|waiting| (index, waiting))
     }
 
-    /// The presence side of a leave. A join that is still in flight is undone when its answer comes.
+    /// The presence part of a leave. A join that is still in flight is undone when its answer arrives.
     pub(super) fn leave_presence(
         &self,
         context: &mut Context,

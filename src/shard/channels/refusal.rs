@@ -1,4 +1,4 @@
-//! Why a subscription is refused (P-FAIL rules), with the texts and codes that the client is sent.
+//! Reasons for refusing a subscription (P-FAIL rules), with the texts and codes that the client is sent.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ pub(super) enum SubscriptionRefusal {
     NameTooLong(usize),
     /// The name is empty or has a character that is not allowed.
     InvalidName,
-    /// The connection has its maximum of channels (`max_channels_per_connection`).
+    /// The connection has its maximum number of channels (`max_channels_per_connection`).
     TooManyChannels(u32),
     /// The signature is missing or wrong, with the reason.
     Unauthorized(String),

@@ -24,7 +24,7 @@ pub(in crate::shard) struct Subscribe<'a> {
     pub(in crate::shard) channel_data: Option<&'a str>,
 }
 
-/// Public channels whose names read as if they were protected, to be logged (R-CHAN-3).
+/// Public channels whose names look as if they were protected, to be logged (R-CHAN-3).
 #[derive(Default)]
 pub(super) struct MisleadingNames {
     /// Hashes of the names that were reported last.
@@ -109,7 +109,7 @@ impl Channels {
         self.report_count(context, index);
     }
 
-    /// `pusher:unsubscribe`: no answer, ignored when not subscribed (P-SUB-3).
+    /// Handles `pusher:unsubscribe`: no answer, ignored when not subscribed (P-SUB-3).
     pub(in crate::shard) fn unsubscribe(
         &mut self,
         context: &mut Context,
@@ -133,7 +133,7 @@ fn is_own_channel(connections: &Connections, slot: Slot, name: &ChannelName<'_>)
     user_id.is_some() && user_id == connections.signed_in(slot).map(|user| &*user.id)
 }
 
-/// Verifies the signature of a protected channel; a refusal is answered here (P-FAIL-1 to 3, R-AUTHREQ).
+/// Verifies the signature of a protected channel, and answers a refusal (P-FAIL-1 to 3, R-AUTHREQ).
 fn is_authorized(
     context: &mut Context,
     connections: &mut Connections,
@@ -165,7 +165,7 @@ fn is_authorized(
     });
     let socket_id = socket_id.to_text();
     let verify = if data_may_be_signed { verify_private } else { verify_subscription };
-    // A server-to-user channel is for the user signed in on this connection, whatever is signed (P-USER-4).
+    // A server-to-user channel is for the user signed in on this connection, whatever the signature covers (P-USER-4).
     let verdict = match verify(app, &socket_id, channel, channel_data, auth) {
         Ok(()) if name.kind() == ChannelKind::ServerToUser => {
             context.metrics.count_auth_failure(Surface::Subscribe, AuthFailure::WrongUser);

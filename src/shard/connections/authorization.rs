@@ -1,5 +1,5 @@
-//! Authorized connections (P-AUTHZ-1): where the app demands it, a connection must sign in or join a private or presence
-//! channel in time. Until then it does not count to the app's quota; with that it asks for its place.
+//! Authorized connections (P-AUTHZ-1): if the app requires it, a connection must sign in or join a private or presence
+//! channel in time. Until then it does not count towards the app's quota; once authorized it requests admission.
 
 use super::Connections;
 use crate::app::AppSerial;
@@ -11,7 +11,7 @@ use crate::shard::deadlines::DeadlineKind;
 use crate::shard::mail::QuotaMessage;
 
 impl Connections {
-    /// Opens a connection that has to authorize itself. It takes no place of its app yet.
+    /// Opens a connection that has to authorize itself. It does not count towards its app's quota yet.
     pub(in crate::shard) fn open_unauthorized(&mut self, context: &mut Context, slot: Slot) {
         self.table.hot[slot].flags.insert(Flags::UNAUTHORIZED);
         let within_ms = context.config.options.authorization_timeout.as_millis() as u64;
@@ -19,7 +19,7 @@ impl Connections {
         self.open_websocket(context, slot);
     }
 
-    /// The connection has signed in or joined a protected channel: it counts from here on (P-CLOSE-2).
+    /// The connection has signed in or joined a protected channel: it counts from now on (P-CLOSE-2).
     pub(in crate::shard) fn authorize_connection(&mut self, context: &mut Context, slot: Slot) {
         let line = &mut self.table.hot[slot];
         if line.phase != Phase::Open || !line.flags.contains(Flags::UNAUTHORIZED) {
@@ -32,7 +32,7 @@ impl Connections {
         context.send(context.counter_of(app), QuotaMessage::Admit { app, connection, connections_max });
     }
 
-    /// The time is over. An app that no longer demands it keeps the connection, and counts it.
+    /// The time has run out. If the app no longer requires authorization, the connection stays and counts.
     pub(in crate::shard) fn end_unauthorized(&mut self, context: &mut Context, slot: Slot) {
         if !self.table.hot[slot].flags.contains(Flags::UNAUTHORIZED) {
             return;

@@ -1,13 +1,14 @@
-//! At capacity (P-CLOSE-2, threat T15): who must make room, so that the slots kept back serve complete requests.
+//! At capacity (P-CLOSE-2, threat T15): which connections are closed to free space, so that the reserved slots serve
+//! complete requests.
 //!
-//! Connections cost nothing to those who open them and say nothing, so one that has not made a whole request yet is worth
-//! less than the next one. When most of the slots kept back are in use, connections end in this order, the oldest of each
-//! kind first: those without a whole request so far, after a moment in which it may come; those that are refused; those
-//! that are idle; those that do not read their answers. A request that is being carried out is never cut off. Nothing of
-//! this happens below capacity, and all of it runs on the service clock (P-LIVE-6).
+//! Connections that send nothing are free for those who open them, so one that has not made a complete request yet is
+//! worth less than the next one. When most of the reserved slots are in use, connections are closed in this order, the
+//! oldest of each kind first: those without a complete request so far, after a short time in which it may arrive; those
+//! that are refused; those that are idle; those that do not read their answers. A request that is being executed is
+//! never cut off. None of this happens below capacity, and all of it uses the service clock (P-LIVE-6).
 //!
-//! Before it comes to that, neither one app of several nor those who have not proved themselves can use up the slots: each
-//! may hold a multiple of what is free.
+//! Before that point, neither one app of several nor unauthenticated clients can use up the slots: each may hold a
+//! multiple of the free ones.
 
 use std::collections::VecDeque;
 
@@ -19,37 +20,37 @@ use crate::limits;
 use crate::shard::context::Context;
 use crate::shard::deadlines::DeadlineKind;
 
-/// Why a connection on a slot kept back is of less use than a new one.
+/// Why a connection on a reserved slot is of less use than a new one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Dispensable {
-    /// All is said, and it waits for the peer's end.
+    /// Everything was sent, and it waits for the peer to close.
     Refused,
     /// All its requests are answered.
     Idle,
-    /// It has not read its answers, and had a second for it.
+    /// It has not read its answers, although it had a second to do so.
     Unread,
 }
 
-/// Connections that may have to make room.
+/// Connections that may be closed to free space.
 #[derive(Default)]
 pub(super) struct Capacity {
-    /// When they were accepted, the oldest first, and at least those without a whole request so far.
+    /// When they were accepted, the oldest first; includes at least those without a complete request so far.
     silent: VecDeque<(u64, ConnectionKey)>,
-    /// Those that took one of the slots kept back, the oldest first, and some that have ended.
+    /// Those that took one of the reserved slots, the oldest first, and some that have ended.
     at_capacity: VecDeque<(u64, ConnectionKey)>,
-    /// Connections that the driver was asked to end and has not ended yet.
+    /// Connections that the driver was asked to close and has not closed yet.
     pub(super) ending: u32,
-    /// When to look for room again, while it is lacking.
+    /// When to check for free slots again, while there are too few.
     pub(super) room_due_ms: Option<u64>,
 }
 
 impl Connections {
-    /// When to look for room again, while it is lacking, on the service clock.
+    /// When to check for free slots again, while there are too few, on the service clock.
     pub(in crate::shard) fn room_due_ms(&self) -> Option<u64> {
         self.capacity.room_due_ms
     }
 
-    /// A connection was accepted; `at_capacity` if only slots kept back are left.
+    /// A connection was accepted; `at_capacity` if only reserved slots are left.
     pub(super) fn admit(&mut self, context: &mut Context, connection: ConnectionKey, at_capacity: bool) {
         let (served_ms, judged_ms) = (context.clock.served_ms(), context.clock.judged_ms());
         while let Some(&(_, front)) = self.capacity.silent.front()
@@ -62,7 +63,7 @@ impl Connections {
             self.await_deadline(context, DeadlineKind::AtCapacity, connection.slot(), limits::SILENT_AT_CAPACITY_MS);
             self.remember_at_capacity(context, connection);
         }
-        // Those that came before there were too many.
+        // Connections that were accepted before there were too many.
         if (at_capacity || self.lacks_slots_for_http(context))
             && let Some(accepted_by_ms) = judged_ms.checked_sub(limits::SILENT_AT_CAPACITY_MS)
         {
@@ -73,40 +74,41 @@ impl Connections {
         }
     }
 
-    /// Whether an app with other apps beside it holds as many connections here as it may while so few slots are free.
+    /// Whether an app that shares the server with others holds as many connections here as it may while so few slots
+    /// are free.
     pub(in crate::shard) fn lacks_slots_for_app(&self, context: &Context, app: AppSerial) -> bool {
         context.directory.apps().len() > 1
             && context.metrics.app_counters.connected(app) > self.slots_of_one_app(context)
     }
 
-    /// Whether connections that are no WebSocket hold as many slots as one app may. The slots kept back are theirs.
+    /// Whether connections that are not WebSockets hold as many slots as one app may. The reserved slots are theirs.
     pub(in crate::shard) fn lacks_slots_for_http(&self, context: &Context) -> bool {
         let others = context.metrics.stats.connections - context.metrics.stats.websockets;
         let always = context.config.refusal_slots.max(limits::HTTP_SLOTS_MIN);
         others > self.slots_of_one_app(context).max(u64::from(always))
     }
 
-    /// How many connections of this shard one app may hold now: a multiple of what is free, so that some slots stay free
-    /// for others whatever one app does (P-CLOSE-2).
+    /// How many connections of this shard one app may hold now: a multiple of the free slots, so that some slots stay
+    /// free for others whatever one app does (P-CLOSE-2).
     fn slots_of_one_app(&self, context: &Context) -> u64 {
         let ordinary = u64::from(context.config.slots.saturating_sub(context.config.refusal_slots));
         u64::from(limits::APP_SLOTS_OF_FREE) * ordinary.saturating_sub(context.metrics.stats.connections)
     }
 
-    /// Keeps the list of those that took a slot kept back as short as there are such slots, up to a factor.
+    /// Keeps the list of connections on reserved slots as short as there are such slots, up to a factor.
     fn remember_at_capacity(&mut self, context: &Context, connection: ConnectionKey) {
         let count_max = 4 * context.config.refusal_slots.max(1) as usize;
         if self.capacity.at_capacity.len() >= count_max {
             let mut known = std::mem::take(&mut self.capacity.at_capacity);
             known.retain(|(_, known)| self.is_live(*known) && self.table.hot[known.slot()].phase != Phase::Ended);
-            // Others have found ordinary slots since, so that room for one more can be made among them.
+            // Others have found ordinary slots since, so that a slot can be freed among them.
             known.drain(..known.len().saturating_sub(count_max / 2));
             self.capacity.at_capacity = known;
         }
         self.capacity.at_capacity.push_back((context.clock.served_ms(), connection));
     }
 
-    /// Ends connections until half of the slots kept back are free, if there are some that may end.
+    /// Closes connections until half of the reserved slots are free, as far as there are some that may be closed.
     pub(in crate::shard) fn make_room(&mut self, context: &mut Context) {
         self.capacity.room_due_ms = None;
         if let Some(accepted_by_ms) = context.clock.judged_ms().checked_sub(limits::SILENT_GRACE_MS) {
@@ -119,7 +121,7 @@ impl Connections {
                 }
                 self.look_at_oldest(context, dispensable);
             }
-            // It will have had its moment soon, and goes before one that has made a request.
+            // Its time will be over soon, and it is closed before one that has made a request.
             if let Some((accepted_ms, _)) = self.capacity.silent.front() {
                 self.capacity.room_due_ms = Some(accepted_ms + limits::SILENT_GRACE_MS);
                 return;
@@ -130,7 +132,8 @@ impl Connections {
         }
     }
 
-    /// Ends the oldest connection on a slot kept back if it is of less use than a new one, or lets it be the newest.
+    /// Closes the oldest connection on a reserved slot if it is of less use than a new one, or moves it to the end of
+    /// the list.
     fn look_at_oldest(&mut self, context: &mut Context, dispensable: Dispensable) {
         let Some((accepted_ms, connection)) = self.capacity.at_capacity.pop_front() else { return };
         let has_had_time = accepted_ms + limits::SILENT_AT_CAPACITY_MS <= context.clock.judged_ms();
@@ -146,7 +149,7 @@ impl Connections {
         }
     }
 
-    /// Ends the oldest connection without a whole request so far if it was accepted by then.
+    /// Closes the oldest connection without a complete request so far if it was accepted by then.
     fn end_silent_since(&mut self, context: &mut Context, accepted_by_ms: u64) -> bool {
         while let Some(&(accepted_ms, connection)) = self.capacity.silent.front()
             && (accepted_ms <= accepted_by_ms || !self.is_silent(connection))
@@ -176,14 +179,14 @@ impl Connections {
         }
     }
 
-    /// True while a connection has not made a whole request.
+    /// True while a connection has not made a complete request.
     pub(in crate::shard) fn is_silent(&self, connection: ConnectionKey) -> bool {
         self.is_live(connection)
             && self.table.hot[connection.slot()].phase == Phase::Http
             && self.cold(connection.slot()).and_then(|cold| cold.http.as_ref()).is_some_and(|http| !http.made_request)
     }
 
-    /// Whether less than half of the slots kept back are free, or about to be.
+    /// Whether less than half of the reserved slots are free, or about to be.
     fn lacks_room(&self, context: &Context) -> bool {
         let in_use = (context.metrics.stats.connections as u32).saturating_sub(self.capacity.ending);
         context.config.slots.saturating_sub(in_use) < (context.config.refusal_slots / 2).max(1)

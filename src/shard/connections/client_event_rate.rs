@@ -14,7 +14,7 @@ const AHEAD_MAX: u32 = 2_000 * TICKS_PER_MS;
 const _: () = assert!(1_000 * TICKS_PER_MS / limits::CLIENT_EVENTS_PER_SECOND_SETTING_MAX >= 100);
 
 impl Connections {
-    /// A connection begins with a full bucket.
+    /// A connection starts with a full bucket.
     pub(super) fn fill_client_events(&mut self, context: &Context, slot: Slot) {
         self.table.hot[slot].client_event_due = ticks(context);
     }
@@ -37,8 +37,8 @@ impl Connections {
     }
 }
 
-/// The bucket's clock. It wraps after 12 hours: a connection that was silent for just as long finds its bucket as it
-/// left it, for a second.
+/// The bucket's clock. It wraps after 12 hours: a connection that was silent for exactly that long finds its bucket as
+/// it left it, for a second.
 fn ticks(context: &Context) -> u32 {
     (context.now.monotonic_ms as u32).wrapping_mul(TICKS_PER_MS)
 }

@@ -1,4 +1,4 @@
-//! Deadlines of a connection: set, renewed, and what they mean when their time has come.
+//! Deadlines of a connection: setting, renewing and handling them when they expire.
 
 use super::Connections;
 use crate::connection::{Flags, Phase};
@@ -8,21 +8,21 @@ use crate::shard::context::Context;
 use crate::shard::deadlines::{Deadline, DeadlineKind};
 use crate::wire::http::RequestDecoder;
 
-/// What became of a deadline by its time.
+/// The state of a deadline at its time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Standing {
-    /// Its connection is gone, or in a phase that it does not concern.
+    /// Its connection is gone, or in a phase that it does not apply to.
     Stale,
-    /// What was awaited came.
+    /// The awaited input arrived.
     Met,
-    /// What is awaited now is a later request or message, until this time.
+    /// A later request or message is awaited now, until this time.
     Renewed(u64),
-    /// What was awaited has not come.
+    /// The awaited input has not arrived.
     Due,
 }
 
 impl Standing {
-    /// Of a deadline at `at_ms` where something is awaited now until `awaited_ms`; 0 is nothing.
+    /// The state of a deadline at `at_ms` if input is awaited until `awaited_ms`; 0 means none.
     fn of(at_ms: u64, awaited_ms: u64) -> Self {
         match awaited_ms {
             0 => Self::Met,
@@ -39,7 +39,7 @@ pub(in crate::shard) struct Due {
 }
 
 impl Connections {
-    /// Sets a deadline this long from now; gives its time on the service clock.
+    /// Sets a deadline this far in the future; returns its time on the service clock.
     pub(in crate::shard) fn await_deadline(
         &self,
         context: &mut Context,
@@ -57,7 +57,8 @@ impl Connections {
         context.deadlines.push(deadline, |deadline| self.standing(deadline) == Standing::Stale);
     }
 
-    /// Takes the next deadline that was not met. Until the shard has caught up it does not know whether a peer was in time.
+    /// Takes the next deadline that was not met. Until the shard has caught up it cannot tell whether a peer was in
+    /// time.
     pub(in crate::shard) fn take_due(&mut self, context: &mut Context) -> Option<Due> {
         if context.metrics.stats.connections == 0 {
             context.deadlines.clear();
@@ -95,7 +96,7 @@ impl Connections {
         match (kind, line.phase) {
             (DeadlineKind::Request, Phase::Http) => {
                 match cold.and_then(|cold| cold.http.as_ref()) {
-                    // An earlier deadline of a later request took its place.
+                    // An earlier deadline of a later request replaced it.
                     Some(http) if http.queued_deadline_ms != at_ms => Standing::Stale,
                     http => Standing::of(at_ms, http.map_or(0, |http| http.deadline_ms)),
                 }
@@ -108,7 +109,7 @@ impl Connections {
             | (DeadlineKind::SlowReset, Phase::Open | Phase::Closing | Phase::Lingering) => Standing::Due,
             (DeadlineKind::Authorization, Phase::Open) if line.flags.contains(Flags::UNAUTHORIZED) => Standing::Due,
             (DeadlineKind::AtCapacity, Phase::Http) if self.is_silent(connection) => Standing::Due,
-            // The connection is in a phase that the deadline does not concern.
+            // The connection is in a phase that the deadline does not apply to.
             (
                 DeadlineKind::Request
                 | DeadlineKind::Message
@@ -122,7 +123,7 @@ impl Connections {
         }
     }
 
-    /// The queue has no deadline of this kind for the connection any more.
+    /// The queue no longer has a deadline of this kind for the connection.
     fn note_unqueued(&mut self, kind: DeadlineKind, slot: Slot) {
         match kind {
             DeadlineKind::Request => self.http(slot).queued_deadline_ms = 0,
@@ -135,8 +136,8 @@ impl Connections {
         }
     }
 
-    /// The peer had its time, and everything that it sent was read. Where the peer waits for the shard itself, it
-    /// gets its time once more (P-LIVE-6).
+    /// The peer had its time, and everything that it sent was read. If the peer waits for the shard itself, its time
+    /// starts again (P-LIVE-6).
     pub(in crate::shard) fn end_overdue(&mut self, context: &mut Context, due: &Due) {
         let (kind, slot) = (due.kind, due.slot);
         let line = &self.table.hot[slot];
@@ -163,13 +164,13 @@ impl Connections {
         }
     }
 
-    /// The request that has begun must be complete within a total time (threat T14).
+    /// The current request must be complete within a total time (threat T14).
     pub(in crate::shard) fn renew_request_deadline(&mut self, context: &mut Context, slot: Slot) {
         let served_ms = context.clock.served_ms();
         let http = self.http(slot);
         let at_ms = served_ms + limits::REQUEST_WITHIN_MS + extra_request_ms(&http.decoder);
         http.deadline_ms = at_ms;
-        // A deadline that is queued comes first, unless it is that of an earlier request with a large body.
+        // A queued deadline comes first, unless it belongs to an earlier request with a large body.
         if http.queued_deadline_ms == 0 || at_ms < http.queued_deadline_ms {
             self.queue_request_deadline(context, slot, at_ms);
         }
@@ -180,7 +181,7 @@ impl Connections {
         self.queue_deadline(context, DeadlineKind::Request, slot, at_ms);
     }
 
-    /// The message that has begun must be complete within a total time (threat T8).
+    /// The current message must be complete within a total time (threat T8).
     pub(in crate::shard) fn renew_message_deadline(&mut self, context: &mut Context, slot: Slot) {
         let at_ms = context.clock.served_ms() + limits::MESSAGE_WITHIN_MS;
         self.cold_or_default(slot).message_deadline_ms = at_ms;
@@ -190,7 +191,7 @@ impl Connections {
     }
 }
 
-/// Time that a large body of a caller with a good credential adds to that of its request (threat T14).
+/// Time that a large body of a caller with a valid credential adds to that of its request (threat T14).
 pub(in crate::shard) fn extra_request_ms(decoder: &RequestDecoder) -> u64 {
     (decoder.body_bytes_awaited() as u64).div_ceil(1 << 20).saturating_sub(1) * limits::REQUEST_MS_PER_MIB
 }

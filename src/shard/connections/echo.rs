@@ -1,5 +1,5 @@
-//! The echo endpoint of the feature `conformance`: messages are sent back as they came, with a raised bound of their
-//! length. Compiled with the feature alone.
+//! The echo endpoint of the feature `conformance`: messages are sent back unchanged, with a higher length limit.
+//! Compiled only with the feature.
 
 use super::Connections;
 use crate::connection::outbox::FrameKind;
@@ -14,7 +14,7 @@ pub(super) const PATH: &str = "/conformance/echo";
 pub(in crate::shard) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Connections {
-    /// The connection is one of the endpoint from here on.
+    /// The connection belongs to the endpoint from now on.
     pub(super) fn open_echo(&mut self, context: &mut Context, slot: Slot) {
         self.table.hot[slot].phase = Phase::Open;
         self.set(slot, Flags::ECHO);
@@ -26,7 +26,7 @@ impl Connections {
         self.has(slot, Flags::ECHO)
     }
 
-    /// Sends a message back, or returns it where the endpoint does not.
+    /// Sends a message back, or returns it if the connection is not one of the endpoint.
     pub(in crate::shard) fn echo<'a>(
         &mut self,
         context: &mut Context,

@@ -1,5 +1,5 @@
-//! Opening a WebSocket (P-CONN rules): the upgrade is answered first; then the client is sent `connection_established`, or
-//! why it is refused (P-CONN-8).
+//! Opening a WebSocket (P-CONN rules): the upgrade is answered first; then the client is sent `connection_established`,
+//! or the reason for the refusal (P-CONN-8).
 
 use super::{Connections, TEXT};
 use crate::app::origin::{missing_origin_allowed, origin_allowed};
@@ -24,7 +24,7 @@ pub(in crate::shard) enum After {
     Next,
     /// WebSocket frames.
     Upgraded,
-    /// Nothing yet: this request is to be handled again once all those before it are answered.
+    /// Nothing yet: this request is handled again once all earlier ones are answered.
     Waits,
 }
 
@@ -43,7 +43,7 @@ enum Verdict {
 }
 
 impl Connections {
-    /// Answers a request to upgrade; `key` is the app key, `None` on a path that is not `/app/{key}`.
+    /// Answers an upgrade request; `key` is the app key, `None` on a path that is not `/app/{key}`.
     pub(in crate::shard) fn handle_upgrade(
         &mut self,
         context: &mut Context,
@@ -58,7 +58,8 @@ impl Connections {
                 return After::Next;
             }
         };
-        // What is sent from here on is no HTTP, and ends with the stream: the answers before it must have left (P-HTTP-16).
+        // Bytes sent from here on are not HTTP, and end with the stream: earlier answers must have been sent
+        // (P-HTTP-16).
         if !self.http(slot).is_answered() || self.table.hot[slot].outbox.unsent_bytes() > 0 {
             return After::Waits;
         }
@@ -103,7 +104,7 @@ impl Connections {
         cold.client = cold.http.take().map(|http| http.client);
     }
 
-    /// The connection is admitted or refused: the client's address is of no use any more.
+    /// The connection is admitted or refused: the client's address is no longer needed.
     pub(in crate::shard) fn forget_client(&mut self, slot: Slot) {
         if let Some(cold) = self.cold_mut(slot) {
             cold.client = None;
@@ -186,11 +187,11 @@ impl Connections {
         }
     }
 
-    /// True when a trusted proxy says that it ended TLS.
+    /// True when a trusted proxy reports that it terminated TLS.
     fn came_through_tls(&self, slot: Slot, request: &Request<'_>) -> bool {
         let http = self.cold(slot).and_then(|cold| cold.http.as_ref());
         let trusted = http.is_some_and(|http| matches!(http.proxy, Proxy::Trusted));
-        // Some write `wss` for a WebSocket, and several proxies make a list.
+        // Some proxies write `wss` for a WebSocket, and several proxies make a list.
         let is_tls = |proto: &[u8]| {
             let proto = proto.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
             proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
@@ -215,7 +216,7 @@ impl Connections {
     }
 }
 
-/// What of the app and of the query refuses a connection, in the order of the close codes' gravity.
+/// Checks the app and the query; returns the reason to refuse a connection, in the order of the close codes' severity.
 fn check(app: &App, request: &Request<'_>, secure: bool, strict: bool) -> Result<(), CloseReason> {
     if !app.enabled {
         return Err(CloseReason::AppDisabled);

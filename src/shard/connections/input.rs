@@ -1,4 +1,4 @@
-//! The bounds of buffered input (threat T14): at a bound some connection has to give memory back.
+//! The bounds of buffered input (threat T14): at a bound some connection has to release memory.
 
 use super::{Connections, TEXT};
 use crate::app::AppSerial;
@@ -13,13 +13,13 @@ use crate::shard::context::Context;
 use crate::wire::http::{RequestDecoder, encode_response};
 
 impl Connections {
-    /// Counts what the connection holds of incomplete input, and of unread answers if it has not proved itself, and has
-    /// memory given back where a bound is exceeded.
+    /// Counts the connection's incomplete input, and its unread answers if it has not authenticated, and releases
+    /// memory if a bound is exceeded.
     pub(in crate::shard) fn account_input(&mut self, context: &mut Context, slot: Slot) {
         let Some(cold) = self.cold(slot) else { return };
         let line = &self.table.hot[slot];
         let is_stranger = cold.http.as_ref().is_some_and(|http| http.caller.is_none() && !http.metrics);
-        // Short answers, each in memory of its own, take about as much again.
+        // Short answers, each in its own allocation, take about as much again.
         let unread = if is_stranger { 2 * line.outbox.unsent_bytes() } else { 0 };
         let bytes = cold.input_bytes() + unread;
         #[cfg(feature = "conformance")]
@@ -46,7 +46,7 @@ impl Connections {
         }
     }
 
-    /// The connection holds no input any more.
+    /// The connection no longer holds any input.
     pub(in crate::shard) fn release_input(&mut self, slot: Slot) {
         if let Some(cold) = self.table.cold_mut(slot) {
             self.input.release(&mut cold.input);
@@ -62,7 +62,7 @@ impl Connections {
         }
     }
 
-    /// A bound is reached and the connection has to give back its memory: a request is answered 503, a WebSocket closed
+    /// A bound is reached and the connection has to release its memory: a request is answered 503, a WebSocket closed
     /// with 4100, and a connection that does not read its answers is reset.
     fn take_input_back(&mut self, context: &mut Context, slot: Slot) {
         context.metrics.count_overload(Overload::Input);
@@ -77,7 +77,7 @@ impl Connections {
             }
             Phase::Open | Phase::Admitting => {
                 self.close_websocket(context, slot, &CloseReason::OverCapacity);
-                // The rest of the message would not be understood, nor a Close behind it.
+                // The rest of the message could not be parsed, nor a Close behind it.
                 self.table.hot[slot].flags.insert(Flags::LAST_ANSWER);
             }
             Phase::Http | Phase::Closing | Phase::Lingering => self.end(context, slot, true),
@@ -98,21 +98,21 @@ impl Connections {
         self.settle(context, slot);
     }
 
-    /// Bytes of a WebSocket came in.
+    /// Counts received bytes of a WebSocket.
     pub(in crate::shard) fn count_socket_received(&self, context: &mut Context, slot: Slot, bytes: usize) {
         if let Some(app) = self.app_serial(slot) {
             context.metrics.app_counters.of(app).socket_received_bytes += bytes as u64;
         }
     }
 
-    /// A text message of a WebSocket came in.
+    /// Counts a received text message of a WebSocket.
     pub(in crate::shard) fn count_message_received(&self, context: &mut Context, slot: Slot) {
         if let Some(app) = self.app_serial(slot) {
             context.metrics.app_counters.of(app).messages_received += 1;
         }
     }
 
-    /// Counts a message that was of no use. False when it was one too many for a minute and the connection is closed.
+    /// Counts an invalid message. False when it exceeded the limit of a minute and the connection is closed.
     pub(in crate::shard) fn count_invalid(&mut self, context: &mut Context, slot: Slot) -> bool {
         let app = context.app(self.table.hot[slot].app);
         let invalid_max = app.map_or(limits::INVALID_MESSAGES_MAX, |app| app.settings.max_invalid_messages);

@@ -1,4 +1,4 @@
-//! How a connection begins and ends (P-CLOSE rules), and what happens when its sends complete.
+//! How a connection opens and closes (P-CLOSE rules), and how completed sends are handled.
 
 use std::net::SocketAddr;
 
@@ -63,7 +63,7 @@ impl Connections {
         self.admit(context, connection, refuse);
     }
 
-    /// The driver has ended the connection, and nobody knows it any more: the slot is free from here on.
+    /// The driver has closed the connection, and nothing refers to it any more: the slot is free from now on.
     pub(in crate::shard) fn free(&mut self, context: &mut Context, slot: Slot) {
         let line = &mut self.table.hot[slot];
         self.capacity.ending -= u32::from(line.phase == Phase::Ended);
@@ -74,7 +74,7 @@ impl Connections {
         context.metrics.stats.connections -= 1;
     }
 
-    /// The kernel took bytes of a send. False when nothing follows from that.
+    /// The kernel accepted bytes of a send. False when nothing follows from that.
     pub(in crate::shard) fn handle_sent(
         &mut self,
         context: &mut Context,
@@ -89,7 +89,8 @@ impl Connections {
         self.frames.take_sent(&mut line.outbox, bytes);
         context.metrics.app_counters.sent(line.app, bytes);
         line.flags.remove(Flags::STALLED.union(Flags::STALLED_LONG));
-        // The usual case, once per delivery: a subscriber that has all of it and is read from. Nothing follows from that.
+        // The usual case, once per delivery: a subscriber that received all of it and is being read from. Nothing
+        // follows from that.
         if line.phase == Phase::Open && line.outbox.unsent_bytes() == 0 && !line.flags.contains(Flags::PAUSED) {
             return false;
         }
@@ -114,7 +115,8 @@ impl Connections {
         true
     }
 
-    /// The peer sends no more. An HTTP client still gets its answers; a WebSocket, which has been read to its end, is over.
+    /// The peer has ended its direction. An HTTP client still gets its answers; a WebSocket, which has been read to its
+    /// end, is finished.
     pub(in crate::shard) fn handle_read_ended(&mut self, context: &mut Context, slot: Slot) {
         match self.table.hot[slot].phase {
             Phase::Open | Phase::Admitting => self.end(context, slot, false),
@@ -123,7 +125,7 @@ impl Connections {
         }
     }
 
-    /// Takes the next step of an ending connection once everything is sent.
+    /// Takes the next step of a closing connection once everything is sent.
     pub(in crate::shard) fn settle(&mut self, context: &mut Context, slot: Slot) {
         let line = &self.table.hot[slot];
         let (flags, sent) = (line.flags, line.outbox.unsent_bytes() == 0);
@@ -147,7 +149,7 @@ impl Connections {
         }
     }
 
-    /// Everything is said: sends FIN and waits for the peer's, so that it reads the answer (P-HTTP-16).
+    /// Everything is sent: sends FIN and waits for the peer's, so that it reads the answer (P-HTTP-16).
     fn linger(&mut self, context: &mut Context, slot: Slot) {
         let connection = self.key(slot);
         self.table.hot[slot].phase = Phase::Lingering;
@@ -200,7 +202,8 @@ impl Connections {
         self.await_deadline(context, DeadlineKind::CloseAnswer, slot, limits::CLOSE_WITHIN_MS);
     }
 
-    /// P-CLOSE-5: a slow reader loses what it has not begun to receive, gets the reason, and is reset soon.
+    /// P-CLOSE-5: a slow reader loses everything that it has not begun to receive, is sent the reason, and is reset
+    /// soon.
     pub(in crate::shard) fn close_slow(&mut self, context: &mut Context, slot: Slot) {
         let line = &mut self.table.hot[slot];
         match line.phase {
@@ -227,7 +230,7 @@ impl Connections {
         self.table.hot[slot].flags.insert(Flags::CLOSE_QUEUED);
     }
 
-    /// The connection is to be taken out of everything that others see: its channels, its user, the counters.
+    /// The connection is to be removed from everything visible to others: its channels, its user, the counters.
     pub(in crate::shard) fn retire(&mut self, context: &mut Context, slot: Slot) {
         if !self.fan_outs.is_empty() {
             self.fan_outs.forget(slot);
@@ -248,7 +251,7 @@ impl Connections {
         }
     }
 
-    /// The store changed: connections of apps that are disabled or gone are closed with 4003 (P-CLOSE-4).
+    /// The store changed: connections of apps that are disabled or deleted are closed with 4003 (P-CLOSE-4).
     pub(in crate::shard) fn close_disabled_apps(&mut self, context: &mut Context, before: &Directory) {
         let serves = |app: &App| context.directory.app(app.serial).is_some_and(|app| app.enabled);
         if before.apps().all(|app| !app.enabled || serves(app)) {
@@ -263,7 +266,7 @@ impl Connections {
         }
     }
 
-    /// Reads again from a connection that has little enough unsent. Its input that was held back is to be read then.
+    /// Resumes reading from a connection that has little enough unsent. Its held-back input is then due to be read.
     pub(in crate::shard) fn resume_if_due(&mut self, context: &mut Context, slot: Slot) {
         let line = &self.table.hot[slot];
         if !line.flags.contains(Flags::PAUSED) || line.phase == Phase::Admitting {
@@ -280,7 +283,7 @@ impl Connections {
         }
     }
 
-    /// Something else may follow on the connection: input that was held back, or its end.
+    /// The connection may continue: with held-back input, or with its end.
     pub(in crate::shard) fn follow_up(&mut self, connection: ConnectionKey) {
         if self.unsettled.back() != Some(&connection) {
             self.unsettled.push_back(connection);

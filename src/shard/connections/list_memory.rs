@@ -1,5 +1,5 @@
-//! Memory of lists that are gathered, or were and are not sent yet (P-STAT-8). Callers choose how many of them there are
-//! and whether they read them, so they have a bound of their own, and one app cannot use up all of it.
+//! Memory of lists that are being gathered or are not yet sent (P-STAT-8). Callers control how many of them there are
+//! and whether they are read, so lists have a separate bound, and one app cannot use up all of it.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(in crate::shard) struct ListMemory {
 }
 
 impl ListMemory {
-    /// A list of this app holds so many bytes now instead of those before.
+    /// Replaces the number of bytes that a list of this app holds.
     pub(in crate::shard) fn change(&mut self, app: AppSerial, before: usize, after: usize) {
         if before == after {
             return;

@@ -1,8 +1,9 @@
 //! Apps that use all of their share of a shard's memory (P-STAT-9): their publishes are refused on every shard, since a
-//! publish that enters here may have to wait for readers there.
+//! publish received here may have to wait for readers there.
 //!
-//! The shard whose memory it is notices when an app becomes full, notifies all shards, and looks every 100 ms whether the app
-//! has recovered. So at most one mail per app, shard and interval is sent, and none while no app is full.
+//! The shard whose memory is used notices when an app becomes full, notifies all shards, and checks every 100 ms
+//! whether the app has recovered. So at most one mail per app, shard and interval is sent, and none while no app is
+//! full.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +18,14 @@ use crate::shard::mail::ConnectionMessage;
 #[derive(Debug, Default)]
 pub(super) struct FullApps {
     here: Vec<AppSerial>,
-    /// When those that are full here are looked at again.
+    /// When the apps that are full here are checked again.
     due_ms: u64,
     /// By app: shards that reported it, this one included.
     reported: BTreeMap<AppSerial, Vec<ShardIndex>>,
 }
 
 impl FullApps {
-    /// When a full app is to be looked at, if there is one.
+    /// When a full app is due to be checked, if there is one.
     fn due_ms(&self) -> Option<u64> {
         (!self.here.is_empty()).then_some(self.due_ms)
     }
@@ -36,7 +37,7 @@ impl FullApps {
 }
 
 impl Connections {
-    /// When apps that use all of their share are to be looked at.
+    /// When apps that use all of their share are due to be checked.
     pub(in crate::shard) fn full_apps_due_ms(&self) -> Option<u64> {
         self.full_apps.due_ms()
     }
@@ -56,7 +57,7 @@ impl Connections {
         self.report_full(context, app, true);
     }
 
-    /// Looks which apps have recovered.
+    /// Checks which apps have recovered.
     pub(in crate::shard) fn look_at_full_apps(&mut self, context: &mut Context) {
         if self.full_apps.due_ms().is_none_or(|due_ms| due_ms > context.now.monotonic_ms) {
             return;
@@ -75,7 +76,7 @@ impl Connections {
         }
     }
 
-    /// A shard says whether an app uses all of its share there.
+    /// A shard reports whether an app uses all of its share there.
     pub(in crate::shard) fn handle_share_full(&mut self, from: ShardIndex, app: AppSerial, full: bool) {
         let reported = &mut self.full_apps.reported;
         let shards = reported.entry(app).or_default();

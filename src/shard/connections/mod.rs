@@ -1,6 +1,6 @@
-//! The connections of a shard: their state, what they are sent, and how they begin and end.
+//! The connections of a shard: their state, their output, and how they open and close.
 //!
-//! A connection that ends leaves its channels and its user, which this part does not know. So it is put on the list of
+//! A closing connection leaves its channels and its user, which this part does not know. So it is put on the list of
 //! [`Connections::take_retired`], and a connection whose input can be read again on that of
 //! [`Connections::take_unsettled`]; the shard empties both before it handles anything else. Between these two points a
 //! closed connection is still a subscriber, but it is sent nothing more.
@@ -56,9 +56,9 @@ use send_queue::SendQueue;
 /// All connections of a shard.
 pub(super) struct Connections {
     table: Table,
-    /// Memory of input that is not whole yet.
+    /// Memory of incomplete input.
     input: InputMemory,
-    /// Memory of lists that are gathered or not sent yet.
+    /// Memory of lists that are being gathered or not sent yet.
     lists: ListMemory,
     frames: Frames,
     send_queue: SendQueue,
@@ -124,7 +124,7 @@ impl Connections {
         self.unsettled.pop_front()
     }
 
-    /// Whether the shard has to look at these lists.
+    /// Whether these lists have entries for the shard.
     pub(super) fn has_followups(&self) -> bool {
         !self.retired.is_empty() || !self.unsettled.is_empty()
     }
@@ -134,12 +134,12 @@ impl Connections {
         self.sends_left > 0 && !self.send_queue.is_empty()
     }
 
-    /// Whether another turn is due at once, for sends and fan-outs that this turn had no room for.
+    /// Whether another turn is due at once, for sends and fan-outs beyond the limit of this turn.
     pub(super) fn has_more_turns(&self) -> bool {
         self.sends_left == 0 || !self.fan_outs.is_empty()
     }
 
-    /// Slots that were ever used are below this.
+    /// All slots used so far are below this.
     pub(super) fn slots(&self) -> u32 {
         self.table.slots()
     }
@@ -197,7 +197,7 @@ impl Connections {
         self.table.cold_mut(slot)
     }
 
-    /// The cold part, made when there is none.
+    /// The cold part, created if there is none.
     pub(super) fn cold_or_default(&mut self, slot: Slot) -> &mut Cold {
         self.table.cold_or_default(slot)
     }
@@ -206,7 +206,7 @@ impl Connections {
         self.table.drop_cold_if_empty(slot);
     }
 
-    /// The HTTP part of a connection that speaks HTTP.
+    /// The HTTP part of an HTTP connection.
     pub(super) fn http(&mut self, slot: Slot) -> &mut Http {
         self.table.http(slot)
     }
@@ -227,8 +227,8 @@ impl Connections {
         self.send_held(context, slot, self.pong);
     }
 
-    /// Queues bytes to one connection. One that has too much unsent and is the cause of it itself is not read from for a
-    /// while; one that is over the hard bound, or behind while its app is over its share, is closed (P-CLOSE-5, P-STAT-9).
+    /// Queues bytes to one connection. One that has too much unsent and caused it itself is not read from for a while;
+    /// one that is over the hard bound, or behind while its app is over its share, is closed (P-CLOSE-5, P-STAT-9).
     pub(super) fn send(&mut self, context: &mut Context, slot: Slot, bytes: Bytes, kind: FrameKind) {
         if bytes.is_empty() {
             return;
@@ -252,7 +252,7 @@ impl Connections {
         self.catch_up(context, slot);
         let bytes_max = self.outbox_bytes_max(context, self.table.hot[slot].app);
         let line = &mut self.table.hot[slot];
-        // An answer of several frames may have met the hard bound with an earlier one.
+        // An answer of several frames may have reached the hard bound with an earlier one.
         if line.flags.contains(Flags::CLOSE_QUEUED) {
             return;
         }
@@ -274,8 +274,9 @@ impl Connections {
         }
     }
 
-    /// Limit of unsent bytes of an app's connection, beyond which it is closed (P-CLOSE-5). Over the app's share its readers may
-    /// have an equal part of what it holds (P-STAT-9): so those are closed that are further behind than the others.
+    /// Limit of unsent bytes of an app's connection, beyond which it is closed (P-CLOSE-5). Over the app's share its
+    /// readers may have an equal part of the bytes that it holds (P-STAT-9): so those are closed that are further
+    /// behind than the others.
     fn outbox_bytes_max(&mut self, context: &mut Context, app: u32) -> usize {
         let bytes_max = context.outbox_bytes_of_settings(app);
         match self.frames.shares().used(app) {
@@ -343,7 +344,7 @@ impl Connections {
         None
     }
 
-    /// When the events were accepted whose last send the kernel took since the last call, in µs.
+    /// When the events were accepted whose last send the kernel accepted since the last call, in µs.
     pub(super) fn take_written(&mut self) -> impl Iterator<Item = u64> + '_ {
         self.frames.take_written()
     }
@@ -354,12 +355,13 @@ impl Connections {
         (self.frames.held() as u64 - 1, bytes as u64)
     }
 
-    /// True when frames and joined buffers fill the shard's bound: no credit is given back until there is memory for more.
+    /// True when frames and joined buffers fill the shard's bound: no credit is returned until there is memory for
+    /// more.
     pub(super) fn is_out_of_memory(&self) -> bool {
         self.frames.held_bytes() > limits::SHARD_SEND_BYTES_MAX
     }
 
-    /// Memory of lists that are gathered or not sent yet.
+    /// Memory of lists that are being gathered or not sent yet.
     pub(super) fn lists(&mut self) -> &mut ListMemory {
         &mut self.lists
     }
@@ -369,7 +371,7 @@ impl Connections {
 pub(super) fn unread_from(phase: Phase) -> usize {
     match phase {
         Phase::Open => limits::REPLY_BYTES_MAX,
-        // A closing connection is read for the peer's Close, however far that is behind.
+        // A closing connection is read for the peer's Close, however far behind that is.
         Phase::Closing => usize::MAX,
         Phase::Http | Phase::Admitting | Phase::Lingering | Phase::Free | Phase::Ended => limits::OUTBOX_BYTES_SOFT,
     }

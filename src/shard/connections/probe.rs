@@ -1,4 +1,4 @@
-//! What tests look at.
+//! State that tests inspect.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::connection::{ConnectionKey, Flags, Phase};
 use crate::index::Slot;
 
 impl Connections {
-    /// Keys of the connections that are not gone.
+    /// Keys of the live connections.
     pub(in crate::shard) fn live(&self) -> Vec<ConnectionKey> {
         let slots = (0..self.slots()).map(Slot);
         slots.filter(|slot| self.table.hot[*slot].phase != Phase::Free).map(|slot| self.key(slot)).collect()
@@ -18,7 +18,7 @@ impl Connections {
         self.table.hot[slot].flags
     }
 
-    /// Cold parts, bytes of input and of lists, and connections that the driver has yet to end.
+    /// Cold parts, bytes of input and of lists, and connections that the driver has yet to close.
     pub(in crate::shard) fn leftovers(&self) -> (usize, usize, usize, u32) {
         (self.table.cold_parts(), self.input.bytes(), self.lists.bytes(), self.capacity.ending)
     }
@@ -43,7 +43,7 @@ impl Connections {
         !self.fan_outs.is_empty()
     }
 
-    /// Memory that is in use.
+    /// Holds a frame of these bytes, to fill memory.
     pub(in crate::shard) fn fill(&mut self, bytes: Bytes, app: u32) -> FrameId {
         self.frames.hold(bytes, app, FrameKind::Control)
     }

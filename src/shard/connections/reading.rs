@@ -1,4 +1,4 @@
-//! Input of a connection that waits: for a PROXY protocol header, for earlier answers, for its admission.
+//! Waiting input of a connection: for a PROXY protocol header, for earlier answers, for its admission.
 
 use super::Connections;
 use crate::connection::http::Proxy;
@@ -12,7 +12,7 @@ use crate::wire::proxy::{ProxyHeader, begins_proxy_header, decode_proxy_header};
 use crate::wire::websocket::{self, Opcode};
 
 impl Connections {
-    /// Bytes came in: the connection is alive. Gives its phase.
+    /// Records that bytes arrived and the connection is alive. Returns its phase.
     pub(in crate::shard) fn note_activity(&mut self, context: &Context, slot: Slot) -> Phase {
         self.table.last_activity[slot] = context.tenths();
         let line = &mut self.table.hot[slot];
@@ -42,7 +42,7 @@ impl Connections {
     }
 
     /// A request must be complete within a total deadline, from its first byte (threat T14): from accept for the first
-    /// one. `began` says that the part of a request that is there now began with the bytes just read.
+    /// one. `began` means that the current partial request began with the bytes just read.
     pub(in crate::shard) fn set_request_deadline(
         &mut self,
         context: &mut Context,
@@ -67,14 +67,14 @@ impl Connections {
         self.set_request_deadline(context, slot, false, true);
     }
 
-    /// Logs a PROXY protocol header of a proxy that is not trusted: it was read as a request, and is none.
+    /// Logs a PROXY protocol header of a proxy that is not trusted: it was read as a request, but is not one.
     pub(in crate::shard) fn note_untrusted_header(&mut self, context: &mut Context, slot: Slot, bytes: &[u8]) {
         if begins_proxy_header(bytes) && matches!(self.http(slot).proxy, Proxy::Direct) {
             self.note_proxy_header_refused(context, slot, "untrusted");
         }
     }
 
-    /// Reads what a trusted proxy may put before the first request; gives the bytes after it.
+    /// Reads the header that a trusted proxy may put before the first request; returns the bytes after it.
     pub(in crate::shard) fn take_proxy_header<'a>(
         &mut self,
         context: &mut Context,
@@ -108,7 +108,7 @@ impl Connections {
         }
     }
 
-    /// The peer's Close: answered with the same code unless it answers ours.
+    /// Handles the peer's Close: answered with the same code unless it answers ours.
     pub(in crate::shard) fn handle_close(&mut self, context: &mut Context, slot: Slot, code: Option<u16>) {
         let line = &mut self.table.hot[slot];
         line.flags.insert(Flags::PEER_CLOSED);

@@ -13,7 +13,7 @@ use crate::protocol::close::{CloseKind, CloseReason};
 use crate::shard::context::Context;
 
 impl Connections {
-    /// A WebSocket is about to be closed with this reason: counted, and logged unless it is in the order of things.
+    /// A WebSocket is about to be closed with this reason: counted, and logged unless the reason is routine.
     pub(in crate::shard) fn note_close(&self, context: &mut Context, slot: Slot, reason: &CloseReason) {
         let kind = reason.kind();
         context.metrics.counted.closes.count(kind);
@@ -67,14 +67,15 @@ impl Connections {
         context.write_line(LogLine { code, channel: channel.map(printable), suppressed, ..about });
     }
 
-    /// A connection begins with a PROXY protocol header that is broken, or comes from no trusted proxy (threat T26).
+    /// A connection begins with a PROXY protocol header that is malformed, or does not come from a trusted proxy
+    /// (threat T26).
     pub(in crate::shard) fn note_proxy_header_refused(&self, context: &mut Context, slot: Slot, reason: &'static str) {
         let Some(suppressed) = context.admit_line(Refused::ProxyHeader, reason) else { return };
         let about = self.line_about(context, slot, Refused::ProxyHeader, reason);
         context.write_line(LogLine { suppressed, ..about });
     }
 
-    /// What is known of a connection.
+    /// The available facts about a connection.
     fn line_about(&self, context: &Context, slot: Slot, what: Refused, reason: &'static str) -> LogLine {
         let line = &self.table.hot[slot];
         let app = context.app(line.app);
@@ -87,7 +88,7 @@ impl Connections {
         }
     }
 
-    /// The address of the client, while the connection still knows it.
+    /// The address of the client, while the connection still stores it.
     fn peer_of(&self, slot: Slot) -> Option<IpAddr> {
         let cold = self.cold(slot)?;
         cold.http.as_ref().map(|http| http.client).or(cold.client)

@@ -1,4 +1,4 @@
-//! Which connection is sent to next.
+//! The order in which connections are sent to.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::index::{ChannelIndex, Slot};
 use crate::limits;
 use crate::wire::websocket::{self, Opcode};
 
-/// One text frame around what `encode` appends.
+/// One text frame with the text that `encode` appends.
 pub(in crate::shard) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     scratch.clear();
     encode(scratch);
@@ -20,12 +20,12 @@ pub(in crate::shard) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&m
 
 /// Slots with unsent bytes and no send in flight, in the order in which they became so, each at most once per queue.
 ///
-/// A turn sends to a bounded number of them (U17), so the queues decide who waits for whom. An answer leaves in the turn in
-/// which it was made and does not wait for a fan-out to be sent (P-HTTP-14). An event of a small channel does not wait for
-/// those of large ones, and large channels take turns. A slot that waits in a later queue is put into an earlier one too
-/// when there is something for it there: it is sent everything that it has, in order, and its later place is void.
-/// Nobody waits for ever: each queue has a part of every turn. Within a turn events go first, since a client that publishes
-/// one after the other gives more of them to join.
+/// A turn sends to a bounded number of them (U17), so the queues decide who waits for whom. An answer is sent in the
+/// turn in which it was created and does not wait for a fan-out to be sent (P-HTTP-14). An event of a small channel
+/// does not wait for those of large ones, and large channels take turns. A slot that waits in a later queue is also put
+/// into an earlier one when there is something for it there: it is sent everything that it has, in order, and its later
+/// entry is void. No slot waits forever: each queue has a part of every turn. Within a turn events go first, since a
+/// client that publishes one after the other leaves more of them to be joined.
 #[derive(Default)]
 pub(super) struct SendQueue {
     /// An answer, a reply or a pong, for one connection.
@@ -34,7 +34,7 @@ pub(super) struct SendQueue {
     events: VecDeque<Slot>,
     /// Events of larger channels, one queue for each channel that has any, by its index.
     bulk: VecDeque<(ChannelIndex, VecDeque<Slot>)>,
-    /// A queue that was emptied: the next large fan-out needs no memory of its own.
+    /// An emptied queue, kept so that the next large fan-out needs no allocation.
     spare: VecDeque<Slot>,
     /// Slots in all queues of `bulk`.
     bulk_slots: usize,
@@ -48,7 +48,7 @@ pub(super) struct SendQueue {
 pub(super) struct Queue<'a> {
     slots: &'a mut VecDeque<Slot>,
     mark: Flags,
-    /// With any of these a slot is in this queue or an earlier one.
+    /// With any of these flags a slot is in this queue or an earlier one.
     queued: Flags,
 }
 
@@ -71,7 +71,7 @@ impl SendQueue {
         }
     }
 
-    /// The rest of what one connection is sent.
+    /// Queues the rest of the bytes for one connection.
     pub(super) fn push_rest(&mut self, slot: Slot, flags: &mut Flags) {
         self.events().push(slot, flags);
     }
@@ -80,7 +80,7 @@ impl SendQueue {
         Queue { slots: &mut self.events, mark: Flags::EVENT_QUEUED, queued: EARLIER }
     }
 
-    /// The queue for an event of a channel with so many subscribers.
+    /// The queue for an event of a channel with this many subscribers.
     pub(super) fn queue_of(&mut self, channel: ChannelIndex, subscribers: u32) -> Queue<'_> {
         if subscribers <= limits::SMALL_FAN_OUT_MAX {
             return self.events();
@@ -94,7 +94,7 @@ impl SendQueue {
         Queue { slots, mark: Flags::BULK_QUEUED, queued: EARLIER.union(Flags::BULK_QUEUED) }
     }
 
-    /// Counts what was put into the queue of a channel.
+    /// Counts the slots put into the queue of a channel.
     pub(super) fn count_bulk(&mut self, channel: ChannelIndex) {
         if let Some(at) = self.bulk.iter().position(|(known, _)| *known == channel) {
             self.bulk_slots += self.bulk[at].1.len();
@@ -117,9 +117,9 @@ impl SendQueue {
         self.bulk_sends_left = limits::LARGE_SENDS_PER_TURN;
     }
 
-    /// The next one while the turn has so many sends left, and the flag of the queue that it was in; `None` when only
-    /// large channels have some and they had their part. The last sends are kept for answers, half of the turn at most,
-    /// and those before them for large channels, an eighth at most.
+    /// Takes the next slot while the turn has this many sends left, and the flag of the queue that it was in; `None`
+    /// when only large channels have slots and they have used their part. The last sends are reserved for answers, at
+    /// most half of the turn, and those before them for large channels, at most an eighth.
     pub(super) fn take(&mut self, sends_left: u32) -> Option<(Slot, Flags)> {
         let turn = limits::SENDS_PER_TURN as usize;
         let for_answers = self.answers.len().min(turn / 2);
@@ -161,14 +161,14 @@ impl SendQueue {
         Some(slot)
     }
 
-    /// Takes an empty queue out, and keeps it for the next large fan-out.
+    /// Removes an empty queue, and keeps it for the next large fan-out.
     fn keep_spare(&mut self, at: usize) {
         if let Some((_, slots)) = self.bulk.remove(at) {
             self.spare = slots;
         }
     }
 
-    /// Room for so many slots.
+    /// Capacity for this many slots.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let bulk: usize = self.bulk.iter().map(|(_, slots)| slots.capacity()).sum();

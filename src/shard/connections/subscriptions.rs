@@ -1,4 +1,4 @@
-//! What a connection is subscribed to, and who is signed in on it: the connection's own side of both.
+//! The channels that a connection is subscribed to, and the user signed in on it: the connection's own side of both.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use crate::connection::{CHANNELS_INLINE, Phase, SignedIn};
 use crate::index::{ChannelIndex, Slot};
 
 impl Connections {
-    /// True when the connection is subscribed to a channel or waits to be.
+    /// True when the connection is subscribed to a channel or is waiting to be.
     pub(in crate::shard) fn is_subscribed(&self, slot: Slot, channel: ChannelIndex) -> bool {
         self.subscriptions(slot).any(|other| other == channel)
     }
 
-    /// The channels that the connection is subscribed to or waits for.
+    /// The channels that the connection is subscribed to or is waiting for.
     pub(in crate::shard) fn subscriptions(&self, slot: Slot) -> impl Iterator<Item = ChannelIndex> {
         let more = self.cold(slot).map_or(&[][..], |cold| &cold.more_channels);
         self.table.hot[slot].inline_channels().iter().chain(more).copied()
@@ -35,7 +35,7 @@ impl Connections {
         }
     }
 
-    /// Takes a channel off the list; false when it is not on it.
+    /// Removes a channel from the list; false when it is not on it.
     pub(in crate::shard) fn remove_subscription(&mut self, slot: Slot, channel: ChannelIndex) -> bool {
         let line = &mut self.table.hot[slot];
         let used = usize::from(line.channels_inline);
@@ -51,7 +51,7 @@ impl Connections {
         true
     }
 
-    /// Takes the last channel off the list.
+    /// Removes the last channel from the list.
     pub(in crate::shard) fn pop_subscription(&mut self, slot: Slot) -> Option<ChannelIndex> {
         let line = &mut self.table.hot[slot];
         if line.channels_inline > 0 {
@@ -61,8 +61,8 @@ impl Connections {
         self.cold_mut(slot)?.more_channels.pop()
     }
 
-    /// Brings channels and memberships into one order, so that each is found at the end of its list: to take off thousands
-    /// of them then costs no search through the others (threat T16).
+    /// Sorts channels and memberships into the same order, so that each is found at the end of its list: removing
+    /// thousands of them then needs no search through the others (threat T16).
     pub(in crate::shard) fn sort_subscriptions(&mut self, slot: Slot) {
         if let Some(cold) = self.cold_mut(slot).filter(|cold| cold.members.len() > CHANNELS_INLINE) {
             cold.more_channels.sort_unstable();
@@ -81,7 +81,7 @@ impl Connections {
         members.iter().find(|(other, _)| *other == channel).map(|(_, user_id)| user_id.clone())
     }
 
-    /// Ends a membership; gives its user id.
+    /// Ends a membership; returns its user id.
     pub(in crate::shard) fn remove_member(&mut self, slot: Slot, channel: ChannelIndex) -> Arc<str> {
         let members = &mut self.cold_or_default(slot).members;
         let at = members.iter().rposition(|(other, _)| *other == channel);
@@ -90,7 +90,7 @@ impl Connections {
         user_id
     }
 
-    /// Who is signed in on a connection.
+    /// The user signed in on a connection.
     pub(in crate::shard) fn signed_in(&self, slot: Slot) -> Option<&SignedIn> {
         self.cold(slot)?.signed_in.as_deref()
     }

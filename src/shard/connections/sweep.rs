@@ -1,5 +1,5 @@
-//! The sweep over all connections (P-LIVE-4, P-CLOSE-5): silent ones are pinged and closed, slow readers are closed, idle
-//! HTTP connections end. It visits every slot every five seconds, on the service clock (P-LIVE-6).
+//! The sweep over all connections (P-LIVE-4, P-CLOSE-5): silent ones are pinged and closed, slow readers are closed,
+//! and idle HTTP connections are closed. It visits every slot every five seconds, on the service clock (P-LIVE-6).
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Connections {
         if line.phase == Phase::Free || line.phase == Phase::Ended {
             return;
         }
-        // P-CLOSE-5: the reader is slow only while the kernel holds a send. What waits in the outbox waits for this shard.
+        // P-CLOSE-5: the reader is slow only while the kernel holds a send. Frames in the outbox wait for this shard.
         if line.outbox.is_lent() && !line.flags.raise(Flags::STALLED) && !line.flags.raise(Flags::STALLED_LONG) {
             self.close_slow(context, slot);
             return;
@@ -48,14 +48,14 @@ impl Connections {
         }
     }
 
-    /// P-LIVE-4: silence is answered with a ping, and silence beyond that ping with Close 4201. The second time begins
+    /// P-LIVE-4: silence is answered with a ping, and silence after that ping with Close 4201. The second time begins
     /// when the ping can have reached the client, so not while the shard still has bytes to send to it.
     fn visit_open(&mut self, context: &mut Context, slot: Slot, idle_ms: u64) {
         let now = context.tenths();
         let line = &mut self.table.hot[slot];
         if line.flags.contains(Flags::AWAITING_PONG) {
             if line.outbox.unsent_bytes() > 0 {
-                // The last of it may leave just before the next visit.
+                // The last of it may be sent just before the next visit.
                 self.table.last_activity[slot] = now + limits::SWEEP_TENTHS;
             } else if idle_ms >= limits::PONG_WITHIN_MS {
                 self.close_websocket(context, slot, &CloseReason::PongTimeout);
@@ -77,7 +77,7 @@ impl Connections {
         }
     }
 
-    /// How long a connection was silent, as far as that is known: up to where everything was read.
+    /// How long a connection was silent, as far as that is known: up to the time by which everything was read.
     fn idle_ms(&self, context: &Context, slot: Slot) -> u64 {
         let heard_ms = u64::from(self.table.last_activity[slot]) * 100;
         context.clock.judged_ms().saturating_sub(heard_ms)

@@ -16,21 +16,21 @@ use crate::shard::connections::{JSON, Response};
 use crate::shard::io::ChangeKind;
 use crate::shard::mail::{PublishItem, Question};
 
-/// A request that is understood and valid.
+/// A parsed and valid request.
 pub(super) enum Command {
-    /// Publish all of it or nothing.
+    /// Publish all of it or none.
     Publish(Events, AnswerShape),
-    /// Ask the one shard that knows.
+    /// Ask the one shard that has the answer.
     Ask(Question),
-    /// List the channels of the app whose names begin so.
+    /// List the channels of the app whose names have this prefix.
     List(AppSerial, Arc<str>, Info),
-    /// Change what the store has of the app with this id.
+    /// Change the store's data of the app with this id.
     Change(Box<str>, ChangeKind),
     /// Answer with this body.
     Answer(Vec<u8>),
 }
 
-/// What a request publishes.
+/// The events that a request publishes.
 pub(super) struct Events {
     /// The app that it publishes to.
     pub(super) app: AppSerial,
@@ -55,8 +55,8 @@ impl Command {
         }
     }
 
-    /// Whether its answer may be long, so that requests behind it on its connection wait until it is sent: what one
-    /// connection has unsent stays bounded however many it pipelines (P-CLOSE-5).
+    /// Whether its answer may be long, so that requests behind it on its connection wait until it is sent: the unsent
+    /// bytes of one connection stay bounded however many requests it pipelines (P-CLOSE-5).
     pub(super) fn has_large_answer(&self) -> bool {
         match self {
             Self::Publish(_, shape) => !shape.needs_no_counts() && self.messages() > SMALL_ANSWER_CHANNELS_MAX,
@@ -105,7 +105,7 @@ impl Requests {
         }
     }
 
-    /// Answers a request that was refused after it had its reply_to.
+    /// Refuses a request that already has its `reply_to`.
     pub(super) fn refuse(&self, parts: &mut Parts<'_>, reply_to: ResponseSlot, refusal: &Refusal) {
         let (content_type, body) = reply_to.dialect.error_body(refusal.status, &refusal.message);
         let extra = refusal.header_lines();

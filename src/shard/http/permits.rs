@@ -21,8 +21,8 @@ pub(super) struct Parked {
 }
 
 impl Requests {
-    /// Executes a parsed request, or refuses it as it was, once its app's permits cover it. Every request with a good
-    /// credential counts, also one that is refused for something else.
+    /// Executes a parsed request, or returns its refusal, once its app's permits cover it. Every request with a valid
+    /// credential counts, including one that is refused for another reason.
     ///
     /// # Errors
     /// The refusal that is in `outcome`, or 503.
@@ -67,12 +67,12 @@ impl Requests {
         Ok(())
     }
 
-    /// The counter granted what was asked, and a lease.
+    /// The counter granted the requested permits, and a lease.
     pub(super) fn handle_allowed(&mut self, parts: &mut Parts<'_>, request: PendingId, window: Window, lease: Permits) {
         let Parked { reply_to, app, spent, outcome, .. } = self.take_parked(request);
         parts.quota.add_lease(app, window, lease);
         let (done, refusal) = match outcome {
-            // Its client has gone: it is as if it had never come.
+            // Its client is gone: treated as if the request had never arrived.
             _ if !parts.connections.is_awaiting_answers(reply_to.connection) => (false, None),
             Err(refusal) => (true, Some(refusal)),
             Ok(command) => match self.execute(parts, reply_to, command) {

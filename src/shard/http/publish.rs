@@ -32,11 +32,11 @@ pub(super) struct PendingPublish {
 }
 
 impl Requests {
-    /// Encodes what a request publishes; nothing is published yet.
+    /// Encodes the events of a request; nothing is published yet.
     ///
     /// # Errors
-    /// 413 when it is more than one request may publish (P-LIM-11), 503 when the app has no room for it in the memory of a
-    /// shard (P-STAT-9).
+    /// 413 when it is more than one request may publish (P-LIM-11), 503 when the app has no space for it in the memory
+    /// of a shard (P-STAT-9).
     pub(super) fn prepare_publish(
         &self,
         parts: &mut Parts<'_>,
@@ -58,7 +58,7 @@ impl Requests {
         Ok(Command::Publish(self.group_by_owner(parts, app, publish, &shape), shape))
     }
 
-    /// Publishes all of a request or nothing of it.
+    /// Publishes all of a request or none of it.
     pub(super) fn publish(
         &mut self,
         parts: &mut Parts<'_>,
@@ -73,7 +73,8 @@ impl Requests {
         }
         parts.owner.count_events(parts.context, app, Origin::Http, unoccupied);
         let counts = !shape.needs_no_counts();
-        // What concerns no other shard is done at once, unless mail to itself is yet to be handled before it.
+        // Items that involve no other shard are handled at once, unless mail to itself has yet to be handled before
+        // them.
         let is_own = by_owner.iter().all(|(owner, _)| *owner == parts.context.config.index);
         if by_owner.is_empty() || (is_own && parts.context.mail.is_own_empty()) {
             let mut counted = Vec::new();
@@ -104,7 +105,7 @@ impl Requests {
     }
 
     /// One mail per owner, its items in the order of the request; every event is encoded here, once per channel. Events
-    /// of unoccupied channels are only counted, where nothing can delay the request or asks for what depends on them.
+    /// of unoccupied channels are only counted, unless something can delay the request or its answer depends on them.
     fn group_by_owner(&self, parts: &mut Parts<'_>, app: &App, publish: &Publish<'_>, shape: &AnswerShape) -> Events {
         let mut events = Events { app: app.serial, by_owner: SmallVec::new(), unoccupied: 0 };
         let may_skip = shape.needs_no_counts() && !parts.quota.may_wait(app);
@@ -157,7 +158,7 @@ impl Requests {
         }
     }
 
-    /// True when the channel has certainly no subscriber and no cached event. For channels of other shards only their
+    /// True when the channel certainly has no subscriber and no cached event. For channels of other shards only their
     /// owner's notice counts.
     fn is_unoccupied(&self, parts: &Parts<'_>, app: AppSerial, name: &str, hash: u64) -> bool {
         if parts.context.owner_of_hash(hash) == parts.context.config.index {
@@ -167,7 +168,8 @@ impl Requests {
         }
     }
 
-    /// These channels are unoccupied, as their owner reports. Those that find no room here cost mail with every publish.
+    /// Records these channels as unoccupied, as their owner reports. Channels that find no space here cost mail with
+    /// every publish.
     fn note_unoccupied(&mut self, hashes: &[u64]) {
         for hash in hashes {
             if self.unoccupied.len() < limits::UNOCCUPIED_KNOWN_MAX {
@@ -176,7 +178,7 @@ impl Requests {
         }
     }
 
-    /// A channel may be occupied from now on: publishes to it go to its owner again.
+    /// A channel may be occupied from now on: publishes to it are sent to its owner again.
     pub(super) fn handle_recall(&mut self, parts: &mut Parts<'_>, from: ShardIndex, hash: u64) {
         self.unoccupied.remove(&hash);
         parts.context.send(from, OwnerMessage::RecallNoted { hash });

@@ -1,13 +1,13 @@
-//! Questions over HTTP about channels, users and connections (P-HTTP-3 to P-HTTP-5, P-HTTP-8, P-HTTP-9), and the end of
-//! a user's connections (P-HTTP-6).
+//! Questions over HTTP about channels, users and connections (P-HTTP-3 to P-HTTP-5, P-HTTP-8, P-HTTP-9), and closing a
+//! user's connections (P-HTTP-6).
 //!
-//! The subject of a question belongs to one shard, which answers it; only the list of all channels is gathered from every
-//! shard. A shard sends its channels, and the users of one channel, in pages, and looks at no more than one page's worth of
-//! its table in a millisecond, however many ask: the next page is asked for when the one before has come, and between two
-//! turns everything else is served.
+//! The subject of a question belongs to one shard, which answers it; only the list of all channels is gathered from
+//! every shard. A shard sends its channels, and the users of one channel, in pages, and reads at most one page's worth
+//! of its table in a millisecond, however many requests there are: the next page is requested when the previous one has
+//! arrived, and other input is served between two turns.
 //!
-//! What must hold: a channel that is occupied from the beginning to the end of a gathering is listed once, and so is a
-//! user who is there all the time.
+//! Invariant: a channel that is occupied from the beginning to the end of a gathering is listed once, and so is a user
+//! who is present all the time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,22 +30,22 @@ use crate::shard::connections::{JSON, Response};
 use crate::shard::mail::{ChannelKey, HttpMessage, Listed, PendingId, Question, Reply, RosterPages, UserKey};
 use crate::shard::owner::Owner;
 
-/// A request that awaits what other shards know.
+/// A request that waits for data of other shards.
 pub(super) struct PendingQuery {
     nonce: u32,
     pub(super) reply_to: ResponseSlot,
-    /// The app that asks.
+    /// The requesting app.
     app: AppSerial,
     gathered: Gathered,
 }
 
 /// The answers so far.
 pub(super) enum Gathered {
-    /// The answer comes whole.
+    /// The answer arrives complete.
     Nothing,
     Channels(Box<Listing>),
     Users(UserList),
-    /// Shards that have yet to end their connections of a user (P-USER-6).
+    /// Shards that have yet to close their connections of a user (P-USER-6).
     Ending(usize),
 }
 
@@ -56,12 +56,12 @@ pub(super) struct Listing {
     list: ChannelList,
     /// Shards that have more pages.
     awaited: usize,
-    /// Hashes of the channels that came in several pages: one that went and came again meanwhile may be in two.
+    /// Hashes of the channels that came in several pages: one that was vacated and reoccupied meanwhile may be in two.
     /// The hashes are keyed already, so the set needs no secret of its own.
     seen: HashSet<u64, FixedState>,
 }
 
-/// A page that a shard has yet to make.
+/// A page that a shard has yet to create.
 pub(super) struct AskedPage {
     from: ShardIndex,
     request: PendingId,
@@ -70,7 +70,7 @@ pub(super) struct AskedPage {
 }
 
 impl Requests {
-    /// Asks the one shard that knows.
+    /// Asks the one shard that has the answer.
     pub(super) fn ask(&mut self, parts: &mut Parts<'_>, reply_to: ResponseSlot, question: Question) {
         let knows = match &question {
             Question::Channels { app, .. } | Question::Connections { app } => parts.context.counter_of(*app),
@@ -95,7 +95,7 @@ impl Requests {
     /// Asks every shard for its channels of an app.
     ///
     /// # Errors
-    /// 503 when the app has no room for an answer in the memory of a shard.
+    /// 503 when the app has no space for an answer in the memory of a shard.
     pub(super) fn ask_channels(
         &mut self,
         parts: &mut Parts<'_>,
@@ -136,7 +136,7 @@ impl Requests {
         PendingId { index: index as u32, nonce }
     }
 
-    /// As the shard that knows: answers, or keeps the page to be made for a turn of its own.
+    /// Handles a question on the shard that has the answer: answers, or queues the page for a later turn.
     pub(super) fn handle_question(
         &mut self,
         parts: &mut Parts<'_>,
@@ -172,7 +172,7 @@ impl Requests {
         parts.context.send(from, HttpMessage::Reply { request, reply: Reply::Whole(body) });
     }
 
-    /// Makes pages until as many places of the table were looked at as one page may have; the rest waits for the next
+    /// Creates pages until as many table entries were read as one page may have; the rest waits for the next
     /// millisecond, so that lists never take more than a part of the shard's time. Apps take turns.
     pub(in crate::shard) fn make_pages(&mut self, parts: &mut Parts<'_>) {
         if parts.context.now.monotonic_ms < self.pages_due_ms {
@@ -203,12 +203,12 @@ impl Requests {
         }
     }
 
-    /// When the next page may be made, if one is asked for.
+    /// When the next page may be created, if one is requested.
     pub(in crate::shard) fn next_page_ms(&self) -> Option<u64> {
         (!self.asked_pages.is_empty()).then_some(self.pages_due_ms)
     }
 
-    /// As the shard that asked. A reply to a gathering that has ended is late and dropped.
+    /// Handles a reply on the shard that asked. A reply to a gathering that has ended is late and dropped.
     pub(super) fn handle_reply(&mut self, parts: &mut Parts<'_>, from: ShardIndex, request: PendingId, reply: Reply) {
         let query = self.queries.get_mut(request.index as usize).filter(|query| query.nonce == request.nonce);
         let Some(query) = query else { return };
@@ -247,7 +247,7 @@ impl Requests {
         }
     }
 
-    /// The shards where the user is signed in are known: they close the connections, also if the caller is gone.
+    /// The shards where the user is signed in are known: they close the connections, even if the caller is gone.
     fn end_user_on(&mut self, parts: &mut Parts<'_>, request: PendingId, user: &UserKey, shards: &[ShardIndex]) {
         self.queries[request.index as usize].gathered = Gathered::Ending(shards.len());
         for &to in shards {
@@ -289,13 +289,13 @@ impl Requests {
     }
 }
 
-/// How a gathering continues.
+/// The next step of a gathering.
 enum Next {
     /// With a question to the shard that has replied.
     Ask(Question),
     /// Other shards have more pages.
     Wait,
-    /// Not at all.
+    /// Nothing: the gathering is complete.
     Done,
 }
 
@@ -337,10 +337,10 @@ impl Listing {
 /// The answer to a request that returns nothing.
 const EMPTY_OBJECT: &[u8] = b"{}";
 
-/// Minimum cost of a page, in places.
+/// Minimum cost of a page, in table entries.
 const PAGE_PLACES_MIN: usize = 16;
 
-/// Makes one page from at most so many places of the table; gives how many it looked at.
+/// Creates one page from at most this many table entries; returns how many it read.
 fn make_channels_page(owner: &Owner, app: AppSerial, prefix: &str, from: u32, places_max: usize) -> (Reply, usize) {
     let (page, next) = owner.page(from, places_max);
     let mut channels = Vec::new();
@@ -353,7 +353,7 @@ fn make_channels_page(owner: &Owner, app: AppSerial, prefix: &str, from: u32, pl
     (Reply::Page { channels, next }, places_max.min(owner.table_len().saturating_sub(from as usize)))
 }
 
-/// Makes one page of about so many users; gives how many they are.
+/// Creates one page of about this many users; returns their number.
 fn make_users_page(
     owner: &mut Owner,
     channel: ChannelKey,

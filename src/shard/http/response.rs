@@ -1,4 +1,4 @@
-//! Where the answer to a request goes.
+//! The destination of the answer to a request.
 
 use crate::connection::ConnectionKey;
 use crate::protocol::dialect::Dialect;

@@ -1,7 +1,7 @@
-//! The pages of the metrics port: metrics gathered from all shards and from the process, then written.
+//! The pages of the metrics port: metrics are gathered from all shards and from the process, then written.
 //!
 //! Every shard sends a copy of its metrics as the answer to one mail, between two of its inputs; none waits for
-//! another. The shard that was asked writes the page when the last part has come.
+//! another. The shard that received the request writes the page when the last part has arrived.
 
 use super::{Parts, Requests};
 use crate::connection::ConnectionKey;
@@ -17,7 +17,7 @@ use crate::shard::mail::{MetricsMessage, PendingId};
 use crate::wire::http::Request;
 use crate::wire::query::Query;
 
-/// What is asked for.
+/// The requested page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ScrapePage {
     /// `/metrics`.
@@ -37,7 +37,7 @@ pub(super) struct Scrape {
     ticket: u32,
     page: ScrapePage,
     form: Form,
-    /// A HEAD request: the answer goes without its body.
+    /// A HEAD request: the answer is sent without its body.
     head: bool,
     shards: Vec<Snapshot>,
     /// Shards that have not answered.
@@ -45,7 +45,7 @@ pub(super) struct Scrape {
     process: Option<ProcessFigures>,
 }
 
-/// How a page about health reads.
+/// The form of a health page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Form {
     Brief,
@@ -54,7 +54,7 @@ enum Form {
 }
 
 impl Form {
-    /// `?verbose`, which only the metrics port answers.
+    /// The form requested by `?verbose`, which only the metrics port supports.
     fn of(request: &Request<'_>, metrics_port: bool) -> Self {
         let asked = Query::new(request.query).first("verbose").is_some();
         if asked && metrics_port { Self::Verbose } else { Self::Brief }
@@ -62,8 +62,8 @@ impl Form {
 }
 
 impl Requests {
-    /// Begins to gather for a page; answers 503 when too many are in flight. `/accept-traffic` is public and holds nothing: a
-    /// stranger who asks for many cannot make a load balancer read 503.
+    /// Starts gathering for a page; answers 503 when too many are in flight. `/accept-traffic` is public and holds
+    /// nothing: strangers who request it often cannot make a load balancer receive 503.
     pub(super) fn start_scrape(&mut self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>, page: ScrapePage) {
         let is_public = |page| matches!(page, ScrapePage::AcceptTraffic);
         let reports = || self.scrapes.iter().filter(|(_, scrape)| !is_public(scrape.page)).count();
@@ -106,7 +106,7 @@ impl Requests {
         self.finish_scrape_if_whole(parts, request.index as usize);
     }
 
-    /// The driver has measured the process; everybody who waits for that has it now.
+    /// The driver has measured the process; all requests that wait for the result receive it now.
     pub(in crate::shard) fn handle_process_figures(&mut self, parts: &mut Parts<'_>, process: &ProcessFigures) {
         let waiting = self.scrapes.iter_mut().filter(|(_, scrape)| scrape.process.is_none());
         let mut whole = Vec::new();
@@ -174,7 +174,7 @@ impl Requests {
         form: Form,
         process: &ProcessFigures,
     ) -> (u16, &'static str, Vec<u8>) {
-        // What is kept back is no room for WebSockets (P-CLOSE-2).
+        // Reserved slots are not capacity for WebSockets (P-CLOSE-2).
         let mut driver = parts.context.metrics.driver;
         driver.slots = driver.slots.saturating_sub(u64::from(parts.context.config.refusal_slots));
         let here = Snapshot { driver, ..Snapshot::default() };
@@ -193,7 +193,7 @@ impl Requests {
         }
     }
 
-    /// Live and ready: text, or JSON with `?verbose` on the metrics port.
+    /// Answers live and ready: text, or JSON with `?verbose` on the metrics port.
     pub(super) fn answer_health(
         &self,
         parts: &mut Parts<'_>,

@@ -1,5 +1,5 @@
-//! Requests that change the store (R-HOOK-8): the store is not the shard's, so a change is an output, and its answer
-//! comes as mail when it is on disk. The shard serves others meanwhile.
+//! Requests that change the store (R-HOOK-8): the shard does not own the store, so a change is an output, and its
+//! answer arrives as mail when it is on disk. The shard serves others meanwhile.
 
 use super::query::{Gathered, PendingQuery};
 use super::response::ResponseSlot;
@@ -14,10 +14,10 @@ use crate::shard::io::{Change, ChangeKind, Output};
 use crate::shard::mail::{ChangeId, ChangeRefused, Changed, PendingId};
 
 impl Requests {
-    /// Asks for a change.
+    /// Requests a change.
     ///
     /// # Errors
-    /// 503 when too many are in flight: of one app a multiple of what is free (P-STAT-9).
+    /// 503 when too many are in flight: one app may have a multiple of the free ones (P-STAT-9).
     pub(super) fn ask_change(
         &mut self,
         parts: &mut Parts<'_>,

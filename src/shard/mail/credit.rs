@@ -1,8 +1,8 @@
 //! Credit for event mail to one other shard, and how apps share it (P-STAT-9).
 //!
-//! While most of it is left nobody is asked. When less than half would be left, an app may have no more in flight than
-//! a multiple of what is left: so an app alone gets three quarters, several equal parts, and some is left for one that has
-//! nothing in flight. Mail arrives and is handled in the order sent, so credit that comes back is that of the oldest mail.
+//! While most of it is left no check is made. When less than half would be left, an app may have no more in flight than
+//! a multiple of the rest: so an app alone gets three quarters, several get equal parts, and some is left for one that
+//! has nothing in flight. Mail arrives and is handled in the order sent, so returned credit is that of the oldest mail.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,9 +14,9 @@ use crate::limits;
 #[derive(Debug)]
 pub(in crate::shard) struct Credit {
     left: usize,
-    /// What is in flight, the oldest first, by app; neighbours of one app are one entry.
+    /// Mail in flight, the oldest first, by app; neighbours of one app are one entry.
     in_flight: VecDeque<(u32, usize)>,
-    /// The same as sums, kept only while little is left. Serials are the store's, so the map needs no secret.
+    /// The same as sums, kept only while little is left. Serials are assigned by the store, so the map needs no secret.
     by_app: Option<HashMap<u32, usize, FixedState>>,
 }
 
@@ -41,7 +41,7 @@ impl Credit {
         own == 0 || own + cost <= left * limits::APP_SHARE_OF_FREE
     }
 
-    /// Takes it if it covers the cost.
+    /// Takes credit if it covers the cost.
     pub(super) fn pay(&mut self, app: u32, cost: usize) -> bool {
         if !self.covers(app, cost) {
             return false;
@@ -112,7 +112,8 @@ mod tests {
         assert!(credit.pay(3, KIB) && !credit.pay(1, KIB));
     }
 
-    /// P-STAT-9: what comes back is that of the oldest mail, also in parts of one mail; in the end nothing is left over.
+    /// P-STAT-9: returned credit is that of the oldest mail, also in parts of one mail; in the end nothing is left
+    /// over.
     #[test]
     fn credit_comes_back_to_the_app_that_used_it() {
         let mut credit = Credit::new();
@@ -131,7 +132,7 @@ mod tests {
         assert!(credit.by_app.is_none());
     }
 
-    /// The sums are those of the queue at any time. Method: apps in turn with costs of all sizes, against a plain sum.
+    /// The sums match the queue at any time. Method: apps in turn with costs of all sizes, against a plain sum.
     #[test]
     fn sums_are_right() {
         let mut credit = Credit::new();

@@ -1,4 +1,4 @@
-//! Names of what mail is about: channels, users, connections, requests.
+//! Identifiers used in mail: channels, users, connections, requests.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
 use crate::index::ShardIndex;
 
-/// A channel of an app, with the hash that names its owner and finds it in every table.
+/// A channel of an app, with the hash that determines its owner and finds it in every table.
 #[derive(Clone, Debug)]
 pub(in crate::shard) struct ChannelKey {
     pub(in crate::shard) app: AppSerial,
@@ -15,7 +15,7 @@ pub(in crate::shard) struct ChannelKey {
 }
 
 impl ChannelKey {
-    /// True when both name the same channel.
+    /// True when both identify the same channel.
     pub(in crate::shard) fn is(&self, other: &Self) -> bool {
         self.names(other.app, &other.name, other.hash)
     }
@@ -26,7 +26,7 @@ impl ChannelKey {
     }
 }
 
-/// A user of an app, with the hash that names its owner and finds it in every table.
+/// A user of an app, with the hash that determines its owner and finds it in every table.
 #[derive(Clone, Debug)]
 pub(in crate::shard) struct UserKey {
     pub(in crate::shard) app: AppSerial,
@@ -35,20 +35,20 @@ pub(in crate::shard) struct UserKey {
 }
 
 impl UserKey {
-    /// True when both name the same user.
+    /// True when both identify the same user.
     pub(in crate::shard) fn is(&self, other: &Self) -> bool {
         self.hash == other.hash && self.app == other.app && self.id == other.id
     }
 }
 
-/// A connection of some shard of the process.
+/// A connection of any shard of the process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::shard) struct ConnectionRef {
     pub(in crate::shard) shard: ShardIndex,
     pub(in crate::shard) connection: ConnectionKey,
 }
 
-/// Names one request that awaits other shards.
+/// Identifies one request that waits for other shards.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::shard) struct PendingId {
     pub(in crate::shard) index: u32,

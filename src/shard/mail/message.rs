@@ -1,9 +1,9 @@
-//! What shards send each other.
+//! The messages between shards.
 //!
-//! Two classes. Control mail is state: each request is kept by its sender until it is answered, at most one per
-//! channel (or connection) is in flight, so its amount is bounded by what exists. Event mail costs credit: a shard may
-//! have [`limits::EVENT_MAIL_BYTES_MAX`] of it in flight to each other shard, and the receiver gives the credit back
-//! once it has handled the mail and holds no more than its memory bound.
+//! Two classes. Control mail is state: the sender keeps each request until it is answered, and at most one per channel
+//! (or connection) is in flight, so its amount is bounded by the number of channels and connections. Event mail costs
+//! credit: a shard may have [`limits::EVENT_MAIL_BYTES_MAX`] of it in flight to each other shard, and the receiver
+//! returns the credit once it has handled the mail and holds no more than its memory bound.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,11 +47,11 @@ pub(in crate::shard) struct PublishItem {
     pub(in crate::shard) cache: Option<u32>,
     /// Number of the item in its request.
     pub(in crate::shard) number: u32,
-    /// What webhooks report about a client event, where the app wants it reported (P-HOOK-3).
+    /// The contents of a webhook about a client event, if the app wants it reported (P-HOOK-3).
     pub(in crate::shard) sent: Option<Box<SentEvent>>,
 }
 
-/// Why nobody can join, with the limit.
+/// Why joins are refused, with the limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::shard) enum Full {
     /// The presence channel has its maximum of members (P-LIM-7).
@@ -79,47 +79,48 @@ pub(in crate::shard) enum ShardMessage {
     Http(HttpMessage),
     /// About metrics.
     Metrics(MetricsMessage),
-    /// Credit for event mail comes back.
+    /// Returned credit for event mail.
     Credit { bytes: usize },
 }
 
 /// To the owner of a channel.
 #[derive(Debug)]
 pub(in crate::shard) enum OwnerMessage {
-    /// This shard now has `count` subscribers, of whom `joiners` wait for the answer. Answered `Recorded`.
+    /// This shard now has `count` subscribers, of whom `joiners` wait for the answer. Answered with `Recorded`.
     Subscribers { channel: ChannelKey, count: u32, joiners: u32 },
-    /// A connection wants to join a presence channel. Answered `Joined` or `JoinRefused`.
+    /// A connection wants to join a presence channel. Answered with `Joined` or `JoinRefused`.
     Join { channel: ChannelKey, join: Join },
     /// One connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// Events of one request (or a client event, without `request`). Costs credit.
     Publish { request: Option<PendingId>, counts: bool, items: Vec<PublishItem> },
-    /// The subscribers who could have missed an event are closed.
+    /// The subscribers that could have missed an event are closed.
     GapClosed { channel: ChannelKey },
     /// The app's counter has answered `OpenChannel`.
     ChannelOpened { channel: ChannelKey, admitted: bool, channels_max: u32 },
-    /// A shard no longer takes the channel with this hash for unoccupied.
+    /// A shard no longer considers the channel with this hash unoccupied.
     RecallNoted { hash: u64 },
 }
 
 /// To a shard with subscribers of a channel.
 #[derive(Debug)]
 pub(in crate::shard) enum ChannelMessage {
-    /// The count is recorded; events follow from here on (P-SUB-5). On a cache channel with the last event before them
-    /// (P-CACHE-2).
+    /// The count is recorded; events follow from here on (P-SUB-5). On a cache channel it includes the last event
+    /// before them (P-CACHE-2).
     Recorded { channel: ChannelKey, cached: Option<Bytes> },
     /// Instead: the app has its maximum of channels (R-LIM-5).
     Unrecorded { channel: ChannelKey, channels_max: u32 },
-    /// These connections are members; one frame is sent to all of them (P-OUT-2). On a cache channel with the last event.
+    /// These connections are members; one frame is sent to all of them (P-OUT-2). On a cache channel it includes the
+    /// last event.
     Joined { channel: ChannelKey, joiners: Vec<Ticket>, succeeded: Bytes, cached: Option<Bytes> },
     /// The channel is full, or the app has its maximum of channels (P-LIM-7, R-LIM-5).
     JoinRefused { channel: ChannelKey, ticket: u32, full: Full },
-    /// One event. Costs credit.
-    /// `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers report no turns. `cost` is that
-    /// of [`limits::mail_cost`], which follows settings that the receiver may know later.
+    /// One event. Costs credit. `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers
+    /// report no turns. `cost` is that of [`limits::mail_cost`], which follows settings that the receiver may know
+    /// later.
     Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<ConnectionRef>, accepted_us: u64, cost: u32 },
-    /// An event could not be sent for want of credit; the shard's subscribers of the channel are closed with 4200, so that
-    /// the gap is seen. Answered `GapClosed`.
+    /// An event could not be sent for lack of credit; the shard's subscribers of the channel are closed with 4200, so
+    /// that clients notice the gap. Answered with `GapClosed`.
     Gap { channel: ChannelKey },
 }
 
@@ -135,13 +136,13 @@ pub(in crate::shard) enum ConnectionMessage {
 /// About a user.
 #[derive(Debug)]
 pub(in crate::shard) enum UserMessage {
-    /// To the owner of a user: who of this shard is signed in as the user or watches the user. At most one per user is
-    /// in flight from each shard. Answered `Recorded`.
+    /// To the owner of a user: how many connections of this shard are signed in as the user, and whether any watches
+    /// the user. At most one per user is in flight from each shard. Answered with `Recorded`.
     Report { user: UserKey, report: Report },
     /// To the reporting shard: the report is recorded (P-USER-6), and whether the user is online.
     Recorded { user: UserKey, online: bool },
-    /// To a shard that watches the user: whether the user is online now. At most one per user is in flight to each shard.
-    /// Answered `StateNoted`.
+    /// To a shard that watches the user: whether the user is online now. At most one per user is in flight to each
+    /// shard. Answered with `StateNoted`.
     State { user: UserKey, online: bool },
     /// To the owner of a user.
     StateNoted { user: UserKey },
@@ -150,18 +151,18 @@ pub(in crate::shard) enum UserMessage {
 /// About limits of an app. The counter is the shard that counts an app.
 #[derive(Debug)]
 pub(in crate::shard) enum QuotaMessage {
-    /// To the counter: a WebSocket of the app wants to open (P-CLOSE-2). Answered `ConnectionMessage::Admitted`.
+    /// To the counter: a WebSocket of the app wants to open (P-CLOSE-2). Answered with `ConnectionMessage::Admitted`.
     Admit { app: AppSerial, connection: ConnectionKey, connections_max: u32 },
     /// To the counter: an admitted connection is gone.
     Departed { app: AppSerial },
     /// To the counter: a request needs permits, and these channels open. At most one per connection is in flight.
-    /// Answered `HttpMessage::Allowed` or `Denied`.
+    /// Answered with `HttpMessage::Allowed` or `Denied`.
     Allow { request: PendingId, app: AppSerial, costs: Permits, channels: Vec<u64> },
-    /// To a shard that may hold a lease; at most one per app is in flight. Answered `Return`.
+    /// To a shard that may hold a lease; at most one per app is in flight. Answered with `Return`.
     Recall { app: AppSerial },
-    /// To the counter: unspent permits. Without `recalled` nobody awaits them.
+    /// To the counter: unspent permits. Without `recalled` nothing waits for them.
     Return { app: AppSerial, window: Window, permits: Permits, recalled: bool },
-    /// To the counter: a channel gets its first subscriber (R-LIM-5). Answered `OwnerMessage::ChannelOpened`.
+    /// To the counter: a channel gets its first subscriber (R-LIM-5). Answered with `OwnerMessage::ChannelOpened`.
     OpenChannel { channel: ChannelKey, channels_max: u32 },
     /// To the counter: a channel was open before the app had a limit.
     ChannelOpen { app: AppSerial, hash: u64 },
@@ -177,17 +178,17 @@ pub(in crate::shard) enum QuotaMessage {
 #[derive(Debug)]
 pub(in crate::shard) enum HttpMessage {
     /// To the shard that can answer: a question. At most one per request is in flight to each shard, and requests are
-    /// bounded per connection. Answered `Reply`.
+    /// bounded per connection. Answered with `Reply`.
     Ask { request: PendingId, question: Question },
     /// To the shard that asked.
     Reply { request: PendingId, reply: Reply },
-    /// From the store, as the shard's own: a change that it asked for has ended. Bounded per shard.
+    /// From the store, as if sent by the shard itself: a change that it requested has ended. Bounded per shard.
     Changed { request: PendingId, changed: Changed },
     /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17). The channels with these hashes are
     /// unoccupied, until `Recall`.
     Accepted { request: PendingId, counts: Vec<(u32, Counts)>, unoccupied: Vec<u64> },
-    /// To a shard that takes a channel for unoccupied: it may have subscribers from now on. At most one per channel is in
-    /// flight. Answered `OwnerMessage::RecallNoted`.
+    /// To a shard that considers a channel unoccupied: it may have subscribers from now on. At most one per channel is
+    /// in flight. Answered with `OwnerMessage::RecallNoted`.
     Recall { hash: u64 },
     /// To the request's shard: permits of this window, and a lease of more.
     Allowed { request: PendingId, window: Window, lease: Permits },
@@ -198,15 +199,15 @@ pub(in crate::shard) enum HttpMessage {
 /// About metrics.
 #[derive(Debug)]
 pub(in crate::shard) enum MetricsMessage {
-    /// To every shard: send a copy of your metrics. Pages under construction are bounded. Answered `Measured`.
+    /// To every shard: send a copy of your metrics. Pages under construction are bounded. Answered with `Measured`.
     Measure { request: PendingId },
     /// To the shard that asked.
     Measured { request: PendingId, snapshot: Box<Snapshot> },
 }
 
 impl ShardMessage {
-    /// What the mail costs its sender in credit, in bytes; 0 for control mail. One mail never costs more than half of
-    /// the credit, so that any mail can be sent once the others were handled.
+    /// The sender's cost in credit, in bytes; 0 for control mail. One mail never costs more than half of the credit, so
+    /// that any mail can be sent once the others were handled.
     pub(in crate::shard) fn cost(&self) -> usize {
         let bytes = match self {
             Self::Owner(OwnerMessage::Publish { items, .. }) => publish_cost(items),
@@ -248,13 +249,13 @@ impl ShardMessage {
     }
 }
 
-/// What one publish mail costs, in bytes, before the cap of [`ShardMessage::cost`].
+/// The cost of one publish mail, in bytes, before the cap of [`ShardMessage::cost`].
 pub(in crate::shard) fn publish_cost(items: &[PublishItem]) -> usize {
     let sent = |item: &PublishItem| item.sent.as_ref().map_or(0, |sent| sent.bytes());
     items.iter().map(|item| item.frame.len() + sent(item) + limits::MAIL_COST_BYTES).sum()
 }
 
-/// Lets a message of a part be sent as it is.
+/// Lets a part's message be sent without wrapping.
 macro_rules! from_part {
     ($($part:ident($message:ident)),*) => {
         $(impl From<$message> for ShardMessage {

@@ -1,4 +1,4 @@
-//! Mail between shards, and of a shard to itself: messages, and the credit that bounds those that carry events.
+//! Mail between shards, and of a shard to itself: messages, and the credit that bounds those that contain events.
 
 mod credit;
 mod key;
@@ -25,7 +25,7 @@ use credit::Credit;
 pub struct Mail(pub(super) ShardMessage);
 
 impl Mail {
-    /// The answer to a change, for the shard that asked; it comes as if that shard had sent it.
+    /// The answer to a change, for the shard that asked; it arrives as if that shard had sent it.
     pub fn changed(id: ChangeId, changed: Changed) -> Self {
         Self(HttpMessage::Changed { request: id.request, changed }.into())
     }
@@ -33,7 +33,7 @@ impl Mail {
 
 #[cfg(test)]
 impl Mail {
-    /// Some mail, for tests of what transports it.
+    /// Some mail, for tests of the code that transports it.
     pub(crate) fn any() -> Self {
         Self(ShardMessage::Credit { bytes: 1 })
     }
@@ -41,15 +41,15 @@ impl Mail {
 
 /// Mail of a shard to itself, and its credit with the others.
 pub(super) struct Mailer {
-    /// Mail to itself, handled before an input is done.
+    /// Mail to itself, handled before an input is complete.
     own: VecDeque<ShardMessage>,
     /// Credit for event mail with each shard.
     credit: Vec<Credit>,
-    /// Credit to give back to each shard, in bytes.
+    /// Credit to return to each shard, in bytes.
     owed: Vec<usize>,
 }
 
-/// Credit is given back in portions of at least this, so that little of it is ever in flight.
+/// Credit is returned in portions of at least this, so that only little of it is ever in flight.
 const CREDIT_PORTION_BYTES: usize = limits::EVENT_MAIL_BYTES_MAX / 8;
 
 impl Mailer {
@@ -86,25 +86,25 @@ impl Mailer {
         self.credit[usize::from(from)].give_back(bytes);
     }
 
-    /// Mail of this cost was received, and is to be paid back.
+    /// Mail of this cost was received; its credit has to be returned.
     pub(super) fn owe(&mut self, from: ShardIndex, cost: usize) {
         self.owed[usize::from(from)] += cost;
     }
 
-    /// Takes the credit to give back to a shard, once it is a portion.
+    /// Takes the credit to return to a shard, once it is a portion.
     pub(super) fn take_owed(&mut self, to: ShardIndex) -> Option<usize> {
         let owed = &mut self.owed[usize::from(to)];
         (*owed >= CREDIT_PORTION_BYTES).then(|| std::mem::take(owed))
     }
 
-    /// Takes all credit with a shard; gives it back when called again with what it returned.
+    /// Takes all credit with a shard; returns it when called again with the result.
     #[cfg(test)]
     pub(super) fn swap_credit(&mut self, to: ShardIndex, credit: &mut Option<Credit>) {
         let other = credit.take().unwrap_or_else(Credit::none);
         *credit = Some(std::mem::replace(&mut self.credit[usize::from(to)], other));
     }
 
-    /// Credit to give back to a shard, in bytes.
+    /// Credit to return to a shard, in bytes.
     #[cfg(test)]
     pub(super) fn owed(&self, to: ShardIndex) -> usize {
         self.owed[usize::from(to)]

@@ -28,12 +28,12 @@ pub(in crate::shard) enum Question {
     Connections { app: AppSerial },
     /// The shards where a user is signed in.
     ShardsOf { user: UserKey },
-    /// Not only a question: close the connections of a user here (P-USER-6).
+    /// More than a question: close the connections of a user here (P-USER-6).
     EndUser { user: UserKey },
 }
 
 impl Question {
-    /// The app that it is about.
+    /// The app of the question.
     pub(in crate::shard) fn app(&self) -> AppSerial {
         match self {
             Self::Channels { app, .. } | Self::Connections { app } => *app,
@@ -42,7 +42,8 @@ impl Question {
         }
     }
 
-    /// Whether the answer may be longer than what a connection may have unsent before its next request is begun.
+    /// Whether the answer may be longer than the bytes that a connection may have unsent before its next request is
+    /// begun.
     pub(in crate::shard) fn has_large_answer(&self) -> bool {
         match self {
             Self::Channels { .. } | Self::Users { .. } => true,
@@ -56,7 +57,7 @@ impl Question {
 /// The answer to a question.
 #[derive(Debug)]
 pub(in crate::shard) enum Reply {
-    /// The whole body of the answer.
+    /// The complete body of the answer.
     Whole(Vec<u8>),
     /// Some channels, and where the next page begins if there is one.
     Page { channels: Vec<Listed>, next: Option<u32> },
@@ -68,7 +69,7 @@ pub(in crate::shard) enum Reply {
     Ended,
 }
 
-/// The pages of a roster that are yet to be sent.
+/// The pages of a roster that are still to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) enum RosterPages {
     All,
@@ -93,7 +94,7 @@ pub(in crate::shard) enum Shortage {
     Channels,
 }
 
-/// Names one change in its answer.
+/// Identifies a change in its answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChangeId {
     /// The shard that asked.
@@ -104,7 +105,7 @@ pub struct ChangeId {
 /// How a change of the store ended.
 #[derive(Debug)]
 pub enum Changed {
-    /// The endpoint was made.
+    /// The endpoint was created.
     Added(Box<WebhookEndpoint>),
     /// It was removed.
     Removed,
@@ -119,7 +120,7 @@ pub enum ChangeRefused {
     Invalid(String),
     /// The app has no such endpoint.
     UnknownWebhook,
-    /// The app is gone.
+    /// The app was deleted.
     UnknownApp,
     /// The store cannot be written.
     Unwritable,

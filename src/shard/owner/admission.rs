@@ -1,5 +1,5 @@
-//! The owner's side of an app's limit of occupied channels (R-LIM-5): before the first subscriber of a channel is recorded,
-//! the app's counter is asked.
+//! The owner's part in an app's limit of occupied channels (R-LIM-5): before the first subscriber of a channel is
+//! recorded, the owner asks the app's counter.
 
 use super::Owner;
 use crate::app::{AppSerial, Directory};
@@ -8,7 +8,7 @@ use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, ChannelMessage, Full, Join, OwnerMessage, QuotaMessage};
 use crate::shard::quota::{Quota, channels_max};
 
-/// Whether a channel counts to its app's limit, at its owner.
+/// Whether a channel counts towards its app's limit, at its owner.
 ///
 /// ```text
 /// Uncounted -- first subscriber --> Asked -- admitted --> Counted
@@ -20,7 +20,7 @@ pub(super) enum ChannelAdmission {
     /// The channel is unoccupied, or the app has no such limit.
     #[default]
     Uncounted,
-    /// The counter is asked; these joins wait for its answer.
+    /// The counter has been asked; these joins wait for its answer.
     Asked(Vec<(ShardIndex, OwnerMessage)>),
     /// It is among the app's open channels.
     Counted,

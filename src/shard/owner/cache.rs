@@ -1,11 +1,11 @@
-//! Cache channels (P-CACHE rules): the last event published over HTTP, kept with the channel's owner.
+//! Cache channels (P-CACHE rules): the last event published over HTTP, stored with the channel's owner.
 //!
-//! The owner answers a join together with what it holds at that moment. It also orders the channel's events, so
-//! everything that follows the answer is newer than what came with it: between the cached frame and the live ones no
-//! event is lost and none comes twice.
+//! The owner answers a join together with the event that it holds at that moment. It also orders the channel's events,
+//! so every event after the answer is newer than the cached one: between the cached frame and the live ones no event is
+//! lost and none arrives twice.
 //!
-//! The events of an app share a budget of bytes, of which each shard manages an equal part. Beyond it the oldest go
-//! first; the newest stays, also when it alone is larger, so that a channel in use is never without its event.
+//! The events of an app share a budget of bytes, of which each shard manages an equal part. Beyond it the oldest are
+//! removed first; the newest stays, even when it alone is larger, so that a channel in use is never without its event.
 
 use std::collections::BTreeMap;
 
@@ -20,25 +20,25 @@ use crate::limits;
 use crate::shard::context::Context;
 use crate::shard::mail::ChannelKey;
 
-/// What this shard, as owner, has cached.
+/// The cached events of this shard as owner.
 #[derive(Debug, Default)]
 pub(super) struct Caches {
     apps: BTreeMap<AppSerial, AppCache>,
     /// Counts the events cached so far.
     age: u64,
-    /// When to look for events whose time is over; not later than the first of them, but for the interval.
+    /// When to check for expired events; not later than the first of them, apart from the interval.
     due_ms: Option<u64>,
 }
 
 /// The cached events of one app.
 #[derive(Debug, Default)]
 struct AppCache {
-    /// Index of the owned channel by age: the oldest first, which is also the first to end.
+    /// Index of the owned channel by age: the oldest first, which is also the first to expire.
     by_age: BTreeMap<u64, OwnedIndex>,
     bytes: usize,
 }
 
-/// Events whose time is over are looked for at most this often; until then nobody is shown them.
+/// Expired events are removed at most this often; until then they are not shown.
 const EXPIRE_INTERVAL_MS: u64 = 1_000;
 
 impl Caches {
@@ -60,7 +60,7 @@ impl Owner {
     pub(super) fn cache(&mut self, context: &mut Context, channel: &ChannelKey, frame: Bytes, data_bytes: u32) {
         let budget = context.directory.app(channel.app).map_or(0, |app| app.settings.max_cache_bytes as usize);
         if budget == 0 {
-            // What was kept before would be older than what was just published.
+            // The previously cached event would be older than the one just published.
             if let Some(index) = self.find(channel) {
                 self.drop_cached(index);
                 self.forget_if_unused(context, index);
@@ -81,12 +81,12 @@ impl Owner {
         self.evict(context, channel.app, budget.div_ceil(usize::from(context.config.shards)));
     }
 
-    /// The frame that a joiner gets behind its `succeeded`. `None` is a miss on a cache channel.
+    /// The frame that a joiner gets after its `succeeded`. `None` is a miss on a cache channel.
     pub(super) fn cached_frame(&self, context: &Context, channel: &ChannelKey) -> Option<Bytes> {
         self.cached(channel)?.frame(context.now.monotonic_ms).cloned()
     }
 
-    /// What a channel has cached; its time may be over.
+    /// The cached event of a channel; it may have expired.
     pub(in crate::shard) fn cached(&self, channel: &ChannelKey) -> Option<&CachedEvent> {
         if !Modifiers::of(&channel.name).cache {
             return None;
@@ -94,7 +94,7 @@ impl Owner {
         self.channels[self.find(channel)?].cached()
     }
 
-    /// Forgets what is over.
+    /// Removes expired events.
     pub(in crate::shard) fn expire_cached(&mut self, context: &mut Context) {
         let now_ms = context.now.monotonic_ms;
         if self.caches.due_ms.is_none_or(|due_ms| now_ms < due_ms) {
@@ -115,7 +115,7 @@ impl Owner {
         self.caches.due_ms = next.map(|next| next.max(now_ms + EXPIRE_INTERVAL_MS));
     }
 
-    /// Forgets what was cached for apps that are gone from the store.
+    /// Removes the cached events of apps that are deleted from the store.
     pub(super) fn forget_cached_of_deleted_apps(&mut self, context: &mut Context) {
         let apps = self.caches.apps.keys().copied();
         let deleted: Vec<AppSerial> = apps.filter(|app| context.directory.app(*app).is_none()).collect();
@@ -136,14 +136,14 @@ impl Owner {
         }
     }
 
-    /// Index of the channel with the oldest event of an app, and when that ends.
+    /// Index of the channel with the oldest event of an app, and when that event expires.
     fn oldest_cached(&self, app: AppSerial) -> Option<(OwnedIndex, u64)> {
         let (_, &index) = self.caches.apps.get(&app)?.by_age.first_key_value()?;
         let cached = self.channels[index].cached().expect("what is listed by age is cached");
         Some((index, cached.expires_ms()))
     }
 
-    /// Forgets the event of a channel. The channel's state stays, even if nothing needs it now.
+    /// Removes the event of a channel. The channel's state stays, even if it is no longer needed.
     fn drop_cached(&mut self, index: OwnedIndex) {
         let owned = &mut self.channels[index];
         let Some(cached) = owned.take_cached() else { return };
@@ -157,7 +157,7 @@ impl Owner {
     }
 }
 
-/// What an event costs of its app's budget, in bytes.
+/// The cost of an event in its app's budget, in bytes.
 fn cost(channel: &ChannelKey, cached: &CachedEvent) -> usize {
     cached.frame_bytes() + channel.name.len() + limits::CACHED_EVENT_BYTES
 }

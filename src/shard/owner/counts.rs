@@ -1,8 +1,8 @@
 //! `subscription_count` (P-COUNT-1, P-OUT-8): the subscribers of a channel are sent their number.
 //!
-//! The owner sends it, behind its answer to a join, so that a new subscriber gets the count after `succeeded` and the
-//! cached event (P-SUB-1). Joins and leaves of one shard that are recorded together are counted together. Large channels
-//! get it at most once per interval; the last count is always sent.
+//! The owner sends it, after its answer to a join, so that a new subscriber gets the count after `succeeded` and the
+//! cached event (P-SUB-1). Joins and leaves of one shard that are recorded together are counted together. Large
+//! channels get it at most once per interval; the last count is always sent.
 
 use smallvec::SmallVec;
 
@@ -15,10 +15,11 @@ use crate::shard::connections::text_frame;
 use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, ChannelMessage};
 
-/// What is known of the count of a channel.
+/// The state of the count of a channel.
 #[derive(Debug, Default)]
 pub(super) struct CountReport {
-    /// Until then a large channel gets no other count, in ms of the monotonic clock; it has an entry in the queue of due counts.
+    /// Until this time a large channel gets no other count, in ms of the monotonic clock; it has an entry in the queue
+    /// of due counts.
     rests_until_ms: u64,
     /// The last change is not sent yet.
     pending: bool,
@@ -31,13 +32,13 @@ pub(super) struct CountReport {
 pub(super) enum CountCause {
     /// It has changed.
     Changed,
-    /// It is the same, and a new subscriber does not know it.
+    /// It is the same, but a new subscriber does not have it yet.
     Asked,
 }
 
 impl Owner {
-    /// The number of subscribers of a public or private channel changed, or a new one wants to know it.
-    /// Webhooks report changes alone, and also the last one to zero (P-HOOK-5).
+    /// The number of subscribers of a public or private channel changed, or a new one needs it. Webhooks report changes
+    /// only, including the last one to zero (P-HOOK-5).
     pub(super) fn report_count(&mut self, context: &mut Context, channel: &ChannelKey, cause: CountCause) {
         if !context.directory.app(channel.app).is_some_and(|app| app.settings.subscription_count) {
             return;
@@ -60,12 +61,12 @@ impl Owner {
         }
     }
 
-    /// Tells the channels whose rest is over and whose count changed meanwhile.
+    /// Reports the count to channels whose interval has ended and whose count changed meanwhile.
     pub(in crate::shard) fn report_counts_due(&mut self, context: &mut Context) {
         let now_ms = context.now.monotonic_ms;
         while let Some((_, channel)) = self.counts_due.pop_front_if(|(at_ms, _)| *at_ms <= now_ms) {
             let Some(index) = self.find(&channel) else { continue };
-            // A channel that went and came again has a time of its own.
+            // A channel that was removed and created again has its own time.
             if self.channels[index]
                 .count_report()
                 .is_some_and(|report| report.pending && report.rests_until_ms <= now_ms)
@@ -75,8 +76,8 @@ impl Owner {
         }
     }
 
-    /// Sends the count to all subscribers. Where there is no credit it is sent at the end of the interval: a count that
-    /// comes late is no gap, since it replaces those before it.
+    /// Sends the count to all subscribers. Where there is no credit it is sent at the end of the interval: a late count
+    /// is not a gap, since it replaces those before it.
     fn send_count(&mut self, context: &mut Context, index: OwnedIndex) {
         let (channel, count) = (self.channels[index].key().clone(), self.channels[index].subscriber_count());
         let frame = text_frame(&mut context.scratch, |out| {

@@ -1,4 +1,4 @@
-//! The channels that this shard owns: it orders their events and knows which shards have subscribers.
+//! The channels that this shard owns: it orders their events and records which shards have subscribers.
 
 mod admission;
 mod cache;
@@ -44,32 +44,32 @@ pub(super) struct Owner {
     counts_due: VecDeque<(u64, ChannelKey)>,
     /// Departures that webhooks report later, or not at all.
     debounce: Debounce,
-    /// Channels that other shards take for unoccupied.
+    /// Channels that other shards consider unoccupied.
     unoccupied: Unoccupied,
 }
 
-/// State of a channel with its owner; exists while anyone is subscribed or an event is cached.
+/// State of a channel at its owner; exists while anyone is subscribed or an event is cached.
 pub(super) struct OwnedChannel {
     key: ChannelKey,
     interests: SmallVec<[Interest; 2]>,
-    /// What only some channels have.
+    /// State that only some channels have.
     cold: Option<Box<ColdState>>,
 }
 
-/// State that public and private channels without modifiers do without.
+/// State that public and private channels without modifiers do not need.
 #[derive(Default)]
 struct ColdState {
-    /// Who is there, on presence channels.
+    /// The members, on presence channels.
     roster: Option<Roster>,
     /// Changes of its roster that are not reported yet.
     pending: Option<Box<PendingRoster>>,
     /// The last event, on cache channels.
     cached: Option<CachedEvent>,
-    /// Which count was reported, where the app wants it.
+    /// The last reported count, if the app wants it.
     count_report: Option<CountReport>,
-    /// Until then no other cache miss is reported to webhooks, in ms of the monotonic clock.
+    /// Until this time no other cache miss is reported to webhooks, in ms of the monotonic clock.
     miss_quiet_until_ms: u64,
-    /// Whether it counts to its app's limit of channels, where there is one.
+    /// Whether it counts towards its app's limit of channels, if there is one.
     admission: ChannelAdmission,
 }
 
@@ -82,7 +82,7 @@ pub(super) enum Origin {
     Client,
 }
 
-/// Who has subscribers of a channel.
+/// A source of subscribers of a channel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Source {
     /// A shard of this process.
@@ -94,13 +94,13 @@ struct Interest {
     source: Source,
     /// Subscribed connections there.
     count: u32,
-    /// An event could not be sent there; nothing is until its subscribers are closed.
+    /// An event could not be sent there; nothing is sent until its subscribers are closed.
     gap: bool,
 }
 
 impl Owner {
-    /// Handles mail to the owner of a channel. A join may have to wait until the app's counter has admitted the channel, and
-    /// until no shard takes it for unoccupied.
+    /// Handles mail to the owner of a channel. A join may have to wait until the app's counter has admitted the
+    /// channel, and until no shard considers it unoccupied.
     pub(super) fn handle(&mut self, context: &mut Context, quota: &Quota, from: ShardIndex, message: OwnerMessage) {
         if let OwnerMessage::Subscribers { channel, count: 1.., .. } | OwnerMessage::Join { channel, .. } = &message {
             let hash = channel.hash;
@@ -140,7 +140,7 @@ impl Owner {
         self.caches.due_ms()
     }
 
-    /// When joiners that wait for memory are to be looked at, on the monotonic clock.
+    /// When joiners that wait for memory are due to be checked, on the monotonic clock.
     pub(super) fn joiners_due_ms(&self) -> Option<u64> {
         self.rosters.due_ms()
     }
@@ -170,12 +170,12 @@ impl Owner {
         self.channels.find(hash, |owned| owned.key.names(app, name, hash)).is_none()
     }
 
-    /// Places of the table of channels.
+    /// Number of entries of the table of channels.
     pub(super) fn table_len(&self) -> usize {
         self.channels.capacity()
     }
 
-    /// The channels in at most so many places of the table from this one on, and where the next page begins, if there is
+    /// The channels in at most this many table entries from this one on, and where the next page begins, if there is
     /// one.
     pub(super) fn page(&self, from: u32, places_max: usize) -> (impl Iterator<Item = &OwnedChannel>, Option<u32>) {
         let start = from as usize;
@@ -184,8 +184,8 @@ impl Owner {
         (owned, (end < self.channels.capacity()).then_some(end as u32))
     }
 
-    /// A shard's number of subscribers changed (public and private channels). `joiners` of them wait for the answer:
-    /// they learn with it what is cached.
+    /// A shard's number of subscribers changed (public and private channels). `joiners` of them wait for the answer: it
+    /// includes the cached event.
     pub(in crate::shard) fn record_subscribers(
         &mut self,
         context: &mut Context,
@@ -217,7 +217,7 @@ impl Owner {
         }
     }
 
-    /// Events of one request: ordered, sent on, and answered.
+    /// Events of one request: ordered, forwarded, and answered.
     pub(in crate::shard) fn publish(
         &mut self,
         context: &mut Context,
@@ -241,7 +241,7 @@ impl Owner {
         }
     }
 
-    /// One event: ordered and sent on. True when its channel is occupied or has an event cached.
+    /// One event: ordered and forwarded. True when its channel is occupied or has an event cached.
     pub(in crate::shard) fn accept(
         &mut self,
         context: &mut Context,
@@ -278,8 +278,8 @@ impl Owner {
         }
     }
 
-    /// Sends one event to every shard with subscribers. A shard without credit has its subscribers of this channel
-    /// closed instead, so that nobody misses an event without seeing it.
+    /// Sends one event to every shard with subscribers. If a shard has no credit, its subscribers of this channel are
+    /// closed instead, so that no client misses an event without noticing.
     pub(in crate::shard) fn fan_out(
         &mut self,
         context: &mut Context,
@@ -309,7 +309,7 @@ impl Owner {
         }
     }
 
-    /// The subscribers that a gap concerned are closed: events flow again.
+    /// The subscribers affected by a gap are closed: events are sent again.
     pub(in crate::shard) fn handle_gap_closed(
         &mut self,
         context: &mut Context,
@@ -322,13 +322,13 @@ impl Owner {
         }
     }
 
-    /// Counts of a channel; zero when nobody is there.
+    /// Counts of a channel; zero when it has no subscribers.
     pub(in crate::shard) fn counts_of(&self, channel: &ChannelKey) -> Counts {
         let index = self.find(channel);
         index.map_or(Counts { user_count: Some(0), subscription_count: Some(0) }, |index| self.channels[index].counts())
     }
 
-    /// The roster of a presence channel that somebody is in.
+    /// The roster of a presence channel that has members.
     pub(in crate::shard) fn roster_of(&mut self, channel: &ChannelKey) -> Option<&mut Roster> {
         let index = self.find(channel)?;
         self.channels[index].cold.as_mut()?.roster.as_mut()
@@ -338,14 +338,14 @@ impl Owner {
         self.channels.find(channel.hash, |owned| owned.key.is(channel))
     }
 
-    /// The channel's state, made when there is none.
+    /// The channel's state, created if there is none.
     fn find_or_insert(&mut self, channel: &ChannelKey) -> OwnedIndex {
         self.find(channel).unwrap_or_else(|| {
             self.channels.insert(OwnedChannel { key: channel.clone(), interests: SmallVec::new(), cold: None })
         })
     }
 
-    /// Forgets the state of a channel without subscribers, but for a cached event.
+    /// Removes the state of a channel without subscribers, unless it has a cached event.
     pub(in crate::shard) fn forget_if_unused(&mut self, context: &mut Context, index: OwnedIndex) {
         let owned = &mut self.channels[index];
         owned.interests.retain(|interest| interest.count > 0 || interest.gap);
@@ -379,12 +379,12 @@ impl OwnedChannel {
         &mut self.interests[at]
     }
 
-    /// One subscriber more on that shard.
+    /// One more subscriber on that shard.
     fn count_subscriber(&mut self, shard: ShardIndex) {
         self.interest(Source::Shard(shard)).count += 1;
     }
 
-    /// One subscriber less on that shard.
+    /// One subscriber fewer on that shard.
     fn discount_subscriber(&mut self, shard: ShardIndex) {
         self.interest(Source::Shard(shard)).count -= 1;
     }
@@ -393,12 +393,12 @@ impl OwnedChannel {
         self.interests.iter().map(|interest| interest.count).sum()
     }
 
-    /// Who has subscribers that miss nothing so far.
+    /// The sources whose subscribers have missed nothing so far.
     fn recipients(&self) -> impl Iterator<Item = Source> {
         self.interests.iter().filter(|interest| interest.count > 0 && !interest.gap).map(|interest| interest.source)
     }
 
-    /// What only some channels have, made when there is none.
+    /// The state that only some channels have, created if there is none.
     fn cold_or_default(&mut self) -> &mut ColdState {
         self.cold.get_or_insert_default()
     }
@@ -412,7 +412,7 @@ impl OwnedChannel {
         }
     }
 
-    /// True when it is occupied and the counter of the app's channels does not know of it.
+    /// True when it is occupied and the counter of the app's channels has not recorded it.
     fn is_uncounted(&self) -> bool {
         let uncounted = self.cold.as_ref().is_none_or(|cold| matches!(cold.admission, ChannelAdmission::Uncounted));
         uncounted && self.subscriber_count() > 0

@@ -2,15 +2,15 @@
 //! `channels::presence`.
 //!
 //! Changes of a roster within a turn are sent together: the present subscribers get one piece of `member_added` and
-//! `member_removed` frames, and then all joiners get one and the same `succeeded` with all members. So a storm of
-//! joins costs each subscriber one send per turn, and the roster is encoded once, however many join.
+//! `member_removed` frames, and then all joiners get the same `succeeded` with all members. So a burst of joins costs
+//! each subscriber one send per turn, and the roster is encoded once, however many connections join.
 //!
 //! # Order
-//! An event that the owner accepts after a change is sent after it: pending changes of a channel are sent before the event.
-//! Connections that wait for their `succeeded` are no subscribers yet and miss nothing (P-SUB-5).
+//! An event that the owner accepts after a change is sent after it: pending changes of a channel are sent before the
+//! event. Connections that wait for their `succeeded` are not subscribers yet and miss nothing (P-SUB-5).
 //!
 //! # Memory
-//! The frame of a large roster is long, and a new one is made with every turn in which somebody joins. While too many
+//! The frame of a large roster is long, and a new one is created in every turn in which somebody joins. While too many
 //! bytes of them wait to be sent, joiners wait too, at most `ROSTER_WAIT_MS_MAX`; then they share one frame.
 
 use std::collections::BTreeMap;
@@ -32,9 +32,9 @@ use crate::shard::mail::{ChannelKey, ChannelMessage, Full, Join, Ticket};
 /// Changes of a presence channel that are not reported yet.
 #[derive(Debug, Default)]
 pub(super) struct PendingRoster {
-    /// Frames for those who are subscribed, in order, joined.
+    /// Frames for the subscribers, in order, joined.
     changes: Vec<u8>,
-    /// Those who wait for `succeeded`, in the order in which they asked.
+    /// Connections that wait for `succeeded`, in the order of their requests.
     joiners: Vec<(ShardIndex, Ticket)>,
     /// When the first of them asked, in ms of the monotonic clock.
     since_ms: u64,
@@ -56,18 +56,18 @@ pub(super) struct Rosters {
 }
 
 impl Rosters {
-    /// When joiners that wait for memory are to be looked at.
+    /// When joiners that wait for memory are due to be checked.
     pub(super) fn due_ms(&self) -> Option<u64> {
         (!self.held.is_empty()).then_some(self.held_until_ms)
     }
 }
 
-/// Frames of large rosters that somebody may still be sent. Thousands of channels may have joiners that wait for them, so
-/// the frames are looked at once in a turn and not for each channel.
+/// Frames of large rosters that may still be waiting to be sent. Thousands of channels may have joiners that wait for
+/// them, so the frames are checked once per turn and not once per channel.
 #[derive(Debug, Default)]
 struct LargeRosters {
     frames: Vec<(AppSerial, Bytes)>,
-    /// Bytes of these, as far as it is known, of all apps and by app.
+    /// Bytes of these, as of the last check, of all apps and by app.
     total: usize,
     by_app: BTreeMap<AppSerial, usize>,
 }
@@ -79,7 +79,7 @@ impl LargeRosters {
         self.frames.push((app, frame));
     }
 
-    /// Forgets what was sent.
+    /// Drops frames that were sent.
     fn forget_sent(&mut self) {
         if self.frames.is_empty() {
             return;
@@ -92,7 +92,7 @@ impl LargeRosters {
         }
     }
 
-    /// Whether an app has so many bytes unsent that those who join it wait: a multiple of what is free, so that large
+    /// Whether an app has so many bytes unsent that its joiners wait: a multiple of the free bytes, so that large
     /// rosters of one app delay no joins of another (P-STAT-9).
     fn is_full(&self, app: AppSerial) -> bool {
         let own = self.by_app.get(&app).copied().unwrap_or(0);
@@ -160,7 +160,7 @@ impl Owner {
         self.forget_if_unused(context, index);
     }
 
-    /// Sends the changes of this turn to subscribers, and the roster to those who joined, memory allowing.
+    /// Sends the changes of this turn to subscribers, and the roster to joiners, memory permitting.
     pub(in crate::shard) fn report_rosters(&mut self, context: &mut Context) {
         self.rosters.large.forget_sent();
         for channel in std::mem::take(&mut self.rosters.pending) {
@@ -178,7 +178,7 @@ impl Owner {
         !self.rosters.pending.is_empty()
     }
 
-    /// Looks again at the channels whose joiners wait for memory.
+    /// Checks the channels whose joiners wait for memory again.
     pub(in crate::shard) fn retry_joiners(&mut self, context: &mut Context) {
         if self.rosters.due_ms().is_some_and(|at| at <= context.now.monotonic_ms) {
             self.rosters.large.forget_sent();
@@ -195,7 +195,7 @@ impl Owner {
         }
     }
 
-    /// Sends the changes to those who are subscribed. Before every event of the channel, and with the turn's end.
+    /// Sends the changes to subscribers. Called before every event of the channel, and at the end of the turn.
     pub(super) fn report_changes(&mut self, context: &mut Context, index: OwnedIndex) {
         let Some(pending) = self.channels[index].pending_mut() else { return };
         let changes = std::mem::take(&mut pending.changes);
@@ -207,7 +207,7 @@ impl Owner {
         }
     }
 
-    /// Sends the roster to those who joined on it: one mail for each of their shards.
+    /// Sends the roster to joiners: one mail for each of their shards.
     fn admit_joiners(&mut self, context: &mut Context, index: OwnedIndex) {
         let Some(pending) = self.channels[index].pending_mut().filter(|pending| !pending.joiners.is_empty()) else {
             return;
@@ -258,7 +258,7 @@ impl Owner {
     }
 }
 
-/// Rosters from this length count as large.
+/// Rosters of at least this length count as large.
 const LARGE_BYTES: usize = 64 * 1024;
-/// How soon joiners that wait for memory are looked at again, in ms.
+/// How soon joiners that wait for memory are checked again, in ms.
 const RETRY_MS: u64 = 10;

@@ -1,9 +1,9 @@
 //! Unoccupied channels, known beyond their owner: publishes to them end at the shard that reads them.
 //!
 //! The owner of a channel that has neither a subscriber nor a cached event notifies the shard that publishes to it, and
-//! remembers that shard. Before the owner records a first subscriber, it recalls that notice from each of these shards and
-//! waits for their answers. So a client whose subscription succeeded (P-SUB-5) gets every event whose publish begins
-//! later, whichever shard reads it. Earlier events are ordered before the subscription (P-HTTP-17).
+//! remembers that shard. Before the owner records a first subscriber, it recalls that notice from each of these shards
+//! and waits for their answers. So a client whose subscription succeeded (P-SUB-5) gets every event whose publish
+//! begins later, whichever shard reads the request. Earlier events are ordered before the subscription (P-HTTP-17).
 //!
 //! ```text
 //! publisher's shard                      owner                          a subscriber's shard
@@ -29,20 +29,20 @@ use crate::shard::context::Context;
 use crate::shard::mail::{HttpMessage, OwnerMessage};
 use crate::shard::quota::Quota;
 
-/// Channels of this shard that other shards take for unoccupied.
+/// Channels of this shard that other shards consider unoccupied.
 ///
-/// Channels are named by their hashes, which are keyed already. Two of one hash are recalled together, and a publish to one
-/// ends early only while both are unoccupied.
+/// Channels are identified by their hashes, which are keyed already. Two with the same hash are recalled together, and
+/// a publish to one ends early only while both are unoccupied.
 #[derive(Default)]
 pub(super) struct Unoccupied {
     notified: HashMap<u64, Notified, FixedState>,
-    /// Those of `notified` and some that have left it, the oldest first.
+    /// The entries of `notified` and some that were removed from it, the oldest first.
     oldest: VecDeque<u64>,
-    /// When the oldest was recalled for want of room, on the monotonic clock.
+    /// When the oldest was recalled for lack of space, on the monotonic clock.
     replaced_ms: u64,
 }
 
-/// The shards that take a channel for unoccupied.
+/// The shards that consider a channel unoccupied.
 struct Notified {
     shards: SmallVec<[ShardIndex; 4]>,
     recall: Recall,
@@ -51,13 +51,13 @@ struct Notified {
 /// Whether their notice is being recalled.
 enum Recall {
     No,
-    /// So many of the shards have yet to answer; these joins wait for them.
+    /// This many of the shards have yet to answer; these joins wait for them.
     Awaited(usize, Vec<(ShardIndex, OwnerMessage)>),
 }
 
 impl Owner {
-    /// Whether to notify `to` that the channel of this hash, which has no state here, is unoccupied. If so, the shard
-    /// is remembered.
+    /// Whether to notify `to` that the channel with this hash, which has no state here, is unoccupied. If so, the shard
+    /// is recorded.
     pub(super) fn may_notify(
         &mut self,
         context: &mut Context,
@@ -97,7 +97,7 @@ impl Owner {
         }
     }
 
-    /// Keeps the list of the oldest at most twice as long as what it is about.
+    /// Keeps the list of the oldest at most twice as long as the number of its valid entries.
     fn forget_recalled(&mut self) {
         let Unoccupied { notified, oldest, .. } = &mut self.unoccupied;
         if oldest.len() > 2 * UNOCCUPIED_CHANNELS_MAX {
@@ -106,7 +106,8 @@ impl Owner {
         }
     }
 
-    /// Recalls the oldest, once in a millisecond at most: a channel that is published to often is soon known again.
+    /// Recalls the oldest, at most once in a millisecond: for a channel that is published to often, the notice is soon
+    /// sent again.
     fn recall_oldest(&mut self, context: &mut Context) {
         if self.unoccupied.replaced_ms == context.now.monotonic_ms {
             return;
@@ -119,7 +120,7 @@ impl Owner {
         }
     }
 
-    /// True when a join must wait until no shard takes the channel for unoccupied.
+    /// True when a join must wait until no shard considers the channel unoccupied.
     pub(super) fn must_recall(&self, hash: u64) -> bool {
         self.unoccupied.notified.contains_key(&hash)
     }
@@ -147,7 +148,7 @@ impl Owner {
         }
     }
 
-    /// A shard publishes to the channel through its owner again. With the last one the held joins are handled.
+    /// A shard sends its publishes to the channel to its owner again. With the last shard the held joins are handled.
     pub(super) fn handle_recall_noted(&mut self, context: &mut Context, quota: &Quota, hash: u64) {
         let notified = self.unoccupied.notified.get_mut(&hash).expect("it stays until all have answered");
         let Recall::Awaited(awaited, _) = &mut notified.recall else { unreachable!("answers follow a question") };
@@ -162,7 +163,7 @@ impl Owner {
         }
     }
 
-    /// Channels of which other shards are notified.
+    /// Channels that other shards were notified of.
     #[cfg(test)]
     pub(in crate::shard) fn notified_count(&self) -> usize {
         self.unoccupied.notified.len()

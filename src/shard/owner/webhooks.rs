@@ -1,9 +1,10 @@
-//! Events of channels for the webhook endpoints of their apps (P-HOOK rules). The owner orders everything that happens on a
-//! channel, so its events leave in order; an app whose endpoints do not want a kind of event costs one look at a
-//! set of bits.
+//! Events of channels for the webhook endpoints of their apps (P-HOOK rules). The owner orders everything that happens
+//! on a channel, so its events are sent in order; an app whose endpoints do not want a kind of event costs one check of
+//! a set of bits.
 //!
-//! That a channel was vacated or a member removed is debounced: it is reported three seconds later, and not at all if
-//! somebody comes back meanwhile; then the return is not reported either (P-HOOK-8). The wire is not delayed.
+//! Vacated channels and removed members are debounced: they are reported three seconds later, and not at all if a
+//! client comes back meanwhile; then the return is not reported either (P-HOOK-8). The messages to clients are not
+//! delayed.
 //!
 //! ```text
 //!          left                         due
@@ -27,20 +28,20 @@ use crate::shard::context::Context;
 use crate::shard::io::Output;
 use crate::shard::mail::ChannelKey;
 
-/// Debounce that are not sent yet.
+/// Departures that are not sent yet.
 #[derive(Debug, Default)]
 pub(super) struct Debounce {
     /// By number: in the order in which they happened, which is that of their deadlines.
     waiting: BTreeMap<u64, Departure>,
-    /// How many there were so far.
+    /// Number of departures so far.
     numbered: u64,
-    /// Numbers of those of each app that has any: apps share the bound (P-STAT-9).
+    /// Numbers of the departures of each app that has any: apps share the bound (P-STAT-9).
     by_app: BTreeMap<AppSerial, BTreeSet<u64>>,
     /// Numbers by hash.
     by_hash: HashTable<u64>,
 }
 
-/// A channel that nobody is on any more, or a user who left a presence channel.
+/// A channel without subscribers, or a user who left a presence channel.
 #[derive(Debug)]
 struct Departure {
     due_ms: u64,
@@ -50,12 +51,13 @@ struct Departure {
 }
 
 impl Debounce {
-    /// When the first is to be sent, in ms of the service clock.
+    /// When the first departure is to be sent, in ms of the service clock.
     pub(super) fn due_ms(&self) -> Option<u64> {
         self.waiting.first_key_value().map(|(_, departure)| departure.due_ms)
     }
 
-    /// Adds one. Where its app has all of its share waiting, the oldest of that app is given back, to be sent early.
+    /// Adds a departure. If its app already has its full share waiting, the oldest of that app is returned, to be sent
+    /// early.
     fn push(&mut self, departure: Departure) -> Option<Departure> {
         let app = departure.channel.app;
         let number = self.numbered;
@@ -70,7 +72,7 @@ impl Debounce {
         oldest.map(|number| self.take(number))
     }
 
-    /// Takes one out: somebody came back. True when there was one.
+    /// Removes a departure: the user or a subscriber came back. True when there was one.
     fn cancel(&mut self, hash: u64, channel: &ChannelKey, user_id: Option<&str>) -> bool {
         let is = |number: &u64| {
             let departure = &self.waiting[number];
@@ -81,7 +83,7 @@ impl Debounce {
         true
     }
 
-    /// Takes the oldest.
+    /// Takes the oldest departure.
     fn pop(&mut self) -> Option<Departure> {
         let (number, _) = self.waiting.first_key_value()?;
         Some(self.take(*number))
@@ -133,7 +135,7 @@ impl Owner {
         }
     }
 
-    /// Somebody joined a cache channel that has no event. Told once for all who join within a second
+    /// A client joined a cache channel that has no event. Reported once for all clients that join within a second
     /// (P-CACHE-2).
     pub(super) fn note_cache_miss(&mut self, context: &mut Context, channel: &ChannelKey) {
         if !self.is_wanted(context, channel, WebhookKind::CacheMiss) {
@@ -153,7 +155,7 @@ impl Owner {
         self.notify(context, channel, Happened::ClientEvent(sent));
     }
 
-    /// Puts an event out, if it is wanted.
+    /// Outputs an event, if it is wanted.
     pub(super) fn notify(&self, context: &mut Context, channel: &ChannelKey, what: Happened) {
         let event =
             WebhookEvent { app: channel.app, channel: channel.name.clone(), unix_ms: context.now.unix_ms, what };
@@ -162,14 +164,14 @@ impl Owner {
         }
     }
 
-    /// Tells debounce whose time is over.
+    /// Reports departures that are due.
     pub(in crate::shard) fn report_due_departures(&mut self, context: &mut Context) {
         while self.debounce.due_ms().is_some_and(|due_ms| due_ms <= context.clock.judged_ms()) {
             self.report_first_departure(context);
         }
     }
 
-    /// Tells all debounce: who was sent away by a drain cannot come back here.
+    /// Reports all departures: clients that were disconnected by a drain cannot come back here.
     pub(in crate::shard) fn report_all_departures(&mut self, context: &mut Context) {
         while self.debounce.due_ms().is_some() {
             self.report_first_departure(context);
@@ -190,7 +192,7 @@ impl Owner {
         self.notify(context, &departure.channel, what);
     }
 
-    /// Somebody left for now; while draining, for good.
+    /// Records a departure that may be temporary; while draining, it is final.
     fn depart(&mut self, context: &mut Context, channel: &ChannelKey, user_id: Option<Arc<str>>) {
         let hash = self.departure_hash(context, channel, user_id.as_deref());
         let due_ms = context.clock.served_ms() + limits::WEBHOOK_DEPARTURE_MS;
@@ -201,13 +203,14 @@ impl Owner {
         }
     }
 
-    /// Forgets a departure that was not reported yet; false when there was none.
+    /// Removes a departure that was not reported yet; false when there was none.
     fn came_back(&mut self, context: &Context, channel: &ChannelKey, user_id: Option<&str>) -> bool {
         let hash = self.departure_hash(context, channel, user_id);
         self.debounce.cancel(hash, channel, user_id)
     }
 
-    /// Channels have a hash under the process's secret; of users, whose ids peers choose, so is it made (threat T12).
+    /// Channels have a hash keyed with the process's secret; the hash for users, whose ids peers choose, is keyed the
+    /// same way (threat T12).
     fn departure_hash(&self, context: &Context, channel: &ChannelKey, user_id: Option<&str>) -> u64 {
         let Some(user_id) = user_id else { return channel.hash };
         let mut hasher = siphasher::sip::SipHasher13::new_with_key(&context.config.boot_secret);
@@ -216,7 +219,7 @@ impl Owner {
         hasher.finish()
     }
 
-    /// Both sides are followed if either is wanted: a return is not reported where the departure was not.
+    /// Both directions are tracked if either is wanted: a return is not reported if the departure was not.
     fn follows_either(&self, context: &Context, channel: &ChannelKey, kinds: [WebhookKind; 2]) -> bool {
         let app = context.directory.app(channel.app);
         app.is_some_and(|app| kinds.into_iter().any(|kind| app.wants(kind)))

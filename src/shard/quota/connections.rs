@@ -8,7 +8,7 @@ use crate::shard::context::Context;
 use crate::shard::mail::ConnectionMessage;
 
 impl Quota {
-    /// Admits a connection unless the app is at its quota; 0 is no quota.
+    /// Admits a connection unless the app is at its quota; 0 means no quota.
     pub(super) fn count_admission(
         &mut self,
         context: &mut Context,

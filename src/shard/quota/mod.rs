@@ -22,7 +22,7 @@ use rate_limit::{Lease, RateLimit};
 pub(super) use channels::channels_max;
 pub(super) use permits::Spent;
 
-/// What a shard knows of the limits of apps.
+/// A shard's state of the limits of apps.
 pub(super) struct Quota {
     /// WebSockets per app, for the apps whose counter this shard is.
     connections: BTreeMap<AppSerial, u32>,
@@ -81,7 +81,7 @@ impl Quota {
         if self.failures.count(context.now, client) {
             return true;
         }
-        // Without credit the others do not learn of it: the limit is no reason to fill memory.
+        // Without credit the other shards are not notified: the limit does not justify filling memory.
         let own = context.config.index;
         for to in (0..context.config.shards).filter(|to| *to != own) {
             let _ = context.send_paid(to, NONE, QuotaMessage::AuthFailed { client });
@@ -89,7 +89,7 @@ impl Quota {
         false
     }
 
-    /// The store changed: limits may have.
+    /// The store changed: limits may have changed, too.
     pub(super) fn handle_directory(&mut self, context: &mut Context) {
         self.forget_deleted_apps(context);
         self.return_leases(context);

@@ -1,8 +1,8 @@
 //! Requests per minute and messages per day (R-LIM-3, R-LIM-4), per app over all shards.
 //!
-//! The app's counter grants permits, and with them a lease of some more to the shard that asked: it spends these
+//! The app's counter grants permits, and with them a lease of some more to the shard that asked: the shard spends these
 //! without asking again, so that a busy app costs no mail per request and no shared memory. When the counter has too
-//! few it recalls the leases before it refuses: exactly the limit is spent. Apps without such limits pay nothing.
+//! few it recalls the leases before it refuses: exactly the limit is spent. Apps without such limits have no cost.
 //!
 //! ```text
 //! request -- leased permits ---------------------------------------------> executed
@@ -20,7 +20,7 @@ use crate::shard::io::Output;
 use crate::shard::mail::{HttpMessage, PendingId, QuotaMessage, ShardMessage, Shortage};
 use crate::shard::permits::{self, Meter, NONE, Permits, Window};
 
-/// Permits that a request has spent, and those that the app's counter has to be asked for.
+/// The permits that a request has spent, and those that must be requested from the app's counter.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) struct Spent {
     pub(in crate::shard) permits: Permits,
@@ -44,7 +44,7 @@ impl Quota {
         Spent { permits: std::array::from_fn(|at| costs[at] - missing[at]), window, missing }
     }
 
-    /// Asks the app's counter for the permits that are missing, and whether these channels may open.
+    /// Requests the missing permits from the app's counter, and asks whether these channels may open.
     pub(in crate::shard) fn ask(
         &self,
         context: &mut Context,
@@ -56,7 +56,7 @@ impl Quota {
         context.send(context.counter_of(app), QuotaMessage::Allow { request, app, costs, channels });
     }
 
-    /// Permits that were not used after all go back to the lease, or to the counter where there is none.
+    /// Returns unused permits to the lease, or to the counter if there is no lease.
     pub(in crate::shard) fn put_back(
         &mut self,
         context: &mut Context,
@@ -83,7 +83,7 @@ impl Quota {
         }
     }
 
-    /// Gives all unspent permits back: limits may have changed, or the process is about to end.
+    /// Returns all unspent permits: limits may have changed, or the process is about to end.
     pub(in crate::shard) fn return_leases(&mut self, context: &mut Context) {
         for (app, Lease { window, permits }) in std::mem::take(&mut self.leases) {
             if permits != NONE {
@@ -99,7 +99,7 @@ impl Quota {
         context.send(from, QuotaMessage::Return { app, window, permits, recalled: true });
     }
 
-    /// A request needs permits, and for these channels that they are open.
+    /// A request needs permits, and these channels to be open.
     pub(super) fn count_request(
         &mut self,
         context: &mut Context,
@@ -161,7 +161,7 @@ impl Quota {
         }
     }
 
-    /// Unspent permits come back; with the last that were recalled, the requests that wait are answered.
+    /// Unspent permits come back; with the last of the recalled ones, the waiting requests are answered.
     pub(super) fn count_return(
         &mut self,
         context: &mut Context,
@@ -182,7 +182,7 @@ impl Quota {
         }
     }
 
-    /// Forgets what was counted for apps that are deleted from the store.
+    /// Removes the counts of apps that are deleted from the store.
     pub(super) fn forget_deleted_apps(&mut self, context: &Context) {
         let awaited = |limit: &RateLimit| limit.recalls > 0 || !limit.waiting.is_empty();
         self.rate_limits.retain(|app, limit| context.directory.app(*app).is_some() || awaited(limit));

@@ -1,6 +1,6 @@
 //! The rate limit of an app at its counter (R-LIM-3, R-LIM-4), and leases of its permits. Time is an argument.
 //!
-//! What must hold: permits that the counter granted in one window, spent or leased, are never more than the limit.
+//! Invariant: permits that the counter granted in one window, spent or leased, are never more than the limit.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Spends leased permits; gives those that are missing, each meter whole or not at all.
+    /// Spends leased permits; returns those that are missing, each meter completely or not at all.
     pub(super) fn spend(&mut self, now: Moment, costs: Permits) -> Permits {
         let mut missing = costs;
         for meter in Meter::ALL {
@@ -31,7 +31,7 @@ impl Lease {
         missing
     }
 
-    /// Adds permits of a window; what is left of an older one is void.
+    /// Adds permits of a window; the rest of an older window is void.
     pub(super) fn add(&mut self, window: Window, permits: Permits) {
         for meter in Meter::ALL {
             let at = meter as usize;
@@ -44,7 +44,7 @@ impl Lease {
         self.window = window;
     }
 
-    /// Takes permits back that were not used after all, if their window is still the lease's.
+    /// Returns unused permits to the lease, if their window is still the lease's.
     pub(super) fn put_back(&mut self, window: Window, permits: Permits) {
         for meter in Meter::ALL {
             if self.window.agrees(window, meter) {
@@ -62,31 +62,31 @@ pub(super) struct Asked {
     pub(super) costs: Permits,
 }
 
-/// What was granted of an app's limits, at the app's counter.
+/// The permits granted under an app's limits, at the app's counter.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit {
     pub(super) window: Window,
     granted: Permits,
-    /// Messages of other days, should the wall clock step back to one of them, oldest first.
+    /// Messages of other days, in case the wall clock steps back to one of them, oldest first.
     other_days: Vec<(u64, u32)>,
     /// Shards that may hold unspent permits.
     pub(super) leased_to: Vec<ShardIndex>,
-    /// Shards that were asked for their unspent permits and have not answered.
+    /// Shards whose unspent permits were recalled and that have not answered.
     pub(super) recalls: usize,
     /// Requests that wait for these answers; at most one per connection.
     pub(super) waiting: VecDeque<Asked>,
 }
 
 impl RateLimit {
-    /// With the messages of a day that were counted before the process began.
+    /// Starts with the messages of a day that were counted before the process started.
     pub(super) fn resumed(day: u64, messages: u32) -> Self {
         let mut rate_limit = Self { window: Window { minute_ends_ms: 0, day }, ..Self::default() };
         rate_limit.granted[Meter::Messages as usize] = messages;
         rate_limit
     }
 
-    /// Takes a request's permits, and a lease of some more for the shard that asked: the smaller, the less is left, so
-    /// that it ends in exact figures.
+    /// Takes a request's permits, and a lease of some more for the shard that asked: the lease is smaller the less is
+    /// left, so that in the end exactly the limit is granted.
     ///
     /// # Errors
     /// The meter that has too few; nothing is taken then.
@@ -128,7 +128,7 @@ impl RateLimit {
         }
     }
 
-    /// Messages of the day so far, those leased included.
+    /// Messages of the day so far, including leased ones.
     pub(super) fn messages(&self) -> (u64, u32) {
         (self.window.day, self.granted[Meter::Messages as usize])
     }
@@ -145,8 +145,9 @@ impl RateLimit {
         self.window.day = day_of(now);
     }
 
-    /// Puts the messages of the day that ends away, and gives those of the one that begins: none, unless the wall clock
-    /// stepped to a day that was there before. A day beyond tomorrow never was, so it is forgotten with the step back.
+    /// Saves the messages of the day that ends, and returns those of the one that begins: none, unless the wall clock
+    /// stepped to a day that was counted before. A day later than tomorrow never was, so it is forgotten with the step
+    /// back.
     fn change_day(&mut self, today: u64) -> u32 {
         if self.other_days.len() == DAYS_REMEMBERED_MAX {
             self.other_days.remove(0);
@@ -158,7 +159,7 @@ impl RateLimit {
     }
 }
 
-/// Days whose messages are remembered besides the present one.
+/// Days whose messages are remembered in addition to the current one.
 const DAYS_REMEMBERED_MAX: usize = 4;
 const MINUTE_MS: u64 = 60_000;
 
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(rate_limit.take(next, MESSAGES, limits, 1), Err(Meter::Messages), "midnight comes once");
     }
 
-    /// R-LIM-3: a wall clock that is ahead for a moment, however often and far, uses up nothing of the present day, and
+    /// R-LIM-3: a wall clock that is briefly ahead, however often and far, uses up nothing of the current day, and
     /// nothing of it comes back; days that never were are forgotten.
     #[test]
     fn a_clock_that_was_ahead_takes_no_messages() {
@@ -235,7 +236,7 @@ mod tests {
         assert_eq!(lease.spend(day(100), MESSAGES), MESSAGES, "a lease of another day is void");
     }
 
-    /// R-LIM-3, R-LIM-4: with leases, and permits that come back, exactly the limit is spent, for every limit and
+    /// R-LIM-3, R-LIM-4: with leases, and permits that are returned, exactly the limit is spent, for every limit and
     /// number of shards. Random shards spend until none gets any.
     #[test]
     fn leases_spend_exactly_the_limit() {
@@ -271,7 +272,7 @@ mod tests {
         }
     }
 
-    /// R-LIM-4: a lease ends with its minute, and what comes back late from an older one frees nothing.
+    /// R-LIM-4: a lease ends with its minute, and late returns from an older one release nothing.
     #[test]
     fn leases_end_with_their_window() {
         let limits = [1_000, 0, 0, 0, 0];

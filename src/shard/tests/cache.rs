@@ -1,4 +1,4 @@
-//! Cache channels: what a joiner gets, and what is kept for how long.
+//! Cache channels: what a joiner is sent, and how long events are kept.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ fn published(process: &mut Process, channel: &str, data: &str) {
     process.feed(0, Input::Closed { connection: caller });
 }
 
-/// What a new subscriber gets behind `succeeded`, frame headers included.
+/// The frames that a new subscriber is sent after `succeeded`, frame headers included.
 fn joined(process: &mut Process, shard: usize, channel: &str) -> String {
     let connection = process.open(shard);
     process.say(shard, connection, &format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#));
@@ -38,8 +38,8 @@ fn cached(process: &mut Process, channel: &str) -> Value {
     json_of(&answer, 200)
 }
 
-/// P-CACHE-1, P-CACHE-2, P-OUT-7, R-CHAN-2: a miss before the first event; then, through every shard, the very bytes of
-/// the live frame, also after everybody left and after an event that excluded a socket.
+/// P-CACHE-1, P-CACHE-2, P-OUT-7, R-CHAN-2: a miss before the first event; then, through every shard, the exact bytes
+/// of the live frame, also after all subscribers left and after an event that excluded a socket.
 #[test]
 fn joiners_get_the_live_frame_again() {
     for shards in [1, 2, 5] {
@@ -93,7 +93,7 @@ fn only_http_events_are_cached() {
     process.finish();
 }
 
-/// P-CACHE-1, P-LIM-10: an event is kept 1,800 s from its publish, to the millisecond; the next one begins anew.
+/// P-CACHE-1, P-LIM-10: an event is kept 1,800 s from its publish, to the millisecond; the next one restarts the time.
 #[test]
 fn events_last_for_their_time() {
     let mut process = Process::new(2);
@@ -104,7 +104,7 @@ fn events_last_for_their_time() {
     published(&mut process, "cache-c", "new");
     process.pass_time(ttl_ms - 1);
     assert!(joined(&mut process, 1, "cache-c").ends_with(r#""data":"new"}"#));
-    // No timeout is fed here: what is over is not shown, whether it was cleared away or not.
+    // No timeout is fed here: an expired event is not shown, whether it was removed or not.
     process.now.monotonic_ms += 1;
     assert!(joined(&mut process, 1, "cache-c").ends_with(MISS));
     assert_eq!(cached(&mut process, "cache-c"), json!({"occupied": false, "cache": null}));
@@ -113,8 +113,8 @@ fn events_last_for_their_time() {
     process.finish();
 }
 
-/// Threat T28, P-CACHE-1: the events of an app never cost more than its budget; the oldest go first, by their last
-/// publish; one that is larger than all of it is still kept alone; an app without budget caches nothing.
+/// Threat T28, P-CACHE-1: the events of an app never cost more than its budget; the oldest are removed first, by their
+/// last publish; one that is larger than the complete budget is still kept alone; an app without budget caches nothing.
 #[test]
 fn the_budget_holds() {
     const BUDGET: u32 = 20_000;
@@ -179,7 +179,7 @@ impl Network {
         self.collect(shard);
     }
 
-    /// Delivers the next mail of one lane, if any holds some.
+    /// Delivers the next mail of one lane, if any lane has some.
     fn deliver(&mut self) -> bool {
         let full: Vec<usize> = (0..self.lanes.len()).filter(|lane| !self.lanes[*lane].is_empty()).collect();
         if full.is_empty() {
@@ -195,8 +195,8 @@ impl Network {
     }
 }
 
-/// P-CACHE-2, P-SUB-5: whatever the order in which mail arrives while events flow: behind `succeeded` and the cached
-/// event n (or the miss) come exactly the events n+1, n+2 ... to the last. 200 seeds; a failure names its own.
+/// P-CACHE-2, P-SUB-5: whatever the order in which mail arrives while events are published: after `succeeded` and the
+/// cached event n (or the miss) come exactly the events n+1, n+2 ... to the last. 200 seeds; a failure names its seed.
 #[test]
 fn nothing_is_lost_or_doubled_between_cache_and_stream() {
     let mut hits = 0;

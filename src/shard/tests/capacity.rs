@@ -1,11 +1,11 @@
-//! A full shard: who makes room for complete requests (P-CLOSE-2, threat T15).
+//! A full shard: which connections are closed to serve complete requests (P-CLOSE-2, threat T15).
 
 use super::*;
 
 const SLOTS: u32 = 100;
 const KEPT_BACK: u32 = 20;
 
-/// A shard at capacity as its driver sees it: slots are given out while there are some.
+/// A shard at capacity as its driver sees it: slots are assigned while there are some.
 struct Full {
     process: Process,
     live: Vec<ConnectionKey>,
@@ -20,7 +20,7 @@ impl Full {
         Self { process, live: Vec::new(), generation: 0 }
     }
 
-    /// What the shard ended is gone.
+    /// Removes the connections that the shard closed.
     fn settle(&mut self) {
         for (_, slot, _) in std::mem::take(&mut self.process.closed) {
             self.live.retain(|connection| connection.slot != slot);
@@ -41,7 +41,7 @@ impl Full {
         Some(connection)
     }
 
-    /// Accepts a connection as soon as a slot is free, which must be before the oldest silent one has had its moment.
+    /// Accepts a connection as soon as a slot is free, which must be before the time of the oldest silent one is over.
     fn accept_soon(&mut self) -> ConnectionKey {
         for _ in 0..=limits::SILENT_GRACE_MS {
             if let Some(connection) = self.accept() {
@@ -75,8 +75,8 @@ impl Full {
     }
 }
 
-/// P-CLOSE-2, threat T15: with hundreds of silent connections a second at a full shard, each complete request finds a slot
-/// within the time that the oldest silent ones have, and no WebSocket ends for it.
+/// P-CLOSE-2, threat T15: with hundreds of silent connections a second at a full shard, each complete request finds a
+/// slot within the time that the oldest silent ones have, and no WebSocket is closed for it.
 #[test]
 fn silent_connections_make_room() {
     let mut full = Full::new();
@@ -95,8 +95,8 @@ fn silent_connections_make_room() {
     }
 }
 
-/// P-CLOSE-2: the oldest silent connection ends first; those that have made a request are kept while there are silent
-/// ones, and then the idle ones end.
+/// P-CLOSE-2: the oldest silent connection is closed first; those that have made a request are kept while there are
+/// silent ones, and then the idle ones are closed.
 #[test]
 fn the_oldest_ends_first() {
     let mut full = Full::new();
@@ -122,8 +122,8 @@ fn the_oldest_ends_first() {
     assert!(!full.is_live(callers[0]));
 }
 
-/// P-CLOSE-2: a WebSocket that is refused at capacity and does not answer the Close makes room at once, before idle callers
-/// do.
+/// P-CLOSE-2: a WebSocket that is refused at capacity and does not answer the Close frees its slot at once, before idle
+/// callers do.
 #[test]
 fn refused_sockets_make_room() {
     let mut full = Full::new();
@@ -139,7 +139,7 @@ fn refused_sockets_make_room() {
     assert!(full.ask(caller).ends_with("OK\n") && full.is_live(idle));
 }
 
-/// P-CLOSE-2: a caller that does not read its answers makes room when nobody else can.
+/// P-CLOSE-2: a caller that does not read its answers is closed when no other connection can be.
 #[test]
 fn unread_answers_make_room_last() {
     let mut full = Full::new();
@@ -147,7 +147,7 @@ fn unread_answers_make_room_last() {
     let unread: Vec<ConnectionKey> = (0..KEPT_BACK).map(|_| full.accept().expect("a slot")).collect();
     let now = full.process.now;
     for connection in &unread {
-        // Nothing is flushed: what they are owed stays with the shard.
+        // Nothing is flushed: their pending answers stay with the shard.
         let mut requests = b"GET /up HTTP/1.1\r\nHost: h\r\n\r\n".to_vec();
         full.process.shards[0].handle_input(now, Input::Received { connection: *connection, bytes: &mut requests });
     }
@@ -168,8 +168,8 @@ fn unread_answers_make_room_last() {
     assert_eq!((ended.len() as u32, ended), (KEPT_BACK / 2, oldest));
 }
 
-/// P-CLOSE-2: at capacity a connection has a second for a whole request, whichever slot it has; below capacity it has the
-/// time of threat T14.
+/// P-CLOSE-2: at capacity a connection has a second for a complete request, whichever slot it has; below capacity it
+/// has the time of threat T14.
 #[test]
 fn silence_is_short_at_capacity() {
     let mut full = Full::new();
@@ -200,14 +200,14 @@ fn two_apps() -> Full {
     full
 }
 
-/// What a WebSocket of the app with this key is answered.
+/// The answer to a WebSocket of the app with this key.
 fn open(full: &mut Full, key: &str) -> (ConnectionKey, String) {
     let connection = full.accept().expect("a slot");
     full.process.receive(0, connection, UPGRADE.replace("app-key", key).as_bytes());
     (connection, full.process.take(0, connection))
 }
 
-/// Opens WebSockets of the app until one is refused; how many there are.
+/// Opens WebSockets of the app until one is refused; returns the open ones.
 fn open_all(full: &mut Full, key: &str) -> Vec<ConnectionKey> {
     let mut sockets = Vec::new();
     loop {
@@ -223,7 +223,7 @@ fn open_all(full: &mut Full, key: &str) -> Vec<ConnectionKey> {
 }
 
 /// P-CLOSE-2: on a server with several apps one leaves a tenth of the slots to the others, which get equal parts as it
-/// gives slots back; an app alone on its server has all of them.
+/// frees slots; an app alone on its server has all of them.
 #[test]
 fn one_app_leaves_slots_to_others() {
     let ordinary = (SLOTS - KEPT_BACK) as usize;
@@ -246,8 +246,9 @@ fn one_app_leaves_slots_to_others() {
     assert_eq!(alone.fill_with_sockets().len(), ordinary);
 }
 
-/// P-CLOSE-2, threat T15: callers that keep their connections idle leave slots to WebSockets: beyond their share answers
-/// say that the connection is closed, and silent connections end after a second. No request is refused.
+/// P-CLOSE-2, threat T15: callers that keep their connections idle leave slots to WebSockets: beyond their share
+/// answers announce that the connection is closed, and silent connections are closed after a second. No request is
+/// refused.
 #[test]
 fn idle_callers_leave_slots_to_sockets() {
     let mut full = Full::new();

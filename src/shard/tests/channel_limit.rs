@@ -19,8 +19,8 @@ fn publish(process: &mut Process, shard: usize, caller: ConnectionKey, channels:
     process.publish(shard, caller, &format!(r#"{{"name":"e","channels":{channels},"data":"d"}}"#))
 }
 
-/// R-LIM-5, P-FAIL-4: one channel less than the limit, the limit, one more: refused as LimitReached, the socket stays
-/// open. A vacated channel makes room; further subscribers of an open one are never refused.
+/// R-LIM-5, P-FAIL-4: one channel less than the limit, the limit, one more: refused as LimitReached, and the socket
+/// stays open. A vacated channel frees capacity; further subscribers of an open one are never refused.
 #[test]
 fn channels_end_at_the_limit() {
     for shards in [1, 2, 5] {
@@ -52,8 +52,8 @@ fn channels_end_at_the_limit() {
     }
 }
 
-/// R-LIM-5: at the limit, publishing to an open channel works and to another one is 429, all or nothing; below it
-/// everything works. What an event keeps in a cache channel opens no channel.
+/// R-LIM-5: at the limit, publishing to an open channel works and to another one is answered with 429, all or nothing;
+/// below it everything works. An event in a cache channel opens no channel.
 #[test]
 fn publishes_at_the_limit() {
     for shards in [1, 2, 5] {
@@ -76,7 +76,7 @@ fn publishes_at_the_limit() {
     }
 }
 
-/// R-LIM-5: channels that were open before the limit was set count and stay; a limit that goes frees everybody.
+/// R-LIM-5: channels that were open before the limit was set count and stay; removing a limit lifts it for everyone.
 #[test]
 fn a_limit_set_later_counts_what_is_open() {
     for shards in [1, 2, 5] {

@@ -1,4 +1,4 @@
-//! `subscription_count`: who is told what, and how often.
+//! `subscription_count`: which connections are sent which count, and how often.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn frame(count: usize) -> String {
     )
 }
 
-/// The counts that a connection was told since the last look.
+/// The counts that a connection was sent since the last call.
 fn counts(process: &mut Process, shard: usize, connection: ConnectionKey) -> Vec<usize> {
     let got = process.take(shard, connection);
     let parts = got.split(r#"{\"subscription_count\":"#).skip(1);
@@ -23,8 +23,8 @@ fn leave(process: &mut Process, shard: usize, connection: ConnectionKey) {
     process.say(shard, connection, r#"{"event":"pusher:unsubscribe","data":{"channel":"c"}}"#);
 }
 
-/// P-COUNT-1, P-OUT-8, P-SUB-1: each join and leave is told to all subscribers on all shards, to the new one behind its
-/// `succeeded`, until one is left.
+/// P-COUNT-1, P-OUT-8, P-SUB-1: each join and leave is reported to all subscribers on all shards, to the new one after
+/// its `succeeded`, until one is left.
 #[test]
 fn every_change_is_told_to_all() {
     for shards in [1, 2, 5] {
@@ -55,7 +55,7 @@ fn every_change_is_told_to_all() {
     }
 }
 
-/// P-COUNT-1: nothing without the setting, which is obeyed when it changes.
+/// P-COUNT-1: no counts are sent without the setting; changes of the setting take effect.
 #[test]
 fn only_where_it_is_wanted() {
     let mut process = Process::new(2);
@@ -70,8 +70,8 @@ fn only_where_it_is_wanted() {
     process.finish();
 }
 
-/// P-COUNT-1: with 100 subscribers every change is told; above that the first one, then one each 5 s while it changes,
-/// and at last the last; back at 100 every change again.
+/// P-COUNT-1: with 100 subscribers every change is sent; above that the first one, then one each 5 s while it changes,
+/// and finally the last; back at 100 every change again.
 #[test]
 fn large_channels_are_told_every_five_seconds() {
     for shards in [1, 3] {
@@ -97,7 +97,7 @@ fn large_channels_are_told_every_five_seconds() {
         let (shard, connection) = others.pop().expect("many");
         leave(&mut process, shard, connection);
         assert_eq!(counts(&mut process, 0, watcher), [109], "it was quiet long enough");
-        // One goes and one comes: the number is the same, but the new one does not know it.
+        // One leaves and one joins: the number is the same, but the new one does not have it yet.
         let (shard, connection) = others.pop().expect("many");
         leave(&mut process, shard, connection);
         let (shard, connection) = join(&mut process, 110);
@@ -117,8 +117,8 @@ fn large_channels_are_told_every_five_seconds() {
     }
 }
 
-/// P-COUNT-1: where there is no credit for a shard, its subscribers are not closed as for a lost event: they are told
-/// the count that holds when there is credit again.
+/// P-COUNT-1: where there is no credit for a shard, its subscribers are not closed as for a lost event: they are sent
+/// the current count when there is credit again.
 #[test]
 fn a_count_without_credit_comes_later() {
     let mut process = with_counts(2);
@@ -139,7 +139,7 @@ fn a_count_without_credit_comes_later() {
     process.finish();
 }
 
-/// P-COUNT-1: a channel that ends while it rests, and comes again, is told anew.
+/// P-COUNT-1: a channel that is removed during its interval, and created again, is sent its count afresh.
 #[test]
 fn a_channel_that_ends_owes_nothing() {
     let mut process = with_counts(1);

@@ -1,8 +1,8 @@
-//! Messages of no use: a rate, not a total (P-IN-3).
+//! Invalid messages: limited by rate, not by total (P-IN-3).
 
 use super::*;
 
-/// P-IN-3: 99 bad messages of a minute are answered, in every minute anew; the 100th of one minute closes.
+/// P-IN-3: 99 bad messages in a minute are answered, and so in each following minute; the 100th of one minute closes.
 #[test]
 fn bad_messages_are_counted_by_the_minute() {
     let mut process = Process::new(1);

@@ -1,4 +1,4 @@
-//! P-LIVE-6: no peer is judged for time in which the shard was late, nor before what it sent was read.
+//! P-LIVE-6: no peer is judged for time in which the shard was late, nor before its input was read.
 
 use super::*;
 use crate::connection::Flags;
@@ -13,7 +13,7 @@ fn websocket_ping() -> Vec<u8> {
     vec![0x89, 0x80, 0, 0, 0, 0]
 }
 
-/// An input without the drain that a driver has behind it.
+/// Feeds an input without the drain that a driver does after it.
 fn feed_alone(process: &mut Process, input: Input<'_>) {
     process.shards[0].handle_input(process.now, input);
 }
@@ -32,8 +32,8 @@ fn pass_turns_without_sends(process: &mut Process, ms: u64) {
     }
 }
 
-/// P-CLOSE-5: bytes that wait for the shard itself, as in a fan-out that takes minutes, make nobody a slow reader, and all
-/// of them arrive.
+/// P-CLOSE-5: bytes that wait for the shard itself, as in a fan-out that takes minutes, make no connection a slow
+/// reader, and all of them arrive.
 #[test]
 fn unattempted_sends_are_no_stall() {
     let mut process = Process::new(1);
@@ -70,9 +70,9 @@ fn a_stall_begins_with_the_send() {
     assert!(process.now.monotonic_ms - lent_ms >= limits::STALL_MS);
 }
 
-/// A turn that begins an hour late judges nobody: idle and pinged clients, half requests and messages, lingering and
-/// closing connections, those that have yet to authorize themselves, departures that webhooks wait for. `Timeout` even
-/// comes before what was received meanwhile.
+/// A turn that begins an hour late judges no peer: idle and pinged clients, half requests and messages, lingering and
+/// closing connections, those that have yet to authorize themselves, departures that webhooks wait for. `Timeout` is
+/// even fed before the input received meanwhile.
 #[test]
 fn a_late_turn_judges_nobody() {
     let mut process = Process::new(1);
@@ -102,8 +102,8 @@ fn a_late_turn_judges_nobody() {
     process.finish();
 }
 
-/// Time passes and deadlines with it, but while the driver is not caught up nobody is judged: what the peer sent in time
-/// may not have been read.
+/// Time passes and deadlines with it, but while the driver is not caught up no peer is judged: input that the peer sent
+/// in time may not have been read.
 #[test]
 fn nobody_is_judged_before_everything_was_read() {
     let mut process = Process::new(1);
@@ -144,8 +144,8 @@ fn a_pong_is_awaited_from_the_ping_on() {
 }
 
 /// Threats T8 and T14: each request and message has its own time. A client that pipelines, each request and message in
-/// two reads, is never late, however long that goes on; control frames between two fragments do not renew a message's
-/// time. The queue of deadlines has one entry for each connection all the while.
+/// two reads, is never late, however long that continues; control frames between two fragments do not renew a message's
+/// time. The queue of deadlines has one entry for each connection throughout.
 #[test]
 fn each_request_and_message_has_its_own_time() {
     let mut process = Process::new(1);
@@ -173,8 +173,8 @@ fn each_request_and_message_has_its_own_time() {
     process.finish();
 }
 
-/// Threat T14: a request has its own time also where the one before it had more, for its large body; the queue keeps no
-/// deadline of a connection for longer than it counts.
+/// Threat T14: a request has its own time even if the previous one had more, for its large body; the queue keeps no
+/// deadline of a connection for longer than it applies.
 #[test]
 fn a_large_body_gives_no_time_to_the_request_behind_it() {
     let settings = AppSettings { max_event_data_bytes: 1 << 20, ..AppSettings::default() };
@@ -215,8 +215,8 @@ fn a_large_body_gives_no_time_to_the_request_behind_it() {
     process.finish();
 }
 
-/// Connections that come and go faster than their deadlines leave a short queue, and so do those that stay and wait for
-/// nothing: memory of idle connections.
+/// Connections that open and close faster than their deadlines leave a short queue, and so do those that stay and wait
+/// for nothing: memory of idle connections.
 #[test]
 fn stale_deadlines_take_no_room() {
     let mut process = Process::new(1);
@@ -236,7 +236,8 @@ fn stale_deadlines_take_no_room() {
     process.finish();
 }
 
-/// P-AUTHZ-1: who has signed in or joined in time is not closed because another shard is late to record it.
+/// P-AUTHZ-1: a connection that has signed in or joined in time is not closed because another shard is late to record
+/// it.
 #[test]
 fn authorization_does_not_wait_for_another_shard() {
     let settings = AppSettings { authorized_connections: true, ..AppSettings::default() };

@@ -1,10 +1,10 @@
-//! What is pipelined behind a request that is not answered yet: the answers keep the order of the requests (P-HTTP-16).
+//! Requests pipelined behind one that is not answered yet: the answers keep the order of the requests (P-HTTP-16).
 
 use super::*;
 
 const BODY: &str = r#"{"name":"e","channel":"c","data":"d"}"#;
 
-/// What may stand at the end of a pipeline, and how its answer begins.
+/// The possible last requests of a pipeline, and how their answers begin.
 fn last_requests() -> Vec<(String, &'static str)> {
     vec![
         (UPGRADE.to_owned(), "HTTP/1.1 101 "),
@@ -35,8 +35,8 @@ fn statuses(answers: &str) -> Vec<&str> {
     answers.match_indices("HTTP/1.1 ").filter_map(|(at, _)| answers.get(at..at + 13)).collect()
 }
 
-/// P-HTTP-16, threat T25: whatever follows requests that other shards must answer, in one read or split anywhere, comes
-/// after their answers, and so does what a WebSocket says.
+/// P-HTTP-16, threat T25: whatever follows requests that other shards must answer, in one read or split anywhere, is
+/// answered after their answers; this includes the output of a WebSocket.
 #[test]
 fn answers_keep_the_order_of_requests() {
     for shards in [1, 2, 3] {
@@ -69,7 +69,7 @@ fn answers_keep_the_order_of_requests() {
     }
 }
 
-/// P-HTTP-16: frames that a client sends right behind its upgrade are read once the upgrade is.
+/// P-HTTP-16: frames that a client sends right after its upgrade are read once the upgrade is.
 #[test]
 fn frames_behind_a_waiting_upgrade_are_read() {
     let mut process = Process::new(2);
@@ -83,8 +83,8 @@ fn frames_behind_a_waiting_upgrade_are_read() {
     process.finish();
 }
 
-/// P-HTTP-16: a client that ends its stream behind its requests gets all answers; an upgrade among them cannot be, since a
-/// WebSocket needs both directions.
+/// P-HTTP-16: a client that ends its stream after its requests gets all answers; an upgrade among them is impossible,
+/// since a WebSocket needs both directions.
 #[test]
 fn end_of_stream_behind_waiting_requests() {
     for shards in [1, 2] {

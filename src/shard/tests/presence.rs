@@ -1,4 +1,4 @@
-//! Presence channels as their owner tells of them: together with the end of a turn, in order, within memory.
+//! Presence channels as their owner reports them: together at the end of a turn, in order, within memory.
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ fn leave() -> Vec<u8> {
 }
 
 impl Process {
-    /// Feeds bytes and nothing else: the turn goes on.
+    /// Feeds bytes and nothing else: the turn continues.
     fn begin(&mut self, shard: usize, connection: ConnectionKey, mut bytes: Vec<u8>) {
         self.shards[shard].handle_input(self.now, Input::Received { connection, bytes: &mut bytes });
     }
@@ -39,8 +39,8 @@ impl Process {
     }
 }
 
-/// P-OUT-2, P-PRES-2: who joins in one turn is told by one roster that has them all, and nothing else; who was there is
-/// told of each in the order of the joins, and of a leave among them.
+/// P-OUT-2, P-PRES-2: all who join in one turn are sent one roster that includes them all, and nothing else; present
+/// members are sent each join in order, and any leave among them.
 #[test]
 fn changes_of_one_turn_are_told_together() {
     for shards in [1, 2, 5] {
@@ -51,7 +51,7 @@ fn changes_of_one_turn_are_told_together() {
         process.join(0, leaver, "leaver", 0);
         process.take(0, watcher);
         process.take(0, leaver);
-        // All through one shard, so that their mails come in the order in which they asked.
+        // All through one shard, so that their mails arrive in the order of their requests.
         let last = at(usize::from(shards) - 1);
         let joiners: Vec<ConnectionKey> = (0..3).map(|_| process.open(last)).collect();
         process.begin(0, leaver, leave());
@@ -76,7 +76,7 @@ fn changes_of_one_turn_are_told_together() {
     }
 }
 
-/// P-SUB-5, P-PRES-2: an event accepted after a join is told after it, and goes to those who were told `succeeded`.
+/// P-SUB-5, P-PRES-2: an event accepted after a join is sent after it, and reaches those who were sent `succeeded`.
 #[test]
 fn events_come_after_the_changes_before_them() {
     let mut process = with_members(1, 100);
@@ -98,7 +98,8 @@ fn events_come_after_the_changes_before_them() {
     process.finish();
 }
 
-/// P-CLOSE-5: a roster longer than the bound of an outbox makes nobody a slow reader; what piles up behind it does.
+/// P-CLOSE-5: a roster longer than the bound of an outbox makes no connection a slow reader; frames that accumulate
+/// after it do.
 #[test]
 fn a_large_roster_is_no_slow_reader() {
     let mut process = with_members(1, 1_000);
@@ -108,7 +109,7 @@ fn a_large_roster_is_no_slow_reader() {
         process.join(0, member, &format!("user-{index}"), 10_000);
     }
     let (joiner, publisher) = (process.open(0), process.accept(0));
-    // It joins and takes nothing of what it is sent.
+    // It joins and reads nothing that it is sent.
     let bytes = join(&process, 0, joiner, "joiner", 0);
     process.begin(0, joiner, bytes);
     process.shards[0].end_batch();
@@ -128,7 +129,7 @@ fn a_large_roster_is_no_slow_reader() {
     assert!((behind..behind + 6).contains(&events), "closed after {events} events, not about {behind}");
 }
 
-/// Threat T18: while large rosters wait to be sent, those who join wait too and then share one; not for long.
+/// Threat T18: while large rosters wait to be sent, joiners wait too and then share one; not for long.
 #[test]
 fn unsent_rosters_are_bounded() {
     let mut process = with_members(1, 1_000);
@@ -164,8 +165,8 @@ fn unsent_rosters_are_bounded() {
     process.finish();
 }
 
-/// P-HTTP-5: a long list of users comes in pages, with a turn's other work between them; who is there all the time is
-/// listed once, whoever leaves and joins again meanwhile.
+/// P-HTTP-5: a long list of users arrives in pages, with a turn's other work between them; a user who is present all
+/// the time is listed once, whoever leaves and joins again meanwhile.
 #[test]
 fn long_lists_of_users_come_in_pages() {
     let mut process = with_members(1, 100_000);
@@ -181,7 +182,7 @@ fn long_lists_of_users_come_in_pages() {
     process.begin(0, caller, request("GET", &path, "").into_bytes());
     process.shards[0].handle_input(process.now, Input::Timeout);
     assert_eq!(process.shards[0].requests.asked_pages(), 1, "the second page waits for its turn");
-    // The first user leaves and joins again, behind what the list has.
+    // The first user leaves and joins again, after the listed part.
     process.begin(0, members[0], leave());
     let bytes = join(&process, 0, members[0], "user-0", 0);
     process.begin(0, members[0], bytes);
@@ -201,7 +202,7 @@ fn long_lists_of_users_come_in_pages() {
     assert_eq!(users, (0..count).map(|index| format!("user-{index}")).collect::<Vec<_>>());
 }
 
-/// Sends everything that is owed; gives what does not begin with a frame.
+/// Sends everything pending; returns the data that does not begin with a frame.
 fn send_all(shard: &mut Shard, now: Moment) -> Vec<(ConnectionKey, Vec<u8>)> {
     let mut sent = Vec::new();
     loop {

@@ -12,7 +12,7 @@ fn names(listed: &Value) -> BTreeSet<String> {
     listed["channels"].as_object().expect("P-SDK-17: an object").keys().cloned().collect()
 }
 
-/// Subscribes connections of their own, `CHANNELS_PER_CONNECTION_MAX` channels each, turn by turn over the shards.
+/// Subscribes new connections, `CHANNELS_PER_CONNECTION_MAX` channels each, distributed over the shards in turn.
 fn occupy(process: &mut Process, channels: &[String]) -> Vec<(usize, ConnectionKey)> {
     let shards = process.shards.len();
     let chunks = channels.chunks(limits::CHANNELS_PER_CONNECTION_MAX).enumerate();
@@ -25,8 +25,8 @@ fn occupy(process: &mut Process, channels: &[String]) -> Vec<(usize, ConnectionK
         .collect()
 }
 
-/// P-HTTP-3, P-SDK-17: with any number of shards, asked through any of them, every occupied channel is listed once and
-/// an empty list is an object.
+/// P-HTTP-3, P-SDK-17: with any number of shards, requested through any of them, every occupied channel is listed once
+/// and an empty list is an object.
 #[test]
 fn lists_gather_from_all_shards() {
     for shards in [1, 2, 5] {
@@ -53,15 +53,15 @@ fn lists_gather_from_all_shards() {
     }
 }
 
-/// P-HTTP-3: a list longer than a page comes page by page, with other input between two of them; a channel that goes
-/// and comes again meanwhile stands in it once, and one that stays is never missed.
+/// P-HTTP-3: a list longer than a page arrives page by page, with other input between two of them; a channel that is
+/// vacated and reoccupied meanwhile is in it once, and one that stays is never missed.
 #[test]
 fn pages_leave_room_and_double_nothing() {
     let mut process = Process::new(1);
     let channels: Vec<String> = (0..2 * limits::LIST_PAGE_CHANNELS + 100).map(|number| format!("c-{number}")).collect();
     let subscribers = occupy(&mut process, &channels);
     let (mover, caller) = (process.open(0), process.accept(0));
-    // Freed first, so that the mover's channel stands in the first page and, when it comes again, in the last one.
+    // Freed first, so that the mover's channel is in the first page and, when it is reoccupied, in the last one.
     let (_, first) = subscribers[0];
     process.say(0, first, r#"{"event":"pusher:unsubscribe","data":{"channel":"c-0"}}"#);
     process.subscribe(0, mover, "mover");
@@ -87,8 +87,8 @@ fn pages_leave_room_and_double_nothing() {
     process.finish();
 }
 
-/// P-STAT-8: lists that would hold too much together are refused with 503 and `Retry-After`; those within the bound
-/// are answered, and what was held is given back.
+/// P-STAT-8: lists that would hold too much together are refused with 503 and `Retry-After`; those within the bound are
+/// answered, and their memory is released.
 #[test]
 fn lists_are_bounded() {
     let mut process = Process::new(1);
@@ -128,8 +128,8 @@ fn nobody_waits_for_a_list() {
     process.finish();
 }
 
-/// P-HTTP-4, P-HTTP-5, P-HTTP-8, P-HTTP-9: one channel, its users and the app's connections, asked through any shard;
-/// pipelined with a list, the answers keep the order of the requests (P-HTTP-16).
+/// P-HTTP-4, P-HTTP-5, P-HTTP-8, P-HTTP-9: one channel, its users and the app's connections, requested through any
+/// shard; pipelined with a list, the answers keep the order of the requests (P-HTTP-16).
 #[test]
 fn one_owner_answers() {
     for shards in [1, 2, 5] {

@@ -1,12 +1,13 @@
-//! Fixed bounds beside settings that can be raised beyond them: what one request may publish closes nobody who reads.
+//! Fixed bounds next to settings that can be raised beyond them: the events of one request close no connection that
+//! reads.
 
 use super::*;
 
 const MIB: usize = 1 << 20;
 
-/// P-CLOSE-5, P-STAT-9, P-LIM-3: the events of one request, as large as the settings of the app allow, arrive at a reader that has
-/// nothing unsent, whichever shards the publisher, the owner and the reader are on. Method: every shape of a request at the
-/// highest settings, with frames below and above the bound of an outbox at the defaults.
+/// P-CLOSE-5, P-STAT-9, P-LIM-3: the events of one request, as large as the settings of the app allow, arrive at a
+/// reader that has nothing unsent, whichever shards the publisher, the owner and the reader are on. Method: every shape
+/// of a request at the highest settings, with frames below and above the bound of an outbox at the defaults.
 #[test]
 fn a_request_as_large_as_settings_allow_closes_no_reader() {
     let settings = AppSettings {
@@ -44,8 +45,8 @@ fn a_request_as_large_as_settings_allow_closes_no_reader() {
     }
 }
 
-/// P-LIM-11, P-STAT-5: what one request publishes is counted once for each channel; one byte beyond the bound is 413, and nothing of
-/// it is published.
+/// P-LIM-11, P-STAT-5: the events of one request are counted once for each channel; one byte beyond the bound is 413,
+/// and nothing of it is published.
 #[test]
 fn a_request_publishes_no_more_than_its_bound() {
     let settings =

@@ -1,4 +1,4 @@
-//! Requests per minute and messages per day: exact with any number of shards, cheap when much is allowed.
+//! Requests per minute and messages per day: exact with any number of shards, cheap when the limit is high.
 
 use super::*;
 
@@ -9,7 +9,8 @@ fn accept_callers(process: &mut Process) -> Vec<ConnectionKey> {
     (0..process.shards.len()).map(|shard| process.accept(shard)).collect()
 }
 
-/// Asks turn by turn over the shards until an answer has another status than 200; gives how many had it, and that one.
+/// Sends requests over the shards in turn until an answer has another status than 200; returns how many had it, and
+/// that answer.
 fn ask_until_refused(process: &mut Process, callers: &[ConnectionKey], path: &str, body: &str) -> (u32, String) {
     for accepted in 0..10_000 {
         let shard = accepted as usize % callers.len();
@@ -21,8 +22,8 @@ fn ask_until_refused(process: &mut Process, callers: &[ConnectionKey], path: &st
     panic!("10,000 requests were accepted");
 }
 
-/// R-LIM-4, P-STAT-6: exactly the limit passes in a minute, through whatever shards, on both bases; the answer to the next names the
-/// limit, its setting and when to come again; then it begins anew.
+/// R-LIM-4, P-STAT-6: exactly the limit passes in a minute, through whatever shards, on both bases; the answer to the
+/// next names the limit, its setting and when to retry; then the minute restarts.
 #[test]
 fn requests_end_at_the_limit() {
     for shards in [1, 2, 5] {
@@ -48,7 +49,7 @@ fn requests_end_at_the_limit() {
     }
 }
 
-/// R-LIM-4: a request that is refused for something else counts too, a bad credential does not, and queries do.
+/// R-LIM-4: a request that is refused for another reason counts too, a bad credential does not, and queries do.
 #[test]
 fn what_counts() {
     let settings = AppSettings { requests_per_minute: 3, ..AppSettings::default() };
@@ -67,8 +68,8 @@ fn what_counts() {
     process.finish();
 }
 
-/// R-LIM-4: the limit of one way to authenticate leaves the others alone, and what it refuses uses up nothing of the
-/// limit of all.
+/// R-LIM-4: the limit of one way to authenticate does not affect the others, and requests that it refuses use up
+/// nothing of the limit of all.
 #[test]
 fn ways_to_authenticate_are_limited_apart() {
     let settings = AppSettings { requests_per_minute: 6, key_requests_per_minute: 2, ..AppSettings::default() };
@@ -88,8 +89,8 @@ fn ways_to_authenticate_are_limited_apart() {
     process.finish();
 }
 
-/// R-LIM-3: exactly the limit is published in a day of UTC, an event for two channels being two messages; a request that
-/// does not fit whole publishes nothing. `/apps` answers 403, `/api/v1` 429 with the time to midnight.
+/// R-LIM-3: exactly the limit is published in a day of UTC, an event for two channels being two messages; a request
+/// that does not fit completely publishes nothing. `/apps` answers 403, `/api/v1` 429 with the time to midnight.
 #[test]
 fn messages_end_at_the_limit() {
     let three = r#"{"batch":[{"name":"e","channel":"a","data":""},{"name":"e","channel":"b","data":""},
@@ -117,7 +118,7 @@ fn messages_end_at_the_limit() {
     }
 }
 
-/// R-LIM-3: a counter that begins goes on with what the store says of this day, and says itself what it has counted.
+/// R-LIM-3: a counter that starts continues with the store's count of this day, and reports its own count.
 #[test]
 fn a_restart_goes_on() {
     let settings = AppSettings { messages_per_day: 5, ..AppSettings::default() };
@@ -162,7 +163,7 @@ fn pipelined_requests_wait_in_order() {
     }
 }
 
-/// R-LIM-4: much allowed costs little mail: leases cover most requests. No limit costs none.
+/// R-LIM-4: a high limit costs little mail: leases cover most requests. No limit costs none.
 #[test]
 fn leases_spare_mail() {
     for (limit, mails_max) in [(0, 0), (100_000, 40)] {
@@ -183,7 +184,7 @@ fn leases_spare_mail() {
     }
 }
 
-/// R-LIM-4: a limit that was lowered holds at once, leases or not; one that was raised leaves room.
+/// R-LIM-4: a limit that was lowered applies at once, leases or not; one that was raised allows more.
 #[test]
 fn changed_limits_hold_at_once() {
     let limited = |limit| AppSettings { requests_per_minute: limit, ..AppSettings::default() };
@@ -201,7 +202,8 @@ fn changed_limits_hold_at_once() {
     process.finish();
 }
 
-/// Threat T6: wrong credentials of one address are counted over all shards: 100 are 401, further ones 429, while a good one passes.
+/// Threat T6: wrong credentials of one address are counted over all shards: 100 are answered 401, further ones 429,
+/// while a valid one passes.
 #[test]
 fn failures_are_counted_over_all_shards() {
     for shards in [1, 2, 5] {
@@ -223,7 +225,8 @@ fn failures_are_counted_over_all_shards() {
     }
 }
 
-/// R-LIM-3, R-LIM-4: a client that goes while its request waits for the counter uses nothing up, and nothing is published.
+/// R-LIM-3, R-LIM-4: a client that disconnects while its request waits for the counter uses nothing up, and nothing is
+/// published.
 #[test]
 fn who_goes_uses_nothing_up() {
     let settings = AppSettings { requests_per_minute: 3, messages_per_day: 3, ..AppSettings::default() };

@@ -1,4 +1,5 @@
-//! The memory of a shard among its apps, and what one socket may bring on itself (P-STAT-9, P-CLOSE-5).
+//! The memory of a shard shared among its apps, and the memory that one socket may cause itself to use (P-STAT-9,
+//! P-CLOSE-5).
 
 use super::*;
 
@@ -30,9 +31,9 @@ fn publish_other(process: &mut Process, shard: usize, connection: ConnectionKey)
     process.take(shard, connection)
 }
 
-/// P-STAT-9: readers of one app that stop take no publish of another app, nor any of its events; the app itself is
-/// refused on every shard and publishes again once its stopped readers are closed. Method: 100 readers that never take a
-/// byte, each on a channel of its own, and events of 100 KiB to all of these until they are refused.
+/// P-STAT-9: readers of one app that stop cause no refused publish and no lost event of another app; the app itself is
+/// refused on every shard and publishes again once its stopped readers are closed. Method: 100 readers that never read
+/// a byte, each on its own channel, and events of 100 KiB to all of these until they are refused.
 #[test]
 fn stopped_readers_of_one_app_refuse_no_other_app() {
     for shards in [1, 2] {
@@ -74,7 +75,7 @@ fn stopped_readers_of_one_app_refuse_no_other_app() {
 }
 
 /// P-STAT-9: an app that is over its share loses the readers that are behind, with the next event or reply to each, and
-/// those that keep up stay. Method: the share is filled by hand.
+/// those that keep up stay. Method: the test fills the share directly.
 #[test]
 fn readers_that_are_behind_go_when_their_app_is_over_its_share() {
     let mut process = two_apps(1);
@@ -91,7 +92,7 @@ fn readers_that_are_behind_go_when_their_app_is_over_its_share() {
     }
     let filler = bytes::Bytes::from(vec![0; 200 << 20]);
     let filler = process.shards[0].connections.fill(filler, 1);
-    // Each of the two may have half of what the app holds unsent: more than any outbox may.
+    // Each of the two may have half of the app's unsent bytes: more than any outbox may.
     let news = process.shards[0].context.channel_key(AppSerial(1), "news");
     let event = bytes::Bytes::from_static(b"\x81\x02{}");
     deliver(&mut process.shards[0], &news, event.clone());
@@ -115,9 +116,9 @@ fn readers_that_are_behind_go_when_their_app_is_over_its_share() {
     process.finish();
 }
 
-/// P-CLOSE-5: what a socket brings on itself is bounded although it does not read: pongs, errors, refusals and answers
-/// to subscriptions. Method: a single read brings many of them, whole and again after that; then the socket reads, and
-/// gets every answer, once and in order.
+/// P-CLOSE-5: the output that a socket causes itself is bounded although it does not read: pongs, errors, refusals and
+/// answers to subscriptions. Method: a single read contains many complete messages, and a second read the same; then
+/// the socket reads, and gets every answer, once and in order.
 #[test]
 fn replies_to_a_socket_that_does_not_read_are_bounded() {
     let long = format!("private-{}", "a".repeat(150));
@@ -148,7 +149,7 @@ fn replies_to_a_socket_that_does_not_read_are_bounded() {
     }
 }
 
-/// P-CLOSE-5: what is held back is read before the end of the peer's stream, and a Close in it is answered.
+/// P-CLOSE-5: held-back input is read before the end of the peer's stream, and a Close in it is answered.
 #[test]
 fn what_is_held_back_is_read_before_the_end() {
     let mut process = Process::new(1);
@@ -164,8 +165,9 @@ fn what_is_held_back_is_read_before_the_end() {
     process.finish();
 }
 
-/// P-STAT-9: lists of one app, however many are asked for, do not delay those of another by more than a page. Method: one app
-/// asks for 200 lists of a table of several pages, then another for one; pages are made one millisecond after the other.
+/// P-STAT-9: lists of one app, however many are requested, do not delay those of another by more than a page. Method:
+/// one app requests 200 lists of a table of several pages, then another requests one; pages are created one millisecond
+/// after the other.
 #[test]
 fn lists_of_one_app_do_not_delay_those_of_another() {
     let mut process = two_apps(1);
@@ -200,8 +202,8 @@ fn lists_of_one_app_do_not_delay_those_of_another() {
     process.finish();
 }
 
-/// P-STAT-9: strangers who ask for `/accept-traffic` take no page of figures from an operator, nor the answer from a load
-/// balancer.
+/// P-STAT-9: strangers who request `/accept-traffic` take no page of metrics from an operator, nor the answer from a
+/// load balancer.
 #[test]
 fn strangers_do_not_fill_the_pages_of_figures() {
     let mut process = two_apps(1);
@@ -219,8 +221,9 @@ fn strangers_do_not_fill_the_pages_of_figures() {
     process.finish();
 }
 
-/// P-CLOSE-5, RFC 6455 section 5.5.1: no frame follows Close, also where an answer of several frames meets the hard bound of
-/// the outbox with any of them. Method: an event fills the outbox of a reader that has stopped up to some bytes below the bound.
+/// P-CLOSE-5, RFC 6455 section 5.5.1: no frame follows Close, even if an answer of several frames reaches the hard
+/// bound of the outbox with any of them. Method: an event fills the outbox of a reader that has stopped up to some
+/// bytes below the bound.
 #[test]
 fn nothing_follows_close_when_an_answer_meets_the_hard_bound() {
     for spare in [1, 60, 150, 250, 400] {
@@ -258,7 +261,7 @@ fn nothing_follows_close_when_an_answer_meets_the_hard_bound() {
     }
 }
 
-/// P-STAT-9: changes of the store that one app asks for leave room to those of another.
+/// P-STAT-9: changes of the store that one app requests leave capacity for those of another.
 #[test]
 fn changes_of_one_app_refuse_no_other_app() {
     let mut process = two_apps(1);
@@ -283,9 +286,9 @@ fn changes_of_one_app_refuse_no_other_app() {
     process.finish();
 }
 
-/// P-STAT-8: a shard that holds more than its memory gives no credit back for the mail that it handles, so that the others
-/// stop sending, and gives all of it back once there is memory. Method: a frame as large as the bound, then 2 MiB of events
-/// from another shard to a subscriber that reads them.
+/// P-STAT-8: a shard that holds more than its memory returns no credit for the mail that it handles, so that the others
+/// stop sending, and returns all of it once there is memory. Method: a frame as large as the bound, then 2 MiB of
+/// events from another shard to a subscriber that reads them.
 #[test]
 fn credit_is_kept_while_memory_is_short() {
     let mut process = two_apps(2);
@@ -311,7 +314,7 @@ fn credit_is_kept_while_memory_is_short() {
     process.finish();
 }
 
-/// One event to the subscribers of a channel on a shard.
+/// Delivers one event to the subscribers of a channel on a shard.
 fn deliver(shard: &mut Shard, channel: &mail::ChannelKey, frame: bytes::Bytes) {
     let channel = channel.clone();
     let message = mail::ChannelMessage::Deliver { channel, frame, exclude: None, accepted_us: 0, cost: 0 };

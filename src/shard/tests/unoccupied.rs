@@ -1,4 +1,5 @@
-//! Publishes to channels that nobody hears (P-SUB-5, P-HTTP-17): no mail after the first, and none lost to who subscribes.
+//! Publishes to channels without subscribers (P-SUB-5, P-HTTP-17): no mail after the first, and none lost for later
+//! subscribers.
 
 use super::*;
 use crate::limits::UNOCCUPIED_CHANNELS_MAX;
@@ -7,7 +8,7 @@ fn event(channel: &str) -> String {
     format!(r#"{{"name":"e","channel":"{channel}","data":"d"}}"#)
 }
 
-/// Mails that one publish through shard 0 costs.
+/// The number of mails that one publish through shard 0 costs.
 fn mails_of(process: &mut Process, caller: ConnectionKey, body: &str) -> usize {
     let before = process.mails;
     let answer = process.publish(0, caller, body);
@@ -22,9 +23,9 @@ fn foreign_channel(process: &mut Process, caller: ConnectionKey, prefix: &str) -
     foreign.next().expect("one of a hundred channels has another owner")
 }
 
-/// P-SUB-5: the second publish to a channel without subscribers costs no mail, whoever asks; one that begins after a
-/// subscription succeeded, on any shard, by count or as a member, is delivered; when all have left it costs no mail
-/// again. Method: mails are counted.
+/// P-SUB-5: the second publish to a channel without subscribers costs no mail, whatever the caller; one that begins
+/// after a subscription succeeded, on any shard, by count or as a member, is delivered; when all have left it costs no
+/// mail again. Method: mails are counted.
 #[test]
 fn what_nobody_hears_costs_no_mail() {
     for prefix in ["news", "presence-news"] {
@@ -56,7 +57,7 @@ fn what_nobody_hears_costs_no_mail() {
     }
 }
 
-/// Joins a presence channel with a signature made by independent parts.
+/// Joins a presence channel with a signature created independently of the server's code.
 fn join(process: &mut Process, shard: usize, connection: ConnectionKey, channel: &str) {
     use hmac::{Hmac, KeyInit, Mac};
 
@@ -99,8 +100,8 @@ fn what_depends_on_the_owner_is_asked() {
     process.finish();
 }
 
-/// Many channels: an owner remembers a bounded number; beyond it the oldest make room, once in a millisecond at most,
-/// and a first subscriber is still recorded and hears what follows.
+/// Many channels: an owner remembers a bounded number; beyond it the oldest are removed, at most once in a millisecond,
+/// and a first subscriber is still recorded and receives later events.
 #[test]
 fn as_many_as_the_bound_are_remembered() {
     let mut process = Process::new(2);

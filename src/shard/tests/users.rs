@@ -1,4 +1,4 @@
-//! Users: what a turn brings together, and what bounds watchlists.
+//! Users: changes combined within a turn, and the bounds of watchlists.
 
 use ::hmac::{Hmac, KeyInit, Mac};
 
@@ -17,7 +17,7 @@ fn signin(process: &Process, shard: usize, connection: ConnectionKey, user_data:
     serde_json::json!({"event": "pusher:signin", "data": {"auth": auth, "user_data": user_data}}).to_string()
 }
 
-/// Opens a connection, signs in, and gives what was told behind the success.
+/// Opens a connection, signs in, and returns the output after the success.
 fn open_as(process: &mut Process, shard: usize, id: &str, watchlist: &[String]) -> (ConnectionKey, String) {
     let connection = process.open(shard);
     let user_data = serde_json::json!({"id": id, "watchlist": watchlist}).to_string();
@@ -32,7 +32,8 @@ fn names(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("friend-{number}")).collect()
 }
 
-/// P-WATCH-1: those who come and go in one turn are told in one frame, and one that went and came again not at all.
+/// P-WATCH-1: users who go online or offline in one turn are reported in one frame, and one that went and came back not
+/// at all.
 #[test]
 fn a_turn_is_one_frame() {
     let mut process = watching(1);
@@ -71,8 +72,8 @@ fn a_turn_is_one_frame() {
     process.finish();
 }
 
-/// P-LIM-8, P-WATCH-1: when the watched users of a shard cost what they may, a further watchlist is cut, which is told
-/// with 4302 behind the success; with room again it is watched whole.
+/// P-LIM-8, P-WATCH-1: when the watched users of a shard use all of their memory, a further watchlist is truncated,
+/// which is reported with 4302 after the success; with memory again it is watched completely.
 #[test]
 fn watches_are_bounded_in_bytes() {
     let mut process = watching(1);
@@ -103,7 +104,7 @@ fn watches_are_bounded_in_bytes() {
     process.finish();
 }
 
-/// P-WATCH-1, P-USER-2: a connection that ends before its signin is recorded is signed in nowhere; P-USER-3: signins
+/// P-WATCH-1, P-USER-2: a connection that closes before its signin is recorded is signed in nowhere; P-USER-3: signins
 /// beyond those that may wait fail, the others are answered in their order.
 #[test]
 fn signins_under_way() {

@@ -1,4 +1,4 @@
-//! Webhooks: what the owner tells, in which order, and what it does not tell.
+//! Webhooks: the events that the owner reports, their order, and the events that it does not report.
 
 use super::*;
 use crate::app::Secret;
@@ -30,7 +30,7 @@ fn with(shards: ShardIndex, kinds: WebhookKinds) -> Process {
     process
 }
 
-/// What was told since the last look, as `kind channel more`.
+/// The events since the last call, as `kind channel more`.
 fn told(process: &mut Process) -> Vec<String> {
     let events = std::mem::take(&mut process.told);
     let text = events.iter().map(|event| {
@@ -68,7 +68,7 @@ fn join(process: &mut Process, shard: usize, connection: ConnectionKey, channel:
 }
 
 /// P-HOOK-1, P-HOOK-8: the first subscriber of all shards occupies, the last vacates after three seconds to the
-/// millisecond; who comes back before is told of neither way, who comes later of both.
+/// millisecond; if a subscriber comes back before, neither is reported, if later, both are.
 #[test]
 fn channels_are_occupied_and_vacated() {
     let kinds = WebhookKinds::empty().with(WebhookKind::ChannelOccupied).with(WebhookKind::ChannelVacated);
@@ -100,7 +100,7 @@ fn channels_are_occupied_and_vacated() {
     }
 }
 
-/// P-HOOK-2, P-HOOK-8, P-PRES-2: users, not connections; the wire is told at once, the webhook after three seconds;
+/// P-HOOK-2, P-HOOK-8, P-PRES-2: users, not connections; clients are notified at once, the webhook after three seconds;
 /// a removal comes before its channel is vacated.
 #[test]
 fn members_are_added_and_removed() {
@@ -132,7 +132,7 @@ fn members_are_added_and_removed() {
     process.finish();
 }
 
-/// P-HOOK-4, P-CACHE-2: all who join a cache channel without an event within a second are one miss.
+/// P-HOOK-4, P-CACHE-2: all joins of a cache channel without an event within a second are one miss.
 #[test]
 fn simultaneous_misses_are_one() {
     let mut process = with(3, WebhookKinds::empty().with(WebhookKind::CacheMiss));
@@ -155,7 +155,8 @@ fn simultaneous_misses_are_one() {
     process.finish();
 }
 
-/// P-HOOK-3, P-HOOK-5, P-COUNT-1: client events with what others get, counts as they change, the last one zero.
+/// P-HOOK-3, P-HOOK-5, P-COUNT-1: client events with the content that others receive, counts as they change, the last
+/// one zero.
 #[test]
 fn client_events_and_counts() {
     let kinds = WebhookKinds::empty().with(WebhookKind::ClientEvent).with(WebhookKind::SubscriptionCount);
@@ -174,8 +175,8 @@ fn client_events_and_counts() {
     process.finish();
 }
 
-/// P-HOOK-9: what nobody wants is never put out, and leaves nothing behind; a change of the directory is obeyed, also
-/// by what already waits.
+/// P-HOOK-9: unwanted events are never output and leave no state; a change of the directory takes effect, also for
+/// events that already wait.
 #[test]
 fn nobody_is_told_what_nobody_wants() {
     let mut process = with(1, WebhookKinds::empty().with(WebhookKind::ChannelVacated));
@@ -194,7 +195,7 @@ fn nobody_is_told_what_nobody_wants() {
 }
 
 /// P-HOOK-8, P-STAT-9: an app has three quarters of the bound while it is alone; beyond that its oldest departures are
-/// sent early, none is lost. Those that came back do not count.
+/// sent early, none is lost. Cancelled departures do not count.
 #[test]
 fn departures_are_bounded() {
     let mut process = with(1, WebhookKinds::empty().with(WebhookKind::ChannelVacated));
@@ -215,8 +216,8 @@ fn departures_are_bounded() {
     process.finish();
 }
 
-/// P-HOOK-8, P-STAT-9: an app whose channels come and go by the thousand has its own departures sent early, and those of
-/// another app wait their 3 s, so that a return is still not sent.
+/// P-HOOK-8, P-STAT-9: an app whose channels come and go by the thousand has its own departures sent early, and those
+/// of another app wait their 3 s, so that a return is still not sent.
 #[test]
 fn departures_of_one_app_hasten_no_other_app() {
     let kinds = WebhookKinds::empty().with(WebhookKind::ChannelVacated).with(WebhookKind::ChannelOccupied);
@@ -243,7 +244,7 @@ fn departures_of_one_app_hasten_no_other_app() {
     process.finish();
 }
 
-/// P-HOOK-8, P-CLOSE-1: a drain sends everybody away for good: nothing waits any more.
+/// P-HOOK-8, P-CLOSE-1: a drain disconnects every client permanently: nothing waits any more.
 #[test]
 fn a_drain_tells_at_once() {
     let mut process = with(2, WebhookKinds::all());
@@ -259,8 +260,8 @@ fn a_drain_tells_at_once() {
     assert_eq!(left, ["channel_vacated a", "channel_vacated b"]);
 }
 
-/// R-HOOK-8: a change of the store is answered when it has ended, in the order of the requests, also to nobody; beyond
-/// the bound 503, and room again afterwards.
+/// R-HOOK-8: a change of the store is answered when it has ended, in the order of the requests, even if the client is
+/// gone; beyond the bound 503, and capacity again afterwards.
 #[test]
 fn changes_are_bounded_and_answered() {
     let mut process = Process::new(2);

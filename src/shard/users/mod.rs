@@ -1,10 +1,10 @@
 //! Users: `pusher:signin` (P-USER rules), and a shard's entry of each user that is signed in on one of its connections
 //! or watched by one.
 //!
-//! Whether a user is online is known to the user's owner, the shard of `hash(app, user id)`. Each shard reports to it how
+//! The user's owner, the shard of `hash(app, user id)`, records whether a user is online. Each shard reports to it how
 //! many connections of the user it has and whether any watches the user; at most one such report per user is in flight,
-//! changes meanwhile are reported with the next one. A signin succeeds when the owner has recorded it: from then on a
-//! request that ends the user's connections (P-USER-6) ends this one too.
+//! and changes meanwhile are reported with the next one. A signin succeeds when the owner has recorded it: from then on
+//! a request that ends the user's connections (P-USER-6) ends this one too.
 
 mod owner;
 mod watchlist;
@@ -36,7 +36,7 @@ pub(super) struct Signin<'a> {
     pub(super) user_data: Option<&'a str>,
 }
 
-/// All that a shard knows of users.
+/// A shard's state of users.
 #[derive(Default)]
 pub(super) struct Users {
     /// Users signed in or watched here.
@@ -75,9 +75,9 @@ impl Keyed for LocalUser {
 /// Whether a watched user is online.
 #[derive(Clone, Copy, Debug)]
 struct UserState {
-    /// As the owner reported last.
+    /// The owner's last report.
     online: bool,
-    /// As the watchers were notified last.
+    /// The state in the last notification to the watchers.
     notified: bool,
     /// The user is on the list of those whose watchers are to be notified.
     listed: bool,
@@ -112,7 +112,7 @@ impl Users {
         (self.local.len(), self.owned.len())
     }
 
-    /// `pusher:signin`; the client is sent the reason of a failure, and the connection stays open (P-USER-3).
+    /// Handles `pusher:signin`; the client is sent the reason of a failure, and the connection stays open (P-USER-3).
     pub(super) fn sign_in(
         &mut self,
         context: &mut Context,
@@ -174,7 +174,7 @@ impl Users {
         Ok(())
     }
 
-    /// The first signin of a connection. Gives the user's entry, and a message about a watchlist that was cut.
+    /// The first signin of a connection. Returns the user's entry, and a message about a truncated watchlist.
     fn start_signin(
         &mut self,
         context: &mut Context,
@@ -241,7 +241,7 @@ impl Users {
         }
     }
 
-    /// Takes an ending connection from the user that is signed in on it, and from those that it watches.
+    /// Removes a closing connection from the user that is signed in on it, and from those that it watches.
     pub(super) fn sign_out(&mut self, context: &mut Context, connections: &mut Connections, slot: Slot) {
         let connection = connections.key(slot);
         let Some(signed_in) = connections.take_signed_in(slot) else { return };
@@ -259,7 +259,8 @@ impl Users {
         self.report_user(context, signed_in.user);
     }
 
-    /// Reports what changed to the owner of a user, unless it knows it or another report is in flight.
+    /// Reports the current state to the owner of a user, unless the owner has it already or another report is in
+    /// flight.
     fn report_user(&mut self, context: &mut Context, index: UserIndex) {
         let user = &mut self.local[index];
         if user.covered.is_some() {
@@ -270,7 +271,7 @@ impl Users {
             self.forget_if_unused(index);
             return;
         }
-        // The owner reports no more of the user from here on.
+        // The owner sends no further reports of the user from here on.
         if !report.watches {
             user.state = None;
         }
@@ -298,7 +299,7 @@ impl Users {
         self.local.find(key.hash, |user| user.key.is(key))
     }
 
-    /// The entry of a user, made when there is none.
+    /// The entry of a user, created if there is none.
     fn find_or_insert(&mut self, context: &Context, key: &UserKey) -> UserIndex {
         if let Some(index) = self.find(key) {
             return index;

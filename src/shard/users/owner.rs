@@ -1,8 +1,8 @@
-//! A user's owner: it knows on which shards the user is signed in, and notifies those that watch the user when the
+//! A user's owner: it records on which shards the user is signed in, and notifies those that watch the user when the
 //! first connection signs in and when the last one ends (P-WATCH-1).
 //!
-//! At most one state of a user is in flight to a shard; changes before it has answered are sent then, and what was
-//! changed back is not sent at all. So this mail is bounded by what is watched.
+//! At most one state of a user is in flight to a shard; changes before it has answered are sent after the answer, and
+//! changes that were reverted are not sent at all. So this mail is bounded by the number of watched users.
 
 use smallvec::SmallVec;
 
@@ -12,7 +12,7 @@ use crate::shard::context::Context;
 use crate::shard::keyed_slab::Keyed;
 use crate::shard::mail::{Report, UserKey, UserMessage};
 
-/// State of a user with its owner; exists while the user is signed in or watched anywhere.
+/// State of a user at its owner; exists while the user is signed in or watched anywhere.
 pub(super) struct OwnedUser {
     key: UserKey,
     interests: SmallVec<[UserInterest; 2]>,
@@ -35,7 +35,8 @@ impl Keyed for OwnedUser {
 }
 
 impl Users {
-    /// A shard has other connections of the user than before, or watches the user or no longer.
+    /// A shard has a different number of connections of the user than before, or has started or stopped watching the
+    /// user.
     pub(super) fn record_report(&mut self, context: &mut Context, from: ShardIndex, user: UserKey, report: Report) {
         let index = self
             .find_owned(&user)

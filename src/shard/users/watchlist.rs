@@ -1,5 +1,5 @@
-//! Watchlists (P-WATCH-1, P-LIM-8): a connection that signs in is sent once who of its list is online, and later who
-//! comes and goes. The changes of one turn reach a connection as one frame.
+//! Watchlists (P-WATCH-1, P-LIM-8): a connection that signs in is first sent which users of its list are online, and
+//! later who goes online or offline. The changes of one turn reach a connection as one frame.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use crate::shard::connections::{Connections, text_frame};
 use crate::shard::context::Context;
 use crate::shard::mail::{UserKey, UserMessage};
 
-/// What came of a watchlist.
+/// The result of processing a watchlist.
 #[derive(Default)]
 pub(super) struct Watched {
     /// The users that are watched now.
     pub(super) users: Vec<UserIndex>,
-    /// Of how many of them it is not known yet whether they are online.
+    /// How many of them have an unknown state.
     pub(super) unknown: u32,
-    /// The message for the client about the others, with code 4302.
+    /// The message for the client about the other users, with code 4302.
     pub(super) refused: Option<String>,
 }
 
@@ -49,7 +49,7 @@ impl WatchCosts {
         }
     }
 
-    /// Whether watchlists of the app are cut: an app may use a multiple of what is free (P-STAT-9).
+    /// Whether watchlists of the app are truncated: an app may use a multiple of the free memory (P-STAT-9).
     fn is_full(&self, app: AppSerial) -> bool {
         let own = self.by_app.get(&app).copied().unwrap_or(0);
         own > limits::WATCH_BYTES_MAX.saturating_sub(self.total) * limits::APP_SHARE_OF_FREE
@@ -57,7 +57,7 @@ impl WatchCosts {
 }
 
 impl Users {
-    /// Has a connection watch the users of a list, as far as the bounds allow.
+    /// Lets a connection watch the users of a list, as far as the bounds allow.
     pub(super) fn watch(
         &mut self,
         context: &mut Context,
@@ -98,7 +98,7 @@ impl Users {
         }
     }
 
-    /// The owner reports the state of a user; a report that came when nobody watched any more is late.
+    /// The owner reports the state of a user; a report that arrives when nobody watches the user any more is late.
     pub(super) fn handle_state(
         &mut self,
         context: &mut Context,
@@ -115,7 +115,7 @@ impl Users {
         context.send(from, UserMessage::StateNoted { user });
     }
 
-    /// It is known whether a watched user is online: for the first time, or again.
+    /// The state of a watched user is known: for the first time, or again.
     pub(super) fn learn_state(
         &mut self,
         context: &mut Context,
@@ -139,7 +139,7 @@ impl Users {
         }
     }
 
-    /// With the last thing that it awaited, a connection is sent who of its watchlist is online.
+    /// With the last answer that it waited for, a connection is sent which users of its watchlist are online.
     pub(super) fn await_one_less(&self, context: &mut Context, connections: &mut Connections, slot: Slot) {
         let Some(signed_in) = connections.signed_in_mut(slot) else { return };
         signed_in.awaited -= 1;
@@ -155,7 +155,7 @@ impl Users {
         !self.changed.is_empty()
     }
 
-    /// At the end of a turn: notifies the watchers of users that came or went.
+    /// At the end of a turn: notifies the watchers of users that went online or offline.
     pub(in crate::shard) fn notify_watchers(&mut self, context: &mut Context, connections: &mut Connections) {
         let pairs = self.take_changes(context, connections);
         let users: Vec<UserIndex> = pairs.iter().map(|(_, user)| *user).collect();
@@ -186,7 +186,7 @@ impl Users {
     fn take_changes(&mut self, context: &Context, connections: &Connections) -> Vec<(Slot, UserIndex)> {
         let mut pairs = Vec::new();
         for index in std::mem::take(&mut self.changed) {
-            // An entry that went and came again at the same index is not listed.
+            // An entry that was removed and created again at the same index is not listed.
             let Some(user) = self.local.get_mut(index) else { continue };
             let Some(state) = user.state.as_mut().filter(|state| state.listed) else { continue };
             state.listed = false;
@@ -198,13 +198,13 @@ impl Users {
                 user.watchers.for_each(|slot| pairs.push((slot, index)));
             }
         }
-        // A connection that awaits the whole list gets the change with it.
+        // A connection that is still waiting for the complete list gets the change with it.
         pairs.retain(|(slot, _)| connections.signed_in(*slot).is_some_and(|signed_in| signed_in.awaited == 0));
         pairs.sort_unstable();
         pairs
     }
 
-    /// P-OUT-10 with what is known of these users.
+    /// P-OUT-10 with the known states of these users.
     fn watchlist_frame(&self, context: &mut Context, users: &[UserIndex]) -> Bytes {
         let side = |online: bool| {
             let users = users.iter().map(|&index| &self.local[index]);

@@ -1,4 +1,5 @@
-//! Real requests over loopback, where 127.0.0.2 stands for what the operator allows and 127.0.0.1 for what is internal.
+//! Real requests over loopback, where 127.0.0.2 represents an address that the operator allows and 127.0.0.1 an
+//! internal one.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -44,7 +45,7 @@ fn endpoint(url: &str, format: WebhookFormat, reach: Reach) -> WebhookEndpoint {
     }
 }
 
-/// A server that gives every connection one answer and keeps it open until the peer ends it.
+/// A server that sends one answer on every connection and keeps it open until the peer closes it.
 struct Server {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -64,7 +65,7 @@ impl Server {
                     let (mut request, mut part) = (Vec::new(), [0; 4096]);
                     while let Ok(read @ 1..) = stream.read(&mut part) {
                         request.extend_from_slice(&part[..read]);
-                        // Head and body may come apart.
+                        // Head and body may arrive separately.
                         if request.ends_with(b"{}") {
                             request.clear();
                             let _ = stream.write_all(answer.as_bytes());
@@ -89,7 +90,7 @@ impl Server {
     }
 }
 
-/// A name server that answers with the next of its lists; the last one stays.
+/// A name server that answers with the next of its lists; the last one is repeated.
 #[derive(Clone, Debug)]
 struct Answers(Arc<Mutex<VecDeque<Vec<&'static str>>>>);
 
@@ -149,7 +150,7 @@ fn signatures_of_both_formats() {
     assert_eq!(pusher, [("X-Pusher-Key", "old-key".to_owned()), ("X-Pusher-Signature", signature)]);
 }
 
-/// Threat T19: whatever form the system's resolver takes for an internal address, no connection is made.
+/// Threat T19: whatever spelling the system's resolver accepts for an internal address, no connection is made.
 #[test]
 fn no_form_of_an_internal_address_is_reached() {
     let server = Server::ok(INSIDE);
@@ -178,7 +179,7 @@ fn no_form_of_an_internal_address_is_reached() {
     assert_eq!(server.connections(), 1);
 }
 
-/// Threat T19: a name that is public when first asked for and internal later; and one with an address of each kind.
+/// Threat T19: a name that is public when first resolved and internal later; and one with an address of each kind.
 #[test]
 fn rebinding_reaches_nothing() {
     let inside = Server::ok(INSIDE);
@@ -201,7 +202,7 @@ fn rebinding_reaches_nothing() {
     assert_eq!(inside.connections(), 0);
 }
 
-/// Threat T19: a redirect inwards is an answer like any other that is not 2xx; nothing is followed.
+/// Threat T19: a redirect to an internal address is treated like any other answer that is not 2xx; it is not followed.
 #[test]
 fn redirects_are_not_followed() {
     let inside = Server::ok(INSIDE);
@@ -218,7 +219,7 @@ fn redirects_are_not_followed() {
     assert_eq!(inside.connections(), 0);
 }
 
-/// Threat T19: a connection that is kept open for an endpoint that may be anywhere serves no other endpoint.
+/// Threat T19: a connection that is kept open for an endpoint that may have any address serves no other endpoint.
 #[test]
 fn kept_connections_are_not_shared_across_reach() {
     let server = Server::ok(INSIDE);
@@ -231,8 +232,8 @@ fn kept_connections_are_not_shared_across_reach() {
     assert_eq!(server.connections(), 1);
 }
 
-/// P-HOOK-7, R-HOOK-4, threats T19, T27: only 2xx is success; of an answer a part is kept, without what forges log
-/// lines; an answer that never ends costs its bound.
+/// P-HOOK-7, R-HOOK-4, threats T19, T27: only 2xx is success; part of an answer is kept, without characters that forge
+/// log lines; an answer that never ends costs its bound.
 #[test]
 fn answers_are_judged_and_cut() {
     let client = Client::new(&[], &TrustedRoots::Mozilla);
@@ -257,7 +258,7 @@ fn answers_are_judged_and_cut() {
     assert!(matches!(send(&client, &garbage.url(INSIDE), Reach::Anywhere), Err(SendError::NoAnswer(_))));
 }
 
-/// Threat T19: public addresses are for https; http needs leave.
+/// Threat T19: public addresses require https; http needs permission.
 #[test]
 fn http_needs_leave() {
     let guard = |reach| Guard::new(DefaultResolver::default(), reach, outside());
@@ -269,7 +270,8 @@ fn http_needs_leave() {
     assert!(check("http", "10.0.0.1", Reach::Anywhere) && check("http", "1.1.1.1", Reach::Anywhere));
 }
 
-/// P-HOOK-9: a file of roots is read whole; one without a certificate, or with a broken one, is none.
+/// P-HOOK-9: all certificates of a file of roots are read; a file without a certificate, or with a malformed one, is
+/// rejected.
 #[test]
 fn roots_are_read_from_pem() {
     assert!(TrustedRoots::from_pem(b"").is_none());

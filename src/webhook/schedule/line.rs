@@ -1,22 +1,22 @@
 //! Endpoints that wait for a thread, and how many threads each app may have (P-HOOK-10).
 //!
-//! Apps take turns, and within an app its endpoints. How many requests an app may have in flight depends on how many
-//! threads are free: the more it has, the fewer must be taken by others for it to get one more. So an app alone has most
-//! of the threads, and there is always one for an app that has none.
+//! Apps take turns, and within an app its endpoints do. How many requests an app may have in flight depends on how many
+//! threads are free: the more requests it has, the more threads must be free for it to get another one. So an app alone
+//! has most of the threads, and there is always one for an app that has none.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::app::AppSerial;
 
-/// How an endpoint answered last.
+/// The speed of an endpoint's last answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::webhook) enum Pace {
     /// It was never sent anything.
     New,
-    /// Soon, or it refused the connection soon.
+    /// It answered, or refused the connection, quickly.
     Quick,
-    /// Late or not at all.
+    /// It answered late or not at all.
     Slow,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Lines {
     next: usize,
 }
 
-/// Those of one pace.
+/// The endpoints of one pace.
 #[derive(Default)]
 struct Line {
     /// Apps that wait, each once, in the order of their turns.
@@ -58,12 +58,12 @@ impl Lines {
         endpoints.push_back(endpoint);
     }
 
-    /// Takes the endpoint whose turn it is, if its app may have a thread.
+    /// Takes the endpoint whose turn it is, if its app may use a thread.
     pub(super) fn pop(&mut self) -> Option<Arc<str>> {
         for turn in 0..PACES.len() {
             let at = (self.next + turn) % PACES.len();
             let pace = PACES[at];
-            // No more apps are looked at than there are threads: one that may not have requests in flight.
+            // No more apps are checked than there are threads: an app that may not begin has requests in flight.
             if !self.may_begin(pace, [0; PACES.len()]) {
                 continue;
             }
@@ -75,13 +75,13 @@ impl Lines {
         None
     }
 
-    /// A request to an endpoint of this app and pace begins.
+    /// Counts a request to an endpoint of this app and pace that begins.
     pub(super) fn begin(&mut self, app: AppSerial, pace: Pace) {
         self.in_flight_total[pace as usize] += 1;
         self.in_flight.entry(app).or_default()[pace as usize] += 1;
     }
 
-    /// It has ended.
+    /// Counts a request that has ended.
     pub(super) fn end(&mut self, app: AppSerial, pace: Pace) {
         self.in_flight_total[pace as usize] -= 1;
         let own = self.in_flight.get_mut(&app).expect("a request that ends was begun");
@@ -91,7 +91,7 @@ impl Lines {
         }
     }
 
-    /// Forgets the endpoints for which `keep` is false.
+    /// Removes the endpoints for which `keep` is false.
     pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         for line in &mut self.lines {
             line.endpoints.retain(|_, endpoints| {
@@ -103,17 +103,17 @@ impl Lines {
         }
     }
 
-    /// Whether an app with so many requests in flight, by pace, may begin another one of this pace.
+    /// Whether an app with this many requests in flight, by pace, may begin another one of this pace.
     fn may_begin(&self, pace: Pace, own: [usize; PACES.len()]) -> bool {
         let free = self.threads.saturating_sub(self.in_flight_total.iter().sum());
         let [new, quick, slow] = [Pace::New, Pace::Quick, Pace::Slow].map(|pace| own[pace as usize]);
         match pace {
             // 5 of 8 threads for an app alone.
             Pace::Quick => 2 * (new + quick + slow) < 3 * free,
-            // With few threads even the last one is for whoever comes; else it is not for an endpoint that nobody knows.
-            // Half of the threads for an app alone; one even if its quick endpoints leave nothing.
+            // With few threads even the last one is available to everyone; otherwise it is not for an endpoint of
+            // unknown pace. Half of the threads for an app alone; one even if its quick endpoints leave none.
             Pace::New => free > usize::from(self.threads >= 4) && (new == 0 || new + quick < free),
-            // Half of the threads for those of all apps together, half of these for an app alone.
+            // Half of the threads for the slow endpoints of all apps together, half of these for an app alone.
             Pace::Slow => {
                 let slow_max = (self.threads / 2).max(1);
                 free > 0 && slow < slow_max.saturating_sub(self.in_flight_total[pace as usize])
@@ -123,7 +123,7 @@ impl Lines {
 }
 
 impl Line {
-    /// Takes the first endpoint of the app at this place; an app with more goes to the end.
+    /// Takes the first endpoint of the app at this place; an app with more endpoints moves to the end.
     fn take(&mut self, at: usize) -> Arc<str> {
         let app = self.apps.remove(at).expect("it was found there");
         let endpoints = self.endpoints.get_mut(&app).expect("an app that waits has endpoints");

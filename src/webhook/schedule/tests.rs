@@ -1,4 +1,4 @@
-//! Scenarios of the schedule, with the clock moved by hand.
+//! Scenarios of the schedule; the tests advance the clock.
 
 use super::*;
 
@@ -47,7 +47,7 @@ fn end(schedule: &mut Schedule, job: &Job, ms: u64) {
     assert!(matches!(fate, Fate::Done(_)), "{fate:?}");
 }
 
-/// Tries a delivery that always fails until it is given up; gives the times of the tries, in ms.
+/// Tries a delivery that always fails until it is given up; returns the times of the tries, in ms.
 fn tries(format: WebhookFormat) -> Vec<u64> {
     let mut schedule = Schedule::new(8, limits::WEBHOOK_RETRY_MS);
     schedule.add(delivery(1, "wh_a", 7), format, START, TakenUp::New);
@@ -85,8 +85,8 @@ fn relay_retries_three_times() {
     assert_eq!(tries(WebhookFormat::Relay), [0, 10_000, 70_000, 370_000]);
 }
 
-/// P-HOOK-6, P-HOOK-7: a queue waits for its first delivery, however often that fails; other queues go on; an endpoint
-/// has one request under way.
+/// P-HOOK-6, P-HOOK-7: a queue waits for its first delivery, however often that fails; other queues continue; an
+/// endpoint has one request in flight.
 #[test]
 fn queues_keep_their_order() {
     let mut schedule = Schedule::new(8, 1_000);
@@ -109,7 +109,7 @@ fn queues_keep_their_order() {
     assert!(take(&mut schedule, 1_000).is_none());
 }
 
-/// P-HOOK-10: apps and endpoints take turns, however much one of them has to do.
+/// P-HOOK-10: apps and endpoints take turns, however much one of them has to send.
 #[test]
 fn endpoints_take_turns() {
     let mut schedule = Schedule::new(8, 1_000);
@@ -130,7 +130,7 @@ fn endpoints_take_turns() {
     assert_eq!(busy, (0..10).collect::<Vec<u64>>());
 }
 
-/// Takes whatever may be made now.
+/// Takes every delivery that may be made now.
 fn take_all(schedule: &mut Schedule) -> Vec<Job> {
     std::iter::from_fn(|| take(schedule, 0)).collect()
 }
@@ -150,7 +150,7 @@ fn slow_endpoints_share_half_of_the_threads() {
             add_for(&mut schedule, app, u64::from(app) * 100 + endpoint, &format!("wh_{app}_{endpoint}"), 0);
         }
     }
-    // Nobody knows yet that they are slow: each is sent its first.
+    // Nothing shows yet that they are slow: each is sent its first delivery.
     for _ in 0..9 {
         let job = take(&mut schedule, 0).expect("one after the other");
         schedule.finish(&job, Ended::Failed, limits::WEBHOOK_SLOW_MS, WebhookFormat::Pusher, at(0));
@@ -177,8 +177,9 @@ fn slow_endpoints_share_half_of_the_threads() {
     assert_eq!(next.len(), 2, "the one that became quick, and another slow one in its place");
 }
 
-/// P-HOOK-10: a new endpoint may hang like any other. Method: an app with nine endpoints, none ever sent anything, takes
-/// what it may get; then others come with their first delivery, new and known as quick.
+/// P-HOOK-10: a new endpoint may hang like any other. Method: an app with nine endpoints, none ever sent anything,
+/// takes as many threads as it may; then other apps add their first delivery, to new endpoints and to ones known as
+/// quick.
 #[test]
 fn new_endpoints_of_one_app_delay_no_other_app() {
     for threads in [2, 3, 4, 8, 16] {
@@ -202,7 +203,7 @@ fn new_endpoints_of_one_app_delay_no_other_app() {
     }
 }
 
-/// P-HOOK-10: quick endpoints of one app do not take every thread either; an app alone has most of them.
+/// P-HOOK-10: quick endpoints of one app do not use every thread either; an app alone has most of them.
 #[test]
 fn quick_endpoints_of_one_app_leave_threads_to_others() {
     let mut schedule = Schedule::new(8, 1_000);
@@ -228,7 +229,7 @@ fn quick_endpoints_of_one_app_leave_threads_to_others() {
     assert_eq!(take(&mut schedule, 0).expect("a new one of another app").delivery.number, 1_000);
 }
 
-/// One thread serves everybody in turn.
+/// One thread serves all apps in turn.
 #[test]
 fn one_thread_is_enough() {
     let mut schedule = Schedule::new(1, 1_000);
@@ -243,8 +244,8 @@ fn one_thread_is_enough() {
     assert_eq!(take(&mut schedule, 1_000).map(|job| job.delivery.number), Some(1));
 }
 
-/// P-HOOK-7: what waited behind failures for all its time is over without a request; what a start finds and was never
-/// tried has its whole time before it, and attempts and rests go on where they were.
+/// P-HOOK-7: a delivery that waited behind failures for its full time expires without a request; one found at start
+/// that was never tried gets its full time, and attempts and delays continue where they were.
 #[test]
 fn time_runs_out_and_goes_on_after_a_restart() {
     let mut schedule = Schedule::new(4, 1_000);
@@ -267,8 +268,8 @@ fn time_runs_out_and_goes_on_after_a_restart() {
     assert_eq!(schedule.due_ms(), Some(at(12_000).monotonic_ms), "the fourth failure rests 8 s");
 }
 
-/// What waits for an endpoint that is gone is given back, also what is under way; a late answer changes nothing, even if
-/// the endpoint is back by then.
+/// Deliveries that wait for a removed endpoint are returned, including those in flight; a late answer changes nothing,
+/// even if the endpoint was added again by then.
 #[test]
 fn unwanted_endpoints() {
     let mut schedule = Schedule::new(4, 1_000);

@@ -1,4 +1,4 @@
-//! An endpoint as the simulation of delivery knows it: how it behaves, what it wants to be told, what it read.
+//! An endpoint in the simulation of delivery: its behaviour, the events that it wants, and those that it read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 use crate::app::Secret;
 use crate::app::webhook::{Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds};
 
-/// An endpoint that always answers soon is told of everything within this, in ms, whatever the others do: less than one
-/// of them may hang.
+/// An endpoint that always answers quickly receives every event within this, in ms, whatever the others do: less than
+/// one of them may hang.
 const SOON_MS: u64 = 3_000;
 
-/// A generator of repeatable chance: splitmix64.
+/// A reproducible random number generator: splitmix64.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -30,33 +30,33 @@ impl Random {
 /// How an endpoint behaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Behaviour {
-    /// Every request is answered soon, with 200.
+    /// Every request is answered quickly, with 200.
     Good,
     /// One of three requests is refused.
     Flaky,
-    /// Every request is refused at once until then; good from then on.
+    /// Every request is refused at once until this time; from then on it behaves as a good one.
     RefusesUntil(u64),
-    /// Every request is left without an answer.
+    /// No request is answered.
     Hangs,
 }
 
-/// An endpoint as the test knows it, and what it read.
+/// An endpoint in the test, and the events that it read.
 pub(super) struct Receiver {
     pub(super) app: u32,
     pub(super) endpoint: WebhookEndpoint,
     pub(super) behaviour: Behaviour,
-    /// Numbers of the events that it has to be told, by channel.
+    /// Numbers of the events that it must receive, by channel.
     pub(super) wanted: BTreeMap<String, Vec<u64>>,
     /// Events read with a 200, by channel, each with the time.
     read: BTreeMap<String, Vec<(u64, u64)>>,
     /// Events that may be missing: given up, or dropped when the endpoint was turned off.
     excused: BTreeSet<u64>,
-    /// Events whose request was under way when the process ended: they may come twice.
+    /// Events whose request was in flight when the process ended: they may arrive twice.
     pub(super) doubled: BTreeSet<u64>,
 }
 
 impl Receiver {
-    /// One that was told nothing yet.
+    /// A receiver that was sent nothing yet.
     pub(super) fn new(app: u32, endpoint: WebhookEndpoint, behaviour: Behaviour) -> Self {
         Self {
             app,
@@ -69,7 +69,7 @@ impl Receiver {
         }
     }
 
-    /// How long a delivery may wait, as the rules say (P-HOOK-7, R-HOOK-4).
+    /// How long a delivery may wait, as the rules define it (P-HOOK-7, R-HOOK-4).
     pub(super) fn window_ms(&self) -> u64 {
         match self.endpoint.format {
             WebhookFormat::Pusher => 300_000,
@@ -77,7 +77,7 @@ impl Receiver {
         }
     }
 
-    /// The rest after this many failures, as the rules write it (P-HOOK-7, R-HOOK-4).
+    /// The delay after this many failures, as the rules define it (P-HOOK-7, R-HOOK-4).
     pub(super) fn rest_ms(&self, failures: usize) -> Option<u64> {
         match self.endpoint.format {
             WebhookFormat::Pusher => Some([1, 2, 4, 8, 16, 32, 60].get(failures - 1).copied().unwrap_or(60) * 1_000),
@@ -85,7 +85,7 @@ impl Receiver {
         }
     }
 
-    /// What a delivery with this body tells may be missing.
+    /// The events of a delivery with this body may be missing.
     pub(super) fn excuse(&mut self, body: &[u8]) {
         let events = decode(self.endpoint.format, body);
         self.excused.extend(events.into_iter().map(|(_, number)| number));
@@ -98,7 +98,7 @@ impl Receiver {
         }
     }
 
-    /// At the end: it was told everything that it wanted, once, in order and in time.
+    /// At the end: it received every event that it wanted, once, in order and in time.
     pub(super) fn check(&self, id: &str, events_ms: &[u64], soon_from_ms: u64) {
         for (channel, wanted) in &self.wanted {
             let read = self.read.get(channel).map(Vec::as_slice).unwrap_or_default();
@@ -124,7 +124,7 @@ impl Receiver {
     }
 }
 
-/// The events that a body tells: channel and number.
+/// The events in a body: channel and number.
 pub(super) fn decode(format: WebhookFormat, body: &[u8]) -> Vec<(String, u64)> {
     let body: Value = serde_json::from_slice(body).expect("a body is JSON");
     let event = |members: &Value| {
@@ -138,7 +138,7 @@ pub(super) fn decode(format: WebhookFormat, body: &[u8]) -> Vec<(String, u64)> {
     }
 }
 
-/// Some endpoint: of either format, with or without batches, for all kinds or for one.
+/// A random endpoint: of either format, with or without batches, for all kinds or for one.
 pub(super) fn endpoint(id: &str, random: &mut Random) -> WebhookEndpoint {
     let counts = WebhookKinds::empty().with(WebhookKind::SubscriptionCount);
     WebhookEndpoint {

@@ -1,6 +1,7 @@
-//! Delivery under a seeded scheduler: events become bodies, bodies deliveries and deliveries requests, by the real
-//! [`Batches`] and [`Schedule`], with time moved by hand. Endpoints answer, refuse, hang, recover, are turned off and on,
-//! and the process starts anew in the middle. A naive model knows what each endpoint wants to be told and what it read.
+//! Delivery under a seeded scheduler: the real [`Batches`] and [`Schedule`] turn events into bodies, bodies into
+//! deliveries and deliveries into requests, while the test advances the clock. Endpoints answer, refuse, hang, recover,
+//! are turned off and on, and the process restarts in the middle. A naive model records the events that each endpoint
+//! wants and those that it read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +20,12 @@ use crate::webhook::schedule::{Ended, Fate, Job, Next, Schedule, TakenUp};
 const SEEDS: u64 = 400;
 /// Events of one run happen within this, in ms.
 const EVENTS_MS: u64 = 60_000;
-/// A retry of an endpoint that answers soon is not later than this, in ms.
+/// A retry of an endpoint that answers quickly is not later than this, in ms.
 const RETRY_LATE_MS: u64 = 3_000;
-/// Where more endpoints hang than there are threads, all of them are known for it by then, in ms: those of one app are
-/// found out one after the other.
+/// If more endpoints hang than there are threads, all of them are classified as slow by this time, in ms: those of one
+/// app are detected one after the other.
 const CROWD_KNOWN_MS: u64 = 42_000;
-/// Points of time after which a run that has not ended never will.
+/// Steps of the clock after which a run that has not ended never will.
 const STEPS_MAX: usize = 100_000;
 
 /// A delivery on the simulated disk.
@@ -33,11 +34,11 @@ struct Row {
     body: Vec<u8>,
     /// Ends of its failed requests, on the monotonic clock.
     failures: Vec<u64>,
-    /// From when its whole time counts, on the monotonic clock: a restart gives it anew to what was never tried.
+    /// Start of its full time, on the monotonic clock: a restart resets it for deliveries that were never tried.
     since_ms: u64,
 }
 
-/// A request under way.
+/// A request in flight.
 struct Request {
     job: Job,
     begun_ms: u64,
@@ -45,7 +46,7 @@ struct Request {
     ended: Ended,
 }
 
-/// What happened in all runs, so that a change which stops something from happening is seen.
+/// Events of all runs, to detect a change that stops one of them from happening.
 #[derive(Debug, Default)]
 struct Seen {
     delivered: u64,
@@ -59,9 +60,9 @@ struct Seen {
 
 struct Run<'a> {
     random: Random,
-    /// More endpoints may hang than there are threads; then none is turned off, and the process does not start anew.
+    /// More endpoints may hang than there are threads; then none is turned off, and the process does not restart.
     crowd: bool,
-    /// No endpoint is turned off, and the process does not start anew.
+    /// No endpoint is turned off, and the process does not restart.
     steady: bool,
     now: Moment,
     threads: usize,
@@ -82,7 +83,7 @@ impl<'a> Run<'a> {
     fn new(seed: u64, seen: &'a mut Seen) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let crowd = random.one_in(4);
-        // All endpoints of one app hang, and they are more than the threads; nobody else's do.
+        // All endpoints of one app hang, and they are more than the threads; those of other apps do not.
         let hostile = !crowd && random.one_in(5);
         let steady = crowd || hostile || random.one_in(2);
         let threads = match (crowd, hostile) {
@@ -139,7 +140,7 @@ impl<'a> Run<'a> {
         run
     }
 
-    /// The apps with their endpoints as they are now.
+    /// The apps with the current state of their endpoints.
     fn read_store(&mut self) {
         let endpoints = |app| self.receivers.values().filter(move |receiver| receiver.app == app);
         let app = |serial| App {
@@ -154,7 +155,7 @@ impl<'a> Run<'a> {
         self.apps = (1..=3).map(app).collect();
     }
 
-    /// Runs to the end: all events, and then until nothing waits any more.
+    /// Runs to the end: all events, and then until nothing is waiting.
     fn run(mut self) {
         let end_ms = self.now.monotonic_ms + EVENTS_MS;
         let (mut event_ms, mut restart_ms) = (self.now.monotonic_ms, u64::MAX);
@@ -196,7 +197,7 @@ impl<'a> Run<'a> {
         panic!("the run does not come to its end");
     }
 
-    /// An event of some app.
+    /// Creates an event of a random app.
     fn happen(&mut self) {
         let app = 1 + self.random.below(3) as u32;
         let channel = ["a", "b", "private-c"][self.random.below(3) as usize];
@@ -221,7 +222,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// As the recorder: on disk, then to the schedule.
+    /// As the recorder does: on disk, then to the schedule.
     fn record(&mut self, made: Made) {
         let delivery = Delivery {
             number: self.next_delivery,
@@ -250,7 +251,7 @@ impl<'a> Run<'a> {
         self.schedule.add(delivery, format, self.now, TakenUp::New);
     }
 
-    /// What is due now: batches, ends of requests, and requests for free threads.
+    /// Handles everything due now: batches, ends of requests, and requests for free threads.
     fn work(&mut self) {
         for made in self.batches.take(self.now, Which::Due) {
             self.record(made);
@@ -283,7 +284,7 @@ impl<'a> Run<'a> {
         let now_ms = self.now.monotonic_ms;
         assert!(receiver.endpoint.enabled, "{delivery:?} goes to an endpoint that is off");
         assert!(now_ms < row.since_ms + receiver.window_ms(), "{delivery:?} is made after its time (P-HOOK-7)");
-        // One whose delivery was dropped meanwhile is none any more.
+        // A request whose delivery was dropped meanwhile does not count.
         let others = self.requests.iter().map(|request| &request.job.delivery);
         let twice = others.filter(|other| self.disk.contains_key(&other.number));
         let twice = twice.filter(|other| other.endpoint == delivery.endpoint).count();
@@ -357,7 +358,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The process ends in order and starts again: what was under way is made once more.
+    /// The process ends in order and starts again: requests in flight are repeated.
     fn restart(&mut self) {
         for made in self.batches.take(self.now, Which::All) {
             self.record(made);
@@ -368,7 +369,7 @@ impl<'a> Run<'a> {
             let Some(row) = self.disk.get(&delivery.number) else { continue };
             let events = decode(receiver.endpoint.format, &row.body);
             receiver.doubled.extend(events.iter().map(|(_, number)| *number));
-            // The endpoint may have read it, and the process never learns of it.
+            // The endpoint may have read it without the process learning of it.
             if request.ended == Ended::Done && self.random.one_in(2) {
                 receiver.receive(&row.body, self.now.monotonic_ms);
             }
@@ -385,10 +386,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Nothing waits any more: every endpoint was told everything that it wanted, once, in order and in time.
+    /// Nothing is waiting any more: every endpoint received every event that it wanted, once, in order and in time.
     fn check_end(&self) {
         assert!(self.disk.is_empty(), "{} deliveries were forgotten", self.disk.len());
-        // Whoever hangs is known for it after its first request.
+        // An endpoint that hangs is classified as slow after its first request.
         let soon_from_ms = if self.crowd { CROWD_KNOWN_MS } else { 0 };
         for (id, receiver) in &self.receivers {
             receiver.check(id, &self.events_ms, soon_from_ms);
@@ -396,9 +397,10 @@ impl<'a> Run<'a> {
     }
 }
 
-/// P-HOOK-6, P-HOOK-7, P-HOOK-10, R-HOOK-4: nothing is lost, doubled or told out of its channel's order, retries keep to their
-/// times, nothing is given up early, and endpoints that refuse or hang delay nobody else's deliveries. Method: random
-/// runs of batches and schedule with time moved by hand, against lists of what each endpoint wanted and read.
+/// P-HOOK-6, P-HOOK-7, P-HOOK-10, R-HOOK-4: no event is lost, duplicated or sent out of its channel's order, retries
+/// keep to their times, nothing is given up early, and endpoints that refuse or hang delay no deliveries of others.
+/// Method: random runs of batches and schedule with a simulated clock, against lists of the events that each endpoint
+/// wanted and read.
 #[test]
 fn every_seed_holds() {
     let mut seen = Seen::default();

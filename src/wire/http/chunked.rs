@@ -1,12 +1,12 @@
-//! The chunked transfer coding (RFC 9112 section 7.1), every byte looked at once.
+//! The chunked transfer coding (RFC 9112 section 7.1); every byte is examined once.
 //!
-//! Chunk extensions and trailers are checked and left out; together they are bounded like a head. Line ends are
-//! CR LF and nothing else: what tolerates a bare LF here can be told two different bodies.
+//! Chunk extensions and trailers are checked and dropped; together they are bounded like a head. Line ends must be CR
+//! LF: a parser that accepts a bare LF here can read a different body from the same bytes.
 
 use super::head::is_token_byte;
 use super::{HttpError, RequestLimits};
 
-/// Where in the coding the next byte stands.
+/// Position of the next byte in the coding.
 ///
 /// ```text
 /// Size --;--> Extension --CR--> SizeEnd --LF--> Data --> DataEnd --> DataLineEnd --> Size
@@ -29,7 +29,7 @@ enum State {
     Done,
 }
 
-/// A chunked body under way.
+/// A chunked body in progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkedDecoder {
     state: State,
@@ -47,10 +47,10 @@ impl ChunkedDecoder {
     }
 
     /// Takes input up to the end of the body and appends its data to `out`, where `body_start` is where the body began.
-    /// `discarded` bytes of the body are not in `out` any more. Gives how many bytes of the input were taken.
+    /// `discarded` bytes of the body are no longer in `out`. Returns how many bytes of the input were taken.
     ///
     /// # Errors
-    /// `BadRequest` for anything but the coding, `BodyTooLarge` from the size of a chunk, before its data,
+    /// `BadRequest` for input that violates the coding, `BodyTooLarge` from the size of a chunk, before its data,
     /// `HeadTooLarge` for endless extensions and trailers.
     pub(super) fn decode(
         &mut self,
@@ -90,7 +90,7 @@ impl ChunkedDecoder {
     }
 }
 
-/// The state after one byte of framing. `room` is how many bytes the body may still grow by.
+/// The state after one byte of framing. `room` is the number of bytes by which the body may still grow.
 fn next_state(state: State, byte: u8, room: usize, limits: &RequestLimits) -> Result<State, HttpError> {
     match (state, byte) {
         (State::Size { size, digits }, byte) if byte.is_ascii_hexdigit() => {
@@ -137,5 +137,5 @@ fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// As many as a 64-bit size has; leading zeros count.
+/// The number of digits of a 64-bit size; leading zeros count.
 const SIZE_DIGITS_MAX: u8 = 16;

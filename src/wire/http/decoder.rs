@@ -1,59 +1,59 @@
-//! Requests out of a stream of bytes.
+//! Decodes requests from a stream of bytes.
 
 use super::chunked::ChunkedDecoder;
 use super::head::{Framing, Head, HeadScan};
 use super::{HttpError, Request, RequestLimits};
 
-/// What one call of [`RequestDecoder::decode`] gave.
+/// The result of one call of [`RequestDecoder::decode`].
 #[derive(Debug)]
 pub struct DecodedRequest<'a> {
-    /// Bytes of the input that are done with. Nothing beyond the end of a request is ever consumed with it.
+    /// Bytes of the input that were consumed. Bytes beyond the end of a request are never consumed with it.
     pub consumed: usize,
-    /// What became known.
+    /// The progress made.
     pub progress: Progress<'a>,
 }
 
-/// State of the request at hand.
+/// State of the current request.
 #[derive(Debug)]
 pub enum Progress<'a> {
-    /// Give more input; all of it was consumed.
+    /// More input is needed; all of it was consumed.
     Partial,
-    /// The head is whole and asks for `100 Continue` before the body; told once per request, and not when the body
-    /// came with it. All input was consumed.
+    /// The head is complete and asks for `100 Continue` before the body; returned once per request, and not when the
+    /// body came with it. All input was consumed.
     ExpectsContinue,
-    /// A whole request.
+    /// A complete request.
     Request(Request<'a>),
 }
 
-/// Reads requests out of a stream. Parses a head once per arrival of its end, not once per byte (threat T14).
+/// Decodes requests from a stream. Parses a head once when its end arrives, not once per byte (threat T14).
 ///
-/// Between requests it owns no memory, save that of a request that it lent from its buffer: that is given back by the
-/// next call of `decode`, by `release` or by dropping it.
+/// Between requests it owns no memory, except for a request that borrows from its buffer: that memory is released by
+/// the next call of `decode`, by `release` or by dropping the decoder.
 #[derive(Debug, Default)]
 pub struct RequestDecoder {
     held: Option<Box<Held>>,
 }
 
-/// Lives inline in every connection.
+/// Stored inline in every connection.
 const _: () = assert!(size_of::<RequestDecoder>() == 8);
 
-/// What is kept of a request that did not lie whole in one input.
+/// State of a request that was not complete in one input.
 #[derive(Debug, Default)]
 struct Held {
-    /// The head, then the decoded body, as far as they have arrived.
+    /// The head, then the decoded body, as received so far.
     buffer: Vec<u8>,
     phase: Phase,
-    /// Whether `ExpectsContinue` is still to be told.
+    /// Whether `ExpectsContinue` is still to be returned.
     expects_continue: bool,
-    /// The head is whole and was not asked for yet.
+    /// The head is complete and was not taken yet.
     has_new_head: bool,
-    /// Bytes of the body that were dropped; `None` where the body is kept.
+    /// Bytes of the body that were dropped; `None` if the body is kept.
     discarded: Option<usize>,
-    /// The limit of this body, where it is not that of all.
+    /// The limit of this body, if it differs from the general limit.
     body_bytes_max: Option<usize>,
 }
 
-/// How far a held request has come.
+/// Progress of a held request.
 #[derive(Debug)]
 enum Phase {
     /// The head is incomplete.
@@ -62,7 +62,7 @@ enum Phase {
     Length { head_bytes: usize, end: usize },
     /// The body is chunked.
     Chunked { head_bytes: usize, decoder: ChunkedDecoder },
-    /// The request was lent.
+    /// The request was returned.
     Spent,
 }
 
@@ -73,10 +73,10 @@ impl Default for Phase {
 }
 
 impl RequestDecoder {
-    /// Takes input. A request that lies whole in `input` is lent from it without a copy (chunked bodies excepted).
+    /// Takes input. A request that is complete in `input` borrows from it without a copy (except for chunked bodies).
     ///
     /// # Errors
-    /// The first breach; the decoder must not be used after it.
+    /// The first violation; the decoder must not be used after it.
     pub fn decode<'a>(&'a mut self, input: &'a [u8], limits: &RequestLimits) -> Result<DecodedRequest<'a>, HttpError> {
         self.release();
         if self.held.is_none() {
@@ -101,7 +101,7 @@ impl RequestDecoder {
         Ok(DecodedRequest { consumed, progress: Progress::Request(request) })
     }
 
-    /// The request whose head has become whole while its body is awaited, without that body; once per request.
+    /// The request whose head is complete while its body is awaited, without that body; once per request.
     pub fn take_head(&mut self, limits: &RequestLimits) -> Option<Request<'_>> {
         let held = self.held.as_mut().filter(|held| held.has_new_head)?;
         held.has_new_head = false;
@@ -109,14 +109,14 @@ impl RequestDecoder {
         Some(Head::parse(head, limits).ok()?.into_request(&[]))
     }
 
-    /// Limits the body of the request that is awaited. A declared length was held against the limit by the caller.
+    /// Limits the body of the awaited request. The caller has already checked a declared length against the limit.
     pub fn limit_body(&mut self, bytes_max: usize) {
         if let Some(held) = &mut self.held {
             held.body_bytes_max = Some(bytes_max);
         }
     }
 
-    /// Bytes that the body which is awaited and kept may have.
+    /// Number of bytes that the awaited and kept body may have.
     pub fn body_bytes_awaited(&self) -> usize {
         match self.held.as_ref().filter(|held| held.discarded.is_none()).map(|held| (&held.phase, held.body_bytes_max))
         {
@@ -126,8 +126,8 @@ impl RequestDecoder {
         }
     }
 
-    /// Drops the body of the request that is awaited, what has arrived of it and what will: it is decoded like any other,
-    /// and the request comes without it.
+    /// Drops the body of the awaited request, both the received part and the rest: it is decoded like any other, and
+    /// the request is returned without it.
     pub fn discard_body(&mut self) {
         if let Some(held) = &mut self.held
             && let Some(head_bytes) = held.head_bytes()
@@ -142,7 +142,7 @@ impl RequestDecoder {
         self.held.as_ref().is_none_or(|held| matches!(held.phase, Phase::Spent))
     }
 
-    /// Gives back the memory of what the last call of `decode` lent. Nothing that is still incomplete is lost.
+    /// Releases the memory of what the last call of `decode` returned. Nothing that is still incomplete is lost.
     pub fn release(&mut self) {
         if self.is_idle() {
             self.held = None;
@@ -154,13 +154,13 @@ impl RequestDecoder {
         self.held.as_ref().map_or(0, |held| held.buffer.capacity())
     }
 
-    /// True while the body of a request is kept as it arrives.
+    /// True while the body of a request is being kept as it arrives.
     pub fn keeps_body(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.discarded.is_none() && held.head_bytes().is_some())
     }
 }
 
-/// The request, if it lies whole in the input and needs no decoding.
+/// The request, if it is complete in the input and needs no decoding.
 fn lend_whole<'a>(input: &'a [u8], limits: &RequestLimits) -> Result<Option<DecodedRequest<'a>>, HttpError> {
     let window = &input[..input.len().min(limits.head_bytes_max)];
     let Some(head_bytes) = HeadScan::default().find_end(window)? else {
@@ -178,7 +178,8 @@ fn lend_whole<'a>(input: &'a [u8], limits: &RequestLimits) -> Result<Option<Deco
 }
 
 impl Held {
-    /// Takes what the request needs of the input. Gives the length of the head once the request is whole.
+    /// Takes the bytes that the request needs from the input. Returns the length of the head once the request is
+    /// complete.
     fn take(&mut self, input: &[u8], consumed: &mut usize, limits: &RequestLimits) -> Result<Option<usize>, HttpError> {
         if let Phase::Head(scan) = self.phase {
             *consumed += self.take_head(scan, input, limits)?;
@@ -233,7 +234,7 @@ impl Held {
         }
     }
 
-    /// Drops what is held of the body, and its memory.
+    /// Drops the held part of the body, and its memory.
     fn drop_body(&mut self, head_bytes: usize) {
         let dropped = self.buffer.len() - head_bytes;
         self.discarded = self.discarded.map(|discarded| discarded + dropped);
@@ -241,7 +242,7 @@ impl Held {
         self.buffer.shrink_to_fit();
     }
 
-    /// Takes what the head needs of the input, and once it is whole learns what follows it.
+    /// Takes the bytes that the head needs from the input, and once it is complete determines what follows it.
     fn take_head(&mut self, mut scan: HeadScan, input: &[u8], limits: &RequestLimits) -> Result<usize, HttpError> {
         let known = self.buffer.len();
         let window = &input[..input.len().min(limits.head_bytes_max.saturating_sub(known))];

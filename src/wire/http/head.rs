@@ -1,25 +1,25 @@
-//! The head of a request: where it ends, and what it says about the body that follows.
+//! The head of a request: where it ends, and how it delimits the body that follows.
 
 use std::mem::MaybeUninit;
 
 use super::{Headers, HttpError, Request, RequestLimits, Version, has_token, trim};
 use crate::limits::HTTP_HEADERS_MAX;
 
-/// How far a head was looked through, so that every byte is looked at once however few arrive at a time (threat T14).
+/// How far a head was scanned, so that every byte is examined once however few arrive at a time (threat T14).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HeadScan {
-    /// Bytes before this hold no line end that was not seen.
+    /// Bytes before this contain no line end that was not seen.
     scanned: usize,
     /// Where the current line began.
     line_start: usize,
 }
 
 impl HeadScan {
-    /// Where the head ends, once its empty line is there. `bytes` begins with those of the earlier calls.
+    /// Where the head ends, once its empty line has arrived. `bytes` begins with those of the earlier calls.
     ///
     /// # Errors
-    /// `BadRequest` for a bare line feed, and for a first byte that begins no request line: without that, a TLS
-    /// greeting would be waited for until the deadline.
+    /// `BadRequest` for a bare line feed, and for a first byte that begins no request line: without that check, the
+    /// decoder would wait until the deadline for the rest of a TLS greeting.
     pub(super) fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, HttpError> {
         check_beginning(bytes)?;
         while let Some(offset) = memchr::memchr(b'\n', bytes.get(self.scanned..).unwrap_or_default()) {
@@ -30,7 +30,7 @@ impl HeadScan {
             self.scanned += offset + 1;
             let is_leading = self.line_start == 0;
             self.line_start = self.scanned;
-            // One empty line before the request line is what some clients send after a body (RFC 9112 section 2.2).
+            // Some clients send one empty line before the request line, after a body (RFC 9112 section 2.2).
             if line.is_empty() && !is_leading {
                 return Ok(Some(self.scanned));
             }
@@ -69,7 +69,7 @@ impl<'a> Head<'a> {
     /// Parses a head whose end [`HeadScan::find_end`] found.
     ///
     /// # Errors
-    /// The first breach of RFC 9112 or of a limit.
+    /// The first violation of RFC 9112 or of a limit.
     pub(super) fn parse(bytes: &'a [u8], limits: &RequestLimits) -> Result<Self, HttpError> {
         let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let mut storage = [const { MaybeUninit::uninit() }; HTTP_HEADERS_MAX];
@@ -102,26 +102,26 @@ impl<'a> Head<'a> {
         Ok(Self { method, path, query, version, headers, keep_alive, asks_for_websocket, framing, expects_continue })
     }
 
-    /// The request with its body, as far as that is known.
+    /// The request with its body, as far as the body is known.
     pub(super) fn into_request(self, body: &'a [u8]) -> Request<'a> {
         let Self { method, path, query, version, headers, keep_alive, asks_for_websocket, framing, .. } = self;
         Request { method, path, query, version, headers, framing, body, keep_alive, asks_for_websocket }
     }
 }
 
-/// The headers that say how a request is to be read, found in one pass over all of them.
+/// The headers that determine how to read a request, found in one pass over all of them.
 #[derive(Default)]
 struct DecidingHeaders<'a> {
     host: Occurrence<'a>,
     coding: Occurrence<'a>,
     length: Occurrence<'a>,
-    /// `Connection` says so.
+    /// `Connection` requests this.
     close: bool,
-    /// `Connection` says so.
+    /// `Connection` requests this.
     keep_alive: bool,
-    /// `Expect` says so.
+    /// `Expect` requests this.
     expects_continue: bool,
-    /// `Upgrade` says so.
+    /// `Upgrade` requests this.
     asks_for_websocket: bool,
 }
 
@@ -130,7 +130,7 @@ impl<'a> DecidingHeaders<'a> {
         let mut found = Self::default();
         for httparse::Header { name, value } in headers {
             let is = |known: &str| name.eq_ignore_ascii_case(known);
-            // Few headers have the length of one that is looked for.
+            // Few headers have the length of one of these names.
             match name.len() {
                 4 if is("host") => found.host.add(value),
                 17 if is("transfer-encoding") => found.coding.add(value),
@@ -148,7 +148,7 @@ impl<'a> DecidingHeaders<'a> {
     }
 }
 
-/// How often a header stands that may stand once.
+/// Number of occurrences of a header that may appear once.
 #[derive(Clone, Copy, Default)]
 enum Occurrence<'a> {
     #[default]
@@ -171,7 +171,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A request begins with a method, after one empty line at most.
+/// A request begins with a method, after at most one empty line.
 fn check_beginning(bytes: &[u8]) -> Result<(), HttpError> {
     let method = match bytes {
         [b'\r', b'\n', rest @ ..] => rest,
@@ -196,7 +196,7 @@ fn syntax_error(error: httparse::Error, bytes: &[u8]) -> HttpError {
     }
 }
 
-/// True for a request line of three parts whose version is well-formed, but not ours, as in the preface of HTTP/2.
+/// True for a request line of three parts whose version is well-formed but not supported, as in the preface of HTTP/2.
 fn names_another_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut parts = line.split(|byte| *byte == b' ').skip(2);
@@ -239,7 +239,8 @@ fn check_host(host: Occurrence<'_>, version: Version) -> Result<(), HttpError> {
     }
 }
 
-/// Characters of `uri-host [":" port]` (RFC 3986 section 3.2), less the comma, which two joined headers would leave.
+/// Characters of `uri-host [":" port]` (RFC 3986 section 3.2), excluding the comma, which two joined headers would
+/// contain.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
 }
@@ -261,7 +262,7 @@ fn decode_framing(coding: Occurrence<'_>, length: Occurrence<'_>, version: Versi
     }
 }
 
-/// Digits alone: no sign, no list, no number beyond the machine's.
+/// Digits only: no sign, no list, no number beyond the machine's range.
 fn decode_content_length(text: &[u8]) -> Result<usize, HttpError> {
     const MALFORMED: HttpError = HttpError::BadRequest("a Content-Length that is not a number");
     if text.is_empty() {

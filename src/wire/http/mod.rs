@@ -1,8 +1,8 @@
 //! HTTP/1.1 requests and responses, strict against request smuggling.
 //!
-//! What two readers of one stream could understand differently is refused (threat T25): both or several of
-//! Content-Length and Transfer-Encoding, folded headers, bare line feeds, anything but plain numbers for lengths.
-//! A declared length is held against its limit before a byte of the body is kept.
+//! Input that two parsers of one stream could read differently is refused (threat T25): both or several of
+//! Content-Length and Transfer-Encoding, folded headers, bare line feeds, and lengths that are not plain numbers. A
+//! declared length is checked against its limit before a byte of the body is kept.
 
 use crate::limits::{
     HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_OPTIONS_BYTES_MAX, HTTP_QUERY_BYTES_MAX,
@@ -19,12 +19,12 @@ pub use head::Framing;
 pub use response::{encode_response, encode_response_head};
 pub use upgrade::{UpgradeError, decode_upgrade, encode_upgrade};
 
-/// Bounds of one request, in bytes and counts.
+/// Limits for one request, in bytes and counts.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
     /// Request line and headers with their line ends.
     pub head_bytes_max: usize,
-    /// Headers; above [`HTTP_HEADERS_MAX`] it counts as that.
+    /// Number of headers; a value above [`HTTP_HEADERS_MAX`] counts as that.
     pub headers_max: usize,
     /// Query of the target.
     pub query_bytes_max: usize,
@@ -44,15 +44,15 @@ impl Default for RequestLimits {
     }
 }
 
-/// Why a request was refused. After any of these the connection is answered and closed (P-HTTP-16): where the next
-/// request would begin is not known.
+/// Why a request was refused. After any of these the connection is answered and closed (P-HTTP-16), because the start
+/// of the next request is unknown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HttpError {
     /// Not HTTP/1.x syntax, a smuggling pattern, a control character: 400.
     BadRequest(&'static str),
     /// Query above the limit: 400.
     QueryTooLong,
-    /// Body above this limit, told from Content-Length before buffering: 413.
+    /// Body above this limit, detected from Content-Length before buffering: 413.
     BodyTooLarge(usize),
     /// Head above the limit in bytes or headers: 431.
     HeadTooLarge,
@@ -63,7 +63,7 @@ pub enum HttpError {
 }
 
 impl HttpError {
-    /// The status that answers it.
+    /// The status of the response to this error.
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(_) | Self::QueryTooLong => 400,
@@ -95,24 +95,24 @@ impl HttpError {
     }
 }
 
-/// Versions that are understood.
+/// Supported versions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Version {
-    /// HTTP/1.0: no chunked bodies, no upgrade, kept open only when asked for.
+    /// HTTP/1.0: no chunked bodies, no upgrade, kept open only when requested.
     Http10,
     /// HTTP/1.1.
     Http11,
 }
 
-/// A whole request, lent from the input or from the decoder's buffer.
+/// A complete request, borrowed from the input or from the decoder's buffer.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// Upper-case as sent; methods are case-sensitive.
     pub method: &'a str,
-    /// Path as requested, percent-encoding kept, without the query. An absolute-form target is reduced to its path.
-    /// It begins with `/`, but for `OPTIONS *`.
+    /// Path as requested, percent-encoding kept, without the query. An absolute-form target is reduced to its path. It
+    /// begins with `/`, except for `OPTIONS *`.
     pub path: &'a str,
-    /// What follows the first `?`, without it.
+    /// The text after the first `?`, without it.
     pub query: Option<&'a str>,
     /// Version of the request line.
     pub version: Version,
@@ -120,16 +120,16 @@ pub struct Request<'a> {
     pub headers: Headers<'a>,
     /// How the body is delimited.
     pub framing: Framing,
-    /// Body after chunked decoding; empty while it is awaited, and where it was discarded.
+    /// Body after chunked decoding; empty while it is awaited, and if it was discarded.
     pub body: &'a [u8],
-    /// Whether the connection may carry another request (version and `Connection`).
+    /// Whether another request may follow on the connection (version and `Connection`).
     pub keep_alive: bool,
     /// Whether `Upgrade` asks for a WebSocket; the rest of the opening handshake is not checked yet.
     pub asks_for_websocket: bool,
 }
 
 impl Request<'_> {
-    /// The head as it could have been sent: a request without a body can be read again from it.
+    /// The head as it could have been sent: a request without a body can be parsed from it again.
     pub fn encode_head(&self) -> Vec<u8> {
         let (question_mark, query) = self.query.map_or(("", ""), |query| ("?", query));
         let version = if self.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
@@ -139,7 +139,7 @@ impl Request<'_> {
     }
 }
 
-/// The path behind the configured prefix; `None` where it stands behind none (P-CONN-2).
+/// The path after the configured prefix; `None` if it does not have the prefix (P-CONN-2).
 pub fn without_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     if prefix.is_empty() {
         return None;
@@ -147,7 +147,7 @@ pub fn without_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix).filter(|rest| rest.starts_with('/'))
 }
 
-/// Headers of one request: their checked text, looked through line by line, since few are ever asked for.
+/// Headers of one request: their checked text, scanned line by line, since few are ever requested.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
     /// Lines `name:value\r\n`, each with a token before its first colon.
@@ -155,7 +155,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// The first value under this name, compared without case.
+    /// The first value under this name, compared case-insensitively.
     pub fn first(&self, name: &str) -> Option<&'a [u8]> {
         self.all(name).next()
     }
@@ -163,7 +163,7 @@ impl<'a> Headers<'a> {
     /// The only value under this name.
     ///
     /// # Errors
-    /// `BadRequest` when it stands more than once.
+    /// `BadRequest` when the header occurs more than once.
     pub fn only(&self, name: &str) -> Result<Option<&'a [u8]>, HttpError> {
         let mut values = self.all(name);
         let first = values.next();
@@ -173,7 +173,7 @@ impl<'a> Headers<'a> {
         Ok(first)
     }
 
-    /// True when one of the comma-separated values of this header is the token, without case.
+    /// True when one of the comma-separated values of this header is the token, compared case-insensitively.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.all(name).any(|value| has_token(value, token))
     }
@@ -196,8 +196,8 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// True when one of the comma-separated parts of this value is the token, without case. Parts beyond
-/// [`HTTP_OPTIONS_BYTES_MAX`] are not looked at (threat T6).
+/// True when one of the comma-separated parts of this value is the token, compared case-insensitively. Parts beyond
+/// [`HTTP_OPTIONS_BYTES_MAX`] are not examined (threat T6).
 fn has_token(value: &[u8], token: &str) -> bool {
     let value = value.get(..HTTP_OPTIONS_BYTES_MAX).unwrap_or(value);
     value.split(|byte| *byte == b',').any(|part| trim(part).eq_ignore_ascii_case(token.as_bytes()))

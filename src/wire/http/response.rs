@@ -1,9 +1,9 @@
 //! Responses.
 
-/// Appends a response: status line, `Content-Type`, `Content-Length` (P-HTTP-15), `extra` header lines
-/// (each `Name: value\r\n`, made by the caller from constants only), `Connection`, body.
+/// Appends a response: status line, `Content-Type`, `Content-Length` (P-HTTP-15), `extra` header lines (each `Name:
+/// value\r\n`, built by the caller from constants only), `Connection`, body.
 ///
-/// An empty `content_type` leaves that header out. 204 carries neither type nor length nor body (RFC 9110 section 8.6).
+/// An empty `content_type` omits that header. 204 has no type, length or body (RFC 9110 section 8.6).
 pub fn encode_response(out: &mut Vec<u8>, status: u16, content_type: &str, extra: &str, body: &[u8], keep_alive: bool) {
     out.reserve(HEAD_BYTES_TYPICAL + content_type.len() + extra.len() + body.len());
     encode_response_head(out, status, content_type, extra, body.len(), keep_alive);
@@ -12,9 +12,9 @@ pub fn encode_response(out: &mut Vec<u8>, status: u16, content_type: &str, extra
     }
 }
 
-/// Appends what stands before the body of such a response: the whole answer to a HEAD request.
+/// Appends the part of such a response before the body: the complete response to a HEAD request.
 ///
-/// `Connection: keep-alive` is always spelled out, since clients of HTTP/1.0 wait for the end of the stream without it.
+/// `Connection: keep-alive` is always written out, since without it HTTP/1.0 clients wait for the end of the stream.
 pub fn encode_response_head(
     out: &mut Vec<u8>,
     status: u16,
@@ -73,5 +73,5 @@ fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// Room for a head without its variable parts.
+/// Buffer space for a head without its variable parts.
 const HEAD_BYTES_TYPICAL: usize = 128;

@@ -1,4 +1,4 @@
-//! The codec against tables of what RFC 9112 and the smuggling rules say, at every split, and against httparse.
+//! The codec against tables derived from RFC 9112 and the smuggling rules, at every split, and against httparse.
 
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ type Outcome = (Vec<Owned>, Option<HttpError>);
 const LIMITS: RequestLimits =
     RequestLimits { head_bytes_max: 600, headers_max: 8, query_bytes_max: 50, body_bytes_max: 100 };
 
-/// Feeds the pieces one after the other, as a connection would, and counts how often `100 Continue` is asked for.
+/// Feeds the pieces one after the other, as a connection would, and counts how often `100 Continue` is requested.
 fn decode_counting<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &RequestLimits) -> (Outcome, usize) {
     let mut decoder = RequestDecoder::default();
     let mut requests = Vec::new();
@@ -68,7 +68,7 @@ fn decode_all(bytes: &[u8]) -> Outcome {
     decode_pieces([bytes], &LIMITS)
 }
 
-/// The same, whole, bytewise and at every split in two; they must agree.
+/// The same, in one piece, bytewise and at every split in two; the results must agree.
 fn decode_every_way(bytes: &[u8]) -> Outcome {
     let whole = decode_all(bytes);
     assert_eq!(decode_pieces(bytes.chunks(1), &LIMITS), whole, "bytewise: {}", bytes.escape_ascii());
@@ -79,8 +79,8 @@ fn decode_every_way(bytes: &[u8]) -> Outcome {
     whole
 }
 
-/// P-HTTP-16, T25: pipelined requests come out one by one, with Content-Length, chunked and without a body, whole, bytewise and
-/// split anywhere.
+/// P-HTTP-16, T25: pipelined requests are returned one by one, with Content-Length, chunked and without a body, in one
+/// piece, bytewise and split anywhere.
 #[test]
 fn pipelined_requests() {
     let stream = b"POST /apps/1/events?auth_key=k&x=? HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
@@ -121,12 +121,12 @@ fn with_headers(lines: &str) -> Vec<u8> {
     format!("POST /a HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes()
 }
 
-/// A chunked body behind a good head.
+/// A chunked body after a good head.
 fn with_chunks(chunks: &str) -> Vec<u8> {
     format!("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}").into_bytes()
 }
 
-/// P-HTTP-16, T25, T24: each pattern by which two readers of a stream could come to differ gets 400, however it is split.
+/// P-HTTP-16, T25, T24: each pattern that two parsers of a stream could read differently gets 400, however it is split.
 #[test]
 fn smuggling_patterns_are_refused() {
     let heads = [
@@ -206,8 +206,8 @@ fn smuggling_patterns_are_refused() {
     }
 }
 
-/// T25: the request line and the Host header in all their broken forms (those of h1spec among them), and the statuses of what is
-/// not 400.
+/// T25: the request line and the Host header in all their broken forms (including those of h1spec), and the statuses of
+/// errors other than 400.
 #[test]
 fn broken_heads_get_their_status() {
     let cases: [(&[u8], u16); 36] = [
@@ -257,7 +257,7 @@ fn broken_heads_get_their_status() {
     assert_eq!(decode_every_way(edge).1, None);
 }
 
-/// P-LIM-11: each bound at, and one above, its value; a body too large is told before it is sent.
+/// P-LIM-11: each limit at its value and one above it; a body that is too large is rejected before it is sent.
 #[test]
 fn limits_are_exact() {
     let outcome = |bytes: &[u8]| decode_every_way(bytes).1;
@@ -290,7 +290,8 @@ fn limits_are_exact() {
     assert_eq!(outcome(&endless_trailers), Some(HttpError::HeadTooLarge));
 }
 
-/// P-LIM-11, T14: what is held never exceeds twice what has arrived, whatever length is declared; after the request nothing is held.
+/// P-LIM-11, T14: the memory held never exceeds twice the received bytes, whatever length is declared; after the
+/// request none is held.
 #[test]
 fn memory_follows_arrived_bytes() {
     let limits = RequestLimits { body_bytes_max: 1 << 20, ..LIMITS };
@@ -308,8 +309,9 @@ fn memory_follows_arrived_bytes() {
     assert_eq!(decoder.held_bytes(), 0);
 }
 
-/// T14: a body that is discarded once the head is whole, wherever the stream is split: no byte of it is kept, its framing and
-/// its limit are checked as ever, and the request comes without it, with the one behind it untouched.
+/// T14: a body that is discarded once the head is complete, wherever the stream is split: no byte of it is kept, its
+/// framing and its limit are checked as usual, and the request is returned without it, with the request behind it
+/// untouched.
 #[test]
 fn discarded_bodies_are_framed_as_others() {
     let behind = with_headers("X: y\r\n");
@@ -340,7 +342,7 @@ fn discarded_bodies_are_framed_as_others() {
                         }
                     }
                 }
-                // A decoder that has failed is not used any more.
+                // After an error the decoder is not used any more.
                 let held_bytes = if outcome.is_none() { decoder.held_bytes() } else { 0 };
                 assert!(held_bytes <= head_bytes, "{held_bytes} at {split}");
             }
@@ -351,7 +353,7 @@ fn discarded_bodies_are_framed_as_others() {
     }
 }
 
-/// P-HTTP-16: a request without a body reads the same again from its encoded head.
+/// P-HTTP-16: a request without a body is the same when parsed again from its encoded head.
 #[test]
 fn encoded_heads_read_the_same() {
     for head in ["GET /a?b=%41&c HTTP/1.1\r\nHost: h\r\nUpgrade:  websocket \r\n\r\n", "GET http://h/ HTTP/1.0\r\n\r\n"]
@@ -365,8 +367,8 @@ fn encoded_heads_read_the_same() {
     }
 }
 
-/// A request that lies whole in the input is lent from it, and the bytes behind it stay in the input: after an upgrade they are
-/// not HTTP (T25).
+/// A request that is complete in the input borrows from it, and the bytes after it stay in the input: after an upgrade
+/// they are not HTTP (T25).
 #[test]
 fn whole_requests_are_lent_from_the_input() {
     let mut bytes = with_headers("Content-Length: 3\r\n");
@@ -380,7 +382,8 @@ fn whole_requests_are_lent_from_the_input() {
     assert_eq!(decoder.held_bytes(), 0);
 }
 
-/// RFC 9110 section 10.1.1: `100 Continue` is asked for once, when the body is waited for; not under HTTP/1.0, not without a body.
+/// RFC 9110 section 10.1.1: `100 Continue` is requested once, when the body is awaited; not under HTTP/1.0, not without
+/// a body.
 #[test]
 fn continue_is_asked_for_once() {
     let continues = |pieces: &[&[u8]]| decode_counting(pieces.iter().copied(), &LIMITS).1;
@@ -432,7 +435,7 @@ fn opening_handshake() {
     assert_eq!(upgrade(&UPGRADE.replace("Version: 13", "Version: 8")), Err(UpgradeError::Version));
 }
 
-/// P-CONN-6, P-HTTP-15: httparse reads back what the encoders write.
+/// P-CONN-6, P-HTTP-15: httparse can parse the output of the encoders.
 #[test]
 fn responses_are_read_back_by_httparse() {
     for (status, reason) in
@@ -484,7 +487,7 @@ fn parse_response(bytes: &[u8]) -> Response {
     (code, reason, headers, bytes[head_bytes..].into())
 }
 
-/// P-STAT-1 to P-STAT-8: every status that is answered anywhere has its reason phrase.
+/// P-STAT-1 to P-STAT-8: every status that any response uses has its reason phrase.
 #[test]
 fn every_status_has_a_reason() {
     for status in [200, 202, 204, 400, 401, 403, 404, 405, 409, 413, 426, 429, 431, 500, 501, 503, 505, 101, 100] {
@@ -494,7 +497,7 @@ fn every_status_has_a_reason() {
     }
 }
 
-/// A body and how it goes over the wire.
+/// A body and how it is sent over the wire.
 #[derive(Clone, Debug)]
 enum Body {
     Length(Vec<u8>),
@@ -533,7 +536,7 @@ fn encode_body(body: &Body, wire: &mut Vec<u8>) -> Vec<u8> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
-    /// P-HTTP-16: random pipelined requests come out as sent, whole and in random pieces.
+    /// P-HTTP-16: random pipelined requests are decoded as sent, in one piece and in random pieces.
     #[test]
     fn requests_arrive_as_sent_however_split(
         sent in prop::collection::vec((body(), "[!-~]{0,20}", any::<bool>()), 1..5),
@@ -554,7 +557,8 @@ proptest! {
         prop_assert_eq!(decode_pieces(wire.chunks(piece), &LIMITS), whole);
     }
 
-    /// P-HTTP-16, T25: a stream spoilt at one byte gives the same requests and the same error whole, in pieces and bytewise.
+    /// P-HTTP-16, T25: a stream corrupted at one byte gives the same requests and the same error in one piece, in
+    /// several pieces and bytewise.
     #[test]
     fn spoilt_streams_fail_alike_however_split(
         bodies in prop::collection::vec(body(), 1..4),
@@ -574,7 +578,7 @@ proptest! {
         prop_assert_eq!(&decode_pieces(wire.chunks(1), &LIMITS), &whole);
     }
 
-    /// T24, T25: random bytes never panic, and what they give does not depend on how they are split.
+    /// T24, T25: random bytes never cause a panic, and the result does not depend on how they are split.
     #[test]
     fn random_bytes_do_no_harm(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n'), b' '..=b'~'], 0..200)) {
         prop_assert_eq!(decode_pieces(bytes.chunks(1), &LIMITS), decode_all(&bytes));

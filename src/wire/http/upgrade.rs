@@ -1,17 +1,17 @@
-//! The opening handshake of WebSockets (RFC 6455 section 4.2), but for the digest, which `auth` makes.
+//! The opening handshake of WebSockets (RFC 6455 section 4.2), except for the digest, which `auth` computes.
 
 use super::{Framing, Request, Version};
 
 /// Why an upgrade was refused: 400, or 426 with `Sec-WebSocket-Version: 13` for another version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UpgradeError {
-    /// A missing or broken header, named.
+    /// A missing or invalid header, by name.
     BadRequest(&'static str),
     /// `Sec-WebSocket-Version` is not 13.
     Version,
 }
 
-/// Checks the opening handshake of RFC 6455 section 4.2.1 and gives the client's key.
+/// Checks the opening handshake of RFC 6455 section 4.2.1 and returns the client's key.
 ///
 /// # Errors
 /// The first requirement that is not met.
@@ -20,7 +20,7 @@ pub fn decode_upgrade<'a>(request: &Request<'a>) -> Result<&'a [u8], UpgradeErro
     if request.method != "GET" || request.version == Version::Http10 {
         return Err(UpgradeError::BadRequest("a WebSocket must be opened with GET and HTTP/1.1"));
     }
-    // Told from the head: whether a chunked body is empty would be known only once it is whole.
+    // Decided from the head: whether a chunked body is empty would be known only once it is complete.
     if request.framing != Framing::Length(0) {
         return Err(UpgradeError::BadRequest("a WebSocket must be opened without a body"));
     }
@@ -43,7 +43,8 @@ pub fn decode_upgrade<'a>(request: &Request<'a>) -> Result<&'a [u8], UpgradeErro
     }
 }
 
-/// Appends the `101 Switching Protocols` answer. `accept` is the 28-byte `Sec-WebSocket-Accept` value (made by `auth`, the user of `ring`).
+/// Appends the `101 Switching Protocols` response. `accept` is the 28-byte `Sec-WebSocket-Accept` value (computed by
+/// `auth`, the user of `ring`).
 pub fn encode_upgrade(out: &mut Vec<u8>, accept: &str, subprotocol: Option<&str>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",

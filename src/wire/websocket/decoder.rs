@@ -1,28 +1,29 @@
-//! Messages out of a stream of bytes.
+//! Decodes messages from a stream of bytes.
 
 use super::header::{Frame, HEADER_BYTES_MAX, Header, decode_header};
 use super::{Message, Opcode, WebSocketError, lend};
 
-/// What one call of [`Decoder::decode`] gave.
+/// The result of one call of [`Decoder::decode`].
 #[derive(Debug)]
 pub struct Decoded<'a> {
-    /// Bytes of the input that are done with; call again with the rest while there is any.
+    /// Bytes of the input that were consumed; call again with the rest while there is any.
     pub consumed: usize,
-    /// A message, if one became whole. Without one, all of the input was consumed.
+    /// A message, if one became complete. Without one, all of the input was consumed.
     pub message: Option<Message<'a>>,
 }
 
-/// Reads messages out of a stream of client bytes. Between whole messages it owns no memory, save that of a message
-/// that it lent from its buffer: that is given back by the next call of `decode`, by `release` or by dropping it.
+/// Decodes messages from a stream of client bytes. Between complete messages it owns no memory, except for a message
+/// that borrows from its buffer: that memory is released by the next call of `decode`, by `release` or by dropping the
+/// decoder.
 #[derive(Debug, Default)]
 pub struct Decoder {
     held: Option<Box<Held>>,
 }
 
-/// Lives inline in every connection.
+/// Stored inline in every connection.
 const _: () = assert!(size_of::<Decoder>() == 8);
 
-/// What a decoder keeps while a header, a frame or a fragmented message is incomplete.
+/// The state that a decoder keeps while a header, a frame or a fragmented message is incomplete.
 ///
 /// ```text
 ///            header whole                 payload whole, FIN
@@ -36,9 +37,9 @@ struct Held {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that belong to the data message.
     message_bytes: usize,
-    /// Bytes of the data message known to be whole UTF-8 characters; the rest, at most 3, may become one.
+    /// Bytes of the data message known to be complete UTF-8 characters; the rest, at most 3, may become one.
     utf8_bytes: usize,
-    /// Fragments of the data message that are whole.
+    /// Fragments of the data message that are complete.
     fragments: usize,
     /// Type of a data message that has begun and awaits more of its frame or further fragments.
     kind: Option<DataKind>,
@@ -56,7 +57,7 @@ enum DataKind {
     Binary,
 }
 
-/// Where a whole message lies, so that it is lent only once all changes are done.
+/// Where a complete message is, so that it is borrowed only once all changes are done.
 enum Whole {
     Input { opcode: Opcode, start: usize },
     BufferedData(DataKind),
@@ -64,11 +65,11 @@ enum Whole {
 }
 
 impl Decoder {
-    /// Takes input, unmasking in place. A message that lies whole in `input` is lent from it without a copy.
+    /// Takes input, unmasking in place. A message that is complete in `input` borrows from it without a copy.
     /// `message_bytes_max` bounds the payload of a message over all its fragments.
     ///
     /// # Errors
-    /// The first breach; the decoder must not be used after it.
+    /// The first violation; the decoder must not be used after it.
     pub fn decode<'a>(
         &'a mut self,
         input: &'a mut [u8],
@@ -104,7 +105,7 @@ impl Decoder {
         self.held.as_ref().is_none_or(|held| held.is_spent())
     }
 
-    /// Gives back the memory of what the last call of `decode` lent. Nothing that is still incomplete is lost.
+    /// Releases the memory of what the last call of `decode` returned. Nothing that is still incomplete is lost.
     pub fn release(&mut self) {
         if let Some(held) = &mut self.held {
             if held.is_spent() {
@@ -115,12 +116,12 @@ impl Decoder {
         }
     }
 
-    /// Bytes of memory kept for messages; `None` when there is not even a box.
+    /// Bytes of memory kept for messages; `None` if not even the box is allocated.
     pub fn held_bytes(&self) -> Option<usize> {
         self.held.as_ref().map(|held| held.buffer.capacity())
     }
 
-    /// The frame at hand: the one under way, or the next one once its header is whole.
+    /// The current frame: the one in progress, or the next one once its header is complete.
     fn take_header(
         &mut self,
         input: &[u8],
@@ -151,7 +152,7 @@ impl Decoder {
         held.take_header(input, consumed, message_bytes_max)
     }
 
-    /// Unmasks what has arrived of the payload. Gives where the message lies if this made one whole.
+    /// Unmasks the received part of the payload. Returns where the message is if this made one complete.
     fn take_payload(
         &mut self,
         mut frame: Frame,
@@ -175,7 +176,7 @@ impl Decoder {
         self.held.get_or_insert_default().take_payload(frame, arrived)
     }
 
-    /// A frame is lent from the input: its header may have come in parts, which need no memory any more.
+    /// A frame is borrowed from the input: its header may have arrived in parts, which need no memory any more.
     fn forget_frame(&mut self, opcode: Opcode) {
         if let Some(held) = &mut self.held {
             held.frame = None;
@@ -187,7 +188,7 @@ impl Decoder {
 }
 
 impl Held {
-    /// True when what it holds was lent and is waited for no more.
+    /// True when its contents were returned and no more input is expected for them.
     fn is_spent(&self) -> bool {
         self.header_bytes == 0 && self.frame.is_none() && self.kind.is_none()
     }
@@ -242,8 +243,8 @@ impl Held {
         Ok(Some(Whole::BufferedData(kind)))
     }
 
-    /// Makes room for bytes that arrived: doubled, so that many small fragments cost one copy each in the mean, but in
-    /// the last frame of a message never beyond its end.
+    /// Makes room for received bytes: doubles the capacity, so that many small fragments cost one copy each on average,
+    /// but in the last frame of a message never exceeds its end.
     fn grow(&mut self, frame: &Frame, arrived_bytes: usize) {
         let needed = self.buffer.len() + arrived_bytes;
         if needed > self.buffer.capacity() {
@@ -254,8 +255,8 @@ impl Held {
         }
     }
 
-    /// Fails as soon as the text cannot become UTF-8; at its end also when a character is incomplete
-    /// (RFC 6455 section 8.1).
+    /// Fails as soon as the text cannot become UTF-8; at its end also when a character is incomplete (RFC 6455 section
+    /// 8.1).
     fn check_utf8(&mut self, is_end: bool) -> Result<(), WebSocketError> {
         match simdutf8::compat::from_utf8(&self.buffer[self.utf8_bytes..]) {
             Ok(text) => self.utf8_bytes += text.len(),
@@ -277,7 +278,7 @@ impl DataKind {
     }
 }
 
-/// Applies the masking key, which is turned so that its first byte belongs to the first byte given.
+/// Applies the masking key, which is rotated so that its first byte applies to the first byte given.
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let pattern = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

@@ -13,16 +13,16 @@ pub(super) struct Frame {
     pub(super) received_bytes: usize,
 }
 
-/// What the bytes of a header gave.
+/// The result of decoding the bytes of a header.
 pub(super) enum Header {
-    /// More bytes are needed; those that are there break no rule.
+    /// More bytes are needed; the bytes so far break no rule.
     Partial,
-    /// The header and how long it is.
+    /// The header and its length.
     Whole(Frame, usize),
 }
 
-/// Decodes a frame header (RFC 6455 section 5.2). `fragmented` holds the bytes and fragments of a message under way.
-/// Each rule is checked as soon as its bytes are there, in their order.
+/// Decodes a frame header (RFC 6455 section 5.2). `fragmented` holds the bytes and fragments of a message in progress.
+/// Each rule is checked as soon as its bytes have arrived, in their order.
 pub(super) fn decode_header(
     bytes: &[u8],
     fragmented: Option<(usize, usize)>,
@@ -60,7 +60,7 @@ pub(super) fn decode_header(
     Ok(Header::Whole(frame, length_end + 4))
 }
 
-/// FIN, reserved bits, opcode, and whether the opcode may stand here.
+/// FIN, reserved bits, opcode, and whether the opcode is allowed here.
 fn decode_first_byte(byte: u8, is_fragmented: bool) -> Result<(Opcode, bool), WebSocketError> {
     if byte & 0x70 != 0 {
         return Err(WebSocketError::Protocol("a reserved bit is set, but no extension was negotiated"));
@@ -83,8 +83,8 @@ fn decode_first_byte(byte: u8, is_fragmented: bool) -> Result<(Opcode, bool), We
     }
 }
 
-/// The payload length and where its encoding ends; `None` while bytes of it are missing. The minimal encoding must be
-/// used and the top bit of 64 must be 0 (RFC 6455 section 5.2).
+/// The payload length and where its encoding ends; `None` while bytes of it are missing. The encoding must be minimal
+/// and the top bit of 64 must be 0 (RFC 6455 section 5.2).
 fn decode_length(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, WebSocketError> {
     let extended = bytes.get(2..).unwrap_or_default();
     let (length, length_end, smallest) = match short {
@@ -107,11 +107,11 @@ fn decode_length(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, WebSoc
     Ok(Some((length, length_end)))
 }
 
-/// How many fragments a message may have: in proportion to the bytes it may have, so that empty and tiny fragments
-/// cannot go on without end (threat T8).
+/// The maximum number of fragments of a message: in proportion to the bytes it may have, so that empty and tiny
+/// fragments cannot continue without end (threat T8).
 fn fragments_max(message_bytes_max: usize) -> usize {
     FRAGMENTS_MIN + message_bytes_max / FRAGMENT_BYTES_MEAN_MIN
 }
 
-/// Longest header of a client's frame: 2 bytes, 8 of length, 4 of mask.
+/// Longest header of a client frame: 2 bytes, 8 of length, 4 of mask.
 pub(super) const HEADER_BYTES_MAX: usize = 14;

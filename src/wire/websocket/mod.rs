@@ -1,8 +1,8 @@
 //! WebSocket frames and messages (RFC 6455), both directions, without extensions.
 //!
-//! The [`Decoder`] lends a message that lies whole in the input without a copy and buffers anything else. What it
-//! buffers grows with the bytes that arrived, never by what a frame declares; a declared length is held against the
-//! limit before the first byte of its payload is kept (threat T7). Errors are told in stream order, as soon as the
+//! The [`Decoder`] returns a message that is complete in the input without a copy and buffers anything else. The buffer
+//! grows with the received bytes, never by the length that a frame declares; a declared length is checked against the
+//! limit before the first byte of its payload is kept (threat T7). Errors are returned in stream order, as soon as the
 //! bytes show them, so that input split anywhere gives the same messages and the same error.
 
 use crate::limits::CLOSE_REASON_BYTES_MAX;
@@ -30,7 +30,7 @@ pub enum Opcode {
     Pong = 10,
 }
 
-/// The first byte of a text frame that is a whole message.
+/// The first byte of a text frame that is a complete message.
 pub const TEXT_FRAME: u8 = 0x80 | Opcode::Text as u8;
 
 impl Opcode {
@@ -47,27 +47,27 @@ impl Opcode {
         }
     }
 
-    /// Control frames carry at most 125 bytes and are never fragmented (RFC 6455 section 5.5).
+    /// Control frames have at most 125 bytes of payload and are never fragmented (RFC 6455 section 5.5).
     fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
 }
 
-/// A breach of RFC 6455 or of a limit; each maps to exactly one close code.
+/// A violation of RFC 6455 or of a limit; each maps to exactly one close code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WebSocketError {
     /// Reserved bit or opcode, unmasked frame, broken fragmentation, bad control frame, bad close payload: 1002.
     Protocol(&'static str),
     /// Text or a close reason that is not UTF-8: 1007.
     InvalidUtf8,
-    /// The message is or would become longer than allowed, told from the declared length: 1009.
+    /// The message is or would become longer than allowed, detected from the declared length: 1009.
     TooBig,
     /// More fragments than the message's bytes justify (threat T8): 1009.
     TooManyFragments,
 }
 
 impl WebSocketError {
-    /// The close code of RFC 6455 section 7.4.1 that answers this error.
+    /// The close code of RFC 6455 section 7.4.1 for this error.
     pub fn close_code(self) -> u16 {
         match self {
             Self::Protocol(_) => 1002,
@@ -90,9 +90,9 @@ impl WebSocketError {
 /// One message or control frame from the client.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Message<'a> {
-    /// Whole text message.
+    /// Complete text message.
     Text(&'a str),
-    /// Whole binary message.
+    /// Complete binary message.
     Binary(&'a [u8]),
     /// Ping with its payload (at most 125 bytes).
     Ping(&'a [u8]),
@@ -102,11 +102,11 @@ pub enum Message<'a> {
     Close(Option<u16>, &'a str),
 }
 
-/// A whole payload as the message that its frame type says.
+/// A complete payload as the message that its frame type indicates.
 fn lend(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, WebSocketError> {
     match opcode {
         Opcode::Text => Ok(Message::Text(text(payload)?)),
-        // A continuation is lent under the type of its message; the type is never lost before.
+        // A continuation is returned under the type of its message; the type is never lost before.
         Opcode::Binary | Opcode::Continuation => Ok(Message::Binary(payload)),
         Opcode::Ping => Ok(Message::Ping(payload)),
         Opcode::Pong => Ok(Message::Pong(payload)),
@@ -133,8 +133,8 @@ fn decode_close(payload: &[u8]) -> Result<Message<'_>, WebSocketError> {
     }
 }
 
-/// Codes that an endpoint may send: those of RFC 6455 section 7.4.1 and of IANA's registry up to 1014, without the
-/// ones that only stand for what never was on the wire (1004, 1005, 1006), and the ranges for libraries and users.
+/// Codes that an endpoint may send: those of RFC 6455 section 7.4.1 and of IANA's registry up to 1014, except for those
+/// that only represent events that were never on the wire (1004, 1005, 1006), and the ranges for libraries and users.
 fn is_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
@@ -155,7 +155,7 @@ pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
     }
 }
 
-/// Appends one whole server frame.
+/// Appends one complete server frame.
 pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     // The exact size, so that a frame alone in its buffer becomes shared bytes without another allocation.
     out.reserve_exact(header_bytes(payload.len()) + payload.len());
@@ -171,7 +171,7 @@ pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// Bytes of a server's frame header, which has no mask.
+/// Length of a server frame's header, which has no mask.
 pub fn header_bytes(payload_bytes: usize) -> usize {
     match payload_bytes {
         0..=125 => 2,

@@ -1,4 +1,4 @@
-//! The codec against hand-made frames, against a naive model, and against tungstenite.
+//! The codec against hand-written frames, against a naive model, and against tungstenite.
 
 use std::io::Cursor;
 
@@ -8,7 +8,7 @@ use tungstenite::protocol::{Role, WebSocket};
 use super::*;
 use crate::limits::MESSAGE_BYTES_MAX;
 
-/// A client's frame, made by hand from RFC 6455 section 5.2.
+/// A client frame, built by hand from RFC 6455 section 5.2.
 fn client_frame(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -52,7 +52,7 @@ fn own(message: Message<'_>) -> Owned {
 /// The messages before the error, if any, and the error.
 type Outcome = (Vec<Owned>, Option<WebSocketError>);
 
-/// Feeds one piece as a connection would: again and again while something is left of it.
+/// Feeds one piece as a connection would: repeatedly while some of it is left.
 fn feed(decoder: &mut Decoder, piece: &[u8], limit: usize, messages: &mut Vec<Owned>) -> Result<(), WebSocketError> {
     let mut piece = piece.to_vec();
     let mut rest = &mut piece[..];
@@ -86,7 +86,7 @@ fn decode_bytewise(bytes: &[u8], limit: usize) -> Outcome {
     decode_pieces(bytes.chunks(1), limit)
 }
 
-/// How many bytes it takes until the error comes, fed one by one.
+/// How many bytes it takes until the error occurs, fed one by one.
 fn bytes_until_error(bytes: &[u8]) -> Option<(usize, WebSocketError)> {
     let mut decoder = Decoder::default();
     let mut messages = Vec::new();
@@ -111,7 +111,8 @@ fn rfc_examples() {
     assert_eq!(decode_bytewise(&fragments, MESSAGE_BYTES_MAX), (expected, None));
 }
 
-/// P-CONN-7, T11: every rule of RFC 6455 sections 5 and 7 and the byte at which its breach is told, fed one by one.
+/// P-CONN-7, T11: every rule of RFC 6455 sections 5 and 7 and the byte at which its violation is reported, fed one by
+/// one.
 #[test]
 fn breaches_are_told_at_their_byte() {
     let in_message = |frame: &[u8]| [&client_frame(0x01, MASK, b"a")[..], frame].concat();
@@ -166,7 +167,7 @@ fn close_codes() {
     assert_eq!(decode_all(&close), (vec![Owned::Close(Some(4001), reason)], None));
 }
 
-/// P-IN-5: the limit is exact, for one frame and over fragments, and told from the declared length.
+/// P-IN-5: the limit is exact, for one frame and across fragments, and detected from the declared length.
 #[test]
 fn the_limit_is_exact_over_fragments() {
     let payload = vec![b'a'; MESSAGE_BYTES_MAX];
@@ -177,13 +178,13 @@ fn the_limit_is_exact_over_fragments() {
     let header_of_one_more = &client_frame(0x80, MASK, &vec![b'a'; second.len() + 1])[..4];
     let fragments = [&client_frame(0x01, MASK, first)[..], header_of_one_more].concat();
     assert_eq!(decode_all(&fragments), (vec![], Some(WebSocketError::TooBig)));
-    // Control frames do not count towards the message between whose fragments they stand.
+    // Control frames do not count towards the message between whose fragments they appear.
     let ping = client_frame(0x89, MASK, &[0; 125]);
     let fragments = [client_frame(0x01, MASK, first), ping, client_frame(0x80, MASK, second)].concat();
     assert_eq!(decode_all(&fragments).1, None);
 }
 
-/// P-IN-5, T7: what is held never exceeds twice what has arrived, whatever is declared.
+/// P-IN-5, T7: the memory held never exceeds twice the received bytes, whatever length is declared.
 #[test]
 fn memory_follows_arrived_bytes() {
     let frame = client_frame(0x82, MASK, &[7; 1 << 20]);
@@ -198,8 +199,8 @@ fn memory_follows_arrived_bytes() {
     assert_eq!(decoder.held_bytes(), None);
 }
 
-/// T8: a million empty fragments, and fragments of one byte, are told long before they end; the default limit allows
-/// 1,088 fragments.
+/// T8: a million empty fragments, and fragments of one byte, are detected long before they end; the default limit
+/// allows 1,088 fragments.
 #[test]
 fn endless_fragments_are_refused() {
     for payload in [&b""[..], b"a"] {
@@ -229,8 +230,8 @@ fn small_fragments_pass_under_a_large_limit() {
     assert_eq!(decode_pieces([&fragments[..]], 16 << 20), (vec![Owned::Text("*".repeat(4 << 20))], None));
 }
 
-/// A message that lies whole in the input is lent from it, and leaves nothing behind (design: zero-copy receive);
-/// also where its header came in parts.
+/// A message that is complete in the input borrows from it, and leaves nothing behind (design: zero-copy receive); also
+/// if its header arrived in parts.
 #[test]
 fn whole_messages_are_lent_from_the_input() {
     for already in 0..=8 {
@@ -247,7 +248,7 @@ fn whole_messages_are_lent_from_the_input() {
     }
 }
 
-/// A decoder is idle exactly between messages, and a control frame between fragments does not make it so.
+/// A decoder is idle exactly between messages; a control frame between fragments does not make it idle.
 #[test]
 fn idle_between_messages_alone() {
     let mut decoder = Decoder::default();
@@ -268,7 +269,7 @@ fn idle_between_messages_alone() {
     assert_eq!(messages.len(), 4);
 }
 
-/// P-CLOSE-3: reasons are cut to 123 bytes at a character boundary; tungstenite reads the frame.
+/// P-CLOSE-3: reasons are cut to 123 bytes at a character boundary; tungstenite can read the frame.
 #[test]
 fn close_reasons_are_cut() {
     for (reason, kept) in
@@ -282,7 +283,7 @@ fn close_reasons_are_cut() {
     }
 }
 
-/// One message and how it goes over the wire.
+/// One message and how it is sent over the wire.
 #[derive(Clone, Debug)]
 struct Sent {
     message: Owned,
@@ -308,7 +309,7 @@ fn sent() -> impl Strategy<Value = Sent> {
         .prop_map(|(message, cuts, pings, mask)| Sent { message, cuts, pings, mask })
 }
 
-/// What goes over the wire for a message, and what must come out of it.
+/// Encodes a message for the wire, and the messages expected from decoding it.
 fn encode_sent(sent: &Sent, wire: &mut Vec<u8>, expected: &mut Vec<Owned>) {
     let (opcode, payload) = match &sent.message {
         Owned::Text(text) => (1, text.clone().into_bytes()),
@@ -342,7 +343,8 @@ fn encode_sent(sent: &Sent, wire: &mut Vec<u8>, expected: &mut Vec<Owned>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// P-CONN-7: random messages, fragmented at random, arrive as sent, whole, split in two anywhere, and in random pieces.
+    /// P-CONN-7: random messages, fragmented at random, arrive as sent: in one piece, split in two anywhere, and in
+    /// random pieces.
     #[test]
     fn messages_arrive_as_sent_however_split(sent in prop::collection::vec(sent(), 1..6), piece in 1..40_usize) {
         let mut wire = Vec::new();
@@ -359,7 +361,8 @@ proptest! {
         }
     }
 
-    /// P-CONN-7, T7, T8, T11: a stream spoilt at one byte gives the same messages and the same error whole, in pieces and bytewise.
+    /// P-CONN-7, T7, T8, T11: a stream corrupted at one byte gives the same messages and the same error in one piece,
+    /// in several pieces and bytewise.
     #[test]
     fn spoilt_streams_fail_alike_however_split(
         sent in prop::collection::vec(sent(), 1..6),
@@ -379,8 +382,8 @@ proptest! {
         prop_assert_eq!(&decode_bytewise(&wire, limit), &whole);
     }
 
-    /// P-CONN-7, T11: random bytes as fragmented text pass exactly when the standard library takes them for UTF-8, and fail
-    /// at the byte after which nothing could make them UTF-8.
+    /// P-CONN-7, T11: random bytes as fragmented text pass exactly when the standard library accepts them as UTF-8, and
+    /// fail at the byte after which nothing could make them UTF-8.
     #[test]
     fn text_is_utf8_over_fragment_borders(
         payload in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xc3), Just(0xa9), Just(0xf0), Just(0x9f), Just(0xe2), b'a'..=b'z'], 0..12),
@@ -390,7 +393,7 @@ proptest! {
         let (first, second) = payload.split_at(cut);
         let wire = [client_frame(0x01, MASK, first), client_frame(0x80, MASK, second)].concat();
         let is_hopeless = |end: &usize| std::str::from_utf8(&payload[..*end]).is_err_and(|error| error.error_len().is_some());
-        // Bytes before the cut stand behind one header of 6 bytes, the others and the end behind two.
+        // Bytes before the cut come after one header of 6 bytes, the others and the end after two.
         let expected = match (0..=payload.len()).find(is_hopeless) {
             Some(end) => Some(end + if end <= cut { 6 } else { 12 }),
             None => std::str::from_utf8(&payload).is_err().then_some(wire.len()),
@@ -399,7 +402,7 @@ proptest! {
         prop_assert_eq!(bytes_until_error(&wire), expected);
     }
 
-    /// P-CONN-7: what tungstenite's client writes is read as it was meant.
+    /// P-CONN-7: messages written by tungstenite's client are read as intended.
     #[test]
     fn reads_what_tungstenite_writes(messages in prop::collection::vec(sent(), 1..5)) {
         let mut writer = WebSocket::from_raw_socket(Cursor::new(Vec::new()), Role::Client, None);
@@ -420,7 +423,7 @@ proptest! {
         prop_assert_eq!(&decode_all(wire), &(expected, None));
     }
 
-    /// P-CONN-7: tungstenite's client reads what the encoder writes, at every size of length field.
+    /// P-CONN-7: tungstenite's client can read the encoder's output, at every size of length field.
     #[test]
     fn tungstenite_reads_what_is_written(length in prop_oneof![0..300_usize, 65_500..65_600_usize], is_text: bool) {
         let mut wire = Vec::new();

@@ -1,18 +1,18 @@
-//! Rings and pools far too small for what they serve (U4, U6): nothing is lost, nobody waits forever, nothing spins.
+//! Rings and pools far too small for their load (U4, U6): nothing is lost, no client waits forever, nothing spins.
 
 use super::*;
 
-/// Clients that each have bytes to send without end, over one thread: each is written to and read from in turn, with some
-/// bytes on their way at any time and never more than its socket holds.
+/// Clients that each have an endless supply of bytes to send, on one thread: each is written to and read from in turn,
+/// with some bytes in transit at any time and never more than its socket holds.
 struct Talkers {
     streams: Vec<TcpStream>,
-    /// Twice the same bytes, so that a piece of them is a slice wherever it begins.
+    /// The same bytes twice, so that any piece of them is a slice, wherever it begins.
     pattern: Vec<u8>,
     written: Vec<usize>,
     echoed: Vec<usize>,
 }
 
-/// Bytes of one talker that are on their way at most.
+/// Maximum bytes of one talker in transit.
 const ON_THEIR_WAY_MAX: usize = 32 * 1024;
 const PATTERN_BYTES: usize = 64 * 1024;
 
@@ -25,7 +25,7 @@ impl Talkers {
         Self { streams, pattern: noise(PATTERN_BYTES).repeat(2), written: vec![0; count], echoed: vec![0; count] }
     }
 
-    /// One round over all. What comes back must be what was sent, byte for byte.
+    /// One round over all talkers. The bytes that come back must equal those sent, byte for byte.
     fn round(&mut self) {
         let mut buffer = [0; 16 * 1024];
         for (index, stream) in self.streams.iter_mut().enumerate() {
@@ -49,7 +49,7 @@ impl Talkers {
         }
     }
 
-    /// Talks until this many bytes came back in all.
+    /// Talks until this many bytes came back in total.
     fn talk(&mut self, bytes: usize) {
         let end = self.echoed.iter().sum::<usize>() + bytes;
         let started = std::time::Instant::now();
@@ -59,7 +59,7 @@ impl Talkers {
         }
     }
 
-    /// Reads what is on its way, until every byte that was written has come back.
+    /// Reads the bytes in transit, until every byte that was written has come back.
     fn read_rest(&mut self) {
         for (index, stream) in self.streams.iter_mut().enumerate() {
             stream.set_nonblocking(false).expect("an option");
@@ -78,21 +78,21 @@ impl Talkers {
     }
 }
 
-/// U4, R21: completion queues of 64 and 128 entries overflow under 600 and 1,200 busy sockets; every byte comes back, the overflows
-/// are counted, and once all is quiet the loop sleeps. Method: each talker has 32 KiB on their way all
-/// the time, and compares what it gets.
+/// U4, R21: completion queues of 64 and 128 entries overflow under 600 and 1,200 busy sockets; every byte comes back,
+/// the overflows are counted, and once all is quiet the loop sleeps. Method: each talker has 32 KiB in transit all the
+/// time, and compares what it receives.
 #[test]
 fn small_queues_overflow_and_recover() {
     for (completions, talkers) in [(64, 600), (128, 1_200)] {
         let mut shape = Shape::default();
-        // As many operations at once as completions fit: sends and receives mostly complete as they are submitted.
+        // As many concurrent operations as completions fit: sends and receives mostly complete as they are submitted.
         shape.options.submissions = completions;
         shape.options.completions = completions;
         let server = Server::start(Manner::Echo, shape);
         let mut talkers = Talkers::connect(&server, talkers);
         talkers.talk(16_000_000);
         talkers.read_rest();
-        // Recovered: what comes now is answered as ever, and the loop is not busy with what was.
+        // Recovered: new data is answered as before, and the loop is not busy with the old.
         for stream in &mut talkers.streams {
             echo(stream, b"and now?");
         }
@@ -101,23 +101,24 @@ fn small_queues_overflow_and_recover() {
         let (core, figures) = server.stop();
         println!("U4: {completions} entries, {echoed} bytes echoed, {figures:?}");
         assert!(figures.overflows > 0, "{figures:?}");
-        // A turn brings in at least one receive or send, or ends one.
+        // A turn handles at least one receive or send, or ends one.
         assert!(figures.turns < 10 * core.sends + 100_000, "it span: {} sends, {figures:?}", core.sends);
     }
 }
 
-/// U6, R21: pools of 2 and 8 receive buffers serve 200 talkers alike: nobody gets less than a quarter of what another gets,
-/// and the loop does not spin. Method: bytes echoed per talker between two points in the middle of it all.
+/// U6, R21: pools of 2 and 8 receive buffers serve 200 talkers evenly: no talker gets less than a quarter of what
+/// another gets, and the loop does not spin. Method: bytes echoed per talker between two points in the middle of the
+/// run.
 #[test]
 fn few_buffers_are_shared_fairly() {
     for buffers in [2, 8] {
         let mut shape = Shape::default();
         shape.options.buffers = buffers;
-        // A small part of what each talker has on its way, so that shares are counted in many receives.
+        // A small part of each talker's bytes in transit, so that shares are counted in many receives.
         shape.options.buffer_bytes = 2_048;
         let server = Server::start(Manner::Echo, shape);
         let mut talkers = Talkers::connect(&server, 200);
-        // Who connected first is ahead by a few windows, which must be little of what is compared.
+        // The talker that connected first is ahead by a few windows, which must be a small part of the compared amount.
         talkers.talk(16_000_000);
         let before = talkers.echoed.clone();
         talkers.talk(64_000_000);

@@ -11,8 +11,8 @@ fn shape() -> Shape {
     shape
 }
 
-/// A client that asks for what the server has for it and reads none of it: the window closes, so that the kernel holds bytes
-/// that it has not copied, and their notice is owed.
+/// A client that requests the data that the server has for it and reads none of it: the window closes, so that the
+/// kernel holds bytes that it has not copied, and their notice is pending.
 fn stopped_client(server: &Server) -> TcpStream {
     let mut stream = server.connect();
     set_socket_recv_buffer_size(&stream, 4_096).expect("an option");
@@ -36,8 +36,8 @@ fn wait_until(what: &str, reached: impl Fn() -> bool) {
     panic!("waited for: {what}");
 }
 
-/// U12: on loopback it ends by itself after the sends of its trial, and every byte arrives, once and in order. Method: 3 MB
-/// to each of 8 slow readers, with small sends in between.
+/// U12: on loopback zero-copy ends by itself after the sends of its trial, and every byte arrives, once and in order.
+/// Method: 3 MB to each of 8 slow readers, with small sends in between.
 #[test]
 fn loopback_ends_it_and_loses_nothing() {
     let count = 3_000_000;
@@ -56,7 +56,7 @@ fn loopback_ends_it_and_loses_nothing() {
     assert_eq!(figures.zero_copy_copies, figures.zero_copy_sends, "loopback copies all");
 }
 
-/// Sends below the bound are plain ones.
+/// Sends below the bound are plain sends.
 #[test]
 fn small_sends_are_plain() {
     let server = Server::start(Manner::Echo, shape());
@@ -69,8 +69,8 @@ fn small_sends_are_plain() {
     assert_eq!(figures.zero_copy_sends, 0);
 }
 
-/// U12: a peer that stops reading and goes away by reset while a notice is owed leaves nothing behind. Method: 20 of
-/// them; the loop checks its accounts each turn, the core that each connection ends once.
+/// U12: a peer that stops reading and disconnects by reset while a notice is pending leaves nothing behind. Method: 20
+/// such peers; the loop checks its accounts each turn, and the core checks that each connection ends once.
 #[test]
 fn stopped_clients_that_reset_leave_nothing() {
     let server = Server::start(Manner::Blast(3_000_000), shape());
@@ -82,9 +82,9 @@ fn stopped_clients_that_reset_leave_nothing() {
     assert_eq!(figures.zero_copy_sends, u64::from(ZERO_COPY_TRIAL_SENDS));
 }
 
-/// U12: a connection that the core closes while a notice is owed keeps its slot and its bytes until the kernel has let go of
-/// them, and the peer gets what was sent. Method: the core is told to close by a client that has read nothing; then one
-/// client reads to the end, one resets.
+/// U12: a connection that the core closes while a notice is pending keeps its slot and its bytes until the kernel has
+/// released them, and the peer gets the bytes that were sent. Method: a client that has read nothing makes the core
+/// close; then one client reads to the end, one resets.
 #[test]
 fn closed_connections_outlive_their_sockets() {
     for reads in [true, false] {
@@ -109,7 +109,8 @@ fn closed_connections_outlive_their_sockets() {
     }
 }
 
-/// U1, U12: a loop that stops while a peer holds a notice back resets that peer rather than freeing what the kernel reads.
+/// U1, U12: a loop that stops while a peer delays a notice resets that peer instead of freeing memory that the kernel
+/// reads.
 #[test]
 fn stop_does_not_wait_for_stopped_clients() {
     let server = Server::start(Manner::Blast(3_000_000), shape());
@@ -119,8 +120,8 @@ fn stop_does_not_wait_for_stopped_clients() {
     drop(stream);
 }
 
-/// A send that the kernel refuses before it began ends zero-copy, and its bytes go out by a plain send. Method: the refusal
-/// is invented for a send that is under way on paper.
+/// A send that the kernel refuses before it began ends zero-copy, and its bytes are sent by a plain send. Method: the
+/// refusal is simulated for a send that is in flight only in the driver's records.
 #[test]
 fn refused_send_is_sent_again() {
     let (setup, address, _control) = setup(&shape());
@@ -132,7 +133,7 @@ fn refused_send_is_sent_again() {
         driver.turn().expect("the ring works");
     }
     let connection = driver.slots.current(0).expect("the first connection");
-    // The echo of one byte was a plain send; wait for it, then lend on paper.
+    // The echo of one byte was a plain send; wait for it, then lend bytes in the driver's records only.
     while driver.connections[0].is_under_way(Operation::Send) {
         driver.turn().expect("the ring works");
     }
@@ -152,7 +153,7 @@ fn refused_send_is_sent_again() {
     driver.end_all().expect("the ring works");
 }
 
-/// The probe finds zero-copy sends where the tests run.
+/// The probe finds that zero-copy sends work in the environment where the tests run.
 #[test]
 fn probe_gets_a_notice() {
     probe_zero_copy().expect("the kernel of the test machine has zero-copy sends");
