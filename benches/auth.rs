@@ -1,6 +1,6 @@
-//! What each proof costs: subscription signature, signed request, token, key and secret.
+//! The cost of each proof: subscription signature, signed request, token, key and secret.
 //!
-//! Every figure is for one verdict on warm caches; the wrong ones show what a guess costs the server.
+//! Every figure is for one verification on warm caches; the wrong proofs show what a guess costs the server.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! Joining a presence channel, in memory: what a join costs beside copying the bytes of the roster, and what it costs
-//! those who are there when many join in one turn.
+//! Joining a presence channel, in memory: the cost of a join compared with copying the bytes of the roster, and its
+//! cost to present members when many join in one turn.
 
 #![allow(missing_docs)]
 
@@ -13,7 +13,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use memory::Memory;
 use relay::channel::roster::{Joined, Left, Roster};
 
-/// One user joins a roster of so many, gets the frame of all of them, and leaves. Beside it: copying that frame.
+/// One user joins a roster of the given size, gets the frame of all members, and leaves. For comparison: copying that
+/// frame.
 fn roster(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("roster-join");
     for members in [1_000, 10_000, 100_000] {
@@ -39,7 +40,8 @@ fn roster(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// 64 users join a channel of so many, in one turn and in a turn each: the time of the whole shard, sends left out.
+/// 64 users join a channel of the given size, in one turn and in a turn each: the time of the entire shard, without
+/// sends.
 fn turn(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("presence-64-joins");
     group.sample_size(10);

@@ -1,9 +1,9 @@
-//! Does the time of a comparison tell how much of a guess is right (threat T2)?
+//! Does the time of a comparison reveal how much of a guess is right (threat T2)?
 //!
 //! Method, after "Dude, is my code constant time?" (Reparaz, Balasch, Verbauwhede, 2017): two classes of wrong proofs,
-//! wrong in their first and in their last digit, in random order; Welch's t over the times, with the slowest hundredth
-//! left out, which is the machine's doing. |t| below 4.5 after a million samples means that no difference was found. A
-//! comparison that stops at the first difference stands beside them, to show what is found when there is one.
+//! wrong in their first and in their last digit, in random order; Welch's t over the times, without the slowest
+//! hundredth, which the machine causes. |t| below 4.5 after a million samples means that no difference was found. A
+//! comparison that stops at the first difference is measured too, to show the result when there is one.
 
 #![allow(missing_docs)]
 
@@ -39,7 +39,8 @@ fn signature() -> Vec<(bool, f64)> {
         settings: AppSettings::default(),
         webhooks: Default::default(),
     };
-    // A channel whose signature begins and ends with a decimal digit, which stays a digit with its lowest bit flipped.
+    // A channel whose signature begins and ends with a decimal digit, which is still a digit with its lowest bit
+    // flipped.
     let (channel, auth) = (0..)
         .map(|number| format!("private-order-{number}"))
         .find_map(|channel| {
@@ -68,7 +69,8 @@ fn naive() -> Vec<(bool, f64)> {
 }
 
 /// Times the check on the right text with one bit wrong, in its first byte from `start` on or in its last, in an order
-/// that nothing else on the machine follows. The two classes differ in nothing else, not even in how they are made.
+/// that is independent of everything else on the machine. The two classes differ in nothing else, not even in how they
+/// are made.
 fn measure(right: &str, start: usize, check: impl Fn(&str) -> bool) -> Vec<(bool, f64)> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut times = Vec::with_capacity(SAMPLES);

@@ -1,5 +1,5 @@
 //! Goal: a delivery allocates nothing. Method: count the allocations of one publish to few and to many subscribers; the
-//! difference is what subscribers cost.
+//! difference is the cost of subscribers.
 
 #[allow(dead_code, reason = "the bench uses more of it")]
 mod memory;

@@ -1,8 +1,9 @@
-//! Autobahn|Testsuite against the server's own codec and drivers: RFC 6455 as judged by somebody else (P-CONN-7).
+//! Autobahn|Testsuite against the server's own codec and drivers: RFC 6455 as tested by an independent suite
+//! (P-CONN-7).
 //!
 //! The feature `conformance` gives the server an echo endpoint with raised limits. The suite itself needs Python 2.7;
-//! `tests/install` installs it once below `target/`, from PyPI alone. Where there is no Python 2.7 the test says that
-//! it was skipped.
+//! `tests/install` installs it once below `target/`, from PyPI alone. Without Python 2.7 the test reports that it was
+//! skipped.
 
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
@@ -19,9 +20,9 @@ use serde_json::{Value, json};
 
 /// Groups 1 to 7, 9 and 10; there is no 8, and 12 and 13 are about compression, which is declined.
 const CASES: [&str; 9] = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"];
-/// How many cases that is.
+/// The number of these cases.
 const CASES_COUNT: usize = 301;
-/// Cases that may be answered less strictly than the suite likes, and why. None is.
+/// Cases that may be answered less strictly than the suite wants, with the reason. There are none.
 const NON_STRICT: [&str; 0] = [];
 
 /// P-CONN-7, P-SDK-12: every case passes on io_uring and on epoll, with a clean close.
@@ -84,7 +85,7 @@ fn judge(agent: &str, cases: &BTreeMap<String, Value>) {
     assert!(bad.is_empty(), "{agent}: {bad:#?}");
 }
 
-/// The server with the echo endpoint, built where the tests are, with their dependencies.
+/// The server with the echo endpoint, built in the tests' directory, with their dependencies.
 fn conformance_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("RELAY_CONFORMANCE_BINARY") {
         return path.into();

@@ -1,6 +1,6 @@
-//! `relay bench` hands everything over to the load generator.
+//! `relay bench` runs the load generator with all of its arguments.
 //!
-//! Method: the real program in a folder of its own, beside a shell script with the load generator's name.
+//! Method: the real program in a directory of its own, next to a shell script with the load generator's name.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -52,7 +52,7 @@ fn everything_passes_through() {
     }
 }
 
-/// Goal: without a generator the answer says where it was looked for.
+/// Goal: without a generator the error lists the places that were searched.
 #[test]
 fn a_missing_generator_is_named() {
     let _alone = alone();

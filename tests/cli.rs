@@ -1,4 +1,4 @@
-//! The command line as operators and scripts use it: what is printed where, exit codes, and what is refused.
+//! The command line as operators and scripts use it: output streams, exit codes, and refusals.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -50,7 +50,7 @@ fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
-/// Goal: a setting answers to its former name, and says so.
+/// Goal: a setting can still be set by its former name, with a warning.
 #[test]
 fn former_names_of_settings_count() {
     let data = directory();
@@ -60,7 +60,7 @@ fn former_names_of_settings_count() {
     assert_eq!(json(&["app", "show", &id], data.path())["settings"]["max_channels"], 5);
 }
 
-/// R-ADMIN-1, P-SDK-22: the life of an app, in JSON; secrets are shown at creation and when asked for, never in a list.
+/// R-ADMIN-1, P-SDK-22: the life of an app, in JSON; secrets are shown at creation and on request, never in a list.
 #[test]
 fn the_life_of_an_app() {
     let data = directory();
@@ -97,8 +97,8 @@ fn the_life_of_an_app() {
     assert_refused(&run(&["app", "show", &id], data), 1, &["no app with id", "relay app list"]);
 }
 
-/// R-TOKEN-1, R-TOKEN-2, R-TOKEN-5: a token is shown once, lists have its id and never the token or its hash, and a
-/// revoked one says since when.
+/// R-TOKEN-1, R-TOKEN-2, R-TOKEN-5: a token is shown once, lists include its id and never the token or its hash, and
+/// the entry of a revoked one includes the time of revocation.
 #[test]
 fn the_life_of_a_token() {
     let data = directory();
@@ -137,7 +137,7 @@ fn the_life_of_a_token() {
     assert!(stdout(&run(&["token", "list"], data)).contains("revoked"));
 }
 
-/// R30: bad values of commands name the expectation or the nearest name, exit with 2, and change nothing.
+/// R30: an error for a bad value names the expectation or the nearest name, exits with 2, and changes nothing.
 #[test]
 fn bad_values_are_refused() {
     let data = directory();
@@ -163,7 +163,7 @@ fn bad_values_are_refused() {
     assert_eq!(before, (json(&["app", "list"], data), json(&["token", "list"], data)));
 }
 
-/// R30: a data directory that is not there names `--data`; so does the default one.
+/// R30: the error for a missing data directory names `--data`, also for the default directory.
 #[test]
 fn a_missing_directory_is_told() {
     let place = directory();
@@ -177,7 +177,8 @@ fn a_missing_directory_is_told() {
     }
 }
 
-/// T23, R-ADMIN-1: the first app makes the directory, for its owner alone, so that an app can be there before the server.
+/// T23, R-ADMIN-1: the first app creates the directory, for its owner alone, so that an app can exist before the
+/// server.
 #[test]
 fn the_first_app_makes_the_directory() {
     use std::os::unix::fs::PermissionsExt;
@@ -211,7 +212,8 @@ fn flags_beat_environment_beat_file() {
     assert!(stdout(&output).contains("7 shards"));
 }
 
-/// R30: every bad flag, variable and file setting is one line that names its source and what it takes, exit code 2.
+/// R30: every bad flag, variable and file setting gives one line that names its source and the accepted values, exit
+/// code 2.
 #[test]
 fn bad_configuration_is_refused() {
     let place = directory();
@@ -251,7 +253,7 @@ fn bad_configuration_is_refused() {
     assert!(std::fs::read_dir(place.path()).expect("listing").count() == 1, "nothing but relay.toml was made");
 }
 
-/// Unknown flags and commands exit with 2 and name the nearest; help and version are no mistakes.
+/// Unknown flags and commands exit with 2 and name the nearest; help and version are not errors.
 #[test]
 fn unknown_arguments_are_refused() {
     let place = directory();
@@ -273,7 +275,8 @@ fn unknown_arguments_are_refused() {
     }
 }
 
-/// An unknown `RELAY_*` variable is a warning with the nearest name; what Kubernetes and Docker make is passed over.
+/// An unknown `RELAY_*` variable is a warning with the nearest name; variables that Kubernetes and Docker set are
+/// ignored.
 #[test]
 fn unknown_variables_warn() {
     let place = directory();
@@ -302,7 +305,8 @@ fn an_app_needs_all_three_variables() {
     assert!(run_with(&["check-config"], &all, place.path()).status.success());
 }
 
-/// A well-known secret is refused where others can reach the server, with the way out; `--dev` stays on this machine.
+/// A well-known secret is refused where others can reach the server, with the fix; `--dev` listens on this machine
+/// only.
 #[test]
 fn well_known_secrets_stay_on_loopback() {
     let place = directory();
@@ -320,7 +324,7 @@ fn well_known_secrets_stay_on_loopback() {
     }
 }
 
-/// Threat T23: a server refuses a data file that others can read, at once and with the command that mends it.
+/// Threat T23: a server refuses a data file that others can read, at once and with the command that fixes it.
 #[test]
 fn an_exposed_store_is_not_served() {
     use std::os::unix::fs::PermissionsExt;
@@ -337,7 +341,7 @@ fn an_exposed_store_is_not_served() {
 struct Server {
     child: Child,
     output: BufReader<ChildStdout>,
-    /// The line that says it listens.
+    /// The line that it prints once it listens.
     line: String,
     /// Address of the public port.
     address: String,
@@ -374,8 +378,8 @@ impl Drop for Server {
     }
 }
 
-/// `serve --dev` says where it listens in one line, then prints three lines that publish as they stand, in `sh` and in
-/// `bash`; a token of an earlier start is gone; nothing secret stands in the log (R-AUTH-7).
+/// `serve --dev` prints its address in one line, then prints three lines that publish as printed, in `sh` and in
+/// `bash`; the token of an earlier start is deleted; the log contains no secret (R-AUTH-7).
 #[test]
 fn what_dev_prints_works_as_pasted() {
     let place = directory();
@@ -418,7 +422,7 @@ fn what_dev_prints_works_as_pasted() {
     assert!(used[0]["last_used_at"].is_string(), "{used}");
 }
 
-/// The server obeys commands within 2 seconds: a revoked token, a disabled app, a new app (threat T5).
+/// The server applies commands within 2 seconds: a revoked token, a disabled app, a new app (threat T5).
 #[test]
 fn a_running_server_obeys_commands() {
     let place = directory();
@@ -465,7 +469,7 @@ fn a_running_server_obeys_commands() {
     assert!(status.success() && rest.is_empty(), "{status}: standard output had more than its one line: {rest}");
 }
 
-/// With no app anywhere the first start makes one and shows it once; the second start shows nothing.
+/// With no app anywhere the first start creates one and shows it once; the second start shows nothing.
 #[test]
 fn the_first_start_makes_an_app() {
     let place = directory();

@@ -1,4 +1,5 @@
-//! Relay beside what customers have: their SDKs, the recipes and examples of the documents, other servers' configurations.
+//! Relay together with customers' software: their SDKs, the recipes and examples of the documents, other servers'
+//! configurations.
 
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]

@@ -1,9 +1,10 @@
-//! What one hostile request or message costs a shard in CPU time, next to the cheapest refusal (threats T6, T12, T16).
+//! The CPU time that one hostile request or message costs a shard, compared with the cheapest refusal (threats T6, T12,
+//! T16).
 //!
-//! Method: a shard in memory, without sockets. Each input is repeated in turn with the plain refusal, in many rounds, and
-//! the median of the quotients is judged: the time of this thread alone counts, and both halves of a quotient are
-//! measured within the same few hundred microseconds, so that a busy machine changes little. What an input costs at its
-//! bound is also compared with half of it: what is linear costs twice as much, what is quadratic four times.
+//! Method: a shard in memory, without sockets. Each input alternates with the plain refusal, in many rounds, and the
+//! median of the quotients is checked: only the time of this thread counts, and both halves of a quotient are measured
+//! within the same few hundred microseconds, so that a busy machine changes little. The cost of an input at its bound
+//! is also compared with that of half of it: linear cost doubles, quadratic cost quadruples.
 
 // A test reads the clock and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
@@ -23,12 +24,12 @@ const ROUNDS: usize = 31;
 const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                        Sec-WebSocket-Version: 13\r\n";
 
-/// A shard that serves whatever comes, and ends whatever it wants ended.
+/// A shard with a driver that takes its output and performs every close that it requests.
 struct Server {
     shard: Shard,
     now: Moment,
     generation: u32,
-    /// Connections whose sockets take nothing, by slot.
+    /// Connections whose sockets accept no bytes, by slot.
     stopped: BTreeSet<u32>,
     sent: Vec<u8>,
 }
@@ -90,7 +91,7 @@ impl Server {
         self.drain();
     }
 
-    /// Opens a WebSocket; gives its socket id too.
+    /// Opens a WebSocket; also returns its socket id.
     fn open(&mut self, slot: u32) -> (ConnectionKey, String) {
         let connection = self.accept_into(slot);
         self.receive(connection, &request("/app/app-key?protocol=7", UPGRADE));
@@ -151,7 +152,7 @@ fn request_ns(server: &mut Server, request: &[u8], count: u32) -> f64 {
     (thread_ns() - began) as f64 / f64::from(count)
 }
 
-/// What one request costs, as a multiple of another.
+/// The cost of one request, as a multiple of another's.
 fn quotient(server: &mut Server, request: &[u8], other: &[u8]) -> f64 {
     let rounds = (0..ROUNDS).map(|_| request_ns(server, request, 8) / request_ns(server, other, 32));
     median(rounds.collect())
@@ -247,7 +248,7 @@ fn refusals() -> Vec<(&'static str, u16, Vec<u8>)> {
     ]
 }
 
-/// Threats T6 and T12: no request of a stranger costs more than ten plain refusals, whatever is in it.
+/// Threats T6 and T12: no request of a stranger costs more than ten plain refusals, whatever it contains.
 #[test]
 fn no_refusal_costs_more_than_ten_plain_ones() {
     let mut server = Server::new();
@@ -270,8 +271,8 @@ fn no_refusal_costs_more_than_ten_plain_ones() {
     assert!(worst <= 10.0, "{report}");
 }
 
-/// Inputs whose length somebody outside chooses, as a function of it: name, the length at the bound, and what is sent, in
-/// parts, on a connection that speaks HTTP or is a WebSocket.
+/// Inputs whose length an outsider chooses, as a function of it: name, the length at the bound, and the parts to send,
+/// on a connection that is HTTP or a WebSocket.
 type Growing = (&'static str, usize, Speaks, fn(usize) -> Vec<Vec<u8>>);
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -384,7 +385,7 @@ fn growing_ns(server: &mut Server, speaks: Speaks, parts: &[Vec<u8>]) -> f64 {
     (thread_ns() - began) as f64
 }
 
-/// Threats T10, T12 and T16: twice as much of anything costs about twice as much, so that no bound hides a loop in a loop.
+/// Threats T10, T12 and T16: twice as much of anything costs about twice as much, so that no bound hides a nested loop.
 #[test]
 fn costs_grow_with_the_input() {
     let mut server = Server::new();
@@ -415,7 +416,7 @@ fn auth(text: &str) -> String {
     format!("app-key:{}", hex::encode(mac.finalize().into_bytes()))
 }
 
-/// A message with a member that holds JSON as a string.
+/// A message with a member that contains JSON as a string.
 fn message(event: &str, members: &[(&str, &str)]) -> Vec<u8> {
     let data: serde_json::Map<_, _> = members.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
     say(&serde_json::json!({"event": event, "data": data}).to_string()).concat()
@@ -427,7 +428,7 @@ fn join(socket_id: &str, channel: &str, channel_data: &str) -> Vec<u8> {
     message("pusher:subscribe", &[("channel", channel), ("auth", &auth), ("channel_data", channel_data)])
 }
 
-/// CPU time in ns of the end of a connection that is a member of so many presence channels.
+/// CPU time in ns of the end of a connection that is a member of this many presence channels.
 fn end_of_member_ns(server: &mut Server, count: usize) -> f64 {
     let (connection, socket_id) = server.open(0);
     for index in 0..count {
@@ -439,7 +440,7 @@ fn end_of_member_ns(server: &mut Server, count: usize) -> f64 {
     (thread_ns() - began) as f64
 }
 
-/// Threat T16: the end of a connection costs what it joined, each channel the same.
+/// Threat T16: the cost of a connection's end is proportional to the channels it joined, each channel the same.
 #[test]
 fn leaving_all_costs_what_was_joined() {
     let mut server = Server::new();
@@ -449,7 +450,7 @@ fn leaving_all_costs_what_was_joined() {
 }
 
 /// Messages that must be signed for the socket that sends them: a name, the length at the bound, and a function that
-/// makes them from the socket id and a length. The rest as [`Growing`].
+/// makes them from the socket id and a length. The rest is like [`Growing`].
 type Signed = (&'static str, usize, fn(&str, usize) -> Vec<Vec<u8>>);
 
 fn signed_messages() -> Vec<Signed> {
@@ -496,7 +497,8 @@ fn signed_ns(server: &mut Server, count: usize, messages: fn(&str, usize) -> Vec
     (ns, answers.matches("signin_success").count() + answers.matches("subscription_succeeded").count())
 }
 
-/// Threats T16 and T18: signins and joins cost what their messages are long, accepted or not, and no more with each.
+/// Threats T16 and T18: signins and joins cost in proportion to the length of their messages, accepted or not, and no
+/// more with each.
 #[test]
 fn signed_messages_cost_their_length() {
     let mut server = Server::new();
@@ -522,8 +524,8 @@ fn signed_messages_cost_their_length() {
 const UNREAD_SLOTS: u32 = 100;
 const JOINING_SLOTS: u32 = 200;
 
-/// CPU time in ns of joins of so many presence channels while their app has as many bytes of rosters unsent as it may, so
-/// that all of them wait and are looked at again and again.
+/// CPU time in ns of joins of this many presence channels while their app has the maximum bytes of rosters unsent, so
+/// that all of them wait and are checked again and again.
 fn waiting_joins_ns(count: usize) -> f64 {
     let mut server = Server::new();
     let members: Vec<(ConnectionKey, String)> = (1..=95).map(|slot| server.open(slot)).collect();

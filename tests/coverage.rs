@@ -1,4 +1,4 @@
-//! Which test shows which rule of the specification: makes and checks `docs/protocol/coverage.md`.
+//! Which test shows which rule of the specification: generates and checks `docs/protocol/coverage.md`.
 //!
 //! Method: a test cites a rule by its id, in its doc comment, a comment or a message. A citation belongs to the
 //! function that encloses it, or else to the next one; in a script to the file. Citations outside of tests do not count.
@@ -10,10 +10,11 @@ use crate::tree::{self, Source};
 
 const TABLE: &str = "docs/protocol/coverage.md";
 
-/// Set to write the table anew.
+/// Set to regenerate the table.
 const UPDATE_VARIABLE: &str = "RELAY_UPDATE";
 
-/// The families that are built; the rules of all others come later. A family is given whole, or as the numbers built.
+/// The implemented families; the rules of all others come later. A family is listed completely, or by its implemented
+/// numbers.
 const BUILT: &[(&str, &[u32])] = &[
     ("P-SDK", &[]),
     ("P-CONN", &[]),
@@ -54,10 +55,10 @@ const BUILT: &[(&str, &[u32])] = &[
     ("R-PROC", &[]),
 ];
 
-/// Rules of built families that need no test now, each with its reason.
+/// Rules of implemented families that need no test now, each with its reason.
 const EXCUSED: &[(&str, &str)] = &[("R-TOKEN-7", "later: streams and polls")];
 
-/// What a test is called in the table: its file and its name.
+/// A test's name in the table: its file and its name.
 type Citations = BTreeMap<String, BTreeSet<(String, String)>>;
 
 fn family_and_number(id: &str) -> (&str, u32) {
@@ -74,7 +75,7 @@ fn excuse(id: &str) -> Option<&'static str> {
     EXCUSED.iter().find(|(excused, _)| *excused == id).map(|(_, reason)| *reason)
 }
 
-/// Collects what the tests cite.
+/// Collects the rules that the tests cite.
 fn citations(sources: &[Source]) -> Citations {
     let mut citations = Citations::new();
     for source in sources {
@@ -157,7 +158,7 @@ fn rules() -> Vec<String> {
     tree::defined_rules(&tree::specification())
 }
 
-/// Goal: the committed table is the one that the tests give.
+/// Goal: the committed table is the one generated from the tests.
 #[test]
 fn the_table_is_current() {
     let table = render(&rules(), &own_citations());
@@ -180,7 +181,7 @@ fn every_rule_in_scope_is_shown() {
     assert!(missing.is_empty(), "no test cites {}", missing.join(", "));
 }
 
-/// Goal: the lists above speak of rules that exist, so that a slip in them cannot hide a rule.
+/// Goal: the lists above name only rules that exist, so that a slip in them cannot hide a rule.
 #[test]
 fn the_lists_name_rules_that_exist() {
     let rules = rules();
@@ -194,7 +195,7 @@ fn the_lists_name_rules_that_exist() {
     }
 }
 
-/// Goal: a citation is found where it stands, given to the right test, and ignored outside of tests.
+/// Goal: a citation is found in place, attributed to the right test, and ignored outside of tests.
 #[test]
 fn citations_are_found_and_attributed() {
     let unit = "//! P-IN-9\n/// P-IN-1\nfn shipped() {\n    // P-IN-2\n}\n// P-IN-2\n#[cfg(test)]\nmod tests {\n    /// P-IN-3: goal\n    \

@@ -1,5 +1,5 @@
-//! The documents: every link leads somewhere, every page is in the book, the book builds, and the tables that repeat the
-//! code are those of the code.
+//! The documents: every link resolves, every page is in the book, the book builds, and the tables that repeat the code
+//! match it.
 
 // A test reads files, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
@@ -16,7 +16,7 @@ use crate::tree::{self, Source};
 
 const TROUBLESHOOTING: &str = "docs/troubleshooting.md";
 
-/// The pages that people read, with the paths of everything that a link may lead to.
+/// The pages for readers, with the paths of all possible link targets.
 fn pages() -> Vec<Source> {
     let mut pages = tree::sources("docs", &[".md"]);
     pages.extend(["README.md", "CONTRIBUTING.md"].map(tree::source));
@@ -35,7 +35,7 @@ fn every_page_is_in_the_book() {
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
 }
 
-/// Goal: close codes, statuses and reasons on the page are those of the code, each with cause and fix.
+/// Goal: close codes, statuses and reasons on the page match the code, each with cause and fix.
 #[test]
 fn troubleshooting_is_current() {
     let page = tree::source(TROUBLESHOOTING).text;

@@ -1,5 +1,6 @@
-//! `relay doctor` as operators and scripts use it, on this machine: fields, exit codes, and that what it says of ports,
-//! directories, limits and seccomp profiles is so. And the files of `tuning/`, by the programs that read them.
+//! `relay doctor` as operators and scripts use it, on this machine: fields, exit codes, and the correctness of its
+//! findings on ports, directories, limits and seccomp profiles. Also the files of `tuning/`, checked by the programs
+//! that read them.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -15,7 +16,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A place for data with the right mode, and nothing in it.
+/// An empty data directory with the right mode.
 struct Place {
     directory: tempfile::TempDir,
 }
@@ -29,7 +30,7 @@ impl Place {
         self.directory.path().join("data")
     }
 
-    /// `relay doctor --json` behind other words of the command line, on ports that nobody holds.
+    /// `relay doctor --json` after further arguments, on free ports.
     fn doctor(&self, before: &[&str], arguments: &[&str]) -> Output {
         let data = self.data();
         let data = data.to_str().expect("text");
@@ -87,7 +88,7 @@ fn json_has_all_fields() {
     }
 }
 
-/// It changes nothing: a directory that is missing stays missing, one that is there stays empty.
+/// It changes nothing: a missing directory stays missing, a present one stays empty.
 #[test]
 fn nothing_is_changed() {
     let place = Place::new();
@@ -99,7 +100,7 @@ fn nothing_is_changed() {
     assert_eq!(std::fs::read_dir(place.data()).expect("readable").count(), 0);
 }
 
-/// Threat T23: a directory or store that the server would refuse is a problem, with the command that mends it.
+/// Threat T23: a directory or store that the server would refuse is a problem, with the command that fixes it.
 #[test]
 fn open_modes_are_a_problem() {
     let place = Place::new();
@@ -141,7 +142,7 @@ fn a_held_port_is_found() {
     assert_found(&report(&place.doctor(&[], &["--listen", &address])), "listen", "ok", &["is free"]);
 }
 
-/// The limits judged are those of the process, and `--pid` takes another's.
+/// The checked limits are those of the process, and `--pid` selects another.
 #[test]
 fn limits_are_those_of_the_process() {
     let place = Place::new();
@@ -153,7 +154,7 @@ fn limits_are_those_of_the_process() {
 }
 
 /// U14: under a profile like Docker's own, io_uring is advice that names seccomp and the profile; under the profile of
-/// `tuning/` it works, so that profile lacks nothing that the server needs.
+/// `tuning/` it works, so that profile allows everything that the server needs.
 #[test]
 fn the_profile_brings_io_uring_back() {
     let place = Place::new();
@@ -170,7 +171,7 @@ fn the_profile_brings_io_uring_back() {
     let allowed = report(&place.doctor(&["python3", &runner, &profile], &[]));
     assert_found(&allowed, "io_uring", "ok", &["a test connection worked"]);
 
-    // The same profile without its io_uring entry: the filter is really there.
+    // The same profile without its io_uring entry: the filter is really in effect.
     let mut less: Value = serde_json::from_str(&std::fs::read_to_string(&profile).expect("there")).expect("JSON");
     less["syscalls"].as_array_mut().expect("entries").remove(0);
     let written = place.directory.path().join("less.json");
@@ -179,7 +180,8 @@ fn the_profile_brings_io_uring_back() {
     assert_found(&found, "io_uring", "advice", &["seccomp"]);
 }
 
-/// The profile has what the readers of all runtimes know, denies by default with an error, and no dangerous call.
+/// The profile uses only fields that all runtimes can read, denies by default with an error, and allows no dangerous
+/// call.
 #[test]
 fn the_profile_is_narrow() {
     let text = std::fs::read_to_string(root().join("tuning/seccomp.json")).expect("there");
@@ -202,7 +204,7 @@ fn the_profile_is_narrow() {
     }
 }
 
-/// systemd itself finds nothing to say about the unit, once its binary exists.
+/// systemd itself reports nothing about the unit, once its binary exists.
 #[test]
 fn systemd_takes_the_unit() {
     let place = Place::new();
@@ -217,7 +219,7 @@ fn systemd_takes_the_unit() {
     assert!(output.status.success() && ours.is_empty(), "{told}");
 }
 
-/// What is asked for wrongly is one line and exit code 2, as everywhere.
+/// A usage error is one line and exit code 2, as everywhere.
 #[test]
 fn mistakes_are_told() {
     let place = Place::new();

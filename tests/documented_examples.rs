@@ -1,5 +1,5 @@
-//! Examples out of other products' documents, run as written but for host, port and credentials: what their users have
-//! works here. The programs are in `tests/sdk/examples`.
+//! Examples from other products' documents, run as written except for host, port and credentials: programs that work
+//! for their users work here. The programs are in `tests/sdk/examples`.
 
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]

@@ -1,9 +1,9 @@
 //! Goal: both drivers keep their side of the contract in `relay::shard`. Method: real sockets and threads around a
 //! small core that echoes, the same scenarios for each driver.
 //!
-//! The core checks the driver's side of the contract in `relay::shard` as it goes: `Accepted` and `Closed` once per key,
-//! nothing in between for a key that is not open, lent bytes neither lost nor doubled. A breach panics on the shard's
-//! thread and fails the test when that is joined.
+//! The core checks the driver's side of the contract in `relay::shard` during the run: `Accepted` and `Closed` once per
+//! key, nothing in between for a key that is not open, borrowed bytes neither lost nor duplicated. A violation panics
+//! on the shard's thread and fails the test when that is joined.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +14,8 @@ use crate::mail;
 use relay::driver::DriverKind;
 use relay::label::Label;
 
-/// Bytes whose every position is recognisable (a multiplicative hash of it), so that loss, doubling and disorder all show.
+/// Bytes whose every position is recognisable (a multiplicative hash of it), so that loss, duplication and disorder are
+/// all detected.
 fn pattern(length: usize, seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
     std::iter::repeat_with(|| {
@@ -51,8 +52,8 @@ fn echoes_on_a_thousand_connections(kind: DriverKind) {
     server.wait_for("all closed", |counts| counts.open == 0);
 }
 
-/// U10: 1 MiB comes back byte by byte through the smallest send buffer and a reader that takes 777 bytes at a time, so that
-/// sends are short and block all the time.
+/// U10: 1 MiB comes back byte by byte through the smallest send buffer and a reader that reads 777 bytes at a time, so
+/// that sends are short and block all the time.
 fn short_sends_lose_nothing(kind: DriverKind) {
     let options = Options { send_buffer_bytes: 2_304, pause_above: Some(96 * 1024), ..Options::default() };
     let server = Server::start(kind, options);
@@ -70,13 +71,13 @@ fn short_sends_lose_nothing(kind: DriverKind) {
         assert!(received == bytes, "{} bytes of {}", received.len(), bytes.len());
     });
     let counts = server.counts();
-    // A ring's send goes on until all was taken, so its sends are slow instead of short.
+    // A ring's send continues until all bytes are sent, so its sends are slow instead of short.
     assert!(counts.short_sends > 10 || kind == DriverKind::Uring, "{counts:?}");
     assert!(counts.pauses > 0 && counts.pauses == counts.resumes, "{counts:?}");
 }
 
-/// U17, R21: 200 clients that always have more to send are served alike through small socket buffers: nobody gets less
-/// than a quarter of what another gets. Method: bytes echoed per client between two points in the middle of it all.
+/// U17, R21: 200 clients that always have more to send are served equally through small socket buffers: no client gets
+/// less than a quarter of another's share. Method: bytes echoed per client between two points in the middle of the run.
 fn talkers_are_served_alike(kind: DriverKind) {
     const TALKERS: usize = 200;
     let options = Options { send_buffer_bytes: 4_608, pause_above: Some(32 * 1024), ..Options::default() };
@@ -121,7 +122,7 @@ fn talkers_are_served_alike(kind: DriverKind) {
     assert!(most < 4 * fewest, "{most} bytes for one client, {fewest} for another");
 }
 
-/// A paused connection brings in no more than what was under way; after `Resume` everything that waited arrives.
+/// A paused connection delivers only the bytes in flight; after `Resume` all waiting bytes arrive.
 fn pause_holds_bytes_back(kind: DriverKind) {
     const PAUSE_ABOVE: usize = 128 * 1024;
     let server = Server::start(kind, Options { pause_above: Some(PAUSE_ABOVE), ..Options::default() });
@@ -151,8 +152,8 @@ fn pause_holds_bytes_back(kind: DriverKind) {
     assert!(answer == bytes[..sent]);
 }
 
-/// U13, R4 in small: 20 rounds of 200 connections that are all reset with bytes under way leave no slot in use, and a slot table
-/// of 256 with nothing kept in use still serves.
+/// U13, R4 in small: 20 rounds of 200 connections that are all reset with bytes in flight leave no slot in use, and a
+/// slot table of 256 with nothing reserved still serves.
 fn reset_storms_free_all_slots(kind: DriverKind) {
     let server = Server::start(kind, Options { slots: 256, refusal_slots: 16, ..Options::default() });
     for round in 0..20 {
@@ -170,8 +171,8 @@ fn reset_storms_free_all_slots(kind: DriverKind) {
     echo_once(&mut connect(server.address), b"still there");
 }
 
-/// P-CLOSE-2, T15: the last slots are accepted to be refused; beyond them peers wait in the backlog, and the first slot that
-/// comes free serves the next.
+/// P-CLOSE-2, T15: the last slots accept connections in order to refuse them; beyond them peers wait in the backlog,
+/// and the first slot that becomes free serves the next.
 fn full_table_refuses_then_recovers(kind: DriverKind) {
     let server = Server::start(kind, Options { slots: 20, refusal_slots: 4, ..Options::default() });
     let mut served: Vec<TcpStream> = (0..16).map(|_| connect(server.address)).collect();
@@ -183,7 +184,7 @@ fn full_table_refuses_then_recovers(kind: DriverKind) {
         connect(server.address).read_to_string(&mut answer).expect("answered");
         assert_eq!(answer, "refused");
     }
-    // Four peers that hold their refusal slots by not closing, and a fifth that finds none.
+    // Four peers that hold their refusal slots by not closing, and a fifth that gets none.
     let holders: Vec<TcpStream> = (0..4).map(|_| connect(server.address)).collect();
     for holder in &holders {
         let mut answer = [0; 7];
@@ -215,11 +216,11 @@ fn fin_comes_after_the_bytes(kind: DriverKind) {
     server.wait_for("all closed", |counts| counts.open == 0);
 }
 
-/// P-HTTP-16: `ShutdownWrite` ends our direction after the bytes before it and goes on reading.
+/// P-HTTP-16: `ShutdownWrite` ends our direction after the bytes before it, and reading continues.
 fn shutdown_write_goes_on_reading(kind: DriverKind) {
     let server = Server::start(kind, Options { send_buffer_bytes: 4_096, ..Options::default() });
     let mut client = connect_with_small_buffers(server.address);
-    // 200,000 bytes of answer cannot be taken at once, so the FIN has to wait for them.
+    // The kernel cannot accept 200,000 bytes of answer at once, so the FIN has to wait for them.
     client.write_all(b"!shutdown").expect("open");
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).expect("orderly end");
@@ -231,7 +232,7 @@ fn shutdown_write_goes_on_reading(kind: DriverKind) {
     server.wait_for("closed", |counts| counts.open == 0);
 }
 
-/// `Close` without `reset` still delivers what the kernel holds.
+/// `Close` without `reset` still delivers the bytes that the kernel holds.
 fn close_delivers_what_the_kernel_holds(kind: DriverKind) {
     let server = Server::start(kind, Options::default());
     let mut client = connect(server.address);
@@ -242,7 +243,7 @@ fn close_delivers_what_the_kernel_holds(kind: DriverKind) {
     assert_eq!(answer, b"bye");
 }
 
-/// The same over bytes that came while the connection was paused and were never read: closing over them would reset it.
+/// The same with bytes that came while the connection was paused and were never read: a close over them would reset it.
 fn close_over_unread_bytes_is_orderly(kind: DriverKind) {
     let server = Server::start(kind, Options::default());
     let mut client = connect(server.address);
@@ -267,7 +268,8 @@ fn reset_is_a_reset(kind: DriverKind) {
     server.wait_for("closed", |counts| counts.open == 0);
 }
 
-/// A timeout is fed on time and never early on a loop with nothing else to do; a directory is not invented.
+/// A timeout is fed on time and never early on an otherwise idle loop; the driver feeds no directory that was not
+/// published.
 fn timeouts_are_fed(kind: DriverKind) {
     let server = Server::start(kind, Options { ticks_ms: Some(30), ..Options::default() });
     let started = Instant::now();
@@ -277,7 +279,7 @@ fn timeouts_are_fed(kind: DriverKind) {
     assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
 }
 
-/// P-CLOSE-1: drain reaches sleeping shards; the loops serve until the last shard has drained, then return.
+/// P-CLOSE-1: drain wakes sleeping shards; the loops serve until the last shard has drained, then return.
 fn drain_ends_all_loops(kind: DriverKind) {
     let server = Server::start(kind, Options { shards: 3, ..Options::default() });
     let mut clients: Vec<TcpStream> = (0..32).map(|_| connect(server.address)).collect();
@@ -293,9 +295,9 @@ fn drain_ends_all_loops(kind: DriverKind) {
     server.join();
 }
 
-/// T15: with no descriptor left the listener rests instead of spinning, peers wait, and when descriptors come free they are
-/// served. On io_uring connections are not in the process's table (`tests/rings.rs`). The server is a process of its own, as
-/// the limit is one of processes.
+/// T15: without a free descriptor the listener rests instead of spinning, peers wait, and when descriptors become free
+/// they are served. On io_uring connections are not in the process's table (`tests/rings.rs`). The server is a separate
+/// process, as the limit is per process.
 #[test]
 fn epoll_survives_descriptor_exhaustion() {
     let child = echo::Child::start(DriverKind::Epoll, 64);
@@ -329,13 +331,13 @@ fn epoll_survives_descriptor_exhaustion() {
     }
 }
 
-/// R-PUB-6: real shards, three of them, whose mailboxes hold four mails: every subscriber gets every event of every publisher
-/// once and in the order of its publisher, whatever had to wait for room.
+/// R-PUB-6: three real shards, whose mailboxes hold four mails: every subscriber gets every event of every publisher
+/// once and in the order of its publisher, even when mails had to wait for space.
 fn mail_through_small_mailboxes_keeps_its_order(kind: DriverKind) {
     mail::exchange(kind);
 }
 
-/// Where io_uring is forbidden its half shows nothing, and says so.
+/// Where io_uring is forbidden, its half tests nothing and reports that.
 fn uring_works() -> bool {
     let probed = relay::driver::uring::probe();
     if let Err(cause) = &probed {
@@ -378,7 +380,7 @@ scenarios![
     mail_through_small_mailboxes_keeps_its_order,
 ];
 
-/// Not a test of its own: the server process of `epoll_survives_descriptor_exhaustion`.
+/// Not a separate test: the server process of `epoll_survives_descriptor_exhaustion`.
 #[test]
 #[ignore = "started by another test as its child"]
 fn child_server() {

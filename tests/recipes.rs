@@ -1,5 +1,5 @@
-//! The recipes of docs/recipes, run as they stand there: each endpoint signs for its user alone, pusher-js gets in with
-//! what it answers, and nothing else.
+//! The recipes of docs/recipes, run as written: each endpoint signs for its user alone, and pusher-js gets in with the
+//! endpoint's answer, and with nothing else.
 
 // A test starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
@@ -78,7 +78,7 @@ fn php() {
         let script = place.path().join("auth.php");
         let serve = Script::command("php", &["-S", "127.0.0.1:0", script.to_str().unwrap()]);
         let endpoint = with_app(serve, &server).start();
-        // PHP tells its port on standard error.
+        // PHP prints its port on standard error.
         let port = common::eventually("PHP listens", || {
             let log = endpoint.log();
             let rest = log.split("http://127.0.0.1:").nth(1)?;
@@ -88,8 +88,8 @@ fn php() {
     });
 }
 
-/// P-CFG-4, P-CFG-6, P-SDK-15, P-SDK-19: PHP publishes and asks with the variables of Laravel's `.env`, with values that are
-/// signed as they are and sent percent-encoded; what is no 200 is an error there.
+/// P-CFG-4, P-CFG-6, P-SDK-15, P-SDK-19: PHP publishes and queries with the variables of Laravel's `.env`, with values
+/// that are signed raw and sent percent-encoded; a status other than 200 is an error there.
 #[test]
 fn php_publishes() {
     if !php_is_installed() {
@@ -105,7 +105,7 @@ fn php_publishes() {
         let publish = || with_laravel_environment(Script::command("php", &[script.to_str().unwrap()]), &server);
         let mut published = publish().start();
         assert_eq!(published.next_line(), r#"{"private-user.7":{"subscription_count":1}}"#);
-        // Channels have no order among each other.
+        // The order between channels is not defined.
         let events = [(); 2].map(|()| user.expect_event("order-shipped"));
         let channels: BTreeSet<_> = events.iter().map(|event| event["channel"].as_str().unwrap()).collect();
         assert_eq!(channels, BTreeSet::from(["private-user.7", "orders"]));
@@ -127,7 +127,7 @@ fn client_snippets_name_their_transports() {
     let pages = tree::sources("docs", &[".md"]).into_iter().filter(|page| !page.path.starts_with("docs/protocol/"));
     for page in pages.chain([tree::source("README.md")]) {
         for block in page.text.split("```").skip(1).step_by(2) {
-            // `wsHost` is what makes it one for Relay; a guide also shows what stood there before.
+            // `wsHost` marks a snippet as one for Relay; a guide also shows the old configuration.
             for call in block.split_inclusive("})").filter(|call| call.contains("wsHost")) {
                 snippets += 1;
                 assert!(call.contains("enabledTransports: ['ws', 'wss']"), "{}: {call}", page.path);
@@ -137,7 +137,7 @@ fn client_snippets_name_their_transports() {
     assert!(snippets >= 4, "only {snippets} snippets were found");
 }
 
-/// `tests/run` installs it; where only `cargo test` runs, the gap is seen.
+/// `tests/run` installs it; under a plain `cargo test` the skipped test is reported.
 fn php_is_installed() -> bool {
     let installed = std::process::Command::new("php").arg("--version").output().is_ok();
     if !installed {
@@ -146,7 +146,7 @@ fn php_is_installed() -> bool {
     installed
 }
 
-/// The variables of the `.env` in the recipe for Laravel, those that name server and app with the values of this one.
+/// The variables of the `.env` in the recipe for Laravel, those for server and app with the values of this one.
 fn with_laravel_environment(script: Script, server: &TestServer) -> Script {
     let file = blocks("laravel.md", "ini").remove(0);
     let lines: Vec<(&str, &str)> = file.lines().filter_map(|line| line.split_once('=')).collect();
@@ -157,7 +157,7 @@ fn with_laravel_environment(script: Script, server: &TestServer) -> Script {
     with_app(script.variables(&lines), server)
 }
 
-/// The recipes read what Laravel's `.env` has too.
+/// The recipes read the variables of Laravel's `.env` too.
 fn with_app(script: Script, server: &TestServer) -> Script {
     let app = server.app();
     let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
@@ -172,7 +172,8 @@ fn with_app(script: Script, server: &TestServer) -> Script {
     ])
 }
 
-/// pusher-js gets in through the endpoint; its answer is good for the channel that it was made for and no other.
+/// pusher-js gets in through the endpoint; the endpoint's answer is valid for the channel that it was made for and no
+/// other.
 fn lets_its_user_in(server: &TestServer, port: u16, path: &str) {
     let url = format!("http://127.0.0.1:{port}{path}");
     Script::node("user_client.mjs").arguments(&[&url, "presence-lobby"]).app(server, server.app()).run();

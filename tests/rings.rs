@@ -1,9 +1,9 @@
 //! More connections than the limit on open files: one process holds them in the tables of several rings.
 //!
-//! The connecting side are processes of their own (this test again, as `client`), each below the same limit and with a
-//! source address of its own in 127.0.0.0/8, as one address has not ports enough.
+//! The clients are separate processes (this test again, as `client`), each below the same limit and with its own source
+//! address in 127.0.0.0/8, as one address does not have enough ports.
 //!
-//! And no ring at all, where it is forbidden: what the probe says then.
+//! Also the probe's report when rings are forbidden.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,7 +25,7 @@ use relay::shard::{Flush, Input, Listener, Mail, Output};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Echoes, and remembers nothing about a connection that is idle: what a connection costs is the driver's.
+/// Echoes, and keeps no state for an idle connection: the cost of a connection is the driver's.
 #[derive(Default)]
 struct Echo {
     owed: VecDeque<(ConnectionKey, Box<[u8]>)>,
@@ -72,7 +72,7 @@ impl Core for Echo {
     }
 }
 
-/// One connecting process.
+/// One client process.
 struct Client {
     process: Child,
     input: ChildStdin,
@@ -95,7 +95,7 @@ impl Client {
         Self { process, input, output }
     }
 
-    /// Waits until the process says this.
+    /// Waits until the process prints this.
     fn expect(&mut self, word: &str) {
         let mut line = String::new();
         while !line.contains(word) {
@@ -143,7 +143,7 @@ fn one_process_holds_more_connections_than_files() {
     exchange(&mut warm, 0);
     let resident_before = resident_bytes();
 
-    // Every run has other addresses, so that none waits for ports that the last one used.
+    // Every run uses other addresses, so that none waits for ports that the last one used.
     let run = 1 + u8::try_from(std::process::id() % 250).expect("below 250");
     let mut processes: Vec<Client> = (0..clients)
         .map(|number| {
@@ -175,7 +175,7 @@ fn one_process_holds_more_connections_than_files() {
     );
 }
 
-/// Not a test of its own: the connecting process.
+/// Not a separate test: the client process.
 #[test]
 #[ignore = "started by another test as its child"]
 fn client() {
@@ -206,8 +206,8 @@ fn client() {
     std::io::stdin().read_line(&mut line).expect("a pipe");
 }
 
-/// U14: under a filter that answers EPERM, as those of Docker and containerd do, the probe says cause and remedy in one
-/// line. The filter is laid on a process of its own.
+/// U14: under a filter that answers EPERM, as those of Docker and containerd do, the probe reports cause and remedy in
+/// one line. The filter is applied to a separate process.
 #[test]
 fn forbidden_io_uring_is_named() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/forbid_io_uring.py");
@@ -224,7 +224,7 @@ fn forbidden_io_uring_is_named() {
     }
 }
 
-/// Not a test of its own: the process whose io_uring is forbidden.
+/// Not a separate test: the process whose io_uring is forbidden.
 #[test]
 #[ignore = "started by another test as its child"]
 fn probe() {

@@ -1,17 +1,17 @@
-//! The scoreboard of docs/reliability.md: every row has a figure, or says why it has none, and the commands that
-//! measure rows still work. The rows themselves are long and want the machine for themselves, so they run beside CI.
+//! The scoreboard of docs/reliability.md: every row has a figure, or a reason for its absence, and the commands that
+//! measure rows still work. The rows themselves are long and need the machine for themselves, so they run outside CI.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Rows that need nothing but the server and a second or two each. Their bounds are counts in a quick run, not times.
+/// Rows that need only the server and a second or two each. Their bounds are counts in a quick run, not times.
 const QUICK: &[&str] = &["R6", "R9", "R16", "R18", "R30"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Goal: R1 to R30 are all there, in order, each with a figure or with the reason why there is none.
+/// Goal: R1 to R30 are all present, in order, each with a figure or with the reason for its absence.
 #[test]
 fn every_row_has_a_figure() {
     let document = std::fs::read_to_string(root().join("docs/reliability.md")).expect("the document is there");
@@ -31,8 +31,8 @@ fn every_row_has_a_figure() {
     }
 }
 
-/// Goal: the commands of the scoreboard start a server, measure and judge. Method: a quick run of those rows that need no
-/// load generator.
+/// Goal: the commands of the scoreboard start a server, measure and judge. Method: a quick run of those rows that need
+/// no load generator.
 #[test]
 fn the_commands_work() {
     let binary =

@@ -1,6 +1,6 @@
-//! The SDKs that customers use, unchanged but for host and port, against a real server with two shards. What each was
-//! seen to do is the table of docs/compatibility.md (`table`). The scripts are in `tests/sdk`; the packages are pinned
-//! there and installed below `target/` by the first test that needs them.
+//! The SDKs that customers use, unchanged except for host and port, against a real server with two shards. The observed
+//! features of each are the table of docs/compatibility.md (`table`). The scripts are in `tests/sdk`; the packages are
+//! pinned there and installed below `target/` by the first test that needs them.
 
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
@@ -27,9 +27,9 @@ fn options(driver: Driver) -> ServerOptions {
     ServerOptions::new(driver).shards(2)
 }
 
-/// P-SDK-1 to P-SDK-16, P-AUTH-7, P-CEV-2, P-PRES-2: pusher-js subscribes to public, private and presence channels through a customer's auth
-/// endpoint; the Node server SDK publishes by `trigger`, to many channels, by `triggerBatch`, without one socket, with
-/// `info`; everyone gets every event once and in order.
+/// P-SDK-1 to P-SDK-16, P-AUTH-7, P-CEV-2, P-PRES-2: pusher-js subscribes to public, private and presence channels
+/// through a customer's auth endpoint; the Node server SDK publishes by `trigger`, to many channels, by `triggerBatch`,
+/// without one socket, with `info`; every subscriber gets every event once and in order.
 #[test]
 fn pusher_js_on_every_kind_of_channel() {
     on_fresh_servers(options, |server| {
@@ -47,8 +47,8 @@ fn laravel_echo() {
     });
 }
 
-/// P-ENC-1, P-ENC-2, P-CACHE-2, P-COUNT-1: pusher-js and laravel-echo decrypt what the server SDK encrypted; pusher-js gets cached events and
-/// counts.
+/// P-ENC-1, P-ENC-2, P-CACHE-2, P-COUNT-1: pusher-js and laravel-echo decrypt data that the server SDK encrypted;
+/// pusher-js gets cached events and counts.
 #[test]
 fn encrypted_cache_and_count() {
     let options = |driver| options(driver).app("counting", &["subscription_count=true"]);
@@ -58,7 +58,8 @@ fn encrypted_cache_and_count() {
     });
 }
 
-/// P-USER-1, P-USER-4, P-USER-6, P-WATCH-1, P-SDK-25: pusher-js and laravel-echo sign in; events to a user, its watchlist, and the end.
+/// P-USER-1, P-USER-4, P-USER-6, P-WATCH-1, P-SDK-25: pusher-js and laravel-echo sign in; events to a user, its
+/// watchlist, and its termination.
 #[test]
 fn signed_in_users() {
     let options = |driver| options(driver).app("watching", &["watchlist=true"]);
@@ -68,7 +69,7 @@ fn signed_in_users() {
     });
 }
 
-/// P-SUB-4, P-CLOSE-1: pusher-js and laravel-echo come back by themselves after the server was killed and after it was
+/// P-SUB-4, P-CLOSE-1: pusher-js and laravel-echo reconnect by themselves after the server was killed and after it was
 /// drained, with all their subscriptions.
 #[test]
 fn javascript_clients_reconnect() {
@@ -109,7 +110,7 @@ fn restarted_once(test: &'static str, script: impl Fn() -> Script + Sync) {
     });
 }
 
-/// The document is the table. `RELAY_UPDATE=1` writes it.
+/// The document matches the table. `RELAY_UPDATE=1` writes it.
 #[test]
 fn the_document_is_current() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md");
@@ -124,9 +125,10 @@ fn the_document_is_current() {
     );
 }
 
-/// P-USER-1 to P-USER-6, P-WATCH-1, P-SDK-25, P-AUTH-3, P-AUTH-4, P-HTTP-6, P-HTTP-10: pusher-js signs in, hears what the server SDKs send to its
-/// user, joins presence channels as that user, is told who of its watchlist comes and goes, and stays away once the
-/// Node SDK, or the Python SDK by its short path, has ended its user.
+/// P-USER-1 to P-USER-6, P-WATCH-1, P-SDK-25, P-AUTH-3, P-AUTH-4, P-HTTP-6, P-HTTP-10: pusher-js signs in, receives the
+/// events that the server SDKs send to its user, joins presence channels as that user, is notified when users of its
+/// watchlist come and go, and stays away once the Node SDK, or the Python SDK by its short path, has terminated its
+/// user.
 #[test]
 fn users() {
     on_fresh_servers(
@@ -141,8 +143,8 @@ fn users() {
     );
 }
 
-/// P-ENC-1 to P-ENC-3: what the Node SDK encrypts, pusher-js with encryption decrypts, live and from the cache; a client without the secret
-/// sees the ciphertext alone.
+/// P-ENC-1 to P-ENC-3: pusher-js with encryption decrypts events that the Node SDK encrypts, live and from the cache; a
+/// client without the secret sees only the ciphertext.
 #[test]
 fn encrypted_channels() {
     on_fresh_servers(options, |server| Script::node("encrypted.mjs").app(&server, server.app()).run());
@@ -162,8 +164,8 @@ fn packages_are_the_pinned_ones() {
     }
 }
 
-/// P-SDK-24, P-HOOK-1 to P-HOOK-3, R-HOOK-1: what Relay sends is valid to the webhook helpers of the Node and the Python SDK, and a
-/// byte more is not; events come in the order in which they happened.
+/// P-SDK-24, P-HOOK-1 to P-HOOK-3, R-HOOK-1: the webhook helpers of the Node and the Python SDK accept Relay's
+/// requests, and reject them with one byte more; events come in the order in which they happened.
 #[test]
 fn webhook_helpers_of_the_sdks() {
     on_fresh_servers_at_once(options, |server| {

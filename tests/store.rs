@@ -1,4 +1,4 @@
-//! The store as servers and commands use it: what is kept, what is refused, and what survives.
+//! The store as servers and commands use it: persistence, refusals, and survival of failures.
 
 use std::collections::HashMap;
 use std::fs;
@@ -41,8 +41,8 @@ fn sha256(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// R-TOKEN-2, R-AUTH-6, threat T5: after opening again all is there; the app's secret is recoverable, the token is
-/// known by its SHA-256 only (computed by another library), and the data file holds no byte of it in plain.
+/// R-TOKEN-2, R-AUTH-6, threat T5: after reopening all data is present; the app's secret is recoverable, the token is
+/// known by its SHA-256 only (computed by another library), and the data file contains no byte of it in plain.
 #[test]
 fn apps_and_tokens_are_kept_and_tokens_are_not() {
     let directory = directory();
@@ -67,7 +67,7 @@ fn apps_and_tokens_are_kept_and_tokens_are_not() {
     assert!(!holds(&created.token) && !holds(&created.token["rly_".len()..]));
 }
 
-/// Ids and keys are unique; serials of deleted apps are not given again; a deleted app takes its tokens along.
+/// Ids and keys are unique; serials of deleted apps are not reused; deleting an app deletes its tokens.
 #[test]
 fn uniqueness_and_deletion() {
     let directory = directory();
@@ -90,7 +90,7 @@ fn uniqueness_and_deletion() {
     }
 }
 
-/// Every change that shards must see raises the version; what changes nothing, and `last_used_at`, does not. A
+/// Every change that shards must see raises the version; a change without effect, and `last_used_at`, does not. A
 /// refused change leaves no trace.
 #[test]
 fn the_version_follows_what_shards_must_see() {
@@ -139,7 +139,8 @@ fn the_version_follows_what_shards_must_see() {
     rises("delete", true);
 }
 
-/// R-ADMIN-1: rotation adds a pair and keeps the old one working; the last pair stays, and there is a bound.
+/// R-ADMIN-1: rotation adds a pair and keeps the old one valid; the last pair cannot be removed, and their number is
+/// bounded.
 #[test]
 fn rotation_keeps_old_keys_until_removed() {
     let directory = directory();
@@ -160,7 +161,7 @@ fn rotation_keeps_old_keys_until_removed() {
     assert!(matches!(store.rotate_app(&app.id), Err(StoreError::TooManyKeys(_))));
 }
 
-/// Threat T23: the directory is made 0700 and its files 0600.
+/// Threat T23: the directory is created with mode 0700 and its files with 0600.
 #[test]
 fn what_is_made_is_ours_alone() {
     let parent = directory();
@@ -174,7 +175,7 @@ fn what_is_made_is_ours_alone() {
     drop(store);
 }
 
-/// Threat T23, R30: what others could read or swap is refused with the file and the command that mends it.
+/// Threat T23, R30: a file that others could read or replace is refused with the file and the command that fixes it.
 #[test]
 fn exposed_files_are_refused() {
     for file in ["data.mdb", "lock.mdb"] {
@@ -196,7 +197,8 @@ fn exposed_files_are_refused() {
     assert!(error.contains("chmod 700"), "{error}");
 }
 
-/// Threat T23: a link in place of the data file is not followed, a link to the directory is (systemd makes such).
+/// Threat T23: a link in place of the data file is not followed, a link to the directory is (systemd creates such
+/// links).
 #[test]
 fn links_to_files_are_refused() {
     let (real, fake) = (directory(), directory());
@@ -209,7 +211,7 @@ fn links_to_files_are_refused() {
     drop(reopen(&link));
 }
 
-/// R30: paths that cannot be a store, each named with the way out.
+/// R30: paths that cannot be a store, each error with the fix.
 #[test]
 fn unusable_paths_are_refused() {
     let directory = directory();
@@ -227,8 +229,8 @@ fn unusable_paths_are_refused() {
     assert!(fs::read_dir(&absent).expect("listing").next().is_none(), "a refused open leaves nothing behind");
 }
 
-/// LMDB's hazards: garbage, a file cut at any page and a store whose pages were overwritten give one clear error or
-/// still open whole; none kills the process (a map beyond the end of its file would, by SIGBUS).
+/// LMDB's hazards: garbage, a file truncated at any page and a store whose pages were overwritten give one clear error
+/// or still open completely; none kills the process (a map beyond the end of its file would, by SIGBUS).
 #[test]
 fn damaged_files_are_told() {
     let original = directory();
@@ -263,7 +265,7 @@ fn damaged_files_are_told() {
         damaged(open(&bytes), "zeroed")
     });
     assert!(cut > pages / 2 && zeroed.count() > 3, "{cut} of {pages} cuts were noticed");
-    // A leaf that says it is one of duplicates, of which LMDB would make up the values.
+    // A leaf whose flags mark it as a page of duplicates, of which LMDB would make up the values.
     let leaves: Vec<usize> = (2..pages).filter(|page| whole[page * 4096 + 10] & 0x6F == 2).collect();
     for kind in [0x22, 0x42] {
         let noticed = leaves.iter().filter(|page| {
@@ -273,8 +275,8 @@ fn damaged_files_are_told() {
         });
         assert!(noticed.count() > 3, "kind {kind:#x}");
     }
-    // A meta page with the number of a transaction that writes the other one: LMDB would take the other, which was not
-    // looked at.
+    // A meta page with the number of a transaction that writes the other one: LMDB would use the other, which was not
+    // checked.
     let number = |page: usize| page * 4096 + 144..page * 4096 + 152;
     for page in 0..2 {
         let other = u64::from_ne_bytes(whole[number(1 - page)].try_into().expect("eight bytes"));
@@ -284,8 +286,8 @@ fn damaged_files_are_told() {
     }
 }
 
-/// R-PROC-4: a directory that has lost a file is refused with its name and a remedy, by servers and by commands, and is not
-/// started empty; after the remedy it starts.
+/// R-PROC-4: a directory that has lost a file is refused with its name and a remedy, by servers and by commands, and is
+/// not started empty; after the remedy it starts.
 #[test]
 fn a_directory_that_lost_a_file_is_refused() {
     type Damage = fn(&Path);
@@ -381,8 +383,8 @@ fn a_directory_that_lost_a_file_is_refused() {
     assert_eq!(serve(data).expect("a new store"), 0);
 }
 
-/// R-PROC-4: what a killed start left of a file that it was making is no store and in nobody's way; two first starts make
-/// one store.
+/// R-PROC-4: the leftovers of a killed start that was creating a file are not a store and block nobody; two concurrent
+/// first starts create one store.
 #[test]
 fn a_store_appears_whole() {
     let directory = directory();
@@ -432,8 +434,8 @@ fn values_of_another_kind_are_refused() {
     }
 }
 
-/// LMDB's hazards: numbers of pages that no file has are refused, without an overflow and without a walk as long as the
-/// file claims to be. Method: both meta pages name the last number there is, in a store with a value of several pages.
+/// LMDB's hazards: page numbers beyond any file are refused, without an overflow and without a walk as long as the file
+/// claims to be. Method: both meta pages name the highest possible number, in a store with a value of several pages.
 #[test]
 fn impossible_page_numbers_are_refused() {
     let directory = directory();
@@ -457,11 +459,11 @@ fn impossible_page_numbers_are_refused() {
     };
     let mut bytes = whole.clone();
     last_page(&mut bytes);
-    // Whole but for its own idea of its length: LMDB would put new pages beyond the map.
+    // Complete except for its own record of its length: LMDB would put new pages beyond the map.
     let _ = open(&bytes);
     for page in values {
         let mut bytes = bytes.clone();
-        // How many pages the value takes.
+        // The number of pages of the value.
         bytes[page * 4096 + 12..page * 4096 + 16].fill(0xFF);
         assert!(matches!(open(&bytes), Err(StoreError::Corrupt { .. })), "page {page}");
     }
@@ -493,7 +495,7 @@ fn flipped_bytes_never_end_the_process() {
     for _ in 0..300 {
         let mut bytes = whole.clone();
         for _ in 0..=below(4) {
-            // Half of the changes hit the first words of a page, where the structure stands.
+            // Half of the changes hit the first words of a page, where the structure is.
             let at = if below(2) == 0 { below(whole.len()) } else { below(whole.len() / 4096) * 4096 + below(160) };
             bytes[at] = below(256) as u8;
         }
@@ -507,8 +509,8 @@ fn flipped_bytes_never_end_the_process() {
     assert!(refused > 20 && opened > 20, "{refused} refused, {opened} opened");
 }
 
-/// MAP_FULL: a full store says so, refuses only what does not fit, loses nothing that was acknowledged, and works on
-/// when there is room.
+/// MAP_FULL: a full store reports it, refuses only changes that do not fit, loses nothing that was acknowledged, and
+/// works again when there is space.
 #[test]
 fn a_full_store_loses_nothing() {
     let directory = directory();
@@ -532,8 +534,8 @@ fn a_full_store_loses_nothing() {
     store.create_token(new_token(&app.id)).expect("room again");
 }
 
-/// R11: a disk without room (a file size limit stands for it: the same failing write inside a commit) is told with
-/// cause and exit code 1; what was acknowledged before is kept and the store works on when there is room.
+/// R11: a disk without space (simulated by a file size limit: the same failing write inside a commit) is reported with
+/// cause and exit code 1; acknowledged changes are kept and the store works again when there is space.
 #[test]
 fn a_full_disk_loses_nothing() {
     let directory = directory();
@@ -558,8 +560,8 @@ fn a_full_disk_loses_nothing() {
     store.create_token(new_token(&app.id)).expect("room again");
 }
 
-/// A second server on the directory is refused and told the pid; commands work beside the first; the lock ends with
-/// the store.
+/// A second server on the directory is refused with the pid of the first; commands work beside the first; the lock ends
+/// with the store.
 #[test]
 fn one_server_per_directory() {
     let directory = directory();
@@ -574,8 +576,8 @@ fn one_server_per_directory() {
     drop(Store::open_to_serve(directory.path()).expect("free again"));
 }
 
-/// Threat T5 and the promise of 2 seconds: the store writer gives a snapshot at once and a new one soon after another
-/// process changed the store; it writes `last_used_at` (R-TOKEN-4), the rest when it is dropped.
+/// Threat T5 and the promise of 2 seconds: the store writer publishes a snapshot at once and a new one soon after
+/// another process changed the store; it writes `last_used_at` (R-TOKEN-4), the rest when it is dropped.
 #[test]
 fn the_store_writer_notices_other_processes() {
     let directory = directory();
@@ -606,8 +608,8 @@ fn the_store_writer_notices_other_processes() {
     assert!(snapshots.try_recv().is_err(), "last_used_at is no change that shards must see");
 }
 
-/// R9: 200 writes acknowledged by processes of which others are killed with SIGKILL at random moments, three at a
-/// time: every acknowledged token is there, and the store always opens.
+/// R9: 200 writes acknowledged by processes of which others are killed with SIGKILL at random moments, three at a time:
+/// every acknowledged token is present, and the store always opens.
 #[test]
 fn kill_nine_loses_no_acknowledged_write() {
     let directory = directory();

@@ -1,4 +1,4 @@
-//! Tests of Relay's pieces beside the protocol: drivers, mailboxes, the store, cost, the command line, doctor.
+//! Tests of Relay's parts outside the protocol: drivers, mailboxes, the store, cost, the command line, doctor.
 
 mod cli;
 mod cost;

@@ -1,5 +1,5 @@
-// A bare uWebSockets server that speaks just enough of the protocol for the load generator: handshake, subscribe,
-// publish. It verifies nothing, which makes it the least that a server on uWebSockets can cost.
+// A bare uWebSockets server that implements just enough of the protocol for the load generator: handshake, subscribe, publish. It
+// verifies nothing, which makes it the least that a server on uWebSockets can cost.
 //
 //     node uws.js PORT          publishes are parsed and sent to the subscribers
 //     node uws.js PORT echo     publishes are read, and answered at once: an HTTP server that does nothing

@@ -1,11 +1,11 @@
-//! The bytes of one input, taken from the front as figures and text.
+//! The bytes of one input, taken from the front as numbers and text.
 
-/// What is left of an input. Past its end it gives zeros and empty slices, so that a short input is a whole one.
+/// The rest of an input. Past its end it gives zeros and empty slices, so that a short input is also complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
-    /// A whole input.
+    /// A complete input.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -40,18 +40,18 @@ impl<'a> Input<'a> {
         line
     }
 
-    /// Everything that is left.
+    /// All remaining bytes.
     pub fn rest(self) -> &'a [u8] {
         self.0
     }
 
-    /// Whether nothing is left.
+    /// Whether no bytes remain.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The same bytes cut in three ways: whole, one by one, and in pieces whose lengths follow from `seed`.
+/// The same bytes split in three ways: in one piece, byte by byte, and in pieces whose lengths follow from `seed`.
 pub fn cuts(bytes: &[u8], seed: u16) -> [Vec<&[u8]>; 3] {
     let mut state = u64::from(seed) | 1;
     let mut pieces = Vec::new();

@@ -1,32 +1,33 @@
-//! A reader of JSON (RFC 8259) of its own, which keeps what other readers lose: the raw text of every value, members
-//! that are given twice, numbers of any size, and strings that are no Unicode text.
+//! An independent reader of JSON (RFC 8259), which keeps what other readers lose: the raw text of every value,
+//! duplicate members, numbers of any size, and strings that are not Unicode text.
 
 /// A value.
 #[derive(Clone, Debug)]
 pub struct Json<'a> {
     /// Its text, without the whitespace around it.
     pub raw: &'a str,
-    /// What it is.
+    /// Its type and content.
     pub kind: Kind<'a>,
 }
 
-/// What a value is.
+/// The type and content of a value.
 #[derive(Clone, Debug)]
 pub enum Kind<'a> {
     /// `null`.
     Null,
     /// A number, `true` or `false`.
     Scalar,
-    /// A string. Halves of surrogate pairs are U+FFFD in its text, and `whole` says that there were none.
+    /// A string. Unpaired surrogates are U+FFFD in its text, and `whole` is true if there were none.
     Text { text: String, whole: bool },
     /// An array.
     Array(Vec<Json<'a>>),
-    /// The members in order, with those that are given twice.
+    /// The members in order, duplicates included.
     Object(Vec<(Option<String>, Json<'a>)>),
 }
 
 impl<'a> Json<'a> {
-    /// Reads a whole text. `None` for anything but one value with whitespace around it, and a byte order mark before that.
+    /// Reads a complete text. `None` for anything but one value with optional whitespace around it and a byte order
+    /// mark before that.
     pub fn parse(text: &'a str) -> Option<Self> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut reader = Reader { text, at: 0 };
@@ -36,13 +37,14 @@ impl<'a> Json<'a> {
         (reader.at == text.len()).then_some(value)
     }
 
-    /// True for text that may nest deeper than this reader goes, in a string that holds JSON too. Such text says nothing.
+    /// True for text that may nest deeper than this reader supports, also in a string that holds JSON. No verdict is
+    /// possible on such text.
     pub fn is_beyond(text: &str) -> bool {
         text.bytes().filter(|byte| matches!(byte, b'[' | b'{' | b'\\')).count() > DEPTH_MAX
     }
 
-    /// The members of an object that are named here, each given once at most; others may be there. `None` when it is no
-    /// object, when one of these is given twice, or when a name is no Unicode text.
+    /// The named members of an object, each present once at most; others may be present. `None` when the value is not
+    /// an object, when one of these members is duplicated, or when a name is not Unicode text.
     pub fn members<'s, const N: usize>(&'s self, names: [&str; N]) -> Option<[Option<&'s Json<'a>>; N]> {
         let Kind::Object(members) = &self.kind else { return None };
         let mut found = [None; N];
@@ -59,7 +61,7 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Far from the end of the stack.
+/// Far from stack exhaustion.
 const DEPTH_MAX: usize = 200;
 
 struct Reader<'a> {
@@ -172,7 +174,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// The code units of a string; `None` is bad syntax.
+    /// The code units of a string; `None` means bad syntax.
     fn string(&mut self) -> Option<Vec<u16>> {
         self.take(b'"')?;
         let mut units: Vec<u16> = Vec::new();

@@ -1,7 +1,8 @@
-//! What must hold for every input: one function per fuzz target, each given the bytes of one input.
+//! Properties that must hold for every input: one function per fuzz target, each called with the bytes of one input.
 //!
-//! A target compares the code under test with a reader of its own (`reference` parts here share nothing with it), feeds
-//! the same input in other pieces, or writes what was read and reads it again. "It does not crash" alone is no target.
+//! A target compares the code under test with an independent reader (the `reference` parts here share no code with it),
+//! feeds the same input in other pieces, or writes what was read and reads it again. "It does not crash" alone does not
+//! make a target.
 //!
 //! `fuzz/run` builds and runs them.
 

@@ -1,7 +1,7 @@
 //! The server with the echo endpoint of the feature `conformance`: an example, so that it shares its dependencies with
-//! the tests' build and leaves the `relay` binary beside it as it is.
+//! the tests' build and leaves the adjacent `relay` binary unchanged.
 
-/// As the `relay` binary.
+/// The same allocator as the `relay` binary.
 fn main() -> std::process::ExitCode {
     relay::cli::run()
 }

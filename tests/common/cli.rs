@@ -30,7 +30,7 @@ pub fn run(arguments: &[&str]) -> Output {
     command(binary()).args(arguments).output().expect("the binary starts")
 }
 
-/// Runs `relay`, which must succeed and print JSON alone on standard output.
+/// Runs `relay`, which must succeed and print only JSON on standard output.
 #[track_caller]
 pub fn run_json(arguments: &[&str]) -> Value {
     let output = run(arguments);
@@ -64,7 +64,7 @@ pub fn set_app(data: &Path, app: &App, settings: &[&str]) {
     }
 }
 
-/// A token as the command line shows it once.
+/// A token, which the command line shows once.
 #[derive(Clone, Debug)]
 pub struct CreatedToken {
     /// Its public id.
@@ -84,7 +84,7 @@ pub fn create_token(data: &Path, app: &App, more: &[&str]) -> CreatedToken {
     CreatedToken { id: member("id"), token: member("token") }
 }
 
-/// `relay webhook add --app ID` with further arguments such as `--url`; gives what it printed.
+/// `relay webhook add --app ID` with further arguments such as `--url`; returns the printed JSON.
 #[track_caller]
 pub fn add_webhook(data: &Path, app: &App, more: &[&str]) -> Value {
     let directory = data.to_str().expect("a UTF-8 path");

@@ -1,4 +1,5 @@
-//! A strict reader of Prometheus' text format 0.0.4, independent of the writer: what it takes, Prometheus takes.
+//! A strict reader of Prometheus' text format 0.0.4, independent of the writer: Prometheus accepts everything that it
+//! accepts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ pub struct Page {
 pub struct Family {
     /// `counter`, `gauge`, `histogram` or `untyped`.
     pub kind: String,
-    /// What it says of itself.
+    /// The help text.
     pub help: String,
     /// In order.
     pub samples: Vec<Sample>,
@@ -64,7 +65,7 @@ impl Page {
         page
     }
 
-    /// The value of one series; its labels are these, in any order, and no others.
+    /// The value of one series; its labels are exactly these, in any order.
     #[track_caller]
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels: BTreeMap<String, String> =
@@ -155,7 +156,7 @@ impl Sample {
     }
 }
 
-/// The value up to its closing quote, and what follows.
+/// The value up to its closing quote, and the text after it.
 fn unescape(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut characters = text.char_indices();

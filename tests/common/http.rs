@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client over a raw socket: what a test writes is what goes out.
+//! A small HTTP/1.1 client over a raw socket: the bytes that a test writes are sent unchanged.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
-/// One response, read whole.
+/// One response, read completely.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// Status code.
@@ -42,7 +42,7 @@ impl Response {
     }
 }
 
-/// One TCP connection that speaks HTTP.
+/// One TCP connection for HTTP.
 pub struct HttpConnection {
     reader: BufReader<TcpStream>,
 }
@@ -65,7 +65,7 @@ impl HttpConnection {
         Self { reader: BufReader::new(stream) }
     }
 
-    /// Sends bytes as they are. An error is given back: a server that refuses may already have closed.
+    /// Sends bytes unchanged. Callers may ignore an error: a server that refuses may already have closed.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes)
     }
@@ -88,7 +88,7 @@ impl HttpConnection {
         Ok(Response { status, headers, body: Vec::new() })
     }
 
-    /// Reads one response that has a `Content-Length` (P-HTTP-15), or none at all for 1xx, 204 and 304.
+    /// Reads one response, which has a `Content-Length` (P-HTTP-15), or none for 1xx, 204 and 304.
     pub fn try_read(&mut self) -> io::Result<Response> {
         let mut response = self.try_read_head()?;
         let status = response.status;
@@ -124,7 +124,7 @@ impl HttpConnection {
         }
     }
 
-    /// The socket below.
+    /// The underlying socket.
     pub fn stream(&self) -> &TcpStream {
         self.reader.get_ref()
     }

@@ -19,16 +19,16 @@ pub mod wire;
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything that must happen, before it calls it missing. It says nothing about speed: on a machine
-/// with ten times more to do than it can, a script takes 10 s to start.
+/// How long a test waits for an event that must happen before it fails. It says nothing about speed: on a machine with
+/// ten times its capacity of work, a script takes 10 s to start.
 pub const PATIENCE: Duration = Duration::from_secs(50);
 
-/// Polls until `done` gives a value, and fails with `what` when [`PATIENCE`] is over.
+/// Polls until `done` returns a value, and fails with `what` after [`PATIENCE`].
 pub fn eventually<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
     eventually_within(what, PATIENCE, done)
 }
 
-/// Polls until `done` gives a value, and fails with `what` when `limit` is over.
+/// Polls until `done` returns a value, and fails with `what` after `limit`.
 pub fn eventually_within<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! A webhook receiver: a small HTTP server on loopback that keeps what it was sent and answers as the test says.
+//! A webhook receiver: a small HTTP server on loopback that records the requests it receives and answers as the test
+//! configures.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,16 +11,16 @@ use serde_json::Value;
 use super::sign::{App, hmac_hex};
 use super::{PATIENCE, eventually, eventually_within};
 
-/// One request, read whole.
+/// One request, read completely.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// Header lines in order, names in lower case.
     pub headers: Vec<(String, String)>,
     /// The raw body.
     pub body: String,
-    /// When it had come.
+    /// Its time of arrival.
     pub at: Instant,
-    /// What it was answered.
+    /// The status of its answer.
     pub status: u16,
 }
 
@@ -55,7 +56,7 @@ impl Received {
 pub enum Reply {
     /// With this status.
     Status(u16),
-    /// With 302 to this place.
+    /// With 302 to this location.
     Redirect(String),
     /// Not at all; the connection stays open.
     Hang,
@@ -65,7 +66,7 @@ type Policy = dyn Fn(usize, &str) -> Reply + Send + Sync;
 
 /// The running receiver; its thread ends with the process.
 pub struct Receiver {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     connections: Arc<Mutex<usize>>,
@@ -77,7 +78,7 @@ impl Receiver {
         Self::with(|_, _| Reply::Status(200))
     }
 
-    /// Answers as `policy` says, which is given the number of the request, from 0, and its body.
+    /// Answers as `policy` decides from the number of the request, starting at 0, and its body.
     pub fn with(policy: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -99,27 +100,27 @@ impl Receiver {
         format!("http://{}/hook", self.address)
     }
 
-    /// What was received so far.
+    /// The requests received so far.
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().expect("no holder panics").clone()
     }
 
-    /// How many requests came so far.
+    /// The number of requests received so far.
     pub fn count(&self) -> usize {
         self.received.lock().expect("no holder panics").len()
     }
 
-    /// Connections accepted so far.
+    /// The number of connections accepted so far.
     pub fn connections(&self) -> usize {
         *self.connections.lock().expect("no holder panics")
     }
 
-    /// Waits until `done` gives something about what was received.
+    /// Waits until `done` returns a value for the received requests.
     pub fn until<T>(&self, what: &str, done: impl Fn(&[Received]) -> Option<T>) -> T {
         self.until_within(what, PATIENCE, done)
     }
 
-    /// As [`Receiver::until`], with another limit.
+    /// Like [`Receiver::until`], with another limit.
     pub fn until_within<T>(&self, what: &str, limit: Duration, done: impl Fn(&[Received]) -> Option<T>) -> T {
         eventually_within(what, limit, || done(&self.received.lock().expect("no holder panics")))
     }
@@ -130,7 +131,7 @@ impl Receiver {
         taken.flat_map(|received| received.events()).filter(|event| event["channel"] == channel).collect()
     }
 
-    /// Waits for so many events of a channel; gives their names.
+    /// Waits for this many events of a channel; returns their names.
     #[track_caller]
     pub fn await_names(&self, channel: &str, names: &[&str]) {
         eventually(&format!("{names:?} on {channel}"), || (self.events_of(channel).len() >= names.len()).then_some(()));

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use super::server::{Driver, ServerOptions, TestServer};
 use super::tools::say_skipped;
 
-/// The drivers that this machine can run. Where io_uring is forbidden or missing, the test says so and epoll alone runs.
+/// The drivers that this machine can run. Where io_uring is forbidden or missing, the test reports it and runs epoll
+/// alone.
 pub fn drivers() -> &'static [Driver] {
     static DRIVERS: OnceLock<Vec<Driver>> = OnceLock::new();
     DRIVERS.get_or_init(|| match io_uring::IoUring::new(2) {
@@ -17,7 +18,7 @@ pub fn drivers() -> &'static [Driver] {
     })
 }
 
-/// Runs a scenario once per driver, each on a server made for it.
+/// Runs a scenario once per driver, each on a server started for it.
 pub fn on_fresh_servers(options: impl Fn(Driver) -> ServerOptions, scenario: impl Fn(TestServer)) {
     for &driver in drivers() {
         let _told = ToldOnPanic(driver);
@@ -38,7 +39,7 @@ pub fn on_fresh_servers_at_once(options: impl Fn(Driver) -> ServerOptions, scena
     });
 }
 
-/// Runs a scenario once per driver on the servers that the whole test binary shares.
+/// Runs a scenario once per driver on the servers that the entire test binary shares.
 pub fn on_shared_servers(shared: &'static SharedServers, scenario: impl Fn(&'static TestServer)) {
     for &driver in drivers() {
         let _told = ToldOnPanic(driver);
@@ -46,7 +47,7 @@ pub fn on_shared_servers(shared: &'static SharedServers, scenario: impl Fn(&'sta
     }
 }
 
-/// One server per driver for a whole test binary, started on first use.
+/// One server per driver for an entire test binary, started on first use.
 pub struct SharedServers {
     options: fn(Driver) -> ServerOptions,
     uring: OnceLock<TestServer>,

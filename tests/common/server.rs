@@ -17,7 +17,7 @@ use super::sign::App;
 use super::signal::signal_process;
 use super::{PATIENCE, eventually};
 
-/// Which I/O driver a server is told to use.
+/// The I/O driver that a server must use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Driver {
     /// `--io uring`.
@@ -35,7 +35,7 @@ impl Driver {
         }
     }
 
-    /// How the line at start names it.
+    /// Its name in the line at start.
     pub fn word(self) -> &'static str {
         match self {
             Self::Uring => "io_uring",
@@ -44,7 +44,7 @@ impl Driver {
     }
 }
 
-/// What a test asks of its server.
+/// The options of a test's server.
 pub struct ServerOptions {
     /// `--io`.
     pub driver: Driver,
@@ -52,9 +52,9 @@ pub struct ServerOptions {
     pub shards: u16,
     /// Further arguments.
     pub arguments: Vec<String>,
-    /// Apps to make before the start: a name for the test, and `key=value` settings.
+    /// Apps to create before the start: a name for the test, and `key=value` settings.
     pub apps: Vec<(&'static str, Vec<&'static str>)>,
-    /// Webhook endpoints of `main` to make before the start: arguments of `webhook add`.
+    /// Webhook endpoints of `main` to create before the start: arguments of `webhook add`.
     pub webhooks: Vec<Vec<String>>,
     /// A store to serve instead of a fresh one.
     pub data: Option<PathBuf>,
@@ -131,7 +131,7 @@ impl TestServer {
         Self::start_with(ServerOptions { binary: binary.to_owned(), ..options })
     }
 
-    /// Makes the apps, starts the process and waits for its line.
+    /// Creates the apps, starts the process and waits for its line.
     #[track_caller]
     pub fn start_with(options: ServerOptions) -> Self {
         let directory = options.data.is_none().then(data_directory);
@@ -182,7 +182,7 @@ impl TestServer {
         Self { address, health, driver: options.driver, data, webhooks, apps, process, _directory: directory }
     }
 
-    /// A server that the test started in another way, to be asked by the same methods. It is not stopped when dropped.
+    /// A server that the test started in another way, with the same methods. It is not stopped when dropped.
     pub fn adopt(address: SocketAddr, app: App) -> Self {
         let process = RunningProcess::spawn(Command::new("true"));
         Self {
@@ -243,7 +243,7 @@ impl TestServer {
         http::get(self.address, "/up").expect(200);
     }
 
-    /// What it wrote to standard error so far.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -268,7 +268,7 @@ impl TestServer {
         assert_eq!(answer.text(), "{}");
     }
 
-    /// Waits until the app's counter of subscriptions of a channel is as said.
+    /// Waits until the app's counter of subscriptions of a channel has this value.
     pub fn await_subscriptions(&self, app: &App, channel: &str, count: u64) {
         eventually(&format!("{count} subscriptions of {channel}"), || {
             let body = json!({"name": "count", "channel": channel, "data": "", "info": "subscription_count"});
@@ -332,7 +332,7 @@ impl RunningProcess {
         Some(line)
     }
 
-    /// The line that says where the server listens.
+    /// The line with the server's address.
     #[track_caller]
     pub fn listening_line(&mut self) -> String {
         loop {
@@ -353,7 +353,7 @@ impl RunningProcess {
         self.child.id()
     }
 
-    /// What it wrote to standard error so far.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("no holder panics").clone()
     }
@@ -387,7 +387,7 @@ impl Drop for RunningProcess {
     }
 }
 
-/// Address and health address out of the line at start.
+/// Address and health address from the line at start.
 pub fn addresses(line: &str) -> (SocketAddr, SocketAddr) {
     let address = |after: &str| {
         let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("{after:?} in {line:?}"));
@@ -397,7 +397,7 @@ pub fn addresses(line: &str) -> (SocketAddr, SocketAddr) {
     (address(" listening on "), address("health on "))
 }
 
-/// A fresh data directory inside `target/`, removed when dropped; leavings of dead test processes are removed first.
+/// A fresh data directory inside `target/`, removed when dropped; directories of dead test processes are removed first.
 pub fn data_directory() -> TempDir {
     static SWEEP: LazyLock<()> = LazyLock::new(|| sweep(Path::new(env!("CARGO_TARGET_TMPDIR"))));
     LazyLock::force(&SWEEP);

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
-/// An app as a test knows it.
+/// An app's identity and credentials in a test.
 #[derive(Clone, Debug)]
 pub struct App {
     /// Public id, as in `/apps/{id}`.
@@ -66,20 +66,21 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock stands after 1970").as_secs()
 }
 
-/// One request to be signed (P-SIGN-1, P-SIGN-2); every part may be changed before it is.
+/// One request to be signed (P-SIGN-1, P-SIGN-2); every part may be changed before signing.
 #[derive(Clone, Debug)]
 pub struct Signing {
     /// Method, upper case.
     pub method: String,
     /// Path as requested.
     pub path: String,
-    /// Query parameters but for the signature, values raw.
+    /// Query parameters except the signature, values raw.
     pub parameters: Vec<(String, String)>,
     secret: String,
 }
 
 impl Signing {
-    /// What a Pusher server SDK signs: key, timestamp, version, and the digest of a body that is not empty.
+    /// The parameters that a Pusher server SDK signs: key, timestamp, version, and the digest of a body that is not
+    /// empty.
     pub fn new(app: &App, method: &str, path: &str, body: &[u8]) -> Self {
         let mut signing = Self {
             method: method.to_owned(),

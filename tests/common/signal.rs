@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Sends a signal to a process, without a program for it.
+/// Sends a signal to a process, without running a program.
 #[track_caller]
 pub(crate) fn signal_process(pid: u32, name: &str) {
     let signal = match name {

@@ -14,7 +14,7 @@ use super::server::TestServer;
 use super::sign::App;
 use super::wire::RawSocket;
 
-/// What stock pusher-js appends to `/app/{key}`.
+/// The query that stock pusher-js appends to `/app/{key}`.
 pub const QUERY: &str = "?protocol=7&client=js&version=8.6.0&flash=false";
 
 /// One thing that arrived on a socket.
@@ -28,7 +28,7 @@ pub enum Arrival {
     Pong(Vec<u8>),
     /// A Close frame: code and reason.
     Close(u16, String),
-    /// The connection ended without one, or nothing arrived in time.
+    /// The connection ended without a Close frame, or nothing arrived in time.
     Ended(String),
 }
 
@@ -36,13 +36,13 @@ pub enum Arrival {
 pub struct Socket {
     /// Its app, used to sign subscriptions.
     pub app: App,
-    /// What `connection_established` named; empty before it.
+    /// The socket id of `connection_established`; empty before it.
     pub socket_id: String,
     inner: WebSocket<TcpStream>,
 }
 
 impl Socket {
-    /// Connects as pusher-js does and takes the first frame (P-CONN-1, P-CONN-9).
+    /// Connects as pusher-js does and reads the first frame (P-CONN-1, P-CONN-9).
     #[track_caller]
     pub fn open(server: &TestServer, app: &App) -> Self {
         let mut socket = Self::upgrade(server, app, &format!("/app/{}{QUERY}", app.key));
@@ -56,7 +56,7 @@ impl Socket {
         Self::upgrade_with(server, app, target, &[]).0
     }
 
-    /// Connects to any path with further request headers; also gives the response of the handshake.
+    /// Connects to any path with further request headers; also returns the response of the handshake.
     #[track_caller]
     pub fn upgrade_with(server: &TestServer, app: &App, target: &str, headers: &[(&str, &str)]) -> (Self, Response) {
         let stream = TcpStream::connect(server.address).expect("the server accepts");
@@ -80,7 +80,7 @@ impl Socket {
         (Self { app: app.clone(), socket_id: String::new(), inner }, response)
     }
 
-    /// Takes `connection_established` and keeps the socket id.
+    /// Reads `connection_established` and keeps the socket id.
     #[track_caller]
     pub fn established(&mut self) -> Value {
         let frame = self.next_json();
@@ -111,7 +111,7 @@ impl Socket {
         self.inner.send(message).expect("the message goes out");
     }
 
-    /// The next thing that arrives. Close codes that clients take as the end of all (P-SDK-14) fail here.
+    /// The next arrival. Close codes after which clients do not reconnect (P-SDK-14) fail here.
     pub fn next(&mut self) -> Arrival {
         match self.inner.read() {
             Ok(Message::Text(text)) => Arrival::Text(text.to_string()),
@@ -126,7 +126,7 @@ impl Socket {
             }
             Ok(Message::Close(None)) => Arrival::Close(1005, String::new()),
             Ok(other) => Arrival::Ended(format!("an unexpected message: {other:?}")),
-            // A read with a time limit is not begun again by itself when the process was stopped meanwhile.
+            // A read with a time limit is not restarted automatically when the process was stopped meanwhile.
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => self.next(),
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 Arrival::Ended("nothing arrived in time".to_owned())
@@ -135,7 +135,7 @@ impl Socket {
         }
     }
 
-    /// The next text message, as it stands on the wire.
+    /// The next text message, exactly as on the wire.
     #[track_caller]
     pub fn next_text(&mut self) -> String {
         match self.next() {
@@ -166,7 +166,7 @@ impl Socket {
         assert_eq!(frame, json!({"event": event, "channel": channel, "data": data}));
     }
 
-    /// The next message, which must be `pusher:error` with this code (P-SDK-4, P-OUT-11); gives its text.
+    /// The next message, which must be `pusher:error` with this code (P-SDK-4, P-OUT-11); returns its text.
     #[track_caller]
     pub fn expect_error(&mut self, code: Option<u16>) -> String {
         let frame = self.expect_event("pusher:error");
@@ -175,7 +175,7 @@ impl Socket {
         frame["data"]["message"].as_str().unwrap_or_else(|| panic!("a message in {frame}")).to_owned()
     }
 
-    /// The next message, which must be `pusher:error` with a numeric code; gives the code.
+    /// The next message, which must be `pusher:error` with a numeric code; returns the code.
     #[track_caller]
     pub fn expect_error_code(&mut self) -> u16 {
         let frame = self.expect_event("pusher:error");
@@ -185,7 +185,7 @@ impl Socket {
             .unwrap_or_else(|| panic!("a code in {frame}"))
     }
 
-    /// The next frame, which must be Close with this code; the connection then ends. Gives the reason.
+    /// The next frame, which must be Close with this code; the connection then ends. Returns the reason.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) -> String {
         match self.next() {
@@ -197,7 +197,7 @@ impl Socket {
         }
     }
 
-    /// A fatal refusal: the event and the Close frame carry the same code (P-SDK-13). Gives the event's message.
+    /// A fatal refusal: the event and the Close frame have the same code (P-SDK-13). Returns the event's message.
     #[track_caller]
     pub fn expect_fatal(&mut self, code: u16) -> String {
         let message = self.expect_error(Some(code));
@@ -205,7 +205,7 @@ impl Socket {
         message
     }
 
-    /// Fails unless nothing is on its way to this socket: the answer to a ping is the next thing that arrives.
+    /// Fails unless nothing is in flight to this socket: the answer to a ping must be the next arrival.
     #[track_caller]
     pub fn expect_quiet(&mut self) {
         self.send(r#"{"event":"pusher:ping","data":{}}"#);
@@ -213,7 +213,7 @@ impl Socket {
         assert_eq!(text, r#"{"event":"pusher:pong","data":"{}"}"#, "something was on its way");
     }
 
-    /// The data of a subscribe, signed as the channel's type needs it.
+    /// The data of a subscribe, signed as the channel's type requires.
     pub fn subscribe_data(&self, channel: &str, channel_data: Option<&str>) -> Value {
         match channel_data {
             Some(text) => {
@@ -246,7 +246,7 @@ impl Socket {
         self.send_json(&json!({"event": "pusher:subscribe", "data": data}));
     }
 
-    /// Subscribes a presence channel, with success; gives the roster: `count`, `ids`, `hash`.
+    /// Subscribes a presence channel, with success; returns the roster: `count`, `ids`, `hash`.
     #[track_caller]
     pub fn join(&mut self, channel: &str, channel_data: &str) -> Value {
         self.send_join(channel, channel_data);
@@ -262,7 +262,7 @@ impl Socket {
         self.send_json(&json!({"event": "pusher:signin", "data": {"auth": auth, "user_data": user_data}}));
     }
 
-    /// Signs in, with success: the answer echoes what was sent (P-OUT-9).
+    /// Signs in, with success: the answer echoes the data that was sent (P-OUT-9).
     #[track_caller]
     pub fn sign_in(&mut self, user_data: &str) {
         self.send_signin(user_data);
@@ -275,17 +275,18 @@ impl Socket {
         self.send_json(&json!({"event": "pusher:unsubscribe", "data": {"channel": channel}}));
     }
 
-    /// Leaves tungstenite: from here on the test reads and writes frames itself. Nothing may be unread.
+    /// Returns the stream without tungstenite: from here on the test reads and writes frames itself. Nothing may be
+    /// unread.
     pub fn into_raw(self) -> RawSocket {
         RawSocket::from_stream(self.inner.into_inner())
     }
 
-    /// The TCP stream below.
+    /// The underlying TCP stream.
     pub fn stream(&mut self) -> &mut TcpStream {
         self.inner.get_mut()
     }
 
-    /// Ends the connection politely: Close 1000, and waits for the server's answer.
+    /// Closes the connection properly: Close 1000, and waits for the server's answer.
     pub fn leave(mut self) {
         let _ = self.inner.close(None);
         while !matches!(self.next(), Arrival::Close(..) | Arrival::Ended(_)) {}

@@ -1,4 +1,4 @@
-//! Outside tools that a test installs once under `target/` and finds again in the next run.
+//! External tools that a test installs once under `target/` and finds again in the next run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,8 +22,8 @@ pub fn sdk_sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk")
 }
 
-/// The folder below `target/` in which `tests/install` puts this tool, once it is there. An error says why it cannot be
-/// had on this machine.
+/// The folder below `target/` in which `tests/install` puts this tool, once installed. An error states why it is not
+/// available on this machine.
 pub fn installed(name: &str) -> Result<PathBuf, String> {
     let folder = target_directory().join("tools").join(name);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/install");
@@ -36,10 +36,10 @@ pub fn installed(name: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// What `tests/install` ends with where this machine lacks something.
+/// The exit code of `tests/install` where this machine lacks a prerequisite.
 const NOT_HERE: i32 = 77;
 
-/// Runs a command to its end, which must be good.
+/// Runs a command to its end, which must succeed.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -48,7 +48,8 @@ pub fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
-/// `node_modules` by `npm ci` from the pinned lock file. Gives the folder to run scripts in: it holds copies of them.
+/// `node_modules` by `npm ci` from the pinned lock file. Returns the folder to run scripts in: it contains copies of
+/// them.
 pub fn node_project() -> PathBuf {
     static NODE: LazyLock<PathBuf> = LazyLock::new(|| installed("node").expect("npm is here"));
     let (sources, directory) = (sdk_sources(), NODE.clone());
@@ -57,8 +58,8 @@ pub fn node_project() -> PathBuf {
     directory
 }
 
-/// Node finds packages from where a script stands, so scripts run as copies beside `node_modules`. A copy arrives by
-/// rename: another test process may be about to read it.
+/// Node searches for packages from the script's directory, so scripts run as copies beside `node_modules`. A copy is
+/// created by rename: another test process may be about to read it.
 fn copy_scripts(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("a folder of scripts").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -70,13 +71,13 @@ fn copy_scripts(from: &Path, to: &Path) {
     }
 }
 
-/// A virtual environment with the pinned Python packages; gives its interpreter.
+/// A virtual environment with the pinned Python packages; returns its interpreter.
 pub fn python() -> PathBuf {
     static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| installed("python").expect("Python 3 is here"));
     PYTHON.join("env/bin/python")
 }
 
-/// A script of `tests/sdk`, about to run.
+/// A script of `tests/sdk`, before its start.
 pub struct Script {
     command: Command,
 }
@@ -117,7 +118,7 @@ impl Script {
         self
     }
 
-    /// Tells it the server and the app.
+    /// Sets the variables for the server and the app.
     pub fn app(mut self, server: &TestServer, app: &App) -> Self {
         self.command
             .env("RELAY_HOST", server.address.ip().to_string())
@@ -133,20 +134,20 @@ impl Script {
         RunningScript { process: RunningProcess::spawn(self.command), shown: BTreeSet::new() }
     }
 
-    /// Runs it to its end, which must be good.
+    /// Runs it to its end, which must succeed.
     #[track_caller]
     pub fn run(self) {
         self.start().finish();
     }
 
-    /// Runs it to its end, which must be good; gives what it showed.
+    /// Runs it to its end, which must succeed; returns the features that it reported.
     #[track_caller]
     pub fn run_shown(self) -> BTreeSet<String> {
         self.start().finish_shown()
     }
 }
 
-/// A script that runs.
+/// A running script.
 pub struct RunningScript {
     process: RunningProcess,
     /// `SDK: FEATURE` of its lines `shown SDK: FEATURE`.
@@ -154,7 +155,7 @@ pub struct RunningScript {
 }
 
 impl RunningScript {
-    /// The next line that it prints. Lines that report a feature are kept and passed over.
+    /// The next line that it prints. Lines that report a feature are recorded and skipped.
     #[track_caller]
     pub fn next_line(&mut self) -> String {
         loop {
@@ -175,7 +176,7 @@ impl RunningScript {
         assert_eq!(line, wanted, "{}", self.process.log());
     }
 
-    /// What follows `start` in the next line.
+    /// The rest of the next line, which must begin with `start`.
     #[track_caller]
     pub fn line_after(&mut self, start: &str) -> String {
         let line = self.next_line();
@@ -188,7 +189,7 @@ impl RunningScript {
         self.finish_shown();
     }
 
-    /// Waits for its `ok` and its end; gives what it showed.
+    /// Waits for its `ok` and its end; returns the features that it reported.
     #[track_caller]
     pub fn finish_shown(mut self) -> BTreeSet<String> {
         self.expect_line("ok");
@@ -197,17 +198,17 @@ impl RunningScript {
         shown
     }
 
-    /// What it showed so far.
+    /// The features that it reported so far.
     pub fn take_shown(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.shown)
     }
 
-    /// What it wrote to standard error so far.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits for its end, which must be good.
+    /// Waits for its end, which must be successful.
     #[track_caller]
     pub fn end(mut self) {
         let status = self.process.wait(SCRIPT_PATIENCE);
@@ -224,8 +225,8 @@ fn mortal(program: &str) -> Command {
     command
 }
 
-/// Prometheus' own checker: the one of this machine, or else the one in Debian's package, unpacked below `target/`
-/// without installing it.
+/// Prometheus' own checker: the one installed on this machine, or else the one in Debian's package, unpacked below
+/// `target/` without installing it.
 pub fn promtool() -> PathBuf {
     static PROMTOOL: LazyLock<PathBuf> = LazyLock::new(|| {
         if Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success()) {
@@ -236,8 +237,8 @@ pub fn promtool() -> PathBuf {
     PROMTOOL.clone()
 }
 
-/// Says so where a test could not be run: on standard error itself, which the test harness does not swallow. `tests/run`
-/// counts it as not run, and lists it in the end.
+/// Reports that a test could not be run: on standard error itself, which the test harness does not capture. `tests/run`
+/// counts the test as not run, and lists it at the end.
 pub fn say_skipped(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");

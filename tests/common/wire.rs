@@ -1,4 +1,4 @@
-//! WebSocket bytes made by hand, for frames that no honest client sends.
+//! WebSocket bytes written by hand, for frames that no honest client sends.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +24,7 @@ pub const RSV1: u8 = 0x40;
 
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
-/// A masked frame whose first byte is given whole.
+/// A masked frame with this complete first byte.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = header(first, payload.len() as u64);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
@@ -66,7 +66,7 @@ impl ServerFrame {
     }
 }
 
-/// A WebSocket whose every byte the test writes.
+/// A WebSocket of which the test writes every byte.
 pub struct RawSocket {
     stream: TcpStream,
 }
@@ -85,12 +85,12 @@ impl RawSocket {
         socket
     }
 
-    /// A stream that was upgraded before.
+    /// A stream that is already upgraded.
     pub fn from_stream(stream: TcpStream) -> Self {
         Self { stream }
     }
 
-    /// Upgrades and takes the frame of `connection_established`.
+    /// Upgrades and reads the frame of `connection_established`.
     #[track_caller]
     pub fn established(address: SocketAddr, target: &str) -> Self {
         let mut socket = Self::open(address, target);
@@ -112,7 +112,7 @@ impl RawSocket {
         assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
     }
 
-    /// Sends bytes; an error is given back, for the server may have refused already.
+    /// Sends bytes. Callers may ignore an error: the server may have refused already.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
@@ -147,7 +147,7 @@ impl RawSocket {
         Ok(ServerFrame { first: start[0], payload })
     }
 
-    /// Reads until the Close frame and gives its code; then the connection must end.
+    /// Reads until the Close frame and returns its code; then the connection must end.
     #[track_caller]
     pub fn expect_close(&mut self) -> u16 {
         loop {
@@ -172,7 +172,7 @@ impl RawSocket {
         }
     }
 
-    /// The socket below.
+    /// The underlying socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -183,7 +183,7 @@ pub fn frame_of_close(code: u16) -> Vec<u8> {
     frame(FIN | CLOSE, &code.to_be_bytes())
 }
 
-/// A whole upgrade request.
+/// A complete upgrade request.
 pub fn upgrade_request(target: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: relay.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -19,8 +19,9 @@ fn options(driver: Driver) -> ServerOptions {
         .with(&["--authorization-timeout", "1"])
 }
 
-/// P-AUTHZ-1: after the time a connection that did nothing, or subscribed a public channel, or failed to prove itself gets `pusher:error` and
-/// Close 4009; one that signed in, or joined a private, encrypted, presence channel stays; an app without the flag closes nobody.
+/// P-AUTHZ-1: after the deadline a connection that did nothing, or subscribed a public channel, or failed to prove
+/// itself gets `pusher:error` and Close 4009; one that signed in, or joined a private, encrypted or presence channel
+/// stays open; an app without the flag closes no connection.
 #[test]
 fn unauthorized_connections_end() {
     on_fresh_servers_at_once(options, |server| {
@@ -53,8 +54,8 @@ fn unauthorized_connections_end() {
     });
 }
 
-/// P-AUTHZ-1, P-CLOSE-2, P-HTTP-9: unauthorized connections do not count to the quota; with its proof a connection does, and one too many is
-/// closed with 4004 then.
+/// P-AUTHZ-1, P-CLOSE-2, P-HTTP-9: unauthorized connections do not count towards the quota; a connection counts once it
+/// is authorized, and one too many is then closed with 4004.
 #[test]
 fn only_authorized_connections_count() {
     on_fresh_servers_at_once(options, |server| {
@@ -81,7 +82,7 @@ fn only_authorized_connections_count() {
     });
 }
 
-/// P-AUTHZ-1: an app that turns the flag on keeps the connections that it has.
+/// P-AUTHZ-1: an app that turns the flag on keeps its present connections.
 #[test]
 fn older_connections_are_kept() {
     on_fresh_servers_at_once(options, |server| {
@@ -97,7 +98,8 @@ fn older_connections_are_kept() {
     });
 }
 
-/// P-AUTHZ-1: an app that turns the flag off keeps those that had not proved themselves, and counts them when their time is over.
+/// P-AUTHZ-1: an app that turns the flag off keeps connections that are not authorized, and counts them when their
+/// deadline has passed.
 #[test]
 fn without_the_flag_the_time_means_nothing() {
     let options = |driver| {
@@ -120,7 +122,7 @@ fn without_the_flag_the_time_means_nothing() {
     });
 }
 
-/// The connections of an app that count.
+/// The connections of an app that count towards its quota.
 fn connections(server: &TestServer, app: &App) -> u64 {
     let target = app.sign("GET", &app.path("/connections"), b"");
     http::get(server.address, &target).expect(200).json()["connections"].as_u64().expect("a number")

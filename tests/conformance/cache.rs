@@ -25,7 +25,7 @@ fn cached(server: &TestServer, channel: &str) -> Value {
     http::get(server.address, &signing.target()).expect(200).json()["cache"].clone()
 }
 
-/// The frame behind `succeeded`, as text.
+/// The frame after `succeeded`, as text.
 fn join(server: &TestServer, channel: &str) -> (Socket, String) {
     let mut socket = Socket::open(server, server.app());
     if channel.starts_with("presence-") {
@@ -37,8 +37,8 @@ fn join(server: &TestServer, channel: &str) -> (Socket, String) {
     (socket, text)
 }
 
-/// P-CACHE-1, P-CACHE-2, P-OUT-7, P-SUB-1, P-SDK-7, R-CHAN-2: on every kind of cache channel first a miss, then the last
-/// event, the same text as live, also after everybody left; on whatever shard the joiner is.
+/// P-CACHE-1, P-CACHE-2, P-OUT-7, P-SUB-1, P-SDK-7, R-CHAN-2: on every kind of cache channel first a miss, then the
+/// last event, with the same text as live, also after every subscriber left, whichever shard the joiner is on.
 #[test]
 fn the_last_event_is_sent_again() {
     with_shards(|server| {
@@ -82,7 +82,7 @@ fn the_last_event_is_sent_again() {
     });
 }
 
-/// P-CHAN-1, R-CHAN-3: other names are no cache channels; nothing follows their `succeeded`.
+/// P-CHAN-1, R-CHAN-3: channels with other names are not cache channels; nothing follows their `succeeded`.
 #[test]
 fn other_channels_cache_nothing() {
     on_each_driver(|server| {
@@ -97,7 +97,7 @@ fn other_channels_cache_nothing() {
     });
 }
 
-/// P-CACHE-1: client events are not cached; an event that leaves out a socket is.
+/// P-CACHE-1: client events are not cached; an event that excludes a socket is.
 #[test]
 fn exclusion_does_not_matter_and_client_events_do_not_count() {
     on_each_driver(|server| {
@@ -115,8 +115,8 @@ fn exclusion_does_not_matter_and_client_events_do_not_count() {
     });
 }
 
-/// P-CACHE-2, P-SUB-5: while events are published as fast as they go, every subscriber gets the cached event n and then
-/// exactly those that follow it.
+/// P-CACHE-2, P-SUB-5: while events are published as fast as possible, every subscriber gets the cached event n and
+/// then exactly the events that follow it.
 #[test]
 fn no_event_between_cache_and_stream_is_lost_or_doubled() {
     with_shards(|server| {
@@ -148,7 +148,7 @@ fn no_event_between_cache_and_stream_is_lost_or_doubled() {
     });
 }
 
-/// P-CACHE-1, P-LIM-10: with `cache_ttl` of one second an event is a miss again after it.
+/// P-CACHE-1, P-LIM-10: with `cache_ttl` of one second a cached event is a miss again after that time.
 #[test]
 fn events_end() {
     on_fresh_servers_at_once(
@@ -162,8 +162,8 @@ fn events_end() {
     );
 }
 
-/// Threat T28, P-CACHE-1: with a budget of some events the oldest are misses and the newest are kept; a budget of 0 is
-/// obeyed within 2 s.
+/// Threat T28, P-CACHE-1: with a budget of some events the oldest are misses and the newest are kept; a budget of 0
+/// takes effect within 2 s.
 #[test]
 fn the_budget_of_an_app() {
     let options =

@@ -94,7 +94,7 @@ fn refused_names() {
     });
 }
 
-/// P-FAIL-5: no string channel gets the `pusher:error` alone.
+/// P-FAIL-5: a channel that is not a string gets only the `pusher:error`.
 #[test]
 fn a_channel_that_is_no_string_gets_the_error_alone() {
     on_each_driver(|server| {
@@ -107,8 +107,8 @@ fn a_channel_that_is_no_string_gets_the_error_alone() {
     });
 }
 
-/// P-CHAN-2, P-SDK-25, P-USER-4: a leading `#` is only for `#server-to-user-<id>`, which a socket that signed in as
-/// nobody may not subscribe; publishing to it is accepted.
+/// P-CHAN-2, P-SDK-25, P-USER-4: a leading `#` is only valid in `#server-to-user-<id>`, to which a socket that is not
+/// signed in may not subscribe; publishing to it is accepted.
 #[test]
 fn server_to_user_channels_are_refused_to_others() {
     on_each_driver(|server| {
@@ -121,7 +121,8 @@ fn server_to_user_channels_are_refused_to_others() {
     });
 }
 
-/// R-CHAN-5, P-CHAN-2: `strict` refuses `:` and `#` and 165 bytes on a socket; `permissive` takes all but whitespace and control.
+/// R-CHAN-5, P-CHAN-2: `strict` refuses `:` and `#` and 165 bytes on a socket; `permissive` accepts all but whitespace
+/// and control characters.
 #[test]
 fn configured_name_rules() {
     let options = |rules: &'static str| move |driver| ServerOptions::new(driver).with(&["--channel-names", rules]);

@@ -28,7 +28,7 @@ fn delivered_to_all_others_byte_exact() {
             let expected = format!(r#"{{"event":"client-x","channel":"{channel}","data":{got}}}"#);
             for other in &mut others {
                 let text = other.next_text();
-                // JSON has several spellings of one string; the envelope must be exact, the data must be equal.
+                // JSON has several spellings of one string; the envelope must be identical, the data must be equal.
                 assert_eq!(parsed(&text), parsed(&expected), "{text}");
                 let envelope = format!(r#"{{"event":"client-x","channel":"{channel}","data":""#);
                 assert!(text.starts_with(&envelope), "{text}");
@@ -38,8 +38,8 @@ fn delivered_to_all_others_byte_exact() {
     });
 }
 
-/// P-OUT-6, threat T17: on a presence channel the frame ends in the sender's own `user_id`; what the sender claims is dropped, and a private
-/// channel has none.
+/// P-OUT-6, threat T17: on a presence channel the frame ends with the sender's own `user_id`; a `user_id` that the
+/// sender claims is dropped, and frames of a private channel have none.
 #[test]
 fn user_id_is_the_servers_word() {
     on_each_driver(|server| {
@@ -55,7 +55,7 @@ fn user_id_is_the_servers_word() {
                 r#"{{"event":"client-x","channel":"{channel}","data":"d","user_id":"spoofed","socket_id":"1.1"}}"#
             ));
         }
-        // Between channels the order is open.
+        // The order between channels is not defined.
         let mut got = [other.next_text(), other.next_text()];
         got.sort_by_key(|text| !text.contains(&private));
         assert_eq!(got[0], format!(r#"{{"event":"client-x","channel":"{private}","data":"d"}}"#));
@@ -104,7 +104,8 @@ fn encrypted_channels_pass_client_events() {
     });
 }
 
-/// P-LIM-1, P-LIM-3, P-LIM-9, P-CEV-4: names of 199 and 200 bytes and data of 10,239 and 10,240 bytes pass; one more gets 4301 and is dropped.
+/// P-LIM-1, P-LIM-3, P-LIM-9, P-CEV-4: names of 199 and 200 bytes and data of 10,239 and 10,240 bytes pass; one byte
+/// more gets 4301 and is dropped.
 #[test]
 fn size_limits() {
     on_each_driver(|server| {
@@ -136,8 +137,8 @@ fn size_limits() {
     });
 }
 
-/// P-LIM-9, P-CEV-4, threat T17: of a flood of 200 events at once 10 pass (and what one more second earns), each further one gets 4301; after a second
-/// ten more pass. The other connection has its own allowance.
+/// P-LIM-9, P-CEV-4, threat T17: of a flood of 200 events at once 10 pass (plus those that one more second allows),
+/// each further one gets 4301; after a second ten more pass. The other connection has its own rate limit.
 #[test]
 fn rate_limit() {
     on_each_driver(|server| {
@@ -177,7 +178,8 @@ fn rate_limit() {
     });
 }
 
-/// P-CEV-2: client events of one sender arrive in order, between published events in one order for all subscribers.
+/// P-CEV-2: client events of one sender arrive in order, and all subscribers see them in the same order relative to
+/// published events.
 #[test]
 fn order_is_one_for_all() {
     on_each_driver(|server| {

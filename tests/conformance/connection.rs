@@ -74,7 +74,8 @@ fn path_prefix_is_optional_for_clients() {
     );
 }
 
-/// P-CONN-3: protocols 4 to 7 and none at all are accepted; what is no integer gets 4006, other integers 4007.
+/// P-CONN-3: protocols 4 to 7 and none at all are accepted; a value that is not an integer gets 4006, other integers
+/// 4007.
 #[test]
 fn protocol_versions() {
     on_each_driver(|server| {
@@ -112,7 +113,7 @@ fn strict_protocol_refuses_what_is_missing() {
     );
 }
 
-/// P-CONN-4, P-CONN-5: the client's name and version, and unknown parameters, decide nothing.
+/// P-CONN-4, P-CONN-5: the client's name and version, and unknown parameters, have no effect.
 #[test]
 fn client_version_and_unknown_parameters_are_ignored() {
     on_each_driver(|server| {
@@ -128,7 +129,7 @@ fn client_version_and_unknown_parameters_are_ignored() {
     });
 }
 
-/// P-CONN-6, P-SDK-11: the first offered `pusher-channels-protocol-N` is echoed, no other subprotocol is.
+/// P-CONN-6, P-SDK-11: the first offered `pusher-channels-protocol-N` is echoed; other subprotocols are not.
 #[test]
 fn subprotocol_is_echoed() {
     on_each_driver(|server| {
@@ -144,7 +145,8 @@ fn subprotocol_is_echoed() {
             assert_eq!(header, echoed);
             socket.established();
         }
-        // tungstenite refuses a response without one of the protocols that it offered, so this is asked by hand.
+        // tungstenite refuses a response without one of the protocols that it offered, so the request is written by
+        // hand.
         let request = upgrade_with(&target, "Sec-WebSocket-Protocol: chat\r\n");
         let mut connection = http::HttpConnection::open(server.address);
         connection.write(request.as_bytes()).unwrap();
@@ -216,12 +218,12 @@ fn origins_are_checked_by_host() {
         for refused in ["https://example.com.evil.test", "https://evil.test", "https://notexample.com", "null"] {
             connect(refused).expect_fatal(4009);
         }
-        // An empty header is as if it were missing.
+        // An empty header is treated as missing.
         connect("").established();
     });
 }
 
-/// P-CONN-8: `allowed_origins` names origins without a host, and keeps clients out that send none.
+/// P-CONN-8: `allowed_origins` can include origins without a host, and refuses clients that send no origin.
 #[test]
 fn origins_without_a_host_have_words() {
     on_each_driver(|server| {
@@ -235,7 +237,8 @@ fn origins_without_a_host_have_words() {
     });
 }
 
-/// P-CLOSE-2: beyond the app's quota a connection gets 4004, or 4100 when the app says so; who leaves makes room.
+/// P-CLOSE-2: beyond the app's quota a connection gets 4004, or 4100 when the app is set so; a connection that leaves
+/// frees its place.
 #[test]
 fn connection_quota() {
     on_each_driver(|server| {
@@ -257,8 +260,8 @@ fn connection_quota() {
     });
 }
 
-/// P-CLOSE-2: one app of two takes nine tenths of the connections and no more; the other finds some, also while the first
-/// one tries again and again.
+/// P-CLOSE-2: one of two apps can use at most nine tenths of the connections; the other still gets some, even while the
+/// first one retries again and again.
 #[test]
 fn one_app_leaves_connections_to_others() {
     on_fresh_servers(
@@ -277,7 +280,7 @@ fn one_app_leaves_connections_to_others() {
     );
 }
 
-/// P-CLOSE-3: a close reason is cut to 123 bytes at a character boundary, whatever the client asked for.
+/// P-CLOSE-3: a close reason is cut to 123 bytes at a character boundary, whatever the client requested.
 #[test]
 fn close_reasons_are_cut_at_a_character() {
     on_each_driver(|server| {
@@ -285,15 +288,15 @@ fn close_reasons_are_cut_at_a_character() {
             let key = format!("{}{}", "a".repeat(pad), "%F0%9F%A6%80".repeat(60));
             let mut socket = Socket::upgrade(server, server.app(), &format!("/app/{key}{QUERY}"));
             socket.expect_error(Some(4001));
-            // tungstenite fails on a reason that is no UTF-8, `Socket::next` on one above 123 bytes.
+            // tungstenite fails on a reason that is not UTF-8, `Socket::next` on one above 123 bytes.
             let reason = socket.expect_close(4001);
             assert!(reason.len() >= 120, "{reason:?}");
         }
     });
 }
 
-/// P-CLOSE-4, P-STAT-3, P-CONN-8: an app disabled while connected gets 4003 on all its sockets within 2 s, then at
-/// the handshake and 403 over HTTP; enabled again it serves.
+/// P-CLOSE-4, P-STAT-3, P-CONN-8: an app disabled while connected gets 4003 on all its sockets within 2 s, then at the
+/// handshake and 403 over HTTP; once enabled again it is served.
 #[test]
 fn disabled_app_is_closed_with_4003() {
     on_fresh_servers(

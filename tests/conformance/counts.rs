@@ -19,8 +19,8 @@ fn expect_count(socket: &mut Socket, channel: &str, count: usize) {
     socket.expect_data("pusher_internal:subscription_count", channel, &data);
 }
 
-/// P-COUNT-1, P-OUT-8, P-SUB-1: on public, private and cache channels, on whatever shard, each subscribe, unsubscribe
-/// and end of a connection is told to all, the new one included; presence channels are left out.
+/// P-COUNT-1, P-OUT-8, P-SUB-1: on public, private and cache channels, on any shard, each subscribe, unsubscribe and
+/// end of a connection is sent to all subscribers, the new one included; presence channels have no counts.
 #[test]
 fn changes_are_told() {
     for shards in [1, 3] {
@@ -57,7 +57,7 @@ fn changes_are_told() {
     }
 }
 
-/// P-COUNT-1: above 100 subscribers at most one count in 5 s, and then the last one.
+/// P-COUNT-1: above 100 subscribers at most one count is sent in 5 s, and then the last one.
 #[test]
 fn large_channels_are_told_less_often() {
     on_fresh_servers_at_once(
@@ -94,7 +94,7 @@ fn large_channels_are_told_less_often() {
     );
 }
 
-/// P-COUNT-1: off by default; a running server obeys the setting within 2 s.
+/// P-COUNT-1: off by default; a running server applies the setting within 2 s.
 #[test]
 fn the_setting_is_obeyed() {
     on_fresh_servers(ServerOptions::new, |server| {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as the API speaks it: status codes, keep-alive, routes, health (sections 7 and 10 of the Pusher protocol).
+//! HTTP/1.1 of the API: status codes, keep-alive, routes, health (sections 7 and 10 of the Pusher protocol).
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::common::socket::Socket;
 use crate::common::unique;
 use crate::stage::on_each_driver;
 
-/// P-STAT-4, R-AUTH-5, R-ERR-2: an unknown app is 404 before any credential is looked at; unknown paths are 404.
+/// P-STAT-4, R-AUTH-5, R-ERR-2: an unknown app is 404 before any credential is checked; unknown paths are 404.
 #[test]
 fn unknown_apps_and_paths_are_404() {
     on_each_driver(|server| {
@@ -57,7 +57,8 @@ fn errors_read_as_their_base_says() {
     });
 }
 
-/// P-HTTP-16, P-HTTP-15: every status keeps the connection alive after a whole request; pipelined requests are answered in order.
+/// P-HTTP-16, P-HTTP-15: every status keeps the connection alive after a complete request; pipelined requests are
+/// answered in order.
 #[test]
 fn every_status_keeps_the_connection() {
     on_each_driver(|server| {
@@ -122,7 +123,8 @@ fn every_probe_is_answered() {
     });
 }
 
-/// P-HTTP-20: an idle connection is kept as long as the operator says, not from its first request on but from its last.
+/// P-HTTP-20: an idle connection is kept for the time that the operator sets, measured from its last request, not from
+/// its first.
 #[test]
 fn keep_alive_is_a_setting() {
     let options = |driver| ServerOptions::new(driver).with(&["--http-keep-alive", "5"]);
@@ -136,8 +138,8 @@ fn keep_alive_is_a_setting() {
     });
 }
 
-/// P-HTTP-18: a compressed body is 415, whatever its signature covers; one without coding passes, and so does one with a byte
-/// order mark.
+/// P-HTTP-18: a compressed body is 415, whatever its signature covers; a body without coding is accepted, and so is one
+/// with a byte order mark.
 #[test]
 fn codings_of_bodies() {
     on_each_driver(|server| {
@@ -174,8 +176,8 @@ fn byte_order_marks_in_messages() {
     });
 }
 
-/// P-LIM-11, P-STAT-5: a body of 1 MiB is read and judged, one byte more is 413; a query of 8 KiB is read, one byte more is 400; a head
-/// beyond 16 KiB or 64 headers is 431.
+/// P-LIM-11, P-STAT-5: a body of 1 MiB is read and checked, one byte more is 413; a query of 8 KiB is read, one byte
+/// more is 400; a head beyond 16 KiB or 64 headers is 431.
 #[test]
 fn http_limits() {
     on_each_driver(|server| {
@@ -206,7 +208,7 @@ fn http_limits() {
             connection.read().status
         };
         assert_eq!((ask(&many(62)), ask(&many(63)), ask(&many(64))), (200, 200, 431));
-        // 4 bytes end the head, 33 stand before the header's value, 2 after it.
+        // 4 bytes end the head, 33 precede the header's value, 2 follow it.
         let fixed = "GET /up HTTP/1.1\r\nHost: h\r\nX-Pad: \r\n\r\n".len();
         let long = |bytes: usize| format!("X-Pad: {}\r\n", "p".repeat(bytes - fixed));
         assert_eq!((ask(&long(16 * 1024 - 1)), ask(&long(16 * 1024)), ask(&long(16 * 1024 + 1))), (200, 200, 431));
@@ -234,7 +236,7 @@ fn fallback_transports_are_refused_with_cors() {
     });
 }
 
-/// R-BASE-3: health answers on both ports; `/up/{appId}` knows the app.
+/// R-BASE-3: health answers on both ports; `/up/{appId}` reports on the app.
 #[test]
 fn health_routes() {
     on_each_driver(|server| {
@@ -281,7 +283,7 @@ fn plain_get_of_the_socket_path_is_426() {
     });
 }
 
-/// P-HTTP-1, P-HTTP-16: chunked bodies are read as whole ones; `Expect: 100-continue` is met.
+/// P-HTTP-1, P-HTTP-16: chunked bodies are treated like those with a length; `Expect: 100-continue` is answered.
 #[test]
 fn chunked_bodies_and_expect_continue() {
     on_each_driver(|server| {

@@ -1,6 +1,6 @@
-//! How long every kind of answer takes on a quiet server. A wake that is lost or a flush that is late does not lose
-//! anything: what it leaves behind goes out with the next turn, which on a quiet server is the sweep's, up to 100 ms
-//! later. So it shows here and nowhere else. Each run prints its table.
+//! The latency of every kind of answer on a quiet server. A lost wake or a late flush loses nothing: the pending output
+//! is sent with the next turn, which on a quiet server is the sweep's, up to 100 ms later. So such an error is visible
+//! only in these times. Each run prints its table.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ use crate::common::socket::{Arrival, Socket};
 use crate::common::unique;
 
 const SAMPLES: usize = 25;
-/// The median of each kind is below this, on a machine with time for it; what was left for the sweep takes 100 ms.
+/// The median of each kind is below this on a machine with time for it; output left for the sweep takes 100 ms.
 const MEDIAN_MAX: Duration = Duration::from_millis(20);
-/// A webhook waits 50 ms for others to go with it, and is then written to disk.
+/// A webhook waits 50 ms for others to be batched with it, and is then written to disk.
 const HAND_OFF_MAX: Duration = Duration::from_millis(150);
 
 /// Times of each kind, in the order of the table.
@@ -46,8 +46,9 @@ impl Table {
         sorted[sorted.len() / 2]
     }
 
-    /// Prints the table and gives the kinds that take too long. A busy machine delays everything: what a plain request and
-    /// its answer take beyond a millisecond is allowed to each kind several times, since one sample has several such steps.
+    /// Prints the table and returns the kinds that take too long. A busy machine delays everything: the time beyond a
+    /// millisecond that a plain request and its answer take is added to each kind's limit several times, since one
+    /// sample has several such steps.
     fn check(&self, heading: &str) -> Vec<String> {
         let plain = self.0.iter().find(|(kind, _)| *kind == "health request").expect("it was measured");
         let delay = 8 * Self::median(&plain.1).saturating_sub(Duration::from_millis(1));
@@ -67,8 +68,8 @@ impl Table {
     }
 }
 
-/// Goal: no kind of answer waits for the sweep, on both drivers, with one shard and with two. Method: one thing after the
-/// other on a server that is otherwise quiet, timed from the last byte sent to the last byte read.
+/// Goal: no kind of answer waits for the sweep, on both drivers, with one shard and with two. Method: one operation
+/// after the other on a server that is otherwise quiet, timed from the last byte sent to the last byte read.
 #[test]
 fn every_kind_of_answer_comes_at_once() {
     let mut late = Vec::new();

@@ -1,5 +1,6 @@
-//! P-LIVE-6: what clients did while the server was late is read before they are judged, and nobody is judged for time in
-//! which the server did not run. The server is stopped by signals, as a starved or paused machine stops it.
+//! P-LIVE-6: input that clients sent while the server was late is read before their deadlines are checked, and time in
+//! which the server did not run counts against no client. The server is stopped by signals, as on a starved or paused
+//! machine.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +9,15 @@ use crate::common::rig::on_fresh_servers_at_once;
 use crate::common::server::{ServerOptions, TestServer};
 use crate::common::socket::Socket;
 
-/// Longer than every limit for a peer but the pong's, which has its own test below.
+/// Longer than every deadline of a peer except the pong's, which has its own test below.
 const FREEZE: Duration = Duration::from_secs(20);
 const SUBSCRIBERS: usize = 300;
 const CROWD: usize = 4_000;
 
-/// R24. Goal: after 20 s in which the server is stopped, nobody is closed, nothing is lost, and what was completed
-/// meanwhile is answered. Method: half a request and half a message wait before it; then come their second halves, pings
-/// and whole requests on new connections. Events before and after it reach everybody.
+/// R24. Goal: after 20 s in which the server is stopped, no connection is closed, nothing is lost, and requests and
+/// messages that were completed meanwhile are answered. Method: half a request and half a message wait before it; then
+/// their second halves arrive, pings, and complete requests on new connections. Every subscriber gets the events before
+/// and after it.
 #[test]
 fn a_freeze_judges_nobody() {
     let options = |driver| ServerOptions::new(driver).with(&["--activity-timeout", "26"]);
@@ -60,15 +62,15 @@ fn a_freeze_judges_nobody() {
             assert_eq!(socket.next_json()["event"], "pusher:pong");
             socket.expect_data("after", "frozen", "2");
         }
-        // Had one of them been marked for a close, it would come with a next turn of the sweep.
+        // If one of them were marked for a close, the close would come with one of the sweep's next turns.
         std::thread::sleep(Duration::from_secs(6));
         sockets.iter_mut().for_each(Socket::expect_quiet);
     });
 }
 
-/// P-CLOSE-5. Goal: a fan-out that takes longer than a stall may, because the server hardly runs, reaches everybody and
-/// closes nobody. Method: 4,000 subscribers of one shard, which a turn cannot serve; the process is stopped as soon as the
-/// publish is answered, and runs for a fraction of a millisecond every 2 s.
+/// P-CLOSE-5. Goal: a fan-out that takes longer than a stall may, because the server hardly runs, reaches every
+/// subscriber and closes none. Method: 4,000 subscribers of one shard, which is more than a turn can serve; the process
+/// is stopped as soon as the publish is answered, and runs for a fraction of a millisecond every 2 s.
 #[test]
 fn a_starved_fan_out_closes_nobody() {
     let options = |driver| ServerOptions::new(driver).shards(1);
@@ -86,8 +88,8 @@ fn a_starved_fan_out_closes_nobody() {
     });
 }
 
-/// Threat T14. Goal: each request has its own 5 s. Method: for 7 s a client sends requests of which each overlaps two
-/// writes, each complete within 50 ms; one that leaves half a request is answered 408 meanwhile.
+/// Threat T14. Goal: each request has its own 5 s. Method: for 7 s a client sends requests, each of which overlaps two
+/// writes and is complete within 50 ms; one that sends only half a request gets 408 meanwhile.
 #[test]
 fn each_pipelined_request_has_its_own_deadline() {
     on_fresh_servers_at_once(ServerOptions::new, |server| {

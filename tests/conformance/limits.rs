@@ -1,5 +1,5 @@
-//! Every limit of an app one below, at and one above its figure, with 1, 2 and 5 shards (docs/limits.md lists them all
-//! and names the tests of those that are not here). A refusal names the figure and the setting.
+//! Every limit of an app one below, at and one above its value, with 1, 2 and 5 shards (docs/limits.md lists them all
+//! and names the tests of those that are not here). A refusal names the limit's value and the setting.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ fn with_shards(scenario: impl Fn(&TestServer)) {
     }
 }
 
-/// An app for each test, since a minute or a day that is used up stays so.
+/// An app for each test, since a minute's or a day's limit stays used up.
 fn options(driver: Driver, shards: u16) -> ServerOptions {
     ServerOptions::new(driver)
         .shards(shards)
@@ -48,13 +48,13 @@ fn options(driver: Driver, shards: u16) -> ServerOptions {
         .app("soft", &["max_connections=3", "connection_limit_soft=true"])
 }
 
-/// One event on a connection of its own, so that requests come to all shards.
+/// One event on a connection of its own, so that requests reach all shards.
 fn publish(server: &TestServer, app: &App, path: &str) -> Response {
     let body = json!({"name": "e", "channel": "c", "data": "d"}).to_string();
     server.post_signed(app, path, body.as_bytes())
 }
 
-/// The next two messages refuse a subscription as P-FAIL-4 has it, for a reason that names this setting.
+/// The next two messages refuse a subscription as P-FAIL-4 defines, for a reason that names this setting.
 #[track_caller]
 fn expect_limit_reached(socket: &mut Socket, status: u16, setting: &str) {
     let reason = socket.expect_error(None);
@@ -64,8 +64,8 @@ fn expect_limit_reached(socket: &mut Socket, status: u16, setting: &str) {
     assert_eq!(data["error"], reason);
 }
 
-/// R-LIM-4, P-STAT-6, R-ERR-1: of 5 requests per minute the 4th and 5th pass and the 6th is 429 on both bases, with `Retry-After`,
-/// `X-RateLimit-Limit` and `X-RateLimit-Remaining`; other apps do not notice.
+/// R-LIM-4, P-STAT-6, R-ERR-1: of 5 requests per minute the 4th and 5th pass and the 6th is 429 on both bases, with
+/// `Retry-After`, `X-RateLimit-Limit` and `X-RateLimit-Remaining`; other apps are not affected.
 #[test]
 fn requests_per_minute() {
     with_shards(|server| {
@@ -98,7 +98,7 @@ fn requests_per_minute_by_method() {
         let path = app.path("/events");
         let body = json!({"name": "e", "channel": "c", "data": "d"}).to_string();
         let token = || http::ask(server.address, "POST", &path, &[("Authorization", &bearer)], body.as_bytes());
-        // The token is known to all shards within 2 s; until then it is 401, which does not count.
+        // All shards know the token within 2 s; until then it is 401, which does not count.
         let mut passed = 0;
         eventually("all requests with the token are used up", || match token().status {
             200 => {
@@ -124,8 +124,9 @@ fn requests_per_minute_by_method() {
     });
 }
 
-/// R-LIM-3, P-STAT-3: of 6 messages a day, the 5th and the 6th are published and a 7th is not: 403 under `/apps`, 429 until midnight of UTC
-/// under `/api/v1`. An event on two channels is two messages; what does not fit whole is not published at all.
+/// R-LIM-3, P-STAT-3: of 6 messages a day, the 5th and the 6th are published and a 7th is not: 403 under `/apps`, 429
+/// until midnight of UTC under `/api/v1`. An event on two channels is two messages; an event that does not fit
+/// completely is not published at all.
 #[test]
 fn messages_per_day() {
     with_shards(|server| {
@@ -150,8 +151,8 @@ fn messages_per_day() {
     });
 }
 
-/// R-LIM-5, P-FAIL-4: of 3 channels the 2nd and 3rd open and a 4th is LimitReached 4100, public, private and presence alike; a publish to it is
-/// 429, all or nothing. A vacated channel makes room.
+/// R-LIM-5, P-FAIL-4: of 3 channels the 2nd and 3rd open and a 4th is LimitReached 4100, public, private and presence
+/// alike; a publish to it is 429, all or nothing. A vacated channel frees its place.
 #[test]
 fn occupied_channels() {
     with_shards(|server| {
@@ -295,7 +296,7 @@ fn escaped_data_fits() {
         ] {
             let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
             for literal in [json!(text).to_string(), format!("\"{escaped}\"")] {
-                // ASCII in escapes is beyond what any encoder writes: it needs the whole bound.
+                // Escaped ASCII goes beyond the output of any encoder: it needs the entire bound.
                 sender.send(&format!(r#"{{"event":"client-x","channel":"{channel}","data":{literal}}}"#));
                 let frame = other.next_json();
                 assert!(frame["data"] == text.as_str(), "{} bytes as {}", text.len(), literal.len());
@@ -320,8 +321,8 @@ fn lowered_events_leave_room_for_channel_data() {
     });
 }
 
-/// P-LIM-11, P-LIM-3, P-LIM-5: bodies follow the settings of the app: what they allow is taken however it is written, and what
-/// they do not is 413 by its declared length. Another app has the usual limit.
+/// P-LIM-11, P-LIM-3, P-LIM-5: body limits follow the settings of the app: a body within them is accepted however it is
+/// written, and one beyond them is 413 by its declared length. Another app has the default limit.
 #[test]
 fn bodies_follow_the_settings() {
     with_shards(|server| {
@@ -357,7 +358,7 @@ fn bodies_follow_the_settings() {
     });
 }
 
-/// P-IN-3: an app's own number of malformed messages: two are told, the third closes with 4009.
+/// P-IN-3: an app's own number of malformed messages: two get an error, the third closes with 4009.
 #[test]
 fn invalid_messages() {
     with_shards(|server| {
@@ -388,7 +389,8 @@ fn refused_subscribes_are_invalid_messages() {
     });
 }
 
-/// P-LIM-9, P-CEV-4: of an app's own 3 client events per second, 2 and 3 at once pass and a 4th gets 4301; 0 is no limit.
+/// P-LIM-9, P-CEV-4: of an app's own 3 client events per second, 2 and 3 at once pass and a 4th gets 4301; 0 means no
+/// limit.
 #[test]
 fn client_events_per_second() {
     with_shards(|server| {
@@ -421,8 +423,8 @@ fn client_events_per_second() {
     });
 }
 
-/// P-CLOSE-2, R-LIM-1: of 3 connections over all shards the 2nd and 3rd open and a 4th is closed, with the figure and the setting in
-/// its words: 4004, or 4100 where the quota is soft.
+/// P-CLOSE-2, R-LIM-1: of 3 connections over all shards the 2nd and 3rd open and a 4th is closed, with the limit and
+/// the setting in the message: 4004, or 4100 where the quota is soft.
 #[test]
 fn connections() {
     with_shards(|server| {

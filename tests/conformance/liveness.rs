@@ -37,9 +37,9 @@ fn pusher_pong_has_no_answer() {
 }
 
 /// P-LIVE-1, P-LIVE-3, P-LIVE-4: with an `activity_timeout` of 1 s, a socket that was silent for 6 s gets a WebSocket
-/// ping; silent 30 s more it gets error and Close 4201. One that answers pings, and one that speaks, stay. Both
-/// drivers wait at the same time. Upper bounds leave room for the clock hand that sweeps all slots in 5 s, and for a machine
-/// that is short of processor time, since time in which the server did not run does not count (P-LIVE-6).
+/// ping; silent 30 s more it gets error and Close 4201. One that answers pings, and one that sends messages, stay open.
+/// Both drivers wait at the same time. Upper bounds allow for the clock hand that sweeps all slots in 5 s, and for a
+/// machine that is short of processor time, since time in which the server did not run does not count (P-LIVE-6).
 #[test]
 fn silent_sockets_are_pinged_then_closed() {
     let options = |driver| ServerOptions::new(driver).with(&["--activity-timeout", "1"]);
@@ -73,7 +73,7 @@ fn silence(server: &TestServer) {
 fn answers(server: &TestServer) {
     let mut socket = open(server);
     let start = Instant::now();
-    // tungstenite answers a ping when it next reads; two pings mean that the answer to the first counted as life.
+    // tungstenite answers a ping when it next reads; two pings mean that the answer to the first counted as activity.
     for _ in 0..2 {
         assert!(matches!(socket.next(), Arrival::Ping(_)), "a ping was due");
     }
@@ -85,7 +85,7 @@ fn speaks(server: &TestServer) {
     let mut socket = open(server);
     for _ in 0..12 {
         std::thread::sleep(Duration::from_secs(2));
-        // Nothing but the answer: a ping of the server's would arrive before it.
+        // Nothing but the answer: a ping from the server would arrive before it.
         socket.expect_quiet();
     }
 }

@@ -1,5 +1,5 @@
-//! Conformance over TCP: every rule of the protocol that the server meets, asked of a real process by a client that
-//! shares no code with it, on io_uring and on epoll.
+//! Conformance over TCP: every rule of the protocol that the server implements, tested on a real process by a client
+//! that shares no code with it, on io_uring and on epoll.
 
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]

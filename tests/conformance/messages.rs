@@ -1,4 +1,4 @@
-//! What a client may say (section 3 of the Pusher protocol), and what bad input gets.
+//! The messages that a client may send (section 3 of the Pusher protocol), and the answers to bad input.
 
 use serde_json::json;
 use tungstenite::Message;
@@ -80,7 +80,8 @@ fn malformed_messages_get_invalid_json() {
 }
 
 /// P-IN-6, P-CEV-3: text that was cut inside a character and data of any depth reach the subscribers, through a client
-/// event and over HTTP, and count as nothing: the connection lives on after more of them than it may send bad messages.
+/// event and over HTTP, and do not count as malformed: the connection stays open after more of them than the number of
+/// bad messages it may send.
 #[test]
 fn opaque_text_is_delivered() {
     on_each_driver(|server| {
@@ -114,14 +115,14 @@ fn opaque_text_is_delivered() {
             sender.expect_data("e", &channel, &text);
         }
         sender.expect_quiet();
-        // What nobody reads is as free.
+        // Data that no subscriber reads is not counted either.
         sender.send(&format!(r#"{{"event":"pusher:ping","x":{}{}}}"#, "[".repeat(1_000), "]".repeat(1_000)));
         assert_eq!(sender.next_json()["event"], "pusher:pong");
     });
 }
 
-/// P-IN-4, P-LIM-2: any other event gets an error of code null and no close; names of the server's own are no
-/// exception.
+/// P-IN-4, P-LIM-2: any other event gets an error of code null and no close, the names of the server's own events
+/// included.
 #[test]
 fn unknown_events_get_an_error() {
     on_each_driver(|server| {
@@ -157,7 +158,7 @@ fn hundredth_bad_message_closes_with_4009() {
     });
 }
 
-/// P-IN-7: heartbeats in text are answered and count as nothing, however many there are.
+/// P-IN-7: heartbeats in text are answered and do not count, however many there are.
 #[test]
 fn heartbeats_in_text_do_not_close() {
     on_each_driver(|server| {
@@ -172,7 +173,8 @@ fn heartbeats_in_text_do_not_close() {
     });
 }
 
-/// P-IN-5, threat T7: a message of 65,535 and of 65,536 bytes is taken, one of 65,537 closes with 1009; whole or in fragments.
+/// P-IN-5, threat T7: messages of 65,535 and of 65,536 bytes are accepted, one of 65,537 closes with 1009; in one frame
+/// or in fragments.
 #[test]
 fn message_size_limit() {
     on_each_driver(|server| {

@@ -1,4 +1,4 @@
-//! The metrics port: known traffic gives known figures, on a page that Prometheus takes.
+//! The metrics port: known traffic gives known values, on a page that Prometheus accepts.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -27,13 +27,13 @@ fn stats(server: &TestServer) -> Value {
     http::get(server.health, "/stats").expect(200).json()
 }
 
-/// A figure of one app.
+/// A value of one app.
 #[track_caller]
 fn of_app(page: &Page, server: &TestServer, app: &App, name: &str) -> f64 {
     page.value(name, &[("app_id", &app.id), ("port", &server.address.port().to_string())])
 }
 
-/// Waits until a figure, summed over its series, has a value.
+/// Waits until a metric, summed over its series, has a value.
 fn await_sum(server: &TestServer, name: &str, labels: &[(&str, &str)], value: f64) {
     eventually(&format!("{name} {labels:?} is {value}"), || (page(server).sum(name, labels) == value).then_some(()));
 }
@@ -48,8 +48,8 @@ fn check_with_promtool(arguments: &[&str], input: &str) {
     assert!(output.status.success() && !told.contains("lint"), "promtool {arguments:?}: {told}");
 }
 
-/// R-BASE-3: sockets, messages, events and requests of known numbers give exactly these figures, whatever the number of
-/// shards; the page is valid and `/stats` says the same.
+/// R-BASE-3: known numbers of sockets, messages, events and requests give exactly these values, with any number of
+/// shards; the page is valid and `/stats` has the same values.
 #[test]
 fn known_traffic_gives_known_figures() {
     for shards in [1, 2, 5] {
@@ -133,8 +133,8 @@ fn check_known_figures(server: &TestServer, app: &App, shards: u16) {
     assert!(told["publish_to_last_write_us"]["p99"].as_u64().unwrap() < 5_000_000);
 }
 
-/// Bytes are those on the wire: one request and its answer to the byte, and every byte of a WebSocket after and with its
-/// handshake's answer.
+/// Byte counts are those on the wire: one request and its answer exactly, and every byte of a WebSocket after its
+/// handshake's answer and including that answer.
 #[test]
 fn bytes_are_those_on_the_wire() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -174,8 +174,8 @@ fn bytes_are_those_on_the_wire() {
     });
 }
 
-/// P-CONN-4: 16 names of clients are told apart, on all shards together, and `other` from then on; without a name it is
-/// `unknown`.
+/// P-CONN-4: 16 names of clients are counted separately, on all shards together, and as `other` from then on; without a
+/// name it is `unknown`.
 #[test]
 fn clients_are_told_apart() {
     on_fresh_servers(
@@ -205,7 +205,7 @@ fn clients_are_told_apart() {
     );
 }
 
-/// T6: every way in which a credential fails is one reason, counted once.
+/// T6: every kind of credential failure is one reason, counted once.
 #[test]
 fn failed_credentials_have_reasons() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -298,7 +298,7 @@ fn closes_have_codes_and_reasons() {
     );
 }
 
-/// The names and labels of soketi, all ten, under its prefix; and promtool finds nothing to complain of under both.
+/// The names and labels of soketi, all ten, under its prefix; and promtool reports no problem under either prefix.
 #[test]
 fn soketis_boards_find_their_names() {
     on_fresh_servers(
@@ -329,7 +329,7 @@ fn soketis_boards_find_their_names() {
     );
 }
 
-/// promtool takes the page, and the files for Prometheus; every metric that rules and boards use exists.
+/// promtool accepts the page, and the files for Prometheus; every metric that rules and boards use exists.
 #[test]
 fn promtool_takes_page_and_files() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -362,8 +362,8 @@ fn promtool_takes_page_and_files() {
     }
 }
 
-/// Threat T30: the metrics port is loopback's unless the operator says otherwise, and the public port has none of its
-/// pages; what is gathered takes GET alone.
+/// Threat T30: the metrics port is on loopback unless the operator sets otherwise, and the public port has none of its
+/// pages; the metrics pages accept GET only.
 #[test]
 fn pages_stay_on_their_port() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -373,7 +373,7 @@ fn pages_stay_on_their_port() {
             assert_eq!(refused.header("allow"), Some("GET"));
             http::get(server.health, path).expect(200);
         }
-        // Another address of this machine does not reach it.
+        // It is not reachable through another address of this machine.
         let elsewhere = std::net::SocketAddr::from(([127, 0, 0, 2], server.health.port()));
         assert!(TcpStream::connect(elsewhere).is_err());
         let checked = crate::common::cli::run(&["check-config", "--listen", "0.0.0.0:6001"]);
@@ -414,7 +414,7 @@ fn headroom_is_told() {
     );
 }
 
-/// P-CLOSE-5: a slow reader is counted, its event is over when it is gone, and nothing stays held.
+/// P-CLOSE-5: a slow reader is counted, its event is complete when the reader is gone, and nothing stays held.
 #[test]
 fn slow_readers_are_counted() {
     on_fresh_servers(
@@ -442,7 +442,7 @@ fn slow_readers_are_counted() {
     );
 }
 
-/// Deleted apps are told no more, and their id can be used again from 0.
+/// Deleted apps are no longer listed, and their id can be used again from 0.
 #[test]
 fn deleted_apps_are_forgotten() {
     on_fresh_servers(
@@ -462,7 +462,7 @@ fn deleted_apps_are_forgotten() {
     );
 }
 
-/// P-HOOK-7: requests to endpoints are counted by how they ended, and what waits is told.
+/// P-HOOK-7: requests to endpoints are counted by their outcome, and the waiting deliveries are reported.
 #[test]
 fn webhooks_are_counted() {
     let seen = Mutex::new(BTreeSet::new());

@@ -1,4 +1,5 @@
-//! What an operator does while the server runs, and what the log tells: all of it within 2 seconds, none of it secret.
+//! An operator's actions while the server runs, and the contents of the log: all of it within 2 seconds, none of it
+//! secret.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::common::{eventually, eventually_within, http};
 
 const OBEYED_WITHIN: Duration = Duration::from_secs(2);
 
-/// R-ADMIN-1, P-STAT-4: an app made while the server runs is served within 2 s, on all shards; a deleted one is unknown within 2 s, its
-/// sockets closed.
+/// R-ADMIN-1, P-STAT-4: an app created while the server runs is served within 2 s, on all shards; a deleted one is
+/// unknown within 2 s, its sockets closed.
 #[test]
 fn apps_come_and_go() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -44,7 +45,7 @@ fn apps_come_and_go() {
     });
 }
 
-/// P-CEV-1, P-LIM-3: a changed setting is obeyed within 2 s by sockets that were connected before.
+/// P-CEV-1, P-LIM-3: a changed setting takes effect within 2 s for sockets that were connected before.
 #[test]
 fn settings_change_under_connections() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -67,7 +68,8 @@ fn settings_change_under_connections() {
     });
 }
 
-/// R-AUTH-7, P-FAIL-6, threat T27: at the finest log level no secret, token, signature or query stands in the log, whatever was sent.
+/// R-AUTH-7, P-FAIL-6, threat T27: at the finest log level the log contains no secret, token, signature or query,
+/// whatever was sent.
 #[test]
 fn the_log_holds_no_secret() {
     on_fresh_servers(

@@ -43,9 +43,9 @@ fn frames_are_byte_exact() {
     });
 }
 
-/// P-PRES-3, P-PRES-2, P-USER-5: a second tab with another `user_info` changes nothing, for those who are there, for itself, for
-/// those who come later and over HTTP, whether the info came from the channel's authorization or from a signin, and also when
-/// the first tab leaves before the second.
+/// P-PRES-3, P-PRES-2, P-USER-5: a second tab with another `user_info` changes nothing, for present members, for
+/// itself, for later members and over HTTP, whether the info came from the channel's authorization or from a signin,
+/// and also when the first tab leaves before the second.
 #[test]
 fn the_first_user_info_stays() {
     on_each_driver(|server| {
@@ -142,7 +142,7 @@ fn many_connections_of_one_user_are_one_member() {
             tab.expect_event("e");
             if index % 2 == 0 { tab.leave() } else { tab.unsubscribe(&channel) }
         }
-        // The count is asked for by publishing, so the watcher gets `count` events and nothing else.
+        // The test gets the count by publishing, so the watcher gets `count` events and nothing else.
         server.await_subscriptions(server.app(), &channel, 2);
         expect_counts_alone(&mut watcher);
         last.leave();
@@ -175,7 +175,8 @@ fn closing_the_connection_removes_the_member() {
     });
 }
 
-/// P-PRES-1, P-FAIL-1, P-FAIL-2: signed `channel_data` that is no object with a string or number `user_id` is refused with a reason.
+/// P-PRES-1, P-FAIL-1, P-FAIL-2: signed `channel_data` that is not an object with a string or number `user_id` is
+/// refused with a reason.
 #[test]
 fn bad_channel_data_is_refused() {
     on_each_driver(|server| {
@@ -238,8 +239,8 @@ fn size_limits() {
     });
 }
 
-/// P-LIM-7, P-FAIL-4, R-LIM-6, threat T18: the 100th user joins, the 101st is refused with `LimitReached` 4100, another connection of a present user
-/// still joins; an app may set its own limit.
+/// P-LIM-7, P-FAIL-4, R-LIM-6, threat T18: the 100th user joins, the 101st is refused with `LimitReached` 4100, another
+/// connection of a present user still joins; an app may set its own limit.
 #[test]
 fn member_limit() {
     on_each_driver(|server| {
@@ -271,7 +272,7 @@ fn member_limit() {
     });
 }
 
-/// P-LIM-7: a roster of 100 users with 4 KiB of `user_info` each arrives whole, as one frame.
+/// P-LIM-7: a roster of 100 users with 4 KiB of `user_info` each arrives complete, in one frame.
 #[test]
 fn large_rosters_arrive_whole() {
     on_each_driver(|server| {

@@ -1,5 +1,5 @@
-//! Behind a proxy: `X-Forwarded-For`, `Forwarded`, `X-Forwarded-Proto` and the PROXY protocol count from trusted proxies and from
-//! nobody else (threat T26). What shows an address here is the brake on failed credentials (threat T6).
+//! Behind a proxy: `X-Forwarded-For`, `Forwarded`, `X-Forwarded-Proto` and the PROXY protocol are accepted only from
+//! trusted proxies (threat T26). The tests detect the address by the rate limit on failed credentials (threat T6).
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ fn trusting(driver: Driver) -> ServerOptions {
     ServerOptions::new(driver).shards(1).app("tls", &["tls_only=true"]).with(&["--trusted-proxies", TRUSTED])
 }
 
-/// Fails often enough to be braked when all failures are one address's; the last status.
+/// Fails often enough to be rate limited if all failures come from one address; returns the last status.
 fn fail_101_times(server: &TestServer, source: Ipv4Addr, forwarded_for: impl Fn(usize) -> String) -> u16 {
     let mut connection = HttpConnection::open_from(source, server.address);
     let path = server.app().path("/events");
@@ -29,8 +29,8 @@ fn fail_101_times(server: &TestServer, source: Ipv4Addr, forwarded_for: impl Fn(
     ask(&mut connection, 100)
 }
 
-/// Threats T6 and T26, P-STAT-6: behind a trusted proxy each forwarded address has its own count: the last one of the list that is no
-/// proxy, whatever the client wrote before it.
+/// Threats T6 and T26, P-STAT-6: behind a trusted proxy each forwarded address has its own count: the last address of
+/// the list that is not a proxy, whatever the client wrote before it.
 #[test]
 fn forwarded_addresses_count_from_trusted_proxies() {
     on_fresh_servers(trusting, |server| {
@@ -40,7 +40,7 @@ fn forwarded_addresses_count_from_trusted_proxies() {
     });
 }
 
-/// Threat T26: a stranger's `X-Forwarded-For` is ignored: all its failures are its own.
+/// Threat T26: a stranger's `X-Forwarded-For` is ignored: all its failures count against its own address.
 #[test]
 fn forwarded_addresses_of_strangers_are_ignored() {
     on_fresh_servers(trusting, |server| {
@@ -52,8 +52,8 @@ fn forwarded_addresses_of_strangers_are_ignored() {
     );
 }
 
-/// Threat T26: a PROXY v2 header of a trusted proxy names the client, before HTTP and before an upgrade; one of a stranger is no HTTP
-/// and is refused.
+/// Threat T26: a PROXY v2 header of a trusted proxy names the client, before HTTP and before an upgrade; one of a
+/// stranger is not valid HTTP and is refused.
 #[test]
 fn proxy_protocol_counts_from_trusted_proxies() {
     on_fresh_servers(trusting, |server| {
@@ -85,8 +85,8 @@ fn proxy_protocol_counts_from_trusted_proxies() {
     });
 }
 
-/// Threats T6 and T26: every form of an address is the client's own count; what is hidden or cannot be read is nobody's: it
-/// brakes no other client, and the log says that it cannot be read.
+/// Threats T6 and T26: failures from every form of an address count against that client; a hidden or unreadable address
+/// counts against no client: it rate limits no other client, and the log reports that it cannot be read.
 #[test]
 fn every_form_of_a_forwarded_address_counts() {
     on_fresh_servers(
@@ -150,7 +150,7 @@ fn proxy_protocol_in_text() {
             }
             assert_eq!(ask("PROXY UNKNOWN"), Some(401));
             assert_eq!(ask("PROXY TCP4 nonsense"), None);
-            // A proxy that nobody named: 400, and the log says why.
+            // A proxy that is not configured: 400, and the log states why.
             for header in [b"PROXY TCP4 203.0.113.7 127.0.0.1 50000 6001\r\n".to_vec(), proxy_header([10, 4, 4, 4])] {
                 let mut stranger = HttpConnection::open_from(STRANGER, server.address);
                 stranger.write(&[header, encode_request("GET", "/up", &[], b"")].concat()).unwrap();
@@ -166,7 +166,7 @@ fn proxy_protocol_in_text() {
     );
 }
 
-/// P-CLOSE-4: an app that takes TLS only believes `X-Forwarded-Proto: https` of a trusted proxy, and of nobody else.
+/// P-CLOSE-4: a TLS-only app believes `X-Forwarded-Proto: https` from a trusted proxy, and from no other peer.
 #[test]
 fn tls_only_behind_a_trusted_proxy() {
     on_fresh_servers(trusting, |server| {
@@ -177,7 +177,7 @@ fn tls_only_behind_a_trusted_proxy() {
             Socket::upgrade_on(stream, app, &target, &[("X-Forwarded-Proto", proto)]).0
         };
         connect(PROXY, "https").established();
-        // Traefik's word, and a list of two proxies.
+        // The value that Traefik sends, and a list of two proxies.
         connect(PROXY, "wss").established();
         connect(PROXY, "HTTPS, http").established();
         connect(PROXY, "http").expect_fatal(4000);

@@ -66,7 +66,7 @@ fn body_forms() {
     });
 }
 
-/// P-HTTP-12: an object or array as data is stored as its raw text; number, boolean, null or nothing is 400.
+/// P-HTTP-12: an object or array as data is stored as its raw text; number, boolean, null or missing data is 400.
 #[test]
 fn data_forms() {
     on_each_driver(|server| {
@@ -88,7 +88,8 @@ fn data_forms() {
     });
 }
 
-/// P-HTTP-13, P-LIM-2, P-STAT-1, P-SDK-16, P-STAT-7: what is missing or malformed is 400 with one line of text and publishes nothing.
+/// P-HTTP-13, P-LIM-2, P-STAT-1, P-SDK-16, P-STAT-7: a missing or malformed member is 400 with one line of text and
+/// publishes nothing.
 #[test]
 fn refused_bodies() {
     on_each_driver(|server| {
@@ -167,7 +168,7 @@ fn unknown_socket_id_and_client_names_are_accepted() {
     });
 }
 
-/// P-HTTP-1, P-HTTP-2: `socket_id` leaves out that one connection, and only in its own app (threat T31).
+/// P-HTTP-1, P-HTTP-2: `socket_id` excludes that one connection, and only in its own app (threat T31).
 #[test]
 fn socket_id_is_excluded() {
     on_each_driver(|server| {
@@ -195,7 +196,8 @@ fn socket_id_is_excluded() {
     });
 }
 
-/// P-LIM-4, P-HTTP-1: 99 and 100 channels are taken, a duplicate counting once, 101 are 400 and nothing is published.
+/// P-LIM-4, P-HTTP-1: 99 and 100 channels are accepted, a duplicate counting once, 101 are 400 and nothing is
+/// published.
 #[test]
 fn channels_per_event_limit() {
     on_each_driver(|server| {
@@ -221,7 +223,8 @@ fn channels_per_event_limit() {
     });
 }
 
-/// P-LIM-1: event names of 1, 199 and 200 bytes, of any characters but control ones, arrive; 201 bytes are 400.
+/// P-LIM-1: event names of 1, 199 and 200 bytes, of any characters except control characters, arrive; 201 bytes are
+/// 400.
 #[test]
 fn event_name_limit() {
     on_each_driver(|server| {
@@ -316,14 +319,14 @@ fn batch_events() {
         let batch = json!({"batch": [event(&first, "b"), with_info, event(&first, "c")]});
         let answer = post_batch(server, &batch).expect(200).json();
         assert_eq!(answer, json!({"batch": [{}, {"user_count": 1, "subscription_count": 1}, {}]}));
-        // Between channels the order is open.
+        // The order between channels is not defined.
         let mut got: Vec<String> = (0..3).map(|_| socket.next_json()["data"].as_str().unwrap().to_owned()).collect();
         got.sort();
         assert_eq!(got, ["a", "b", "c"]);
     });
 }
 
-/// P-LIM-5, P-HTTP-14, P-STAT-1: 9 and 10 events are taken, 11 are 400; a batch with one bad event publishes none.
+/// P-LIM-5, P-HTTP-14, P-STAT-1: 9 and 10 events are accepted, 11 are 400; a batch with one bad event publishes none.
 #[test]
 fn batch_is_all_or_nothing() {
     on_each_driver(|server| {
@@ -354,8 +357,8 @@ fn batch_is_all_or_nothing() {
     });
 }
 
-/// P-HTTP-17, P-HTTP-14, R-PUB-6: publishes sent one after the other's answer are ordered, also over connections that land on different
-/// shards; so are pipelined ones.
+/// P-HTTP-17, P-HTTP-14, R-PUB-6: publishes are ordered when each is sent after the previous one's answer, even over
+/// connections that land on different shards; so are pipelined ones.
 #[test]
 fn order_follows_answers() {
     on_each_driver(|server| {

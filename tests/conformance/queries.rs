@@ -31,8 +31,8 @@ fn read(server: &TestServer, path: &str, parameters: &[(&str, &str)]) -> Value {
     ask(server, server.app(), path, parameters).expect(200).json()
 }
 
-/// P-HTTP-3, P-SDK-17, R-READ-1: occupied channels of this app alone, on whatever shard; by prefix; with counts as they
-/// apply; an object also when there is none.
+/// P-HTTP-3, P-SDK-17, R-READ-1: occupied channels of this app alone, on any shard; by prefix; with counts where they
+/// apply; an object even when there is none.
 #[test]
 fn occupied_channels_are_listed() {
     with_shards(|server| {
@@ -59,7 +59,7 @@ fn occupied_channels_are_listed() {
     });
 }
 
-/// P-HTTP-4, P-HTTP-8, P-HTTP-11: one channel, whether anybody is there or not, and the deprecated stats of it.
+/// P-HTTP-4, P-HTTP-8, P-HTTP-11: one channel, occupied or not, and its deprecated stats.
 #[test]
 fn one_channel() {
     with_shards(|server| {
@@ -82,7 +82,8 @@ fn one_channel() {
     });
 }
 
-/// P-HTTP-5: users of a presence channel, with their info on demand; nobody is an empty array; other types are 400.
+/// P-HTTP-5: users of a presence channel, with their info on request; without users an empty array; other types are
+/// 400.
 #[test]
 fn users_of_a_channel() {
     with_shards(|server| {
@@ -222,7 +223,8 @@ fn queries_as_sdks_send_them() {
     });
 }
 
-/// P-HTTP-11: with `strict_pusher_info` what does not apply is 400 for queries; a publish is never refused for it.
+/// P-HTTP-11: with `strict_pusher_info` an attribute that does not apply is 400 for queries; a publish is never refused
+/// for it.
 #[test]
 fn strict_info() {
     on_fresh_servers(

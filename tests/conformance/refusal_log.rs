@@ -1,4 +1,4 @@
-//! The log: one line per refusal, with its reason, never with a secret, and not more of them than a disk can bear.
+//! The log: one line per refusal, with its reason, never with a secret, and not more of them than a disk can hold.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +20,7 @@ fn refusals(server: &TestServer) -> Vec<Value> {
     lines.filter(|line| line["target"] == "relay::refused").collect()
 }
 
-/// Waits for the line with this message and reason, of which there is one.
+/// Waits for the only line with this message and reason.
 fn line(server: &TestServer, message: &str, reason: &str) -> Value {
     eventually(&format!("{message}: {reason}"), || {
         let mut lines = refusals(server);
@@ -35,8 +35,8 @@ fn subscribe(socket: &mut Socket, data: Value) {
     while socket.next_json()["event"] != "pusher:subscription_error" {}
 }
 
-/// R-AUTH-7, T27: each refusal is one line that names reason, app, code and who it was: the address at the handshake and
-/// over HTTP, the socket id of an open WebSocket.
+/// R-AUTH-7, T27: each refusal is one line that names reason, app, code and peer: the address at the handshake and over
+/// HTTP, the socket id of an open WebSocket.
 #[test]
 fn each_refusal_is_one_line() {
     on_fresh_servers(
@@ -94,8 +94,8 @@ fn each_refusal_is_one_line() {
     );
 }
 
-/// T6, T27: a flood of one reason writes a bounded number of lines, and what is held back is counted; another reason is
-/// told all the same.
+/// T6, T27: a flood of one reason writes a bounded number of lines, and suppressed lines are counted; another reason is
+/// still logged.
 #[test]
 fn floods_are_held_back() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -113,14 +113,14 @@ fn floods_are_held_back() {
         assert!((20..=25).contains(&lines), "{lines}");
         let page = Page::read(http::get(server.health, "/metrics").expect(200).text());
         let suppressed = page.sum("relay_log_lines_suppressed_total", &[]);
-        // The 401s and the 429s, each kind with a brake of its own.
+        // The 401s and the 429s, each kind with its own rate limit.
         assert!(suppressed >= 300.0 - lines as f64 && suppressed < 600.0, "{suppressed}");
         assert_eq!(page.value("relay_auth_failures_total", &[("surface", "http"), ("reason", "bad_token")]), 300.0);
     });
 }
 
-/// R-AUTH-7, T27: secrets, tokens, signatures and bodies are in no line at the finest level, also where somebody put them
-/// in the wrong place: as key, app id, channel or query.
+/// R-AUTH-7, T27: secrets, tokens, signatures and bodies are in no line at the finest level, even when a client put
+/// them in the wrong place: as key, app id, channel or query.
 #[test]
 fn no_line_holds_a_secret() {
     on_fresh_servers(
@@ -157,7 +157,7 @@ fn no_line_holds_a_secret() {
             });
             let log = server.log();
             for secret in [app.secret.as_str(), &token, &token[4..], signature, digest, "what-the-customer-says"] {
-                // Not even half of it.
+                // Not even half of the secret.
                 let part = &secret[..secret.len() / 2];
                 assert!(!log.contains(part), "{part} of {secret} stands in the log:\n{log}");
             }
@@ -165,7 +165,7 @@ fn no_line_holds_a_secret() {
     );
 }
 
-/// On a terminal a line is text for people; what a peer chose cannot break it there either.
+/// On a terminal a line is text for people; input that a peer chose cannot break it there either.
 #[test]
 fn a_terminal_gets_text() {
     let directory = data_directory();

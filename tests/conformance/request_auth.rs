@@ -1,5 +1,5 @@
-//! Who may publish: Pusher signatures, key and secret headers, tokens (section 8 of the Pusher protocol, section 2 of
-//! Relay's; threats T3 to T6).
+//! Authentication of publishers: Pusher signatures, key and secret headers, tokens (section 8 of the Pusher protocol,
+//! section 2 of Relay's; threats T3 to T6).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use crate::stage::on_each_driver;
 
 const BODY: &str = r#"{"name":"e","channel":"auth","data":"x"}"#;
 
-/// The signer of these tests gives the documented vectors: P-SIGN-6, R-BASE-2, P-AUTH-6.
+/// The signer of these tests produces the documented vectors: P-SIGN-6, R-BASE-2, P-AUTH-6.
 #[test]
 fn the_signer_gives_the_documented_vectors() {
     let (key, secret) = ("278d425bdf160c739803".to_owned(), "7ad3773142a6692b25b8".to_owned());
@@ -37,13 +37,14 @@ fn the_signer_gives_the_documented_vectors() {
     assert!(auth.ends_with(":31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80"));
 }
 
-/// P-SIGN-1, threat T4: a timestamp within 600 s is accepted, one beyond is 401 and says so; so is one that is no number.
+/// P-SIGN-1, threat T4: a timestamp within 600 s is accepted, one beyond is 401 with that reason; so is one that is not
+/// a number.
 #[test]
 fn timestamp_window() {
     on_each_driver(|server| {
         let app = server.app();
         let now = i64::try_from(unix_now()).unwrap();
-        // Two seconds are left on each side for the request's way.
+        // Two seconds remain on each side for the request's transit.
         for (offset, status) in [(-598, 200), (598, 200), (-602, 401), (602, 401), (-i64::from(u32::MAX), 401)] {
             let mut signing = signing(app);
             signing.set("auth_timestamp", &(now + offset).to_string());
@@ -85,7 +86,7 @@ fn every_parameter_is_required() {
     });
 }
 
-/// Threat T4, P-SIGN-1, P-SIGN-2: what was signed may not change: body, parameters, method, path; nor be doubled.
+/// Threat T4, P-SIGN-1, P-SIGN-2: the signed parts may not change: body, parameters, method, path; nor be duplicated.
 #[test]
 fn altered_requests_are_401() {
     on_each_driver(|server| {
@@ -168,7 +169,7 @@ fn equivalent_spellings_are_accepted() {
             post(server, &format!("{}?{query}&auth_signature={signature}", signing.path), BODY).expect(200);
             post(server, &format!("{}?auth_signature={signature}&{query}", signing.path), BODY).expect(200);
         }
-        // Raw values: what the node, Go and Python SDKs sign is what stands in the URL.
+        // Raw values: the node, Go and Python SDKs sign the text that is in the URL.
         let mut raw = Signing::new(app, "POST", &app.path("/events"), BODY.as_bytes());
         raw.set("note", "a%20b+c");
         post(server, &raw.target(), BODY).expect(200);
@@ -178,7 +179,8 @@ fn equivalent_spellings_are_accepted() {
     });
 }
 
-/// P-SDK-20, P-SIGN-5: PHP signs `k=a,b` but sends `k[0]=a&k[1]=b`; `k[]=a&k[]=b` is the documented form. All are accepted.
+/// P-SDK-20, P-SIGN-5: PHP signs `k=a,b` but sends `k[0]=a&k[1]=b`; `k[]=a&k[]=b` is the documented form. All are
+/// accepted.
 #[test]
 fn array_parameters() {
     on_each_driver(|server| {
@@ -197,8 +199,8 @@ fn array_parameters() {
     });
 }
 
-/// P-SDK-18, P-SIGN-1: without a body, `body_md5` of nothing is accepted and so is its absence; then the empty body itself is judged (400, not
-/// 401). A wrong one is 401.
+/// P-SDK-18, P-SIGN-1: without a body, `body_md5` of the empty body is accepted and so is its absence; then the empty
+/// body itself is checked (400, not 401). A wrong one is 401.
 #[test]
 fn body_md5_of_nothing() {
     on_each_driver(|server| {
@@ -283,15 +285,15 @@ fn no_fall_through_between_methods() {
         assert_eq!(ask(&path, Some(&good_bearer), false), 200);
         assert_eq!(ask(&path, Some(&bad_bearer), true), 401);
         assert_eq!(ask(&path, None, true), 200);
-        // R-TOKEN-1: a Bearer value without `rly_` is not ours, as if it were absent; so is another scheme.
+        // R-TOKEN-1: a Bearer value without `rly_` is not a Relay token and is treated as absent; so is another scheme.
         assert_eq!(ask(&path, Some("Bearer eyJhbGciOi"), true), 200);
         assert_eq!(ask(&path, Some("Basic eDp5"), true), 200);
         assert_eq!(ask(&path, Some("Bearer eyJhbGciOi"), false), 401);
     });
 }
 
-/// R-AUTH-2, R-TOKEN-1, R-TOKEN-2, R-TOKEN-5, R-TOKEN-6, threat T5: tokens publish within their scopes; the form is `rly_` and 40 base62 characters; no file of
-/// the store and no list shows one.
+/// R-AUTH-2, R-TOKEN-1, R-TOKEN-2, R-TOKEN-5, R-TOKEN-6, threat T5: tokens publish within their scopes; the form is
+/// `rly_` and 40 base62 characters; no file of the store and no list contains one.
 #[test]
 fn tokens_and_scopes() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -328,8 +330,8 @@ fn tokens_and_scopes() {
     });
 }
 
-/// R-TOKEN-3, R-ERR-2, threats T3 and T5: expired, revoked, unknown and other apps' tokens are 401, all with the same words; a revocation is obeyed
-/// within 2 s.
+/// R-TOKEN-3, R-ERR-2, threats T3 and T5: expired, revoked, unknown and other apps' tokens are 401, all with the same
+/// message; a revocation takes effect within 2 s.
 #[test]
 fn tokens_end() {
     on_fresh_servers_at_once(
@@ -379,8 +381,9 @@ fn last_use_is_recorded() {
     });
 }
 
-/// P-STAT-6, threat T6: of 10,000 wrong tokens of one address 100, and one for each 600 ms, are 401, all others 429 with `Retry-After`; valid credentials of that address
-/// still pass, other addresses do not notice, and an unknown token reads like any other failure.
+/// P-STAT-6, threat T6: of 10,000 wrong tokens of one address 100, and one for each 600 ms, are 401, all others 429
+/// with `Retry-After`; valid credentials of that address still pass, other addresses are not affected, and an unknown
+/// token gets the same answer as any other failure.
 #[test]
 fn brute_force_is_braked() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -405,7 +408,7 @@ fn brute_force_is_braked() {
         assert!(unauthorized <= forgiven, "{unauthorized} beyond the first 100, {forgiven} forgiven");
         let signed = app.sign("POST", &path, BODY.as_bytes());
         connection.ask("POST", &signed, &[], BODY.as_bytes()).expect(200);
-        // Several may be forgiven meanwhile.
+        // The limit may allow several more meanwhile.
         eventually("the brake is on", || {
             let another = format!("Bearer rly_{}", "z".repeat(40));
             let answer = connection.ask("POST", &path, &[("Authorization", &another)], b"{}");
@@ -417,8 +420,8 @@ fn brute_force_is_braked() {
     });
 }
 
-/// P-SIGN-6: the vector itself is long expired: its correct signature is told apart from a wrong one, which shows that
-/// neither publishes.
+/// P-SIGN-6: the vector itself expired long ago: the server distinguishes its correct signature from a wrong one, which
+/// shows that neither publishes.
 #[test]
 fn an_expired_vector_does_not_publish() {
     on_each_driver(|server| {
@@ -445,7 +448,7 @@ fn post(server: &TestServer, target: &str, body: &str) -> Response {
 
 #[track_caller]
 fn post_with(server: &TestServer, target: &str, headers: &[(&str, &str)], body: &str) -> Response {
-    // Each test function speaks from an address of its own, so that the brake on failures holds none back.
+    // Each test function uses an address of its own, so that the rate limit on failures affects none.
     let name = std::thread::current().name().unwrap_or("main").to_owned();
     let sum = name.bytes().fold(7_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let source = format!("127.66.{}.{}", sum >> 8 & 0xFF, (sum & 0xFF).clamp(1, 254));

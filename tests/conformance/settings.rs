@@ -1,5 +1,5 @@
-//! `relay app set` under a running server: every limit and switch is obeyed within 2 seconds by all shards, by connections
-//! that were there before where it concerns them; and what was counted today survives a restart.
+//! `relay app set` under a running server: every limit and switch takes effect within 2 seconds on all shards, and on
+//! existing connections where it concerns them; and the counts of the day survive a restart.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::common::{eventually, eventually_within};
 
 const OBEYED_WITHIN: Duration = Duration::from_secs(2);
 
-/// What a check works with: two sockets that were connected before the setting changed.
+/// The scene of a check: two sockets that were connected before the setting changed.
 struct Scene<'a> {
     server: &'a TestServer,
     app: &'a App,
@@ -23,8 +23,8 @@ struct Scene<'a> {
     second: Socket,
 }
 
-/// Changes one setting of an app in use and waits until it is obeyed. A check is made again and again, several times in
-/// a row so that new connections come to all shards; it must leave the scene as it was.
+/// Changes one setting of an app in use and waits until it takes effect. A check is repeated, several times in a row so
+/// that new connections reach all shards; it must leave the scene unchanged.
 fn check(server: &TestServer, before: &[&str], setting: &str, obeyed: impl Fn(&mut Scene<'_>) -> bool) {
     let app = &cli::create_app(&server.data, before);
     eventually("all shards know the app", || {
@@ -32,7 +32,7 @@ fn check(server: &TestServer, before: &[&str], setting: &str, obeyed: impl Fn(&m
     });
     let (first, second) = (Socket::open(server, app), Socket::open(server, app));
     let mut scene = Scene { server, app, first, second };
-    // The app comes with one change and its settings with the next.
+    // The app arrives with one change and its settings with the next.
     eventually("what was set before is obeyed", || (0..4).all(|_| !obeyed(&mut scene)).then_some(()));
     cli::set_app(&server.data, app, &[setting]);
     eventually_within(setting, OBEYED_WITHIN, || (0..4).all(|_| obeyed(&mut scene)).then_some(()));
@@ -68,7 +68,7 @@ fn join_is_refused(socket: &mut Socket, channel: &str, channel_data: Option<&str
     }
 }
 
-/// What is told to a socket up to the answer to a ping.
+/// The messages that a socket gets up to the answer to a ping.
 fn told(socket: &mut Socket) -> Vec<Value> {
     socket.send(r#"{"event":"pusher:ping","data":{}}"#);
     let frames = std::iter::repeat_with(|| socket.next_json());
@@ -88,7 +88,7 @@ fn event(data: &str) -> Value {
     json!({"name": "e", "channel": "c", "data": data})
 }
 
-/// P-CLOSE-2, P-CLOSE-4, P-CONN-8, R-LIM-1, threat T21: what concerns new connections; those that are there stay.
+/// P-CLOSE-2, P-CLOSE-4, P-CONN-8, R-LIM-1, threat T21: settings that concern new connections; existing ones stay open.
 #[test]
 fn settings_of_connections() {
     on_fresh_servers_at_once(ServerOptions::new, |server| {
@@ -106,7 +106,7 @@ fn settings_of_connections() {
     });
 }
 
-/// P-CEV-1, P-LIM-7, P-LIM-9, P-LIM-12, P-COUNT-1, R-LIM-5: what concerns the clients that are connected.
+/// P-CEV-1, P-LIM-7, P-LIM-9, P-LIM-12, P-COUNT-1, R-LIM-5: settings that concern connected clients.
 #[test]
 fn settings_of_clients() {
     on_fresh_servers_at_once(ServerOptions::new, |server| {
@@ -116,7 +116,7 @@ fn settings_of_clients() {
             client_event_is_refused(scene, "may send 1 client events per second")
         });
         check(&server, &[], "max_presence_members=1", |scene| {
-            // The other may not have left yet after the try before.
+            // The other may not have left yet after the previous attempt.
             let joined = !join_is_refused(&mut scene.first, "presence-a", Some(r#"{"user_id":"1"}"#), "");
             let second = Some(r#"{"user_id":"2"}"#);
             let refused = joined && join_is_refused(&mut scene.second, "presence-a", second, "limit of 1 members");
@@ -160,7 +160,7 @@ fn settings_of_clients() {
     });
 }
 
-/// P-IN-3: a limit that was lowered counts what a client did before.
+/// P-IN-3: a lowered limit counts messages that a client sent before.
 #[test]
 fn bad_messages_of_before_count() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -183,7 +183,7 @@ fn bad_messages_of_before_count() {
     });
 }
 
-/// P-LIM-3, P-LIM-4, P-LIM-5, P-CACHE-1, R-LIM-3, R-LIM-4: what concerns publishing.
+/// P-LIM-3, P-LIM-4, P-LIM-5, P-CACHE-1, R-LIM-3, R-LIM-4: settings that concern publishing.
 #[test]
 fn settings_of_publishing() {
     on_fresh_servers_at_once(ServerOptions::new, |server| {
@@ -218,7 +218,7 @@ fn settings_of_publishing() {
     });
 }
 
-/// R-LIM-3: the messages of the day are on disk after an orderly end, and the next start goes on with them.
+/// R-LIM-3: the messages of the day are on disk after an orderly end, and the next start continues from them.
 #[test]
 fn messages_of_the_day_survive_a_restart() {
     on_fresh_servers(

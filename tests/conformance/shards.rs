@@ -1,4 +1,4 @@
-//! The same promises with 1, 2 and 5 shards: publishes cross shards, channels have one order, presence one roster.
+//! The same guarantees with 1, 2 and 5 shards: publishes cross shards, channels have one order, presence one roster.
 
 use std::collections::BTreeSet;
 
@@ -55,8 +55,8 @@ fn every_subscriber_sees_one_total_order() {
     });
 }
 
-/// P-HTTP-1: publishing to 50 channels with other owners each reaches every subscriber once; `socket_id` leaves one out, whatever shard it
-/// is on; counts are summed over the shards.
+/// P-HTTP-1: publishing to 50 channels with different owners reaches every subscriber once; `socket_id` excludes one,
+/// on any shard; counts are summed over the shards.
 #[test]
 fn many_channels_and_exclusion_cross_shards() {
     with_shards(|server| {
@@ -84,7 +84,7 @@ fn many_channels_and_exclusion_cross_shards() {
     });
 }
 
-/// P-PRES-2, P-PRES-5: 20 users on all shards form one roster; everyone is told of each join and leave once.
+/// P-PRES-2, P-PRES-5: 20 users on all shards form one roster; every member is notified of each join and leave once.
 #[test]
 fn presence_is_one_roster_over_all_shards() {
     with_shards(|server| {
@@ -138,8 +138,8 @@ fn client_events_cross_shards() {
     });
 }
 
-/// P-SUB-5, P-SUB-3: subscribing and unsubscribing at random on all shards while events flow: a socket sees exactly what was published between its
-/// `succeeded` and its unsubscribe, plus what was on its way.
+/// P-SUB-5, P-SUB-3: subscribing and unsubscribing at random on all shards while events flow: a socket sees exactly the
+/// events published between its `succeeded` and its unsubscribe, plus those in flight.
 #[test]
 fn churn_loses_and_doubles_nothing() {
     with_shards(|server| {

@@ -6,8 +6,9 @@ use crate::common::server::{Driver, ServerOptions, TestServer};
 /// Runs a scenario on the shared io_uring server and on the shared epoll server, two shards each.
 ///
 /// Apps: `main` (client events on), `other` (another tenant, likewise), `plain` (all defaults), `quota` (two
-/// connections), `soft` (one, told 4100), `tls` (TLS only), `origin` (pages of example.com only), `watch` (watchlists),
-/// `files` (pages without a host, no client without an origin), `small` (20 bytes of data, three members), `quick` (client events without a rate).
+/// connections), `soft` (one, refused with 4100), `tls` (TLS only), `origin` (pages of example.com only), `watch`
+/// (watchlists), `files` (pages without a host, no client without an origin), `small` (20 bytes of data, three
+/// members), `quick` (client events without a rate).
 pub(crate) fn on_each_driver(scenario: impl Fn(&'static TestServer)) {
     on_shared_servers(&SHARED, scenario);
 }

@@ -1,4 +1,4 @@
-//! Starting: what the server prints, what it refuses, which driver it takes. And ending: drain.
+//! Starting: the server's output, its refusals, and its choice of driver. And ending: drain.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -26,8 +26,8 @@ fn generated_ids_are_digits_and_keys_are_hex() {
     }
 }
 
-/// The line at start: version, address, driver, shards, health. `auto` takes io_uring where the kernel gives it, and the log
-/// says which driver won and why.
+/// The line at start: version, address, driver, shards, health. `auto` uses io_uring where the kernel allows it, and
+/// the log states the chosen driver and the reason.
 #[test]
 fn one_line_says_where_it_listens() {
     for shards in [1, 2] {
@@ -80,7 +80,8 @@ fn dev_curls_work_as_pasted() {
     socket.expect_data("client-x", "private-dev", "d");
 }
 
-/// `RELAY_APP_ID`, `RELAY_APP_KEY` and `RELAY_APP_SECRET` make one app; `RELAY_LISTEN` and the others stand for flags.
+/// `RELAY_APP_ID`, `RELAY_APP_KEY` and `RELAY_APP_SECRET` create one app; `RELAY_LISTEN` and the others set what flags
+/// set.
 #[test]
 fn environment_makes_an_app_and_sets_flags() {
     let directory = data_directory();
@@ -109,8 +110,8 @@ fn environment_makes_an_app_and_sets_flags() {
     socket.expect_data("e", "private-env", "x");
 }
 
-/// `relay.toml` sets what flags set, a flag wins over it; an unknown key or a bad value refuses to start with one line that names
-/// it and the nearest key.
+/// `relay.toml` sets what flags set, a flag wins over it; Relay refuses to start on an unknown key or a bad value, with
+/// one line that names it and the nearest key.
 #[test]
 fn configuration_file() {
     let directory = data_directory();
@@ -135,7 +136,8 @@ fn configuration_file() {
     refused(&["--config", "/no/such/relay.toml"]);
 }
 
-/// Bad flags, addresses, directories and ports refuse to start: one line that names the cause, exit code not 0, within a second or so.
+/// Relay refuses to start with bad flags, addresses, directories and ports: one line that names the cause, exit code
+/// not 0, within a second or so.
 #[test]
 fn bad_starts_are_refused_in_one_line() {
     let line = refused(&["--lissen", "127.0.0.1:0"]);
@@ -173,7 +175,7 @@ fn bad_starts_are_refused_in_one_line() {
     assert!(line.contains("192.0.2.1"), "{line:?}");
 }
 
-/// A second server on the same port is refused, and so is one on the same data directory; the first does not notice.
+/// A second server on the same port is refused, and so is one on the same data directory; the first is not affected.
 #[test]
 fn second_server_is_refused() {
     on_fresh_servers_at_once(ServerOptions::new, |first| {
@@ -196,8 +198,8 @@ fn port_in_use_is_refused() {
     assert!(line.contains(&address), "{line:?}");
 }
 
-/// With io_uring forbidden by a seccomp filter, `auto` serves on epoll and says why, and `--io uring` is refused with one line of cause
-/// and fix (hazard U14).
+/// With io_uring forbidden by a seccomp filter, `auto` serves on epoll and logs why, and `--io uring` is refused with
+/// one line of cause and fix (hazard U14).
 #[test]
 fn forbidden_io_uring_falls_back_to_epoll() {
     let directory = data_directory();
@@ -226,8 +228,8 @@ fn forbidden_io_uring_falls_back_to_epoll() {
     assert!(line.contains("io_uring") && (line.contains("epoll") || line.contains("seccomp")), "{line:?}");
 }
 
-/// Hazard U12: zero-copy sends on loopback, where the kernel copies all of them, end by themselves with one line in the log, and
-/// every event arrives whole and in order.
+/// Hazard U12: zero-copy sends on loopback, where the kernel copies all of them, turn themselves off with one line in
+/// the log, and every event arrives complete and in order.
 #[test]
 fn zero_copy_ends_itself_on_loopback() {
     let server = TestServer::start_with(ServerOptions::new(Driver::Uring).shards(1).with(&["--send-zc", "4096"]));
@@ -247,7 +249,7 @@ fn zero_copy_ends_itself_on_loopback() {
     assert!(log.contains("\"copied\":16,\"sends\":16"), "{log}");
 }
 
-/// Memory does not depend on what the host does with huge pages: the server has them turned off for itself.
+/// Memory use does not depend on the host's huge page settings: the server turns them off for itself.
 #[test]
 fn huge_pages_are_off() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -256,8 +258,9 @@ fn huge_pages_are_off() {
     });
 }
 
-/// P-CLOSE-1, R-BASE-3: on SIGTERM and on SIGINT `/ready` turns 503 while requests are answered and publishes delivered, new sockets get 4200,
-/// present ones get error and Close 4200 within the grace period, and the process ends with 0.
+/// P-CLOSE-1, R-BASE-3: on SIGTERM and on SIGINT `/ready` turns 503 while requests are answered and publishes
+/// delivered, new sockets get 4200, present ones get error and Close 4200 within the grace period, and the process ends
+/// with 0.
 #[test]
 fn drain_closes_with_4200_and_exits_0() {
     for signal in ["TERM", "INT"] {
@@ -317,8 +320,8 @@ fn small_drains_and_second_signals_are_quick() {
     });
 }
 
-/// P-CLOSE-5, threat T13: a subscriber that does not read is closed with 4100 and takes no other's events. Hazard U12: also where the
-/// kernel holds zero-copy sends to it.
+/// P-CLOSE-5, threat T13: a subscriber that does not read is closed with 4100, and others lose no events. Hazard U12:
+/// also where the kernel holds zero-copy sends to it.
 #[test]
 fn slow_reader_is_closed_and_harms_nobody() {
     on_fresh_servers(ServerOptions::new, |server| close_slow_reader(&server));
@@ -342,7 +345,7 @@ fn close_slow_reader(server: &TestServer) {
     }
     let before = server.resident_bytes();
     let data = "d".repeat(10_240);
-    // Each publish owes the slow reader 1 MiB; what the kernel's buffers take is a little of the first.
+    // Each publish queues 1 MiB for the slow reader; the kernel's buffers hold a little of the first.
     for round in 0..4 {
         server.post_events(app, &json!({"name": format!("e{round}"), "channels": channels, "data": data})).expect(200);
         for _ in &channels {
@@ -359,7 +362,7 @@ fn close_slow_reader(server: &TestServer) {
             }
             Arrival::Text(_) => assert!(!told, "nothing follows the error but Close"),
             Arrival::Close(code, _) => break assert_eq!(code, 4100),
-            // Reset a second after it was told.
+            // Reset a second after the error was sent.
             Arrival::Ended(reason) => break assert!(!reason.contains("in time"), "{reason}"),
             other => panic!("unexpected: {other:?}"),
         }
@@ -374,7 +377,7 @@ fn channel_of(curl: &str) -> String {
     rest.split('"').next().expect("a part before the quote").to_owned()
 }
 
-/// A process with a data directory that lives as long.
+/// A process with a data directory of the same lifetime.
 struct Started {
     process: RunningProcess,
     _directory: tempfile::TempDir,
@@ -392,7 +395,7 @@ fn serve_bare(arguments: &[&str]) -> Started {
     Started { process, _directory: directory }
 }
 
-/// Starts with these arguments on a fresh directory; the refusal's one line.
+/// Starts with these arguments on a fresh directory; returns the one line of the refusal.
 #[track_caller]
 fn refused(arguments: &[&str]) -> String {
     let directory = data_directory();

@@ -62,8 +62,8 @@ fn unsubscribe_is_silent_and_ends_delivery() {
     });
 }
 
-/// P-SUB-5: what is published after `succeeded` was received is never missed: 200 first subscribers of fresh channels, spread over
-/// the shards by the kernel, each get the event published at that very moment.
+/// P-SUB-5: an event published after `succeeded` was received is never missed: 200 first subscribers of fresh channels,
+/// spread over the shards by the kernel, each get the event published at that very moment.
 #[test]
 fn nothing_is_missed_after_succeeded() {
     on_each_driver(|server| {
@@ -90,8 +90,8 @@ fn bursts_of_subscribes_succeed() {
     });
 }
 
-/// P-AUTH-1, threat T1: a private channel opens by a signature over its name, or over its name and the `channel_data` that
-/// comes with it, as server libraries sign for any channel; data that was changed, or is no object, opens nothing.
+/// P-AUTH-1, threat T1: a private channel opens by a signature over its name, or over its name and the `channel_data`
+/// sent with it, as server libraries sign for any channel; data that was changed, or is not an object, opens nothing.
 #[test]
 fn private_channels_may_sign_channel_data() {
     on_each_driver(|server| {
@@ -136,8 +136,9 @@ fn private_channels_may_sign_channel_data() {
     });
 }
 
-/// R-AUTHREQ-1, P-FAIL-2, P-FAIL-3, P-FAIL-6: without auth (absent, null, empty) a protected channel is answered by `auth_required`, the
-/// error and `subscription_error`, byte for byte; then R-AUTHREQ-2: a second subscribe with auth succeeds.
+/// R-AUTHREQ-1, P-FAIL-2, P-FAIL-3, P-FAIL-6: without auth (absent, null, empty) the answer for a protected channel is
+/// `auth_required`, the error and `subscription_error`, byte for byte; then R-AUTHREQ-2: a second subscribe with auth
+/// succeeds.
 #[test]
 fn missing_auth_is_answered_in_order() {
     on_each_driver(|server| {
@@ -163,7 +164,7 @@ fn missing_auth_is_answered_in_order() {
     });
 }
 
-/// R-AUTHREQ-3: on `private-encrypted-` the `auth_required` frame is left out; a presence channel has it.
+/// R-AUTHREQ-3: on `private-encrypted-` the `auth_required` frame is omitted; a presence channel has it.
 #[test]
 fn auth_required_is_left_out_on_encrypted_channels() {
     on_each_driver(|server| {
@@ -179,8 +180,8 @@ fn auth_required_is_left_out_on_encrypted_channels() {
     });
 }
 
-/// P-FAIL-1, P-FAIL-2, P-FAIL-6, P-FAIL-7, R-AUTHREQ-2: wrong auth names the string to sign and the signature that came, never the right
-/// one; the socket stays and may try again.
+/// P-FAIL-1, P-FAIL-2, P-FAIL-6, P-FAIL-7, R-AUTHREQ-2: wrong auth gets an error with the string to sign and the
+/// signature received, never the right one; the socket stays open and may try again.
 #[test]
 fn wrong_auth_is_told_without_the_digest() {
     on_each_driver(|server| {
@@ -260,7 +261,8 @@ fn forged_signatures_are_refused() {
     });
 }
 
-/// Threats T1 and T3, P-AUTH-5: another app's key and secret sign nothing here, not even with this app's key before its digest.
+/// Threats T1 and T3, P-AUTH-5: signatures by another app's key and secret are not accepted here, not even with this
+/// app's key before the digest.
 #[test]
 fn signatures_of_another_app_are_refused() {
     on_each_driver(|server| {
@@ -322,8 +324,8 @@ fn rotated_keys_sign_both() {
     });
 }
 
-/// P-LIM-12, P-FAIL-4: the 1,000th channel of a connection is subscribed, the 1,001st is refused with `LimitReached` 4100; after an
-/// unsubscribe there is room again.
+/// P-LIM-12, P-FAIL-4: the 1,000th channel of a connection is subscribed, the 1,001st is refused with `LimitReached`
+/// 4100; an unsubscribe frees a place.
 #[test]
 fn channels_per_connection_limit() {
     on_each_driver(|server| {
@@ -343,7 +345,7 @@ fn channels_per_connection_limit() {
     });
 }
 
-/// Each channel succeeds once; between channels the order is open.
+/// Each channel succeeds once; the order between channels is not defined.
 #[track_caller]
 fn expect_successes(socket: &mut Socket, channels: &[String]) {
     let mut wanted: BTreeSet<&str> = channels.iter().map(String::as_str).collect();
@@ -361,7 +363,7 @@ fn subscribe(channel: &str, auth: &str) -> Value {
 fn refused(socket: &mut Socket, message: &Value) {
     socket.send_json(message);
     let first = socket.next_json();
-    // An empty signature after the key may count as no auth at all.
+    // An empty signature after the key may be treated as no auth at all.
     let error = if first["event"] == "auth_required" { socket.next_json() } else { first };
     assert_eq!((&error["event"], &error["data"]["code"]), (&json!("pusher:error"), &json!(4009)), "to {message}");
     let frame = socket.expect_event("pusher:subscription_error");

@@ -1,5 +1,5 @@
 //! Users (section 6 of the Pusher protocol): signin, the channel of a user, presence as a user, and how an app ends all
-//! connections of one.
+//! connections of one user.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use crate::common::socket::Socket;
 use crate::common::unique;
 use crate::stage::on_each_driver;
 
-/// P-USER-1, P-OUT-9, P-AUTH-4, P-SDK-10: a signed signin is answered with exactly what was sent, byte for byte, without a channel.
+/// P-USER-1, P-OUT-9, P-AUTH-4, P-SDK-10: a signed signin is answered with exactly the data sent, byte for byte,
+/// without a channel.
 #[test]
 fn signin_is_echoed_exactly() {
     on_each_driver(|server| {
@@ -32,8 +33,8 @@ fn signin_is_echoed_exactly() {
     });
 }
 
-/// P-USER-3, P-AUTH-4, P-AUTH-5, P-LIM-6: whatever does not prove a user is told with 4009 and a reason that P-FAIL-6 allows; the socket
-/// stays open, and a later signin succeeds.
+/// P-USER-3, P-AUTH-4, P-AUTH-5, P-LIM-6: a signin that does not prove a user gets 4009 and a reason that P-FAIL-6
+/// allows; the socket stays open, and a later signin succeeds.
 #[test]
 fn failed_signins_are_told() {
     on_each_driver(|server| {
@@ -62,7 +63,7 @@ fn failed_signins_are_told() {
             socket.send_json(&json!({"event": "pusher:signin", "data": data}));
             let message = socket.expect_error(Some(4009));
             assert!(message.contains(reason), "{data}: {message}");
-            // What was sent may be quoted; what was expected never is.
+            // Input may be quoted; the expected value never is.
             assert!(data.to_string().contains(&hex) || !message.contains(&hex), "{data}: {message}");
         }
         for (user_data, reason) in [
@@ -86,8 +87,8 @@ fn failed_signins_are_told() {
     });
 }
 
-/// P-USER-1, P-SDK-9, P-USER-4, P-USER-6: an id that is a number (Laravel) is the string that JavaScript makes of it: for the
-/// client, for its channel, for presence and for the application.
+/// P-USER-1, P-SDK-9, P-USER-4, P-USER-6: an id that is a number (Laravel) becomes the string that JavaScript makes of
+/// it: for the client, for its channel, for presence and for the application.
 #[test]
 fn numeric_ids_are_strings() {
     on_each_driver(|server| {
@@ -110,7 +111,7 @@ fn numeric_ids_are_strings() {
     });
 }
 
-/// P-USER-2: the same user may sign in again, another may not, and the user stays who it was.
+/// P-USER-2: the same user may sign in again, another may not, and the connection keeps its user.
 #[test]
 fn one_user_per_connection_for_life() {
     on_each_driver(|server| {
@@ -127,7 +128,8 @@ fn one_user_per_connection_for_life() {
     });
 }
 
-/// P-USER-2, P-USER-3: pipelined signins are all answered in their order, but for those beyond eight that await the user's owner.
+/// P-USER-2, P-USER-3: pipelined signins are all answered in their order, except those beyond eight that await the
+/// user's owner.
 #[test]
 fn pipelined_signins_are_bounded() {
     on_each_driver(|server| {
@@ -152,8 +154,9 @@ fn pipelined_signins_are_bounded() {
     });
 }
 
-/// P-USER-4, P-SDK-25: `#server-to-user-<id>` takes the connections of that user, with empty auth and with none, on every shard; what is
-/// published to it reaches each of them and nobody else. Others are refused as P-FAIL-1 alone, without `auth_required`.
+/// P-USER-4, P-SDK-25: `#server-to-user-<id>` accepts the connections of that user, with empty auth and with none, on
+/// every shard; an event published to it reaches each of them and no other connection. Others are refused with the
+/// error of P-FAIL-1 alone, without `auth_required`.
 #[test]
 fn the_channel_of_a_user() {
     on_each_driver(|server| {
@@ -196,8 +199,8 @@ fn the_channel_of_a_user() {
     });
 }
 
-/// P-USER-5, P-AUTH-3: who is signed in joins a presence channel as that user, signed without `channel_data`; explicit `channel_data` wins,
-/// and who is not signed in needs it.
+/// P-USER-5, P-AUTH-3: a signed-in connection joins a presence channel as that user, signed without `channel_data`;
+/// explicit `channel_data` wins, and a connection that is not signed in needs it.
 #[test]
 fn presence_as_the_signed_in_user() {
     on_each_driver(|server| {
@@ -268,10 +271,10 @@ fn terminate_one(server: &TestServer) {
         Socket::open(server, server.app()),
         member,
     ];
-    // The fastest of some rounds: a test must not depend on what else the machine does.
+    // The fastest of some rounds: a test must not depend on other load on the machine.
     let rounds = (0..4).map(|round| {
         let mut tabs: Vec<Socket> = (0..20).map(|_| signed_in(server.app(), user_data)).collect();
-        // P-USER-5: a member as the user goes with the user.
+        // P-USER-5: a connection that is a member as the user ends with the user.
         let auth = tabs[0].app.sign_private(&tabs[0].socket_id, "presence-room");
         tabs[0].send_json(&json!({"event": "pusher:subscribe", "data": {"auth": auth, "channel": "presence-room"}}));
         assert!(tabs[0].next_text().contains(r#"\"count\":1"#));
@@ -296,7 +299,8 @@ fn terminate(server: &TestServer, path: &str, body: &[u8]) -> Response {
     server.post_signed(server.app(), &server.app().path(path), body)
 }
 
-/// P-HTTP-6, P-LIM-6, P-SDK-15, R-BASE-1: both bases, escaped ids, users that nobody is, and ids that no user may have; GET is 405.
+/// P-HTTP-6, P-LIM-6, P-SDK-15, R-BASE-1: both bases, escaped ids, users without connections, and ids that no user may
+/// have; GET is 405.
 #[test]
 fn terminate_over_http() {
     on_each_driver(|server| {
@@ -321,8 +325,8 @@ fn terminate_over_http() {
     });
 }
 
-/// P-HTTP-10: without `/apps/{id}` the app is that of `auth_key`, and the short path is what is signed; an unknown key, another
-/// signature and none at all are 401.
+/// P-HTTP-10: without `/apps/{id}` the app is that of `auth_key`, and the signature covers the short path; an unknown
+/// key, another signature and none at all are 401.
 #[test]
 fn terminate_by_the_short_path() {
     on_each_driver(|server| {

@@ -11,8 +11,8 @@ use crate::common::socket::Socket;
 use crate::common::{cli, eventually, unique};
 use crate::stage::on_each_driver;
 
-/// P-WATCH-1, P-OUT-10, P-SDK-10: a signin is followed by one frame with the initial split, byte for byte; later frames tell of the first
-/// signin and of the last disconnect of a watched user, and of nothing between.
+/// P-WATCH-1, P-OUT-10, P-SDK-10: a signin is followed by one frame with the initial split, byte for byte; later frames
+/// report the first signin and the last disconnect of a watched user, and nothing between them.
 #[test]
 fn a_watchlist_from_beginning_to_end() {
     on_each_driver(|server| {
@@ -40,7 +40,7 @@ fn a_watchlist_from_beginning_to_end() {
             r#"{{"event":"pusher_internal:watchlist_events","data":"{{\"events\":[{{\"name\":\"offline\",\"user_ids\":[\"{bob}\"]}}]}}"}}"#
         );
         assert_eq!(watcher.next_text(), offline);
-        // A reset of the socket ends a user as a Close frame does.
+        // A reset of the socket ends a user like a Close frame.
         drop(third_tab);
         assert_eq!(changes(&watcher.next_json()), [("offline".to_owned(), vec![eve])]);
         let _back = sign_in(server, app, &bob, &[&ann, &ann]);
@@ -49,7 +49,8 @@ fn a_watchlist_from_beginning_to_end() {
     });
 }
 
-/// P-WATCH-1: empty sides are omitted, an empty list is no frame, a user may watch itself, and a list that names a user twice watches it once.
+/// P-WATCH-1: empty sides are omitted, an empty list sends no frame, a user may watch itself, and a list that names a
+/// user twice watches it once.
 #[test]
 fn sides_without_users_are_omitted() {
     on_each_driver(|server| {
@@ -102,7 +103,7 @@ fn lists_have_a_limit() {
     });
 }
 
-/// P-WATCH-1: without the flag a watchlist is accepted and nobody is told; apps do not see each other's users.
+/// P-WATCH-1: without the flag a watchlist is accepted and nobody is notified; apps do not see each other's users.
 #[test]
 fn the_flag_is_off_by_default() {
     on_each_driver(|server| {
@@ -120,8 +121,8 @@ fn the_flag_is_off_by_default() {
     });
 }
 
-/// P-WATCH-1, P-USER-6: an app that turns the flag on at a running server is obeyed; on 1, 2 and 5 shards every watcher learns of a user that
-/// was terminated and of one that came back.
+/// P-WATCH-1, P-USER-6: when an app turns the flag on, a running server applies it; on 1, 2 and 5 shards every watcher
+/// is notified of a user that was terminated and of one that came back.
 #[test]
 fn on_several_shards() {
     for shards in [1, 2, 5] {
@@ -161,7 +162,7 @@ fn watch_a_crowd(server: &TestServer) {
     }
 }
 
-/// A connection of a user; takes the split of its list, if it has one.
+/// A connection of a user; reads the split of its list, if it has one.
 fn sign_in(server: &TestServer, app: &App, user: &str, watchlist: &[&String]) -> Socket {
     let mut socket = Socket::open(server, app);
     socket.sign_in(&json!({"id": user, "watchlist": watchlist}).to_string());

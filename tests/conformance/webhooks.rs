@@ -1,5 +1,5 @@
-//! Webhooks over TCP: from what clients do to what a receiver is sent (section 9 of the Pusher protocol, section 6 of
-//! Relay's).
+//! Webhooks over TCP: from clients' actions to the requests that a receiver gets (section 9 of the Pusher protocol,
+//! section 6 of Relay's).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn options(driver: Driver, shards: u16) -> ServerOptions {
     ServerOptions { apps, ..ServerOptions::new(driver) }.shards(shards)
 }
 
-/// Subscribes, does things and leaves, so that every kind of event comes to pass.
+/// Subscribes, acts and leaves, so that every kind of event happens.
 fn live(server: &TestServer, suffix: &str) -> (Socket, Vec<String>) {
     let name = |prefix: &str| format!("{prefix}-{suffix}");
     let channels = ["room", "presence-room", "private-chat", "cache-board"].map(name);
@@ -94,7 +94,7 @@ fn every_kind_is_told() {
 }
 
 /// R-HOOK-1 to R-HOOK-6: Relay's format with the endpoint's secret, one event per request; a filter; the other spelling
-/// of the count; each endpoint by itself.
+/// of the count; endpoints are independent.
 #[test]
 fn formats_and_filters() {
     let [all, filtered, spelled] = [(); 3].map(|()| Receiver::start());
@@ -135,7 +135,7 @@ fn formats_and_filters() {
     });
 }
 
-/// P-HOOK-6: batches have many events, never of another app, in the order of their channel.
+/// P-HOOK-6: batches contain many events, never those of another app, in the order of their channel.
 #[test]
 fn batches() {
     let receiver = Receiver::start();
@@ -166,7 +166,7 @@ fn batches() {
     );
 }
 
-/// P-HOOK-7: a refused request is made again after 1 s and 2 s, with the same bytes; what follows on the channel waits,
+/// P-HOOK-7: a refused request is sent again after 1 s and 2 s, with the same bytes; later events of the channel wait,
 /// other channels do not.
 #[test]
 fn refused_requests_are_made_again() {
@@ -202,8 +202,8 @@ fn refused_requests_are_made_again() {
     drivers().iter().for_each(|driver| scenario(*driver));
 }
 
-/// P-HOOK-7: what was taken into the queue survives SIGKILL and SIGTERM, attempts included; after SIGTERM also what
-/// happened last is told: the channels that the end vacated.
+/// P-HOOK-7: queued events survive SIGKILL and SIGTERM, attempts included; after SIGTERM the last events are delivered
+/// too: the channels that the end vacated.
 #[test]
 fn the_queue_survives_a_restart() {
     let scenario = |driver| {
@@ -244,9 +244,9 @@ fn the_queue_survives_a_restart() {
     drivers().iter().for_each(|driver| scenario(*driver));
 }
 
-/// P-HOOK-6, P-HOOK-7, P-HOOK-8: 10,000 events to a receiver that fails every third request: none is lost, none comes twice but for a failure, and
-/// the order of each channel is kept. Beside it stands an endpoint that never answers, and one of another app that
-/// answers everything: it is not held up.
+/// P-HOOK-6, P-HOOK-7, P-HOOK-8: 10,000 events to a receiver that fails every third request: none is lost, none is
+/// duplicated except after a failure, and the order of each channel is kept. The same app also has an endpoint that
+/// never answers, and there is one of another app that answers everything: it is not delayed.
 #[test]
 fn ten_thousand_events_and_a_receiver_that_fails_every_third() {
     const CHANNELS: usize = 5_000;
@@ -319,8 +319,8 @@ fn ten_thousand_events_and_a_receiver_that_fails_every_third() {
     eventually_within("P-HOOK-7: no answer within 10 s is a failure", Duration::from_secs(15), timed_out);
 }
 
-/// P-HOOK-9: endpoints come, are turned off and go while the server runs, each within 2 s; what waits for one that is gone is
-/// dropped. `relay webhook test` shows what an endpoint answers.
+/// P-HOOK-9: endpoints are added, turned off and removed while the server runs, each within 2 s; waiting deliveries of
+/// a removed one are dropped. `relay webhook test` shows an endpoint's answer.
 #[test]
 fn endpoints_change_while_the_server_runs() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -359,8 +359,8 @@ fn endpoints_change_while_the_server_runs() {
     });
 }
 
-/// Threat T19: an endpoint at an internal address is refused when it is made, and one whose name leads there is never
-/// connected to.
+/// Threat T19: an endpoint at an internal address is refused when it is created, and Relay never connects to one whose
+/// name resolves to such an address.
 #[test]
 fn internal_addresses_need_leave() {
     let receiver = Receiver::start();
@@ -386,7 +386,7 @@ fn internal_addresses_need_leave() {
     );
 }
 
-/// Threat T19: `webhook_allow` lets every endpoint be in a network, over http too.
+/// Threat T19: `webhook_allow` allows every endpoint in a network, over http too.
 #[test]
 fn the_operator_may_allow_a_network() {
     let receiver = Receiver::start();
@@ -420,7 +420,7 @@ fn the_operator_may_allow_a_network() {
     );
 }
 
-/// The queue is bounded per app; what finds no room is counted and told, and the server goes on.
+/// The queue is bounded per app; events beyond its capacity are counted and logged, and the server continues.
 #[test]
 fn a_full_queue_drops_and_tells() {
     let refusing = Receiver::with(|_, _| Reply::Status(500));
@@ -443,9 +443,9 @@ fn a_full_queue_drops_and_tells() {
     );
 }
 
-/// R-HOOK-7, R-HOOK-8, R-TOKEN-6, threat T19: endpoints are made, listed and removed over HTTP, under both bases, with
-/// the scope; the secret is shown once; leave for private addresses is the operator's to give; another app's endpoint
-/// is not there. Each change is obeyed when it is answered.
+/// R-HOOK-7, R-HOOK-8, R-TOKEN-6, threat T19: endpoints are created, listed and removed over HTTP, under both bases,
+/// with the scope; the secret is shown once; only the operator can allow private addresses; another app's endpoint is
+/// not found. Each change is in effect when it is answered.
 #[test]
 fn endpoints_over_http() {
     let receiver = Receiver::start();
@@ -539,8 +539,8 @@ fn endpoints_over_http() {
     );
 }
 
-/// P-HOOK-9: https: the certificate is checked, against the roots of `webhook_ca` where it is set; a name that is not in
-/// it, and a root that is not there, are refused before anything is sent.
+/// P-HOOK-9: https: the certificate is checked, against the roots of `webhook_ca` where it is set; a name that is not
+/// in the certificate, and a missing root, are refused before anything is sent.
 #[test]
 fn certificates_are_checked() {
     let directory = data_directory();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::Source;
 
-/// A line for each relative link that leads to no file, and for each anchor without a heading.
+/// A line for each relative link without a file, and for each anchor without a heading.
 pub(crate) fn check(pages: &[Source], exists: impl Fn(&str) -> bool) -> Vec<String> {
     let anchors: BTreeMap<&str, BTreeSet<String>> =
         pages.iter().map(|page| (page.path.as_str(), anchors(&page.text))).collect();
@@ -121,7 +121,7 @@ fn the_link_check_can_fail() {
     assert_eq!(findings("[a](b/other.md#nowhere) [b](#here) [c](b/other.md#twice-2)"), 3);
 }
 
-/// Goal: a page that nobody added to the summary is found.
+/// Goal: a page that is missing from the summary is found.
 #[test]
 fn the_summary_check_can_fail() {
     let pages =

@@ -21,14 +21,14 @@ use relay::limits::SEND_BYTES_MAX;
 use relay::moment::Moment;
 use relay::shard::{Flush, Input, Listener, Mail, Output, ShardIndex};
 
-/// How a server is set up.
+/// The configuration of a server.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
     pub(crate) shards: ShardIndex,
     pub(crate) slots: u32,
     pub(crate) refusal_slots: u32,
     pub(crate) send_buffer_bytes: usize,
-    /// Pause a connection that is owed more than this, resume it when it is owed nothing.
+    /// Pause a connection that has more bytes than this pending, resume it when it has none.
     pub(crate) pause_above: Option<usize>,
     /// Ask for a timeout this often.
     pub(crate) ticks_ms: Option<u64>,
@@ -47,7 +47,7 @@ impl Default for Options {
     }
 }
 
-/// What the cores of a server counted together.
+/// Counts over all cores of a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) accepted: u64,
@@ -84,7 +84,7 @@ struct Loop {
 }
 
 impl Loop {
-    /// Waits until the loop has returned; an error if it has not within 20 s, as with a lost wake, or has panicked.
+    /// Waits until the loop has returned; an error if it has not within 20 s, as after a lost wake, or has panicked.
     fn join(self) -> Result<(), &'static str> {
         match self.ended.recv_timeout(Duration::from_secs(20)) {
             Err(RecvTimeoutError::Timeout) => Err("a loop did not return within 20 s"),
@@ -103,7 +103,7 @@ impl Server {
         Self::start_cores(kind, options, shared, move |_| Echo::new(options, Arc::clone(&counts)))
     }
 
-    /// Shards of any cores, made on their threads; mailboxes hold four mails.
+    /// Shards of any cores, created on their threads; mailboxes hold four mails.
     pub(crate) fn start_cores<C: Core>(
         kind: DriverKind,
         options: Options,
@@ -149,7 +149,7 @@ impl Server {
         self.counts().accepted
     }
 
-    /// Waits until the counts say so; panics after 20 s.
+    /// Waits until the counts satisfy the condition; panics after 20 s.
     pub(crate) fn wait_for(&self, what: &str, reached: impl Fn(&Counts) -> bool) {
         let counts = self.shared.counts.lock().expect("no core panicked");
         let (counts, wait) = self
@@ -196,11 +196,11 @@ struct Connection {
     key: ConnectionKey,
     queue: VecDeque<Box<[u8]>>,
     queued_bytes: usize,
-    /// How much of the front of the queue was sent.
+    /// How many bytes of the front of the queue were sent.
     offset: usize,
     lent: usize,
     paused: bool,
-    /// Asked to close, shut or reset once the queue is empty.
+    /// The requested close, shutdown or reset, performed once the queue is empty.
     ending: Option<Output>,
     silent: bool,
 }
@@ -246,7 +246,7 @@ impl Echo {
         };
         assert!(self.connections.insert(key.slot, connection).is_none(), "the slot was free");
         if refuse {
-            // The refused stay until they go by themselves, half closed, so that slots can be held in tests.
+            // Refused connections stay until the peer closes them, half closed, so that tests can hold slots.
             self.answer(key, b"refused", Some(Output::ShutdownWrite { connection: key }));
         }
         self.count(|counts| {
@@ -405,7 +405,7 @@ impl Core for Echo {
     }
 }
 
-/// What `!shutdown` is answered with.
+/// The answer to `!shutdown`.
 pub(crate) fn long_answer() -> Vec<u8> {
     (0..200_000_u32).map(|number| number.to_be_bytes()[3]).collect()
 }
@@ -429,7 +429,7 @@ pub(crate) fn connect_with_small_buffers(address: SocketAddr) -> TcpStream {
     client
 }
 
-/// A server in a process of its own, with a limit of descriptors.
+/// A server in a separate process, with a limit on descriptors.
 pub(crate) struct Child {
     pub(crate) address: SocketAddr,
     process: std::process::Child,
@@ -483,7 +483,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Ends its standard input first, so that it ends by itself; kill only for a child that does not.
+        // Closes its standard input first, so that it ends by itself; kill is only for a child that does not.
         drop(self.process.stdin.take());
         let _ = self.process.kill();
         let _ = self.process.wait();

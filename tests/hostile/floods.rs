@@ -1,4 +1,4 @@
-//! Floods of honest messages: the flooder meets its bound, everybody else is served as before (threat T16).
+//! Floods of honest messages: the flooder reaches its limit, everybody else is served as before (threat T16).
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -10,8 +10,9 @@ use crate::common::wire::{FIN, RawSocket, TEXT, frame};
 const SUBSCRIBES: usize = 100_000;
 const CHANNELS_MAX: usize = 1_000;
 
-/// Threat T16, P-LIM-12, P-FAIL-4, P-IN-3: of 100,000 subscribes on one connection 1,000 are taken, 99 are LimitReached and the next closes it with 4009;
-/// meanwhile another connection gets its answers, and closing the flooder leaves all of its channels.
+/// Threat T16, P-LIM-12, P-FAIL-4, P-IN-3: of 100,000 subscribes on one connection 1,000 are accepted, 99 are
+/// LimitReached and the next closes it with 4009; meanwhile another connection gets its answers, and closing the
+/// flooder leaves all of its channels.
 #[test]
 fn subscribes_beyond_the_bound() {
     unharmed_by(64 << 20, |server| {
@@ -37,7 +38,7 @@ fn subscribes_beyond_the_bound() {
             }
             flooder.stream().shutdown(std::net::Shutdown::Both).unwrap();
         });
-        // Those whose channel had not answered yet are closed without their success.
+        // Channels that had not answered yet end without their success.
         assert!(succeeded <= CHANNELS_MAX && refused == 99, "{succeeded} and {refused}");
         assert!(slowest < Duration::from_secs(2), "a neighbour waited {slowest:?} for its pong");
         drop(flooder);

@@ -21,7 +21,7 @@ fn closes_with(server: &TestServer, what: &str, bytes: &[u8], code: u16) {
     assert_eq!(found, code, "{what}");
 }
 
-/// P-CONN-7, P-SDK-13, RFC 6455 sections 5.2 to 5.5: what breaks the framing closes with 1002.
+/// P-CONN-7, P-SDK-13, RFC 6455 sections 5.2 to 5.5: a violation of the framing closes with 1002.
 #[test]
 fn broken_framing_closes_with_1002() {
     unharmed_by(24 * MIB, |server| {
@@ -69,7 +69,7 @@ fn broken_framing_closes_with_1002() {
     });
 }
 
-/// P-CONN-7: binary messages close with 1003, whole, in fragments, empty.
+/// P-CONN-7: binary messages close with 1003: in one frame, in fragments, empty.
 #[test]
 fn binary_closes_with_1003() {
     unharmed_by(24 * MIB, |server| {
@@ -118,8 +118,8 @@ fn bad_utf8_closes_with_1007() {
     });
 }
 
-/// P-IN-5, threat T7: a declared length beyond the limit closes with 1009 before a byte of payload came, and costs no memory; also as
-/// the sum of fragments.
+/// P-IN-5, threat T7: a declared length beyond the limit closes with 1009 before a byte of payload arrives, and costs
+/// no memory; so does the sum of fragments.
 #[test]
 fn declared_lengths_close_with_1009() {
     unharmed_by(24 * MIB, |server| {
@@ -134,8 +134,8 @@ fn declared_lengths_close_with_1009() {
     });
 }
 
-/// Threat T8: a million empty fragments, and one-byte fragments without end, are cut off; memory stays flat and the close is 1008 or
-/// 1009.
+/// Threat T8: a million empty fragments, and one-byte fragments without end, are cut off; memory stays flat and the
+/// close is 1008 or 1009.
 #[test]
 fn fragment_bombs_are_cut_off() {
     unharmed_by(32 * MIB, |server| {
@@ -152,7 +152,7 @@ fn fragment_bombs_are_cut_off() {
                             break Some(code);
                         }
                     }
-                    // A reset may overtake the Close frame, for bytes were still on their way.
+                    // A reset may overtake the Close frame, since bytes were still in flight.
                     Err(error) => {
                         assert!(!matches!(error.kind(), std::io::ErrorKind::WouldBlock), "still open after {written}");
                         break None;
@@ -164,7 +164,8 @@ fn fragment_bombs_are_cut_off() {
     });
 }
 
-/// RFC 6455 section 5.5: control frames between fragments are answered, floods of them too, in order and without memory.
+/// RFC 6455 section 5.5: control frames between fragments are answered, even in floods, in order and without memory
+/// growth.
 #[test]
 fn floods_of_control_frames_are_answered() {
     unharmed_by(32 * MIB, |server| {
@@ -184,8 +185,8 @@ fn floods_of_control_frames_are_answered() {
     });
 }
 
-/// Close handshake: the code is echoed once, nothing follows it, what comes after it is not looked at; an empty close is answered by an
-/// empty one or 1000.
+/// Close handshake: the code is echoed once, nothing follows it, and later input is ignored; an empty close is answered
+/// by an empty one or 1000.
 #[test]
 fn close_handshake() {
     unharmed_by(24 * MIB, |server| {
@@ -205,7 +206,7 @@ fn close_handshake() {
     });
 }
 
-/// Input cut at every byte gives the same result: a handshake and two messages, byte by byte.
+/// Input split at every byte gives the same result: a handshake and two messages, byte by byte.
 #[test]
 fn bytes_one_by_one() {
     unharmed_by(24 * MIB, |server| {

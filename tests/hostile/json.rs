@@ -5,7 +5,7 @@ use crate::common::socket::Socket;
 
 const MIB: u64 = 1 << 20;
 
-/// Text, and whether a client frame with it is malformed (else it is a ping whatever stands beside it).
+/// A text, and whether a client frame with it is malformed (otherwise it is a ping, whatever its other members).
 fn texts() -> Vec<(String, bool)> {
     let ping = |member: &str| format!(r#"{{"event":"pusher:ping",{member}}}"#);
     vec![
@@ -41,8 +41,8 @@ fn texts() -> Vec<(String, bool)> {
     ]
 }
 
-/// P-IN-1, P-IN-3, threat T10: bombs on a socket get an answer each, the socket stays. A doubled member that decides nothing may go either way, the
-/// process may not.
+/// P-IN-1, P-IN-3, threat T10: each bomb on a socket gets an answer, and the socket stays open. A duplicate member that
+/// has no effect may be accepted or refused; the process must survive.
 #[test]
 fn bombs_on_a_socket() {
     unharmed_by(32 * MIB, |server| {
@@ -62,7 +62,7 @@ fn bombs_on_a_socket() {
     });
 }
 
-/// P-IN-3, threat T10: a doubled `channel` never subscribes to one channel by the signature of another.
+/// P-IN-3, threat T10: a duplicate `channel` never subscribes to one channel by the signature of another.
 #[test]
 fn doubled_members_do_not_confuse() {
     unharmed_by(24 * MIB, |server| {

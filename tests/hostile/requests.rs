@@ -12,7 +12,7 @@ use crate::common::socket::Socket;
 
 const MIB: u64 = 1 << 20;
 
-/// Sends a request and gives the status of each answer until the server ends the connection.
+/// Sends a request and returns the status of each answer until the server ends the connection.
 fn statuses(server: &TestServer, request: &[u8]) -> Vec<u16> {
     let mut connection = HttpConnection::open(server.address);
     let _ = connection.write(request);
@@ -29,8 +29,8 @@ fn statuses(server: &TestServer, request: &[u8]) -> Vec<u16> {
     }
 }
 
-/// Threat T25, P-HTTP-16: requests that two parties may read differently get one 4xx or 5xx and the end of the connection; what was smuggled behind
-/// them is never answered.
+/// Threat T25, P-HTTP-16: requests that two parties may read differently get one 4xx or 5xx and the end of the
+/// connection; the request smuggled behind them is never answered.
 #[test]
 fn smuggling_is_refused() {
     unharmed_by(32 * MIB, |server| {
@@ -101,7 +101,8 @@ fn smuggling_is_refused() {
     });
 }
 
-/// Threat T25: bytes after an upgrade request are frames, never a request; after a refused upgrade nothing is read as a request either.
+/// Threat T25: bytes after an upgrade request are frames, never a request; after a refused upgrade the bytes are not
+/// read as a request either.
 #[test]
 fn upgrades_do_not_smuggle() {
     unharmed_by(24 * MIB, |server| {
@@ -124,7 +125,7 @@ fn upgrades_do_not_smuggle() {
     });
 }
 
-/// Threat T24: nothing that a client sends stands in a response head or splits one.
+/// Threat T24: no input of a client is in a response head or splits one.
 #[test]
 fn responses_cannot_be_split() {
     unharmed_by(24 * MIB, |server| {
@@ -146,7 +147,7 @@ fn responses_cannot_be_split() {
     });
 }
 
-/// Threat T22, P-STAT-4: paths that wander are 404 and nothing else.
+/// Threat T22, P-STAT-4: path traversal is 404 and nothing else.
 #[test]
 fn wandering_paths_are_404() {
     unharmed_by(24 * MIB, |server| {
@@ -189,8 +190,8 @@ fn oversized_bodies_are_refused_early() {
     });
 }
 
-/// Threat T14: a handshake, a head or a body that drips in gets five seconds in all, not five per byte; silence after accept too. Honest
-/// clients connect meanwhile.
+/// Threat T14: a handshake, a head or a body that drips in gets five seconds in all, not five per byte; so does silence
+/// after accept. Honest clients can connect meanwhile.
 #[test]
 fn slow_requests_are_cut_off() {
     unharmed_by(32 * MIB, |server| {

@@ -1,4 +1,4 @@
-//! Strangers who hold what others need: memory with unfinished requests, slots with silence (threats T14, T15).
+//! Strangers that use up shared resources: memory with unfinished requests, slots with silence (threats T14, T15).
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -10,7 +10,8 @@ use crate::common::rig::on_fresh_servers;
 use crate::common::server::ServerOptions;
 use crate::common::socket::Socket;
 
-/// Threat T14: 300 bodies of almost 1 MiB that nobody may publish, and never whole, cost less than a tenth of their length.
+/// Threat T14: 300 bodies of almost 1 MiB, which the sender may not publish and never completes, cost less than a tenth
+/// of their length.
 #[test]
 fn unfinished_bodies_hold_no_memory() {
     unharmed_by(32 << 20, |server| {
@@ -19,7 +20,7 @@ fn unfinished_bodies_hold_no_memory() {
             .map(|_| {
                 let mut stream = TcpStream::connect(server.address).unwrap();
                 let head = "POST /apps/1/events HTTP/1.1\r\nHost: h\r\nContent-Length: 1048576\r\n\r\n";
-                // The server may have cut it off for its slowness already.
+                // The server may have closed it already because it was slow.
                 let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
                 stream
             })
@@ -29,9 +30,9 @@ fn unfinished_bodies_hold_no_memory() {
     });
 }
 
-/// P-CLOSE-2, threat T15: a server that is full of WebSockets, with hundreds of silent connections before and among them,
-/// answers each request on a new connection soon; the bound is far above what it takes, and far below the seconds for
-/// which silent connections were kept. The WebSockets stay.
+/// P-CLOSE-2, threat T15: a server that is full of WebSockets, with hundreds of silent connections before and among
+/// them, answers each request on a new connection soon; the bound is far above the actual time, and far below the
+/// seconds for which silent connections were kept. The WebSockets stay open.
 #[test]
 fn silence_does_not_block_the_api() {
     on_fresh_servers(

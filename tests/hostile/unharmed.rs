@@ -1,11 +1,11 @@
-//! What every attack must leave as it was.
+//! Properties that every attack must leave unchanged.
 
 use crate::common::rig::on_fresh_servers;
 use crate::common::server::{ServerOptions, TestServer};
 use crate::common::socket::Socket;
 
-/// Runs an attack on a server of its own, once per driver. Before, between and after, a subscriber of the same app gets its events; in
-/// the end memory has grown by no more than `grown_bytes_max`.
+/// Runs an attack on a separate server, once per driver. Before, between and after, a subscriber of the same app
+/// gets its events; at the end memory has grown by no more than `grown_bytes_max`.
 pub(crate) fn unharmed_by(grown_bytes_max: u64, attack: impl Fn(&TestServer)) {
     on_fresh_servers(ServerOptions::new, |server| {
         let app = server.app();

@@ -65,7 +65,7 @@ fn start(kind: DriverKind) -> Server {
 fn next(socket: &mut WebSocket<TcpStream>) -> Value {
     let message = loop {
         match socket.read() {
-            // A read with a time limit is not begun again by itself when the process was stopped meanwhile.
+            // A read with a time limit is not restarted automatically when the process was stopped meanwhile.
             Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
             read => break read.expect("a message"),
         }

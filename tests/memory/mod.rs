@@ -1,4 +1,4 @@
-//! One shard in memory, without sockets: what the fan-out bench and the allocation test drive.
+//! One shard in memory, without sockets, driven by the fan-out bench and the allocation test.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ pub(crate) struct Memory {
     joiners: Vec<(ConnectionKey, Vec<u8>)>,
 }
 
-/// What one publish moved.
+/// The sends and bytes of one publish.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Moved {
-    /// Sends handed to the driver, the answer to the publisher among them.
+    /// Sends passed to the driver, including the answer to the publisher.
     pub(crate) sends: usize,
     /// Their bytes.
     pub(crate) bytes: usize,
@@ -59,7 +59,7 @@ impl Memory {
         memory
     }
 
-    /// All joiners join, so many in each turn, and leave in one turn.
+    /// All joiners join, this many in each turn, and leave in one turn.
     pub(crate) fn join_and_leave(&mut self, joins_per_turn: usize) {
         let joiners = std::mem::take(&mut self.joiners);
         for turn in joiners.chunks(joins_per_turn) {
@@ -106,7 +106,7 @@ impl Memory {
         Self { shard, now, now_us: 1_000_000, publisher, request: request.into_bytes(), joiners: Vec::new() }
     }
 
-    /// Publishes one event and takes everything that is to be sent.
+    /// Publishes one event and drains all pending sends.
     pub(crate) fn publish(&mut self) -> Moved {
         self.now_us += 100;
         self.shard.handle_turn_begin(self.now_us);
@@ -118,7 +118,7 @@ impl Memory {
         moved
     }
 
-    /// Takes all outputs and flushes; each send is done at once.
+    /// Drains all outputs and flushes; each send completes at once.
     fn drain(&mut self) -> Moved {
         let mut moved = Moved::default();
         loop {
@@ -146,7 +146,7 @@ impl Memory {
         self.shard.handle_input(self.now, input);
     }
 
-    /// A WebSocket; gives its socket id.
+    /// A WebSocket; returns its socket id.
     fn open(&mut self, connection: ConnectionKey) -> String {
         self.accept(connection);
         let upgrade = b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\

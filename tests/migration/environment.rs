@@ -1,4 +1,4 @@
-//! The variables of other servers, given to a real server.
+//! The variables of other servers, passed to a real server.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::common::server::{RunningProcess, TestServer, addresses, data_director
 use crate::common::sign::App;
 use crate::common::socket::Socket;
 
-/// `relay serve` with these variables and nothing else that it reads.
+/// `relay serve` with these variables and no others that it reads.
 fn serve(environment: &[(&str, &str)], arguments: &[&str]) -> RunningProcess {
     let mut command = cli::command("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(cli::binary()).arg("serve").args(arguments);
@@ -75,7 +75,7 @@ fn environments_of_other_servers_start_relay() {
     }
 }
 
-/// Starts with these variables on a store; gives the app 31 as it is then, and the log.
+/// Starts with these variables on a store; returns the resulting app 31, and the log.
 fn started(environment: &[(&str, &str)], data: &str) -> (serde_json::Value, String) {
     let addresses = [("SOKETI_HOST", "127.0.0.1"), ("SOKETI_PORT", "0"), ("RELAY_METRICS_LISTEN", "127.0.0.1:0")];
     let mut process = serve(&[environment, &addresses].concat(), &["--data", data, "--shards", "1"]);
@@ -89,8 +89,8 @@ const APP: [(&str, &str); 3] = [
     ("SOKETI_DEFAULT_APP_SECRET", "old-secret-31"),
 ];
 
-/// An app that soketi's variables make has soketi's limits: its defaults where nothing else is said, and what each
-/// variable says, among them the webhooks and that the app is disabled. What is not taken is logged.
+/// An app created from soketi's variables has soketi's limits: its defaults where nothing else is set, and the value of
+/// each variable, including the webhooks and the disabled state. Variables that are not imported are logged.
 #[test]
 fn the_limits_of_soketi_come_along() {
     let place = data_directory();
@@ -141,7 +141,7 @@ fn the_limits_of_soketi_come_along() {
         assert!(log.contains(part), "{part}: {log}");
     }
 
-    // Later the store decides, and what differs is named.
+    // Later the store takes precedence, and differences are named.
     let (later, log) = started(&[&APP[..], &[("SOKETI_EVENT_MAX_SIZE_IN_KB", "7")]].concat(), &data("plain"));
     assert_eq!(later["settings"]["max_event_data_bytes"], 102_400);
     assert!(log.contains("relay app set") && log.contains("max_event_data_bytes=7168"), "{log}");
@@ -167,8 +167,8 @@ fn switches_are_read_in_any_case() {
     assert!(code == Some(2) && told.contains("true or false"), "{told}");
 }
 
-/// R-AUTH-7: what `RELAY_*` or `relay.toml` say wins; variables that disagree, an incomplete app, and well-known secrets
-/// where others reach the server refuse to start in one line that names them and no value.
+/// R-AUTH-7: `RELAY_*` and `relay.toml` take precedence; Relay refuses to start on variables that disagree, an
+/// incomplete app, and well-known secrets where others reach the server, in one line that names them and no value.
 #[test]
 fn conflicts_refuse_to_start() {
     let place = data_directory();
@@ -204,7 +204,7 @@ fn conflicts_refuse_to_start() {
     assert!(code == Some(2) && told.contains("SOKETI_DEFAULT_APP_SECRET is a well-known secret"), "{told}");
     let (code, told) = check(&[&defaults[..], &[("SOKETI_HOST", "127.0.0.1")]].concat(), &[]);
     assert!(code == Some(0) && told.contains("note: variables of other servers were taken"), "{told}");
-    // Commands on the store do not care about the server's variables.
+    // Commands on the store ignore the server's variables.
     let mut command = cli::command(cli::binary());
     command.args(["app", "create", "--data"]).arg(place.path().join("data")).envs(pair);
     assert!(command.output().unwrap().status.success());

@@ -1,5 +1,5 @@
-//! Nothing is lost or loosened in silence: NULL, the column names of tables, Sockudo's `policy`, the table at the end,
-//! and what needs `--accept-loss`.
+//! Nothing is lost or loosened silently: NULL, the column names of tables, Sockudo's `policy`, the table at the end,
+//! and the cases that need `--accept-loss`.
 
 use std::path::{Path, PathBuf};
 
@@ -101,8 +101,8 @@ fn a_table_of_soketi() {
     assert_eq!(made["not_taken"], json!([]));
 }
 
-/// Sockudo's present form groups limits, features, channels and webhooks below `policy`, and ignores what stands beside
-/// it. It gives the same app as the older flat form, also as the text of a column.
+/// Sockudo's present form groups limits, features, channels and webhooks below `policy`, and ignores other members
+/// beside it. It gives the same app as the older flat form, also as the text of a column.
 #[test]
 fn a_policy_of_sockudo() {
     let place = data_directory();
@@ -155,8 +155,8 @@ fn a_policy_of_sockudo() {
     }
 }
 
-/// Times and sizes that stand for the server or one app: soketi's milliseconds, Sockudo's seconds, Reverb's two times
-/// of an app, the size of a member. What is out of Relay's range becomes the nearest and says so.
+/// Times and sizes that apply to the server or one app: soketi's milliseconds, Sockudo's seconds, Reverb's two times of
+/// an app, the size of a member. A value outside Relay's range becomes the nearest one and is reported.
 #[test]
 fn times_and_sizes() {
     let place = data_directory();
@@ -187,8 +187,8 @@ fn times_and_sizes() {
     assert_eq!(row(&made, "2.max_message_size")[..2], ["changed", "tightens"]);
 }
 
-/// Lists of origins keep what they say: hosts, ports where the old server compared them, words; a list of which nothing
-/// is left would allow everybody, and needs the operator's word.
+/// Lists of origins keep their meaning: hosts, ports where the old server compared them, words; a list of which nothing
+/// is left would allow everybody, and needs the operator's confirmation.
 #[test]
 fn origins_never_open_in_silence() {
     let place = data_directory();
@@ -219,8 +219,8 @@ fn origins_never_open_in_silence() {
     }
 }
 
-/// What would allow more than the old server did changes nothing and fails, in a dry run too, until the operator accepts
-/// it. What allows less is only shown.
+/// A setting that would allow more than on the old server changes nothing and fails, in a dry run too, until the
+/// operator accepts it. A setting that allows less is only shown.
 #[test]
 fn losses_need_the_operators_word() {
     let place = data_directory();
@@ -284,7 +284,8 @@ fn losses_need_the_operators_word() {
     }
 }
 
-/// The text ends with the table: every value of the file with what became of it, and no value that was not taken.
+/// The text ends with the table: every value of the file with its outcome, without the text of values that were not
+/// imported.
 #[test]
 fn the_table_ends_the_report() {
     let place = data_directory();
@@ -315,7 +316,7 @@ fn the_table_ends_the_report() {
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
-/// An app that was disabled here stays so unless the file says that it is enabled; one that the file disables is.
+/// An app that was disabled here stays so unless the file enables it; one that the file disables becomes disabled.
 #[test]
 fn disabled_apps_stay_disabled() {
     let place = data_directory();
@@ -334,7 +335,7 @@ fn disabled_apps_stay_disabled() {
     assert!(!run(json!(0)));
 }
 
-/// A secret that Sockudo reads from its environment is not taken by its name.
+/// A secret that Sockudo reads from its environment is refused, not imported as the text of the reference.
 #[test]
 fn references_are_no_secrets() {
     let place = data_directory();
@@ -346,8 +347,8 @@ fn references_are_no_secrets() {
     assert!(error.contains("0.secret takes a text, written out") && !error.contains("hunter2"), "{error}");
 }
 
-/// Sockudo enables no app whose configuration is silent about it: such an app is created disabled, and the table says so.
-/// One that the operator has enabled here since stays so.
+/// Sockudo does not enable an app whose configuration lacks the flag: such an app is created disabled, and the table
+/// reports it. One that the operator has enabled here since stays enabled.
 #[test]
 fn apps_of_sockudo_are_disabled_by_default() {
     let place = data_directory();

@@ -1,5 +1,5 @@
-//! Moving to Relay from another server: `relay migrate` over sample configurations, the variables of other servers,
-//! and that old credentials work on a real server afterwards.
+//! Moving to Relay from another server: `relay migrate` over sample configurations, the variables of other servers, and
+//! old credentials on a real server afterwards.
 
 // A test starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
@@ -38,15 +38,15 @@ fn show(id: &str, data: &Path) -> Value {
     cli::run_json(&["app", "show", id, "--secrets", "--json", "--data", data.to_str().unwrap()])
 }
 
-/// Why a key was not taken, by key.
+/// Why a key was not imported, by key.
 fn reason<'a>(report: &'a Value, key: &str) -> &'a str {
     let entries = report["not_taken"].as_array().unwrap();
     let found = entries.iter().find(|entry| entry["key"] == key);
     found.unwrap_or_else(|| panic!("{key} in {entries:?}"))["reason"].as_str().unwrap()
 }
 
-/// A soketi file: a dry run says what the run then does; apps come with ids, keys, secrets and limits, the rest of the
-/// file becomes settings or is listed with its reason, and a second run changes nothing.
+/// A soketi file: a dry run reports what the run then does; apps arrive with ids, keys, secrets and limits, the rest of
+/// the file becomes settings or is listed with its reason, and a second run changes nothing.
 #[test]
 fn a_soketi_file() {
     let place = data_directory();
@@ -101,7 +101,7 @@ fn a_soketi_file() {
     assert!(again["apps"].as_array().unwrap().iter().all(|app| app["outcome"] == "same"), "{again}");
 }
 
-/// What `relay.toml` is said to need is a `relay.toml` that reads, and it means what the old file meant.
+/// The reported `relay.toml` is valid, and it has the meaning of the old file.
 #[test]
 fn the_settings_are_a_relay_toml() {
     let place = data_directory();
@@ -151,7 +151,8 @@ fn other_servers() {
     assert_eq!(bare["apps"][0]["outcome"], "created");
 }
 
-/// A file with a changed limit changes the app and nothing that it does not name: settings made here, further keys.
+/// A file with a changed limit changes that limit of the app and nothing that the file does not name: settings made
+/// here, further keys.
 #[test]
 fn a_later_file_changes_what_it_names() {
     let place = data_directory();
@@ -177,7 +178,7 @@ fn a_later_file_changes_what_it_names() {
     assert_eq!((&app["keys"][0]["secret"], app["keys"].as_array().unwrap().len()), (&json!("second-secret"), 2));
 }
 
-/// Errors name the file and the key, exit with 2, repeat no secret, and make nothing.
+/// Errors name the file and the key, exit with 2, repeat no secret, and create nothing.
 #[test]
 fn errors_name_file_and_key() {
     let place = data_directory();
@@ -224,7 +225,7 @@ fn errors_name_file_and_key() {
 }
 
 /// P-AUTH-1, P-SIGN-1: clients and publishers of the old server work on a migrated store with their old credentials,
-/// also on a server that was running meanwhile.
+/// even on a server that was running during the migration.
 #[test]
 fn old_credentials_work() {
     on_fresh_servers(ServerOptions::new, |server| {
@@ -248,7 +249,7 @@ fn sample_of(guide: &str, language: &str) -> String {
     block.split("```").next().unwrap().to_owned()
 }
 
-/// What the guides call before and after is what the command makes of it.
+/// The command converts the "before" of each guide into its "after".
 #[test]
 fn the_guides_are_right() {
     let place = data_directory();

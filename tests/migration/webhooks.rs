@@ -1,4 +1,4 @@
-//! Webhooks of other servers: what becomes an endpoint, what does not and why, and that a migrated one is told.
+//! Webhooks of other servers: which become endpoints, which do not and why, and that a migrated one gets its events.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn list(data: &Path) -> Value {
     cli::run_json(&["webhook", "list", "--app", "9", "--json", "--data", data.to_str().unwrap()])
 }
 
-/// The members of each endpoint of a list that say what it is told, and how the report names its outcome.
+/// Each endpoint of a list: its URL, its events, and the outcome in the report.
 fn told(webhooks: &Value, member: &str) -> Vec<(String, Value, String)> {
     let webhook = |webhook: &Value| {
         let text = |name: &str| webhook[name].as_str().unwrap_or_default().to_owned();
@@ -42,8 +42,9 @@ fn all(outcome: &str) -> Vec<(String, Value, String)> {
     .into()
 }
 
-/// P-HOOK-9, R-HOOK-6: webhooks become endpoints, one for each URL with the events of all that have it; what is no
-/// event, no URL or no part of Relay is named with its reason and no value; a second run changes nothing.
+/// P-HOOK-9, R-HOOK-6: webhooks become endpoints, one for each URL with the events of all webhooks with that URL; a
+/// value that is not an event, not a URL or not supported by Relay is named with its reason and without its value; a
+/// second run changes nothing.
 #[test]
 fn webhooks_come_along() {
     let place = data_directory();
@@ -103,7 +104,7 @@ fn webhooks_come_along() {
     assert_eq!((list(&data), &again["not_taken"]), (made, &wet["not_taken"]));
 }
 
-/// Threat T19, P-HOOK-9: endpoints at private addresses and over http need the operator's word, once.
+/// Threat T19, P-HOOK-9: endpoints at private addresses and over http need the operator's confirmation, once.
 #[test]
 fn private_addresses_need_the_operators_word() {
     let place = data_directory();
@@ -136,8 +137,8 @@ fn private_addresses_need_the_operators_word() {
     assert_eq!((list(&data), &again["not_taken"]), (made, &json!([])));
 }
 
-/// P-HOOK-6: batches are chosen for all webhooks of a file. A later file changes what an endpoint is told and keeps
-/// the endpoint; a list in a text, as a database has it, is read as a list; beyond the bound of an app none is made.
+/// P-HOOK-6: batches are chosen for all webhooks of a file. A later file changes an endpoint's events and keeps the
+/// endpoint; a list in a text, as a database has it, is read as a list; beyond the bound of an app none is created.
 #[test]
 fn later_files_change_what_is_told() {
     let place = data_directory();
@@ -181,8 +182,8 @@ fn later_files_change_what_is_told() {
     assert_eq!((&wet["not_taken"], list(&data).as_array().unwrap().len()), (&full["not_taken"], 20));
 }
 
-/// P-HOOK-1, P-SDK-24: a receiver of the old server is told by a running Relay, in the same form, signed with the same
-/// secret.
+/// P-HOOK-1, P-SDK-24: a receiver of the old server gets events from a running Relay, in the same form, signed with the
+/// same secret.
 #[test]
 fn a_migrated_webhook_is_told() {
     on_fresh_servers(ServerOptions::new, |server| {

@@ -1,4 +1,4 @@
-// Stands for the login of the application in docs/recipes/node.md.
+// Replaces the login of the application in docs/recipes/node.md.
 export function currentUser(request) {
   const id = request.get('X-User');
   return id ? { id, name: `User ${id}` } : null;

@@ -1,4 +1,4 @@
-//! A disk that fails under a running server (R11): every kind of failure of a commit.
+//! A disk that fails under a running server (R11): every kind of commit failure.
 
 use std::fs;
 
@@ -11,9 +11,10 @@ use crate::common::server::{TestServer, data_directory};
 use crate::common::socket::Socket;
 use crate::common::{cli, eventually};
 
-/// R11: a sync that fails, a write that finds no room, and a meta page that cannot be written: the change is refused with 503
-/// and not made, delivery goes on, and the next change after the disk is well again is made. After `kill -9` the store
-/// has exactly the acknowledged changes. The failures come from the C library of the server, where it meets the disk.
+/// R11: a sync that fails, a write without space, and a meta page that cannot be written: the change is refused with
+/// 503 and not made, delivery continues, and the next change after the disk works again is made. After `kill -9` the
+/// store has exactly the acknowledged changes. The failures come from the server's C library, where it reaches the
+/// disk.
 #[test]
 fn a_failing_disk_refuses_changes_and_nothing_else() {
     let place = data_directory();

@@ -1,4 +1,4 @@
-//! The process ends when a part of it is gone: a panic of any thread (R-PROC-2), a shard that is stuck (R-PROC-3).
+//! The process ends when a part of it fails: a panic of any thread (R-PROC-2), a shard that is stuck (R-PROC-3).
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,17 +11,18 @@ use crate::common::signal::signal_process;
 use crate::common::socket::Socket;
 use crate::common::{PATIENCE, cli};
 
-/// What the watchdog of these tests waits for.
+/// The watchdog's limit in these tests.
 const LIMIT_S: u64 = 2;
 
-/// A shard without a processor of its own takes longer to be found stuck: what it did not get does not count.
+/// A shard without a processor of its own takes longer to be found stuck: processor time that it did not get does not
+/// count.
 const STUCK_WITHIN: Duration = Duration::from_secs(120);
 
 fn watched(driver: Driver) -> ServerOptions {
     ServerOptions::new(driver).with(&["--watchdog", &LIMIT_S.to_string()])
 }
 
-/// R-PROC-2: a panic on whatever thread ends the process with 101 and a message that names thread and place, also where
+/// R-PROC-2: a panic on any thread ends the process with 101 and a message that names thread and place, even when
 /// nobody reads standard error; a contained one does not. The thread panics in a child of this test, under the hook
 /// that `relay serve` installs.
 #[test]
@@ -58,8 +59,8 @@ fn a_thread_that_panics() {
     }
 }
 
-/// R-PROC-2: a panic of the store's thread ends a real server. What wakes its shard is closed from outside, so the thread
-/// that hands out a new directory finds an impossible error.
+/// R-PROC-2: a panic of the store's thread ends a real server. The test closes the descriptor that wakes its shard from
+/// outside, so the thread that publishes a new directory gets an impossible error.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_panic_of_the_store_thread_ends_the_server() {
@@ -81,8 +82,8 @@ fn a_panic_of_the_store_thread_ends_the_server() {
     assert!(server.log().contains("thread relay-store panicked"), "{}", server.log());
 }
 
-/// R-PROC-3: a shard that runs in a circle, and one that waits in the kernel for ever, end the process with 101 and a
-/// message that names the shard. A debugger sets the thread on its way and lets it go; nothing in the server helps.
+/// R-PROC-3: a shard in an endless loop, and one that blocks in the kernel forever, end the process with 101 and a
+/// message that names the shard. A debugger redirects the thread and releases it; nothing in the server helps.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_stuck_shard_ends_the_process() {
@@ -100,13 +101,13 @@ fn a_stuck_shard_ends_the_process() {
     }
 }
 
-/// R-PROC-3: an idle server, one that was stopped as a whole for longer than the limit, and one of which a debugger held a
-/// shard for longer than the limit live on and serve.
+/// R-PROC-3: an idle server, one that was stopped completely for longer than the limit, and one of which a debugger
+/// held a shard for longer than the limit keep running and serving.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn pauses_end_nothing() {
     on_fresh_servers(watched, |server| {
-        // Time itself is what is shown here: there is no event to wait for.
+        // The test is about elapsed time: there is no event to wait for.
         let longer = Duration::from_secs(2 * LIMIT_S);
         let mut socket = Socket::open(&server, server.app());
         std::thread::sleep(longer);

@@ -382,7 +382,7 @@ def dead_peers():
             with Beside(members, names.names[1], server.port, count, users) as far:
                 with Beside(observe, names.names[0], server.port) as near:
                     opened = far.ask("how many")
-                    # The health port is in the server's namespace: ask through the observer's side.
+                    # The health port is in the server's namespace: query it through the observer's side.
                     cut = time.monotonic()
                     names.cut()
                     removed, left = [], None
@@ -434,7 +434,7 @@ def refusals():
         serve = [relay, "serve", "--data", data, *free]
         refused("data in use", serve, "serve")
         taken = [relay, "serve", "--data", data + "-2", "--listen", f"127.0.0.1:{holder.port}", *free[2:]]
-        # The server waits 2 s for the port: one that has just ended may still be taken apart by the kernel.
+        # The server waits 2 s for the port: the kernel may still be releasing one that has just been closed.
         refused("port in use", taken, str(holder.port), 3)
     demand = [*serve, "--io", "uring", "--shards", "1"]
     refused("io_uring forbidden", [*forbid, *demand], "io_uring")

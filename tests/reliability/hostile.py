@@ -220,7 +220,7 @@ def disagreement(server, header):
     found, ended = answers(server, head + body, 3)
     if len(found) != 1 or not ended:
         return f"{header!r}: {found}, {'ended' if ended else 'open'}"
-    # Whole by its length, unfinished as chunks: a server that waits goes by the chunks.
+    # Complete by its length, unfinished as chunks: a server that waits uses the chunks.
     head = f"POST /up HTTP/1.1\r\n{header}\r\n{HOST}Content-Length: 4\r\nConnection: close\r\n\r\n"
     found, ended = answers(server, f"{head}ff\r\n", 3)
     if len(found) != 1 or not ended:

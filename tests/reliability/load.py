@@ -127,7 +127,7 @@ def stalled_reader():
     closed = next((at for at, count, _ in samples.points if count >= 1), None)
     if closed is None:
         return "the stalled reader was not closed" + troubles(report), False
-    # The first part of the run, without the stalled reader, is the measure of what the run itself needs.
+    # The first part of the run, without the stalled reader, is the baseline of the run's own usage.
     start = max(memory for at, _, memory in samples.points if at < seconds)
     peak = max(memory for *_, memory in samples.points) - start
     after = [(at, memory) for at, _, memory in samples.points if at > closed + 1]
@@ -221,7 +221,7 @@ def drain():
         load.result()
     reasons = report["reasons"]
     told = reasons.get("closed by the server with 4200", 0)
-    # What a watcher has is a prefix of what was accepted: no gap, no repetition.
+    # A watcher's list is a prefix of the accepted events: no gap, no repetition.
     whole = sum(seen == list(range(len(seen))) for seen in received)
     text = f"{connections} connections and {rate} requests/s: {told} idle clients and {codes[4200]} of 50 subscribers "
     text += f"got 4200, {whole} of 50 received every accepted event up to their close, exit {code} after {took:.1f} s"
@@ -309,7 +309,7 @@ def freeze():
 def tenants():
     with Server() as server:
         server.cli("app", "create", "--id", "2", "--key", "flood-key", "--secret", "flood-secret")
-        time.sleep(2.2)  # The bound within which a running server follows (configuration.md).
+        time.sleep(2.2)  # The bound within which a running server applies changes (configuration.md).
         report = generate(server, "tenants", *(["--rounds", 1, "--duration-seconds", 1] if Options.quick else []))
     figures = report["figures"]
     ways = [name.removesuffix("-p99-ratio") for name in figures if name.endswith("-p99-ratio") and name != "worst-p99-ratio"]

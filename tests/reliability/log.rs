@@ -13,7 +13,7 @@ use crate::common::server::{RunningProcess, addresses, data_directory};
 use crate::common::signal::signal_process;
 use crate::common::{PATIENCE, cli, http};
 
-/// A pipe that has no room left, its reading end first.
+/// A full pipe, its reading end first.
 pub(crate) fn full_pipe() -> (File, OwnedFd) {
     let (reader, writer) = std::io::pipe().unwrap();
     let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
@@ -51,7 +51,7 @@ fn wait(child: &mut Child, limit: Duration) -> i32 {
     }
 }
 
-/// The address of a server that says nothing: of the listening socket of this process that answers.
+/// The address of a server that prints nothing: that of this process's listening socket that answers.
 fn address_of(pid: u32) -> std::net::SocketAddr {
     crate::common::eventually("the server listens", || {
         let inodes: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
@@ -89,7 +89,7 @@ fn answers(address: std::net::SocketAddr) -> bool {
 }
 
 /// R-PROC-1: refused requests of every kind, hundreds of them, while nobody reads standard error: each is answered, and
-/// SIGTERM ends the process with 0. What waited in the pipe is whole lines.
+/// SIGTERM ends the process with 0. The pipe contains complete lines.
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
     for driver in drivers() {
@@ -123,7 +123,8 @@ fn a_log_that_nobody_reads_stops_nothing() {
     }
 }
 
-/// R-PROC-1: the last lines before the end are written when somebody reads: the end of the drain, and why a start failed.
+/// R-PROC-1: the last lines before the end are written when they are read: the end of the drain, and the reason why a
+/// start failed.
 #[test]
 fn the_last_lines_are_written() {
     let data = data_directory();
@@ -147,7 +148,7 @@ fn the_last_lines_are_written() {
     assert!(told.lines().last().is_some_and(|line| line.starts_with("relay: ") && line.contains(&taken)), "{told}");
 }
 
-/// R-PROC-1: a start that fails ends also where nobody reads why, and so does one with a mistake in its flags.
+/// R-PROC-1: a failed start ends even when nobody reads the reason, and so does one with a mistake in its flags.
 #[test]
 fn a_failing_start_ends_unread() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -160,7 +161,7 @@ fn a_failing_start_ends_unread() {
     }
 }
 
-/// R-PROC-1: nobody reads the line and the banner of `serve --dev`: it serves and ends as asked.
+/// R-PROC-1: nobody reads the line and the banner of `serve --dev`: it serves and ends as requested.
 #[test]
 fn a_banner_that_nobody_reads_stops_nothing() {
     let data = data_directory();

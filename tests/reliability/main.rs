@@ -1,4 +1,4 @@
-//! What holds when something around the server fails: a log that nobody reads, a panic, a shard that is stuck, a disk
+//! Behaviour when something around the server fails: a log that nobody reads, a panic, a shard that is stuck, a disk
 //! that loses power, a store that is damaged or large. Everything runs against the real program and the real store.
 
 // A test reads the clock, starts processes and may fail at any line.

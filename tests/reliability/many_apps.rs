@@ -11,14 +11,14 @@ use crate::common::sign::App;
 use crate::common::socket::Socket;
 use crate::common::{cli, eventually_within, http};
 
-/// Apps of this test; `RELAY_APPS=100000` for those of the rule.
+/// Apps of this test; `RELAY_APPS=100000` for the number in the rule.
 const APPS: usize = 10_000;
-/// Of that many apps on a busy machine with a debug build, an order of magnitude above what it takes.
+/// For that many apps on a busy machine with a debug build, an order of magnitude above the actual time.
 const IMPORT_LIMIT: Duration = Duration::from_secs(60);
 
-/// R-PROC-6: a file of apps is imported with one commit, in a time that grows with their number and not with its square; the
-/// second run finds all there. A server starts with them, serves the last one, and obeys a change within 2 s. Prints the
-/// figures.
+/// R-PROC-6: a file of apps is imported with one commit, in a time that grows with their number and not with its
+/// square; the second run finds all of them. A server starts with them, serves the last one, and applies a change
+/// within 2 s. Prints the figures.
 #[test]
 fn many_apps_are_imported_and_served() {
     let count: usize = std::env::var("RELAY_APPS").map_or(APPS, |count| count.parse().expect("a number"));

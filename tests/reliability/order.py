@@ -118,7 +118,7 @@ class Subscriber:
             if b"\r\n\r\n" not in self.head:
                 return
             if b" 101 " not in self.head.split(b"\r\n", 1)[0]:
-                # Torn apart, the handshake can take longer than the 5 s that it has.
+                # With the stream split up, the handshake can take longer than its limit of 5 s.
                 self.ended = True
                 return
             more, self.head = self.head.split(b"\r\n\r\n", 1)[1], None

@@ -1,10 +1,10 @@
-//! Power is lost at every moment of hundreds of commits (R-PROC-5, R10 of the scoreboard): what a running server does to its
-//! data files is recorded, images of all states that a disk may be left in are built from the record, and each is
-//! opened with the store's own code.
+//! Power is lost at every moment of hundreds of commits (R-PROC-5, R10 of the scoreboard): the writes of a running
+//! server to its data files are recorded, images of all states in which a disk may be left are built from the record,
+//! and each is opened with the store's own code.
 //!
-//! What a disk keeps of writes that were not made durable is any part of them, in any order. So for the writes between two
-//! syncs the images have every prefix of them, every suffix, each one alone, each one missing, random choices, and
-//! choices in which a write is torn at a sector of 512 bytes. A write of a descriptor with `O_DSYNC` is a sync of its own.
+//! A disk may keep any part of the writes that were not made durable, in any order. So for the writes between two syncs
+//! the images have every prefix of them, every suffix, each one alone, each one missing, random choices, and choices in
+//! which a write is torn at a sector of 512 bytes. A write of a descriptor with `O_DSYNC` is a sync of its own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,9 +29,9 @@ const SECTOR_BYTES: usize = 512;
 /// Images that show that the check can fail.
 const CONTROLS: usize = 20;
 
-/// R-PROC-5, R10: a server adds and removes webhook endpoints, one commit each, and its answers are counted. Every image
-/// opens, and shows exactly the changes that had been answered, or one more. Images without the order that syncs give do
-/// not, so the check can fail.
+/// R-PROC-5, R10: a server adds and removes webhook endpoints, one commit each, and its answers are counted. Every
+/// image opens, and shows exactly the changes that had been answered, or one more. Images without the order that syncs
+/// guarantee do not, so the check can fail.
 #[test]
 fn acknowledged_changes_are_a_prefix() {
     let place = data_directory();
@@ -74,8 +74,8 @@ fn acknowledged_changes_are_a_prefix() {
     assert!(found.bad.is_empty(), "{:#?}", &found.bad[..found.bad.len().min(5)]);
     assert!(found.images >= IMAGES_MIN, "{}", found.images);
 
-    // Without the sync before it the meta page may be there before the pages that it names. A program of its own looks at
-    // these images: LMDB trusts its file, and may crash on them.
+    // Without the sync before it, the meta page may be on disk before the pages that it refers to. A separate program
+    // opens these images: LMDB trusts its file, and may crash on them.
     let image = Replay::new(place.path().join("unordered"), Vec::new(), "data.mdb");
     let (mut disk, mut bad) = (base, 0);
     for (number, pair) in epochs.chunks_exact(2).take(CONTROLS).enumerate() {
@@ -95,8 +95,8 @@ fn acknowledged_changes_are_a_prefix() {
     assert!(bad > CONTROLS / 2, "{bad}");
 }
 
-/// R-PROC-5, P-HOOK-7: the same for the queue of webhooks, with deliveries that are added and tried again: every image opens,
-/// and shows the queue before or after a commit and nothing between.
+/// R-PROC-5, P-HOOK-7: the same for the queue of webhooks, with deliveries that are added and tried again: every image
+/// opens, and shows the queue before or after a commit and nothing between.
 #[test]
 fn the_webhook_queue_survives() {
     let place = data_directory();
@@ -111,7 +111,7 @@ fn the_webhook_queue_survives() {
     let adopted = TestServer::adopt(server.address, app.clone());
     let mut socket = Socket::open(&adopted, &app);
     socket.subscribe("private-a");
-    // One more than is asserted: an event counts as waiting shortly before its commit, and the server is killed then.
+    // One more than asserted: an event counts as waiting shortly before its commit, and the server is killed then.
     for number in 0..=CHANGES as u64 {
         let data = "x".repeat(number as usize * 41 % 6_000);
         socket.send_json(&json!({"event": "client-e", "channel": "private-a", "data": data}));
@@ -145,7 +145,7 @@ fn the_webhook_queue_survives() {
     assert!(found.images >= IMAGES_MIN, "{}", found.images);
 }
 
-/// Has a server make its files, so that the record begins with whole ones.
+/// Has a server create its files, so that the record begins with complete ones.
 pub(crate) fn start_once(data: &Path) {
     let mut process = RunningProcess::relay(&arguments(data));
     process.listening_line();
@@ -206,7 +206,7 @@ struct Write {
 }
 
 impl Write {
-    /// Brings the first bytes of it to the disk.
+    /// Writes its first bytes to the disk.
     fn apply(&self, disk: &mut Vec<u8>, bytes: usize) {
         let end = self.offset + bytes;
         if disk.len() < end {

@@ -1,4 +1,4 @@
-//! A long queue of webhooks outlives `kill -9` and is worked off completely (P-HOOK-7).
+//! A long queue of webhooks survives `kill -9` and is delivered completely (P-HOOK-7).
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,13 +20,13 @@ const CHANNELS: usize = 20;
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// P-HOOK-7, R-PROC-5: deliveries that wait for an endpoint that is down are all made after the server was killed and
-/// started again: each at least once, and on each channel in its order.
+/// restarted: each at least once, and on each channel in its order.
 #[test]
 fn a_long_queue_is_drained_after_a_kill() {
     let deliveries = std::env::var("RELAY_QUEUE").map_or(DELIVERIES, |count| count.parse().expect("a number"));
     let place = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = place.local_addr().unwrap();
-    // The port stays ours, and whoever connects before the receiver runs waits in vain.
+    // The port stays ours, and a client that connects before the receiver runs waits in vain.
     let mut options = ServerOptions::new(drivers()[0])
         .webhook(&format!("http://{address}/"), &["--events", "client_event", "--allow-private"]);
     options.apps = vec![("main", vec!["client_events=true", "max_client_events_per_second=0"])];

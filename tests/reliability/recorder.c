@@ -1,8 +1,8 @@
-// Records what a process does to LMDB's data files, as a library that is loaded before it: every write with its place and
-// bytes, and every call that makes writes durable. tests/reliability/power_loss.rs replays the record.
+// Records a process's operations on LMDB's data files, as a preloaded library: every write with its place and bytes, and every
+// call that makes writes durable. tests/reliability/power_loss.rs replays the record.
 //
-// With RELAY_TEST_FAIL it can also fail as disks do: while that file exists, its first byte says what fails. 'S' is EIO from
-// fdatasync, 'N' no room (ENOSPC) for a write, 'M' EIO from a write that is synchronous, which is that of a meta page.
+// With RELAY_TEST_FAIL it can also fail as disks do: while that file exists, its first byte selects the failure. 'S' is EIO from
+// fdatasync, 'N' no space (ENOSPC) for a write, 'M' EIO from a synchronous write, which is that of a meta page.
 //
 // One entry: kind ('W' write, 'S' sync, 'T' truncate), file (0 apps, 1 webhooks), durable (1 if the write itself is
 // synchronous), 5 bytes of padding, offset or length (8 bytes), bytes that follow (8 bytes), and those bytes.
@@ -41,7 +41,7 @@ static int data_file(int fd) {
     return strstr(path, "/webhooks/data.mdb") != NULL;
 }
 
-// Whether this call is to fail now.
+// Whether this call must fail now.
 static int fails(char what, int fd) {
     const char *path = getenv("RELAY_TEST_FAIL");
     char now = 0;

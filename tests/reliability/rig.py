@@ -90,7 +90,7 @@ class Server:
         for name, value in settings:
             self.cli("app", "set", APP, f"{name}={value}")
         if settings:
-            time.sleep(2.2)  # The bound within which a running server follows (configuration.md).
+            time.sleep(2.2)  # The bound within which a running server applies changes (configuration.md).
 
     def __enter__(self):
         return self

@@ -1,6 +1,6 @@
-//! A debugger of one purpose: it makes a thread of a running server stick, really and without any help of the server.
-//! The thread is stopped, its instruction pointer is set to a jump to itself or to a system call that waits for ever, both
-//! found among the instructions of the program, and it is let go.
+//! A debugger with one purpose: it makes a thread of a running server stick, really and without any help of the server.
+//! It stops the thread, sets its instruction pointer to a jump to itself or to a system call that waits forever, both
+//! found among the instructions of the program, and releases it.
 
 #![allow(unsafe_code, reason = "the calls of a debugger")]
 
@@ -15,7 +15,7 @@ const JUMP_TO_ITSELF: [u8; 2] = [0xEB, 0xFE];
 /// `syscall`
 const SYSTEM_CALL: [u8; 2] = [0x0F, 0x05];
 
-/// A thread of another process that is stopped by this one. It runs on when this is dropped.
+/// A thread of another process that is stopped by this one. It continues when this is dropped.
 pub(crate) struct Held {
     process: u32,
     thread: i32,
@@ -36,19 +36,19 @@ impl Held {
         held
     }
 
-    /// Has it run in a circle from now on.
+    /// Makes it loop forever from now on.
     pub(crate) fn spin(self) {
         let at = self.find(JUMP_TO_ITSELF);
         self.change(|registers| registers.rip = at);
     }
 
-    /// Has it wait in the kernel from now on.
+    /// Makes it block in the kernel from now on.
     pub(crate) fn wait_for_ever(self) {
         let at = self.find(SYSTEM_CALL);
         self.change(|registers| (registers.rip, registers.rax) = (at, libc::SYS_pause as u64));
     }
 
-    /// Has it close a descriptor of its process, and then go on where it was.
+    /// Makes it close a descriptor of its process, and then continue where it was.
     pub(crate) fn close_descriptor(&self, descriptor: u64) {
         let before = self.registers();
         let at = self.find(SYSTEM_CALL);
@@ -64,7 +64,7 @@ impl Held {
 
     fn change(&self, change: impl FnOnce(&mut libc::user_regs_struct)) {
         let mut registers = self.registers();
-        // Else the kernel would step back to repeat the system call that the stop interrupted.
+        // Otherwise the kernel would step back to repeat the system call that the stop interrupted.
         registers.orig_rax = u64::MAX;
         change(&mut registers);
         self.set(&registers);
@@ -85,12 +85,12 @@ impl Held {
     }
 
     fn await_stop(&self) {
-        // SAFETY: the status is not asked for.
+        // SAFETY: the status is not requested.
         let waited = unsafe { libc::waitpid(self.thread, null_mut(), libc::__WALL) };
         assert_eq!(waited, self.thread, "{}", io::Error::last_os_error());
     }
 
-    /// Where these bytes stand among the executable pages of the process.
+    /// The address of these bytes in the executable pages of the process.
     fn find(&self, bytes: [u8; 2]) -> u64 {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.process)).unwrap();
         let memory = fs::File::open(format!("/proc/{}/mem", self.process)).unwrap();

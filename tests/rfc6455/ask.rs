@@ -1,4 +1,4 @@
-//! A question: bytes for a fresh socket, and what must come back.
+//! A question: bytes for a fresh socket, and the expected answer.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ pub(crate) const PUSHER_PING: &str = r#"{"event":"pusher:ping"}"#;
 /// The answer to [`PUSHER_PING`].
 pub(crate) const PUSHER_PONG: &str = r#"{"event":"pusher:pong","data":"{}"}"#;
 
-/// What a question is answered with, before the socket is asked whether it is still well.
+/// The answer to a question, before the test checks whether the socket still works.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
-    /// The pong of the Pusher protocol: a text message arrived whole.
+    /// The pong of the Pusher protocol: a text message arrived complete.
     PusherPong,
-    /// A `pusher:error`: a text message arrived, and is no JSON.
+    /// A `pusher:error`: a text message arrived, and is not JSON.
     Error,
     /// A pong with this payload.
     Pong(Vec<u8>),
@@ -60,7 +60,7 @@ pub(crate) fn open(server: &TestServer, app: &str) -> RawSocket {
     RawSocket::established(server.address, &format!("/app/{}?protocol=7", server.named_app(app).key))
 }
 
-/// Asks all questions on both drivers, each on a fresh socket, whole and byte by byte.
+/// Asks all questions on both drivers, each on a fresh socket, in one piece and byte by byte.
 #[track_caller]
 pub(crate) fn ask_all(app: &'static str, questions: &[Question]) {
     on_both(|server| {
@@ -72,7 +72,7 @@ pub(crate) fn ask_all(app: &'static str, questions: &[Question]) {
     });
 }
 
-/// One byte at a time; of long questions the beginning and the end, and pieces of an odd length between.
+/// One byte at a time; for long questions only at the beginning and the end, with pieces of an odd length between them.
 fn single_bytes(bytes: &[u8]) -> Vec<&[u8]> {
     let ends = if bytes.len() <= 4_096 { bytes.len() } else { 200 };
     let (first, rest) = bytes.split_at(ends);
@@ -85,7 +85,7 @@ fn ask(server: &TestServer, app: &str, question: &Question, how: &str, pieces: &
     let mut socket = open(server, app);
     let what = format!("{}, {how}, on {}", question.what, server.driver.word());
     for piece in pieces {
-        // A refusal may end the connection while the rest is on its way.
+        // A refusal may end the connection while the rest is in flight.
         if socket.write(piece).is_err() {
             break;
         }
@@ -140,7 +140,8 @@ fn end(socket: &mut RawSocket, what: &str, payload: &[u8]) {
     }
 }
 
-/// The server ends the connection with this code although nothing more is sent: it does not wait for what cannot help.
+/// The server ends the connection with this code although nothing more is sent: it does not wait for bytes that cannot
+/// help.
 #[track_caller]
 pub(crate) fn closes_at_once(server: &TestServer, app: &str, what: &str, bytes: &[u8], code: u16) {
     let mut socket = open(server, app);
@@ -149,8 +150,8 @@ pub(crate) fn closes_at_once(server: &TestServer, app: &str, what: &str, bytes: 
     check(what, &Answer::Close(code), &found);
 }
 
-/// The server says nothing to these bytes, for they may become right: a ping behind them would be part of them, so the
-/// socket is read for a moment.
+/// The server does not answer these bytes, since they may become valid: a ping behind them would be part of them, so
+/// the test reads the socket for a moment.
 #[track_caller]
 pub(crate) fn is_waited_for(server: &TestServer, app: &str, what: &str, bytes: &[u8], rest: &[u8]) {
     let mut socket = open(server, app);

@@ -7,7 +7,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(FIN | CLOSE, &[&code.to_be_bytes()[..], reason].concat())
 }
 
-/// P-CONN-7: a code that may be sent is sent back; any other is refused (RFC 6455 section 7.4 and IANA's registry).
+/// P-CONN-7: a code that may be sent is echoed; any other is refused (RFC 6455 section 7.4 and IANA's registry).
 #[test]
 fn codes() {
     let mut questions = Vec::new();
@@ -22,7 +22,7 @@ fn codes() {
     ask_all("main", &questions);
 }
 
-/// P-CONN-7, P-CLOSE-3: a reason of up to 123 bytes is UTF-8; a Close has no payload, or a whole code.
+/// P-CONN-7, P-CLOSE-3: a reason of up to 123 bytes is UTF-8; a Close has no payload, or a complete code.
 #[test]
 fn reasons() {
     let mut questions = vec![
@@ -48,7 +48,7 @@ fn reasons() {
     ask_all("main", &questions);
 }
 
-/// P-CONN-7, RFC 6455 section 5.5.1: nothing is answered behind a Close, and what was asked before it is.
+/// P-CONN-7, RFC 6455 section 5.5.1: nothing after a Close is answered, and earlier requests are.
 #[test]
 fn nothing_follows_a_close() {
     let ping = || frame(FIN | TEXT, PUSHER_PING.as_bytes());

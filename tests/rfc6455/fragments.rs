@@ -68,7 +68,7 @@ fn control_frames_between_fragments() {
     ask_all("main", &questions);
 }
 
-/// P-CONN-7: a continuation continues something, and nothing begins inside a message (RFC 6455 section 5.4).
+/// P-CONN-7: a continuation needs a message to continue, and no message begins inside another (RFC 6455 section 5.4).
 #[test]
 fn fragments_out_of_order() {
     let whole = || frame(FIN | TEXT, PUSHER_PING.as_bytes());

@@ -4,7 +4,7 @@ use super::ask::{Answer, PUSHER_PING, Question, ask_all, on_both};
 use crate::common::http;
 use crate::common::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame};
 
-/// A frame under a mask of one's choice.
+/// A frame with a chosen mask.
 fn masked(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126);
     let mut bytes = vec![first, 0x80 | payload.len() as u8];
@@ -80,7 +80,7 @@ fn masks() {
     ask_all("main", &questions);
 }
 
-/// P-CONN-7: a length is written in the fewest bytes that hold it, and its top bit is 0 (RFC 6455 section 5.2).
+/// P-CONN-7: a length is encoded in the fewest bytes possible, and its top bit is 0 (RFC 6455 section 5.2).
 #[test]
 fn lengths_have_one_encoding() {
     let mask = [0; 4];
@@ -102,8 +102,8 @@ fn lengths_have_one_encoding() {
     ask_all("main", &questions);
 }
 
-/// P-SDK-12, RFC 6455 sections 5.5.2 and 5.5.3: a ping is answered with its payload, pings in a row in their order, and
-/// a pong that nobody asked for is not answered.
+/// P-SDK-12, RFC 6455 sections 5.5.2 and 5.5.3: a ping is answered with its payload, consecutive pings in their order,
+/// and an unsolicited pong is not answered.
 #[test]
 fn pings_and_pongs() {
     let mut questions = Vec::new();
@@ -140,7 +140,8 @@ fn binary_messages() {
     ask_all("main", &questions);
 }
 
-/// P-CONN-7, threat T9: compression is declined, whatever is offered, and so the bit of a compressed message is refused.
+/// P-CONN-7, threat T9: compression is declined, whatever is offered, and so the bit of a compressed message is
+/// refused.
 #[test]
 fn compression_is_declined() {
     on_both(|server| {

@@ -1,7 +1,7 @@
-//! Goal: the real endpoint, `/app/{key}`, keeps to RFC 6455 whatever a client sends. Method: a client of its own (its
-//! frames are bytes written by hand, and what comes back is taken apart here) asks the questions that Autobahn|Testsuite
+//! Goal: the real endpoint, `/app/{key}`, conforms to RFC 6455 whatever a client sends. Method: an independent client
+//! (its frames are bytes written by hand, and the answers are parsed here) asks the questions that Autobahn|Testsuite
 //! asks: sizes, pings, reserved bits and opcodes, fragments, UTF-8, the closing handshake, limits, compression. Each
-//! question goes out whole and byte by byte, and on both drivers.
+//! question is sent in one piece and byte by byte, and on both drivers.
 //!
 //! It shares no code with the server, and runs everywhere; `tests/autobahn.rs` needs a Python 2.7.
 

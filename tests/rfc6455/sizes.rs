@@ -1,4 +1,5 @@
-//! Messages at the borders of every length field and of the limit, in both directions (RFC 6455 section 5.2, P-IN-5).
+//! Messages at the boundaries of every length field and of the limit, in both directions (RFC 6455 section 5.2,
+//! P-IN-5).
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use crate::common::wire::{CONTINUATION, FIN, RawSocket, TEXT, frame, header};
 const MAIN_BYTES_MAX: usize = 65_536;
 /// Longest message of the app `large`: six times its data limit and 4 KiB.
 const LARGE_BYTES_MAX: usize = 6 * 70_000 + 4_096;
-/// Sizes around the borders of the length's three encodings.
+/// Sizes around the boundaries of the three encodings of the length.
 const SIZES: [usize; 9] = [124, 125, 126, 127, 128, 1_000, 65_534, 65_535, 65_536];
 
 /// A message of exactly this many bytes that is answered.
@@ -20,7 +21,7 @@ fn sized(bytes: usize) -> Vec<u8> {
     text
 }
 
-/// P-CONN-7, P-IN-3, P-IN-5: a message of every size up to the limit is understood, in one frame and in fragments; one
+/// P-CONN-7, P-IN-3, P-IN-5: a message of every size up to the limit is accepted, in one frame and in fragments; one
 /// byte more is refused with 1009.
 #[test]
 fn sizes_from_clients() {
@@ -41,7 +42,7 @@ fn sizes_from_clients() {
     ask_all("large", &questions);
 }
 
-/// P-IN-5: the limit is the app's, and is told from the length that a frame declares.
+/// P-IN-5: the limit is the app's, and is checked against the length that a frame declares.
 #[test]
 fn limit_of_an_app() {
     let mut questions =
@@ -54,8 +55,8 @@ fn limit_of_an_app() {
     ask_all("main", &questions);
 }
 
-/// P-CONN-7, P-CEV-3: the server's own frames have the shortest length field at every border, no mask and no reserved
-/// bit, and what one client sent arrives whole at another.
+/// P-CONN-7, P-CEV-3: the server's own frames have the shortest length field at every boundary, no mask and no reserved
+/// bit, and one client's message arrives complete at another.
 #[test]
 fn sizes_from_the_server() {
     on_both(|server| {

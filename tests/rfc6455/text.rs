@@ -1,5 +1,5 @@
-//! Text is UTF-8 (RFC 6455 sections 5.6 and 8.1, RFC 3629): valid, invalid, cut at every byte, and refused as soon as
-//! nothing that follows can make it valid.
+//! Text is UTF-8 (RFC 6455 sections 5.6 and 8.1, RFC 3629): valid, invalid, split at every byte, and refused as soon as
+//! no continuation can make it valid.
 
 use super::ask::{Answer, Question, ask_all, closes_at_once, is_waited_for, on_both};
 use super::fragments::in_fragments;
@@ -10,10 +10,10 @@ fn message(text: &[u8]) -> Vec<u8> {
     [br#"{"event":"pusher:ping","x":""#, text, br#""}"#].concat()
 }
 
-/// Where the text of a [`message`] begins.
+/// The offset of the text in a [`message`].
 const TEXT_AT: usize = br#"{"event":"pusher:ping","x":""#.len();
 
-/// First and last characters of every length, both sides of the surrogates, characters that are none, the last of all,
+/// First and last characters of every length, both sides of the surrogates, noncharacters, the last character of all,
 /// and words in several scripts.
 fn valid() -> Vec<String> {
     let characters = [
@@ -42,13 +42,13 @@ fn valid() -> Vec<String> {
     characters.iter().map(char::to_string).chain(words.map(str::to_owned)).collect()
 }
 
-/// What is never UTF-8, and how many bytes of it show that.
+/// Byte sequences that are never UTF-8, and how many of their bytes show that.
 const INVALID: [(&[u8], usize); 30] = [
     // Continuation bytes on their own.
     (b"\x80", 1),
     (b"\xBF", 1),
     (b"a\x80b", 2),
-    // Bytes that are nowhere.
+    // Bytes that never occur in UTF-8.
     (b"\xC0", 1),
     (b"\xC1\xBF", 1),
     (b"\xF5\x80\x80\x80", 1),
@@ -82,7 +82,7 @@ const INVALID: [(&[u8], usize); 30] = [
     (b"\xE2\x82\xE2\x82\xAC", 3),
 ];
 
-/// P-CONN-7, threat T11: valid text passes whole, and cut into fragments at every byte.
+/// P-CONN-7, threat T11: valid text passes, in one frame and split into fragments at every byte.
 #[test]
 fn valid_text() {
     let mut questions = Vec::new();
@@ -104,7 +104,7 @@ fn valid_text() {
     ask_all("main", &questions);
 }
 
-/// P-CONN-7, threat T11: invalid text is refused with 1007, whole, and cut into fragments at every byte.
+/// P-CONN-7, threat T11: invalid text is refused with 1007, in one frame and split into fragments at every byte.
 #[test]
 fn invalid_text() {
     let mut questions = Vec::new();
@@ -116,7 +116,7 @@ fn invalid_text() {
             questions.push(Question::refused(format!("{text:?} cut at {at}"), in_fragments(&[first, second]), 1007));
         }
     }
-    // At its end a text has no half character.
+    // A complete text does not end inside a character.
     for text in [&b"\xC3"[..], b"\xE2\x82", b"\xF0\x9F\xA6"] {
         let bytes = [b"{", text].concat();
         questions.push(Question::refused(format!("ends with {text:?}"), frame(FIN | TEXT, &bytes), 1007));
@@ -126,8 +126,8 @@ fn invalid_text() {
     ask_all("main", &questions);
 }
 
-/// RFC 6455 section 8.1, threat T11: the first byte that no character has is answered at once, in a fragment that is
-/// followed by nothing and in a frame that is still on its way. One byte earlier, nothing is.
+/// RFC 6455 section 8.1, threat T11: the first byte that no character contains is answered at once, in a fragment that
+/// nothing follows and in a frame that is still in flight. One byte earlier there is no answer.
 #[test]
 fn invalid_text_fails_fast() {
     on_both(|server| {
@@ -154,7 +154,7 @@ fn invalid_text_fails_fast() {
     });
 }
 
-/// P-CONN-7: text that fails is told by its bytes and not by a length that was declared and has not come.
+/// P-CONN-7: text is refused for its bytes and not for a declared length that has not arrived.
 #[test]
 fn invalid_text_in_a_long_frame() {
     on_both(|server| {

@@ -28,7 +28,7 @@ main(async () => {
   shown('pusher-js', 'unsubscribe');
 });
 
-/** Members come one by one: everyone's roster is whole, everyone is told of those who come later. */
+/** Members join one by one: every roster is complete, and every member is notified of later ones. */
 async function presence(clients) {
   const rooms = [];
   for (const [index, client] of clients.entries()) {
@@ -51,7 +51,7 @@ async function presence(clients) {
   await Promise.all(back);
 }
 
-/** Every subscriber gets every event once and in order, but for the excluded one. */
+/** Every subscriber gets every event once and in order, except the excluded one. */
 async function publishing(channels, ids) {
   const got = channels.map((ours) => ours.map((channel) => collect(channel)));
   const expected = NAMES.map(() => []);
@@ -64,10 +64,10 @@ async function publishing(channels, ids) {
   await server.trigger('news', 'plain', 'a string');
   expected[0].push(['plain', 'a string']);
   const batch = Array.from({ length: 10 }, (_, index) => ({ channel: NAMES[index % 3], name: 'batch', data: { index } }));
-  // The SDK turns the data of the events it is given into text, in place.
+  // The SDK turns the data of the passed events into text, in place.
   for (const event of batch) expected[NAMES.indexOf(event.channel)].push(['batch', event.data]);
   await server.triggerBatch(batch);
-  // The first client is left out of these.
+  // The first client is excluded from these.
   await server.trigger(NAMES, 'others', {}, { socket_id: ids[0] });
   await server.triggerBatch(NAMES.map((channel) => ({ channel, name: 'others', data: {}, socket_id: ids[0] })));
   const many = Array.from({ length: 100 }, (_, index) => (index === 50 ? 'news' : `unheard-${index}`));
@@ -92,7 +92,7 @@ async function info() {
   });
 }
 
-/** A client event reaches all others, with the sender's id on presence channels, and not its sender. */
+/** A client event reaches all other subscribers, with the sender's id on presence channels, and not its sender. */
 async function clientEvents(channels) {
   const [sender, ...others] = channels;
   const heard = others.flatMap((ours) => ours.slice(1).map((channel) => once(channel, 'client-typing')));
@@ -106,7 +106,7 @@ async function clientEvents(channels) {
   assert.deepEqual(await metadata, { user_id: '1' });
 }
 
-/** What the auth server refuses, and what it signs for another channel, is not subscribed. */
+/** A channel that the auth server refuses, or for which it signs another one, is not subscribed. */
 async function refusals(client) {
   const channel = client.subscribe('private-forbidden');
   const error = await once(channel, 'pusher:subscription_error');
@@ -125,7 +125,7 @@ async function unsubscribing(client, channels) {
   client.unsubscribe('news');
   silent.bind_global((event) => assert.fail(`${event} after unsubscribe`));
   const heard = once(channels[1][0], 'later');
-  // The answer to a ping comes after anything that was on its way.
+  // The answer to a ping comes after anything that was in flight.
   await server.trigger('news', 'later', {});
   await heard;
 }

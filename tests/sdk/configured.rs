@@ -1,4 +1,4 @@
-//! Server SDKs made as their documentation makes them: by options and by `PUSHER_URL`.
+//! Server SDKs constructed as in their documentation: by options and by `PUSHER_URL`.
 
 use super::options;
 use crate::common::rig::on_fresh_servers;
@@ -19,7 +19,7 @@ fn python_sdk_as_configured() {
     publishes_in_each_way(|| Script::python(&interpreter, "configured.py"), &["options", "url", "environment"]);
 }
 
-/// A subscriber gets one event from each SDK that the script makes, named as it was made.
+/// A subscriber gets one event from each SDK that the script constructs, named after the way.
 fn publishes_in_each_way(script: impl Fn() -> Script, ways: &[&str]) {
     on_fresh_servers(options, |server: TestServer| {
         let mut socket = Socket::open(&server, server.app());

@@ -52,7 +52,7 @@ async function scenario(broadcaster, first, second) {
   const error = await within('error', new Promise((resolve) => refused.error(resolve)));
   assert.equal(error.status, 403);
 
-  // After `leave` nothing comes any more: what is published later to another channel arrives alone.
+  // After `leave` no event arrives any more: an event published later to another channel arrives alone.
   first.leave(name('orders'));
   const late = heard(privates[0], '.late');
   publics[0].listen('.early', () => assert.fail('an event after leave'));

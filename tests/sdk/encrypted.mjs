@@ -1,7 +1,7 @@
-// What the stock server SDK encrypts, stock pusher-js with encryption decrypts; the server between them passes it byte
-// for byte and knows no key. P-ENC-1, P-ENC-2, P-ENC-3, P-AUTH-1, R-AUTHREQ-3.
+// The stock server SDK encrypts, stock pusher-js with encryption decrypts; the server between them passes the data byte for byte
+// and knows no key. P-ENC-1, P-ENC-2, P-ENC-3, P-AUTH-1, R-AUTHREQ-3.
 //
-// `pusher-js/with-encryption` is a build for pages: the globals that a page has are lent from the build for Node.
+// `pusher-js/with-encryption` is a build for pages: the globals of a page are borrowed from the build for Node.
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -29,7 +29,7 @@ main(async () => {
   for (const name of ['private-encrypted-orders', 'private-encrypted-cache-orders']) {
     const channels = clients.map((client) => client.subscribe(name));
     await Promise.all(channels.map((channel) => once(channel, 'pusher:subscription_succeeded')));
-    // P-ENC-1: a client without the secret sees the ciphertext, whole and nothing else.
+    // P-ENC-1: a client without the secret sees the complete ciphertext and nothing else.
     const blind = await eavesdropper(server, name);
     for (const data of [{ text: 'é 🦀 "quoted"' }, 'a string', 'x'.repeat(5_000)]) {
       const decrypted = channels.map((channel) => once(channel, 'order'));
@@ -45,7 +45,7 @@ main(async () => {
   await cached(server, authorization);
 });
 
-/** Who comes later decrypts the cached event (P-CACHE-2), and a cache miss, which is the server's own, is no ciphertext (P-ENC-3). */
+/** A later subscriber decrypts the cached event (P-CACHE-2); a cache miss is the server's and not ciphertext (P-ENC-3). */
 async function cached(server, authorization) {
   const late = adopt(new Pusher(key, { ...clientOptions, channelAuthorization: authorization }));
   const order = late.subscribe('private-encrypted-cache-orders');
@@ -60,7 +60,7 @@ async function cached(server, authorization) {
   assert.deepEqual(errors, []);
 }
 
-/** The customer's endpoint, whose answer has the secret of the channel. */
+/** The customer's endpoint, whose answer includes the secret of the channel. */
 function customer(server) {
   const app = express();
   app.use(express.urlencoded({ extended: false }));
@@ -72,7 +72,7 @@ function customer(server) {
   return listen(app, '/pusher/auth');
 }
 
-/** A client that is subscribed by hand and does not decrypt; gives the data of the next event as it came. */
+/** A client that is subscribed by hand and does not decrypt; returns the data of the next event unchanged. */
 async function eavesdropper(server, name) {
   const client = connect('', '');
   const socketId = await connected(client);

@@ -15,7 +15,7 @@ main(async () => {
   await counted(clients);
 });
 
-/** What the server SDK encrypts is decrypted by both, and what nobody encrypted is not taken for a message. */
+/** Both decrypt data that the server SDK encrypted, and do not treat unencrypted data as a message. */
 async function encrypted(clients) {
   const name = 'private-encrypted-vault';
   const channels = await Promise.all(clients.map((client) => subscribed(client, name)));
@@ -37,7 +37,7 @@ async function encryptedEcho(broadcaster, authEndpoint) {
   echo.disconnect();
 }
 
-/** Who comes later gets the last event; where there is none, a miss. */
+/** A later subscriber gets the last event; where there is none, a miss. */
 async function cached([first, second]) {
   await subscribed(first, 'cache-weather');
   await server.trigger('cache-weather', 'report', { sky: 'blue' });
@@ -47,7 +47,7 @@ async function cached([first, second]) {
   shown('pusher-js', 'cache channels');
 }
 
-/** Both know how many they are, and when one has left. */
+/** Both get the count of subscribers, also when one has left. */
 async function counted([first, second]) {
   const channel = first.subscribe('crowd');
   assert.deepEqual(await once(channel, 'pusher:subscription_count'), { subscription_count: 1 });

@@ -82,10 +82,10 @@ def main():
     assert json.loads(removed.get(timeout=PATIENCE_S)) == {"user_id": "2"}
     shown("unsubscribe")
 
-    # pysher subscribes again without a signature, and takes the refusal of a private channel for the end.
+    # pysher subscribes again without a signature, and treats the refusal of a private channel as final.
     for name in ("private-orders", "presence-room"):
         first.unsubscribe(name)
-    # Its own `disconnect` may wait for its thread for ever, so the other client leaves its channels instead.
+    # Its own `disconnect` may wait for its thread forever, so the other client leaves its channels instead.
     for name in ("private-orders", "news"):
         second.unsubscribe(name)
     news, before = inbox(first.channel("news"), "again"), first.connection.socket_id

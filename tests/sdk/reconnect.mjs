@@ -1,6 +1,6 @@
-// Stock pusher-js through two restarts of the server: it comes back by itself, subscribes everything again with fresh
-// signatures, and gets what is published from then on once and in order. P-SUB-4, P-CLOSE-1.
-// Prints `ready` when the server may be restarted, `ok` at the end.
+// Stock pusher-js through two restarts of the server: it reconnects by itself, subscribes everything again with fresh signatures,
+// and gets events published from then on once and in order. P-SUB-4, P-CLOSE-1. Prints `ready` when the server may be restarted,
+// `ok` at the end.
 
 import assert from 'node:assert/strict';
 import Echo from 'laravel-echo';
@@ -17,7 +17,7 @@ main(async () => {
   const clients = ['1', '2', '3', '4'].map((user) => connect(endpoint, user));
   let ids = await Promise.all(clients.map(connected));
   const channels = await Promise.all(clients.map((client) => Promise.all(NAMES.map((name) => subscribed(client, name)))));
-  // laravel-echo with both broadcasters comes back as well.
+  // laravel-echo with both broadcasters reconnects as well.
   const echoes = ['pusher', 'reverb'].map((broadcaster, index) => {
     const auth = { headers: { 'X-User': String(5 + index) } };
     return new Echo({ broadcaster, key, ...clientOptions, authEndpoint: endpoint, auth, Pusher: EchoPusher });

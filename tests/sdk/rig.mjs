@@ -1,4 +1,4 @@
-// What the scripts share: the server's address from the environment, stock clients, a stock auth server, and waiting.
+// Shared by the scripts: the server's address from the environment, stock clients, a stock auth server, and waiting.
 
 import express from 'express';
 import PusherServer from 'pusher';
@@ -17,10 +17,10 @@ export const clientOptions = {
   enabledTransports: ['ws', 'wss'],
 };
 
-// P-ENC-1: the key of encrypted channels, which Relay is never told.
+// P-ENC-1: the key of encrypted channels, which Relay never receives.
 export const masterKey = Buffer.alloc(32, 7).toString('base64');
 
-/** P-CFG-3: the server SDK as its documentation makes it. */
+/** P-CFG-3: the server SDK as its documentation constructs it. */
 export const serverSdk = (encryptionMasterKeyBase64 = masterKey) =>
   new PusherServer({
     appId: RELAY_APP_ID,
@@ -50,13 +50,13 @@ export function connect(endpoint, user, more = {}) {
   return client;
 }
 
-/** Has a client that was made elsewhere ended with the others. */
+/** Registers a client created elsewhere to be ended with the others. */
 export function adopt(client) {
   clients.push(client);
   return client;
 }
 
-/** A constructor for laravel-echo, whose clients are ended with the others. */
+/** A constructor for laravel-echo; its clients are ended with the others. */
 export class EchoPusher extends Pusher {
   constructor(...given) {
     super(...given);
@@ -64,7 +64,7 @@ export class EchoPusher extends Pusher {
   }
 }
 
-/** Starts the customer's auth server (P-AUTH-7) on a port of its own. `X-User` stands for the login. */
+/** Starts the customer's auth server (P-AUTH-7) on a port of its own. `X-User` replaces the login. */
 export function authServer(path) {
   const app = express();
   app.use(express.urlencoded({ extended: false }));
@@ -80,7 +80,7 @@ export function authServer(path) {
   return listen(app, path);
 }
 
-/** Has an auth server listen on a port of its own; gives the URL of the path. It keeps no script from its end. */
+/** Makes an auth server listen on a port of its own; returns the URL of the path. It does not keep the process alive. */
 export function listen(app, path) {
   return new Promise((resolve) => {
     const listener = app.listen(0, '127.0.0.1', () => {
@@ -90,10 +90,10 @@ export function listen(app, path) {
   });
 }
 
-// Less than tests/common/tools.rs waits for a line, so that the reason is this one.
+// Shorter than the wait of tests/common/tools.rs for a line, so that this reason is reported.
 const PATIENCE_MS = 50_000;
 
-/** Waits for a promise, at most 50 seconds or as long as said. */
+/** Waits for a promise, at most 50 seconds or the given time. */
 export function within(what, promise, patienceMs = PATIENCE_MS) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -102,7 +102,7 @@ export function within(what, promise, patienceMs = PATIENCE_MS) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** Waits until an emitter (connection, channel) emits `event`; gives its data. */
+/** Waits until an emitter (connection, channel) emits `event`; returns its data. */
 export function once(emitter, event, patienceMs = PATIENCE_MS) {
   const emitted = new Promise((resolve) => {
     const callback = (data) => {
@@ -114,20 +114,20 @@ export function once(emitter, event, patienceMs = PATIENCE_MS) {
   return within(event, emitted, patienceMs);
 }
 
-/** Waits until a client is connected; gives its socket id. */
+/** Waits until a client is connected; returns its socket id. */
 export async function connected(client) {
   if (client.connection.state !== 'connected') await once(client.connection, 'connected');
   return client.connection.socket_id;
 }
 
-/** Subscribes with success; gives the channel. */
+/** Subscribes with success; returns the channel. */
 export async function subscribed(client, name) {
   const channel = client.subscribe(name);
   if (!channel.subscribed) await once(channel, 'pusher:subscription_succeeded');
   return channel;
 }
 
-/** Collects what is published on a channel: `[event, data]` in the order of arrival, and a promise of the last one. */
+/** Collects the events published on a channel: `[event, data]` in the order of arrival, and a promise of the last one. */
 export function collect(channel, last = 'end') {
   const events = [];
   const ended = new Promise((resolve) => {
@@ -140,7 +140,7 @@ export function collect(channel, last = 'end') {
   return { events, ended: () => within(`${last} on ${channel.name}`, ended) };
 }
 
-/** Runs a script's scenario; its failure is the process's. */
+/** Runs a script's scenario; its failure makes the process fail. */
 export async function main(scenario) {
   try {
     await scenario();
@@ -151,7 +151,7 @@ export async function main(scenario) {
     console.error(error);
     process.exitCode = 1;
   } finally {
-    // Sockets that are still closing must not keep the process.
+    // Sockets that are still closing must not keep the process alive.
     setTimeout(() => process.exit(), 500).unref();
   }
 }

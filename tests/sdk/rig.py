@@ -10,11 +10,11 @@ import pusher
 APP_ID, KEY, SECRET = (os.environ[name] for name in ("RELAY_APP_ID", "RELAY_KEY", "RELAY_SECRET"))
 HOST, PORT = os.environ["RELAY_HOST"], int(os.environ["RELAY_PORT"])
 
-# P-ENC-1: the key of encrypted channels, which Relay is never told.
+# P-ENC-1: the key of encrypted channels, which Relay never receives.
 MASTER_KEY = base64.b64encode(bytes([7]) * 32).decode()
 
 PATIENCE_S = 50
-# The server is started anew, and clients wait longer after each attempt.
+# The server is restarted, and clients wait longer after each attempt.
 RECONNECT_S = 40
 
 

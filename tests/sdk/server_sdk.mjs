@@ -1,11 +1,11 @@
-// A server SDK of JavaScript does all that it offers (P-SDK-15, P-SDK-19, P-HTTP-1 to P-HTTP-5, P-HTTP-6, P-AUTH-1, P-AUTH-2,
+// A JavaScript server SDK uses all of its features (P-SDK-15, P-SDK-19, P-HTTP-1 to P-HTTP-5, P-HTTP-6, P-AUTH-1, P-AUTH-2,
 // P-AUTH-4, P-SDK-25).
 //
 //   server_sdk.mjs PACKAGE NAME CHANNEL... EXCLUDED_SOCKET_ID SIGNED_SOCKET_ID
 //
 // Of the channels the first is public, the third a presence channel with the users 1 to 6, the last one encrypted.
-// Prints what it signed for the last socket id, waits until somebody subscribed to `ready`, publishes, and prints the
-// list of `[event, data]` that each subscriber of each channel must get.
+// Prints its signatures for the last socket id, waits until somebody subscribed to `ready`, publishes, and prints the list of
+// `[event, data]` that each subscriber of each channel must get.
 
 import assert from 'node:assert/strict';
 import { main, masterKey, shown as report, within } from './rig.mjs';

@@ -1,5 +1,5 @@
-//! The server SDKs: each publishes, queries, signs and is refused; pusher-js clients and a WebSocket of tungstenite's see
-//! what comes of it.
+//! The server SDKs: each publishes, queries, signs and is refused; pusher-js clients and a `tungstenite` WebSocket
+//! check the results.
 
 use serde_json::{Value, json};
 
@@ -33,8 +33,8 @@ const USER_CHANNEL: &str = "#server-to-user-signed";
 
 const CHANNELS: [&str; 4] = ["news", "private-orders", "presence-room", "private-encrypted-vault"];
 
-/// P-AUTH-1, P-AUTH-2: six pusher-js clients get what the SDK publishes, once and in order, the excluded one all but what it was excluded from;
-/// what the SDK signs is good for an independent socket.
+/// P-AUTH-1, P-AUTH-2: six pusher-js clients get the events that the SDK publishes, once and in order, the excluded one
+/// all but those it was excluded from; the SDK's signatures are valid for an independent socket.
 fn server_sdk(test: &'static str, script: impl Fn() -> Script) {
     on_fresh_servers(options, |server| {
         let mut collector = Script::node("collect.mjs").arguments(&CHANNELS).app(&server, server.app()).start();
@@ -76,7 +76,7 @@ fn server_sdk(test: &'static str, script: impl Fn() -> Script) {
             assert_eq!(got, wanted, "client {client}");
         }
         collector.finish();
-        // P-SDK-25, P-USER-6: what was sent to the user, then the end.
+        // P-SDK-25, P-USER-6: the event sent to the user, then the termination.
         let mail = socket.expect_event("mail");
         let data: Value = serde_json::from_str(mail["data"].as_str().unwrap()).unwrap();
         assert_eq!((&mail["channel"], data), (&json!(USER_CHANNEL), json!({"unread": 3})));

@@ -1,5 +1,5 @@
-// Stock pusher-js and laravel-echo sign in: events to a user, a watchlist, and the end when the server SDK terminates the
-// user. P-USER-1, P-USER-4, P-USER-6, P-WATCH-1, P-SDK-25, P-OUT-9, P-OUT-10.
+// Stock pusher-js and laravel-echo sign in: events to a user, a watchlist, and the end when the server SDK terminates the user.
+// P-USER-1, P-USER-4, P-USER-6, P-WATCH-1, P-SDK-25, P-OUT-9, P-OUT-10.
 
 import assert from 'node:assert/strict';
 import express from 'express';
@@ -68,7 +68,7 @@ function subscribedToUser(client) {
   return once(channel, 'pusher:subscription_succeeded');
 }
 
-/** The customer's endpoint (P-AUTH-7). `X-User` stands for the login; Anna watches Ben. */
+/** The customer's endpoint (P-AUTH-7). `X-User` replaces the login; Anna watches Ben. */
 function userAuthServer() {
   const app = express();
   app.use(express.urlencoded({ extended: false }));

@@ -1,6 +1,6 @@
-//! The table of docs/compatibility.md: which SDK was seen to do what against Relay.
+//! The table of docs/compatibility.md: the features of each SDK that were observed against Relay.
 //!
-//! It cannot say more than was seen. A cell that says yes names the test that shows it; that test fails unless its
+//! It contains only observed features. A cell that says yes names the test that shows it; that test fails unless its
 //! scripts report exactly the features that the table has under its name. Scripts print `shown SDK: FEATURE` once the
 //! feature's assertions have passed.
 
@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use crate::common::tools::sdk_sources;
 use serde_json::Value;
 
-/// What a cell says.
+/// The content of a cell.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Cell {
     /// The test of this name shows it on every run.
@@ -42,7 +42,7 @@ enum Package {
     PyPi(&'static str),
 }
 
-/// What clients do.
+/// Features of clients.
 const CLIENT_FEATURES: [&str; 14] = [
     "public channels",
     "private channels",
@@ -60,7 +60,7 @@ const CLIENT_FEATURES: [&str; 14] = [
     "terminated connections",
 ];
 
-/// What servers do.
+/// Features of servers.
 const SERVER_FEATURES: [&str; 16] = [
     "trigger",
     "several channels",
@@ -92,7 +92,7 @@ const PYTHON: Cell = Shown("python_server_sdk");
 const PYSHER: Cell = Shown("pysher_client");
 const ASYNC: Cell = Shown("asyncpusher_client");
 
-/// All of them. The cells stand in the order of the features.
+/// All of them. The cells are in the order of the features.
 const SDKS: [Sdk; 8] = [
     Sdk {
         name: "pusher-js",
@@ -169,7 +169,7 @@ impl Sdk {
         self.features().iter().copied().zip(self.cells.iter().copied())
     }
 
-    /// The version that its list pins.
+    /// The version pinned in its list.
     fn version(&self) -> String {
         match self.package {
             Package::Npm(name) => {
@@ -186,7 +186,7 @@ impl Sdk {
     }
 }
 
-/// Fails unless the scripts of a test reported what the table has under its name: no less, no more.
+/// Fails unless the scripts of a test reported exactly the features in the table under its name.
 #[track_caller]
 pub(crate) fn assert_shown(test: &'static str, reported: &BTreeSet<String>) {
     let of_test = |sdk: &'static Sdk| {

@@ -1,5 +1,5 @@
-// A pusher-js client that subscribes through an auth endpoint, which lets user 7 into `private-user.7` alone and, where
-// it has one, into the presence channel LOBBY (P-AUTH-7, R-RECIPE-2, R-RECIPE-4, R-RECIPE-5, R-PIT-1).
+// A pusher-js client that subscribes through an auth endpoint, which allows user 7 only `private-user.7` and, where it has one,
+// the presence channel LOBBY (P-AUTH-7, R-RECIPE-2, R-RECIPE-4, R-RECIPE-5, R-PIT-1).
 //
 //   user_client.mjs ENDPOINT [LOBBY]
 

@@ -1,5 +1,5 @@
-// Stock pusher-js signs in through a customer's endpoint; the stock server SDKs reach its user, end it, and its watchers
-// are told. P-USER-1, P-USER-4, P-USER-5, P-USER-6, P-WATCH-1, P-AUTH-3, P-AUTH-4, P-AUTH-7, P-OUT-9, P-OUT-10,
+// Stock pusher-js signs in through a customer's endpoint; the stock server SDKs send to its user and terminate it, and its
+// watchers are notified. P-USER-1, P-USER-4, P-USER-5, P-USER-6, P-WATCH-1, P-AUTH-3, P-AUTH-4, P-AUTH-7, P-OUT-9, P-OUT-10,
 // P-SDK-10, P-SDK-25, P-HTTP-6, P-HTTP-10. Prints `ready USER` when the Python SDK may greet and end that user.
 
 import assert from 'node:assert/strict';
@@ -59,7 +59,7 @@ main(async () => {
   assert.equal(watcher.connection.state, 'connected');
 });
 
-/** The customer's server: who asks is who the header says. */
+/** The customer's server: the header names the user. */
 function customer() {
   const app = express();
   app.use(express.urlencoded({ extended: false }));
@@ -70,7 +70,7 @@ function customer() {
     if (WATCHLISTS[id]) user.watchlist = WATCHLISTS[id];
     return response.json(server.authenticateUser(request.body.socket_id, user));
   });
-  // A member is who is signed in: `channel_data` is left out.
+  // The member is the signed-in user: `channel_data` is omitted.
   app.post('/pusher/auth', (request, response) => {
     response.json(server.authorizeChannel(request.body.socket_id, request.body.channel_name));
   });
@@ -96,7 +96,7 @@ async function heard(client, name) {
   return event.user_ids;
 }
 
-/** What is sent to a user reaches `user.bind`, once the client has subscribed to the user's channel. */
+/** An event sent to a user reaches `user.bind`, once the client has subscribed to the user's channel. */
 async function reached(client, user) {
   const greeting = once(client.user, 'greeting');
   while (!client.user.serverToUserChannel?.subscribed) await new Promise((resolve) => setTimeout(resolve, 10));
@@ -117,7 +117,7 @@ async function presence(bob, eve) {
   assert.deepEqual(await added, { id: 'eve', info: { name: 'User eve' } });
 }
 
-/** What the customer's endpoint refuses is told by pusher-js itself; a forged signin is told by the server, which keeps the socket. */
+/** pusher-js itself reports a refusal of the customer's endpoint; the server refuses a forged signin and keeps the socket. */
 async function refused(endpoint) {
   const userAuthentication = { endpoint: `${endpoint}/pusher/user-auth`, transport: 'ajax', headers: { 'X-User': 'mallory' } };
   const stranger = connect('', 'mallory', { userAuthentication });

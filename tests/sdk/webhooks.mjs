@@ -1,5 +1,5 @@
-// A receiver of webhooks as the documentation of a JavaScript server SDK makes it (P-SDK-24, P-HOOK-1 to P-HOOK-3): what the SDK finds
-// valid is printed, one event per line; what it does not is refused, which the test would see as a missing event.
+// A receiver of webhooks as the documentation of a JavaScript server SDK constructs it (P-SDK-24, P-HOOK-1 to P-HOOK-3): requests
+// that the SDK finds valid are printed, one event per line; others are refused, which the test would see as a missing event.
 //
 //   webhooks.mjs PACKAGE NAME
 
@@ -11,7 +11,7 @@ const { default: Pusher } = await import(packageName);
 const { RELAY_APP_ID, RELAY_KEY, RELAY_SECRET } = process.env;
 const sdk = new Pusher({ appId: RELAY_APP_ID, key: RELAY_KEY, secret: RELAY_SECRET });
 
-/** One of the SDKs answers at once, the other gives a promise. */
+/** One of the SDKs returns the result at once, the other returns a promise. */
 async function isValid(rawBody, headers) {
   const webhook = sdk.webhook({ rawBody, headers });
   const forged = sdk.webhook({ rawBody: `${rawBody} `, headers });

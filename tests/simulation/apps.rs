@@ -1,4 +1,4 @@
-//! The apps and tokens of a run, as facts of the test and as the directory that the shards are given.
+//! The apps and tokens of a run, as facts of the test and as the directory that the shards receive.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use relay::app::{App, AppKey, AppSerial, AppSettings, Directory, Scopes, Secret,
 use crate::client::sign::sha256;
 use crate::random::Random;
 
-/// What the test knows of an app.
+/// The test's facts about an app.
 #[derive(Clone, Debug)]
 pub(crate) struct AppFacts {
     /// Its id in paths.
@@ -21,17 +21,18 @@ pub(crate) struct AppFacts {
     pub(crate) members_max: u32,
     /// Bytes of event data.
     pub(crate) data_bytes_max: u32,
-    /// WebSockets at once; 0 is no quota.
+    /// Concurrent WebSockets; 0 means no quota.
     pub(crate) connections_max: u32,
-    /// Requests, messages and channels are limited, far above what a run reaches: they are counted over all shards.
+    /// Requests, messages and channels are limited, far above the numbers that a run reaches: they are counted over all
+    /// shards.
     pub(crate) counted: bool,
-    /// Over quota is 4100 instead of 4004.
+    /// Over quota the code is 4100 instead of 4004.
     pub(crate) soft_quota: bool,
     /// Watchlists are on.
     pub(crate) watchlist: bool,
     /// Connections must authorize themselves (P-AUTHZ-1).
     pub(crate) authorized_connections: bool,
-    /// Subscribers are told how many they are (P-COUNT-1).
+    /// Subscribers receive the subscription count (P-COUNT-1).
     pub(crate) subscription_count: bool,
     /// False while disabled.
     pub(crate) enabled: bool,
@@ -41,7 +42,7 @@ pub(crate) struct AppFacts {
     pub(crate) channels: Vec<String>,
 }
 
-/// What the test knows of a token.
+/// The test's facts about a token.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenFacts {
     /// The token itself.
@@ -52,7 +53,7 @@ pub(crate) struct TokenFacts {
     pub(crate) app: usize,
     /// True once revoked.
     pub(crate) revoked: bool,
-    /// True if it ended long ago.
+    /// True if it expired long ago.
     pub(crate) expired: bool,
 }
 
@@ -155,7 +156,7 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
     Arc::new(Directory::new(version, apps, tokens))
 }
 
-/// One endpoint that is told everything.
+/// One endpoint that receives every event.
 fn webhooks() -> Webhooks {
     Webhooks::new(vec![WebhookEndpoint {
         id: "wh_1".into(),

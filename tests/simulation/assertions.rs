@@ -1,11 +1,11 @@
-//! What must hold when a run is at rest: order, exactly once, nothing missed, presence as it is.
+//! Properties that must hold when a run is at rest: order, exactly once, nothing missed, correct presence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::reference::{Group, Model, Origin, Outcome, Session};
 
 impl Model {
-    /// All checks at rest. `reading` tells whether a client has read everything that was sent to it.
+    /// All checks at rest. `reading` reports whether a client has read everything that was sent to it.
     pub(crate) fn check_at_rest(&mut self, reading: impl Fn(usize) -> bool) {
         for session in &self.sessions {
             self.check_own_order(session);
@@ -44,7 +44,7 @@ impl Model {
         }
     }
 
-    /// What was started after succeeded was read, and was accepted, has come (P-SUB-5).
+    /// An accepted publish that was started after succeeded was read has arrived (P-SUB-5).
     fn check_nothing_missed(&self, session: &Session) {
         let received: BTreeSet<Group> = session.received.iter().copied().collect();
         for (group, publish) in self.publishes.iter().enumerate() {
@@ -64,7 +64,7 @@ impl Model {
         }
     }
 
-    /// Every two subscribers of a channel agree on the order, and neither has a gap that the other has not.
+    /// Every two subscribers of a channel agree on the order, and neither has a gap that the other does not have.
     fn check_between_sessions(&self) {
         let mut by_channel: BTreeMap<(usize, &str), Vec<&Session>> = BTreeMap::new();
         for session in &self.sessions {
@@ -80,8 +80,8 @@ impl Model {
         }
     }
 
-    /// `second` has everything that `first` got between two events that both got, in the same order; a subscriber
-    /// that is still there also has all that follows.
+    /// `second` has everything that `first` got between two events that both got, in the same order; a subscriber that
+    /// is still present also has all later events.
     fn check_pair(&self, first: &Session, second: &Session) {
         let place: BTreeMap<Group, usize> =
             second.received.iter().enumerate().map(|(place, group)| (*group, place)).collect();
@@ -121,7 +121,7 @@ impl Model {
         );
     }
 
-    /// Every member sees the members that there are; nobody was told of a user that was there all the time.
+    /// Every member sees the present members; nobody was notified of a user that was present all the time.
     fn check_presence(&mut self, reading: &impl Fn(usize) -> bool) {
         let mut truth: BTreeMap<(usize, String), BTreeSet<String>> = BTreeMap::new();
         let mut pins: BTreeMap<(usize, String, String), Vec<usize>> = BTreeMap::new();

@@ -1,23 +1,23 @@
-//! Authorized connections (P-AUTHZ-1): who must be closed and when, who is kept, and who counts to the quota, whatever
-//! the app's flag does meanwhile.
+//! Authorized connections (P-AUTHZ-1): which must be closed and when, which are kept, and which count towards the
+//! quota, whatever happens to the app's flag meanwhile.
 
 use crate::client::socket::Phase;
 use crate::coverage::Happening;
 use crate::reference::Tick;
 use crate::world::{JUDGED_WITHIN_MS, World};
 
-/// What goes before the Close of a connection that did not authorize itself in time.
+/// The error before the Close of a connection that did not authorize itself in time.
 pub(crate) const NOT_AUTHORIZED: &str = "Connection not authorized within timeout";
 
 /// A point of a run: many steps share one millisecond.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stamp {
     tick: Tick,
-    /// Of the monotonic clock, less the time in which no shard had a turn.
+    /// Time of the monotonic clock, without the time in which no shard had a turn.
     pub(crate) ms: u64,
 }
 
-/// Every state of an app's flag, with when it was made and when all shards knew of it.
+/// Every state of an app's flag, with the time of the change and the time when all shards knew it.
 #[derive(Debug)]
 pub(crate) struct FlagHistory(Vec<FlagState>);
 
@@ -29,12 +29,12 @@ struct FlagState {
 }
 
 impl FlagHistory {
-    /// As the run begins.
+    /// At the start of the run.
     pub(crate) fn new(demanded: bool) -> Self {
         Self(vec![FlagState { demanded, from: Stamp::default(), known: Some(Stamp::default()) }])
     }
 
-    /// True when some shard may have known the flag like this at some time from `first` to `last`, both included.
+    /// True when some shard may have had this state of the flag at some time from `first` to `last`, both included.
     fn may_be(&self, demanded: bool, first: u64, last: u64, point: fn(&Stamp) -> u64) -> bool {
         self.0.iter().enumerate().any(|(at, state)| {
             let replaced = self.0.get(at + 1).and_then(|next| next.known.as_ref());
@@ -43,7 +43,7 @@ impl FlagHistory {
     }
 }
 
-/// Whether a connection opened with the duty to authorize itself.
+/// Whether a connection must authorize itself, decided when it opened.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Duty {
     /// The flag changed while it opened, or it is not open.
@@ -55,10 +55,10 @@ enum Duty {
     Demanded,
 }
 
-/// What is known of a client's authorization.
+/// The known facts about a client's authorization.
 #[derive(Debug, Default)]
 pub(crate) struct AuthorizationView {
-    /// When it asked for the connection.
+    /// When it requested the connection.
     pub(crate) connected: Stamp,
     established: Option<Stamp>,
     duty: Duty,
@@ -66,7 +66,7 @@ pub(crate) struct AuthorizationView {
     authorized: bool,
 }
 
-/// Whether a connection counts to its app's quota.
+/// Whether a connection counts towards its app's quota.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Counted {
     Yes,
@@ -76,7 +76,8 @@ enum Counted {
 }
 
 impl AuthorizationView {
-    /// Whether it counts, if it is open: who outlived its time, because the flag was off by then, counts too.
+    /// Whether it counts, if it is open: a connection past its deadline, kept because the flag was off by then, counts
+    /// too.
     fn counted(&self, within_ms: u64, now_ms: u64) -> Counted {
         let over = self.established.is_some_and(|at| at.ms + within_ms + JUDGED_WITHIN_MS <= now_ms);
         match self.duty {
@@ -105,7 +106,7 @@ impl World {
         self.change_store();
     }
 
-    /// All shards know how the flags stand.
+    /// All shards know the current flags.
     pub(crate) fn note_flags_known(&mut self) {
         let stamp = self.stamp();
         for state in self.flags.iter_mut().flat_map(|flag| &mut flag.0) {
@@ -127,12 +128,13 @@ impl World {
         };
     }
 
-    /// A success was read that authorizes.
+    /// The client read a success that authorizes it.
     pub(crate) fn note_authorized(&mut self, number: usize) {
         self.sockets[number].authorization.authorized = true;
     }
 
-    /// The error was read that goes before the Close: nobody is closed who need not, or before the time.
+    /// The client read the error before the Close: a connection must not be closed without need, or before its
+    /// deadline.
     pub(crate) fn handle_not_authorized(&mut self, number: usize) {
         let (now_ms, within_ms) = (self.system.served_ms(), self.authorization_ms);
         let client = &mut self.sockets[number];
@@ -149,7 +151,7 @@ impl World {
         self.system.coverage.note(Happening::NotAuthorized);
     }
 
-    /// At rest: whose time is over is closed, or was released because the flag is off.
+    /// At rest: a connection past its deadline is closed, or was released because the flag is off.
     pub(crate) fn check_authorization(&mut self) {
         let (now_ms, within_ms) = (self.system.served_ms(), self.authorization_ms);
         for (number, client) in self.sockets.iter().enumerate().filter(|(_, client)| client.can_talk()) {
@@ -173,7 +175,7 @@ impl World {
         }
     }
 
-    /// The quota is kept by those who count, and a place that is free can be taken (P-CLOSE-2, P-AUTHZ-1).
+    /// The connections that count stay within the quota, and a free place can be taken (P-CLOSE-2, P-AUTHZ-1).
     pub(crate) fn check_quota(&mut self) {
         let (now_ms, within_ms) = (self.system.served_ms(), self.authorization_ms);
         let max = self.apps[0].connections_max as usize;

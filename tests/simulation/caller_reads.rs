@@ -1,4 +1,4 @@
-//! What HTTP clients make of the answers: in order, one each, of the right status and shape.
+//! How HTTP clients check the answers: in order, one each, of the right status and shape.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::reference::Outcome;
 use crate::world::World;
 
 impl World {
-    /// An HTTP client reads up to `bytes_max` bytes. False when there was nothing to see.
+    /// An HTTP client reads up to `bytes_max` bytes. False when there was nothing to read.
     pub(crate) fn read_caller(&mut self, number: usize, bytes_max: usize) -> bool {
         let caller = &mut self.callers[number];
         if caller.gone || caller.stalled {
@@ -55,7 +55,7 @@ impl World {
         self.forget_caller(number);
     }
 
-    /// An HTTP client is gone: what it had no answer for may have happened or not.
+    /// An HTTP client is gone: its unanswered requests may have taken effect or not.
     pub(crate) fn forget_caller(&mut self, number: usize) {
         let caller = &mut self.callers[number];
         caller.gone = true;
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    /// After an answer with `Connection: close` nothing that was asked behind it is done (RFC 9112 section 9.6).
+    /// After an answer with `Connection: close` later requests on the connection have no effect (RFC 9112 section 9.6).
     fn abandon_rest(&mut self, number: usize) {
         let caller = &mut self.callers[number];
         caller.ended = true;
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// What a 200 tells (P-HTTP-1, P-HTTP-2).
+    /// The contents of a 200 (P-HTTP-1, P-HTTP-2).
     fn check_told(&self, owed: &Owed, response: &Response) {
         if owed.told == Told::Text || owed.no_body {
             return;

@@ -1,4 +1,5 @@
-//! What HTTP clients do: publish in every way that the rules know, ask for what they refuse, and break off.
+//! Actions of HTTP clients: publish in every way that the rules allow, send requests that the rules refuse, and break
+//! off.
 
 use serde_json::{Value, json};
 
@@ -89,7 +90,7 @@ impl World {
         }
     }
 
-    /// Proves who asks, in one of the three ways.
+    /// Authenticates the request, in one of the three ways.
     fn authenticate(&mut self, draft: &mut Draft) {
         let app = draft.owed.app;
         let (key, secret) = self.random.pick(&self.apps[app].keys).clone();
@@ -113,7 +114,7 @@ impl World {
         }
     }
 
-    /// The bytes of a request, its body whole or in chunks.
+    /// The bytes of a request, its body in one piece or in chunks.
     fn encode(&mut self, draft: &Draft) -> Vec<u8> {
         let query = if draft.query.is_empty() { String::new() } else { format!("?{}", draft.query) };
         let mut bytes =
@@ -151,7 +152,7 @@ impl World {
         caller.owed.push_back(draft.owed);
     }
 
-    /// Some socket to leave out, present or gone: its number and id.
+    /// Some socket to exclude, present or gone: its number and id.
     fn excluded(&mut self, app: usize) -> Option<(usize, String)> {
         if !self.random.one_in(4) {
             return None;
@@ -220,14 +221,14 @@ impl World {
         self.publish_to(number, app, channels, at_rest);
     }
 
-    /// `POST /events` to these channels; at rest it asks for counts, which are then known.
+    /// `POST /events` to these channels; at rest it requests counts, which are then known.
     pub(crate) fn publish_to(&mut self, number: usize, app: usize, channels: Vec<String>, at_rest: bool) {
         let excluded = self.excluded(app).map(|(number, _)| number);
         let (group, event) = self.new_publish(number, app, channels.clone(), excluded);
         self.send_publish(number, app, channels, group, event, at_rest);
     }
 
-    /// `POST /batch_events` with so many events of at least this many bytes of data.
+    /// `POST /batch_events` with this many events of at least this many bytes of data.
     pub(crate) fn publish_padded(&mut self, number: usize, app: usize, channel: &str, events: usize, bytes: usize) {
         let mut draft = self.draft("/batch_events", app);
         let mut batch = Vec::new();
@@ -316,7 +317,7 @@ impl World {
         let mut draft = self.draft("/events", app);
         let enabled = self.apps[app].enabled;
         draft.body = json!({"name": "never", "channel": "room", "data": "never"}).to_string().into_bytes();
-        // Whether a disabled app or a bad proof is told first is open.
+        // Whether a disabled app or a bad proof is reported first is not defined.
         let unproven = match (self.apps[app].deleted, enabled) {
             (true, _) => vec![404],
             (false, true) => vec![401],
@@ -367,7 +368,7 @@ impl World {
         self.send_request(number, draft);
     }
 
-    /// The body of a request that is proven and against the rules.
+    /// The body of an authenticated request that violates the rules.
     fn ask_wrongly(&mut self, draft: &mut Draft) {
         let too_long = "x".repeat(self.apps[draft.owed.app].data_bytes_max as usize + 1);
         let (body, status) = match self.random.below(4) {
@@ -385,7 +386,7 @@ impl World {
         }
     }
 
-    /// More requests at once than may be owed; long answers where the scenario has them.
+    /// More concurrent requests than may be pending; long answers where the scenario has them.
     fn burst(&mut self, number: usize) {
         for _ in 0..self.random.between(64, 100) {
             if !self.callers[number].can_talk() {
@@ -401,7 +402,7 @@ impl World {
         }
     }
 
-    /// A request that stays half: its connection is closed in time (threat T14).
+    /// A request that stays incomplete: its connection is closed in time (threat T14).
     fn dangle(&mut self, number: usize) {
         let caller = &mut self.callers[number];
         self.wires[caller.wire]
@@ -417,7 +418,7 @@ impl World {
         self.callers[number].owed.push_back(draft.owed);
     }
 
-    /// A request that never becomes whole.
+    /// A request that is never completed.
     fn break_off(&mut self, number: usize) {
         let app = 0;
         let channel = self.random.pick(&self.apps[app].channels).clone();

@@ -1,8 +1,8 @@
-//! What happened in a run, counted by kind, so that a change that stops something from happening at all is seen.
+//! The happenings of a run, counted by kind, so that a change that stops one from happening at all is noticed.
 
 use std::collections::BTreeMap;
 
-/// Something that a run may show.
+/// Something that can happen in a run.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Happening {
     /// A subscription succeeded.
@@ -17,19 +17,19 @@ pub(crate) enum Happening {
     ClientEventRefused,
     /// A signin succeeded (P-USER-1).
     SignedIn,
-    /// A client was told that a watched user came or went (P-WATCH-1).
+    /// A client was notified that a watched user came or went (P-WATCH-1).
     WatchedChange,
     /// The connections of a user were ended (P-USER-6).
     UserEnded,
     /// A connection did not authorize itself in time and was closed (P-AUTHZ-1).
     NotAuthorized,
-    /// A connection authorized itself in time and was kept.
+    /// A connection authorized itself in time and was kept open.
     AuthorizedKept,
     /// A connection was kept that was open before the app demanded authorization.
     OlderKept,
-    /// A connection was kept because the app no longer demanded authorization when its time was over.
+    /// A connection was kept because the app no longer demanded authorization when its deadline passed.
     UnauthorizedReleased,
-    /// A connection authorized itself when the app's quota was spent.
+    /// A connection authorized itself when the app's quota was used up.
     AuthorizedOverQuota,
     /// The server closed a WebSocket with this code.
     Closed(u16),
@@ -41,23 +41,23 @@ pub(crate) enum Happening {
     Reset,
     /// An HTTP request was answered with this status.
     Answered(u16),
-    /// A driver was asked to stop reading.
+    /// The shard asked a driver to stop reading.
     Paused,
     /// Bytes arrived after that.
     ReadWhilePaused,
-    /// A driver was asked for FIN.
+    /// The shard asked a driver to send FIN.
     ShutWrite,
     /// A send was short.
     ShortSend,
     /// A mail crossed shards.
     Mail,
-    /// A webhook was told something.
+    /// An event was sent to a webhook.
     WebhookTold,
-    /// A webhook was told that a channel was vacated, after the delay (P-HOOK-8).
+    /// The vacated event of a channel was sent to a webhook, after the delay (P-HOOK-8).
     VacatedTold,
-    /// A webhook was told that a member left, after the delay (P-HOOK-8).
+    /// A member's departure was sent to a webhook, after the delay (P-HOOK-8).
     MemberRemovedTold,
-    /// A subscriber was told how many they are (P-COUNT-1).
+    /// A subscriber received the subscription count (P-COUNT-1).
     CountTold,
     /// No shard had a turn for longer than most limits (P-LIVE-6).
     Late,

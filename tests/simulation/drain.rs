@@ -43,8 +43,8 @@ fn turn(shard: &mut Shard, now: Moment) -> usize {
     }
 }
 
-/// Goal: 400 WebSockets are closed with 4200 evenly over ten seconds, none late, and the shard says that it is drained
-/// (P-CLOSE-1). Method: one shard, its timeouts fed when it asks for them, closes counted per second.
+/// Goal: 400 WebSockets are closed with 4200 evenly over ten seconds, none late, and the shard reports that it is
+/// drained (P-CLOSE-1). Method: one shard, its timeouts fed when it asks for them, closes counted per second.
 #[test]
 fn many_connections_drain_evenly() {
     let options = ShardOptions { drain: Duration::from_millis(DRAIN_MS), ..ShardOptions::default() };
@@ -86,7 +86,7 @@ fn many_connections_drain_evenly() {
         shard.handle_input(now, Input::Timeout);
     }
     assert_eq!(per_second.iter().sum::<usize>(), CONNECTIONS as usize);
-    // The last hundred are few enough to go at once.
+    // The last hundred are few enough to be closed at once.
     let spread: Vec<usize> = per_second.iter().copied().take_while(|closes| *closes > 0).collect();
     let even = CONNECTIONS as usize / (DRAIN_MS as usize / 1_000);
     assert!(spread.len() >= 7, "closed within {} seconds: {per_second:?}", spread.len());

@@ -1,17 +1,17 @@
-//! Faults that the driver makes on purpose, against its contract, so that the checks are seen to catch them.
+//! Faults that the driver makes on purpose, against its contract, to show that the checks detect them.
 
-/// What goes wrong.
+/// The kind of fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum FaultKind {
     /// One mail between shards is lost.
     DropMail,
-    /// Mails of one pair change places, from then on.
+    /// Mails of one pair are swapped, from then on.
     SwapMail,
-    /// The bytes of one send go out twice.
+    /// The bytes of one send are sent twice.
     DoubleSend,
     /// One received byte is lost.
     LoseBytes,
-    /// One `Closed` is never told.
+    /// One `Closed` is never reported.
     ForgetClosed,
 }
 
@@ -23,17 +23,17 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// A driver that keeps to the contract.
+    /// A driver that keeps its contract.
     pub(crate) fn none() -> Self {
         Self { kind: None, after: 0 }
     }
 
-    /// The fault strikes at the occasion with this number, counted from 0.
+    /// The fault occurs at the occasion with this number, counted from 0.
     pub(crate) fn new(kind: FaultKind, after: usize) -> Self {
         Self { kind: Some(kind), after }
     }
 
-    /// Asked at each occasion; true once, and from then on for what one time seldom shows.
+    /// Called at each occasion; true once, and from then on for faults whose single occurrence is seldom visible.
     pub(crate) fn strikes(&mut self, kind: FaultKind) -> bool {
         if self.kind != Some(kind) {
             return false;

@@ -4,11 +4,11 @@
 //! `RELAY_SIM_SEEDS=100000` runs more of them.
 //!
 //! - `system` drives the shards and uses every freedom of the driver's contract; `network` is TCP.
-//! - `client` speaks both protocols with codecs of its own; `socket_steps` and `caller_steps` are what clients do,
-//!   `socket_reads` and `caller_reads` what they make of the answers; `users` is both for signins and watchlists,
-//!   `authorization` for connections that must authorize themselves, `webhooks` for what receivers must know.
-//! - `reference` is the model, `assertions` what must hold when all is at rest, `scheduler` who moves next.
-//! - `fault` breaks the contract on purpose, so that the checks are seen to catch it.
+//! - `client` implements both protocols with its own codecs; `socket_steps` and `caller_steps` are what clients do,
+//!   `socket_reads` and `caller_reads` check the answers; `users` is both for signins and watchlists,
+//!   `authorization` for connections that must authorize themselves, `webhooks` for the events that receivers must get.
+//! - `reference` is the model, `assertions` has the checks at rest, `scheduler` chooses the next step.
+//! - `fault` violates the contract on purpose, to show that the checks detect it.
 
 mod apps;
 mod assertions;

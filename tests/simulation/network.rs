@@ -1,17 +1,17 @@
-//! TCP as the simulation knows it: one [`Wire`] per connection, two byte streams, a bounded send buffer on the
+//! TCP as the simulation models it: one [`Wire`] per connection, two byte streams, a bounded send buffer on the
 //! server's side, orderly ends and resets.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// How one direction of a wire stands.
+/// The state of one direction of a wire.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum End {
     /// More may come.
     Open,
     /// FIN follows the bytes in flight.
     Finished,
-    /// RST: nothing more is to be had.
+    /// RST: no more bytes can be read.
     Reset,
 }
 
@@ -20,7 +20,7 @@ pub(crate) enum End {
 pub(crate) struct Wire {
     /// The client's address.
     pub(crate) peer: SocketAddr,
-    /// The shard that it came to.
+    /// The shard that accepted it.
     pub(crate) shard: usize,
     up: VecDeque<u8>,
     up_end: End,
@@ -47,8 +47,8 @@ impl Wire {
 
     // The client's end.
 
-    /// Sends bytes; after an end of the client's direction they are lost, as is anything sent to a server that
-    /// has closed, which answers with a reset.
+    /// Sends bytes; after an end of the client's direction they are lost, as are bytes sent to a server that has
+    /// closed, which answers with a reset.
     pub(crate) fn client_write(&mut self, bytes: &[u8]) {
         if self.server_gone {
             self.down_end = End::Reset;
@@ -57,14 +57,14 @@ impl Wire {
         }
     }
 
-    /// Ends the client's direction in order.
+    /// Ends the client's direction with FIN.
     pub(crate) fn client_finish(&mut self) {
         if self.up_end == End::Open {
             self.up_end = End::Finished;
         }
     }
 
-    /// Tears the connection down; what the server has not read is lost or not, as chance wants it.
+    /// Resets the connection; bytes that the server has not read are lost or not, at random.
     pub(crate) fn client_reset(&mut self, lose_unread: bool) {
         if lose_unread {
             self.up.clear();
@@ -79,7 +79,7 @@ impl Wire {
         take(&mut self.down, bytes_max)
     }
 
-    /// How the server's direction stands for the client; `Open` while bytes are left to read.
+    /// The state of the server's direction for the client; `Open` while bytes are left to read.
     pub(crate) fn client_sees(&self) -> End {
         if self.down.is_empty() { self.down_end } else { End::Open }
     }
@@ -96,7 +96,7 @@ impl Wire {
         take(&mut self.up, bytes_max)
     }
 
-    /// How the client's direction stands for the server; `Open` while bytes are left to read.
+    /// The state of the client's direction for the server; `Open` while bytes are left to read.
     pub(crate) fn server_sees(&self) -> End {
         match self.up_end {
             End::Finished if !self.up.is_empty() => End::Open,
@@ -104,27 +104,27 @@ impl Wire {
         }
     }
 
-    /// Bytes that the kernel would take now.
+    /// Bytes that the kernel would accept now.
     pub(crate) fn server_space(&self) -> usize {
         self.send_buffer_bytes.saturating_sub(self.down.len())
     }
 
-    /// Puts bytes into the send buffer; the caller keeps to `server_space`.
+    /// Puts bytes into the send buffer; the caller respects `server_space`.
     pub(crate) fn server_write(&mut self, bytes: &[u8]) {
         if self.up_end != End::Reset {
             self.down.extend(bytes);
         }
     }
 
-    /// Ends the server's direction in order.
+    /// Ends the server's direction with FIN.
     pub(crate) fn server_finish(&mut self) {
         if self.down_end == End::Open {
             self.down_end = End::Finished;
         }
     }
 
-    /// Closes the server's socket. As in a kernel, closing over unread input sends a reset, which may overtake what
-    /// the client has not read yet: `lose_unread` says whether it does.
+    /// Closes the server's socket. As in a kernel, closing over unread input sends a reset, which may overtake bytes
+    /// that the client has not read yet: `lose_unread` selects whether it does.
     pub(crate) fn server_close(&mut self, reset: bool, lose_unread: bool) {
         self.server_gone = true;
         let unread_input = !self.up.is_empty();
@@ -140,7 +140,7 @@ impl Wire {
     }
 }
 
-/// Takes up to `bytes_max` bytes, in slices: byte by byte it would be half of a run's time.
+/// Takes up to `bytes_max` bytes, in slices: byte by byte it would take half of a run's time.
 fn take(stream: &mut VecDeque<u8>, bytes_max: usize) -> Vec<u8> {
     let count = bytes_max.min(stream.len());
     let (first, second) = stream.as_slices();

@@ -1,11 +1,11 @@
-//! The one source of chance of a run: splitmix64, so that a seed repeats exactly on every machine, or choices that were
-//! made beforehand, so that a fuzzer steers a run.
+//! The only source of randomness of a run: splitmix64, so that a seed repeats exactly on every machine, or choices made
+//! in advance, so that a fuzzer steers a run.
 
-/// A generator of repeatable chance.
+/// A generator of repeatable random numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Random {
     state: u64,
-    /// Choices made beforehand, taken before the generator's own.
+    /// Choices made in advance, used before the generator's own.
     choices: std::vec::IntoIter<u8>,
     /// There were such choices.
     is_steered: bool,
@@ -18,18 +18,18 @@ impl Random {
         Self { state, choices: Vec::new().into_iter(), is_steered: false }
     }
 
-    /// Takes a byte of these for each choice between few things; after their end, and for long numbers, it goes on from a
-    /// seed.
+    /// Uses one of these bytes for each choice between few things; after their end, and for long numbers, it continues
+    /// from a seed.
     pub(crate) fn of_choices(choices: &[u8]) -> Self {
         Self { choices: Vec::from(choices).into_iter(), is_steered: true, ..Self::new(choices.len() as u64) }
     }
 
-    /// Whether choices were made beforehand.
+    /// Whether choices were made in advance.
     pub(crate) fn is_steered(&self) -> bool {
         self.is_steered
     }
 
-    /// Whether choices were made beforehand and none of them is left.
+    /// Whether choices were made in advance and none of them is left.
     pub(crate) fn has_run_out(&self) -> bool {
         self.is_steered && self.choices.len() == 0
     }
@@ -68,7 +68,7 @@ impl Random {
         &choices[self.below(choices.len())]
     }
 
-    /// An index, each with its weight.
+    /// An index, chosen by these weights.
     pub(crate) fn weighted(&mut self, weights: &[usize]) -> usize {
         let mut left = self.below(weights.iter().sum());
         for (index, weight) in weights.iter().enumerate() {

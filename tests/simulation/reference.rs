@@ -1,5 +1,5 @@
-//! The naive model: what was published, who was subscribed when, and what each of them got, kept as plain lists.
-//! It knows nothing of shards, owners or mail; `assertions` compares the lists.
+//! The naive model: the published events, the subscribers at each time, and the events that each of them got, kept as
+//! plain lists. It is independent of shards, owners and mail; `assertions` compares the lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,20 +11,20 @@ pub(crate) type Tick = u64;
 /// Names one event, on one or several channels.
 pub(crate) type Group = usize;
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
     /// No answer yet.
     Open,
     /// Accepted; the answer was read at this tick.
     Accepted(Tick),
-    /// Refused, or never sent whole: nobody may get it.
+    /// Refused, or never sent completely: no subscriber may get it.
     Refused,
-    /// The answer was lost with its connection: either is right, but alike for all.
+    /// The answer was lost with its connection: either outcome is right, but it must be the same for all.
     Unknown,
 }
 
-/// How an event came in.
+/// The origin of an event.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Origin {
     /// Over HTTP, by the caller with this number.
@@ -33,7 +33,7 @@ pub(crate) enum Origin {
     Client(usize),
 }
 
-/// One event on its way to one or several channels.
+/// One event in flight to one or several channels.
 #[derive(Debug)]
 pub(crate) struct Publish {
     /// The app.
@@ -48,11 +48,11 @@ pub(crate) struct Publish {
     pub(crate) user_id: Option<String>,
     /// The WebSocket that must not get it.
     pub(crate) excluded: Option<usize>,
-    /// Where it came from.
+    /// Its origin.
     pub(crate) origin: Origin,
     /// When its first byte was sent.
     pub(crate) started: Tick,
-    /// What became of it.
+    /// Its outcome.
     pub(crate) outcome: Outcome,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Session {
     pub(crate) app: usize,
     /// The channel.
     pub(crate) channel: String,
-    /// When succeeded was read.
+    /// When the client read succeeded.
     pub(crate) from: Tick,
     /// The same, in ms of the monotonic clock.
     pub(crate) from_ms: u64,
@@ -75,7 +75,7 @@ pub(crate) struct Session {
     pub(crate) ended_ms: Option<u64>,
     /// Number of the operation with which its client unsubscribed.
     pub(crate) left_with: Option<u64>,
-    /// Subscribers of the channel, as told last (P-COUNT-1).
+    /// Subscribers of the channel, as last received (P-COUNT-1).
     pub(crate) count: Option<u64>,
     /// Events in the order read.
     pub(crate) received: Vec<Group>,
@@ -87,7 +87,7 @@ pub(crate) struct Session {
     pub(crate) changed: BTreeSet<String>,
 }
 
-/// All that is known of a run.
+/// The recorded facts of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     /// Events, by group.
@@ -100,7 +100,7 @@ pub(crate) struct Model {
     pub(crate) pinned: BTreeMap<(usize, String, String), Vec<usize>>,
 }
 
-/// What a subscriber read as one channel event.
+/// A channel event that a subscriber read.
 #[derive(Debug)]
 pub(crate) struct Received<'a> {
     /// Event name.
@@ -130,7 +130,7 @@ impl Model {
         data.strip_prefix("group ")?.split(' ').next()?.parse().ok()
     }
 
-    /// Notes what became of publishes that had no answer yet.
+    /// Records the outcome of publishes that had no answer yet.
     pub(crate) fn answer(&mut self, groups: &[Group], outcome: Outcome) {
         for group in groups {
             let publish = &mut self.publishes[*group];
@@ -200,7 +200,7 @@ impl Model {
         state.changed.insert(user.to_owned());
     }
 
-    /// `user_info` that is shown was given by some connection of that user.
+    /// A `user_info` that is shown must come from some connection of that user.
     pub(crate) fn check_offer(&self, session: usize, user: &str, info: &Value) {
         let state = &self.sessions[session];
         let offers = self.offers.get(&(state.app, state.channel.clone(), user.to_owned()));

@@ -1,5 +1,5 @@
-//! What the simulation once found, each as a small scenario of its own: a change of the scheduler changes what a seed
-//! does, so seeds alone keep nothing.
+//! Errors that the simulation once found, each as a small separate scenario: a change of the scheduler changes the
+//! effect of a seed, so seeds alone are no lasting record.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::client::frames::{FrameReader, TEXT, encode};
 use crate::client::responses::ResponseReader;
 use crate::random::Random;
 
-/// Shards driven by hand, and what they sent to the one connection.
+/// Shards driven by hand, and the bytes they sent to the one connection.
 struct Bench {
     shards: Vec<Shard>,
     now: Moment,
-    /// Whether sends are taken at once.
+    /// Whether sends complete at once.
     reading: bool,
     lent: Option<Vec<u8>>,
     sent: Vec<u8>,
@@ -60,7 +60,7 @@ impl Bench {
         self.input(0, Input::Received { connection: CONNECTION, bytes: &mut bytes.to_vec() });
     }
 
-    /// Drains outputs and sends of a shard, taking the sends while the peer reads.
+    /// Drains outputs and sends of a shard, completing the sends while the peer reads.
     fn drain(&mut self, shard: usize) {
         loop {
             let mut moved = false;
@@ -117,8 +117,9 @@ impl Bench {
     }
 }
 
-/// P-CLOSE-5: what a client brings on itself is bounded, and a client that reads later misses no answer. Method: a client that
-/// reads nothing sends in one read what is answered with more than the hard bound, three frames each; then it reads.
+/// P-CLOSE-5: the output that a client causes is bounded, and a client that reads later misses no answer. Method: a
+/// client that reads nothing sends, in one read, messages whose answers exceed the hard bound, three frames each; then
+/// it reads.
 #[test]
 fn answers_that_are_not_read_delay_further_messages() {
     const MESSAGES: usize = 4_000;
@@ -142,16 +143,16 @@ fn answers_that_are_not_read_delay_further_messages() {
         reader.push(&bench.sent);
         let frames: Vec<_> = std::iter::from_fn(|| reader.next()).collect();
         assert!(frames.iter().all(|frame| frame.opcode == TEXT));
-        // Before them is only what greeted the client.
+        // Before them come only the frames that greeted the client.
         let answers =
             frames.iter().skip_while(|frame| frame.payload.starts_with(br#"{"event":"pusher:connection"#)).count();
         assert_eq!(answers, first + 3 * MESSAGES);
     }
 }
 
-/// Goal: requests are answered in the order sent, also when a read that was under way completes after `Pause` while
-/// earlier requests are held back. Method: a client that reads nothing asks for long answers, so that all requests behind
-/// the first are held back (P-CLOSE-5); late reads bring further ones.
+/// Goal: requests are answered in the order sent, even when a read in flight completes after `Pause` while earlier
+/// requests are held back. Method: a client that reads nothing asks for long answers, so that all requests behind the
+/// first are held back (P-CLOSE-5); late reads bring further ones.
 #[test]
 fn a_late_read_does_not_overtake_requests_that_were_held_back() {
     let mut bench = Bench::new(2);
@@ -175,7 +176,7 @@ fn a_late_read_does_not_overtake_requests_that_were_held_back() {
     bench.receive(b"GET /up HTTP/1.1\r\nHost: relay\r\n\r\n");
     bench.reading = true;
     bench.drain(0);
-    // One of the answers at a time: each lets the next request be handled.
+    // One of the answers at a time: each allows the next request to be handled.
     bench.deliver_mail();
     let mut responses = ResponseReader::default();
     responses.push(&bench.sent);

@@ -1,4 +1,4 @@
-//! Runs seeds on all cores, prints the one that fails, and shows that the checks can fail.
+//! Runs seeds on all cores, prints one that fails, and shows that the checks can fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use crate::trace::Trace;
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 2_000;
 
-/// What must happen somewhere in an ordinary test run.
+/// Happenings that must occur somewhere in an ordinary test run.
 const EXPECTED: [Happening; 46] = [
     Happening::Joined,
     Happening::ChannelFull,
@@ -70,15 +70,15 @@ fn variable(name: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
-/// Goal: every seed holds what the model says, and what is left at the end is nothing. Method: as many threads as
-/// cores take seeds from one counter; the first failures stop them and are told with the command that repeats them.
+/// Goal: every seed agrees with the model, and nothing is left at the end. Method: as many threads as cores take seeds
+/// from one counter; the first failures stop them and are reported with the command that repeats them.
 #[test]
 fn every_seed_holds() {
     if let Some(seed) = variable("RELAY_SIM_SEED") {
@@ -128,8 +128,8 @@ fn every_seed_holds() {
     }
 }
 
-/// Goal: a seed repeats exactly, and so do choices made beforehand, which lead elsewhere. Method: the digest of every
-/// step and byte of two runs is the same.
+/// Goal: a seed repeats exactly, and so do choices made in advance, which lead to another run. Method: the digest of
+/// every step and byte of two runs is the same.
 #[test]
 fn a_seed_repeats_exactly() {
     let chosen = |choices: &[u8]| run(Random::of_choices(choices), Fault::none(), Trace::new(false)).0;
@@ -143,7 +143,7 @@ fn a_seed_repeats_exactly() {
     }
 }
 
-/// How many of some seeds are caught when the driver makes this fault.
+/// How many of some seeds detect this fault of the driver.
 fn caught(kind: FaultKind, seeds: u64) -> usize {
     (0..seeds)
         .filter(|seed| {
@@ -155,7 +155,8 @@ fn caught(kind: FaultKind, seeds: u64) -> usize {
         .count()
 }
 
-/// Goal: the checks can fail. Method: drivers that break their contract, each in one place, are caught in many seeds.
+/// Goal: the checks can fail. Method: drivers that violate their contract, each in one place, are detected in many
+/// seeds.
 #[test]
 fn a_broken_driver_is_caught() {
     for (kind, at_least) in [

@@ -1,4 +1,5 @@
-//! Who moves next: chaos in phases, each followed by a rest at which everything is checked, and the end of a run.
+//! Chooses the next step: chaos in phases, each followed by a rest at which everything is checked, and the end of a
+//! run.
 
 use relay::limits::{REQUEST_WITHIN_MS, SERVED_STEP_MS_MAX, SLOW_RESET_MS, STALL_MS};
 use relay::shard::ShardStats;
@@ -13,12 +14,12 @@ use crate::system::Pace;
 use crate::trace::Trace;
 use crate::world::World;
 
-/// Time that one phase of chaos may take, in ms: less than any deadline of a client that goes on.
+/// Time that one phase of chaos may take, in ms: less than any deadline of a client that stays active.
 const PHASE_MS_MAX: u64 = 1_500;
-/// Rounds after which a run that does not come to rest never will.
+/// A run that has not come to rest after this many rounds never will.
 const ROUNDS_MAX: usize = 20_000;
 
-/// Makes a run to its end. Panics where something does not hold; gives the digest of all that happened, and its kinds.
+/// Executes a run to its end. Panics where a check fails; returns the digest of all steps, and the kinds of happenings.
 pub(crate) fn run(random: Random, fault: Fault, trace: Trace) -> (u64, Coverage) {
     let mut world = World::new(random, fault, trace);
     world.run();
@@ -87,7 +88,7 @@ impl World {
         self.note_store();
     }
 
-    /// Notes when every shard has learnt of the store's newest state.
+    /// Records when every shard has received the store's newest state.
     fn note_store(&mut self) {
         if self.stable_since == Tick::MAX && !self.system.directory_is_spreading() {
             self.stable_since = self.tick;
@@ -117,7 +118,7 @@ impl World {
         }
     }
 
-    /// A client, or the operator, does something.
+    /// A client or the operator acts.
     fn act(&mut self) {
         match self.random.weighted(&[60, 24, 8, 6, 2]) {
             0 => {
@@ -143,7 +144,7 @@ impl World {
         }
     }
 
-    /// An app is disabled or enabled, a token revoked, or nothing but the version changes.
+    /// An app is disabled or enabled, a token revoked, or only the version changes.
     fn change_something(&mut self) {
         let app = self.random.below(self.apps.len());
         match self.random.below(8) {
@@ -174,8 +175,8 @@ impl World {
         }
     }
 
-    /// One shard hears nothing from the others while more is published than may be under way to it: its subscribers
-    /// are closed with 4200, so that their gap is seen, or the publishes get 503 (P-STAT-8).
+    /// One shard receives nothing from the others while more is published than may be in flight to it: its subscribers
+    /// are closed with 4200, so that they notice their gap, or the publishes get 503 (P-STAT-8).
     fn flood(&mut self) {
         let present = |session: &&Session| session.live && session.app == 0;
         let listeners: Vec<(usize, String)> = self
@@ -208,13 +209,13 @@ impl World {
         self.flow(Pace::Gentle);
     }
 
-    /// Everything that can happen without the clock happens.
+    /// Runs everything that can happen without the clock.
     pub(crate) fn settle(&mut self) {
         self.system.release_lanes();
         self.flow(Pace::Settle);
     }
 
-    /// Everything that can happen without the clock and without delayed mail happens.
+    /// Runs everything that can happen without the clock and without delayed mail.
     fn flow(&mut self, pace: Pace) {
         for _ in 0..ROUNDS_MAX {
             self.tick += 1;
@@ -236,7 +237,7 @@ impl World {
         panic!("the run does not come to rest");
     }
 
-    /// Time passes in hops, at each of which all comes to rest.
+    /// Time passes in hops; the run comes to rest at each.
     fn jump(&mut self, ms: u64, hop_ms_max: usize) {
         let end = self.system.now.monotonic_ms + ms;
         while self.system.now.monotonic_ms < end {
@@ -247,7 +248,7 @@ impl World {
         }
     }
 
-    /// The run comes to rest: slow readers are dealt with or read on, time may pass, and all is checked.
+    /// The run comes to rest: slow readers are handled or continue reading, time may pass, and everything is checked.
     fn rest(&mut self) {
         self.settle();
         if self.random.one_in(6) && !self.random.is_steered() {
@@ -260,7 +261,7 @@ impl World {
             caller.stalled = false;
         }
         self.settle();
-        // What a directory or a close asks of a timer is done within this.
+        // Work that a directory or a close leaves to a timer is done within this.
         self.jump(3_500, 200);
         self.check_rest();
         self.ask_counts();
@@ -269,7 +270,7 @@ impl World {
         // Minutes of quiet would be most of a run that a fuzzer steers.
         let long = if self.random.is_steered() { usize::MAX } else { self.random.below(48) };
         if long <= 2 {
-            // Idle connections are closed in this time, perhaps while a next request is on its way.
+            // Idle connections are closed in this time, perhaps while a next request is in flight.
             for caller in &mut self.callers {
                 caller.may_vanish = true;
             }
@@ -282,7 +283,7 @@ impl World {
         }
     }
 
-    /// Slow readers that are owed bytes are closed within the stall bound and the reset that follows (P-CLOSE-5).
+    /// Slow readers with bytes pending are closed within the stall bound and the reset that follows (P-CLOSE-5).
     fn outlast_stalled(&mut self) {
         let stalled: Vec<usize> = self
             .sockets
@@ -291,14 +292,14 @@ impl World {
             .map(|client| client.wire)
             .collect();
         let owed: Vec<usize> = stalled.into_iter().filter(|wire| self.system.is_sending_to(*wire)).collect();
-        // A stall is seen at the sweep's next visit and closed two visits later, each visit a step late at most.
+        // A stall is detected at the sweep's next visit and closed two visits later, each visit a step late at most.
         self.jump(STALL_MS + STALL_MS / 2 + SLOW_RESET_MS + 1_500, 100);
         for wire in owed {
             assert!(!self.system.holds(wire), "wire {wire} is owed bytes, reads nothing and is still open (P-CLOSE-5)");
         }
     }
 
-    /// Clients that vanish without a word are found out (P-LIVE-4); the others answer pings and stay.
+    /// Clients that vanish silently are detected (P-LIVE-4); the others answer pings and stay open.
     fn outlast_vanished(&mut self) {
         let talking = self.talking_sockets();
         let vanished: Vec<usize> = talking.into_iter().filter(|_| self.random.one_in(3)).collect();
@@ -306,7 +307,7 @@ impl World {
             self.sockets[*number].vanished = true;
             self.forget_socket(*number);
         }
-        // 190 s, and once more the 35 s for the pong when an event was on its way to the client at the visit.
+        // 190 s, and once more the 35 s for the pong when an event was in flight to the client at the visit.
         self.jump(230_000, 100);
         for number in vanished {
             let wire = self.sockets[number].wire;
@@ -314,14 +315,14 @@ impl World {
         }
     }
 
-    /// The wall clock steps; nothing that counts time may care.
+    /// The wall clock steps; elapsed times must not depend on it.
     fn step_wall_clock(&mut self) {
         let step = self.random.between(0, 2_000_000_000) as u64;
         let now = &mut self.system.now;
         now.unix_ms = if self.random.one_in(2) { now.unix_ms + step } else { now.unix_ms - step };
     }
 
-    /// All that must hold at rest.
+    /// All checks at rest.
     fn check_rest(&mut self) {
         self.check_users();
         self.check_authorization();
@@ -362,7 +363,7 @@ impl World {
         self.check_stats();
     }
 
-    /// Closures that the shards tell apart by reason and clients do not.
+    /// Closures whose reasons the shards distinguish and clients do not.
     fn note_closures(&mut self) {
         for stats in self.system.stats() {
             for _ in 0..stats.slow_closed {
@@ -374,7 +375,7 @@ impl World {
         }
     }
 
-    /// What the shards count is what the model counts.
+    /// The shards' counts equal the model's.
     fn check_stats(&self) {
         let stats = self.system.stats();
         let sum = |figure: fn(&ShardStats) -> u64| stats.iter().map(figure).sum::<u64>();
@@ -397,8 +398,8 @@ impl World {
         assert_eq!(sum(|stats| stats.send_bytes), 0, "bytes are held while nobody is owed any: {stats:?}");
     }
 
-    /// When all are gone: every WebSocket that was counted in was counted out, every event is some app's, and no time was
-    /// taken of more events than were queued.
+    /// When all are gone: every WebSocket that was counted in was counted out, every event belongs to some app, and no
+    /// time was recorded for more events than were queued.
     fn check_figures(&mut self) {
         let a_deleted_app_is_forgotten = self.apps.iter().any(|app| app.deleted);
         for shard in self.system.snapshots() {
@@ -415,7 +416,7 @@ impl World {
         }
     }
 
-    /// Publishes and asks for the counts of its channel, then for all channels, while nothing else moves (P-HTTP-3,
+    /// Publishes and requests the counts of its channel, then of all channels, while nothing else moves (P-HTTP-3,
     /// P-HTTP-11).
     fn ask_counts(&mut self) {
         self.tick += 1;
@@ -425,7 +426,7 @@ impl World {
                 break;
             }
             let channel = self.random.pick(&self.apps[app].channels).clone();
-            // With few slots the request may wait for one, and the run move on meanwhile.
+            // With few slots the request may wait for one, and the run continue meanwhile.
             self.publish_to(caller, app, vec![channel], !self.scenario.few_slots);
             if self.callers[caller].can_talk() {
                 self.list_channels(caller, app, !self.scenario.few_slots);

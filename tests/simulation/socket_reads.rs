@@ -1,4 +1,4 @@
-//! What WebSocket clients make of what they read: every frame is checked against what its client asked for.
+//! How WebSocket clients check the frames they read: every frame is compared with its client's requests.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::reference::{Outcome, Received, Session};
 use crate::world::World;
 
 impl World {
-    /// A WebSocket client reads up to `bytes_max` bytes. False when there was nothing to see.
+    /// A WebSocket client reads up to `bytes_max` bytes. False when there was nothing to read.
     pub(crate) fn read_socket(&mut self, number: usize, bytes_max: usize) -> bool {
         let client = &mut self.sockets[number];
         if client.phase == Phase::Gone || client.stalled || client.vanished {
@@ -78,7 +78,7 @@ impl World {
     }
 
     fn handle_close(&mut self, number: usize, payload: &[u8]) {
-        // A burst of large events may be more than may be under way between shards.
+        // A burst of large events may exceed the limit of events in flight between shards.
         let events_were_lost = self.may_overload() && self.system.stats().iter().any(|stats| stats.gap_closed > 0);
         let client = &mut self.sockets[number];
         let code = match payload {
@@ -113,7 +113,7 @@ impl World {
     /// The stream of a WebSocket client ended.
     fn end_socket(&mut self, number: usize, end: End) {
         let client = &mut self.sockets[number];
-        // One that was not established may have had to make room (P-CLOSE-2).
+        // A connection that was not established may have had to make way for another (P-CLOSE-2).
         let made_room = client.socket_id.is_none() && self.system.was_full(self.wires[client.wire].shard);
         let excused = client.may_vanish
             || made_room
@@ -126,7 +126,7 @@ impl World {
         self.forget_socket(number);
     }
 
-    /// A WebSocket client is gone: what it was owed is owed no more.
+    /// A WebSocket client is gone: its pending answers are no longer expected.
     pub(crate) fn forget_socket(&mut self, number: usize) {
         self.leave_sessions(number);
         let client = &mut self.sockets[number];
@@ -191,10 +191,10 @@ impl World {
         }
     }
 
-    /// An error that goes before a Close that may come (P-SDK-13) is no refusal of a message.
+    /// An error before a Close that may come (P-SDK-13) is not the refusal of a message.
     fn drop_closing_complaint(&mut self, number: usize) {
         let client = &mut self.sockets[number];
-        // Refusals have 4009 too; only the end of a user and of the unauthorized have these words.
+        // Refusals have 4009 too; only the termination of a user and of unauthorized connections has these messages.
         if let Some(Complaint::Error(Some(code), message)) = client.complaints.last()
             && client.may_close.contains(&(*code as u16))
             && (*code != 4009 || message == "You got disconnected by the app" || message == NOT_AUTHORIZED)
@@ -203,7 +203,7 @@ impl World {
         }
     }
 
-    /// P-SDK-1: established or an error comes first.
+    /// P-SDK-1: the first message is established or an error.
     fn handle_greeting(&mut self, number: usize, event: &str, frame: &Value) {
         let client = &mut self.sockets[number];
         match event {
@@ -353,7 +353,7 @@ impl World {
     }
 }
 
-/// P-LIM-9: in no span of time more events passed than ten and ten per second.
+/// P-LIM-9: in no span of time did more events pass than ten plus ten per second.
 fn check_rate(times: &[(u64, u64, bool)]) {
     let Some((_, end, _)) = times.last() else { return };
     let mut passed = 0;

@@ -1,4 +1,4 @@
-//! What WebSocket clients do: connect, subscribe and leave, send client events, behave well or badly.
+//! Actions of WebSocket clients: connect, subscribe and leave, send client events, behave well or badly.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -38,7 +38,7 @@ impl World {
         number
     }
 
-    /// A WebSocket client connects, to a good address or not.
+    /// A WebSocket client connects, to a valid address or an invalid one.
     pub(crate) fn connect_socket(&mut self) {
         let app = self.random.weighted(&[2, 1]);
         let pair = self.random.below(self.apps[app].keys.len());
@@ -202,7 +202,8 @@ impl World {
         }
         let client = &self.sockets[number];
         if client.wants(&channel) {
-            // Whether a channel with few members is still joined is not known while the answer is owed.
+            // Whether the client is still subscribed to a channel with few members is not known while the answer is
+            // pending.
             if self.apps[app].members_max < 100 && !client.is_subscribed(&channel) {
                 return;
             }
@@ -232,7 +233,7 @@ impl World {
         steps.push(ChannelStep { operation, kind: StepKind::Left });
     }
 
-    /// Some channel, mostly one on which client events pass.
+    /// Some channel, mostly one that allows client events.
     fn channel_for_event(&mut self, number: usize) -> String {
         let client = &self.sockets[number];
         let protected = |channel: &&String| channel.starts_with("private-") || channel.starts_with("presence-");
@@ -287,12 +288,12 @@ impl World {
         self.send_message(number, &message, Operation::ClientEvent { group, must_pass });
     }
 
-    /// A ping, a burst of them, or a message whose form is unusual but right.
+    /// A ping, a burst of them, or a message of unusual but valid form.
     fn send_plain(&mut self, number: usize) {
         for _ in 0..self.random.between(1, 4) {
             self.send_message(number, &json!({"event": "pusher:pong", "data": {}}), Operation::Ping);
         }
-        // What a client asks for and does not read stops its own reading, not more.
+        // A client that does not read its answers stops its own reading, nothing more.
         let pings = if self.scenario.long_answers { 3_000 } else { 1 };
         let client = &mut self.sockets[number];
         let frames: Vec<u8> = (0..pings).flat_map(|ping| client.ping(format!("{ping:0>110}").as_bytes())).collect();
@@ -329,7 +330,7 @@ impl World {
         self.send_message(number, &json!({"event": "pusher:subscribe", "data": data}), Operation::Refused(expected));
     }
 
-    /// A client goes: in order, by half, or torn down.
+    /// A client leaves: in order, half closed, or with a reset.
     pub(crate) fn leave(&mut self, number: usize) {
         let client = &mut self.sockets[number];
         let wire = &mut self.wires[client.wire];
@@ -352,7 +353,7 @@ impl World {
         }
     }
 
-    /// Something that the rules answer with an error or a close.
+    /// A message that the rules answer with an error or a close.
     fn misbehave(&mut self, number: usize) {
         let mask = self.sockets[number].next_mask();
         let (bytes, code) = match self.random.below(12) {
@@ -383,7 +384,7 @@ impl World {
         self.send_frames(number, &frames, Operation::Refused(vec![Complaint::Error(None, reason.to_owned())]));
     }
 
-    /// Clients that can be asked to do something.
+    /// Clients that can take a step.
     pub(crate) fn talking_sockets(&self) -> Vec<usize> {
         (0..self.sockets.len()).filter(|number| self.sockets[*number].can_talk()).collect()
     }

@@ -1,5 +1,5 @@
-//! What happened in a run: always a digest, so that repeated runs can be compared, and the text of every step on
-//! standard error when `RELAY_SIM_TRACE` is set.
+//! The steps of a run: always a digest, so that repeated runs can be compared, and the text of every step on standard
+//! error when `RELAY_SIM_TRACE` is set.
 
 /// The record of one run.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ impl Trace {
         Self { digest: 0xcbf2_9ce4_8422_2325, steps: 0, print }
     }
 
-    /// Adds a figure to the digest (FNV-1a over its bytes).
+    /// Adds a number to the digest (FNV-1a over its bytes).
     pub(crate) fn mix(&mut self, figure: u64) {
         self.steps += 1;
         for byte in figure.to_le_bytes() {

@@ -1,4 +1,5 @@
-//! Users: what clients do to sign in, what they are told of others, and what must hold of both at rest (P-USER, P-WATCH).
+//! Users: clients' signins, the notifications they receive about others, and the checks of both at rest (P-USER,
+//! P-WATCH).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,13 +11,13 @@ use crate::coverage::Happening;
 use crate::reference::Tick;
 use crate::world::World;
 
-/// The users that clients may be; the last never signs in.
+/// The users that clients may sign in as; the last never signs in.
 const USERS: [&str; 4] = ["user-1", "user-2", "user-3", "nobody"];
 
-/// What a client knows of users.
+/// A client's knowledge of users.
 #[derive(Debug, Default)]
 pub(crate) struct UserView {
-    /// Who it asked to be, with its first good signin.
+    /// The user of its first good signin.
     pub(crate) id: Option<String>,
     /// Its `user_info`.
     pub(crate) info: Value,
@@ -24,13 +25,13 @@ pub(crate) struct UserView {
     owed: VecDeque<String>,
     /// When it read its first success.
     since: Option<Tick>,
-    /// It is signed in, and neither closed nor was closed.
+    /// It is signed in, has not closed and was not closed.
     pub(crate) live: bool,
     /// Its connection must have ended when the run rests: its user was terminated.
     must_end: bool,
-    /// Whom it watches.
+    /// The users it watches.
     watchlist: BTreeSet<String>,
-    /// Who of them is there, as it was told.
+    /// Their presence, as last received.
     told: Option<BTreeMap<String, bool>>,
     /// Users that came or went since the last rest.
     changed: BTreeSet<String>,
@@ -42,9 +43,9 @@ type User = (usize, String);
 /// Facts of users beyond one client.
 #[derive(Debug, Default)]
 pub(crate) struct UserFacts {
-    /// Users whose end was asked for.
+    /// Users whose termination was requested.
     ended: BTreeSet<User>,
-    /// Users that were there at the last rest, with their clients.
+    /// Users that were present at the last rest, with their clients.
     pinned: BTreeMap<User, Vec<usize>>,
 }
 
@@ -79,7 +80,7 @@ impl World {
             self.send_message(number, &message(&signature), refused("This connection is signed in as another user"));
             return;
         }
-        // Those beyond eight that wait would be refused or not, as their owner's answers come.
+        // Signins beyond eight that wait would be refused or not, depending on when their owner's answers arrive.
         if user.owed.len() >= 6 {
             return;
         }
@@ -96,7 +97,7 @@ impl World {
         }
     }
 
-    /// The channel of a user, asked for by somebody else: P-FAIL-1 alone (P-USER-4).
+    /// A subscribe to a user's channel by another client: the error of P-FAIL-1 alone (P-USER-4).
     pub(crate) fn refusal_of_user_channel(&self, number: usize, channel: &str) -> Option<Operation> {
         let user = channel.strip_prefix("#server-to-user-")?;
         if self.sockets[number].user.id.as_deref() == Some(user) {
@@ -158,7 +159,7 @@ impl World {
         }
     }
 
-    /// The end of a user is about to be asked for: each of its connections may be closed from now on.
+    /// The termination of a user is about to be requested: each of its connections may be closed from now on.
     pub(crate) fn expect_end_of_user(&mut self, app: usize, id: &str) {
         for client in self.sockets.iter_mut().filter(|client| client.app == app) {
             if client.user.id.as_deref() == Some(id) {
@@ -168,7 +169,7 @@ impl World {
         self.users.ended.insert((app, id.to_owned()));
     }
 
-    /// The answer was read: who had signed in before the request was sent must be gone at rest (P-USER-6).
+    /// The answer was read: connections that had signed in before the request was sent must be gone at rest (P-USER-6).
     pub(crate) fn note_end_of_user(&mut self, app: usize, id: &str, started: Tick) {
         self.system.coverage.note(Happening::UserEnded);
         for client in self.sockets.iter_mut().filter(|client| client.app == app) {
@@ -177,12 +178,12 @@ impl World {
         }
     }
 
-    /// Some user to end.
+    /// Some user to terminate.
     pub(crate) fn draw_user(&mut self) -> String {
         (*self.random.pick(&USERS)).to_owned()
     }
 
-    /// All checks at rest: who was ended is gone, and everybody knows who is there.
+    /// All checks at rest: terminated users are gone, and every watcher knows which users are present.
     pub(crate) fn check_users(&mut self) {
         let mut present: BTreeMap<User, Vec<usize>> = BTreeMap::new();
         for (number, client) in self.sockets.iter().enumerate().filter(|(_, client)| client.user.live) {

@@ -1,5 +1,6 @@
-//! What webhooks must have been told when a run is at rest, and what they must not: who is there, who left for good,
-//! which client events were sent, how many subscribe (P-HOOK-1, P-HOOK-2, P-HOOK-3, P-HOOK-5, P-HOOK-8).
+//! Events that webhooks must have received when a run is at rest, and events they must not: present users, users who
+//! left for good, client events that were sent, counts of subscribers (P-HOOK-1, P-HOOK-2, P-HOOK-3, P-HOOK-5,
+//! P-HOOK-8).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +33,7 @@ impl World {
         self.check_told_counts();
     }
 
-    /// Receivers know of everybody who is there, and of those who left only while the delay lasts (P-HOOK-8).
+    /// Receivers know every present user, and those who left only while the delay lasts (P-HOOK-8).
     fn check_told_who_is_there(&self) {
         let told = &self.system.told;
         for session in self.model.sessions.iter().filter(|session| session.live && told.knows_all_of(session.app)) {
@@ -53,7 +54,7 @@ impl World {
         }
     }
 
-    /// Who was told to have left was surely away for the whole delay (P-HOOK-8).
+    /// A user reported as having left was surely away for the entire delay (P-HOOK-8).
     fn check_departure(&mut self, departure: &Departure) {
         let Departure { channel, user, told_ms } = departure;
         let sessions = self.model.sessions.iter();
@@ -66,8 +67,8 @@ impl World {
         self.system.coverage.note(happening);
     }
 
-    /// A time at which the server still held a subscription, in ms: it has answered a ping that was sent then, behind
-    /// which nothing but a wish to leave was sent.
+    /// A time at which the server still held a subscription, in ms: it has answered a ping that was sent then, after
+    /// which the client sent nothing but a request to leave.
     fn surely_there_until_ms(&self, session: &Session) -> Option<u64> {
         if session.live {
             return Some(self.system.served_ms());
@@ -78,8 +79,8 @@ impl World {
         (sent_ms >= session.from_ms).then_some(sent_ms)
     }
 
-    /// Every client event that passed was told once and as it was sent, none that was refused, and all in the order in
-    /// which the channel's subscribers got them (P-HOOK-3).
+    /// Every client event that passed was sent once and unchanged, none that was refused, and all in the order in which
+    /// the channel's subscribers got them (P-HOOK-3).
     fn check_told_events(&self) {
         let told = &self.system.told;
         let mut places: BTreeMap<(&(usize, String), Group), usize> = BTreeMap::new();
@@ -112,7 +113,7 @@ impl World {
         assert_eq!(event.user_id, publish.user_id, "{event:?} (P-HOOK-3)");
     }
 
-    /// Where counts are told, subscribers and webhooks know the count that there is (P-COUNT-1, P-HOOK-5).
+    /// Where counts are sent, subscribers and webhooks have the current count (P-COUNT-1, P-HOOK-5).
     fn check_told_counts(&self) {
         // A count for which there was no credit comes later.
         if self.may_overload() {

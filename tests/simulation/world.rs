@@ -1,4 +1,4 @@
-//! One run: the system, the wires, the clients and the model, and what the clients make of what they read.
+//! One run: the system, the wires, the clients and the model, and the clients' checks of what they read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::users::UserFacts;
 
 /// Longest time for which no shard has a turn, in ms.
 const LATE_MS_MAX: usize = 60_000;
-/// What is due is done within this of time that passes in small steps, in ms: peers are judged a few turns later.
+/// Due work is done within this when time passes in small steps, in ms: peers are checked a few turns later.
 pub(crate) const JUDGED_WITHIN_MS: u64 = 600;
 
-/// What kind of run a seed makes.
+/// The properties of a run, chosen by its seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     /// Events are large, so that slow readers overflow.
     pub(crate) large_events: bool,
-    /// Many events come while mail is held back, so that shards run out of credit for each other.
+    /// Many events are published while mail is held back, so that shards run out of credit for each other.
     pub(crate) flood: bool,
     /// Answers are long and many, so that reading pauses.
     pub(crate) long_answers: bool,
@@ -42,15 +42,15 @@ pub(crate) struct Scenario {
     pub(crate) drains: bool,
     /// The store changes.
     pub(crate) store_changes: bool,
-    /// Clients misbehave.
+    /// Clients violate the protocol.
     pub(crate) bad_input: bool,
-    /// The app whose connections must authorize themselves, now and then.
+    /// The app whose connections must authorize themselves in some phases.
     pub(crate) authorization: Option<usize>,
     /// Phases of chaos, each followed by a rest.
     pub(crate) phases: usize,
     /// Steps of one phase.
     pub(crate) steps: usize,
-    /// WebSocket clients at once.
+    /// Concurrent WebSocket clients.
     pub(crate) sockets_max: usize,
 }
 
@@ -58,7 +58,7 @@ impl Scenario {
     fn draw(random: &mut Random) -> Self {
         let flood = random.one_in(80);
         let large_events = flood || random.one_in(24);
-        // A run that a fuzzer steers is short: what takes many bytes is found by seeds.
+        // A run that a fuzzer steers is short: seeds cover cases that need many bytes.
         let bulky = !random.is_steered();
         Self {
             large_events: large_events && bulky,
@@ -79,9 +79,9 @@ impl Scenario {
 
 /// A run in progress.
 pub(crate) struct World {
-    /// Chance.
+    /// Source of randomness.
     pub(crate) random: Random,
-    /// What kind of run.
+    /// The properties of the run.
     pub(crate) scenario: Scenario,
     /// Steps so far.
     pub(crate) tick: Tick,
@@ -93,13 +93,13 @@ pub(crate) struct World {
     pub(crate) sockets: Vec<SocketClient>,
     /// HTTP clients.
     pub(crate) callers: Vec<Caller>,
-    /// What must hold.
+    /// The model.
     pub(crate) model: Model,
-    /// What is known of users.
+    /// Facts about users.
     pub(crate) users: UserFacts,
-    /// Within this a connection must authorize itself where its app demands it, in ms.
+    /// A connection must authorize itself within this where its app demands it, in ms.
     pub(crate) authorization_ms: u64,
-    /// How that flag stood, by app.
+    /// The history of that flag, by app.
     pub(crate) flags: Vec<FlagHistory>,
     /// Apps.
     pub(crate) apps: Vec<AppFacts>,
@@ -109,21 +109,21 @@ pub(crate) struct World {
     pub(crate) version: u64,
     /// When the store last changed.
     pub(crate) changed_at: Tick,
-    /// Since when every shard knows of it.
+    /// Since when every shard has had that state.
     pub(crate) stable_since: Tick,
-    /// Drain was told.
+    /// Drain was requested.
     pub(crate) draining: bool,
     /// Time that passed in this phase, in ms.
     pub(crate) phase_ms: u64,
-    /// How often the shards may yet be late: signatures are valid for some minutes only.
+    /// How many more times the shards may be late: signatures are valid for some minutes only.
     pub(crate) lates_left: u32,
 }
 
 impl World {
-    /// A run from its source of chance.
+    /// A run from its source of randomness.
     pub(crate) fn new(mut random: Random, fault: Fault, trace: Trace) -> Self {
         let scenario = Scenario::draw(&mut random);
-        // Where larger events are allowed, each costs less of the credit between shards.
+        // Where larger events are allowed, each uses less of the credit between shards.
         let data_bytes_max = if scenario.large_events && !scenario.flood { 300_000 } else { 10_240 };
         let mut apps = apps::apps(&mut random, data_bytes_max);
         if scenario.quota {
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    /// True when the events of this run may be more than may be under way between shards.
+    /// True when the events of this run may exceed the limit of events in flight between shards.
     pub(crate) fn may_overload(&self) -> bool {
         self.scenario.flood || self.scenario.large_events || self.scenario.long_answers
     }
@@ -206,8 +206,8 @@ impl World {
         self.system.wake_all(&mut self.wires, &mut self.random);
     }
 
-    /// No shard has a turn for a time that is longer than most limits: the process is stopped, or its turns are long.
-    /// Clients did what they did before, and are judged for none of it (P-LIVE-6).
+    /// No shard has a turn for longer than most limits: the process is stopped, or its turns are long. Clients acted
+    /// before, and none of that time counts against them (P-LIVE-6).
     pub(crate) fn be_late(&mut self) {
         let ms = self.random.between(1_000, LATE_MS_MAX) as u64;
         self.system.trace.note(|| format!("all shards are late by {ms} ms"));

@@ -13,9 +13,9 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// One file of the project.
 pub(crate) struct Source {
-    /// From the root of the project, with `/`.
+    /// Path from the root of the project, with `/`.
     pub(crate) path: String,
-    /// Its whole text.
+    /// Its complete text.
     pub(crate) text: String,
 }
 
@@ -35,7 +35,7 @@ impl Source {
         if is_test_path(&self.path) { String::new() } else { blank_test_items(&self.code()) }
     }
 
-    /// Each literal outside of tests, with its line. Documentation comments are none.
+    /// Each literal outside of tests, with its line. Documentation comments are excluded.
     pub(crate) fn shipped_literals(&self) -> Vec<(usize, String)> {
         if is_test_path(&self.path) {
             return Vec::new();
@@ -84,7 +84,7 @@ pub(crate) fn sources(folder: &str, endings: &[&str]) -> Vec<Source> {
             let path = entry.expect("the project's folders are readable").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path.is_dir() {
-                // Installed packages are not the project's own.
+                // Installed packages are not part of the project.
                 if !(name.starts_with('.') || name == "node_modules" || name == "target") {
                     folders.push(path);
                 }
@@ -117,8 +117,8 @@ pub(crate) fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
-/// The tokens of Rust text, those of groups included, with the bytes where they are. Comments are none, documentation
-/// comments neither.
+/// The tokens of Rust text, those of groups included, with their byte ranges. Comments and documentation comments are
+/// excluded.
 struct Token {
     tree: TokenTree,
     bytes: Range<usize>,
@@ -197,7 +197,7 @@ fn test_items(code: &str) -> Vec<(usize, usize)> {
     items
 }
 
-/// End of the item or signature that starts here: behind its block, or behind its semicolon.
+/// End of the item or signature that starts here: after its block, or after its semicolon.
 fn end_of_item(level: &[Token], code: &str) -> usize {
     let is_end = |token: &&Token| match &token.tree {
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
@@ -265,7 +265,7 @@ pub(crate) fn paths(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Reads one path, or one member of a group, and returns the place behind it.
+/// Reads one path, or one member of a group, and returns the position after it.
 fn read_path(code: &str, start: usize, prefix: &str, found: &mut Vec<(usize, String)>) -> usize {
     let bytes = code.as_bytes();
     let mut path = prefix.to_owned();

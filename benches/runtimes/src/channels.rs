@@ -1,15 +1,15 @@
-//! Who subscribes what. Knows no sockets: a subscriber is whatever the runtime writes to.
+//! The subscribers of each channel. Independent of sockets: a subscriber is whatever type the runtime writes to.
 
 use std::collections::HashMap;
 
 use slab::Slab;
 
-/// All channels of a server; `S` is how one subscriber is reached.
+/// All channels of a server; `S` is the runtime's handle of one subscriber.
 pub(crate) struct Channels<S> {
     subscribers: HashMap<Box<str>, Slab<S>>,
 }
 
-/// A subscription, to end it by.
+/// A subscription, needed to end it.
 pub(crate) struct Subscription {
     channel: Box<str>,
     place: usize,

@@ -18,11 +18,11 @@ mod tasks;
 
 use protocol::Role;
 
-/// The same for all, and the one that `relay` has: their memory compares.
+/// The same allocator for all runtimes, and the one that `relay` uses, so that their memory is comparable.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Bare servers on several runtimes, and what they cost.
+/// Bare servers on several runtimes, and their costs.
 #[derive(Parser)]
 #[command(name = "relay-runtimes", disable_help_subcommand = true)]
 struct Arguments {
@@ -34,13 +34,13 @@ struct Arguments {
 enum Command {
     /// Serve on this thread until killed.
     Serve {
-        /// What moves the bytes.
+        /// The runtime that moves the bytes.
         #[arg(long)]
         on: Runtime,
-        /// What is done with them.
+        /// The server's response to what it receives.
         #[arg(long, default_value = "fan-out")]
         role: Role,
-        /// Address; port 0 takes a free one.
+        /// Address; port 0 binds a free port.
         #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
         listen: SocketAddr,
     },
@@ -52,7 +52,7 @@ enum Command {
     List,
 }
 
-/// What moves bytes between sockets and the server.
+/// The runtime that moves bytes between sockets and the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Runtime {
     Monoio,

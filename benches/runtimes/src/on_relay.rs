@@ -43,7 +43,7 @@ struct Bare {
     connections: Vec<Option<Box<Connection>>>,
     accepted: u64,
     channels: Channels<u32>,
-    /// Slots that owe bytes and have no send under way, once each.
+    /// Slots that have bytes pending and no send in flight, once each.
     dirty: VecDeque<u32>,
     outputs: VecDeque<Output>,
     replies: Vec<u8>,
@@ -55,15 +55,15 @@ struct Connection {
     session: Session,
     subscriptions: Vec<Subscription>,
     queue: VecDeque<Bytes>,
-    /// Rest of the send under way, or of the last one where it was short.
+    /// Rest of the send in flight, or of the last one if it was short.
     lent: Bytes,
     state: State,
 }
 
-/// What the next bytes for a connection ask for.
+/// What the driver must do when the next bytes for a connection are queued.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    /// To be put into the list of those that owe.
+    /// Add it to the list of connections with bytes pending.
     Settled,
     /// Nothing: it is in the list.
     Dirty,
@@ -188,7 +188,7 @@ impl Core for Bare {
 
     fn poll_flush(&mut self) -> Option<Flush<'_>> {
         while let Some(slot) = self.dirty.pop_front() {
-            // A slot in the list may have been closed since, and be another connection's by now.
+            // A slot in the list may have been closed since, and may now belong to another connection.
             let owes = |connection: &Connection| connection.state == State::Dirty;
             if !self.connections[slot as usize].as_deref().is_some_and(owes) {
                 continue;
@@ -218,5 +218,5 @@ impl Core for Bare {
     }
 }
 
-/// Connections at once.
+/// Maximum number of concurrent connections.
 const SLOTS: u32 = 18_000;

@@ -1,4 +1,5 @@
-//! What one connection is owed under an asynchronous runtime, and the task that waits for it. One thread, no lock.
+//! The frames pending for one connection under an asynchronous runtime, and the task that waits for them. One thread,
+//! no lock.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -7,7 +8,7 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-/// Filled by whoever has something for the connection, emptied by its write task.
+/// Filled by every task that has a frame for the connection, emptied by its write task.
 #[derive(Default)]
 pub(crate) struct Outbox {
     frames: RefCell<VecDeque<Bytes>>,
@@ -33,7 +34,7 @@ impl Outbox {
         }
     }
 
-    /// All that is owed, joined; `None` once it is closed.
+    /// All pending bytes, joined; `None` once it is closed.
     pub(crate) async fn take(&self) -> Option<Bytes> {
         poll_fn(|context| {
             if self.is_closed.get() {
@@ -49,11 +50,11 @@ impl Outbox {
     }
 }
 
-/// The next bytes to send: a frame alone as it is, several as one copy of at most [`SEND_BYTES_MAX`].
+/// The next bytes to send: a single frame without a copy, several as one copy of at most [`SEND_BYTES_MAX`].
 pub(crate) fn take_joined(frames: &mut VecDeque<Bytes>) -> Option<Bytes> {
     let first = frames.pop_front()?;
     let Some(second) = frames.front() else {
-        // Its memory is given back, or every connection would keep it for ever.
+        // Frees its memory, which every connection would otherwise keep.
         *frames = VecDeque::new();
         return Some(first);
     };

@@ -1,8 +1,9 @@
-//! The least of the protocol that the load generator needs, the same for every runtime: bytes in, bytes and demands
-//! out. It uses Relay's own codecs, so that the servers differ in nothing but how bytes come and go.
+//! The minimum of the protocol that the load generator needs, the same for every runtime: bytes in, bytes and demands
+//! out. It uses Relay's own codecs, so that the servers differ only in how they move bytes.
 //!
-//! A session is an HTTP connection until it upgrades. As [`Role::FanOut`] it takes subscriptions and publishes without
-//! verifying anything; as [`Role::Echo`] it answers every message with the same message and every POST with `{}`.
+//! A session is an HTTP connection until it upgrades. As [`Role::FanOut`] it accepts subscriptions and publishes
+//! without verifying anything; as [`Role::Echo`] it answers every message with the same message and every POST with
+//! `{}`.
 
 use std::borrow::Cow;
 
@@ -16,33 +17,33 @@ use relay::wire::http::{
 use relay::wire::websocket::{Decoder, Message, Opcode, encode_frame};
 use serde::Deserialize;
 
-/// What a server does with what it is told.
+/// How a server responds to what it receives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Role {
-    /// One published event goes to every subscriber of its channel.
+    /// Every published event is sent to every subscriber of its channel.
     FanOut,
-    /// What comes goes back.
+    /// Everything is sent back.
     Echo,
 }
 
-/// What a connection asks of the server around it.
+/// A request of a connection to the server that holds it.
 pub(crate) enum Demand {
     Join(Box<str>),
     Leave(Box<str>),
-    /// The frame goes to every subscriber of the channel.
+    /// Send the frame to every subscriber of the channel.
     Publish {
         channel: Box<str>,
         frame: Bytes,
     },
 }
 
-/// The peer's bytes make no sense, or it said goodbye: end the connection.
+/// The peer sent invalid bytes or a Close frame: end the connection.
 pub(crate) struct Ended;
 
 /// One connection.
 pub(crate) struct Session {
     role: Role,
-    /// Makes its `socket_id` unlike all others.
+    /// Makes its `socket_id` unique.
     number: u64,
     phase: Phase,
 }
@@ -81,7 +82,7 @@ impl Session {
         Self { role, number, phase: Phase::Http(RequestDecoder::default()) }
     }
 
-    /// Takes bytes; appends what is to be sent back, and what is asked for.
+    /// Consumes bytes; appends the reply bytes and the demands.
     pub(crate) fn receive(
         &mut self,
         mut input: &mut [u8],
@@ -138,12 +139,12 @@ fn answer(role: Role, request: &Request<'_>, replies: &mut Vec<u8>, demands: &mu
             demands.push(Demand::Publish { channel: channel.as_ref().into(), frame });
         }
     }
-    // Byte for byte what Relay answers, so that a comparison with it is about the work between.
+    // Byte for byte Relay's response, so that a comparison measures only the work around it.
     encode_response(replies, 200, "application/json", "", b"{}", true);
     Ok(After::Next)
 }
 
-/// One whole frame, encoded once for all subscribers.
+/// One complete frame, encoded once for all subscribers.
 fn encode_event(name: &str, channel: &str, data: &str) -> Bytes {
     let mut payload = Vec::with_capacity(64 + name.len() + channel.len() + data.len());
     for (before, text) in [("{\"event\":", name), (",\"channel\":", channel), (",\"data\":", data)] {

@@ -1,5 +1,5 @@
-//! What the two asynchronous runtimes share: the server's state, and one connection's part in it. What differs, reading,
-//! writing and spawning, stands in the file of each.
+//! The code that the two asynchronous runtimes share: the server's state, and one connection's part in it. Reading,
+//! writing and spawning differ and are in each runtime's file.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,11 +10,11 @@ use crate::channels::{Channels, Subscription};
 use crate::outbox::Outbox;
 use crate::protocol::{Demand, Ended, Role, Session};
 
-/// A server: one thread's value.
+/// A server; it belongs to one thread.
 pub(crate) struct Server {
     role: Role,
     channels: RefCell<Channels<Rc<Outbox>>>,
-    /// Used by one read after the other.
+    /// Shared by all reads, one at a time.
     scratch: RefCell<(Vec<u8>, Vec<Demand>)>,
     connections: std::cell::Cell<u64>,
 }
@@ -46,7 +46,7 @@ impl Conversation {
         Rc::clone(&self.outbox)
     }
 
-    /// Takes what was read.
+    /// Processes the bytes that were read.
     pub(crate) fn receive(&mut self, bytes: &mut [u8]) -> Result<(), Ended> {
         let mut scratch = self.server.scratch.borrow_mut();
         let (replies, demands) = &mut *scratch;
@@ -87,9 +87,9 @@ impl Drop for Conversation {
     }
 }
 
-/// Bytes of a connection's read buffer at first: enough for what subscribers say.
+/// Initial size of a connection's read buffer in bytes: enough for subscribers' messages.
 pub(crate) const READ_BYTES: usize = 512;
-/// It doubles while reads fill it, up to this.
+/// The read buffer doubles while reads fill it, up to this.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Makes a read buffer ready for the next read.

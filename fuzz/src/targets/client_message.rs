@@ -1,11 +1,12 @@
-//! Messages of clients: what is decoded is what a second reader of JSON finds in the text (P-IN-1 to P-IN-4, P-IN-6, threat T10).
+//! Messages of clients: the decoder returns exactly the contents that a second reader of JSON finds in the text (P-IN-1
+//! to P-IN-4, P-IN-6, threat T10).
 
 use relay::protocol::client_message::{ClientMessage, decode_client_message};
 use relay::protocol::server_event::encode_json_string;
 
 use crate::json::{Json, Kind};
 
-/// A message without its borrow.
+/// An owned copy of a message.
 #[derive(Debug, Eq, PartialEq)]
 enum Message {
     Subscribe(Option<String>, Option<String>, Option<String>),
@@ -67,7 +68,7 @@ fn reference(text: &str) -> Option<Message> {
             Some(Message::Subscribe(channel, auth.filter(|auth| !auth.is_empty()), channel_data))
         }
         "pusher:unsubscribe" => {
-            // The members of a subscribe are read here too, and refused alike.
+            // The members of a subscribe are read here too, and refused in the same way.
             let [channel, _, _] = fields(data, ["channel", "auth", "channel_data"])?;
             Some(Message::Unsubscribe(channel))
         }
@@ -89,7 +90,7 @@ fn reference(text: &str) -> Option<Message> {
     }
 }
 
-/// `None` is an absent member, or no string.
+/// `None` is an absent member, or one that is not a string.
 fn string(member: Option<&Json<'_>>) -> Option<String> {
     match member.map(|member| &member.kind) {
         Some(Kind::Text { text, .. }) => Some(text.clone()),

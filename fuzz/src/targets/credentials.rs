@@ -1,4 +1,4 @@
-//! Hex digests, `auth` strings and tokens: exactly one text proves something, and every other one does not.
+//! Hex digests, `auth` strings and tokens: exactly one text is valid, and every other one is not.
 
 use hmac::{Hmac, KeyInit, Mac};
 use relay::app::{App, AppKey, AppSerial, AppSettings};

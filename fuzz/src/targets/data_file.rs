@@ -1,4 +1,4 @@
-//! The data file of LMDB, damaged anywhere: it is looked over in bounded time, and what passes, LMDB reads too.
+//! The data file of LMDB, damaged anywhere: it is checked in bounded time, and LMDB can read every file that passes.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ fn sample() -> &'static Sample {
     })
 }
 
-/// Threat T29: a file that was cut short or overwritten is one clear error.
+/// Threat T29: a truncated or overwritten file gives one clear error.
 pub fn check(bytes: &[u8]) {
     let sample = sample();
     let mut input = Input::new(bytes);
@@ -47,7 +47,7 @@ pub fn check(bytes: &[u8]) {
     let pages = (file.len() / 4_096).max(1);
     while !input.is_empty() && !file.is_empty() {
         let page = input.below(pages.min(256));
-        // Headers and entries of a page are at its ends; most of the rest is not looked at.
+        // Headers and entries of a page are at its ends; most of the rest is not checked.
         let at = page * 4_096 + usize::from(input.word() % 4_096);
         for (index, byte) in std::iter::once(input.byte()).chain(input.line().iter().copied()).enumerate() {
             let place = (at + index) % file.len();

@@ -1,11 +1,11 @@
-//! HTTP/1.1 requests: the same stream cut anywhere gives the same requests, and each of them is what a second, naive
-//! reader makes of exactly the bytes that were consumed, so that no two readers disagree about where one ends.
+//! HTTP/1.1 requests: the same stream split anywhere gives the same requests, and each of them is what a second, naive
+//! reader makes of exactly the consumed bytes, so that no two readers disagree about where a request ends.
 
 use relay::wire::http::{HttpError, Progress, Request, RequestDecoder, RequestLimits, Version};
 
 use crate::input::{Input, cuts};
 
-/// A request without its borrow.
+/// An owned copy of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Owned {
     method: String,
@@ -15,7 +15,7 @@ struct Owned {
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
     keep_alive: bool,
-    /// Where it ends in the stream.
+    /// Its end in the stream.
     end: usize,
 }
 
@@ -41,7 +41,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// `\n` is a whole line end unless the first byte asks for the bytes as they are: most mutations then keep a head whole.
+/// `\n` becomes a complete line end unless the first byte selects raw bytes: most mutations then keep a head intact.
 fn with_line_ends(mut input: Input<'_>) -> Vec<u8> {
     if input.below(4) == 0 {
         return input.rest().to_vec();
@@ -102,7 +102,7 @@ fn own(request: &Request<'_>, end: usize) -> Owned {
     }
 }
 
-/// A second reader: splits at line ends, believes nothing twice, and must come to the same request.
+/// A second reader: splits at line ends, takes nothing on trust, and must arrive at the same request.
 fn check_request(request: &Owned, bytes: &[u8], limits: &RequestLimits) {
     let shown = bytes.escape_ascii();
     let text = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
@@ -180,7 +180,7 @@ fn check_body(request: &Owned, headers: &[(Vec<u8>, Vec<u8>)], body: &[u8], limi
     assert_eq!(request.body, wanted);
 }
 
-/// Joins the chunks of a whole body, which must end with its last byte.
+/// Joins the chunks of a complete body, which must end with the input's last byte.
 fn join_chunks(mut rest: &[u8]) -> Vec<u8> {
     let mut joined = Vec::new();
     loop {

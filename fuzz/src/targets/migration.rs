@@ -1,4 +1,5 @@
-//! Configurations of other servers: what is planned can be stored, each name once, and planning it again gives the same.
+//! Configurations of other servers: every plan can be stored, each name appears once, and planning again gives the same
+//! result.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use relay::store::record::{check_id, check_key, check_name, check_secret};
 use crate::input::Input;
 use crate::json::Json;
 
-/// Threats T10, T19, T24: a file is another's; R-HOOK-4.
+/// Threats T10, T19, T24: the file comes from somebody else; R-HOOK-4.
 pub fn check(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let origin = input.below(4);

@@ -1,4 +1,4 @@
-//! Channel names, socket ids and origins, each against its rule written a second time.
+//! Channel names, socket ids and origins, each compared with a second implementation of its rule.
 
 use relay::app::origin::{is_origin_pattern, origin_allowed};
 use relay::channel::name::{ChannelKind, ChannelName, NameError, NameRules, NameSource};
@@ -53,7 +53,7 @@ fn check_channel(text: &str) {
     }
 }
 
-/// An id has one text.
+/// An id has exactly one text.
 fn check_socket_id(text: &str) {
     let wanted = text.split_once('.').and_then(|(high, low)| {
         let number = |part: &str| part.parse::<u64>().ok().filter(|number| number.to_string() == part);
@@ -80,7 +80,7 @@ fn check_cipher(bytes: &[u8]) {
     assert_eq!(cipher.open(SocketId { high: 0, ..id }), None);
 }
 
-/// A pattern and an origin, on two lines: who is let in has the host of the pattern, or one below it.
+/// A pattern and an origin, on two lines: an accepted origin has the host of the pattern, or one below it.
 fn check_origin(text: &str) {
     let (pattern, origin) = text.split_once('\n').unwrap_or((text, "https://example.com"));
     let host = |text: &str| text.split_once("://").map_or(text, |(_, rest)| rest).to_ascii_lowercase();

@@ -1,4 +1,5 @@
-//! PROXY protocol headers: every prefix is judged as the whole is, and what is read is what a writer of our own wrote.
+//! PROXY protocol headers: the verdict on every prefix agrees with that on the complete header, and the reader returns
+//! exactly what an independent writer wrote.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,11 +36,11 @@ pub fn check(bytes: &[u8]) {
         Ok(ProxyHeader::Present { consumed: header.len(), source: proxied.then_some(source) })
     };
     let read = decode_proxy_header(&stream);
-    // A version 6 source is flattened by nobody: scope and flow are 0 in both.
+    // A version 6 source can be compared as it is: scope and flow are 0 in both.
     assert_eq!(read, wanted);
 }
 
-/// More bytes never change a verdict that was given.
+/// More bytes never change a verdict once given.
 fn check_prefixes(bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(PROXY_HEADER_BYTES_MAX + 20)];
     let mut verdict = None;

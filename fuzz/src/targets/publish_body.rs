@@ -1,5 +1,5 @@
-//! Bodies of publishes: what is accepted is what a second reader of JSON finds in them, and it refuses the same ones
-//! (P-HTTP-12 to P-HTTP-14, P-LIM-1 to P-LIM-5).
+//! Bodies of publishes: a second reader of JSON finds the same contents in every accepted body, and refuses the same
+//! bodies (P-HTTP-12 to P-HTTP-14, P-LIM-1 to P-LIM-5).
 
 use relay::api::batch_events::decode_batch_events;
 use relay::api::events::{Publish, PublishRules, decode_events};
@@ -85,7 +85,7 @@ fn read_batch(json: &Json<'_>, settings: &AppSettings) -> Option<Vec<Event>> {
     elements.iter().map(read).collect()
 }
 
-/// `null` is as if the member were absent.
+/// `null` is treated as an absent member.
 fn present<'j, 'a>(member: Option<&'j Json<'a>>) -> Option<&'j Json<'a>> {
     member.filter(|json| !matches!(json.kind, Kind::Null))
 }
@@ -122,7 +122,7 @@ fn read_event(members: [Option<&Json<'_>>; 6], channels: Vec<String>, settings: 
     Some((name, data, channels, socket_id))
 }
 
-/// The outer `None` is a refusal; the inner one an id that no connection has.
+/// The outer `None` is a refusal; the inner one is an id that no connection has.
 fn read_socket_id(text: &str) -> Option<Option<String>> {
     let (high, low) = text.split_once('.')?;
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());

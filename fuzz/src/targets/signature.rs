@@ -1,5 +1,5 @@
-//! Query signatures: whatever is accepted was signed in one of the readings that the rules name, and what an SDK signs
-//! is accepted (P-SIGN-1 to P-SIGN-5, threat T4).
+//! Query signatures: every accepted request was signed in one of the readings that the rules name, and requests signed
+//! by SDKs are accepted (P-SIGN-1 to P-SIGN-5, threat T4).
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
@@ -13,7 +13,7 @@ use crate::input::Input;
 const KEY: &str = "a-key";
 const SECRET: &str = "a-secret";
 const NOW_S: u64 = 1_800_000_000;
-/// Parameters beside the reserved ones up to which a query that is read in several ways must be accepted.
+/// A query with several readings must be accepted if it has at most this many parameters beside the reserved ones.
 const PARAMETERS_OF_SDKS: usize = 8;
 
 /// How a client may have read its own query before it signed it.
@@ -38,7 +38,7 @@ pub fn check(bytes: &[u8]) {
     let query = signed_query(method, path, own, body, reading, form);
     let is_plain_request = form & 0xF0 == 0 && prefix.is_empty();
     judge(method, path, prefix, &query, body, is_plain_request);
-    // One byte of it changed on the way.
+    // One byte of it is changed on the way.
     let mut text = query.into_bytes();
     let at = usize::from(edit_at) % text.len().max(1);
     if let Some(byte) = text.get_mut(at) {
@@ -51,7 +51,7 @@ pub fn check(bytes: &[u8]) {
 }
 
 /// The query that a client sends: its own parameters, the reserved ones, and the signature of a reading of both. `form`
-/// leaves something out or says it in another way.
+/// omits something or encodes it differently.
 fn signed_query(method: &str, path: &str, own: &str, body: &[u8], reading: Reading, form: u8) -> String {
     let timestamp = match form & 0x30 {
         0x10 => NOW_S - 600,
@@ -75,8 +75,8 @@ fn signed_query(method: &str, path: &str, own: &str, body: &[u8], reading: Readi
     }
 }
 
-/// Asks the server and the reference. `must_pass` demands acceptance of what the reference accepts; otherwise the server
-/// may refuse more (bounds on what is read in several ways), never less.
+/// Verifies with the server and with the reference. `must_pass` demands acceptance of everything that the reference
+/// accepts; otherwise the server may refuse more (bounds on queries with several readings), never less.
 fn judge(method: &str, path: &str, prefix: &str, query: &str, body: &[u8], must_pass: bool) {
     let app = App {
         serial: AppSerial(1),
@@ -191,7 +191,7 @@ fn sign(method: &str, path: &[u8], pairs: &[Pair<'_>], reading: Reading) -> Stri
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// Percent-decoding by hand.
+/// A separate implementation of percent-decoding.
 fn decode(text: &[u8], plus_is_space: bool) -> Vec<u8> {
     let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let (mut out, mut at) = (Vec::new(), 0);

@@ -1,5 +1,5 @@
-//! Records of the store: what reads is written again as it was, what does not read is an error, and nothing of either
-//! shows a secret.
+//! Records of the store: a record that can be read is written back unchanged, one that cannot be read gives an error,
+//! and neither reveals a secret.
 
 use relay::store::fuzzing::{
     read_app, read_delivery, read_messages, read_token, write_app, write_delivery, write_token,

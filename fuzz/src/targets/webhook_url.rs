@@ -1,5 +1,5 @@
-//! URLs of webhooks: what is accepted without leave for private addresses names no such address, as a browser's reader
-//! of URLs would understand it, and the guard says the same of the address itself (threat T19).
+//! URLs of webhooks: a URL that is accepted without permission for private addresses names no such address, as a
+//! browser's URL parser would understand it, and the guard agrees about the address itself (threat T19).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -49,7 +49,7 @@ fn check_url(url: &str) {
     }
 }
 
-/// The address that a host is written as. Other spellings of one (`0x7f.1`) are names, which the guard judges once they
+/// The address that a host is written as. Other spellings of one (`0x7f.1`) are names, which the guard checks once they
 /// are resolved.
 fn literal_host(authority: &str) -> Option<IpAddr> {
     if let Some(rest) = authority.strip_prefix('[') {
@@ -59,7 +59,7 @@ fn literal_host(authority: &str) -> Option<IpAddr> {
     host.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
-/// The guard asks of every address that a name has; all three say the same of one.
+/// The guard checks every address that a name resolves to; all three functions agree on one.
 fn check_address(mut input: Input<'_>) {
     let is_v4 = input.below(2) == 0;
     let mut octets = [0; 16];
@@ -84,7 +84,7 @@ fn ipnet_of(address: IpAddr) -> ipnet::IpNet {
     ipnet::IpNet::from(address.to_canonical())
 }
 
-/// RFC 6890 and its successors, written as text: the table of the server is not used.
+/// RFC 6890 and its successors, written as text, independent of the server's table.
 fn reference_is_public(address: IpAddr) -> bool {
     let within = |networks: &str, address: IpAddr| {
         networks.split(' ').any(|network| network.parse::<ipnet::IpNet>().expect("a network").contains(&address))

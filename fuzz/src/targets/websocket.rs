@@ -1,12 +1,12 @@
-//! Client frames (RFC 6455): the decoder against a reader that looks at the whole stream at once, and the same stream
-//! cut anywhere.
+//! Client frames (RFC 6455): the decoder against a reader that sees the complete stream at once, and the same stream
+//! split anywhere.
 
 use relay::limits::{FRAGMENT_BYTES_MEAN_MIN, FRAGMENTS_MIN};
 use relay::wire::websocket::{Decoder, Message, Opcode, encode_close, encode_frame};
 
 use crate::input::{Input, cuts};
 
-/// A message without its borrow.
+/// An owned copy of a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Event {
     Text(String),
@@ -16,7 +16,7 @@ enum Event {
     Close(Option<u16>, String),
 }
 
-/// The messages before the first breach, and the close code that answers it.
+/// The messages before the first violation, and the close code that answers it.
 type Outcome = (Vec<Event>, Option<u16>);
 
 /// P-CONN-7, P-IN-5, threats T7, T8, T9, T11.
@@ -34,7 +34,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// Feeds the pieces; also checks what the decoder says of itself.
+/// Feeds the pieces; also checks what the decoder reports about itself.
 fn decode(pieces: &[&[u8]], bytes_max: usize) -> Outcome {
     let mut decoder = Decoder::default();
     let mut events = Vec::new();
@@ -62,16 +62,16 @@ fn decode(pieces: &[&[u8]], bytes_max: usize) -> Outcome {
     (events, None)
 }
 
-/// Reads a stream by the letter of RFC 6455, with the whole of it in view.
+/// Reads a stream by the letter of RFC 6455, with all of it available.
 fn reference(stream: &[u8], bytes_max: usize) -> Outcome {
     let mut events = Vec::new();
     let code = read_frames(stream, bytes_max, &mut events).err();
     (events, code)
 }
 
-/// `Err` is the close code of the first breach.
+/// `Err` is the close code of the first violation.
 fn read_frames(mut rest: &[u8], bytes_max: usize, events: &mut Vec<Event>) -> Result<(), u16> {
-    // Type, bytes and whole fragments of a message that goes on.
+    // Type, bytes and complete fragments of an unfinished message.
     let mut message: Option<(u8, Vec<u8>, usize)> = None;
     while let Some(&first) = rest.first() {
         let (opcode, is_final) = (first & 0xF, first & 0x80 != 0);
@@ -133,7 +133,7 @@ fn read_frames(mut rest: &[u8], bytes_max: usize, events: &mut Vec<Event>) -> Re
     Ok(())
 }
 
-/// Text is refused as soon as nothing that follows can make it UTF-8 (RFC 6455 section 8.1).
+/// Text is refused as soon as no continuation can make it UTF-8 (RFC 6455 section 8.1).
 fn check_text(bytes: &[u8], is_end: bool) -> Result<(), u16> {
     match std::str::from_utf8(bytes) {
         Err(error) if is_end || error.error_len().is_some() => Err(1007),
@@ -157,7 +157,7 @@ fn read_control(opcode: u8, payload: &[u8]) -> Result<Event, u16> {
     }
 }
 
-/// What the server writes of a message reads as that message, once it is masked as a client's frame is.
+/// A message that the server writes reads as that message, once it is masked as a client's frame is.
 fn check_encoder(event: &Event) {
     let mut frame = Vec::new();
     match event {
@@ -179,7 +179,7 @@ fn check_encoder(event: &Event) {
     assert_eq!(reference(&frame, usize::MAX), (vec![event.clone()], None));
 }
 
-/// A stream of frames out of an input: most are well-formed, so that the fuzzer gets past the first header.
+/// A stream of frames derived from an input: most are well-formed, so that the fuzzer gets past the first header.
 fn frames(mut input: Input<'_>) -> Vec<u8> {
     let mut stream = Vec::new();
     while !input.is_empty() {

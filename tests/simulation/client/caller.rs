@@ -5,24 +5,24 @@ use std::collections::VecDeque;
 use super::responses::ResponseReader;
 use crate::reference::{Group, Tick};
 
-/// How errors read (R-ERR-1).
+/// The format of errors (R-ERR-1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ErrorStyle {
     /// Text and a newline.
     Text,
     /// JSON with `error` and `message`.
     Json,
-    /// Not of the API: not checked.
+    /// Not an API response: not checked.
     Any,
 }
 
-/// What a 200 tells.
+/// The contents of a 200.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Told {
     /// `{}` (P-HTTP-1, P-HTTP-2).
     Nothing,
-    /// Counts of these channels, each with what holds at rest: subscriptions and, on presence channels, users.
-    /// `None` while the run moves.
+    /// Counts of these channels, each with the values at rest: subscriptions and, on presence channels, users. `None`
+    /// while the run moves.
     Counts(Vec<String>),
     /// All occupied channels of the app with their counts (P-HTTP-3).
     Listed,
@@ -30,12 +30,12 @@ pub(crate) enum Told {
     Text,
 }
 
-/// A request whose answer is owed.
+/// A request whose answer is pending.
 #[derive(Clone, Debug)]
 pub(crate) struct Owed {
-    /// Statuses that are right.
+    /// The expected statuses.
     pub(crate) statuses: Vec<u16>,
-    /// Statuses that are also right if the store changed around the request.
+    /// Statuses that are also accepted if the store changed around the request.
     pub(crate) statuses_in_flux: Vec<u16>,
     /// Events that it publishes.
     pub(crate) groups: Vec<Group>,
@@ -45,13 +45,13 @@ pub(crate) struct Owed {
     pub(crate) app: usize,
     /// The answer has no body (HEAD).
     pub(crate) no_body: bool,
-    /// How an error reads.
+    /// The format of an error.
     pub(crate) error_style: ErrorStyle,
-    /// What a 200 tells.
+    /// The contents of a 200.
     pub(crate) told: Told,
     /// The server closes after the answer.
     pub(crate) last: bool,
-    /// Counts must be exactly the model's.
+    /// Counts must match the model's exactly.
     pub(crate) at_rest: bool,
     /// The user whose connections it ends.
     pub(crate) ends: Option<String>,
@@ -64,17 +64,17 @@ pub(crate) struct Owed {
 pub(crate) struct Caller {
     /// Its wire.
     pub(crate) wire: usize,
-    /// Requests whose answers are owed, oldest first.
+    /// Requests whose answers are pending, oldest first.
     pub(crate) owed: VecDeque<Owed>,
     /// Nothing more may be sent.
     pub(crate) ended: bool,
     /// The end of the stream was read, or the client tore the connection down.
     pub(crate) gone: bool,
-    /// The server may end the connection with answers owed.
+    /// The server may end the connection with answers pending.
     pub(crate) may_vanish: bool,
-    /// The client does not read for now.
+    /// The client currently does not read.
     pub(crate) stalled: bool,
-    /// Since when half a request is on its way, on the monotonic clock in ms.
+    /// Since when half a request has been in flight, on the monotonic clock in ms.
     pub(crate) dangling_since_ms: Option<u64>,
     /// Answers.
     pub(crate) responses: ResponseReader,

@@ -1,5 +1,5 @@
-//! WebSocket frames from the client's side (RFC 6455), written for these tests alone: masks and encodes what a client
-//! sends, decodes and checks what a server may send.
+//! WebSocket frames from the client's side (RFC 6455), written for these tests alone: masks and encodes client
+//! messages, decodes and checks server messages.
 
 /// Opcodes of RFC 6455 section 5.2.
 pub(crate) const CONTINUATION: u8 = 0;
@@ -14,7 +14,7 @@ pub(crate) const PING: u8 = 9;
 /// Pong.
 pub(crate) const PONG: u8 = 10;
 
-/// One masked client frame; `first` is the whole first byte, so that broken ones can be made too.
+/// One masked client frame; `first` is the complete first byte, so that invalid ones can be made too.
 pub(crate) fn encode_raw(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -33,7 +33,7 @@ pub(crate) fn encode_raw(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     frame
 }
 
-/// One whole masked client frame.
+/// One complete masked client frame.
 pub(crate) fn encode(opcode: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     encode_raw(0x80 | opcode, payload, mask)
 }
@@ -47,24 +47,24 @@ pub(crate) struct ServerFrame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// Decodes the server's stream, however it is cut.
+/// Decodes the server's stream, however it is split.
 #[derive(Debug, Default)]
 pub(crate) struct FrameReader {
     buffer: Vec<u8>,
 }
 
 impl FrameReader {
-    /// Adds what was read.
+    /// Adds bytes that were read.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Bytes of a frame that is not whole.
+    /// Bytes of an incomplete frame.
     pub(crate) fn pending(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The next whole frame. Panics where the server breaks RFC 6455.
+    /// The next complete frame. Panics where the server violates RFC 6455.
     pub(crate) fn next(&mut self) -> Option<ServerFrame> {
         let [first, second, rest @ ..] = self.buffer.as_slice() else { return None };
         assert_eq!(first & 0x70, 0, "reserved bits without an extension (RFC 6455 section 5.2)");

@@ -1,4 +1,4 @@
-//! The clients of a run: their own codecs, what they sent, and what they are owed for it.
+//! The clients of a run: their own codecs, the messages they sent, and the answers they have pending.
 
 pub(crate) mod caller;
 pub(crate) mod frames;

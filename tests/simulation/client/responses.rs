@@ -1,6 +1,6 @@
 //! HTTP/1.1 responses from the client's side, written for these tests alone.
 
-/// A whole response.
+/// A complete response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Response {
     /// Its status.
@@ -18,29 +18,29 @@ impl Response {
     }
 }
 
-/// Decodes a stream of responses, however it is cut.
+/// Decodes a stream of responses, however it is split.
 #[derive(Debug, Default)]
 pub(crate) struct ResponseReader {
     buffer: Vec<u8>,
 }
 
 impl ResponseReader {
-    /// Adds what was read.
+    /// Adds bytes that were read.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Takes what follows the last response, as after an upgrade.
+    /// Takes the bytes after the last response, as after an upgrade.
     pub(crate) fn take_rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Bytes of a response that is not whole.
+    /// Bytes of an incomplete response.
     pub(crate) fn pending(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The next whole response. `no_body` for answers to HEAD. Panics where the server breaks HTTP/1.1.
+    /// The next complete response. `no_body` for answers to HEAD. Panics where the server violates HTTP/1.1.
     pub(crate) fn next(&mut self, no_body: bool) -> Option<Response> {
         let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&self.buffer[..end]).expect("a response head is text");

@@ -1,4 +1,4 @@
-//! Signatures as a customer makes them, with `hmac` and `sha2`: independent of the code under test.
+//! Signatures as a customer computes them, with `hmac` and `sha2`: independent of the code under test.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};

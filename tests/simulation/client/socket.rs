@@ -1,5 +1,5 @@
-//! A WebSocket client. Every message that it sends is followed by `pusher:ping`, so that the pongs tell how far the
-//! server has come: what is answered at once stands between two pongs, and what comes later is told apart by them.
+//! A WebSocket client. It sends `pusher:ping` after every message, so that the pongs show how many messages the server
+//! has processed: immediate answers are between two pongs, and later ones are told apart by them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use crate::network::Wire;
 use crate::reference::Group;
 use crate::users::UserView;
 
-/// How far the connection is.
+/// The state of the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Phase {
     /// The upgrade was sent.
@@ -37,7 +37,7 @@ pub(crate) enum Complaint {
 }
 
 impl Complaint {
-    /// True when what was read is what was expected.
+    /// True when the frame read matches the expected one.
     pub(crate) fn matches(&self, expected: &Self) -> bool {
         match (self, expected) {
             (Self::Error(code, message), Self::Error(expected_code, beginning)) => {
@@ -53,15 +53,15 @@ impl Complaint {
 pub(crate) enum Operation {
     /// Nothing but the ping.
     Ping,
-    /// Expected to succeed sooner or later.
+    /// Expected to succeed eventually.
     Subscribe,
     /// Never answered.
     Unsubscribe,
-    /// A client event that nothing but the rate speaks against.
+    /// A client event that only the rate limit can refuse.
     ClientEvent {
         /// The event.
         group: Group,
-        /// Fewer were sent in the last second than are allowed, so that it must pass.
+        /// Fewer than the limit were sent in the last second, so it must pass.
         must_pass: bool,
     },
     /// Answered by exactly these frames.
@@ -73,7 +73,7 @@ pub(crate) enum Operation {
 pub(crate) struct ChannelStep {
     /// Number of the operation.
     pub(crate) operation: u64,
-    /// What it was.
+    /// Its kind and state.
     pub(crate) kind: StepKind,
 }
 
@@ -84,7 +84,7 @@ impl ChannelStep {
     }
 }
 
-/// What became of a step.
+/// The kind and state of a step.
 #[derive(Clone, Debug)]
 pub(crate) enum StepKind {
     /// A subscribe without an answer.
@@ -94,7 +94,7 @@ pub(crate) enum StepKind {
     },
     /// A subscribe that succeeded: its session.
     Joined(usize),
-    /// A subscribe that was refused for a limit.
+    /// A subscribe that was refused because of a limit.
     Refused,
     /// An unsubscribe.
     Left,
@@ -107,9 +107,9 @@ pub(crate) struct SocketClient {
     pub(crate) wire: usize,
     /// Its app.
     pub(crate) app: usize,
-    /// How far it is.
+    /// The connection's state.
     pub(crate) phase: Phase,
-    /// As told by the server.
+    /// As sent by the server.
     pub(crate) socket_id: Option<String>,
     /// Messages sent; operation `n` is the one before ping `n`, from 1.
     pub(crate) operations: Vec<Operation>,
@@ -133,19 +133,19 @@ pub(crate) struct SocketClient {
     pub(crate) close_read: Option<u16>,
     /// This client sent Close with this code.
     pub(crate) close_sent: Option<u16>,
-    /// Nothing that the client sends from here on is a message.
+    /// Later bytes from the client are not messages.
     pub(crate) broken: bool,
-    /// Payloads of pings that were sent and whose pongs are owed.
+    /// Payloads of pings that were sent and whose pongs are pending.
     pub(crate) pings: VecDeque<Vec<u8>>,
-    /// The client does not read for now.
+    /// The client currently does not read.
     pub(crate) stalled: bool,
-    /// The client neither reads nor answers any more.
+    /// The client no longer reads or answers.
     pub(crate) vanished: bool,
     /// Answered client events of the last seconds: when they were sent, when the pong came, in ms.
     pub(crate) event_times: Vec<(u64, u64, bool)>,
-    /// Send times of client events under way, in ms.
+    /// Send times of client events in flight, in ms.
     pub(crate) event_sent: Vec<(u64, u64)>,
-    /// Who it is, and what it knows of others.
+    /// Its user, and its knowledge of other users.
     pub(crate) user: UserView,
     /// Whether it must authorize itself, and whether it did.
     pub(crate) authorization: AuthorizationView,
@@ -189,7 +189,7 @@ impl SocketClient {
         }
     }
 
-    /// The next mask; not random enough for the world, random enough for a test.
+    /// The next mask; not random enough for production, random enough for a test.
     pub(crate) fn next_mask(&mut self) -> [u8; 4] {
         self.mask = self.mask.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         self.mask.to_be_bytes()
@@ -200,7 +200,7 @@ impl SocketClient {
         encode(opcode, payload, self.next_mask())
     }
 
-    /// A ping whose pong is owed.
+    /// A ping whose pong is pending.
     pub(crate) fn ping(&mut self, payload: &[u8]) -> Vec<u8> {
         self.pings.push_back(payload.to_vec());
         self.frame(PING, payload)
@@ -215,7 +215,7 @@ impl SocketClient {
             && !self.vanished
     }
 
-    /// Sends frames of one message and the ping that tells when it was handled. Gives the operation's number.
+    /// Sends frames of one message and the ping that shows when it was handled. Returns the operation's number.
     pub(crate) fn send(&mut self, wire: &mut Wire, message: &[u8], operation: Operation) -> u64 {
         wire.client_write(message);
         let ping = self.frame(TEXT, br#"{"event":"pusher:ping","data":{}}"#);
@@ -234,8 +234,8 @@ impl SocketClient {
         self.may_close.insert(code);
     }
 
-    /// The step that stands when the server has surely handled `pongs` operations and maybe one more, which is counted
-    /// in if `one_more` and it is a step that `wanted` picks.
+    /// The current step when the server has surely handled `pongs` operations and maybe one more, which is counted if
+    /// `one_more` and it is a step that `wanted` picks.
     fn step_at(&mut self, channel: &str, wanted: impl Fn(&StepKind) -> bool) -> Option<&mut ChannelStep> {
         let pongs = self.pongs;
         let steps = self.channels.get_mut(channel)?;
@@ -262,12 +262,12 @@ impl SocketClient {
         }
     }
 
-    /// What the client last asked for on a channel.
+    /// The client's last request for a channel.
     pub(crate) fn last_step(&self, channel: &str) -> Option<&StepKind> {
         self.channels.get(channel).and_then(|steps| steps.last()).map(|step| &step.kind)
     }
 
-    /// True when the client has read succeeded and asked for nothing since.
+    /// True when the client has read succeeded and sent no request since.
     pub(crate) fn is_subscribed(&self, channel: &str) -> bool {
         matches!(self.last_step(channel), Some(StepKind::Joined(_)))
     }
@@ -288,7 +288,7 @@ impl SocketClient {
             .collect()
     }
 
-    /// Checks the refusals between two pongs against the operation that the second one answers. Gives true for a
+    /// Checks the refusals between two pongs against the operation that the second one answers. Returns true for a
     /// client event that passed.
     pub(crate) fn settle_operation(&mut self) -> bool {
         let operation = self.operations.get(self.pongs as usize).expect("a pong answers a ping").clone();

@@ -1,4 +1,4 @@
-//! Inputs: one thing that is due, told to its shard.
+//! Inputs: one due event, fed to its shard.
 
 use relay::connection::ConnectionKey;
 use relay::shard::{Input, ShardIndex};
@@ -64,8 +64,8 @@ impl System {
         self.hosts[index].slots[slot as usize].link.as_mut().expect("the slot is in use")
     }
 
-    /// True when a shard was full a moment ago: then connections without a whole request may have been ended (P-CLOSE-2).
-    /// In the time that the shards served: a client may read of its end only after they were late.
+    /// True when a shard was full a moment ago, measured in time that the shards served: then connections without a
+    /// complete request may have been ended (P-CLOSE-2). A client may read of its end only after the shards were late.
     pub(crate) fn was_full(&self, index: usize) -> bool {
         self.hosts[index].full_ms.is_some_and(|full_ms| self.served_ms() - full_ms <= 5_000)
     }
@@ -132,7 +132,7 @@ impl System {
         self.read_buffer = buffer;
     }
 
-    /// The kernel takes some of a send that is under way.
+    /// The kernel accepts some of a send in flight.
     pub(super) fn take(&mut self, index: usize, slot: u32, wires: &mut [Wire], random: &mut Random, pace: Pace) {
         let doubled = self.fault.strikes(FaultKind::DoubleSend);
         let link = self.link(index, slot);
@@ -183,7 +183,7 @@ impl System {
         let may_read = !link.read_ended && !link.paused && wires[wire].server_readable() > 0;
         let taken = link.sending.as_ref().map_or(0, |sending| sending.taken);
         let under_way = link.sending.is_some() && taken == 0 && wires[wire].server_space() > 0;
-        // Operations that had completed when `Close` was drained still report, or are thrown away, as chance wants.
+        // Operations that had completed when `Close` was drained are still reported, or are discarded, at random.
         if may_read && random.one_in(4) {
             let bytes = wires[wire].server_read(random.between(1, 64));
             self.feed_received(index, slot, &bytes);

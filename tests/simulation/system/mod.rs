@@ -1,6 +1,7 @@
-//! The shards under test and their driver: the third one, beside io_uring and epoll. It keeps to the contract of
-//! `relay::shard` and uses every freedom that the contract leaves: reads split anywhere, short and late sends, late
-//! closes, mail delayed per pair of shards, timeouts fed early. What the shards may not do is asserted here.
+//! The shards under test and their driver: the third one, beside io_uring and epoll. It keeps the contract of
+//! `relay::shard` and uses every freedom that the contract allows: reads split anywhere, short and late sends, late
+//! closes, mail delayed per pair of shards, timeouts fed early. It asserts that the shards keep their side of the
+//! contract.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,33 +30,33 @@ pub(crate) use told::{Departure, ToldEvent};
 pub(crate) enum SendStyle {
     /// At once and reported at once, as a non-blocking send.
     Immediate,
-    /// Under way for a while, as an operation on a ring.
+    /// In flight for a while, as an operation on a ring.
     Deferred,
-    /// Now this, now that.
+    /// Either, at random.
     Mixed,
 }
 
-/// How large a turn is and how it reads.
+/// The size of a turn and of its reads.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Pace {
-    /// A few inputs, reads cut small.
+    /// A few inputs, small reads.
     Chaos,
-    /// All there is, so that the run comes to rest.
+    /// All available inputs, so that the run comes to rest.
     Settle,
     /// One input at a time, mail last, so that readers keep up.
     Gentle,
 }
 
-/// What the system is made of.
+/// The configuration of the system.
 #[derive(Clone, Debug)]
 pub(crate) struct SystemOptions {
-    /// How many shards.
+    /// The number of shards.
     pub(crate) shards: ShardIndex,
-    /// Slots of one shard, those kept back included.
+    /// Slots of one shard, reserved ones included.
     pub(crate) slots: u32,
-    /// Slots kept back for refusals.
+    /// Slots reserved for refusals.
     pub(crate) slots_kept_back: usize,
-    /// What the operator set.
+    /// The operator's settings.
     pub(crate) options: ShardOptions,
     /// How sends complete.
     pub(crate) send_style: SendStyle,
@@ -63,7 +64,7 @@ pub(crate) struct SystemOptions {
     pub(crate) read_bytes_max: usize,
 }
 
-/// A send that was lent and is not reported yet.
+/// A send whose bytes are borrowed and which is not reported yet.
 #[derive(Debug)]
 struct Sending {
     bytes: Vec<u8>,
@@ -76,14 +77,14 @@ struct Sending {
 struct Link {
     wire: usize,
     paused: bool,
-    /// A read was under way when `Pause` came: it may still complete once.
+    /// A read was in flight when `Pause` came: it may still complete once.
     straggler: bool,
     read_ended: bool,
     sending: Option<Sending>,
-    /// The first byte of what is left of a short send: the next send must begin with it, as the frame was begun.
+    /// The first byte of the rest of a short send: the next send must begin with it, since part of the frame was sent.
     remainder: Option<u8>,
     finishing: bool,
-    /// `Close` was asked for, with this `reset`.
+    /// `Close` was requested, with this `reset`.
     closing: Option<bool>,
 }
 
@@ -101,28 +102,28 @@ struct Host {
     backlog: VecDeque<(usize, Listener)>,
     directories: VecDeque<Arc<Directory>>,
     drain: Option<bool>,
-    /// What the sockets had for the shard when it was last told that it is caught up, and that was not fed since.
+    /// Inputs that the sockets had ready at the shard's last `CaughtUp` and that were not fed since.
     behind: Vec<Ready>,
-    /// How often it was told so since time passed.
+    /// The number of `CaughtUp` inputs since time passed.
     caught_up: u32,
-    /// When a connection last took one of the slots kept back, in ms.
+    /// When a connection last took one of the reserved slots, in ms.
     full_ms: Option<u64>,
-    /// How often in a row it asked for another timeout at once after one.
+    /// How often in a row it asked for another timeout immediately after one.
     at_once: u32,
 }
 
-/// A shard asks for a turn at once while events are queued to a part of their subscribers only: at most this often, where
-/// channels have 48 subscribers and 64 such events are under way.
+/// A shard asks for an immediate turn while events are queued to only a part of their subscribers: at most this often,
+/// where channels have 48 subscribers and 64 such events are in flight.
 const AT_ONCE_MAX: u32 = 48 * 64;
 
-/// Mail from one shard to another, in order; a held lane delivers nothing for now.
+/// Mail from one shard to another, in order; a held lane currently delivers nothing.
 #[derive(Default)]
 struct Lane {
     mails: VecDeque<Mail>,
     held: bool,
 }
 
-/// Something that a shard can be told now.
+/// An input that can be fed to a shard now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ready {
     Accept,
@@ -140,15 +141,15 @@ enum Ready {
 pub(crate) struct System {
     /// The time, on both clocks.
     pub(crate) now: Moment,
-    /// Time in which no shard had a turn, in ms: peers are not judged for it (P-LIVE-6).
+    /// Time in which no shard had a turn, in ms: it does not count against peers (P-LIVE-6).
     pub(crate) late_ms: u64,
-    /// What happened, as a digest and, if wanted, as text.
+    /// The steps so far, as a digest and, if wanted, as text.
     pub(crate) trace: Trace,
     /// Tokens reported as used.
     pub(crate) tokens_used: Vec<String>,
-    /// What webhooks were told.
+    /// Events sent to webhooks.
     pub(crate) told: Told,
-    /// What happened, by kind.
+    /// Happenings, by kind.
     pub(crate) coverage: Coverage,
     hosts: Vec<Host>,
     lanes: Vec<Lane>,
@@ -205,7 +206,7 @@ impl System {
         }
     }
 
-    /// How many shards.
+    /// The number of shards.
     pub(crate) fn shards(&self) -> usize {
         self.hosts.len()
     }
@@ -215,7 +216,7 @@ impl System {
         self.hosts[shard].backlog.push_back((wire, listener));
     }
 
-    /// The store changed; each shard learns of it when its turn comes.
+    /// The store changed; each shard receives the change when its turn comes.
     pub(crate) fn publish_directory(&mut self, directory: &Arc<Directory>) {
         self.told.note_directory(directory, (1..=2).map(AppSerial));
         for host in &mut self.hosts {
@@ -223,19 +224,19 @@ impl System {
         }
     }
 
-    /// True while a shard has not learnt of the newest directory.
+    /// True while a shard has not received the newest directory.
     pub(crate) fn directory_is_spreading(&self) -> bool {
         self.hosts.iter().any(|host| !host.directories.is_empty())
     }
 
-    /// The process shall end.
+    /// The process must end.
     pub(crate) fn drain_all(&mut self) {
         for host in &mut self.hosts {
             host.drain = Some(false);
         }
     }
 
-    /// True once every shard says that it is drained.
+    /// True once every shard reports that it is drained.
     pub(crate) fn is_drained(&self) -> bool {
         self.hosts.iter().all(|host| host.shard.is_drained())
     }
@@ -266,13 +267,13 @@ impl System {
         self.hosts.iter().filter_map(|host| host.shard.poll_timeout()).min()
     }
 
-    /// The time on the monotonic clock less that in which no shard had a turn, in ms.
+    /// The time on the monotonic clock, without the time in which no shard had a turn, in ms.
     pub(crate) fn served_ms(&self) -> u64 {
         self.now.monotonic_ms - self.late_ms
     }
 
-    /// Time has passed: each shard has a turn, in which only its timeout is fed. What waits in its sockets is not,
-    /// so it may not be caught up.
+    /// Time has passed: each shard has a turn, in which only its timeout is fed. The inputs waiting in its sockets are
+    /// not, so it may not be caught up.
     pub(crate) fn wake_all(&mut self, wires: &mut [Wire], random: &mut Random) {
         for index in 0..self.hosts.len() {
             self.trace.note(|| format!("shard {index}: wakes"));
@@ -283,17 +284,17 @@ impl System {
         }
     }
 
-    /// Figures of each shard.
+    /// Statistics of each shard.
     pub(crate) fn stats(&self) -> Vec<ShardStats> {
         self.hosts.iter().map(|host| host.shard.stats()).collect()
     }
 
-    /// Everything that each shard has counted.
+    /// All counts of each shard.
     pub(crate) fn snapshots(&mut self) -> Vec<Snapshot> {
         self.hosts.iter_mut().map(|host| host.shard.snapshot()).collect()
     }
 
-    /// True when no connection, mail or send is under way anywhere.
+    /// True when no connection, mail or send is in flight anywhere.
     pub(crate) fn assert_empty(&self) {
         for (index, host) in self.hosts.iter().enumerate() {
             let open = host.slots.iter().filter(|slot| slot.link.is_some()).count();
@@ -303,7 +304,7 @@ impl System {
         assert!(self.lanes.iter().all(|lane| lane.mails.is_empty()), "mail is left over");
     }
 
-    /// True when a send to this wire is under way.
+    /// True when a send to this wire is in flight.
     pub(crate) fn is_sending_to(&self, wire: usize) -> bool {
         let mut links = self.hosts.iter().flat_map(|host| host.slots.iter().filter_map(|slot| slot.link.as_ref()));
         links.any(|link| link.wire == wire && link.sending.is_some())
@@ -366,7 +367,7 @@ impl System {
         true
     }
 
-    /// Tells a shard that it is caught up when everything was fed that its sockets had for it when it last was.
+    /// Feeds `CaughtUp` to a shard when every input that its sockets had ready at the last `CaughtUp` was fed.
     fn catch_up(&mut self, index: usize, wires: &[Wire]) {
         let of_sockets =
             |ready: &Ready| matches!(ready, Ready::Read(_) | Ready::ReadEnd(_) | Ready::Sent(_) | Ready::Close(_));
@@ -385,7 +386,7 @@ impl System {
         self.hosts[index].shard.handle_input(self.now, input);
     }
 
-    /// Everything that this shard can be told now.
+    /// All inputs that can be fed to this shard now.
     fn ready(&self, index: usize, wires: &[Wire]) -> Vec<Ready> {
         let host = &self.hosts[index];
         let mut ready = Vec::new();
@@ -445,7 +446,7 @@ impl System {
         panic!("shard {index} never stops asking");
     }
 
-    /// Takes the next send of a shard and gives its slot.
+    /// Takes the next send of a shard and returns its slot.
     fn lend(&mut self, index: usize) -> Option<u32> {
         let host = &mut self.hosts[index];
         let flush = host.shard.poll_flush()?;
@@ -527,7 +528,7 @@ impl System {
                 let served_ms = self.served_ms();
                 self.told.note(&event, self.now, served_ms, draining);
             }
-            // For the store and the log, which the simulation does without.
+            // For the store and the log, which the simulation does not have.
             Output::MessagesCounted { .. } | Output::MisleadingName { .. } => {}
         }
     }
@@ -544,7 +545,7 @@ impl System {
     }
 }
 
-/// What can be told about one connection now.
+/// The inputs that can be fed about one connection now.
 fn link_ready(link: &Link, wire: &Wire, slot: u32, ready: &mut Vec<Ready>) {
     let torn = wire.server_sees() == End::Reset;
     if link.closing.is_some() {

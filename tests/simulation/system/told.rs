@@ -1,6 +1,6 @@
-//! What the shards told webhooks, as their receivers know it: on every channel occupied and vacated alternate, and so do
-//! the comings and goings of every user (P-HOOK-1, P-HOOK-2, P-HOOK-8), no client event is told twice and no count
-//! again (P-HOOK-3, P-HOOK-5), however mail is delayed between shards. `webhooks` compares it with the model.
+//! The events sent to webhooks, as their receivers see them: on every channel occupied and vacated alternate, and so do
+//! the arrivals and departures of every user (P-HOOK-1, P-HOOK-2, P-HOOK-8), no client event is sent twice and no count
+//! is repeated (P-HOOK-3, P-HOOK-5), however mail is delayed between shards. `webhooks` compares it with the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,51 +11,51 @@ use serde_json::Value;
 
 use crate::reference::{Group, Model};
 
-/// A channel of an app, which has its number in the run.
+/// A channel of an app, given by its number in the run.
 type Channel = (usize, String);
 
-/// That a channel was vacated or a user left.
+/// A departure: a channel was vacated or a user left.
 #[derive(Debug)]
 pub(crate) struct Departure {
     /// The channel.
     pub(crate) channel: Channel,
-    /// Who left; `None` where all did.
+    /// The user who left; `None` where all did.
     pub(crate) user: Option<String>,
-    /// When it was told, in ms of the monotonic clock.
+    /// When it was sent, in ms of the monotonic clock.
     pub(crate) told_ms: u64,
 }
 
 /// A client event.
 #[derive(Debug)]
 pub(crate) struct ToldEvent {
-    /// The event, as its data says.
+    /// The event, identified by its data.
     pub(crate) group: Group,
     /// Its name.
     pub(crate) name: String,
     /// Its data.
     pub(crate) data: String,
-    /// Who sent it.
+    /// Its sender.
     pub(crate) socket_id: String,
-    /// As which user.
+    /// The sender's user.
     pub(crate) user_id: Option<String>,
 }
 
-/// What receivers know so far.
+/// The receivers' knowledge so far.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// Channels that are occupied, with the users who are in them.
     pub(crate) occupied: BTreeMap<Channel, BTreeSet<String>>,
     /// Departures that were not compared with the model yet.
     pub(crate) departures: Vec<Departure>,
-    /// Client events by channel, in the order told.
+    /// Client events by channel, in the order sent.
     pub(crate) client_events: BTreeMap<Channel, Vec<ToldEvent>>,
     /// The last count of each channel.
     pub(crate) counts: BTreeMap<Channel, u32>,
-    /// Apps that were disabled or deleted: what happened meanwhile was not told.
+    /// Apps that were disabled or deleted: events meanwhile were not sent.
     unknown: BTreeSet<usize>,
 }
 
-/// The number in the run of an app.
+/// An app's number in the run.
 fn number_of(serial: AppSerial) -> usize {
     serial.0 as usize - 1
 }
@@ -67,12 +67,12 @@ impl Told {
         self.unknown.extend(serials.filter(|serial| !served(serial)).map(number_of));
     }
 
-    /// True when everything that happened in this app was told.
+    /// True when every event of this app was sent.
     pub(crate) fn knows_all_of(&self, app: usize) -> bool {
         !self.unknown.contains(&app)
     }
 
-    /// An event was told. While the process drains, departures are told without delay.
+    /// An event was sent. While the process drains, departures are sent without delay.
     pub(crate) fn note(&mut self, event: &WebhookEvent, now: Moment, told_ms: u64, draining: bool) {
         assert_eq!(event.unix_ms, now.unix_ms, "{event:?} tells another time than that at which it is told");
         if !self.knows_all_of(number_of(event.app)) {
@@ -98,7 +98,7 @@ impl Told {
                 assert!(users.remove(&**user_id), "{event:?} of nobody");
                 self.departures.extend((!draining).then(|| departure(Some(user_id.to_string()))));
             }
-            // A sender may have left while its event was on the way to the owner.
+            // A sender may have left while its event was in flight to the owner.
             (Happened::ClientEvent(sent), _) => self.note_client_event(channel, sent),
             (Happened::SubscriptionCount(count), _) => {
                 let before = self.counts.insert(channel, *count);

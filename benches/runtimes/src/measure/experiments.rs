@@ -1,12 +1,12 @@
-//! What is compared with what, by which load, and which figure is taken.
+//! The experiments: contenders, loads, and the figure taken from each.
 
 /// A comparison.
 pub(crate) struct Experiment {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// What the figure is, with its unit.
+    /// The measured quantity, with its unit.
     pub(crate) figure: &'static str,
-    /// What the ratio is to.
+    /// The base of the ratio.
     pub(crate) ratio: &'static str,
     pub(crate) place: Place,
     pub(crate) contenders: Vec<Contender>,
@@ -17,13 +17,13 @@ pub(crate) struct Experiment {
 /// One row.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
-    /// `None` where the load generator brings what it measures: the floor.
+    /// `None` where the load generator itself provides the server: the floor.
     pub(crate) server: Option<Program>,
     /// The load generator's scenario and options.
     pub(crate) scenario: Vec<&'static str>,
-    /// Which figure of the generator's report.
+    /// The figure to take from the generator's report.
     pub(crate) figure: &'static str,
-    /// The contender whose figure of the same round this one's is divided by.
+    /// The contender whose figure of the same round is the divisor of this one's.
     pub(crate) base: Option<&'static str>,
 }
 
@@ -42,12 +42,12 @@ pub(crate) enum Program {
     HttpEcho,
 }
 
-/// Who runs where.
+/// Cores of the server and of the generator.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
     /// The server on core 0, the generator on core 1.
     Apart,
-    /// Both on both.
+    /// Both on both cores.
     Together,
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn all() -> Vec<Experiment> {
     ]
 }
 
-/// The runtimes beside Relay itself.
+/// The runtimes compared with Relay itself.
 const SERVERS: [(&str, Program); 6] = [
     ("monoio", Program::Bare { on: "monoio", role: "fan-out" }),
     ("tokio-uring", Program::Bare { on: "tokio-uring", role: "fan-out" }),
@@ -155,7 +155,7 @@ fn idle() -> Experiment {
     }
 }
 
-/// Both drivers, a bare echo and Relay on each.
+/// Both drivers, each with a bare echo and with Relay.
 const ECHOES: [(&str, Program, Option<&str>); 4] = [
     ("bare echo, io_uring", Program::Bare { on: "relay-uring", role: "echo" }, None),
     ("relay, io_uring", Program::Relay { io: "uring", shards: "1" }, Some("bare echo, io_uring")),
@@ -163,8 +163,8 @@ const ECHOES: [(&str, Program, Option<&str>); 4] = [
     ("relay, epoll", Program::Relay { io: "epoll", shards: "1" }, Some("bare echo, epoll")),
 ];
 
-/// A bare HTTP server that shares nothing with Relay, Relay on each driver, and the echoes that share its parser and its
-/// drivers.
+/// A bare HTTP server that shares no code with Relay, Relay on each driver, and the echoes that share its parser and
+/// its drivers.
 const HTTP_SERVERS: [(&str, Program, Option<&str>); 5] = [
     (HTTP_ECHO, Program::HttpEcho, None),
     ("relay, io_uring", Program::Relay { io: "uring", shards: "1" }, Some(HTTP_ECHO)),
@@ -175,7 +175,7 @@ const HTTP_SERVERS: [(&str, Program, Option<&str>); 5] = [
 
 const HTTP_ECHO: &str = "bare HTTP echo";
 
-/// By the clock, so that all servers are given the same requests in the same batches.
+/// Sent by the clock, so that all servers get the same requests in the same batches.
 fn publish(name: &'static str, title: &'static str, rhythm: &[&'static str]) -> Experiment {
     let contender = |(name, program, base)| Contender {
         name,
@@ -238,7 +238,7 @@ fn shards() -> Experiment {
     }
 }
 
-/// Publishes over eight connections, which two shards share.
+/// Publishes over eight connections, which are spread over two shards.
 fn publish_shards() -> Experiment {
     let servers = [
         ("io_uring, 1 shard", "uring", "1", None),

@@ -1,5 +1,5 @@
-//! Rounds: every server of an experiment is started, loaded and stopped in turn, then all of them again. Neighbours on
-//! the machine then disturb all servers alike, and ratios are taken inside one round.
+//! Rounds: every server of an experiment is started, loaded and stopped in turn, then the sequence repeats. Other load
+//! on the machine then disturbs all servers alike, and ratios are taken within one round.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ mod table;
 use experiments::{Contender, Experiment, Place};
 use process::{Outcome, Server};
 
-/// Which experiment, and how often.
+/// The experiment and the number of rounds.
 #[derive(Args)]
 pub(crate) struct Measure {
     /// Its name, see `list`.
@@ -36,7 +36,7 @@ pub(crate) struct Measure {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Sample {
     experiment: String,
-    /// The same for all contenders of one round, and for no other round.
+    /// The same for all contenders of one round, and unique to that round.
     round: String,
     contender: String,
     value: f64,
@@ -101,7 +101,7 @@ pub(crate) fn print_all() -> Result<(), String> {
     Ok(())
 }
 
-/// Prints names and what they measure.
+/// Prints the experiments' names and what they measure.
 pub(crate) fn list() {
     for experiment in experiments::all() {
         println!("{:<24} {}", experiment.name, experiment.title);
@@ -115,7 +115,7 @@ fn measure(contender: &Contender, place: Place) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// Where results and the servers' data stand: beside what the build makes.
+/// Directory of the results and the servers' data, next to the build output.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/results")
 }

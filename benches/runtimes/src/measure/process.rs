@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::experiments::{Contender, Place, Program};
 
-/// A server that runs; it is killed when dropped.
+/// A running server; it is killed when dropped.
 pub(crate) struct Server {
     child: Child,
     address: String,
@@ -16,7 +16,7 @@ pub(crate) struct Server {
     data: Option<PathBuf>,
 }
 
-/// What the load generator found.
+/// The load generator's findings.
 pub(crate) struct Outcome {
     pub(crate) value: f64,
     pub(crate) verdict: String,
@@ -24,7 +24,7 @@ pub(crate) struct Outcome {
 }
 
 impl Server {
-    /// Starts it and waits until it says where it listens.
+    /// Starts it and waits until it reports its address.
     pub(crate) fn start(program: &Program, place: Place) -> Result<Self, String> {
         let mut command = Command::new("taskset");
         command.args(["-c", place.server_cores()]);
@@ -75,7 +75,7 @@ pub(crate) fn load(server: Option<&Server>, contender: &Contender, place: Place)
     command.args(["-c", place.generator_cores()]).arg(relay_program("relay-loadgen", "RELAY_RUNTIMES_LOADGEN")?);
     command.args(&contender.scenario).args(["--json", "--workers", "1"]);
     if let Some(server) = server {
-        // `taskset` became the server: the process is the same.
+        // `taskset` replaced itself with the server: the process is the same.
         command.args(["--url", &format!("ws://{}", server.address), "--server-pid", &server.child.id().to_string()]);
     }
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -97,7 +97,7 @@ pub(crate) fn load(server: Option<&Server>, contender: &Contender, place: Place)
     }
 }
 
-/// A release binary of the workspace, or where the environment says that it is.
+/// A release binary of the workspace, or the one that the environment names.
 fn relay_program(name: &str, variable: &str) -> Result<PathBuf, String> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release").join(name);
     let path = std::env::var_os(variable).map_or(built, PathBuf::from);

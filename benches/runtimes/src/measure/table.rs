@@ -1,4 +1,4 @@
-//! Rounds as tables in Markdown: the median, and the least and the most beside it.
+//! Rounds as tables in Markdown: the median, with the minimum and the maximum beside it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -65,7 +65,7 @@ fn values<'a>(samples: &'a [Sample], contender: &str) -> BTreeMap<&'a str, f64> 
     own.map(|sample| (sample.round.as_str(), sample.value)).collect()
 }
 
-/// Inside one round.
+/// Within one round.
 fn ratios(samples: &[Sample], contender: &str, base: &str) -> Vec<f64> {
     let below = values(samples, base);
     let pairs = values(samples, contender).into_iter();
@@ -81,7 +81,7 @@ fn spread(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
     format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
 }
 
-/// Rounds that the load generator did not call passed.
+/// Rounds that the load generator did not report as passed.
 fn remarks(samples: &[Sample]) -> String {
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for sample in samples.iter().filter(|sample| sample.verdict != "passed") {
