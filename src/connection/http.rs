@@ -54,6 +54,7 @@ pub struct Http {
 /// The answer to a request whose head was refused, until its body has arrived.
 #[derive(Debug)]
 pub struct Refused {
+    /// Head and body, encoded.
     pub answer: Bytes,
     /// Whether the answer says that the connection stays open.
     pub keep_alive: bool,
