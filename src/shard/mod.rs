@@ -255,7 +255,7 @@ impl Shard {
     }
 
     fn handle_mail(&mut self, from: ShardIndex, message: ShardMessage) {
-        self.context.mail.owe(from, message.cost());
+        self.context.mail.note_received(from, message.cost());
         self.dispatch(from, message);
         self.return_credit(from);
     }
@@ -263,7 +263,7 @@ impl Shard {
     /// Returns credit once it amounts to a portion and the shard has memory for more.
     fn return_credit(&mut self, to: ShardIndex) {
         if !self.connections.is_out_of_memory()
-            && let Some(bytes) = self.context.mail.take_owed(to)
+            && let Some(bytes) = self.context.mail.take_returnable(to)
         {
             self.context.send(to, ShardMessage::Credit { bytes });
         }

@@ -46,7 +46,7 @@ pub(super) struct Mailer {
     /// Credit for event mail with each shard.
     credit: Vec<Credit>,
     /// Credit to return to each shard, in bytes.
-    owed: Vec<usize>,
+    returnable: Vec<usize>,
 }
 
 /// Credit is returned in portions of at least this, so that only little of it is ever in flight.
@@ -55,7 +55,7 @@ const CREDIT_PORTION_BYTES: usize = limits::EVENT_MAIL_BYTES_MAX / 8;
 impl Mailer {
     pub(super) fn new(shards: ShardIndex) -> Self {
         let shards = usize::from(shards);
-        Self { own: VecDeque::new(), credit: (0..shards).map(|_| Credit::new()).collect(), owed: vec![0; shards] }
+        Self { own: VecDeque::new(), credit: (0..shards).map(|_| Credit::new()).collect(), returnable: vec![0; shards] }
     }
 
     pub(super) fn push_own(&mut self, message: ShardMessage) {
@@ -87,14 +87,14 @@ impl Mailer {
     }
 
     /// Mail of this cost was received; its credit has to be returned.
-    pub(super) fn owe(&mut self, from: ShardIndex, cost: usize) {
-        self.owed[usize::from(from)] += cost;
+    pub(super) fn note_received(&mut self, from: ShardIndex, cost: usize) {
+        self.returnable[usize::from(from)] += cost;
     }
 
     /// Takes the credit to return to a shard, once it is a portion.
-    pub(super) fn take_owed(&mut self, to: ShardIndex) -> Option<usize> {
-        let owed = &mut self.owed[usize::from(to)];
-        (*owed >= CREDIT_PORTION_BYTES).then(|| std::mem::take(owed))
+    pub(super) fn take_returnable(&mut self, to: ShardIndex) -> Option<usize> {
+        let returnable = &mut self.returnable[usize::from(to)];
+        (*returnable >= CREDIT_PORTION_BYTES).then(|| std::mem::take(returnable))
     }
 
     /// Takes all credit with a shard; returns it when called again with the result.
@@ -106,7 +106,7 @@ impl Mailer {
 
     /// Credit to return to a shard, in bytes.
     #[cfg(test)]
-    pub(super) fn owed(&self, to: ShardIndex) -> usize {
-        self.owed[usize::from(to)]
+    pub(super) fn returnable(&self, to: ShardIndex) -> usize {
+        self.returnable[usize::from(to)]
     }
 }

@@ -304,13 +304,13 @@ fn credit_is_kept_while_memory_is_short() {
         assert!(process.publish(0, publisher, &body).starts_with("HTTP/1.1 200"));
         assert!(process.take(1, reader).contains(r#""event":"e""#));
     }
-    let owed = process.shards[1].context.mail.owed(0);
+    let owed = process.shards[1].context.mail.returnable(0);
     assert!(owed >= 20 * 100 * 1024, "{owed}");
     process.pass_time(10_000);
-    assert_eq!(process.shards[1].context.mail.owed(0), owed);
+    assert_eq!(process.shards[1].context.mail.returnable(0), owed);
     process.shards[1].connections.release(held);
     process.pass_time(10_000);
-    assert_eq!(process.shards[1].context.mail.owed(0), 0);
+    assert_eq!(process.shards[1].context.mail.returnable(0), 0);
     process.finish();
 }
 
