@@ -14,11 +14,10 @@ impl Context {
     /// A request has an invalid credential.
     pub(super) fn note_credential_refused(&mut self, client: Option<IpAddr>, app_id: &str, failure: AuthFailure) {
         self.metrics.counted.auth_failed(Surface::Http, failure);
-        let Some(suppressed) = self.admit_line(Refused::Credential, failure.label()) else { return };
-        let line = LogLine::new(Refused::Credential, failure.label());
+        let Some(line) = self.admit_line(Refused::Credential, failure.label()) else { return };
         // Empty where the path names no app.
         let app = Some(printable(app_id)).filter(|app| !app.is_empty());
-        self.write_line(LogLine { code: Some(401), app, peer: client, suppressed, ..line });
+        self.write_line(LogLine { code: Some(401), app, peer: client, ..line });
     }
 
     /// A request is refused for a reason other than its credential.
@@ -33,19 +32,17 @@ impl Context {
             503 => "unavailable",
             _ => return,
         };
-        let Some(suppressed) = self.admit_line(Refused::Request, reason) else { return };
+        let Some(line) = self.admit_line(Refused::Request, reason) else { return };
         let known = self.directory.app_by_id(app_id).is_some();
         let app = Some(if known { printable(app_id) } else { hint(app_id) }).filter(|app| !app.is_empty());
-        let line = LogLine::new(Refused::Request, reason);
         let scope = Some(scope.label());
-        self.write_line(LogLine { code: Some(status), app, peer: client, scope, suppressed, ..line });
+        self.write_line(LogLine { code: Some(status), app, peer: client, scope, ..line });
     }
 
     /// A trusted proxy reports the client in an unknown format (threat T26).
     pub(super) fn note_unreadable_address(&mut self, proxy: IpAddr) {
-        let Some(suppressed) = self.admit_line(Refused::ForwardedAddress, "malformed") else { return };
-        let line = LogLine::new(Refused::ForwardedAddress, "malformed");
-        self.write_line(LogLine { peer: Some(proxy), suppressed, ..line });
+        let Some(line) = self.admit_line(Refused::ForwardedAddress, "malformed") else { return };
+        self.write_line(LogLine { peer: Some(proxy), ..line });
     }
 
     /// Reports how many lines were suppressed, a minute after the last report.
@@ -55,11 +52,11 @@ impl Context {
         }
     }
 
-    /// Whether a line may be written now; returns how many were suppressed before it.
-    pub(super) fn admit_line(&mut self, what: Refused, reason: &'static str) -> Option<u64> {
+    /// A line with this refusal and the number of lines suppressed before it, if one may be written now.
+    pub(super) fn admit_line(&mut self, what: Refused, reason: &'static str) -> Option<LogLine> {
         let admitted = self.metrics.log_limit.admit(self.now.monotonic_ms, what, reason);
         self.metrics.counted.lines_suppressed += u64::from(admitted.is_none());
-        admitted
+        admitted.map(|suppressed| LogLine { suppressed, ..LogLine::new(what, reason) })
     }
 
     pub(super) fn write_line(&mut self, line: LogLine) {

@@ -22,11 +22,9 @@ impl Connections {
         }
         let open = self.table.hot[slot].phase == Phase::Open;
         let what = if open { Refused::Close } else { Refused::Connection };
-        let Some(suppressed) = context.admit_line(what, kind.label()) else { return };
+        let Some(line) = self.admit_line(context, slot, what, kind.label()) else { return };
         let key = if let CloseReason::UnknownApp(key) = reason { Some(hint(key)) } else { None };
-        let line =
-            LogLine { code: Some(kind.code()), key, suppressed, ..self.line_about(context, slot, what, kind.label()) };
-        context.write_line(line);
+        context.write_line(LogLine { code: Some(kind.code()), key, ..line });
     }
 
     /// A subscription is refused.
@@ -38,18 +36,16 @@ impl Connections {
         reason: &'static str,
         code: u16,
     ) {
-        let Some(suppressed) = context.admit_line(Refused::Subscription, reason) else { return };
-        let about = self.line_about(context, slot, Refused::Subscription, reason);
+        let Some(line) = self.admit_line(context, slot, Refused::Subscription, reason) else { return };
         let channel = Some(printable(channel));
-        context.write_line(LogLine { code: Some(code), channel, suppressed, ..about });
+        context.write_line(LogLine { code: Some(code), channel, ..line });
     }
 
     /// A signin is refused.
     pub(in crate::shard) fn note_signin_refused(&self, context: &mut Context, slot: Slot, failure: AuthFailure) {
         context.metrics.counted.auth_failed(Surface::Signin, failure);
-        let Some(suppressed) = context.admit_line(Refused::Signin, failure.label()) else { return };
-        let about = self.line_about(context, slot, Refused::Signin, failure.label());
-        context.write_line(LogLine { code: Some(4009), suppressed, ..about });
+        let Some(line) = self.admit_line(context, slot, Refused::Signin, failure.label()) else { return };
+        context.write_line(LogLine { code: Some(4009), ..line });
     }
 
     /// A client event is refused.
@@ -62,30 +58,29 @@ impl Connections {
     ) {
         context.metrics.counted.client_events_refused += 1;
         let reason = if code.is_some() { "over_limit" } else { "not_allowed" };
-        let Some(suppressed) = context.admit_line(Refused::ClientEvent, reason) else { return };
-        let about = self.line_about(context, slot, Refused::ClientEvent, reason);
-        context.write_line(LogLine { code, channel: channel.map(printable), suppressed, ..about });
+        let Some(line) = self.admit_line(context, slot, Refused::ClientEvent, reason) else { return };
+        context.write_line(LogLine { code, channel: channel.map(printable), ..line });
     }
 
     /// A connection begins with a PROXY protocol header that is malformed, or does not come from a trusted proxy
     /// (threat T26).
     pub(in crate::shard) fn note_proxy_header_refused(&self, context: &mut Context, slot: Slot, reason: &'static str) {
-        let Some(suppressed) = context.admit_line(Refused::ProxyHeader, reason) else { return };
-        let about = self.line_about(context, slot, Refused::ProxyHeader, reason);
-        context.write_line(LogLine { suppressed, ..about });
+        let Some(line) = self.admit_line(context, slot, Refused::ProxyHeader, reason) else { return };
+        context.write_line(line);
     }
 
-    /// The available facts about a connection.
-    fn line_about(&self, context: &Context, slot: Slot, what: Refused, reason: &'static str) -> LogLine {
+    /// A line with the available facts about a connection, if one may be written now.
+    fn admit_line(&self, context: &mut Context, slot: Slot, what: Refused, reason: &'static str) -> Option<LogLine> {
+        let admitted = context.admit_line(what, reason)?;
         let line = &self.table.hot[slot];
         let app = context.app(line.app);
         let open = line.phase == Phase::Open;
-        LogLine {
+        Some(LogLine {
             app: app.map(|app| printable(&app.id)),
             peer: self.peer_of(slot),
             socket_id: open.then(|| context.socket_id(self.key(slot)).to_text()),
-            ..LogLine::new(what, reason)
-        }
+            ..admitted
+        })
     }
 
     /// The address of the client, while the connection still stores it.
