@@ -41,7 +41,7 @@ pub(in crate::shard) struct Due {
 impl Connections {
     /// Sets a deadline this far in the future; returns its time on the service clock.
     pub(in crate::shard) fn await_deadline(
-        &self,
+        &mut self,
         context: &mut Context,
         kind: DeadlineKind,
         slot: Slot,
@@ -52,7 +52,10 @@ impl Connections {
         at_ms
     }
 
-    fn queue_deadline(&self, context: &mut Context, kind: DeadlineKind, slot: Slot, at_ms: u64) {
+    fn queue_deadline(&mut self, context: &mut Context, kind: DeadlineKind, slot: Slot, at_ms: u64) {
+        if kind == DeadlineKind::Request {
+            self.http(slot).queued_deadline_ms = at_ms;
+        }
         let deadline = Deadline { at_ms, kind, connection: self.key(slot) };
         context.deadlines.push(deadline, |deadline| self.standing(deadline) == Standing::Stale);
     }
@@ -73,9 +76,6 @@ impl Connections {
             let slot = connection.slot();
             match standing {
                 Standing::Stale => {}
-                Standing::Renewed(at_ms) if kind == DeadlineKind::Request => {
-                    self.queue_request_deadline(context, slot, at_ms);
-                }
                 Standing::Renewed(at_ms) => self.queue_deadline(context, kind, slot, at_ms),
                 Standing::Met => self.note_unqueued(kind, slot),
                 Standing::Due => {
@@ -172,13 +172,8 @@ impl Connections {
         http.deadline_ms = at_ms;
         // A queued deadline comes first, unless it belongs to an earlier request with a large body.
         if http.queued_deadline_ms == 0 || at_ms < http.queued_deadline_ms {
-            self.queue_request_deadline(context, slot, at_ms);
+            self.queue_deadline(context, DeadlineKind::Request, slot, at_ms);
         }
-    }
-
-    fn queue_request_deadline(&mut self, context: &mut Context, slot: Slot, at_ms: u64) {
-        self.http(slot).queued_deadline_ms = at_ms;
-        self.queue_deadline(context, DeadlineKind::Request, slot, at_ms);
     }
 
     /// The current message must be complete within a total time (threat T8).
