@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::deadlines::Deadlines;
@@ -21,6 +22,7 @@ use crate::limits;
 use crate::metrics::figures::Identity;
 use crate::moment::Moment;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
+use crate::wire::websocket::{self, Opcode};
 
 /// State that the parts of a shard share.
 pub(super) struct Context {
@@ -42,7 +44,7 @@ pub(super) struct Context {
     /// The app of the last request or message.
     last_app: Option<Arc<App>>,
     /// Text that is being encoded.
-    pub(super) scratch: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl Context {
@@ -143,6 +145,15 @@ impl Context {
     /// The shard that counts usage against an app's limits.
     pub(super) fn counter_of(&self, app: AppSerial) -> ShardIndex {
         (app.0 % u32::from(self.config.shards)) as ShardIndex
+    }
+
+    /// One text frame with the text that `encode` appends.
+    pub(super) fn text_frame(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        self.scratch.clear();
+        encode(&mut self.scratch);
+        let mut frame = Vec::new();
+        websocket::encode_frame(&mut frame, Opcode::Text, &self.scratch);
+        Bytes::from(frame)
     }
 
     /// Sends control mail; mail to this shard itself is handled before the input is complete, in the order sent.

@@ -8,7 +8,7 @@ use crate::index::Slot;
 use crate::limits;
 use crate::protocol::server_event;
 use crate::protocol::webhook::SentEvent;
-use crate::shard::connections::{Connections, text_frame};
+use crate::shard::connections::Connections;
 use crate::shard::context::Context;
 use crate::shard::mail::{ConnectionRef, OwnerMessage, PublishItem};
 
@@ -81,7 +81,7 @@ impl Channels {
             return Err((None, OVERLOADED.to_owned()));
         }
         let user_id = if kind == ChannelKind::Presence { connections.member_id(slot, index) } else { None };
-        let frame = text_frame(&mut context.scratch, |out| {
+        let frame = context.text_frame(|out| {
             server_event::encode_channel_event(out, message.event, name, message.data_literal, user_id.as_deref());
         });
         let channel = &self.channels[index];

@@ -22,7 +22,7 @@ use crate::index::{ChannelIndex, ShardIndex, Slot};
 use crate::metrics::figures::SubscriptionError;
 use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
-use crate::shard::connections::{Connections, Delivery, text_frame};
+use crate::shard::connections::{Connections, Delivery};
 use crate::shard::context::Context;
 use crate::shard::keyed_slab::{Keyed, KeyedSlab};
 use crate::shard::mail::{ChannelKey, ChannelMessage, ConnectionRef, Full, OwnerMessage};
@@ -165,7 +165,7 @@ impl Channels {
         let joined: Vec<Slot> = entry.waiting.drain(..covered).map(|waiting| waiting.connection.slot()).collect();
         if !joined.is_empty() {
             let (name, authorizes) = (entry.key.name.clone(), entry.kind != ChannelKind::Public);
-            let succeeded = text_frame(&mut context.scratch, |out| {
+            let succeeded = context.text_frame(|out| {
                 server_event::encode_subscription_succeeded(out, &name);
             });
             for &slot in &joined {
@@ -295,9 +295,8 @@ fn send_welcome(
     let app = channel.app.0;
     let succeeded = connections.hold(succeeded, app);
     let after = Modifiers::of(&channel.name).cache.then(|| {
-        let frame = cached.unwrap_or_else(|| {
-            text_frame(&mut context.scratch, |out| server_event::encode_cache_miss(out, &channel.name))
-        });
+        let frame =
+            cached.unwrap_or_else(|| context.text_frame(|out| server_event::encode_cache_miss(out, &channel.name)));
         connections.hold(frame, app)
     });
     for &slot in joined {

@@ -30,7 +30,6 @@ pub(super) use answers::{JSON, Response, TEXT, encode_refusal};
 pub(super) use deadlines::{Due, extra_request_ms};
 pub(super) use fan_out::Delivery;
 pub(super) use handshake::After;
-pub(super) use send_queue::text_frame;
 
 use std::collections::VecDeque;
 
@@ -78,7 +77,7 @@ pub(super) struct Connections {
 impl Connections {
     pub(super) fn new(context: &mut Context) -> Self {
         let mut frames = Frames::default();
-        let pong = text_frame(&mut context.scratch, server_event::encode_pong);
+        let pong = context.text_frame(server_event::encode_pong);
         let slots = context.config.slots as usize;
         Self {
             table: Table::with_capacity(slots),
@@ -213,7 +212,7 @@ impl Connections {
 
     /// Queues a text frame to one connection.
     pub(super) fn send_text(&mut self, context: &mut Context, slot: Slot, encode: impl FnOnce(&mut Vec<u8>)) {
-        let frame = text_frame(&mut context.scratch, encode);
+        let frame = context.text_frame(encode);
         self.send(context, slot, frame, FrameKind::Message);
     }
 

@@ -2,21 +2,9 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use crate::connection::Flags;
 use crate::index::{ChannelIndex, Slot};
 use crate::limits;
-use crate::wire::websocket::{self, Opcode};
-
-/// One text frame with the text that `encode` appends.
-pub(in crate::shard) fn text_frame(scratch: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    scratch.clear();
-    encode(scratch);
-    let mut frame = Vec::new();
-    websocket::encode_frame(&mut frame, Opcode::Text, scratch);
-    Bytes::from(frame)
-}
 
 /// Slots with unsent bytes and no send in flight, in the order in which they became so, each at most once per queue.
 ///

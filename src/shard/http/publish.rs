@@ -15,7 +15,7 @@ use crate::index::ShardIndex;
 use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::server_event;
-use crate::shard::connections::{JSON, Response, text_frame};
+use crate::shard::connections::{JSON, Response};
 use crate::shard::mail::{ChannelKey, OwnerMessage, PendingId, PublishItem, publish_cost};
 use crate::shard::owner::Origin;
 
@@ -120,7 +120,7 @@ impl Requests {
                     continue;
                 }
                 let channel = ChannelKey { app: app.serial, name: (&**name).into(), hash };
-                let frame = text_frame(&mut parts.context.scratch, |out| {
+                let frame = parts.context.text_frame(|out| {
                     server_event::encode_channel_event(out, &event.name, name, &event.data_literal, None);
                 });
                 let owner = parts.context.owner_of(&channel);

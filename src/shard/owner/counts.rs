@@ -11,7 +11,6 @@ use crate::index::OwnedIndex;
 use crate::limits;
 use crate::protocol::server_event;
 use crate::protocol::webhook::Happened;
-use crate::shard::connections::text_frame;
 use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, ChannelMessage};
 
@@ -80,7 +79,7 @@ impl Owner {
     /// is not a gap, since it replaces those before it.
     fn send_count(&mut self, context: &mut Context, index: OwnedIndex) {
         let (channel, count) = (self.channels[index].key().clone(), self.channels[index].subscriber_count());
-        let frame = text_frame(&mut context.scratch, |out| {
+        let frame = context.text_frame(|out| {
             server_event::encode_subscription_count(out, &channel.name, count);
         });
         let (app, mut pending) = (channel.app.0, false);

@@ -25,7 +25,6 @@ use crate::channel::roster::{Joined, Left, Roster};
 use crate::index::{OwnedIndex, ShardIndex};
 use crate::limits;
 use crate::protocol::server_event;
-use crate::shard::connections::text_frame;
 use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, ChannelMessage, Full, Join, Ticket};
 
@@ -126,7 +125,7 @@ impl Owner {
             pending.since_ms = now_ms;
         }
         if joined == Joined::First {
-            let added = text_frame(&mut context.scratch, |out| {
+            let added = context.text_frame(|out| {
                 server_event::encode_member_added(out, &channel.name, &user_id, user_info.as_deref());
             });
             self.pending(index).changes.extend_from_slice(&added);
@@ -146,7 +145,7 @@ impl Owner {
         let count = owned.subscriber_count();
         let roster = owned.cold_or_default().roster.as_mut().expect("a channel with members has a roster");
         if roster.leave(user_id) == Left::Last {
-            let removed = text_frame(&mut context.scratch, |out| {
+            let removed = context.text_frame(|out| {
                 server_event::encode_member_removed(out, &channel.name, user_id);
             });
             let pending = self.pending(index);

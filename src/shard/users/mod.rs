@@ -23,7 +23,7 @@ use crate::index::{OwnedIndex, ShardIndex, Slot, UserIndex};
 use crate::limits;
 use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
-use crate::shard::connections::{Connections, text_frame};
+use crate::shard::connections::Connections;
 use crate::shard::context::Context;
 use crate::shard::keyed_slab::{Keyed, KeyedSlab};
 use crate::shard::mail::{Report, UserKey, UserMessage};
@@ -146,7 +146,7 @@ impl Users {
         let info_bytes_max = app.settings.max_channel_data_bytes as usize;
         let user = decode_user_data(user_data, names, info_bytes_max).map_err(|error| error.to_string())?;
         let key = context.user_key(app.serial, &user.id);
-        let mut answer = text_frame(&mut context.scratch, |out| server_event::encode_signin_success(out, &user.text));
+        let mut answer = context.text_frame(|out| server_event::encode_signin_success(out, &user.text));
         let index = match connections.signed_in(slot) {
             Some(signed_in) if *signed_in.id != *key.id => {
                 connections.note_signin_refused(context, slot, AuthFailure::WrongUser);
@@ -159,7 +159,7 @@ impl Users {
             None => {
                 let (index, refused) = self.start_signin(context, connections, slot, app, &key, &user);
                 if let Some(message) = refused {
-                    let error = text_frame(&mut context.scratch, |out| {
+                    let error = context.text_frame(|out| {
                         server_event::encode_error(out, Some(4302), &message);
                     });
                     answer = [answer, error].concat().into();

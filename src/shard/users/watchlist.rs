@@ -12,7 +12,7 @@ use crate::connection::outbox::{FrameId, FrameKind};
 use crate::index::{ShardIndex, Slot, UserIndex};
 use crate::limits;
 use crate::protocol::server_event;
-use crate::shard::connections::{Connections, text_frame};
+use crate::shard::connections::Connections;
 use crate::shard::context::Context;
 use crate::shard::mail::{UserKey, UserMessage};
 
@@ -212,7 +212,7 @@ impl Users {
             users.map(|user| &*user.key.id).collect::<Vec<&str>>()
         };
         let (online, offline) = (side(true), side(false));
-        text_frame(&mut context.scratch, |out| {
+        context.text_frame(|out| {
             server_event::encode_watchlist_events(out, online.into_iter(), offline.into_iter());
         })
     }
