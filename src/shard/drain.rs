@@ -59,7 +59,7 @@ impl Shard {
         match self.connections.phase(slot) {
             Phase::Free | Phase::Ended | Phase::Lingering => false,
             Phase::Http => {
-                let http = self.connections.cold(slot).and_then(|cold| cold.http.as_ref());
+                let http = self.connections.http_of(slot);
                 self.connections.unsent_bytes(slot) > 0 || http.is_some_and(|http| !http.is_answered())
             }
             Phase::Admitting | Phase::Open | Phase::Closing => true,

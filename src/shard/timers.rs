@@ -47,11 +47,7 @@ const TIMERS: &[Timer] = &[
     // Slots for new connections at capacity.
     Timer {
         due: |shard| shard.connections.room_due_ms().map(Due::Served),
-        fire: |shard| {
-            if shard.connections.room_due_ms().is_some_and(|due_ms| due_ms <= shard.context.clock.judged_ms()) {
-                shard.connections.make_room(&mut shard.context);
-            }
-        },
+        fire: |shard| shard.connections.make_room_if_due(&mut shard.context),
     },
     // Pages of lists.
     Timer {

@@ -50,7 +50,7 @@ impl Connections {
         slot: Slot,
         request: &Request<'_>,
     ) -> Option<IpAddr> {
-        let http = self.cold(slot).and_then(|cold| cold.http.as_ref()).expect("a request comes over HTTP");
+        let http = self.http_of(slot).expect("a request comes over HTTP");
         let networks = &context.config.options.trusted_proxies;
         let trusted = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
         let proxy = http.client;
@@ -171,9 +171,7 @@ impl Connections {
         ticket: u32,
         response: &Response<'_>,
     ) {
-        if self.is_awaiting_answers(connection) {
-            self.finish_encoded(context, connection, ticket, response, 0);
-        }
+        self.finish_encoded(context, connection, ticket, response, 0);
     }
 
     /// Like [`Connections::finish_request`], without the body that its head declares.
@@ -184,9 +182,7 @@ impl Connections {
         ticket: u32,
         response: &Response<'_>,
     ) {
-        if self.is_awaiting_answers(connection) {
-            self.finish_encoded(context, connection, ticket, response, response.body.len());
-        }
+        self.finish_encoded(context, connection, ticket, response, response.body.len());
     }
 
     fn finish_encoded(
@@ -197,6 +193,9 @@ impl Connections {
         response: &Response<'_>,
         cut_bytes: usize,
     ) {
+        if !self.is_awaiting_answers(connection) {
+            return;
+        }
         let place = self.http(connection.slot()).answer_mut(ticket);
         let keep_alive = matches!(place, Answer::Waiting { keep_alive: true, .. });
         context.metrics.count_response(response.status);
@@ -209,33 +208,34 @@ impl Connections {
 
     /// Answers a request that could not be read, and closes the connection (P-HTTP-16).
     pub(in crate::shard) fn answer_framing_error(&mut self, context: &mut Context, slot: Slot, error: HttpError) {
-        let mut answer = Vec::new();
-        context.metrics.count_response(error.status());
-        encode_response(&mut answer, error.status(), TEXT, "", error.message().as_bytes(), false);
-        self.answer_last(context, slot, answer);
+        self.answer_last_text(context, slot, error.status(), "", &error.message());
     }
 
     /// Answers a request that was not complete in time (threat T14).
     pub(in crate::shard) fn answer_too_late(&mut self, context: &mut Context, slot: Slot) {
-        let mut answer = Vec::new();
         let body = format!("A request must be complete within {} ms", limits::REQUEST_WITHIN_MS);
-        context.metrics.count_response(408);
-        encode_response(&mut answer, 408, TEXT, "", body.as_bytes(), false);
-        self.answer_last(context, slot, answer);
+        self.answer_last_text(context, slot, 408, "", &body);
         self.account_input(context, slot);
         self.settle(context, slot);
     }
 
+    /// Queues a last answer (see [`Connections::answer_last`]) of text with these additional header lines.
+    pub(super) fn answer_last_text(&mut self, context: &mut Context, slot: Slot, status: u16, extra: &str, body: &str) {
+        context.metrics.count_response(status);
+        let answer = encode(&Response { status, content_type: TEXT, extra, body: body.as_bytes() }, false);
+        self.answer_last(context, slot, answer);
+    }
+
     /// Queues the last answer of a connection, after those that other requests still wait for. Input that has arrived
     /// or arrives after the request is not read.
-    pub(in crate::shard) fn answer_last(&mut self, context: &mut Context, slot: Slot, answer: impl Into<Bytes>) {
+    pub(in crate::shard) fn answer_last(&mut self, context: &mut Context, slot: Slot, answer: Bytes) {
         self.table.hot[slot].flags.insert(Flags::LAST_ANSWER);
         let http = self.http(slot);
         http.deadline_ms = 0;
         http.decoder = Default::default();
         http.held_back = Vec::new();
         let ticket = http.push_waiting(false, None);
-        self.finish_answer(context, self.key(slot), ticket, answer.into());
+        self.finish_answer(context, self.key(slot), ticket, answer);
     }
 
     /// Sends `100 Continue`, unless earlier answers are unsent: then the client continues after its own waiting time.

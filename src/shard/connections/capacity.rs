@@ -41,7 +41,7 @@ pub(super) struct Capacity {
     /// Connections that the driver was asked to close and has not closed yet.
     pub(super) ending: u32,
     /// When to check for free slots again, while there are too few.
-    pub(super) room_due_ms: Option<u64>,
+    room_due_ms: Option<u64>,
 }
 
 impl Connections {
@@ -108,8 +108,15 @@ impl Connections {
         self.capacity.at_capacity.push_back((context.clock.served_ms(), connection));
     }
 
+    /// Frees slots again after a while in which there were none that may be freed.
+    pub(in crate::shard) fn make_room_if_due(&mut self, context: &mut Context) {
+        if self.capacity.room_due_ms.is_some_and(|due_ms| due_ms <= context.clock.judged_ms()) {
+            self.make_room(context);
+        }
+    }
+
     /// Closes connections until half of the reserved slots are free, as far as there are some that may be closed.
-    pub(in crate::shard) fn make_room(&mut self, context: &mut Context) {
+    fn make_room(&mut self, context: &mut Context) {
         self.capacity.room_due_ms = None;
         if let Some(accepted_by_ms) = context.clock.judged_ms().checked_sub(limits::SILENT_GRACE_MS) {
             while self.lacks_room(context) && self.end_silent_since(context, accepted_by_ms) {}
@@ -168,7 +175,7 @@ impl Connections {
         let is_sent = line.outbox.unsent_bytes() == 0;
         match line.phase {
             Phase::Http => {
-                let http = self.cold(slot).and_then(|cold| cold.http.as_ref());
+                let http = self.http_of(slot);
                 let is_answered = http.is_some_and(|http| http.made_request && http.is_answered());
                 is_answered && dispensable == if is_sent { Dispensable::Idle } else { Dispensable::Unread }
             }
@@ -183,7 +190,7 @@ impl Connections {
     pub(in crate::shard) fn is_silent(&self, connection: ConnectionKey) -> bool {
         self.is_live(connection)
             && self.table.hot[connection.slot()].phase == Phase::Http
-            && self.cold(connection.slot()).and_then(|cold| cold.http.as_ref()).is_some_and(|http| !http.made_request)
+            && self.http_of(connection.slot()).is_some_and(|http| !http.made_request)
     }
 
     /// Whether less than half of the reserved slots are free, or about to be.

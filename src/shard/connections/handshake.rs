@@ -1,7 +1,7 @@
 //! Opening a WebSocket (P-CONN rules): the upgrade is answered first; then the client is sent `connection_established`,
 //! or the reason for the refusal (P-CONN-8).
 
-use super::{Connections, TEXT};
+use super::Connections;
 use crate::app::origin::{missing_origin_allowed, origin_allowed};
 use crate::app::{App, AppSerial};
 use crate::auth::handshake::accept_value;
@@ -14,7 +14,7 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::server_event;
 use crate::shard::context::Context;
 use crate::shard::mail::QuotaMessage;
-use crate::wire::http::{Request, UpgradeError, decode_upgrade, encode_response, encode_upgrade};
+use crate::wire::http::{Request, UpgradeError, decode_upgrade, encode_upgrade};
 use crate::wire::query::Query;
 
 /// What follows a request on its connection.
@@ -189,7 +189,7 @@ impl Connections {
 
     /// True when a trusted proxy reports that it terminated TLS.
     fn came_through_tls(&self, slot: Slot, request: &Request<'_>) -> bool {
-        let http = self.cold(slot).and_then(|cold| cold.http.as_ref());
+        let http = self.http_of(slot);
         let trusted = http.is_some_and(|http| matches!(http.proxy, Proxy::Trusted));
         // Some proxies write `wss` for a WebSocket, and several proxies make a list.
         let is_tls = |proto: &[u8]| {
@@ -200,19 +200,13 @@ impl Connections {
     }
 
     fn refuse_upgrade(&mut self, context: &mut Context, slot: Slot, error: UpgradeError) {
-        let mut answer = Vec::new();
         match error {
-            UpgradeError::BadRequest(what) => {
-                context.metrics.count_response(400);
-                encode_response(&mut answer, 400, TEXT, "", what.as_bytes(), false);
-            }
+            UpgradeError::BadRequest(what) => self.answer_last_text(context, slot, 400, "", what),
             UpgradeError::Version => {
-                context.metrics.count_response(426);
-                let body = b"Sec-WebSocket-Version must be 13";
-                encode_response(&mut answer, 426, TEXT, "Sec-WebSocket-Version: 13\r\n", body, false);
+                let extra = "Sec-WebSocket-Version: 13\r\n";
+                self.answer_last_text(context, slot, 426, extra, "Sec-WebSocket-Version must be 13");
             }
         }
-        self.answer_last(context, slot, answer);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The bounds of buffered input (threat T14): at a bound some connection has to release memory.
 
-use super::{Connections, TEXT};
+use super::Connections;
 use crate::app::AppSerial;
 use crate::connection::http::Proxy;
 use crate::connection::input::{Over, Payer};
@@ -10,7 +10,7 @@ use crate::limits;
 use crate::metrics::figures::Overload;
 use crate::protocol::close::CloseReason;
 use crate::shard::context::Context;
-use crate::wire::http::{RequestDecoder, encode_response};
+use crate::wire::http::RequestDecoder;
 
 impl Connections {
     /// Counts the connection's incomplete input, and its unread answers if it has not authenticated, and releases
@@ -55,7 +55,7 @@ impl Connections {
 
     fn payer(&self, slot: Slot) -> Payer {
         let line = &self.table.hot[slot];
-        match self.cold(slot).and_then(|cold| cold.http.as_ref()) {
+        match self.http_of(slot) {
             Some(http) => http.caller.map_or(Payer::Stranger, Payer::Caller),
             None if line.app == NONE => Payer::Stranger,
             None => Payer::Socket(AppSerial(line.app)),
@@ -69,11 +69,8 @@ impl Connections {
         let is_read = self.table.hot[slot].outbox.unsent_bytes() == 0;
         match self.table.hot[slot].phase {
             Phase::Http if is_read && !self.table.hot[slot].flags.contains(Flags::LAST_ANSWER) => {
-                let mut answer = Vec::new();
-                let body = b"The server holds as many incomplete requests as it can: try again";
-                context.metrics.count_response(503);
-                encode_response(&mut answer, 503, TEXT, "Retry-After: 1\r\n", body, false);
-                self.answer_last(context, slot, answer);
+                let body = "The server holds as many incomplete requests as it can: try again";
+                self.answer_last_text(context, slot, 503, "Retry-After: 1\r\n", body);
             }
             Phase::Open | Phase::Admitting => {
                 self.close_websocket(context, slot, &CloseReason::OverCapacity);

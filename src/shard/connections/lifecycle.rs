@@ -91,10 +91,10 @@ impl Connections {
         line.flags.remove(Flags::STALLED.union(Flags::STALLED_LONG));
         // The usual case, once per delivery: a subscriber that received all of it and is being read from. Nothing
         // follows from that.
-        if line.phase == Phase::Open && line.outbox.unsent_bytes() == 0 && !line.flags.contains(Flags::PAUSED) {
+        let all_sent = line.outbox.unsent_bytes() == 0;
+        if line.phase == Phase::Open && all_sent && !line.flags.contains(Flags::PAUSED) {
             return false;
         }
-        let all_sent = line.outbox.unsent_bytes() == 0;
         match line.phase {
             Phase::Free | Phase::Ended => return false,
             Phase::Http => {
@@ -131,8 +131,7 @@ impl Connections {
         let (flags, sent) = (line.flags, line.outbox.unsent_bytes() == 0);
         match line.phase {
             Phase::Http => {
-                let answered =
-                    self.cold(slot).and_then(|cold| cold.http.as_ref()).is_some_and(|http| http.is_answered());
+                let answered = self.http_of(slot).is_some_and(|http| http.is_answered());
                 if !sent || !answered {
                 } else if flags.contains(Flags::READ_ENDED) {
                     self.end(context, slot, false);

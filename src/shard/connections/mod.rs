@@ -205,6 +205,11 @@ impl Connections {
         self.table.drop_cold_if_empty(slot);
     }
 
+    /// The HTTP part, if the connection speaks HTTP.
+    pub(super) fn http_of(&self, slot: Slot) -> Option<&Http> {
+        self.cold(slot)?.http.as_deref()
+    }
+
     /// The HTTP part of an HTTP connection.
     pub(super) fn http(&mut self, slot: Slot) -> &mut Http {
         self.table.http(slot)
