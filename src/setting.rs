@@ -86,12 +86,10 @@ impl<S> Setting<S> {
     pub fn named(table: &'static [Self], name: &str) -> Option<&'static Self> {
         table.iter().find(|setting| setting.name == name || setting.notes.former == Some(name))
     }
-}
 
-impl<S: Default> Setting<S> {
-    /// The default as people read it.
-    pub fn default_text(&self) -> String {
-        match (self.notes.default, (self.show)(&S::default())) {
+    /// The default as people read it; `defaults` has every setting at its default.
+    pub fn default_text(&self, defaults: &S) -> String {
+        match (self.notes.default, (self.show)(defaults)) {
             (Some(text), _) => text.into(),
             (None, Value::String(text)) => text,
             (None, value) => value.to_string(),
@@ -183,15 +181,11 @@ impl<T> Definition<T> {
     }
 
     /// 0 has this meaning.
-    pub const fn zero(self, meaning: &'static str) -> Self
-    where
-        T: Copy,
-    {
-        let takes = match self.takes {
-            Takes::Number { unit, least, most, .. } => Takes::Number { unit, least, most, zero: meaning },
-            other @ (Takes::Switch | Takes::Word(_) | Takes::Form(_)) => other,
-        };
-        Self { takes, ..self }
+    pub const fn zero(mut self, meaning: &'static str) -> Self {
+        if let Takes::Number { zero, .. } = &mut self.takes {
+            *zero = meaning;
+        }
+        self
     }
 
     /// It belongs to these rules and threats.
@@ -335,8 +329,8 @@ mod tests {
             ("Seconds until tea", "seconds from 0 to 9; 0 is at once".into())
         );
         assert_eq!(
-            (tea.default_text(), milk.default_text(), cups.default_text()),
-            ("5".into(), "never".into(), "null".into())
+            [tea, milk, cups].map(|setting| setting.default_text(&Sample::default())),
+            ["5", "never", "null"].map(str::to_owned)
         );
         assert!(Setting::named(SAMPLE, "coffee").is_none());
     }

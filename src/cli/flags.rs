@@ -43,7 +43,8 @@ impl<S: Selection> Flags<S> {
 
 impl<S: Selection> Args for Flags<S> {
     fn augment_args(command: Command) -> Command {
-        Self::settings().fold(command, |command, setting| command.arg(flag(setting)))
+        let defaults = ServerSettings::default();
+        Self::settings().fold(command, |command, setting| command.arg(flag(setting, &defaults)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -64,17 +65,14 @@ impl<S: Selection> FromArgMatches for Flags<S> {
     }
 }
 
-fn flag(setting: &'static Setting<ServerSettings>) -> Arg {
-    let choices = match setting.takes {
+fn flag(setting: &'static Setting<ServerSettings>, defaults: &ServerSettings) -> Arg {
+    let values = match setting.takes {
         Takes::Word(_) => format!(": {}", setting.takes),
+        Takes::Number { zero, .. } if !zero.is_empty() => format!("; 0 is {zero}"),
         Takes::Switch | Takes::Number { .. } | Takes::Form(_) => String::new(),
     };
-    let zero = match setting.takes {
-        Takes::Number { zero, .. } if !zero.is_empty() => format!("; 0 is {zero}"),
-        Takes::Number { .. } | Takes::Switch | Takes::Word(_) | Takes::Form(_) => String::new(),
-    };
     let dev = setting.notes.dev.map(|default| format!("; {default} with --dev")).unwrap_or_default();
-    let help = format!("{}{choices}{zero} [default: {}{dev}]", setting.summary(), setting.default_text());
+    let help = format!("{}{values} [default: {}{dev}]", setting.summary(), setting.default_text(defaults));
     let arg =
         Arg::new(setting.name).long(setting.name.replace('_', "-")).value_name(setting.notes.flag.unwrap_or("TEXT"));
     let arg = setting.notes.flag_alias.into_iter().fold(arg, Arg::alias).help(help);

@@ -48,7 +48,8 @@ fn row<S: Default>(setting: &Setting<S>) -> String {
         Takes::Word(words) => words.iter().map(|word| code(word)).collect::<Vec<_>>().join(", "),
         Takes::Number { .. } | Takes::Form(_) => setting.takes.to_string(),
     };
-    let default = if setting.notes.default.is_some() { setting.default_text() } else { code(&setting.default_text()) };
+    let default = setting.default_text(&S::default());
+    let default = if setting.notes.default.is_some() { default } else { code(&default) };
     let dev = setting.notes.dev.map(|text| format!("; with `--dev` {}", code(text))).unwrap_or_default();
     let meaning = setting.lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     let rules = if setting.notes.rules.is_empty() { String::new() } else { format!(" ({})", setting.notes.rules) };
@@ -63,7 +64,7 @@ fn entries_are_whole() {
             let Setting { name, .. } = setting;
             assert!(setting.lines[0].ends_with('.') && setting.summary().len() < 120, "{name}: {}", setting.summary());
             let mut changed = S::default();
-            let default = setting.default_text();
+            let default = setting.default_text(&S::default());
             if setting.notes.default.is_none() {
                 assert!(
                     (setting.set)(&mut changed, &default).is_some(),
