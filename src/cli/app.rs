@@ -209,9 +209,8 @@ fn summary_json(app: &AppRecord) -> Value {
 fn app_json(app: &AppRecord, secrets: Secrets) -> Value {
     let mut json = summary_json(app);
     json["keys"] = app.keys.iter().map(|pair| key_json(pair, secrets)).collect();
-    let settings = setting::list(app).filter(|(name, ..)| *name != "name");
-    json["settings"] =
-        settings.map(|(name, value, _)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into();
+    let settings = APP_SETTINGS.iter().map(|setting| (setting.name.to_owned(), (setting.show)(&app.settings)));
+    json["settings"] = settings.collect::<serde_json::Map<_, _>>().into();
     json
 }
 

@@ -57,8 +57,7 @@ const PARTS: [(&str, &str); 6] = [
 
 /// The setting of an app that a part names.
 fn app_setting(part: &str) -> Option<&'static Setting<AppSettings>> {
-    let name = part.strip_prefix("app_")?;
-    APP_SETTINGS.iter().find(|setting| setting.name == name)
+    Setting::named(APP_SETTINGS, part.strip_prefix("app_")?)
 }
 
 /// The part that names a setting of an app.
@@ -73,7 +72,7 @@ pub(super) fn is_of_app(part: &str) -> bool {
 
 /// The values that the target of an alias accepts; nothing for a part.
 fn accepted(target: &str) -> Takes {
-    let server = SERVER_SETTINGS.iter().find(|setting| setting.name == target).map(|setting| setting.takes);
+    let server = Setting::named(SERVER_SETTINGS, target).map(|setting| setting.takes);
     server.or_else(|| Some(app_setting(target)?.takes)).unwrap_or(Takes::Form(""))
 }
 

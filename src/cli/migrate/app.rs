@@ -166,11 +166,17 @@ fn credential(origin: Origin, value: &Value) -> Option<String> {
     plain(value).filter(|text| origin != Origin::Sockudo || !text.contains("${"))
 }
 
-/// The largest number that a setting accepts.
+/// Smallest and largest number that a setting of a table accepts.
+pub(super) fn range<S>(table: &'static [Setting<S>], name: &str) -> (i64, i64) {
+    let setting = Setting::named(table, name);
+    let (least, most) = setting.and_then(|setting| setting.takes.range()).expect("a setting of a number");
+    let number = |bound| i64::try_from(bound).expect("no setting accepts more");
+    (number(least), number(most))
+}
+
+/// The largest number that a setting of apps accepts.
 pub(super) fn most(name: &str) -> i64 {
-    let setting = Setting::named(APP_SETTINGS, name).expect("a setting of apps");
-    let (_, most) = setting.takes.range().expect("a setting of a number");
-    i64::try_from(most).expect("no setting accepts more")
+    range(APP_SETTINGS, name).1
 }
 
 /// A setting of a number; one out of its range becomes the nearest accepted one, but never 0, which often means no

@@ -13,7 +13,6 @@ use crate::app::webhook::Batching;
 use crate::config::SERVER_SETTINGS;
 use crate::limits;
 use crate::metrics::exposition::is_prefix;
-use crate::setting::Setting;
 
 /// The result for one value.
 pub(super) enum Verdict {
@@ -211,9 +210,7 @@ impl Taken {
 
     /// A number out of the range of the setting becomes the nearest accepted one.
     fn number(&mut self, name: &'static str, value: Option<i64>) -> Verdict {
-        let setting = Setting::named(SERVER_SETTINGS, name).expect("a setting of the server");
-        let (least, most) = setting.takes.range().expect("a setting of a number");
-        let (least, most) = (least as i64, most as i64);
+        let (least, most) = app::range(SERVER_SETTINGS, name);
         match value {
             Some(number) if (least..=most).contains(&number) => self.other(name, json!(number)),
             Some(number) => {
