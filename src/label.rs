@@ -7,7 +7,9 @@ pub trait Label: Copy + Eq + 'static {
     /// Their words, in the same order.
     const LABELS: &'static [&'static str];
     /// Its word: lower case, digits and underscores.
-    fn label(self) -> &'static str;
+    fn label(self) -> &'static str {
+        Self::LABELS[self.index()]
+    }
     /// Its position in `ALL`.
     fn index(self) -> usize;
     /// The one with this word.
@@ -28,11 +30,6 @@ macro_rules! labels {
         impl $crate::label::Label for $name {
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
             const LABELS: &'static [&'static str] = &[$($label,)+];
-            fn label(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $label,)+
-                }
-            }
             fn index(self) -> usize {
                 self as usize
             }

@@ -488,13 +488,7 @@ pub const fn outbox_bytes_max(event_data_bytes_max: u32, channels_per_event_max:
     let body = body_bytes_max(event_data_bytes_max, channels_per_event_max, batch_events_max);
     let event = (event_data_bytes_max as usize + FRAME_BESIDE_BYTES) * channels_per_event_max as usize;
     let most = if body > event { body } else { event };
-    if most < OUTBOX_BYTES_MAX {
-        OUTBOX_BYTES_MAX
-    } else if most > PUBLISHED_BYTES_MAX {
-        PUBLISHED_BYTES_MAX
-    } else {
-        most
-    }
+    clamped(most, OUTBOX_BYTES_MAX, PUBLISHED_BYTES_MAX)
 }
 
 /// The credit that the mail of one event costs (P-STAT-9), besides the highest cost of one mail: less where the
@@ -514,11 +508,16 @@ pub const fn body_bytes_max(event_data_bytes_max: u32, channels_per_event_max: u
     let event = data + channel * channels_per_event_max as usize;
     let batch = (data + channel) * batch_events_max as usize;
     let longest = if event > batch { event } else { batch };
-    if longest < HTTP_BODY_BYTES_MAX {
-        HTTP_BODY_BYTES_MAX
-    } else if longest > HTTP_BODY_BYTES_SETTING_MAX {
-        HTTP_BODY_BYTES_SETTING_MAX
+    clamped(longest, HTTP_BODY_BYTES_MAX, HTTP_BODY_BYTES_SETTING_MAX)
+}
+
+/// `Ord::clamp` is not `const`.
+const fn clamped(bytes: usize, least: usize, most: usize) -> usize {
+    if bytes < least {
+        least
+    } else if bytes > most {
+        most
     } else {
-        longest
+        bytes
     }
 }
