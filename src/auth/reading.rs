@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use crate::wire::http::without_prefix;
-use crate::wire::query::{Parameter, Values, append_read, array_base, read};
+use crate::wire::query::{self, Parameter, Values, append_read, array_base};
 
 /// Whether `k[0]=a&k[1]=b` and `k[]=a&k[]=b` are signed as they are or as `k=a,b` (P-SDK-20).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -136,7 +136,7 @@ pub(super) fn candidate_paths<'a>(path: &'a str, prefix: &str) -> SmallVec<[Cow<
     let mut paths: SmallVec<[Cow<'a, [u8]>; 3]> = SmallVec::new();
     paths.push(Cow::Borrowed(path.as_bytes()));
     if memchr::memchr(b'%', path.as_bytes()).is_some() {
-        paths.push(read(path.as_bytes(), Values::Decoded));
+        paths.push(query::decode(path.as_bytes()));
     }
     let unprefixed = without_prefix(path, prefix);
     let shortest = without_prefix(unprefixed.unwrap_or(path), "/api/v1");

@@ -20,7 +20,7 @@ use crate::limits::{
     SIGNED_PARAMETERS_MAX,
 };
 use crate::moment::Moment;
-use crate::wire::query::{Parameter, Query, Values, append_read, array_base, read};
+use crate::wire::query::{self, Parameter, Query, Values, append_read, array_base};
 
 /// Why a signed request was refused; always 401. No text quotes a signature, a secret or a parameter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -213,7 +213,7 @@ impl<'a> SignedQuery<'a> {
             }
             let found = if is_plain { exact } else { Reserved::of_sent(parameter.name, &mut decoded) };
             if let Some((which, form)) = found {
-                let value = if is_plain { parameter.value.into() } else { read(parameter.value, Values::Decoded) };
+                let value = if is_plain { parameter.value.into() } else { query::decode(parameter.value) };
                 let before = reserved[which as usize].replace(value);
                 if before.is_some() || form == NameForm::Array {
                     return Err(SignatureRefusal::Repeated(which.name()));

@@ -100,8 +100,8 @@ impl<'a> Query<'a> {
 impl Parameter<'_> {
     /// True when the decoded name equals `name`, in any case and with or without an index.
     fn is_named(&self, name: &str) -> bool {
-        let read = read(self.name, Values::Decoded);
-        array_base(&read).unwrap_or(&read).eq_ignore_ascii_case(name.as_bytes())
+        let own = decode(self.name);
+        array_base(&own).unwrap_or(&own).eq_ignore_ascii_case(name.as_bytes())
     }
 }
 
@@ -119,17 +119,12 @@ pub fn array_base(name: &[u8]) -> Option<&[u8]> {
     (base_end > 0).then(|| &name[..base_end])
 }
 
-/// Decodes a name, value or path.
-pub fn read(raw: &[u8], values: Values) -> Cow<'_, [u8]> {
-    if memchr::memchr2(b'%', b'+', raw).is_none() {
-        return Cow::Borrowed(raw);
-    }
-    let mut out = Vec::new();
-    append_read(&mut out, raw, values);
-    Cow::Owned(out)
+/// Decodes a name, value or path; a `+` stays as it is.
+pub fn decode(raw: &[u8]) -> Cow<'_, [u8]> {
+    percent_decode(raw).into()
 }
 
-/// Appends the result of [`read`].
+/// Appends a name, value or path as the mode reads it.
 pub fn append_read(out: &mut Vec<u8>, raw: &[u8], values: Values) {
     match values {
         Values::Raw => out.extend_from_slice(raw),
@@ -185,12 +180,17 @@ mod tests {
         for (sent, decoded, with_spaces) in
             [("%", "%", "%"), ("%4", "%4", "%4"), ("a%zz%41", "a%zzA", "a%zzA"), ("%+41%2B", "%+41+", "% 41+")]
         {
-            let reads = |values| String::from_utf8(read(sent.as_bytes(), values).into_owned()).expect("ASCII");
+            let reads = |values| {
+                let mut out = Vec::new();
+                append_read(&mut out, sent.as_bytes(), values);
+                String::from_utf8(out).expect("ASCII")
+            };
             assert_eq!(
                 (reads(Values::Decoded), reads(Values::PlusAsSpace)),
                 (decoded.to_owned(), with_spaces.to_owned())
             );
             assert_eq!(reads(Values::Raw), sent);
+            assert_eq!(*decode(sent.as_bytes()), *decoded.as_bytes());
             assert_eq!(values(&format!("name={sent}"), "name"), [decoded]);
         }
         assert_eq!(values("%zz%6eame=1", "%zzname"), ["1"]);
