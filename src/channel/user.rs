@@ -161,11 +161,6 @@ fn javascript_number(number: f64) -> String {
     if magnitude < 1.0 { text } else { text.replace('e', "e+") }
 }
 
-/// P-LIM-6.
-pub fn is_user_id(text: &str) -> bool {
-    (1..=limits::USER_ID_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
