@@ -86,15 +86,10 @@ impl Http {
 
     /// Takes the oldest answer if it is ready.
     pub fn take_ready(&mut self) -> Option<Bytes> {
-        match self.answers.front()? {
-            Answer::Waiting { .. } => None,
-            Answer::Ready(answer) => {
-                let answer = answer.clone();
-                self.answers.pop_front();
-                self.first_ticket = self.first_ticket.wrapping_add(1);
-                Some(answer)
-            }
-        }
+        let oldest = self.answers.pop_front_if(|answer| matches!(answer, Answer::Ready(_)))?;
+        let Answer::Ready(answer) = oldest else { return None };
+        self.first_ticket = self.first_ticket.wrapping_add(1);
+        Some(answer)
     }
 }
 
