@@ -108,9 +108,6 @@ impl Coordinator {
 
     /// Waits until every worker has taken its orders and `done` holds for the totals, or the run is cut short, or `bound`
     /// has passed.
-    ///
-    /// # Errors
-    /// If a worker cannot receive an order.
     pub(crate) fn wait(
         &mut self,
         bound: Duration,

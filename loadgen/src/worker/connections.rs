@@ -314,21 +314,28 @@ impl Connections {
         })
     }
 
-    /// Sends a text message on the connection in this slot, if it still has this number and is subscribed.
-    pub(crate) fn send_text(&mut self, (number, slot): (u32, u32), text: &[u8], shared: &mut Shared) -> SendOutcome {
-        let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
-            return SendOutcome::Gone;
-        };
-        if connection.number != number || connection.phase != Phase::Ready {
-            return SendOutcome::Gone;
-        }
-        match send_frame(connection, frame::TEXT, text, &mut self.mask) {
+    /// Sends on the connection in this slot, if it still has this number and is subscribed.
+    fn send_with(
+        &mut self,
+        (number, slot): (u32, u32),
+        shared: &mut Shared,
+        send: impl FnOnce(&mut Connection, &mut Mask) -> Ended,
+    ) -> SendOutcome {
+        let connection = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
+        let is_meant = |connection: &&mut Connection| connection.number == number && connection.phase == Phase::Ready;
+        let Some(connection) = connection.filter(is_meant) else { return SendOutcome::Gone };
+        match send(connection, &mut self.mask) {
             None => SendOutcome::Sent,
             Some(reason) => {
                 self.end(slot, &reason, shared);
                 SendOutcome::Gone
             }
         }
+    }
+
+    /// Sends a text message on the connection in this slot, if it still has this number and is subscribed.
+    pub(crate) fn send_text(&mut self, key: (u32, u32), text: &[u8], shared: &mut Shared) -> SendOutcome {
+        self.send_with(key, shared, |connection, mask| send_frame(connection, frame::TEXT, text, mask))
     }
 
     /// As [`Connections::send_text`], a ping; `first` if it is the connection's first one.
@@ -345,20 +352,7 @@ impl Connections {
 
     /// As [`Connections::send_text`], several messages in one send.
     pub(crate) fn send_texts(&mut self, key: (u32, u32), texts: &[String], shared: &mut Shared) -> SendOutcome {
-        let (number, slot) = key;
-        let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
-            return SendOutcome::Gone;
-        };
-        if connection.number != number || connection.phase != Phase::Ready {
-            return SendOutcome::Gone;
-        }
-        match send_text_frames(connection, texts, &mut self.mask) {
-            None => SendOutcome::Sent,
-            Some(reason) => {
-                self.end(slot, &reason, shared);
-                SendOutcome::Gone
-            }
-        }
+        self.send_with(key, shared, |connection, mask| send_text_frames(connection, texts, mask))
     }
 
     /// Makes a presence member leave and join again as another member.

@@ -222,11 +222,9 @@ impl Subscriptions {
         self.unanswered += 1;
     }
 
-    /// Ends the schedule when every subscriber is at its end.
+    /// Ends the schedule when every subscriber is at its end: those that are have left the queue, since the caller took
+    /// messages until there were none.
     pub(crate) fn end_without_room(&mut self) {
-        while self.room.front().is_some_and(|index| self.is_at_end(*index)) {
-            self.room.pop_front();
-        }
         if self.room.is_empty() && self.unanswered == 0 {
             self.halt();
         }
