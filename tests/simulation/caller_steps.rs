@@ -224,34 +224,7 @@ impl World {
     /// `POST /events` to these channels; at rest it requests counts, which are then known.
     pub(crate) fn publish_to(&mut self, number: usize, app: usize, channels: Vec<String>, at_rest: bool) {
         let excluded = self.excluded(app).map(|(number, _)| number);
-        let (group, event) = self.new_publish(number, app, channels.clone(), excluded);
-        self.send_publish(number, app, channels, group, event, at_rest);
-    }
-
-    /// `POST /batch_events` with this many events of at least this many bytes of data.
-    pub(crate) fn publish_padded(&mut self, number: usize, app: usize, channel: &str, events: usize, bytes: usize) {
-        let mut draft = self.draft("/batch_events", app);
-        let mut batch = Vec::new();
-        for _ in 0..events {
-            let (group, mut event) = self.new_padded(number, app, vec![channel.to_owned()], None, bytes);
-            event["channel"] = json!(channel);
-            draft.owed.groups.push(group);
-            batch.push(event);
-        }
-        draft.body = json!({ "batch": batch }).to_string().into_bytes();
-        self.authenticate(&mut draft);
-        self.send_request(number, draft);
-    }
-
-    fn send_publish(
-        &mut self,
-        number: usize,
-        app: usize,
-        channels: Vec<String>,
-        group: Group,
-        mut event: Value,
-        at_rest: bool,
-    ) {
+        let (group, mut event) = self.new_publish(number, app, channels.clone(), excluded);
         let mut draft = self.draft("/events", app);
         if channels.len() == 1 && self.random.one_in(2) {
             event["channel"] = json!(channels[0]);
@@ -265,6 +238,26 @@ impl World {
         draft.owed.at_rest = at_rest;
         draft.owed.groups.push(group);
         draft.body = event.to_string().into_bytes();
+        self.authenticate(&mut draft);
+        self.send_request(number, draft);
+    }
+
+    /// `POST /batch_events` with this many events of at least this many bytes of data.
+    pub(crate) fn publish_padded(&mut self, number: usize, app: usize, channel: &str, events: usize, bytes: usize) {
+        let draft = self.draft("/batch_events", app);
+        let mut batch = Vec::new();
+        for _ in 0..events {
+            let (group, mut event) = self.new_padded(number, app, vec![channel.to_owned()], None, bytes);
+            event["channel"] = json!(channel);
+            batch.push((group, event));
+        }
+        self.send_batch(number, draft, batch);
+    }
+
+    fn send_batch(&mut self, number: usize, mut draft: Draft, events: Vec<(Group, Value)>) {
+        let (groups, batch): (Vec<Group>, Vec<Value>) = events.into_iter().unzip();
+        draft.owed.groups = groups;
+        draft.body = json!({ "batch": batch }).to_string().into_bytes();
         self.authenticate(&mut draft);
         self.send_request(number, draft);
     }
@@ -296,19 +289,16 @@ impl World {
     /// `POST /batch_events`.
     fn publish_batch(&mut self, number: usize) {
         let app = self.random.weighted(&[3, 1]);
-        let mut draft = self.draft("/batch_events", app);
+        let draft = self.draft("/batch_events", app);
         let mut batch = Vec::new();
         let events = if self.scenario.large_events { 1 } else { self.random.between(1, 5) };
         for _ in 0..events {
             let channel = self.random.pick(&self.apps[app].channels).clone();
             let (group, mut event) = self.new_publish(number, app, vec![channel.clone()], None);
             event["channel"] = json!(channel);
-            draft.owed.groups.push(group);
-            batch.push(event);
+            batch.push((group, event));
         }
-        draft.body = json!({ "batch": batch }).to_string().into_bytes();
-        self.authenticate(&mut draft);
-        self.send_request(number, draft);
+        self.send_batch(number, draft, batch);
     }
 
     /// A request that is refused, or that publishes nothing.
