@@ -278,7 +278,7 @@ def hostile():
             server, "fan-out", "--subscribers", count, "--events-per-second", 5,
             "--duration-seconds", Options.pick(20, 4),
         )
-        server.await_subscriptions(count)
+        run.await_subscriptions(count, 60)
         before = server.resident()
         server.forget_peak()
         with Beside(attack, (server.host, server.port), count) as attackers:

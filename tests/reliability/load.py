@@ -171,7 +171,7 @@ def reconnect_storm():
             "--arrivals-per-second", 10, "--duration-seconds", Options.pick(15, 5), "--in-flight", 512,
         )
         count = lambda: server.metric("relay_subscriptions")
-        server.await_subscriptions(connections)
+        run.await_subscriptions(connections, 60)
         with Repeated(forge, 20), Samples(server, 0.1, count) as samples:
             report = run.result()
     figures = report["figures"]
@@ -194,7 +194,7 @@ def drain():
         for watcher in watchers:
             watcher.subscribe("drained")
         idle = Generator(server, "idle", "--connections", connections, "--hold-seconds", 120, "--publish", 0)
-        server.await_subscriptions(connections + len(watchers))
+        idle.await_subscriptions(connections + len(watchers), 60)
         load = Generator(server, "publish", "--requests-per-second", rate, "--duration-seconds", 60)
         accepted = []
 
@@ -237,7 +237,7 @@ def soak():
     with Server() as server:
         base = server.descriptors(), server.metric("relay_slots_used")
         idle = Generator(server, "idle", "--connections", steady, "--hold-seconds", seconds + 30)
-        server.await_subscriptions(steady)
+        idle.await_subscriptions(steady, 60)
         load = Generator(
             server, "fan-out", "--subscribers", 100, "--channels", 100, "--channel", "soak",
             "--events-per-second", Options.pick(2_000, 200), "--duration-seconds", seconds,
@@ -293,7 +293,7 @@ def freeze():
     connections, seconds = Options.pick(15_000, 300), Options.pick(20, 3)
     with Server("--activity-timeout", "10") as server:
         run = Generator(server, "idle", "--connections", connections, "--hold-seconds", seconds + 25)
-        server.await_subscriptions(connections)
+        run.await_subscriptions(connections, 60)
         time.sleep(1)
         os.kill(server.pid, signal.SIGSTOP)
         time.sleep(seconds)

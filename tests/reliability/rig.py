@@ -147,9 +147,6 @@ class Server:
             time.sleep(0.05)
         return None
 
-    def await_subscriptions(self, count):
-        return self.await_metric("relay_subscriptions", lambda value: value >= count, 60)
-
 
 def status_bytes(pid, name):
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
