@@ -5,9 +5,6 @@
 //! `tests/install` installs it once below `target/`, from PyPI alone. Without Python 2.7 the test reports that it was
 //! skipped.
 
-// A test reads the clock, starts processes and may fail at any line.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;

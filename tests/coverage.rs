@@ -81,7 +81,7 @@ fn citations(sources: &[Source]) -> Citations {
     for source in sources {
         let rules = tree::rule_ids(&source.text);
         let is_rust = source.path.ends_with(".rs") && !rules.is_empty();
-        let read = is_rust.then(|| (source.test_lines(), tree::functions(&source.code())));
+        let read = is_rust.then(|| (source.test_lines(), tree::functions(&source.text)));
         for (line, id) in rules {
             let test = match &read {
                 Some((tests, functions)) => test_at(source, tests, functions, line),
@@ -114,10 +114,7 @@ fn own_citations() -> Citations {
     let mut sources = tree::sources("src", &[".rs"]);
     sources.extend(tree::sources("loadgen", &[".rs"]));
     sources.extend(tree::sources("tests", &[".rs", ".js", ".mjs", ".cjs", ".ts", ".py"]));
-    sources.retain(|source| {
-        !matches!(source.path.as_str(), "tests/tidy.rs" | "tests/coverage.rs")
-            && !source.path.starts_with("tests/tree/")
-    });
+    sources.retain(|source| !crate::is_checker(&source.path));
     citations(&sources)
 }
 
@@ -162,13 +159,7 @@ fn rules() -> Vec<String> {
 #[test]
 fn the_table_is_current() {
     let table = render(&rules(), &own_citations());
-    if std::env::var_os(UPDATE_VARIABLE).is_some() {
-        std::fs::write(tree::root().join(TABLE), &table).expect("the table is written");
-    }
-    assert!(
-        tree::source(TABLE).text == table,
-        "{TABLE} is out of date: run `{UPDATE_VARIABLE}=1 cargo test --test tidy the_table` and commit it"
-    );
+    tree::assert_current(TABLE, &table, "cargo test --test tidy the_table");
 }
 
 /// Goal: every rule in scope is cited by a test or excused with a reason.

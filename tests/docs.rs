@@ -1,12 +1,7 @@
 //! The documents: every link resolves, every page is in the book, the book builds, and the tables that repeat the code
 //! match it.
 
-// A test reads files, starts processes and may fail at any line.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
-
-#[path = "docs/links.rs"]
 mod links;
-#[path = "docs/troubleshooting.rs"]
 mod troubleshooting;
 
 use std::process::Command;
@@ -26,39 +21,26 @@ fn pages() -> Vec<Source> {
 #[test]
 fn links_lead_somewhere() {
     let findings = links::check(&pages(), |path| tree::root().join(path).exists());
-    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+    crate::assert_clean(&findings);
 }
 
 #[test]
 fn every_page_is_in_the_book() {
     let findings = links::check_summary(&tree::source("docs/SUMMARY.md").text, &tree::sources("docs", &[".md"]));
-    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+    crate::assert_clean(&findings);
 }
 
 /// Goal: close codes, statuses and reasons on the page match the code, each with cause and fix.
 #[test]
 fn troubleshooting_is_current() {
-    let page = tree::source(TROUBLESHOOTING).text;
-    let current = troubleshooting::with_tables(&page);
-    if std::env::var_os("RELAY_UPDATE").is_some() {
-        std::fs::write(tree::root().join(TROUBLESHOOTING), &current).unwrap();
-    }
-    assert!(
-        tree::source(TROUBLESHOOTING).text == current,
-        "the tables differ from the code: run `RELAY_UPDATE=1 cargo test --test tidy troubleshooting` and commit {TROUBLESHOOTING}"
-    );
+    let current = troubleshooting::with_tables(&tree::source(TROUBLESHOOTING).text);
+    tree::assert_current(TROUBLESHOOTING, &current, "cargo test --test tidy troubleshooting");
 }
 
 /// Goal: mdBook builds the book from docs/ without a warning, below the build directory.
 #[test]
 fn the_book_builds() {
-    let folder = match common::tools::installed("mdbook") {
-        Ok(folder) => folder,
-        Err(reason) => {
-            println!("skipped: the book: {reason}");
-            return;
-        }
-    };
+    let folder = common::tools::installed("mdbook").expect("cargo is here");
     let output = Command::new(folder.join("bin/mdbook"))
         .arg("build")
         .arg(tree::root().join("docs"))

@@ -1,9 +1,6 @@
 //! Examples from other products' documents, run as written except for host, port and credentials: programs that work
 //! for their users work here. The programs are in `tests/sdk/examples`.
 
-// A test reads the clock, starts processes and may fail at any line.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
-
 use std::fs;
 
 use crate::common::rig::on_fresh_servers;

@@ -1,9 +1,6 @@
 //! The recipes of docs/recipes, run as written: each endpoint signs for its user alone, and pusher-js gets in with the
 //! endpoint's answer, and with nothing else.
 
-// A test starts processes and may fail at any line.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};

@@ -2,14 +2,8 @@
 //! features of each are the table of docs/compatibility.md (`table`). The scripts are in `tests/sdk`; the packages are
 //! pinned there and installed below `target/` by the first test that needs them.
 
-// A test reads the clock, starts processes and may fail at any line.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
-
-#[path = "sdk/configured.rs"]
 mod configured;
-#[path = "sdk/servers.rs"]
 mod servers;
-#[path = "sdk/table.rs"]
 mod table;
 
 use std::collections::BTreeSet;
@@ -113,16 +107,8 @@ fn restarted_once(test: &'static str, script: impl Fn() -> Script + Sync) {
 /// The document matches the table. `RELAY_UPDATE=1` writes it.
 #[test]
 fn the_document_is_current() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md");
-    if std::env::var_os("RELAY_UPDATE").is_some() {
-        std::fs::write(&path, table::document()).unwrap();
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        found,
-        table::document(),
-        "run `RELAY_UPDATE=1 cargo test --test compatibility the_document` and commit it"
-    );
+    let command = "cargo test --test compatibility the_document";
+    crate::tree::assert_current("docs/compatibility.md", &table::document(), command);
 }
 
 /// P-USER-1 to P-USER-6, P-WATCH-1, P-SDK-25, P-AUTH-3, P-AUTH-4, P-HTTP-6, P-HTTP-10: pusher-js signs in, receives the

@@ -161,17 +161,18 @@ fn module_of(path: &str) -> Vec<&str> {
     inner.split('/').filter(|name| *name != "mod").collect()
 }
 
-/// `super::x` and `relay::x` as seen from the crate's root.
+/// `crate::x`, `self::x` and `super::x` as seen from the crate's root.
 fn absolute(path: &str, module: &[&str]) -> Option<String> {
     if let Some(rest) = path.strip_prefix("crate::") {
         return Some(rest.to_owned());
     }
-    let supers = path.split("::").take_while(|name| *name == "super").count();
-    if supers == 0 || supers > module.len() {
+    let inner = path.strip_prefix("self::").unwrap_or(path);
+    let supers = inner.split("::").take_while(|name| *name == "super").count();
+    if (supers == 0 && inner == path) || supers > module.len() {
         return None;
     }
     let outer = module[..module.len() - supers].iter().copied();
-    Some(outer.chain(path.split("::").skip(supers)).collect::<Vec<_>>().join("::"))
+    Some(outer.chain(inner.split("::").skip(supers)).collect::<Vec<_>>().join("::"))
 }
 
 fn check_floors(lib: &str, sources: &[Source]) -> Vec<String> {
@@ -230,37 +231,26 @@ fn the_floor_check_can_fail() {
 // Import cycles
 
 /// For each file below `folder`, the other files whose items its shipped code names.
-fn imports(folder: &str, sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
-    let module = |path: &str| -> Vec<String> {
+fn imports<'s>(folder: &str, sources: &'s [Source]) -> BTreeMap<&'s str, BTreeSet<&'s str>> {
+    let module = |path: &'s str| -> Vec<&'s str> {
         let inner = path.strip_prefix(folder).unwrap_or(path).trim_end_matches(".rs");
-        let names = inner.split('/').filter(|name| !matches!(*name, "" | "mod" | "main" | "lib"));
-        names.map(str::to_owned).collect()
+        inner.split('/').filter(|name| !matches!(*name, "" | "mod" | "main" | "lib")).collect()
     };
-    let files: BTreeMap<Vec<String>, &str> =
-        sources.iter().map(|source| (module(&source.path), &*source.path)).collect();
+    let files: BTreeMap<Vec<&str>, &str> = sources.iter().map(|source| (module(&source.path), &*source.path)).collect();
     let mut graph = BTreeMap::new();
     for source in sources {
         let own = module(&source.path);
-        let own: Vec<&str> = own.iter().map(String::as_str).collect();
         let mut targets = BTreeSet::new();
         for (_, path) in tree::paths(&source.shipped_code()) {
-            let path = match path.strip_prefix("self::") {
-                Some(rest) => Some(own.iter().copied().chain([rest]).collect::<Vec<_>>().join("::")),
-                None => absolute(&path, &own),
-            };
-            let Some(path) = path else { continue };
-            let mut names: Vec<String> = path.split("::").map(str::to_owned).collect();
+            let Some(path) = absolute(&path, &own) else { continue };
+            let mut names: Vec<&str> = path.split("::").collect();
             while !names.is_empty() && !files.contains_key(&names) {
                 names.pop();
             }
-            targets.extend(
-                files
-                    .get(&names)
-                    .filter(|file| !names.is_empty() && **file != source.path)
-                    .map(|file| (*file).to_owned()),
-            );
+            let file = files.get(&names).filter(|file| !names.is_empty() && **file != source.path);
+            targets.extend(file.copied());
         }
-        graph.insert(source.path.clone(), targets);
+        graph.insert(&*source.path, targets);
     }
     graph
 }
@@ -268,12 +258,12 @@ fn imports(folder: &str, sources: &[Source]) -> BTreeMap<String, BTreeSet<String
 fn check_import_cycles(folder: &str, sources: &[Source]) -> Vec<String> {
     let graph = imports(folder, sources);
     let mut findings = Vec::new();
-    for start in graph.keys() {
+    for &start in graph.keys() {
         // Breadth first, only over files that come later: each cycle is found from its first file.
         let mut before: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut queue = std::collections::VecDeque::from([start.as_str()]);
+        let mut queue = std::collections::VecDeque::from([start]);
         while let Some(file) = queue.pop_front() {
-            for target in graph[file].iter().filter(|target| *target >= start) {
+            for &target in graph[file].iter().filter(|target| **target >= start) {
                 if target == start {
                     let mut cycle = vec![file];
                     while *cycle.last().expect("it has a file") != start {
@@ -284,7 +274,7 @@ fn check_import_cycles(folder: &str, sources: &[Source]) -> Vec<String> {
                     queue.clear();
                     break;
                 }
-                if !before.contains_key(target.as_str()) {
+                if !before.contains_key(target) {
                     before.insert(target, file);
                     queue.push_back(target);
                 }
@@ -351,41 +341,37 @@ const SHARD_PARTS: &[&[&str]] = &[
     &["client_message", "drain", "mod", "receive", "timers"],
 ];
 
-/// The part of a file of the shard, and its place in the order.
-fn part_of(path: &str) -> Option<(&str, usize)> {
+/// The place of a part in the order.
+fn rank(part: &str) -> Option<usize> {
+    SHARD_PARTS.iter().position(|parts| parts.contains(&part))
+}
+
+/// The part of a file of the shard.
+fn part_of(path: &str) -> Option<&str> {
     let name = path.strip_prefix("src/shard/")?.split('/').next()?.trim_end_matches(".rs");
-    let rank = SHARD_PARTS.iter().position(|parts| parts.contains(&name))?;
-    Some((name, rank))
+    rank(name).map(|_| name)
 }
 
 /// Arrows between the parts of the shard.
 fn part_arrows(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    // A visibility is not a use.
-    let plain =
-        sources.iter().map(|source| Source::sample(&source.path, &source.text.replace("in crate::shard)", "self)")));
-    let graph = imports("src/", &plain.collect::<Vec<_>>());
-    for source in sources {
-        let Some((own, _)) = part_of(&source.path) else { continue };
-        let targets = graph[&source.path].iter();
-        let paths = targets.filter_map(|path| sources.iter().find(|source| source.path == *path));
-        let others = paths.filter_map(|source| part_of(&source.path)).map(|(name, _)| name).filter(|name| *name != own);
-        arrows.entry(own).or_default().extend(others);
+    for (path, targets) in imports("src/", sources) {
+        let Some(own) = part_of(path) else { continue };
+        arrows.entry(own).or_default().extend(targets.into_iter().filter_map(part_of).filter(|name| *name != own));
     }
     arrows
 }
 
-fn check_parts(sources: &[Source]) -> Vec<String> {
-    let rank = |name: &str| SHARD_PARTS.iter().position(|parts| parts.contains(&name)).expect("it is listed");
+fn check_parts(sources: &[Source], arrows: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<String> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| source.path.starts_with("src/shard/")) {
         if part_of(&source.path).is_none() && !source.path.starts_with("src/shard/tests") {
             findings.push(format!("{}: its part has no place in SHARD_PARTS", source.path));
         }
     }
-    let routers = SHARD_PARTS.len() - 1;
-    for (own, targets) in part_arrows(sources) {
-        let up = targets.into_iter().filter(|target| rank(target) >= rank(own) && rank(own) < routers);
+    let routers = Some(SHARD_PARTS.len() - 1);
+    for (own, targets) in arrows {
+        let up = targets.iter().filter(|target| rank(target) >= rank(own) && rank(own) < routers);
         findings.extend(up.map(|target| format!("shard part `{own}` must not use `{target}`, which is not below it")));
     }
     findings
@@ -394,11 +380,12 @@ fn check_parts(sources: &[Source]) -> Vec<String> {
 /// The call graph between the parts of the shard; `cargo test --test tidy parts -- --nocapture` prints it.
 #[test]
 fn parts_of_the_shard_call_downwards_only() {
-    let sources = library();
-    for (part, targets) in part_arrows(&sources) {
-        println!("{part} -> {}", targets.into_iter().collect::<Vec<_>>().join(", "));
+    let sources = tree::sources("src/shard", &[".rs"]);
+    let arrows = part_arrows(&sources);
+    for (part, targets) in &arrows {
+        println!("{part} -> {}", targets.iter().copied().collect::<Vec<_>>().join(", "));
     }
-    assert_clean(&check_parts(&sources));
+    assert_clean(&check_parts(&sources, &arrows));
 }
 
 /// Goal: an arrow upwards or sideways, and a part without a place, are found; an arrow downwards and one inside a part are not.
@@ -409,7 +396,7 @@ fn the_parts_check_can_fail() {
         let empty = others.iter().map(|other| format!("src/shard/{other}")).filter(|other| other != path);
         let mut sources: Vec<Source> = empty.map(|path| Source::sample(&path, "")).collect();
         sources.push(Source::sample(path, text));
-        check_parts(&sources).len()
+        check_parts(&sources, &part_arrows(&sources)).len()
     };
     assert_eq!(findings("src/shard/channels/mod.rs", "use crate::shard::connections::Connections;"), 0);
     assert_eq!(findings("src/shard/connections/input.rs", "use super::Connections;"), 0);
@@ -619,8 +606,13 @@ fn check_rules(documents: &[Source], sources: &[Source]) -> Vec<String> {
 #[test]
 fn cited_rules_are_specified() {
     // The samples below cite rules that do not exist.
-    let sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
+    let sources = citing();
     assert_clean(&check_rules(&tree::specification(), &sources));
+}
+
+/// The files whose citations are meant: not those of the checks themselves, which cite samples.
+fn citing() -> Vec<Source> {
+    everything().into_iter().filter(|source| !is_checker(&source.path)).collect()
 }
 
 fn is_checker(path: &str) -> bool {
@@ -666,7 +658,7 @@ fn check_threats(document: &str, sources: &[Source]) -> Vec<String> {
 
 #[test]
 fn cited_threats_are_described() {
-    let sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
+    let sources = citing();
     let document = ["docs/security.md", "docs/reliability.md"].map(|path| tree::source(path).text).join("\n");
     assert_clean(&check_threats(&document, &sources));
 }
@@ -700,7 +692,7 @@ fn check_document_paths(exists: impl Fn(&str) -> bool, sources: &[Source]) -> Ve
 
 #[test]
 fn cited_documents_exist() {
-    let mut sources: Vec<_> = everything().into_iter().filter(|source| !is_checker(&source.path)).collect();
+    let mut sources = citing();
     sources.extend(["README.md", "CONTRIBUTING.md", "clippy.toml", "deny.toml", "Cargo.toml"].map(tree::source));
     assert_clean(&check_document_paths(|path| tree::root().join(path).is_file(), &sources));
 }

@@ -1,9 +1,6 @@
 //! Moving to Relay from another server: `relay migrate` over sample configurations, the variables of other servers, and
 //! old credentials on a real server afterwards.
 
-// A test starts processes and may fail at any line.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
-
 mod environment;
 mod losses;
 mod webhooks;

@@ -5,9 +5,6 @@
 //!
 //! It shares no code with the server, and runs everywhere; `tests/autobahn.rs` needs a Python 2.7.
 
-// A test reads the clock, starts processes and may fail at any line.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
-
 mod ask;
 mod closing;
 mod fragments;

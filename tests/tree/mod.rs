@@ -40,8 +40,7 @@ impl Source {
         if is_test_path(&self.path) {
             return Vec::new();
         }
-        // Blanked code has the same bytes in the same places.
-        let tests = test_items(&self.code());
+        let tests = test_items(&self.text);
         let is_test = |at: usize| tests.iter().any(|(start, end)| (*start..*end).contains(&at));
         let mut found = Vec::new();
         tokens(&self.text, parse(&self.text), &mut |level| {
@@ -61,10 +60,19 @@ impl Source {
         if is_test_path(&self.path) {
             return vec![(1, self.text.lines().count())];
         }
-        let code = self.code();
-        let lines = |(start, end)| (line_of(&code, start), line_of(&code, end));
-        test_items(&code).into_iter().map(lines).collect()
+        let lines = |(start, end)| (line_of(&self.text, start), line_of(&self.text, end));
+        test_items(&self.text).into_iter().map(lines).collect()
     }
+}
+
+/// Checks that a file is as the code makes it; with `RELAY_UPDATE` it is written first. `command` updates it.
+#[track_caller]
+#[allow(clippy::disallowed_methods, reason = "a test writes a document and reads the environment")]
+pub(crate) fn assert_current(path: &str, text: &str, command: &str) {
+    if std::env::var_os("RELAY_UPDATE").is_some() {
+        fs::write(root().join(path), text).expect("the document is written");
+    }
+    assert!(source(path).text == text, "{path} is out of date: run `RELAY_UPDATE=1 {command}` and commit it");
 }
 
 /// Root of the project.
@@ -179,14 +187,13 @@ fn blank_test_items(code: &str) -> String {
     })
 }
 
-/// Start and end of every item under `#[cfg(test)]` in blanked code.
+/// Start and end of every item under `#[cfg(test)]`.
 fn test_items(code: &str) -> Vec<(usize, usize)> {
     let mut items: Vec<(usize, usize)> = Vec::new();
     tokens(code, parse(code), &mut |level| {
         for (at, pair) in level.windows(2).enumerate() {
-            let is_attribute =
-                pair[0].tree.to_string() == "#" && pair[1].tree.to_string().replace(' ', "") == "[cfg(test)]";
-            if is_attribute {
+            let is_hash = matches!(&pair[0].tree, TokenTree::Punct(punct) if punct.as_char() == '#');
+            if is_hash && pair[1].tree.to_string().replace(' ', "") == "[cfg(test)]" {
                 items.push((pair[0].bytes.start, end_of_item(&level[at + 2..], code)));
             }
         }
@@ -217,15 +224,18 @@ pub(crate) struct Function {
     pub(crate) last_line: usize,
 }
 
-/// All functions with a body in blanked code, in order.
+/// All functions with a body, in order.
 pub(crate) fn functions(code: &str) -> Vec<Function> {
     let mut found = Vec::new();
     tokens(code, parse(code), &mut |level| {
         for (at, pair) in level.windows(2).enumerate() {
             let (TokenTree::Ident(word), TokenTree::Ident(name)) = (&pair[0].tree, &pair[1].tree) else { continue };
+            if word != "fn" {
+                continue;
+            }
             let end = end_of_item(&level[at + 1..], code);
             // A declaration has no body.
-            if word == "fn" && code[..end].ends_with('}') {
+            if code[..end].ends_with('}') {
                 let (first_line, last_line) = (line_of(code, pair[0].bytes.start), line_of(code, end));
                 found.push(Function { name: name.to_string(), first_line, last_line });
             }
@@ -251,13 +261,18 @@ pub(crate) fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// All paths (`a::b::c`) of blanked code with their lines; groups (`a::{b, c}`) are written out.
+/// All paths (`a::b::c`) of blanked code with their lines; groups (`a::{b, c}`) are written out. That of a visibility is
+/// not among them: it uses nothing.
 pub(crate) fn paths(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < code.len() {
         if is_word(code.as_bytes()[at]) {
+            let (is_visibility, known) = (code[..at].ends_with("pub(in "), found.len());
             at = read_path(code, at, "", &mut found);
+            if is_visibility {
+                found.truncate(known);
+            }
         } else {
             at += 1;
         }
