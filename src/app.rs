@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use ring::hmac;
 
 pub mod origin;
+pub mod outgoing_url;
 pub mod settings;
 pub mod webhook;
 

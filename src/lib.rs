@@ -41,18 +41,22 @@ pub mod driver;
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod store;
 
-// Floor 7: outgoing requests.
+// Floor 7: requests to servers of customers.
+#[allow(clippy::disallowed_methods, reason = "effects live here")]
+pub mod outgoing;
+
+// Floor 8: the senders of these requests.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod webhook;
 
-// Floor 8: the settings of operators.
+// Floor 9: the settings of operators.
 #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
 pub mod config;
 
-// Floor 9: assembly.
+// Floor 10: assembly.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod server;
 
-// Floor 10: the command line.
+// Floor 11: the command line.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod cli;

@@ -151,8 +151,8 @@ pub const WEBHOOK_COMMIT_AGAIN_MS: u64 = 1_000;
 pub const WEBHOOK_STOP_MS: u64 = 1_000;
 /// Bytes of an endpoint's answer that are kept.
 pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 200;
-/// Longest URL of a webhook endpoint.
-pub const WEBHOOK_URL_BYTES_MAX: usize = 2 * 1024;
+/// Longest URL of a webhook endpoint or an authorizer.
+pub const OUTGOING_URL_BYTES_MAX: usize = 2 * 1024;
 
 /// Deepest nesting of JSON that any parser is given (threat T10).
 pub const JSON_DEPTH_MAX: usize = 32;

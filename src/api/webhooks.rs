@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::refusal::Refusal;
 use crate::app::App;
-use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookEndpoint, WebhookFormat};
+use crate::app::outgoing_url::Reach;
+use crate::app::webhook::{Batching, CountName, NewWebhook, WebhookEndpoint, WebhookFormat};
 use crate::label::Label;
 use crate::limits;
 use crate::wire::json::check_depth;

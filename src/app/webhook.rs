@@ -8,9 +8,8 @@ use std::fmt;
 use bitflags::bitflags;
 
 use super::Secret;
+use super::outgoing_url::Reach;
 use crate::label::{Label, labels};
-
-pub mod address;
 
 labels! {
     /// A kind of event of an endpoint, with its name in Pusher's format and in filters.
@@ -122,16 +121,6 @@ pub enum Batching {
     Single,
     /// Events that occur within 50 ms, at most 100.
     Batched,
-}
-
-/// The addresses that an endpoint may have (threat T19).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Reach {
-    /// Public addresses over https, and the addresses that the operator allows for all endpoints.
-    #[default]
-    Public,
-    /// Any address, also over http.
-    Anywhere,
 }
 
 /// How `subscription_count` is spelled in Pusher's format (R-HOOK-6).

@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 
 use super::columns::Columns;
 use super::{CommandError, StoreArguments, note, time};
-use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookFormat};
+use crate::app::outgoing_url::Reach;
+use crate::app::webhook::{Batching, CountName, NewWebhook, WebhookFormat};
 use crate::config;
 use crate::label::Label;
+use crate::outgoing::client::Client;
 use crate::store::queue::{FailedDelivery, Queue};
 use crate::store::{Missing, Store, StoreError, WebhookRecord, unix_ms};
 use crate::webhook::WebhookOptions;
-use crate::webhook::client::Client;
+use crate::webhook::request;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WebhookCommand {
@@ -156,7 +158,8 @@ fn test(id: &str, store: &StoreArguments) -> Result<(), CommandError> {
         }
     };
     let options = options(store)?;
-    let sent = Client::new(&options.allowed, &options.roots).send(app, endpoint, body.as_bytes(), now_ms / 1_000);
+    let client = Client::new(&options.allowed, &options.roots);
+    let sent = request::send(&client, app, endpoint, body.as_bytes(), now_ms / 1_000);
     let status = sent.map_err(|error| CommandError::Webhook(format!("{id} at {}: {error}", endpoint.url)))?;
     store.answer(&json!({"id": id, "status": status}), &format!("webhook {id} answered {status}\n"))
 }

@@ -14,9 +14,9 @@ use crate::channel::name::NameRules;
 use crate::label::{Label, labels};
 use crate::limits;
 use crate::metrics::exposition::is_prefix;
+use crate::outgoing::client::TrustedRoots;
 use crate::setting::{self, Definition, form, number, optional_number, settings, switch};
 use crate::shard::METRICS_PREFIX;
-use crate::webhook::client::TrustedRoots;
 
 settings! {
     /// The settings of the server.

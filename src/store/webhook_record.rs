@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Fault, StoreError};
 use crate::app::Secret;
+use crate::app::outgoing_url::Reach;
 use crate::app::webhook::{
-    Batching, CountName, NewWebhook, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
+    Batching, CountName, NewWebhook, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
 };
 use crate::label::Label;
 use crate::setting::nearest;

@@ -1,10 +1,7 @@
 //! Webhook endpoints in the store: part of their app's record, so that an app and its endpoints change in one commit.
 
-use std::net::IpAddr;
-
 use heed::RwTxn;
 use ipnet::IpNet;
-use ureq::http::Uri;
 
 use super::environment::Tables;
 use super::error::{Fault, StoreError};
@@ -12,8 +9,8 @@ use super::lookup::app_by_id;
 use super::record::AppRecord;
 use super::webhook_record::{WebhookRecord, parse_kinds};
 use super::{Store, Upserted, all_apps, raise_version, random, unix_ms};
-use crate::app::webhook::address::is_public;
-use crate::app::webhook::{Batching, CountName, NewWebhook, Reach, WebhookFormat};
+use crate::app::outgoing_url::{Reach, check_outgoing_url};
+use crate::app::webhook::{Batching, CountName, NewWebhook, WebhookFormat};
 use crate::label::Label;
 use crate::limits;
 
@@ -131,7 +128,7 @@ fn insert(app: &mut AppRecord, new: NewWebhook) -> Result<WebhookRecord, Fault> 
 /// Refuses an endpoint that could not be created, independent of the store's content. `allowed` are networks that every
 /// endpoint may be in, in addition to public addresses.
 pub fn check_webhook(new: &NewWebhook, allowed: &[IpNet]) -> Result<(), StoreError> {
-    check_url(&new.url, new.reach, allowed)?;
+    check_outgoing_url("webhook", &new.url, new.reach, allowed).map_err(StoreError::Invalid)?;
     parse_kinds(&new.events)?;
     if new.batching == Batching::Batched && new.format == WebhookFormat::Relay {
         return Err(StoreError::Invalid(
@@ -139,53 +136,6 @@ pub fn check_webhook(new: &NewWebhook, allowed: &[IpNet]) -> Result<(), StoreErr
         ));
     }
     Ok(())
-}
-
-/// http or https with a host; no user, no fragment, no character that is invalid in a log line or a header (P-HOOK-9).
-///
-/// The addresses of a name are checked at each request; only errors visible in the URL itself are refused here, so that
-/// they are reported when the URL is entered.
-fn check_url(url: &str, reach: Reach, allowed: &[IpNet]) -> Result<(), StoreError> {
-    let max = limits::WEBHOOK_URL_BYTES_MAX;
-    let invalid = |text: String| Err(StoreError::Invalid(text));
-    if url.len() > max {
-        return invalid(format!("the webhook URL is longer than {max} bytes"));
-    }
-    // The URL itself is not repeated: the invalid part may be a password.
-    let malformed = || {
-        StoreError::Invalid(
-            "a webhook URL must have the form https://host[:port][/path], without user or fragment, in visible ASCII"
-                .into(),
-        )
-    };
-    let uri: Uri = url.parse().map_err(|_| malformed())?;
-    let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority().ok_or_else(malformed)?);
-    let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic()) && !url.contains('#');
-    let has_bad_authority =
-        authority.host().is_empty() || authority.as_str().contains('@') || !has_good_port(authority.as_str());
-    if !matches!(scheme, "http" | "https") || !is_plain || has_bad_authority {
-        return Err(malformed());
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let literal = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
-    let is_allowed = |address: IpAddr| allowed.iter().any(|network| network.contains(&address));
-    match literal {
-        _ if reach == Reach::Anywhere => Ok(()),
-        Some(address) if is_allowed(address) => Ok(()),
-        Some(address) if !is_public(address) => {
-            invalid(format!("{address} is not a public address: permit it with --allow-private or webhook_allow"))
-        }
-        Some(_) | None if scheme == "http" && (literal.is_some() || allowed.is_empty()) => invalid(
-            "webhooks must use https; permit http with --allow-private, or for addresses in webhook_allow".into(),
-        ),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// True if there is no port or the port is a number.
-fn has_good_port(authority: &str) -> bool {
-    let after_host = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
-    after_host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 #[cfg(test)]
@@ -196,66 +146,6 @@ mod tests {
 
     fn new(url: &str) -> NewWebhook {
         NewWebhook { url: url.into(), ..NewWebhook::default() }
-    }
-
-    /// P-HOOK-9, threats T19, T24: valid webhook URLs, and those that are refused by their text alone.
-    #[test]
-    fn urls() {
-        for url in
-            ["https://example.com", "https://example.com:8443/a?b=c", "https://[2606:4700::1]/x", "https://1.1.1.1/"]
-        {
-            assert!(check_url(url, Reach::Public, &[]).is_ok(), "{url}");
-        }
-        for url in [
-            "",
-            "/path",
-            "example.com",
-            "ftp://example.com/",
-            "https://",
-            "https:///path",
-            "https://user@example.com/",
-            "https://u:p@example.com/",
-            "https://example.com/#part",
-            "https://example.com/a b",
-            "https://example.com/\r\nX: y",
-            "https://exämple.com/",
-            "https://example.com:/",
-            "https://example.com:0/",
-            "https://example.com:99999/",
-            "file:///etc/passwd",
-            "HTTP//x",
-            "javascript:alert(1)",
-        ] {
-            let error = check_url(url, Reach::Anywhere, &[]).expect_err(url).to_string();
-            assert!(error.contains("the form https://") && !error.contains("u:p"), "{error}");
-        }
-        for url in [
-            "https://127.0.0.1/",
-            "http://10.1.2.3:8080/",
-            "https://[::1]/",
-            "https://[::ffff:127.0.0.1]/",
-            "http://169.254.169.254/",
-        ] {
-            let error = check_url(url, Reach::Public, &[]).expect_err(url).to_string();
-            assert!(error.contains("--allow-private"), "{error}");
-            assert!(check_url(url, Reach::Anywhere, &[]).is_ok(), "{url}");
-        }
-        let allowed: [IpNet; 1] = ["10.0.0.0/8".parse().expect("a network")];
-        for (url, accepted) in [
-            ("http://10.1.2.3:8080/", true),
-            ("https://10.1.2.3/", true),
-            ("http://[::ffff:10.1.2.3]/", true),
-            ("http://name.example/", true),
-            ("http://1.1.1.1/", false),
-            ("https://192.168.0.1/", false),
-        ] {
-            assert_eq!(check_url(url, Reach::Public, &allowed).is_ok(), accepted, "{url}");
-        }
-        assert!(check_url("http://name.example/", Reach::Public, &[]).is_err(), "http needs leave");
-        let long = format!("https://example.com/{}", "x".repeat(limits::WEBHOOK_URL_BYTES_MAX - 20));
-        assert_eq!(long.len(), limits::WEBHOOK_URL_BYTES_MAX);
-        assert!(check_url(&long, Reach::Public, &[]).is_ok());
-        assert!(check_url(&(long + "x"), Reach::Public, &[]).is_err());
     }
 
     /// P-HOOK-9, R-HOOK-1: an app has several endpoints, each with a filter; they are bounded and removed with their

@@ -129,7 +129,8 @@ mod tests {
 
     use super::*;
     use crate::app::Secret;
-    use crate::app::webhook::{CountName, Reach, WebhookKind, WebhookKinds, Webhooks};
+    use crate::app::outgoing_url::Reach;
+    use crate::app::webhook::{CountName, WebhookKind, WebhookKinds, Webhooks};
     use crate::protocol::webhook::Happened;
 
     const START: Moment = Moment { monotonic_ms: 1_000, unix_ms: 1_700_000_000_000 };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use super::client::{Client, SendError};
+use super::request::{self, SendError};
 use super::schedule::{Ended, Fate, Job, Next, Schedule, TakenUp};
 use super::{Count, Shared};
 use crate::app::webhook::{WebhookEndpoint, WebhookFormat};
@@ -16,6 +16,7 @@ use crate::driver::clock::Clock;
 use crate::driver::failure;
 use crate::limits;
 use crate::moment::Moment;
+use crate::outgoing::client::Client;
 use crate::store::queue::{Change, Delivery, FailedDelivery, Queue};
 
 /// Messages to the dispatcher.
@@ -324,6 +325,6 @@ impl Worker {
         let body = self.queue.body(task.job.delivery.number);
         let body = body.map_err(|error| SendError::NoAnswer(error.to_string()))?;
         let body = body.ok_or_else(|| SendError::NoAnswer("its body is missing in the queue".into()))?;
-        self.client.send(&task.app, &task.endpoint, &body, now.unix_s())
+        request::send(&self.client, &task.app, &task.endpoint, &body, now.unix_s())
     }
 }

@@ -24,21 +24,17 @@ use crate::app::{AppSerial, Directory};
 use crate::driver::clock::Clock;
 use crate::limits;
 use crate::metrics::figures::WebhookFigures;
+use crate::outgoing::client::{Client, TrustedRoots};
 use crate::protocol::webhook::WebhookEvent;
 use crate::store::StoreError;
 use crate::store::queue::Queue;
-use client::{Client, TrustedRoots};
 use dispatcher::{Dispatcher, Message};
 use recorder::{Channels, Recorder};
 
 mod batch;
-pub mod client;
 mod dispatcher;
-#[cfg(not(fuzzing))]
-mod guard;
-#[cfg(fuzzing)]
-pub mod guard;
 mod recorder;
+pub mod request;
 mod schedule;
 
 /// The settings of the operator.

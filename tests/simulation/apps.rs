@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use relay::app::webhook::{Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKinds, Webhooks};
+use relay::app::outgoing_url::Reach;
+use relay::app::webhook::{Batching, CountName, WebhookEndpoint, WebhookFormat, WebhookKinds, Webhooks};
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory, Scopes, Secret, Token};
 
 use crate::client::sign::sha256;

@@ -8,7 +8,8 @@ use clap::ValueEnum as _;
 use super::origin::Origin;
 use super::plan::Plan;
 use super::{entries, webhooks};
-use crate::app::webhook::{NewWebhook, Reach};
+use crate::app::outgoing_url::Reach;
+use crate::app::webhook::NewWebhook;
 use crate::store::record::AppRecord;
 use crate::store::setting;
 

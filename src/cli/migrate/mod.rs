@@ -13,7 +13,8 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{CommandError, StoreArguments};
-use crate::app::webhook::{Batching, CountName, NewWebhook, Reach};
+use crate::app::outgoing_url::Reach;
+use crate::app::webhook::{Batching, CountName, NewWebhook};
 use crate::config::ConfigError;
 use crate::label::Label;
 use crate::limits;

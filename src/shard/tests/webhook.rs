@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::app::Secret;
-use crate::app::webhook::{
-    Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
-};
+use crate::app::outgoing_url::Reach;
+use crate::app::webhook::{Batching, CountName, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks};
 use crate::label::Label;
 use crate::protocol::webhook::Happened;
 

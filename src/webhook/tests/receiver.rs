@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::app::Secret;
-use crate::app::webhook::{Batching, CountName, Reach, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds};
+use crate::app::outgoing_url::Reach;
+use crate::app::webhook::{Batching, CountName, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds};
 
 /// An endpoint that always answers quickly receives every event within this, in ms, whatever the others do: less than
 /// one of them may hang.

@@ -1,4 +1,4 @@
-//! Keeps webhooks out of internal networks (threat T19): a name is resolved, every address is checked, and the
+//! Keeps outgoing requests out of internal networks (threat T19): a name is resolved, every address is checked, and the
 //! connection goes to an address that was checked, not to the name again.
 
 use std::io;
@@ -10,8 +10,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use crate::app::webhook::Reach;
-use crate::app::webhook::address::is_public;
+use crate::app::outgoing_url::Reach;
+use crate::app::outgoing_url::address::is_public;
 
 /// A resolver that refuses a name with any address that must not be reached.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Guard<R> {
 }
 
 impl<R: Resolver> Guard<R> {
-    /// Wraps a resolver. `allowed` are networks that endpoints of [`Reach::Public`] may be in, too, also over http.
+    /// Wraps a resolver. `allowed` are networks that a URL of [`Reach::Public`] may be in, too, also over http.
     pub(super) fn new(inner: R, reach: Reach, allowed: Vec<IpNet>) -> Self {
         Self { inner, reach, allowed }
     }
@@ -39,7 +39,7 @@ impl<R: Resolver> Guard<R> {
     }
 }
 
-/// Whether a webhook may go to this address, for the fuzz targets (`fuzz/`).
+/// Whether a request may go to this address, for the fuzz targets (`fuzz/`).
 #[cfg(fuzzing)]
 pub fn may_reach(scheme: &str, address: IpAddr, reach: Reach, allowed: Vec<IpNet>) -> bool {
     let resolver = ureq::unversioned::resolver::DefaultResolver::default();

@@ -1,4 +1,4 @@
-//! Which addresses a webhook may be sent to (threat T19).
+//! Which addresses are those of the public internet (threat T19).
 //!
 //! An address that is not known to be public is private: on version 6 that is everything but global unicast, and within
 //! that the addresses that embed a version 4 address or belong to no host.
