@@ -9,11 +9,12 @@
 // A function fits one screen (`clippy.toml`).
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
-// Floor 0: every bound, time as an argument, closed sets of reasons, how a setting is defined, indices.
+// Floor 0: every bound, time as an argument and as text, closed sets of reasons, how a setting is defined, indices.
 pub mod index;
 pub mod label;
 pub mod limits;
 pub mod moment;
+pub mod rfc3339;
 pub mod setting;
 
 // Floor 1: apps and their credentials, and the bytes on the wire.
