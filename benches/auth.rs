@@ -26,6 +26,7 @@ fn app() -> App {
         name: "bench".into(),
         enabled: true,
         keys: vec![AppKey::new(KEY, SECRET)],
+        encryption_master_key: None,
         settings: AppSettings::default(),
         webhooks: Default::default(),
     }

@@ -36,6 +36,7 @@ fn signature() -> Vec<(bool, f64)> {
         name: "timing".into(),
         enabled: true,
         keys: vec![AppKey::new(KEY, SECRET)],
+        encryption_master_key: None,
         settings: AppSettings::default(),
         webhooks: Default::default(),
     };

@@ -11,12 +11,14 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use ring::hmac;
 
+pub mod master_key;
 pub mod origin;
 pub mod outgoing_url;
 pub mod settings;
 pub mod webhook;
 
 use crate::label::{Label, labels};
+use master_key::MasterKey;
 pub use settings::AppSettings;
 use webhook::{WebhookKind, Webhooks};
 
@@ -105,6 +107,8 @@ pub struct App {
     pub enabled: bool,
     /// Active key pairs, oldest first.
     pub keys: Vec<AppKey>,
+    /// The key of its encrypted channels, if the app stores it (R-AUTHEP-6).
+    pub encryption_master_key: Option<MasterKey>,
     /// Its settings.
     pub settings: AppSettings,
     /// Where its events are sent.
@@ -374,6 +378,7 @@ mod tests {
             name: "".into(),
             enabled: true,
             keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+            encryption_master_key: None,
             settings: AppSettings::default(),
             webhooks: Default::default(),
         }

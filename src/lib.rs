@@ -48,6 +48,8 @@ pub mod outgoing;
 
 // Floor 8: the senders of these requests.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
+pub mod authorizer;
+#[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod webhook;
 
 // Floor 9: the settings of operators.

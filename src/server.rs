@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::app::{AppSerial, MessagesUsed, TokenId};
+use crate::authorizer::Authorizers;
 use crate::config::{IoChoice, MetricsPort, ServeConfig};
 use crate::driver::capacity::{self, Capacity};
 use crate::driver::clock::Clock;
@@ -27,10 +28,11 @@ use crate::driver::mailbox::Mailbox;
 use crate::driver::{self, DriverKind, ShardSetup, log_writer, uring, watchdog};
 use crate::label::Label;
 use crate::limits::{DRAIN_OVERTIME_MS, LOG_FLUSH_MS, MAILBOX_SLOTS};
-use crate::metrics::figures::{Identity, WebhookFigures};
+use crate::metrics::figures::{AuthorizerFigures, Identity, WebhookFigures};
 use crate::moment::Moment;
+use crate::outgoing::client::Client;
 use crate::protocol::webhook::WebhookEvent;
-use crate::shard::{Change, ChangeId, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
+use crate::shard::{AnswerId, Authorize, Change, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
 use crate::store::queue::Queue;
 use crate::store::writer::StoreWriter;
 use crate::store::{Missing, Store, StoreError};
@@ -184,14 +186,22 @@ pub fn run(
     let (clock, directory) = (Clock::start(), Arc::new(store.directory()?));
     let queue = Queue::open(&config.server.data, Missing::Create)?;
     let webhooks = Webhooks::start(queue, Arc::clone(&directory), clock, config.webhooks.clone())?;
+    let authorizers = authorizers(config, clock, Arc::clone(&directory), &mailboxes);
     let shared = Shared {
         kind,
         capacity,
         zero_copy_bytes_min: zero_copy_bytes_min(config, kind),
         boot_secret: boot_secret()?,
         directory,
-        store_writer: Arc::new(store_writer(store, &control, &mailboxes, webhooks.handle(), &config.webhooks)?),
+        store_writer: Arc::new(store_writer(
+            store,
+            &control,
+            &mailboxes,
+            (webhooks.handle(), authorizers.clone()),
+            &config.webhooks,
+        )?),
         webhooks: webhooks.handle(),
+        authorizers,
         identity: Identity {
             driver: kind.label(),
             driver_reason: listening.driver_reason.clone(),
@@ -230,6 +240,7 @@ struct Shared {
     directory: Arc<crate::app::Directory>,
     store_writer: Arc<StoreWriter>,
     webhooks: WebhookHandle,
+    authorizers: Authorizers,
     mailboxes: Arc<[Mailbox<Mail>]>,
     control: Arc<Control>,
     clock: Clock,
@@ -290,7 +301,11 @@ impl Shared {
             slots: self.capacity.slots,
             refusal_slots: self.capacity.refusal_slots,
             zero_copy_bytes_min: self.zero_copy_bytes_min,
-            host: Box::new(Process { store_writer: Arc::clone(&self.store_writer), webhooks: self.webhooks.clone() }),
+            host: Box::new(Process {
+                store_writer: Arc::clone(&self.store_writer),
+                webhooks: self.webhooks.clone(),
+                authorizers: self.authorizers.clone(),
+            }),
         };
         let shard = ShardConfig {
             index,
@@ -325,6 +340,7 @@ impl Shared {
 struct Process {
     store_writer: Arc<StoreWriter>,
     webhooks: WebhookHandle,
+    authorizers: Authorizers,
 }
 
 impl Host for Process {
@@ -340,12 +356,20 @@ impl Host for Process {
         self.store_writer.change(change);
     }
 
+    fn authorize(&mut self, authorize: Authorize) {
+        self.authorizers.ask(authorize);
+    }
+
     fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed) {
         self.store_writer.messages_counted(app, used);
     }
 
     fn webhook_figures(&mut self) -> WebhookFigures {
         self.webhooks.figures()
+    }
+
+    fn authorizer_figures(&mut self) -> AuthorizerFigures {
+        self.authorizers.figures()
     }
 }
 
@@ -466,23 +490,37 @@ fn store_writer(
     store: Store,
     control: &Arc<Control>,
     mailboxes: &Arc<[Mailbox<Mail>]>,
-    webhooks: WebhookHandle,
+    (webhooks, authorizers): (WebhookHandle, Authorizers),
     options: &WebhookOptions,
 ) -> Result<StoreWriter, ServeError> {
     let (control, mailboxes) = (Arc::clone(control), Arc::clone(mailboxes));
     // Webhooks first: an endpoint that a shard knows must be known to the code that creates deliveries of its events.
     let on_change = Box::new(move |directory: Arc<_>| {
         webhooks.handle_directory(Arc::clone(&directory));
+        authorizers.handle_directory(Arc::clone(&directory));
         control.publish_directory(directory);
     });
-    let on_changed = Box::new(move |id: ChangeId, changed| deliver(&mailboxes, id, Mail::changed(id, changed)));
+    let on_changed = Box::new(move |id: AnswerId, changed| deliver(&mailboxes, id, Mail::changed(id, changed)));
     let writer = StoreWriter::spawn_changing(store, on_change, on_changed, options.allowed.clone());
     writer.map_err(|error| ServeError::start("start a thread", error))
 }
 
-/// Puts the store writer's answer into the mailbox of the shard that asked. A shard that accepts no mail for that long
+/// Asks the authorizers of apps, through the same guard as webhooks.
+fn authorizers(
+    config: &ServeConfig,
+    clock: Clock,
+    directory: Arc<crate::app::Directory>,
+    mailboxes: &Arc<[Mailbox<Mail>]>,
+) -> Authorizers {
+    let mailboxes = Arc::clone(mailboxes);
+    let client = Client::new(&config.webhooks.allowed, &config.webhooks.roots);
+    let on_decided = Box::new(move |id: AnswerId, decisions| deliver(&mailboxes, id, Mail::authorized(id, decisions)));
+    Authorizers::new(client, clock, config.shard.channel_names, directory, on_decided)
+}
+
+/// Puts the answer of the store writer or an authorizer into the mailbox of the shard that asked. A shard that accepts no mail for that long
 /// has ended, and nobody waits for the answer.
-fn deliver(mailboxes: &[Mailbox<Mail>], id: ChangeId, mut mail: Mail) {
+fn deliver(mailboxes: &[Mailbox<Mail>], id: AnswerId, mut mail: Mail) {
     let mailbox = &mailboxes[usize::from(id.shard)];
     for _ in 0..1_000 {
         match mailbox.push(id.shard, mail) {

@@ -42,6 +42,7 @@ impl Server {
             name: "cost".into(),
             enabled: true,
             keys: vec![AppKey::new("app-key", "app-secret")],
+            encryption_master_key: None,
             settings: AppSettings {
                 watchlist: true,
                 client_events: true,

@@ -46,6 +46,7 @@ const BUILT: &[(&str, &[u32])] = &[
     ("R-LIM", &[]),
     ("R-READ", &[1]),
     ("R-AUTHREQ", &[1, 2, 3]),
+    ("R-AUTHEP", &[]),
     ("R-RECIPE", &[2, 4, 5]),
     ("R-LOAD", &[]),
     ("P-HOOK", &[]),

@@ -1,13 +1,17 @@
 //! Turns an authenticated HTTP request into a command or a refusal; one file per endpoint family.
 
 pub mod answer;
+pub mod auth;
 pub mod authorize;
+pub mod authorizer;
 pub mod batch_events;
 pub mod channel;
 pub mod channel_events;
 pub mod channel_users;
 pub mod channels;
 pub mod connections;
+pub mod cors;
+pub mod encryption_key;
 pub mod events;
 pub mod info;
 mod literal;

@@ -16,6 +16,8 @@ pub struct Refusal {
     pub retry_after_s: Option<u32>,
     /// The limit of requests per minute, once it is used up, for `X-RateLimit-Limit` (R-LIM-4).
     pub rate_limit: Option<u32>,
+    /// Further header lines of the answer.
+    pub headers: Box<str>,
 }
 
 /// 400 (P-STAT-1).
@@ -112,6 +114,16 @@ impl Refusal {
         Self::too_many(message, 1)
     }
 
+    /// 502: the authorizer of the app did not answer, or not validly (R-AUTHEP-3).
+    pub fn bad_gateway(message: impl Into<String>) -> Self {
+        Self::plain(502, message)
+    }
+
+    /// 508: an authorizer asks an auth endpoint (R-AUTHEP-11).
+    pub fn auth_loop() -> Self {
+        Self::plain(508, "The authorizer of this app sends its requests back to Relay: set it to your own backend.")
+    }
+
     /// 503: overload; no part of the request was carried out (P-STAT-8).
     pub fn unavailable(message: impl Into<String>, retry_after_s: u32) -> Self {
         Self { retry_after_s: Some(retry_after_s), ..Self::plain(503, message) }
@@ -121,7 +133,13 @@ impl Refusal {
     pub fn header_lines(&self) -> String {
         let retry_after = self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n"));
         let limit = self.rate_limit.map(|limit| format!("X-RateLimit-Limit: {limit}\r\nX-RateLimit-Remaining: 0\r\n"));
-        [retry_after, limit].into_iter().flatten().collect()
+        [retry_after, limit, Some(self.headers.to_string())].into_iter().flatten().collect()
+    }
+
+    /// Adds header lines to the answer.
+    #[must_use]
+    pub fn with_headers(self, lines: &str) -> Self {
+        Self { headers: lines.into(), ..self }
     }
 
     /// Prefixes the sentence with words that identify the part of a request it is about.
@@ -131,7 +149,7 @@ impl Refusal {
     }
 
     fn plain(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after_s: None, rate_limit: None }
+        Self { status, message: message.into(), retry_after_s: None, rate_limit: None, headers: "".into() }
     }
 }
 

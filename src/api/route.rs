@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use super::auth::AuthKind;
 use crate::app::Scope;
 use crate::limits::ENDPOINT_PATH_BYTES_MAX;
 use crate::protocol::dialect::Dialect;
@@ -42,6 +43,11 @@ pub enum Route<'a> {
         /// Which endpoint.
         endpoint: Endpoint<'a>,
     },
+    /// `POST /broadcasting/auth`, `/pusher/auth` and their `/user-auth`: the app is that of the query's `key`, if it has
+    /// an authorizer (R-AUTHEP-7).
+    AuthOfKey(AuthKind),
+    /// A preflight of an auth endpoint (R-AUTHEP-5), of the app with this id or, without one, of the query's `key`.
+    Preflight(Option<&'a str>, AuthKind),
     /// A known path with an unsupported method: 405 with `Allow`.
     MethodNotAllowed(Dialect, &'static str),
     /// Fallback transports and statistics, which are answered 404 at once, with CORS (P-FALL-1); true for OPTIONS
@@ -92,6 +98,10 @@ pub enum Endpoint<'a> {
     Webhook(Cow<'a, str>),
     /// `POST /webhooks/verify` (R-HOOK-7).
     VerifyWebhook,
+    /// `POST /auth`, `POST /user-auth` (R-AUTHEP-1, R-AUTHEP-9).
+    Auth(AuthKind),
+    /// `POST, DELETE /encryption-key` (R-AUTHEP-6).
+    EncryptionKey,
 }
 
 impl<'a> Endpoint<'a> {
@@ -112,6 +122,9 @@ impl<'a> Endpoint<'a> {
             ("batch_events", None, None) => Some(Self::BatchEvents),
             ("channels", None, None) => Some(Self::Channels),
             ("connections", None, None) => Some(Self::Connections),
+            ("auth", None, None) => Some(Self::Auth(AuthKind::Channel)),
+            ("user-auth", None, None) => Some(Self::Auth(AuthKind::User)),
+            ("encryption-key", None, None) => Some(Self::EncryptionKey),
             ("webhooks", None, None) => Some(Self::Webhooks),
             ("webhooks", Some(id), None) => match id? {
                 id if id == "verify" => Some(Self::VerifyWebhook),
@@ -145,7 +158,9 @@ impl<'a> Endpoint<'a> {
             | Self::BatchEvents
             | Self::ChannelEvents(_)
             | Self::TerminateConnections(_)
-            | Self::VerifyWebhook => "POST",
+            | Self::VerifyWebhook
+            | Self::Auth(_) => "POST",
+            Self::EncryptionKey => "POST, DELETE",
             Self::Webhooks => "GET, POST",
             Self::Webhook(_) => "DELETE",
             Self::Channels | Self::Channel(_) | Self::ChannelUsers(_) | Self::ChannelStats(_) | Self::Connections => {
@@ -170,6 +185,8 @@ impl<'a> Endpoint<'a> {
             Self::Connections => Scope::ConnectionsRead,
             Self::TerminateConnections(_) => Scope::ConnectionsManage,
             Self::Webhooks | Self::Webhook(_) | Self::VerifyWebhook => Scope::WebhooksManage,
+            Self::Auth(_) => Scope::ChannelsAuth,
+            Self::EncryptionKey => Scope::EncryptionManage,
         }
     }
 }
@@ -197,6 +214,13 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
     }
     if path.starts_with("/users/") {
         return route_of_key(method, path);
+    }
+    if let Some(kind) = auth_of_key(path) {
+        return match method {
+            "POST" => Route::AuthOfKey(kind),
+            "OPTIONS" => Route::Preflight(None, kind),
+            _ => Route::NotFound(Dialect::Relay),
+        };
     }
     if path.starts_with("/pusher/app/") || path.starts_with("/timeline/") {
         return Route::Fallback { preflight: method == "OPTIONS" };
@@ -246,9 +270,23 @@ fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
         .filter(|(app_id, _)| !app_id.is_empty())
         .and_then(|(app_id, path)| Some((app_id, Endpoint::of_path(path)?)));
     match found {
+        // A JSON body says why a client is refused, under both bases (R-AUTHEP-4).
+        Some((app_id, endpoint @ Endpoint::Auth(_))) if endpoint.takes(method) => {
+            Route::Api { dialect: Dialect::Relay, app_id, endpoint }
+        }
         Some((app_id, endpoint)) if endpoint.takes(method) => Route::Api { dialect, app_id, endpoint },
+        Some((app_id, Endpoint::Auth(kind))) if method == "OPTIONS" => Route::Preflight(Some(app_id), kind),
         Some((_, endpoint)) => Route::MethodNotAllowed(dialect, endpoint.methods()),
         None => Route::NotFound(dialect),
+    }
+}
+
+/// The paths at which clients expect an auth endpoint without further configuration.
+fn auth_of_key(path: &str) -> Option<AuthKind> {
+    match path {
+        "/broadcasting/auth" | "/pusher/auth" => Some(AuthKind::Channel),
+        "/broadcasting/user-auth" | "/pusher/user-auth" => Some(AuthKind::User),
+        _ => None,
     }
 }
 
@@ -480,6 +518,33 @@ mod tests {
         }
     }
 
+    /// R-AUTHEP-1, R-AUTHEP-5, R-AUTHEP-7, R-AUTHEP-9: the auth endpoints with JSON errors under both bases, their
+    /// preflights, and the paths that clients use by default.
+    #[test]
+    fn auth_endpoints() {
+        for (segment, kind) in [("auth", AuthKind::Channel), ("user-auth", AuthKind::User)] {
+            for base in ["/apps/3", "/api/v1/apps/3", "/pre/apps/3"] {
+                let path = format!("{base}/{segment}");
+                let endpoint = Endpoint::Auth(kind);
+                assert_eq!(endpoint.scope(), Scope::ChannelsAuth);
+                assert_eq!(route("POST", &path, "/pre"), api(Dialect::Relay, "3", endpoint));
+                assert_eq!(route("OPTIONS", &path, "/pre"), Route::Preflight(Some("3"), kind));
+                assert!(matches!(route("GET", &path, "/pre"), Route::MethodNotAllowed(_, "POST")));
+            }
+            for base in ["/broadcasting", "/pusher", "/pre/pusher"] {
+                let path = format!("{base}/{segment}");
+                assert_eq!(route("POST", &path, "/pre"), Route::AuthOfKey(kind));
+                assert_eq!(route("OPTIONS", &path, "/pre"), Route::Preflight(None, kind));
+                assert_eq!(route("GET", &path, "/pre"), Route::NotFound(Dialect::Relay), "threat T41");
+            }
+        }
+        for method in ["POST", "DELETE"] {
+            let endpoint = Endpoint::EncryptionKey;
+            assert_eq!(endpoint.scope(), Scope::EncryptionManage);
+            assert_eq!(route(method, "/apps/3/encryption-key", ""), api(Dialect::Pusher, "3", endpoint));
+        }
+    }
+
     /// Threat T4, P-SIGN-5: percent-encoding in a known segment does not hide it.
     #[test]
     fn encoded_segments_are_found() {
@@ -497,7 +562,7 @@ mod tests {
                 assert_eq!(route(method, path, "/pre"), Route::Fallback { preflight }, "{method} {path}");
             }
         }
-        for path in ["/pusher/app", "/timeline", "/pusher/auth", "/timelines/x"] {
+        for path in ["/pusher/app", "/timeline", "/pusher/x", "/timelines/x"] {
             assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
         }
     }

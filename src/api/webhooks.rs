@@ -126,6 +126,7 @@ mod tests {
             name: "".into(),
             enabled: true,
             keys: vec![AppKey::new("k1", "secret-1"), AppKey::new("k2", "secret-2")],
+            encryption_master_key: None,
             settings: Default::default(),
             webhooks: Webhooks::new(vec![WebhookEndpoint {
                 id: "wh_1".into(),

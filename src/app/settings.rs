@@ -6,9 +6,11 @@
 //! The struct is also the stored form: a JSON object with these names in this order. A name never changes meaning and a
 //! new field has a default, so that records of other versions can be read.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::origin::is_origin_pattern;
+use super::outgoing_url::{Reach, check_outgoing_url};
 use crate::limits::{self, body_bytes_max, message_bytes_max, outbox_bytes_max};
 use crate::setting::{Definition, Setting, form, nearest, number, settings, switch};
 
@@ -112,6 +114,35 @@ settings! {
         )
         .default_is("empty")
         .rules("P-CONN-8, T21");
+
+    /// Pages of `allowed_origins` that are loaded over http may use cookies at the auth endpoint.
+    insecure_origins: bool = false, switch().rules("R-AUTHEP-5, T40");
+
+    /// Backend that decides who may subscribe to protected channels.
+    /// Relay asks it with the cookies and CSRF headers of a client that calls the auth endpoint without a credential, and
+    /// signs if it answers 200 with a JSON object.
+    authorizer_url: Box<str> = "".into(), url("an https:// URL; empty is no authorizer").rules("R-AUTHEP-3, T38");
+
+    /// Backend that decides who a client may sign in as.
+    user_authorizer_url: Box<str> = "".into(),
+        url("an https:// URL; empty is no authorizer").rules("R-AUTHEP-9, T38");
+
+    /// The authorizers may have private addresses, also over http.
+    authorizer_allow_private: bool = false, switch().rules("R-AUTHEP-3, T38");
+
+    /// Names of the cookies that the authorizers receive.
+    authorizer_cookies: Vec<Box<str>> = Vec::new(),
+        form(
+            "cookie names joined by commas; empty is all but those of Relay's dashboard",
+            cookies,
+            |names| names.iter().map(|name| &**name).collect(),
+        )
+        .default_is("empty")
+        .rules("R-AUTHEP-3, T37");
+
+    /// Requests at once to the authorizers of the app.
+    max_authorizer_requests: u16 = limits::AUTHORIZER_REQUESTS,
+        number(NUMBER, 1, limits::AUTHORIZER_REQUESTS_SETTING_MAX as u64).rules("R-AUTHEP-11, T39");
 }
 
 const NUMBER: &str = "a number";
@@ -127,6 +158,23 @@ fn origins(text: &str) -> Option<Vec<Box<str>>> {
     let hosts = text.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
     let hosts: Vec<Box<str>> = hosts.map(String::into_boxed_str).collect();
     (hosts.len() <= limits::ALLOWED_ORIGINS_MAX && hosts.iter().all(|host| is_origin_pattern(host))).then_some(hosts)
+}
+
+/// The text of a URL; [`AppSettings::check`] judges it with the settings that it depends on.
+#[allow(clippy::borrowed_box, reason = "the value of such a setting is a box")]
+const fn url(takes: &'static str) -> Definition<Box<str>> {
+    form(takes, |text| Some(text.trim().into()), |text: &Box<str>| (&**text).into()).default_is("empty")
+}
+
+/// Names of cookies (RFC 6265 section 4.1.1).
+fn cookies(text: &str) -> Option<Vec<Box<str>>> {
+    let is_name = |name: &&str| {
+        let byte = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+        name.len() <= 256 && name.bytes().all(byte)
+    };
+    let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let fits = names.len() <= limits::AUTHORIZER_COOKIES_MAX && names.iter().all(is_name);
+    fits.then(|| names.into_iter().map(Box::from).collect())
 }
 
 /// Why a setting was not changed.
@@ -170,6 +218,24 @@ impl AppSettings {
         let refuse =
             || SettingError::Value { name: setting.name, takes: setting.takes.to_string(), value: value.into() };
         (setting.set)(self, value).ok_or_else(refuse)
+    }
+
+    /// Checks the settings that depend on each other: whether the authorizers may have their URLs (threat T38). `allowed`
+    /// are networks that they may be in, in addition to public addresses.
+    ///
+    /// # Errors
+    /// The sentence for the operator.
+    pub fn check(&self, allowed: &[IpNet]) -> Result<(), String> {
+        let reach = self.authorizer_reach();
+        let urls = [&self.authorizer_url, &self.user_authorizer_url];
+        urls.into_iter()
+            .filter(|url| !url.is_empty())
+            .try_for_each(|url| check_outgoing_url("authorizer", url, reach, allowed))
+    }
+
+    /// The addresses that the authorizers may have.
+    pub fn authorizer_reach(&self) -> Reach {
+        if self.authorizer_allow_private { Reach::Anywhere } else { Reach::Public }
     }
 
     /// Longest inbound WebSocket message (P-IN-5).

@@ -5,6 +5,7 @@ pub mod failures;
 pub mod handshake;
 mod reading;
 pub mod request;
+pub mod sign;
 pub mod signature;
 pub mod subscription;
 pub mod token;

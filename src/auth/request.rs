@@ -8,7 +8,7 @@
 use super::AuthFailure;
 use super::signature::{Signed, SignedBody, is_signed, verify_signature};
 use super::token::{TOKEN_PREFIX, is_well_formed, token_hash};
-use crate::app::{App, AppSerial, Directory, Scopes, TokenId};
+use crate::app::{App, AppSerial, Directory, Scope, Scopes, TokenId};
 use crate::moment::Moment;
 use crate::wire::http::{Framing, HttpError, Request};
 
@@ -27,6 +27,7 @@ impl Caller {
         match &self.credential {
             Credential::Signature(_) | Credential::KeyAndSecret(_) => Scopes::FULL,
             Credential::Token(_, scopes) => *scopes,
+            Credential::Authorizer => Scope::ChannelsAuth.into(),
         }
     }
 }
@@ -40,6 +41,8 @@ pub enum Credential {
     KeyAndSecret(usize),
     /// Bearer token.
     Token(TokenId, Scopes),
+    /// None of Relay's: the authorizer of the app decides about the caller (R-AUTHEP-2).
+    Authorizer,
 }
 
 /// Why a request was refused, with the sentence for the caller, which never quotes a secret, token or signature.
@@ -102,6 +105,17 @@ pub fn verify_request(
         verify_key_and_secret(app, key, secret)?
     };
     Ok(Caller { app: app.serial, credential })
+}
+
+/// Whether a request has a credential of Relay, valid or not. Such a request is judged by it alone (R-AUTHEP-2).
+pub fn has_credential(request: &Request<'_>) -> bool {
+    let has = |name| request.headers.first(name).is_some();
+    request.query.is_some_and(is_signed)
+        || has("X-Relay-Key")
+        || has("X-Relay-Secret")
+        || bearer(request).is_ok_and(|token| token.is_some())
+        // A header that occurs twice may contain one.
+        || bearer(request).is_err()
 }
 
 /// The token of `Authorization: Bearer rly_...`. Other schemes and other Bearer values are ignored (R-TOKEN-1): a proxy
@@ -183,6 +197,7 @@ mod tests {
             name: "".into(),
             enabled,
             keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+            encryption_master_key: None,
             settings: AppSettings::default(),
             webhooks: Default::default(),
         }

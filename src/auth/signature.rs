@@ -438,6 +438,7 @@ mod tests {
             name: "".into(),
             enabled: true,
             keys: vec![AppKey::new("older", "older-secret"), AppKey::new(KEY, SECRET)],
+            encryption_master_key: None,
             settings: AppSettings::default(),
             webhooks: Default::default(),
         }

@@ -129,7 +129,11 @@ pub fn refusal_message(
 /// Strings up to this length are built on the stack: any private channel, and the usual `channel_data`.
 const SIGNED_BYTES_INLINE: usize = 512;
 
-fn string_to_sign(socket_id: &str, channel: &str, channel_data: Option<&str>) -> SmallVec<[u8; SIGNED_BYTES_INLINE]> {
+pub(super) fn string_to_sign(
+    socket_id: &str,
+    channel: &str,
+    channel_data: Option<&str>,
+) -> SmallVec<[u8; SIGNED_BYTES_INLINE]> {
     let bytes = socket_id.len() + 1 + channel.len() + channel_data.map_or(0, |data| 1 + data.len());
     let mut signed = SmallVec::with_capacity(bytes);
     signed.extend_from_slice(socket_id.as_bytes());
@@ -162,6 +166,7 @@ mod tests {
             name: "".into(),
             enabled: true,
             keys: keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+            encryption_master_key: None,
             settings: AppSettings::default(),
             webhooks: Default::default(),
         }

@@ -95,9 +95,8 @@ impl<'a> ChannelName<'a> {
             return Err(NameError::Invalid);
         }
         let kind = if user_id.is_some() { ChannelKind::ServerToUser } else { ChannelKind::of_prefix(text) };
-        let is_protected = matches!(kind, ChannelKind::Private | ChannelKind::PrivateEncrypted | ChannelKind::Presence);
         // The signature for such a name could also be that of a shorter name and its data (P-AUTH-1, P-AUTH-2).
-        if rules == NameRules::Permissive && is_protected && text.contains(":{") {
+        if rules == NameRules::Permissive && kind.is_protected() && text.contains(":{") {
             return Err(NameError::Invalid);
         }
         Ok(Self { text, kind })
@@ -115,6 +114,14 @@ impl<'a> ChannelName<'a> {
 }
 
 impl ChannelKind {
+    /// True when a subscription needs a signature.
+    pub fn is_protected(self) -> bool {
+        match self {
+            Self::Private | Self::PrivateEncrypted | Self::Presence => true,
+            Self::Public | Self::ServerToUser => false,
+        }
+    }
+
     /// The type by the leading prefix alone (P-CHAN-1, R-CHAN-3): `no-history-private-x` is public.
     fn of_prefix(text: &str) -> Self {
         if text.starts_with("private-encrypted-") {

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::columns::Columns;
-use super::{CommandError, StoreArguments, note, time};
+use super::{CommandError, StoreArguments, note, time, webhook};
 use crate::app::settings::APP_SETTINGS;
 use crate::setting::Setting;
 use crate::store::record::{AppRecord, KeyRecord};
@@ -38,6 +38,9 @@ pub(super) enum AppCommand {
         /// Settings, as in `app set`.
         #[arg(value_name = "KEY=VALUE")]
         settings: Vec<String>,
+        /// Permit authorizers at private addresses and over http (authorizer_allow_private=true).
+        #[arg(long)]
+        allow_private: bool,
         #[command(flatten)]
         store: StoreArguments,
     },
@@ -63,6 +66,9 @@ pub(super) enum AppCommand {
         /// Settings such as client_events=true; `relay app show ID` lists all.
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
+        /// Permit authorizers at private addresses and over http (authorizer_allow_private=true).
+        #[arg(long)]
+        allow_private: bool,
         #[command(flatten)]
         store: StoreArguments,
     },
@@ -110,7 +116,8 @@ pub(super) enum AppCommand {
 
 pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
     match command {
-        AppCommand::Create { name, id, key, secret, settings, store } => {
+        AppCommand::Create { name, id, key, secret, mut settings, allow_private, store } => {
+            settings.extend(allow_private.then(|| ALLOW_PRIVATE.to_owned()));
             create(NewApp { id, key, secret, name, ..NewApp::default() }, &settings, &store)
         }
         AppCommand::List { store } => {
@@ -123,7 +130,10 @@ pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
             let secrets = if secrets { Secrets::Shown } else { Secrets::Hidden };
             store.answer(&app_json(&app, secrets), &app_text(&app, secrets))
         }
-        AppCommand::Set { id, settings, store } => set(&id, &settings, &store),
+        AppCommand::Set { id, mut settings, allow_private, store } => {
+            settings.extend(allow_private.then(|| ALLOW_PRIVATE.to_owned()));
+            set(&id, &settings, &store)
+        }
         AppCommand::Rotate { id, remove_old: false, store } => {
             let (_, pair) = store.open(Missing::Refuse)?.rotate_app(&id)?;
             note("The old keys work on until `relay app rotate --remove-old` or `relay app remove-key`.");
@@ -152,12 +162,13 @@ pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
     }
 }
 
+/// The setting of `--allow-private`.
+const ALLOW_PRIVATE: &str = "authorizer_allow_private=true";
+
 fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
     // The settings are applied to a stand-in first, so that an invalid one creates no app.
     let mut blank = AppRecord { name: new.name.clone(), ..AppRecord::stand_in() };
-    for (name, value) in pairs(settings)? {
-        setting::apply(&mut blank, name, value)?;
-    }
+    setting::apply_all(&mut blank, &pairs(settings)?, &webhook::options(store)?.allowed)?;
     (new.settings, new.name) = (blank.settings, blank.name);
     let app = store.open(Missing::Create)?.create_app(new)?;
     let pair = &app.keys[0];
@@ -169,9 +180,8 @@ fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Resul
 
 fn set(id: &str, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
     let pairs = pairs(settings)?;
-    let app = store
-        .open(Missing::Refuse)?
-        .change_app(id, |app| pairs.iter().try_for_each(|(name, value)| setting::apply(app, name, value)))?;
+    let allowed = webhook::options(store)?.allowed;
+    let app = store.open(Missing::Refuse)?.change_app(id, |app| setting::apply_all(app, &pairs, &allowed))?;
     store.answer(&app_json(&app, Secrets::Hidden), &app_text(&app, Secrets::Hidden))
 }
 

@@ -1,10 +1,10 @@
 //! The rest of the process, as the loop of a shard sees it: the store writer and the webhooks.
 
 use crate::app::{AppSerial, MessagesUsed, TokenId};
-use crate::metrics::figures::WebhookFigures;
+use crate::metrics::figures::{AuthorizerFigures, WebhookFigures};
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
-use crate::shard::Change;
+use crate::shard::{Authorize, Change};
 
 /// Carries out the effects that the core of one shard requests beyond its sockets and mail. Each method is called on
 /// the shard's thread and must not block.
@@ -15,13 +15,17 @@ pub trait Host: Send {
     fn webhook(&mut self, event: WebhookEvent);
     /// A change of the store. The answer is [`crate::shard::Mail::changed`].
     fn change(&mut self, change: Change);
+    /// A question to an authorizer. The answer is [`crate::shard::Mail::authorized`].
+    fn authorize(&mut self, authorize: Authorize);
     /// The number of messages that an app has published on a day (R-LIM-3).
     fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed);
     /// Webhook metrics.
     fn webhook_figures(&mut self) -> WebhookFigures;
+    /// Authorizer metrics.
+    fn authorizer_figures(&mut self) -> AuthorizerFigures;
 }
 
-/// No process around the shard: effects are dropped, and a change never gets an answer.
+/// No process around the shard: effects are dropped, and a change or a question to an authorizer never gets an answer.
 pub struct NoHost;
 
 impl Host for NoHost {
@@ -31,9 +35,15 @@ impl Host for NoHost {
 
     fn change(&mut self, _: Change) {}
 
+    fn authorize(&mut self, _: Authorize) {}
+
     fn messages_counted(&mut self, _: AppSerial, _: MessagesUsed) {}
 
     fn webhook_figures(&mut self) -> WebhookFigures {
         WebhookFigures::default()
+    }
+
+    fn authorizer_figures(&mut self) -> AuthorizerFigures {
+        AuthorizerFigures::default()
     }
 }

@@ -149,7 +149,11 @@ impl Turn {
         core.handle_turn_begin(began_us);
         if self.process == Process::Asked {
             self.process = Process::NotAsked;
-            let figures = ProcessFigures { webhooks: self.host.webhook_figures(), ..process::measure() };
+            let figures = ProcessFigures {
+                webhooks: self.host.webhook_figures(),
+                authorizers: self.host.authorizer_figures(),
+                ..process::measure()
+            };
             core.handle_process_figures(&figures);
         }
         if let Some(directory) = self.control.take_directory(&mut self.directory_seen) {
@@ -201,6 +205,10 @@ impl Turn {
                 }
                 Output::Change(change) => {
                     self.host.change(change);
+                    continue;
+                }
+                Output::Authorize(authorize) => {
+                    self.host.authorize(authorize);
                     continue;
                 }
                 Output::Webhook(event) => {

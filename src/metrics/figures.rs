@@ -68,6 +68,8 @@ labels! {
         Gathering => "gathering",
         /// Buffers of incomplete requests and messages fill a bound.
         Input => "input",
+        /// Too many requests wait for authorizers.
+        Authorizer => "authorizer",
         /// The process is shutting down.
         Draining => "draining",
         /// Memory or connections of the process are used up except for a reserve (`/accept-traffic`).
@@ -324,6 +326,25 @@ pub struct ProcessFigures {
     pub log_lines_dropped: u64,
     /// Figures of webhooks.
     pub webhooks: WebhookFigures,
+    /// Figures of authorizers.
+    pub authorizers: AuthorizerFigures,
+}
+
+/// Questions to authorizers (R-AUTHEP-3).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct AuthorizerFigures {
+    /// Waiting.
+    pub waiting: u64,
+    /// In flight.
+    pub in_flight: u64,
+    /// Answered with a grant.
+    pub granted: u64,
+    /// Answered with a refusal.
+    pub refused: u64,
+    /// Not answered, or not validly.
+    pub failed: u64,
+    /// Not asked.
+    pub busy: u64,
 }
 
 /// Webhooks of all apps.

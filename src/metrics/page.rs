@@ -42,6 +42,7 @@ impl Report<'_> {
         self.encode_drivers(&mut page);
         self.encode_process(&mut page);
         self.encode_webhooks(&mut page);
+        self.encode_authorizers(&mut page);
         page.finish()
     }
 
@@ -200,6 +201,19 @@ impl Report<'_> {
         page.sample(&[], process.log_lines_dropped);
         page.standard_family(Kind::Counter, "process_cpu_seconds_total", "CPU time used by the process.");
         page.seconds(&[], process.processor_ms * 1_000);
+    }
+
+    fn encode_authorizers(&self, page: &mut Page<'_>) {
+        let authorizers = self.process.authorizers;
+        page.family(Kind::Gauge, "authorizer_waiting", "Questions to authorizers that wait.");
+        page.sample(&[], authorizers.waiting);
+        page.family(Kind::Gauge, "authorizer_in_flight", "Requests to authorizers in flight.");
+        page.sample(&[], authorizers.in_flight);
+        page.family(Kind::Counter, "authorizer_questions_total", "Questions to authorizers, by result.");
+        page.sample(&[("result", "granted")], authorizers.granted);
+        page.sample(&[("result", "refused")], authorizers.refused);
+        page.sample(&[("result", "failed")], authorizers.failed);
+        page.sample(&[("result", "busy")], authorizers.busy);
     }
 
     fn encode_webhooks(&self, page: &mut Page<'_>) {
@@ -383,6 +397,7 @@ mod tests {
             name: "".into(),
             enabled: true,
             keys: Vec::new(),
+            encryption_master_key: None,
             settings: AppSettings::default(),
             webhooks: Default::default(),
         }

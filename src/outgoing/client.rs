@@ -94,12 +94,7 @@ impl Client {
         Self::with_resolvers(allowed, roots, [DefaultResolver::default(), DefaultResolver::default()])
     }
 
-    /// Like [`Client::new`] with resolvers for URLs of each reach.
-    pub(crate) fn with_resolvers<R: Resolver>(
-        allowed: &[IpNet],
-        roots: &TrustedRoots,
-        [public, anywhere]: [R; 2],
-    ) -> Self {
+    fn with_resolvers<R: Resolver>(allowed: &[IpNet], roots: &TrustedRoots, [public, anywhere]: [R; 2]) -> Self {
         let agent = |resolver, reach| {
             let guard = Guard::new(resolver, reach, allowed.to_vec());
             Agent::with_parts(config(roots), DefaultConnector::default(), guard)

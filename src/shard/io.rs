@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::mail::{ChangeId, Mail};
+use super::mail::{AnswerId, Mail};
+use crate::api::authorizer::AuthorizerCall;
 use crate::app::webhook::NewWebhook;
 use crate::app::{AppSerial, Directory, TokenId};
 use crate::connection::ConnectionKey;
@@ -118,6 +119,8 @@ pub enum Output {
     },
     /// Change the store; the answer comes as [`Mail::changed`] from the shard to itself.
     Change(Change),
+    /// Ask the authorizer of an app; the answer comes as [`Mail::authorized`] from the shard to itself.
+    Authorize(Authorize),
     /// An event for the webhook endpoints of the app (P-HOOK rules). The events of one channel come in order,
     /// all from the shard that owns it.
     Webhook(WebhookEvent),
@@ -158,11 +161,20 @@ pub struct Flush<'a> {
 #[derive(Debug)]
 pub struct Change {
     /// Identifies it in its answer.
-    pub id: ChangeId,
+    pub id: AnswerId,
     /// Id of the caller's app.
     pub app: Box<str>,
     /// The change.
     pub what: ChangeKind,
+}
+
+/// A question to the authorizer of an app, as an output.
+#[derive(Debug)]
+pub struct Authorize {
+    /// Identifies it in its answer.
+    pub id: AnswerId,
+    /// The question.
+    pub call: Arc<AuthorizerCall>,
 }
 
 /// The kinds of changes.
@@ -172,4 +184,8 @@ pub enum ChangeKind {
     AddWebhook(NewWebhook),
     /// Remove the app's endpoint with this id.
     RemoveWebhook(Box<str>),
+    /// Generate a master key for encrypted channels, and store it if true (R-AUTHEP-6).
+    NewMasterKey(bool),
+    /// Remove the stored one.
+    RemoveMasterKey,
 }

@@ -36,6 +36,8 @@ impl Meter {
             Credential::Signature(_) => Self::Signed,
             Credential::KeyAndSecret(_) => Self::Keyed,
             Credential::Token(..) => Self::Tokens,
+            // It has no limit of its own kind.
+            Credential::Authorizer => Self::Requests,
         }
     }
 

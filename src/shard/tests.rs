@@ -9,6 +9,7 @@ use crate::app::AppSerial;
 use crate::limits;
 use crate::protocol::webhook::WebhookEvent;
 
+mod authorizer;
 mod cache;
 mod capacity;
 mod channel_limit;
@@ -41,6 +42,7 @@ pub(super) struct Process {
     pub(super) told: Vec<WebhookEvent>,
     /// The requested changes of the store.
     pub(super) changes: Vec<Change>,
+    pub(super) authorizes: Vec<Authorize>,
     slots: u32,
     /// Mails between shards so far.
     pub(super) mails: usize,
@@ -66,6 +68,7 @@ pub(super) fn app_with(settings: AppSettings) -> App {
         name: "test".into(),
         enabled: true,
         keys: vec![AppKey::new("app-key", "app-secret")],
+        encryption_master_key: None,
         settings,
         webhooks: Webhooks::default(),
     }
@@ -97,6 +100,7 @@ impl Process {
             stopped: BTreeSet::new(),
             told: Vec::new(),
             changes: Vec::new(),
+            authorizes: Vec::new(),
             slots: 0,
             mails: 0,
             misleading: Vec::new(),
@@ -130,6 +134,7 @@ impl Process {
                         | Output::MeasureProcess
                         | Output::TokenUsed { .. } => {}
                         Output::Change(change) => self.changes.push(change),
+                        Output::Authorize(authorize) => self.authorizes.push(authorize),
                         Output::Webhook(event) => self.told.push(event),
                         Output::MisleadingName { channel, .. } => self.misleading.push(channel.to_string()),
                         Output::MessagesCounted { app, day, messages } => {

@@ -230,6 +230,7 @@ fn insert(transaction: &mut RwTxn<'_>, tables: &Tables, new: NewApp) -> Result<A
         keys: Vec::new(),
         settings: new.settings,
         webhooks: Vec::new(),
+        encryption_master_key: None,
     };
     add_key(transaction, tables, &mut app, key, secret)?;
     tables.app_ids.put(transaction, app.id.as_bytes(), &serial.to_be_bytes())?;

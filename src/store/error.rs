@@ -137,6 +137,9 @@ pub enum StoreError {
     /// No webhook endpoint has this id.
     #[error("there is no webhook with id {0}: `relay webhook list` shows all")]
     UnknownWebhook(String),
+    /// The app stores no master key.
+    #[error("app {0} stores no encryption master key")]
+    NoMasterKey(String),
     /// An app has at most [`limits::WEBHOOKS_PER_APP_MAX`] endpoints.
     #[error("app {0} is at its limit of {max} webhooks: remove one with `relay webhook remove` first", max = limits::WEBHOOKS_PER_APP_MAX)]
     TooManyWebhooks(String),

@@ -24,6 +24,7 @@ mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod lookup;
+mod master_key;
 mod messages;
 pub mod queue;
 mod random;

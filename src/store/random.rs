@@ -41,6 +41,13 @@ pub(super) fn app_secret() -> String {
     characters(BASE62, 40)
 }
 
+/// A new master key of encrypted channels: 32 bytes.
+pub(super) fn master_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    fill(&mut key);
+    key
+}
+
 /// A new token: `rly_` and 40 base62 characters (R-TOKEN-1).
 pub(super) fn token() -> String {
     String::from("rly_") + &characters(BASE62, 40)

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Fault, StoreError};
 use super::scope;
 use super::webhook_record::{WebhookRecord, to_webhooks};
+use crate::app::master_key::MasterKey;
 use crate::app::{App, AppKey, AppSerial, AppSettings, Token};
 use crate::limits;
 
@@ -35,6 +36,9 @@ pub struct AppRecord {
     /// Its webhook endpoints.
     #[serde(default)]
     pub webhooks: Vec<WebhookRecord>,
+    /// The master key of its encrypted channels in base64, if the app stores it (R-AUTHEP-6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_master_key: Option<Hidden>,
 }
 
 /// A key pair. The secret is stored in plain text: signatures need it (R-AUTH-6).
@@ -46,6 +50,16 @@ pub struct KeyRecord {
     pub secret: String,
     /// When it was created, unix ms.
     pub created_at_ms: u64,
+}
+
+/// Secret text; `Debug` does not print it.
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
 }
 
 impl fmt::Debug for KeyRecord {
@@ -89,6 +103,7 @@ impl AppRecord {
             keys: Vec::new(),
             settings: AppSettings::default(),
             webhooks: Vec::new(),
+            encryption_master_key: None,
         }
     }
 
@@ -100,9 +115,18 @@ impl AppRecord {
             name: self.name.as_str().into(),
             enabled: self.enabled,
             keys: self.keys.iter().map(|pair| AppKey::new(&pair.key, &pair.secret)).collect(),
+            encryption_master_key: self.master_key()?,
             settings: self.settings.clone(),
             webhooks: to_webhooks(&self.webhooks)?,
         })
+    }
+}
+
+impl AppRecord {
+    fn master_key(&self) -> Result<Option<MasterKey>, Fault> {
+        let damaged = || Fault::Record(format!("app {} has a bad encryption master key", self.id));
+        let text = self.encryption_master_key.as_ref();
+        text.map(|Hidden(text)| MasterKey::from_base64(text).ok_or_else(damaged)).transpose()
     }
 }
 
@@ -177,7 +201,7 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
 mod tests {
     use super::*;
 
-    /// An app as a store of the first release contains it, with no field at its default.
+    /// An app as the store contains it, with no field at its default.
     const STORED: &str = concat!(
         r#"{"serial":7,"id":"4711","name":"Shop","enabled":false,"created_at_ms":1763000000000,"#,
         r#""keys":[{"key":"shop-key","secret":"shop-secret","created_at_ms":1763000000001}],"settings":{"#,
@@ -187,12 +211,14 @@ mod tests {
         r#""max_invalid_messages":8,"max_channels_per_connection":9,"max_channels_per_event":11,"#,
         r#""max_batch_events":12,"channels_max":13,"messages_per_day":14,"requests_per_minute":15,"#,
         r#""signed_requests_per_minute":16,"key_requests_per_minute":17,"token_requests_per_minute":18,"#,
-        r#""watchlist":true,"authorized_connections":true,"allowed_origins":["example.com","*.example.org"]},"#,
-        r#""webhooks":[]}"#,
+        r#""watchlist":true,"authorized_connections":true,"allowed_origins":["example.com","*.example.org"],"#,
+        r#""insecure_origins":true,"authorizer_url":"https://a.test/x","user_authorizer_url":"https://a.test/y","#,
+        r#""authorizer_allow_private":true,"authorizer_cookies":["session"],"max_authorizer_requests":19},"#,
+        r#""webhooks":[],"encryption_master_key":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}"#,
     );
 
     fn written_again(stored: &str) -> String {
-        let app: AppRecord = decode("app", stored.as_bytes()).expect("a record of the first release");
+        let app: AppRecord = decode("app", stored.as_bytes()).expect("a record");
         String::from_utf8(encode(&app)).expect("JSON is text")
     }
 

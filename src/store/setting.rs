@@ -1,6 +1,8 @@
 //! The settings of an app by name, as `relay app set ID key=value` uses them: its `name`, and the table of
 //! [`crate::app::settings`].
 
+use ipnet::IpNet;
+
 use super::error::StoreError;
 use super::record::{AppRecord, check_name};
 use crate::app::settings::APP_SETTINGS;
@@ -13,6 +15,13 @@ pub fn apply(app: &mut AppRecord, name: &str, value: &str) -> Result<(), StoreEr
         return Ok(());
     }
     app.settings.set(name, value).map_err(|error| StoreError::Invalid(error.to_string()))
+}
+
+/// Sets several settings from their texts, and checks those that depend on each other. `allowed` are networks that
+/// authorizers may be in, in addition to public addresses.
+pub fn apply_all(app: &mut AppRecord, settings: &[(&str, &str)], allowed: &[IpNet]) -> Result<(), StoreError> {
+    settings.iter().try_for_each(|(name, value)| apply(app, name, value))?;
+    app.settings.check(allowed).map_err(StoreError::Invalid)
 }
 
 /// The settings by name with their values and descriptions, the name first.
@@ -61,6 +70,12 @@ mod tests {
             ("watchlist", "true", "true"),
             ("authorized_connections", "yes", "true"),
             ("allowed_origins", "Example.com, *.example.org", r#"["example.com","*.example.org"]"#),
+            ("insecure_origins", "true", "true"),
+            ("authorizer_url", "https://example.com/auth", r#""https://example.com/auth""#),
+            ("user_authorizer_url", "https://example.com/user", r#""https://example.com/user""#),
+            ("authorizer_allow_private", "true", "true"),
+            ("authorizer_cookies", "laravel_session, XSRF-TOKEN", r#"["laravel_session","XSRF-TOKEN"]"#),
+            ("max_authorizer_requests", "1000", "1000"),
         ];
         let mut app = AppRecord::stand_in();
         for (name, value, _) in good {
@@ -79,6 +94,28 @@ mod tests {
         assert_eq!(app.settings.max_channels, 7);
         let stored = serde_json::to_value(&app.settings).expect("JSON");
         assert_eq!((&stored["channels_max"], stored.get("max_channels")), (&7.into(), None));
+    }
+
+    /// R-AUTHEP-3, threat T38: the URL of an authorizer is checked together with the permission for private addresses,
+    /// in whatever order both are given; the error names the flag that permits them.
+    #[test]
+    fn authorizer_urls_need_permission_for_private_addresses() {
+        let set = |settings: &[(&str, &str)]| {
+            let mut app = AppRecord::stand_in();
+            apply_all(&mut app, settings, &[]).map_err(|error| error.to_string())
+        };
+        for name in ["authorizer_url", "user_authorizer_url"] {
+            for url in ["http://10.0.0.7/auth", "https://127.0.0.1/", "http://backend.internal/"] {
+                let error = set(&[(name, url)]).expect_err(url);
+                assert!(error.contains("--allow-private"), "{error}");
+                assert_eq!(set(&[(name, url), ("authorizer_allow_private", "true")]), Ok(()));
+                assert_eq!(set(&[("authorizer_allow_private", "true"), (name, url)]), Ok(()));
+            }
+            for url in ["https://user:pass@example.com/", "ftp://example.com/", "example.com"] {
+                assert!(set(&[(name, url), ("authorizer_allow_private", "true")]).is_err(), "{url}");
+            }
+            assert_eq!(set(&[(name, "https://example.com/auth")]), Ok(()));
+        }
     }
 
     /// Values at and beyond the limit, and unknown names: the error describes the accepted values or suggests the
@@ -108,6 +145,8 @@ mod tests {
             ("client_events", "maybe", "true or false"),
             ("allowed_origins", "https://example.com/", "hosts"),
             ("allowed_origins", "a.*.com", "hosts"),
+            ("authorizer_cookies", "a b", "cookie names"),
+            ("max_authorizer_requests", "0", "1 to 1000"),
             ("name", "a\nb", "control"),
             ("client_event", "true", "client_events"),
         ];

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use super::{Store, StoreError};
 use crate::app::{AppSerial, Directory, MessagesUsed, TokenId};
 use crate::limits;
-use crate::shard::{Change, ChangeId, ChangeKind, ChangeRefused, Changed};
+use crate::shard::{AnswerId, Change, ChangeKind, ChangeRefused, Changed};
 
 /// Handle of the thread. Dropping it writes everything pending and ends the thread.
 pub struct StoreWriter {
@@ -50,7 +50,7 @@ impl StoreWriter {
     pub fn spawn_changing(
         store: Store,
         on_change: Box<dyn Fn(Arc<Directory>) + Send>,
-        on_changed: Box<dyn Fn(ChangeId, Changed) + Send>,
+        on_changed: Box<dyn Fn(AnswerId, Changed) + Send>,
         allowed: Vec<IpNet>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -134,7 +134,7 @@ struct Run {
     changes: Receiver<Change>,
     shared: Arc<Shared>,
     on_change: Box<dyn Fn(Arc<Directory>) + Send>,
-    on_changed: Box<dyn Fn(ChangeId, Changed) + Send>,
+    on_changed: Box<dyn Fn(AnswerId, Changed) + Send>,
     allowed: Vec<IpNet>,
     version: Option<u64>,
     handed_out: Vec<Arc<Directory>>,
@@ -201,7 +201,7 @@ impl Run {
     }
 
     /// Applies the changes that shards requested; the answers are sent once the directory shows the changes.
-    fn make_changes(&self) -> Vec<(ChangeId, Changed)> {
+    fn make_changes(&self) -> Vec<(AnswerId, Changed)> {
         let changes = self.changes.try_iter();
         changes.map(|change| (change.id, self.make(change).unwrap_or_else(|error| refused(&error)))).collect()
     }
@@ -215,6 +215,14 @@ impl Run {
             }
             ChangeKind::RemoveWebhook(id) => {
                 self.store.remove_webhook(Some(&change.app), &id)?;
+                Ok(Changed::Removed)
+            }
+            ChangeKind::NewMasterKey(stored) => {
+                let key = self.store.new_master_key(&change.app, stored)?;
+                Ok(Changed::MasterKey(key.into(), stored))
+            }
+            ChangeKind::RemoveMasterKey => {
+                self.store.remove_master_key(&change.app)?;
                 Ok(Changed::Removed)
             }
         }
@@ -240,6 +248,7 @@ fn refused(error: &StoreError) -> Changed {
         StoreError::Invalid(text) => ChangeRefused::Invalid(text.clone()),
         StoreError::UnknownWebhook(_) => ChangeRefused::UnknownWebhook,
         StoreError::UnknownApp(_) => ChangeRefused::UnknownApp,
+        StoreError::NoMasterKey(_) => ChangeRefused::NoMasterKey,
         StoreError::TooManyWebhooks(_) => ChangeRefused::Invalid(error.to_string()),
         _ => {
             tracing::error!(%error, "a change requested over HTTP was not made");

@@ -156,6 +156,7 @@ mod tests {
             name: "".into(),
             enabled: true,
             keys: Vec::new(),
+            encryption_master_key: None,
             settings: Default::default(),
             webhooks: Webhooks::new(endpoints),
         }

@@ -107,6 +107,7 @@ mod tests {
             name: "".into(),
             enabled: true,
             keys: vec![AppKey::new("old-key", "old-secret"), AppKey::new("new-key", "new-secret")],
+            encryption_master_key: None,
             settings: Default::default(),
             webhooks: Default::default(),
         }

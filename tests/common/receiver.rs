@@ -167,7 +167,8 @@ fn serve(stream: TcpStream, kept: &Mutex<Vec<Received>>, policy: &Policy) {
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(Vec<(String, String)>, String)> {
+/// The header lines and the body of the next request; `None` at the end of the connection.
+pub fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(Vec<(String, String)>, String)> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     assert!(line.starts_with("POST "), "{line}");

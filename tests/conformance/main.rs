@@ -7,7 +7,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod auth_endpoint;
 mod authorization;
+mod authorizer;
 #[path = "../autobahn.rs"]
 mod autobahn;
 mod cache;

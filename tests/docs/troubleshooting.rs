@@ -342,6 +342,10 @@ fn overload(cause: Overload) -> (&'static str, &'static str) {
             "Incomplete requests and messages use up the memory set aside for them.",
             "Look for clients that send very slowly; large bodies on slow links need a proxy that buffers them.",
         ),
+        Overload::Authorizer => (
+            "Too many clients wait for the authorizer of an app.",
+            "Look at `relay_authorizer_waiting`; make the backend faster, or raise `max_authorizer_requests` if it can serve more at once.",
+        ),
         Overload::Draining => {
             ("The server is shutting down.", "Send the request to another server, or after the restart.")
         }

@@ -43,6 +43,7 @@ fn start(kind: DriverKind) -> Server {
         name: "test".into(),
         enabled: true,
         keys: vec![AppKey::new("app-key", "app-secret")],
+        encryption_master_key: None,
         settings: AppSettings::default(),
         webhooks: Default::default(),
     };

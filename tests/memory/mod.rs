@@ -83,6 +83,7 @@ impl Memory {
             name: "memory".into(),
             enabled: true,
             keys: vec![AppKey::new("app-key", "app-secret")],
+            encryption_master_key: None,
             settings: AppSettings { max_presence_members: u32::MAX, ..AppSettings::default() },
             webhooks: Default::default(),
         };

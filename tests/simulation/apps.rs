@@ -123,6 +123,7 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
                 name: "simulated".into(),
                 enabled: app.enabled,
                 keys: app.keys.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+                encryption_master_key: None,
                 settings: AppSettings {
                     client_events: app.client_events,
                     max_connections: app.connections_max,

@@ -75,6 +75,7 @@ impl Bench {
                     | Output::ShutdownWrite { .. }
                     | Output::TokenUsed { .. }
                     | Output::Change(_)
+                    | Output::Authorize(_)
                     | Output::Webhook(_)
                     | Output::MessagesCounted { .. }
                     | Output::MisleadingName { .. } => {}

@@ -26,6 +26,7 @@ pub fn check(bytes: &[u8]) {
         name: "".into(),
         enabled: true,
         keys: KEYS.iter().map(|(key, secret)| AppKey::new(key, secret)).collect(),
+        encryption_master_key: None,
         settings: AppSettings::default(),
         webhooks: Default::default(),
     };

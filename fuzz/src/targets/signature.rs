@@ -84,6 +84,7 @@ fn judge(method: &str, path: &str, prefix: &str, query: &str, body: &[u8], must_
         name: "".into(),
         enabled: true,
         keys: vec![AppKey::new("older", "older-secret"), AppKey::new(KEY, SECRET)],
+        encryption_master_key: None,
         settings: AppSettings::default(),
         webhooks: Default::default(),
     };

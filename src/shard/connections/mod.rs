@@ -148,6 +148,12 @@ impl Connections {
         self.table.is_live(connection)
     }
 
+    /// True when it is the open socket of a client of the app.
+    pub(super) fn is_open_on(&self, connection: ConnectionKey, app: AppSerial) -> bool {
+        let line = || &self.table.hot[connection.slot()];
+        self.is_live(connection) && line().phase == Phase::Open && line().app == app.0
+    }
+
     /// True when a request of the connection can still be answered.
     pub(super) fn is_awaiting_answers(&self, connection: ConnectionKey) -> bool {
         self.is_live(connection) && self.table.hot[connection.slot()].phase == Phase::Http

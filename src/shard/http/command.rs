@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::authorizer::AuthorizerRequest;
 use super::response::ResponseSlot;
 use super::{Parts, Requests};
 use crate::api::answer::AnswerShape;
@@ -28,6 +29,10 @@ pub(super) enum Command {
     Change(Box<str>, ChangeKind),
     /// Answer with this body.
     Answer(Vec<u8>),
+    /// Answer an auth endpoint with this body and these header lines.
+    Signed(Vec<u8>, Box<str>),
+    /// Ask the app's authorizer.
+    AskAuthorizer(Box<AuthorizerRequest>),
 }
 
 /// The events that a request publishes.
@@ -51,7 +56,12 @@ impl Command {
                 let occupied: usize = events.by_owner.iter().map(|(_, items)| items.len()).sum();
                 occupied as u32 + events.unoccupied
             }
-            Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Answer(_) => 0,
+            Self::Ask(_)
+            | Self::List(..)
+            | Self::Change(..)
+            | Self::Answer(_)
+            | Self::Signed(..)
+            | Self::AskAuthorizer(_) => 0,
         }
     }
 
@@ -63,7 +73,16 @@ impl Command {
             Self::Ask(question) => question.has_large_answer(),
             Self::List(..) => true,
             // Answered at once, or short.
-            Self::Answer(_) | Self::Change(..) => false,
+            Self::Answer(_) | Self::Change(..) | Self::Signed(..) | Self::AskAuthorizer(_) => false,
+        }
+    }
+
+    /// Header lines that its answer has, also if it is refused.
+    pub(super) fn answer_headers(&self) -> &str {
+        match self {
+            Self::Signed(_, headers) => headers,
+            Self::AskAuthorizer(request) => &request.headers,
+            Self::Publish(..) | Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Answer(_) => "",
         }
     }
 
@@ -73,7 +92,12 @@ impl Command {
             Self::Publish(events, _) => {
                 events.by_owner.iter().flat_map(|(_, items)| items.iter().map(|item| item.channel.hash)).collect()
             }
-            Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Answer(_) => Vec::new(),
+            Self::Ask(_)
+            | Self::List(..)
+            | Self::Change(..)
+            | Self::Answer(_)
+            | Self::Signed(..)
+            | Self::AskAuthorizer(_) => Vec::new(),
         }
     }
 }
@@ -102,6 +126,12 @@ impl Requests {
                 parts.connections.finish_request(parts.context, reply_to.connection, reply_to.ticket, &response);
                 Ok(())
             }
+            Command::Signed(body, headers) => {
+                let response = Response { status: 200, content_type: JSON, extra: &headers, body: &body };
+                parts.connections.finish_request(parts.context, reply_to.connection, reply_to.ticket, &response);
+                Ok(())
+            }
+            Command::AskAuthorizer(request) => self.ask_authorizer(parts, reply_to, *request),
         }
     }
 

@@ -2,8 +2,8 @@
 //! body (threat T14).
 
 use super::{Parts, Requests};
-use crate::api::route::{Route, route};
-use crate::auth::request::Known;
+use crate::api::route::{Endpoint, Route, route};
+use crate::auth::request::{Caller, Credential, Known};
 use crate::connection::http::Refused;
 use crate::index::Slot;
 use crate::limits;
@@ -82,9 +82,18 @@ impl Requests {
             assert!(after == After::Next, "an upgrade with a body is refused");
             return BodyUse::Unread;
         }
-        let (dialect, app_id, scope) = match &route {
-            Route::Api { dialect, app_id, endpoint } if !on_metrics_port => (*dialect, Some(*app_id), endpoint.scope()),
-            Route::ApiOfKey { endpoint } if !on_metrics_port => (Dialect::Pusher, None, endpoint.scope()),
+        let (of_key, auth);
+        let (dialect, app_id, endpoint) = match &route {
+            Route::Api { dialect, app_id, endpoint } if !on_metrics_port => (*dialect, Some(*app_id), endpoint),
+            Route::ApiOfKey { endpoint } if !on_metrics_port => (Dialect::Pusher, None, endpoint),
+            Route::AuthOfKey(kind) if !on_metrics_port => {
+                of_key = self.app_of_key(parts, request, *kind);
+                auth = Endpoint::Auth(*kind);
+                match &of_key {
+                    Some(id) => (Dialect::Relay, Some(&**id), &auth),
+                    None => return BodyUse::Dropped,
+                }
+            }
             // No other route reads a body.
             Route::Up
             | Route::UpApp(_)
@@ -94,19 +103,29 @@ impl Requests {
             | Route::WebSocket { .. }
             | Route::Api { .. }
             | Route::ApiOfKey { .. }
+            | Route::AuthOfKey(_)
+            | Route::Preflight(..)
             | Route::MethodNotAllowed(..)
             | Route::Fallback { .. }
             | Route::NotFound(_) => return BodyUse::Dropped,
         };
-        let refusal = match self.verify_caller(parts, slot, request, app_id, Known::Head) {
+        let (headers, origin) = match self.headers_of(parts, request, app_id, endpoint) {
+            Ok(headers) => (headers, Ok(())),
+            Err((headers, refusal)) => (headers, Err(refusal)),
+        };
+        let identified = origin.and_then(|()| self.identify(parts, slot, request, app_id, endpoint, Known::Head));
+        let refusal = match identified {
+            // A caller without a credential is a stranger, whose body counts as those of other strangers do.
+            Ok(Caller { credential: Credential::Authorizer, .. }) => return BodyUse::Kept,
             Ok(caller) => {
                 parts.connections.http(slot).caller = Some(caller.app);
                 return BodyUse::Kept;
             }
-            Err(refusal) => refusal,
+            Err(refusal) if headers.is_empty() => refusal,
+            Err(refusal) => refusal.with_headers(&headers),
         };
         let client = parts.connections.client_address(parts.context, slot, request);
-        parts.context.note_request_refused(client, app_id.unwrap_or_default(), scope, refusal.status);
+        parts.context.note_request_refused(client, app_id.unwrap_or_default(), endpoint.scope(), refusal.status);
         let keep_alive = !expects_continue && parts.connections.keeps_alive(parts.context, request);
         let answer = encode_refusal(parts.context, request, dialect, &refusal, keep_alive);
         if expects_continue {
@@ -121,8 +140,15 @@ impl Requests {
     fn body_bytes_max(&self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>) -> usize {
         let on_metrics_port = parts.connections.http(slot).metrics;
         let route = route(request.method, request.path, &parts.context.config.options.path_prefix);
-        let app_id = if let Route::Api { app_id, .. } = route { Some(app_id) } else { None };
-        let app = app_id.filter(|_| !on_metrics_port).and_then(|app_id| parts.context.directory.app_by_id(app_id));
-        app.map_or(limits::HTTP_BODY_BYTES_MAX, |app| app.settings.body_bytes_max())
+        if let Route::AuthOfKey(_) = route {
+            return limits::AUTH_BODY_BYTES_MAX;
+        }
+        let Route::Api { app_id, endpoint, .. } = route else { return limits::HTTP_BODY_BYTES_MAX };
+        let app = Some(app_id).filter(|_| !on_metrics_port).and_then(|id| parts.context.directory.app_by_id(id));
+        match (app, endpoint) {
+            (None, _) => limits::HTTP_BODY_BYTES_MAX,
+            (Some(app), Endpoint::Auth(_)) => Self::auth_body_bytes_max(request, &app.settings),
+            (Some(app), _) => app.settings.body_bytes_max(),
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! Requests over HTTP: authenticated, parsed, executed, answered. Answers are sent in the order of the requests
 //! (`connections::answers`).
 
+mod auth;
+mod authorizer;
 mod command;
 mod head;
+mod pending;
 mod permits;
 mod publish;
 mod query;
 mod response;
 mod scrape;
+mod socket_rates;
 mod store_change;
 
 use std::borrow::Cow;
@@ -22,6 +26,7 @@ use crate::api::channel::decode_channel_query;
 use crate::api::channel_events::decode_channel_event;
 use crate::api::channel_users::decode_channel_users;
 use crate::api::channels::decode_channels;
+use crate::api::encryption_key::decode_new_key;
 use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, OperatorPage, Route, route};
@@ -45,6 +50,7 @@ use crate::shard::turns::Turns;
 use crate::shard::users::Users;
 use crate::wire::http::Request;
 use crate::wire::query::Query;
+use authorizer::Authorizations;
 use command::Command;
 use permits::Parked;
 use publish::PendingPublish;
@@ -65,6 +71,8 @@ pub(super) struct Requests {
     /// Pages that other shards, or this one, wait for, and when the next may be created.
     asked_pages: Turns<AskedPage>,
     pages_due_ms: u64,
+    /// Requests that await authorizers.
+    authorizations: Authorizations,
     /// Ids of the apps whose changes of the store are not answered yet, by the index of their query.
     changes_in_flight: BTreeMap<u32, Box<str>>,
     /// Pages of the metrics port that await other shards.
@@ -103,6 +111,11 @@ impl Requests {
             HttpMessage::Ask { request, question } => self.handle_question(parts, from, request, question),
             HttpMessage::Reply { request, reply } => self.handle_reply(parts, from, request, reply),
             HttpMessage::Changed { request, changed } => self.handle_changed(parts, request, changed),
+            HttpMessage::JudgeSocket { request, socket, app, channels } => {
+                self.handle_socket_question(parts, from, request, (socket, app, channels));
+            }
+            HttpMessage::SocketJudged { request, verdict } => self.handle_socket_judged(parts, request, verdict),
+            HttpMessage::Authorized { request, decisions } => self.handle_authorized(parts, request, decisions),
             HttpMessage::Accepted { request, counts, unoccupied } => {
                 self.handle_accepted(parts, request, counts, &unoccupied);
             }
@@ -166,6 +179,12 @@ impl Requests {
             Route::ApiOfKey { endpoint } if !parts.connections.http(slot).metrics => {
                 self.call(parts, slot, request, Dialect::Pusher, None, endpoint);
             }
+            Route::AuthOfKey(kind) if !parts.connections.http(slot).metrics => {
+                self.call_of_key(parts, slot, request, kind);
+            }
+            Route::Preflight(app_id, kind) if !parts.connections.http(slot).metrics => {
+                self.answer_preflight(parts, slot, request, app_id, kind);
+            }
             Route::WebSocket { .. } if !parts.connections.http(slot).metrics => {
                 let body = b"This path is for WebSockets";
                 let extra = "Upgrade: websocket\r\n";
@@ -198,7 +217,7 @@ impl Requests {
             }
             Route::NotFound(dialect) => self.answer_not_found(parts, slot, request, dialect),
             Route::Api { dialect, .. } => self.answer_not_found(parts, slot, request, dialect),
-            Route::ApiOfKey { .. } | Route::WebSocket { .. } => {
+            Route::ApiOfKey { .. } | Route::WebSocket { .. } | Route::AuthOfKey(_) | Route::Preflight(..) => {
                 self.answer_not_found(parts, slot, request, Dialect::Pusher)
             }
         }
@@ -215,22 +234,28 @@ impl Requests {
         endpoint: Endpoint<'_>,
     ) {
         let scope = endpoint.scope();
+        let (headers, origin) = match self.headers_of(parts, request, app_id, &endpoint) {
+            Ok(headers) => (headers, Ok(())),
+            Err((headers, refusal)) => (headers, Err(refusal)),
+        };
         // Before the signature: the signature may cover the body before compression.
-        let verified =
-            check_body_coding(request).and_then(|()| self.verify_caller(parts, slot, request, app_id, Known::Whole));
+        let verified = origin
+            .and_then(|()| check_body_coding(request))
+            .and_then(|()| self.identify(parts, slot, request, app_id, &endpoint, Known::Whole));
         let done = verified.and_then(|caller| {
             parts.connections.http(slot).caller = Some(caller.app);
             parts.connections.count_call(parts.context, slot, caller.app);
             let app = parts.context.take_app(caller.app).expect("it was verified by this directory");
             let outcome = authorize(&caller, &endpoint).and_then(|()| {
                 self.report_token_use(parts, &caller);
-                self.parse(parts, &app, request, endpoint)
+                self.parse(parts, &app, &caller, request, endpoint, &headers)
             });
             let started = self.start_request(parts, Call { slot, request, dialect }, &app, &caller, outcome);
             parts.context.keep_app(app);
             started
         });
         if let Err(refusal) = done {
+            let refusal = if headers.is_empty() { refusal } else { refusal.with_headers(&headers) };
             let client = parts.connections.client_address(parts.context, slot, request);
             parts.context.note_request_refused(client, app_id.unwrap_or_default(), scope, refusal.status);
             parts.connections.answer_refusal(parts.context, slot, request, dialect, &refusal);
@@ -278,8 +303,10 @@ impl Requests {
         &self,
         parts: &mut Parts<'_>,
         app: &App,
+        caller: &Caller,
         request: &Request<'_>,
         endpoint: Endpoint<'_>,
+        headers: &str,
     ) -> Result<Command, Refusal> {
         let query = Query::new(request.query);
         let (names, info) = (parts.context.config.options.channel_names, parts.context.config.options.info_rules);
@@ -321,6 +348,11 @@ impl Requests {
             }
             Endpoint::Webhooks => Ok(Command::Answer(encode_webhooks(app))),
             Endpoint::Webhook(id) => Ok(Command::Change(app.id.clone(), ChangeKind::RemoveWebhook(id.into()))),
+            Endpoint::Auth(kind) => self.prepare_auth(parts, app, caller, request, kind, headers),
+            Endpoint::EncryptionKey if request.method == "POST" => {
+                Ok(Command::Change(app.id.clone(), ChangeKind::NewMasterKey(decode_new_key(request.body)?)))
+            }
+            Endpoint::EncryptionKey => Ok(Command::Change(app.id.clone(), ChangeKind::RemoveMasterKey)),
             Endpoint::VerifyWebhook => Ok(Command::Answer(verify_webhook(app, request.body)?)),
         }
     }
@@ -389,11 +421,20 @@ const FALLBACK_CORS: &str = "Access-Control-Allow-Origin: *\r\n\
 impl Requests {
     /// Requests that wait for a result.
     pub(in crate::shard) fn pending(&self) -> usize {
-        self.publishes.len() + self.queries.len() + self.parked.len() + self.changes_in_flight.len()
+        self.publishes.len()
+            + self.queries.len()
+            + self.parked.len()
+            + self.changes_in_flight.len()
+            + self.authorizations.len()
     }
 
     pub(in crate::shard) fn pending_queries(&self) -> usize {
         self.queries.len()
+    }
+
+    /// Memory of requests that wait for authorizers, in bytes.
+    pub(in crate::shard) fn waiting_bytes(&self) -> usize {
+        self.authorizations.bytes()
     }
 
     pub(in crate::shard) fn parked(&self) -> usize {

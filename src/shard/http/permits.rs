@@ -92,10 +92,11 @@ impl Requests {
 
     /// The counter refused.
     pub(super) fn handle_denied(&mut self, parts: &mut Parts<'_>, request: PendingId, shortage: &Shortage) {
-        let Parked { reply_to, app, spent, .. } = self.take_parked(request);
+        let Parked { reply_to, app, spent, outcome, .. } = self.take_parked(request);
         parts.quota.put_back(parts.context, app, spent.window, spent.permits);
         if parts.connections.is_awaiting_answers(reply_to.connection) {
-            let refusal = shortage_refusal(parts, app, reply_to.dialect, shortage);
+            let headers = outcome.as_ref().map_or_else(|refusal| &*refusal.headers, Command::answer_headers);
+            let refusal = shortage_refusal(parts, app, reply_to.dialect, shortage).with_headers(headers);
             self.refuse(parts, reply_to, &refusal);
             resume_parked(parts, reply_to);
         }

@@ -4,6 +4,7 @@
 use super::query::{Gathered, PendingQuery};
 use super::response::ResponseSlot;
 use super::{Parts, Requests};
+use crate::api::encryption_key::encode_master_key;
 use crate::api::refusal::Refusal;
 use crate::api::webhooks::encode_new_webhook;
 use crate::app::AppSerial;
@@ -11,7 +12,7 @@ use crate::connection::NONE;
 use crate::limits;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::io::{Change, ChangeKind, Output};
-use crate::shard::mail::{ChangeId, ChangeRefused, Changed, PendingId};
+use crate::shard::mail::{AnswerId, ChangeRefused, Changed, PendingId};
 
 impl Requests {
     /// Requests a change.
@@ -33,7 +34,7 @@ impl Requests {
         let serial = parts.context.directory.app_by_id(&app).map_or(AppSerial(NONE), |app| app.serial);
         let request = self.start_query(parts, reply_to, serial, Gathered::Nothing);
         self.changes_in_flight.insert(request.index, app.clone());
-        let id = ChangeId { shard: parts.context.config.index, request };
+        let id = AnswerId { shard: parts.context.config.index, request };
         parts.context.outputs.push_back(Output::Change(Change { id, app, what }));
         Ok(())
     }
@@ -44,6 +45,7 @@ impl Requests {
         let (status, body) = match changed {
             Changed::Added(endpoint) => (201, encode_new_webhook(&endpoint)),
             Changed::Removed => (204, Vec::new()),
+            Changed::MasterKey(key, stored) => (201, encode_master_key(&key, stored)),
             Changed::Refused(cause) => return self.refuse_query(parts, request, &refusal(cause)),
         };
         let PendingQuery { reply_to, .. } = self.take_query(parts, request);
@@ -51,15 +53,19 @@ impl Requests {
             parts.context,
             reply_to.connection,
             reply_to.ticket,
-            &Response { status, content_type: JSON, extra: "", body: &body },
+            &Response { status, content_type: JSON, extra: NOT_STORED, body: &body },
         );
     }
 }
+
+/// Some of these answers contain a secret.
+const NOT_STORED: &str = "Cache-Control: no-store\r\n";
 
 fn refusal(cause: ChangeRefused) -> Refusal {
     match cause {
         ChangeRefused::Invalid(reason) => Refusal::bad_request(reason),
         ChangeRefused::UnknownWebhook => Refusal::not_found("This app has no such webhook."),
+        ChangeRefused::NoMasterKey => Refusal::not_found("This app stores no encryption master key."),
         ChangeRefused::UnknownApp => Refusal::not_found("The app was deleted."),
         ChangeRefused::Unwritable => Refusal::unavailable("The store cannot be written; nothing was changed.", 5),
     }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::key::{ChannelKey, ConnectionRef, PendingId, UserKey};
-use super::question::{Changed, Question, Reply, Report, Shortage};
+use super::question::{Changed, Question, Reply, Report, Shortage, SocketVerdict};
 use crate::api::answer::Counts;
+use crate::api::authorizer::Decision;
 use crate::app::AppSerial;
 use crate::connection::ConnectionKey;
 use crate::limits;
@@ -184,6 +185,13 @@ pub(in crate::shard) enum HttpMessage {
     Reply { request: PendingId, reply: Reply },
     /// From the store, as if sent by the shard itself: a change that it requested has ended. Bounded per shard.
     Changed { request: PendingId, changed: Changed },
+    /// To the shard of a socket: is it open on the app, and may it have so many channels judged? Bounded by the requests
+    /// that wait for authorizers. Answered with `SocketJudged`.
+    JudgeSocket { request: PendingId, socket: ConnectionKey, app: AppSerial, channels: u32 },
+    /// To the shard that asked.
+    SocketJudged { request: PendingId, verdict: SocketVerdict },
+    /// From an authorizer, as if sent by the shard itself: its decisions about each subject of a request.
+    Authorized { request: PendingId, decisions: Vec<Decision> },
     /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17). The channels with these hashes are
     /// unoccupied, until `Recall`.
     Accepted { request: PendingId, counts: Vec<(u32, Counts)>, unoccupied: Vec<u64> },

@@ -12,9 +12,10 @@ pub(super) use message::{
     ChannelMessage, ConnectionMessage, Full, HttpMessage, Join, MetricsMessage, OwnerMessage, PublishItem,
     QuotaMessage, ShardMessage, Ticket, UserMessage, publish_cost,
 };
-pub use question::{ChangeId, ChangeRefused, Changed};
-pub(super) use question::{Listed, Question, Reply, Report, RosterPages, Shortage};
+pub use question::{AnswerId, ChangeRefused, Changed};
+pub(super) use question::{Listed, Question, Reply, Report, RosterPages, Shortage, SocketVerdict};
 
+use crate::api::authorizer::Decision;
 use crate::index::ShardIndex;
 use crate::limits;
 
@@ -26,8 +27,13 @@ pub struct Mail(pub(super) ShardMessage);
 
 impl Mail {
     /// The answer to a change, for the shard that asked; it arrives as if that shard had sent it.
-    pub fn changed(id: ChangeId, changed: Changed) -> Self {
+    pub fn changed(id: AnswerId, changed: Changed) -> Self {
         Self(HttpMessage::Changed { request: id.request, changed }.into())
+    }
+
+    /// The decisions of an authorizer, one per subject; they arrive as if the shard that asked had sent them.
+    pub fn authorized(id: AnswerId, decisions: Vec<Decision>) -> Self {
+        Self(HttpMessage::Authorized { request: id.request, decisions }.into())
     }
 }
 

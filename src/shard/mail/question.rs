@@ -94,9 +94,20 @@ pub(in crate::shard) enum Shortage {
     Channels,
 }
 
-/// Identifies a change in its answer.
+/// Whether a client's socket may have channels judged by an authorizer (R-AUTHEP-8).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ChangeId {
+pub(in crate::shard) enum SocketVerdict {
+    /// It is open on the app, and within its rate.
+    Open,
+    /// It is not.
+    NotOpen,
+    /// Its rate is used up for so many seconds.
+    TooOften(u32),
+}
+
+/// Identifies a change, or a question to an authorizer, in its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AnswerId {
     /// The shard that asked.
     pub shard: ShardIndex,
     pub(in crate::shard) request: PendingId,
@@ -109,6 +120,8 @@ pub enum Changed {
     Added(Box<WebhookEndpoint>),
     /// It was removed.
     Removed,
+    /// A master key was generated, in base64; whether it is stored (R-AUTHEP-6).
+    MasterKey(Box<str>, bool),
     /// Nothing was changed.
     Refused(ChangeRefused),
 }
@@ -120,6 +133,8 @@ pub enum ChangeRefused {
     Invalid(String),
     /// The app has no such endpoint.
     UnknownWebhook,
+    /// The app stores no master key.
+    NoMasterKey,
     /// The app was deleted.
     UnknownApp,
     /// The store cannot be written.

@@ -149,6 +149,7 @@ impl<'a> Run<'a> {
             name: "".into(),
             enabled: true,
             keys: Vec::new(),
+            encryption_master_key: None,
             settings: Default::default(),
             webhooks: Webhooks::new(endpoints(serial).map(|receiver| receiver.endpoint.clone()).collect()),
         };

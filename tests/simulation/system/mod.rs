@@ -521,6 +521,7 @@ impl System {
                 assert_eq!(at, self.now, "a token is used when the request is handled");
                 self.tokens_used.push(token.to_string());
             }
+            Output::Authorize(authorize) => panic!("nobody asked for {authorize:?}"),
             Output::Change(change) => panic!("nobody asked for {change:?}"),
             Output::Webhook(event) => {
                 self.coverage.note(Happening::WebhookTold);
