@@ -11,6 +11,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use ring::hmac;
 
+pub mod actor;
 pub mod master_key;
 pub mod origin;
 pub mod outgoing_url;

@@ -140,6 +140,40 @@ pub const SOCKET_AUTH_INTERVAL_MS: u64 = 100;
 pub const SOCKET_AUTH_BURST: u64 = 200;
 /// Webhook endpoints of one app.
 pub const WEBHOOKS_PER_APP_MAX: usize = 20;
+/// Tokens of one app, the records of revoked and expired ones included: the oldest of these make room for new ones.
+pub const TOKENS_PER_APP_MAX: usize = 1_000;
+/// Scopes that one request may name for a token, repeated ones included.
+pub const TOKEN_SCOPES_MAX: usize = 32;
+/// Admin tokens, the records of revoked and expired ones included: the oldest of these make room for new ones.
+pub const ADMIN_TOKENS_MAX: usize = 1_000;
+/// `last_used_at` of an admin token is written at most once per this, in ms.
+pub const ADMIN_TOKEN_USE_WRITE_MS: u64 = 60_000;
+/// Users with a password.
+pub const USERS_MAX: usize = 100;
+/// Longest name of a user.
+pub const USER_NAME_BYTES_MAX: usize = 64;
+/// Shortest password, in characters.
+pub const PASSWORD_CHARACTERS_MIN: usize = 12;
+/// Longest password: the cost of hashing depends on it.
+pub const PASSWORD_BYTES_MAX: usize = 1_024;
+/// Memory that hashing a password takes, in KiB (threat T48).
+pub const PASSWORD_HASH_KIB: u32 = 19 * 1_024;
+/// Passes over that memory.
+pub const PASSWORD_HASH_PASSES: u32 = 2;
+/// Entries of the audit log about settings (threat T50).
+pub const AUDIT_ENTRIES_MAX: u64 = 10_000;
+/// Its entries about credentials and roles, which have a part of their own.
+pub const AUDIT_CREDENTIAL_ENTRIES_MAX: u64 = 10_000;
+/// Its entries about changes that apps make with their own credentials.
+pub const AUDIT_APP_ENTRIES_MAX: u64 = 10_000;
+/// Entries of the audit log that the server writes to its log when it notices them; of more it logs the number.
+pub const AUDIT_LINES_MAX: usize = 100;
+/// How long an `Idempotency-Key` is remembered, in ms (threat T44).
+pub const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Keys that are remembered for one credential; beyond it the oldest is forgotten.
+pub const IDEMPOTENCY_KEYS_PER_CREDENTIAL_MAX: usize = 1_000;
+/// Keys that are remembered for all credentials together.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 10_000;
 /// Events for webhooks that may wait to be recorded; beyond it they are dropped and counted.
 pub const WEBHOOK_INTAKE_EVENTS: usize = 64 * 1024;
 /// The same in bytes.
@@ -410,7 +444,7 @@ pub const APP_ID_BYTES_MAX: usize = 64;
 pub const APP_KEY_BYTES_MAX: usize = 128;
 /// Longest app secret; generated ones are 40 base62 characters.
 pub const APP_SECRET_BYTES_MAX: usize = 256;
-/// Longest name of an app or token.
+/// Longest name of an app, a token or an admin token.
 pub const NAME_BYTES_MAX: usize = 100;
 /// Active key pairs of one app.
 pub const APP_KEYS_MAX: usize = 8;

@@ -1,6 +1,6 @@
 //! The command line as operators and scripts use it: output streams, exit codes, and refusals.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -488,4 +488,189 @@ fn the_first_start_makes_an_app() {
     let shown = json(&["app", "show", &id, "--secrets"], &place.path().join("data"));
     assert_eq!((&shown["keys"][0]["key"], &shown["keys"][0]["secret"]), (&key.into(), &secret.as_str().into()));
     assert!(!told(place.path()).contains(&secret));
+}
+
+/// R-ADMIN-2, R-ADMIN-3: an admin token is shown once; lists include its id and role and never the token or its hash.
+#[test]
+fn the_life_of_an_admin_token() {
+    let data = directory();
+    let data = data.path();
+    let created = json(&["admin", "token", "create", "--name", "ops", "--expires", "30d"], data);
+    let (id, token) = (created["id"].as_str().expect("id"), created["token"].as_str().expect("token"));
+    let random = token.strip_prefix("rly_adm_").expect("the prefix");
+    assert!(random.len() == 40 && random.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{token}");
+    assert_eq!((&created["role"], &created["name"]), (&"admin".into(), &"ops".into()));
+    assert!(created["expires_at"].is_string() && created["last_used_at"].is_null());
+    assert!(created["created_by"].as_str().is_some_and(|by| by.starts_with("cli uid ")), "{created}");
+    let plain = run(&["admin", "token", "create", "--read-only"], data);
+    assert!(stdout(&plain).contains("rly_adm_") && stderr(&plain).contains("only time"), "{}", stderr(&plain));
+    let list = json(&["admin", "token", "list"], data);
+    assert_eq!((&list[0]["role"], &list[1]["role"]), (&"admin".into(), &"viewer".into()));
+    let hash = Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for arguments in [&["admin", "token", "list"][..], &["admin", "token", "list", "--json"], &["admin", "audit"]] {
+        let shown = stdout(&run(arguments, data));
+        assert!(shown.contains(id) && !shown.contains(token) && !shown.contains(&hash), "{shown}");
+    }
+    assert!(json(&["admin", "token", "revoke", id], data)["revoked_at"].is_string());
+    assert!(stdout(&run(&["admin", "token", "list"], data)).contains("revoked"));
+    assert_refused(&run(&["admin", "token", "revoke", "adm_x"], data), 1, &["adm_x", "relay admin token list"]);
+    for (when, part) in [("soon", "30d"), ("2020-01-01T00:00:00Z", "past"), ("0s", "past"), ("30", "30d")] {
+        assert_refused(&run(&["admin", "token", "create", "--expires", when], data), 2, &[part]);
+    }
+    assert_refused(&run(&["admin", "token", "create", "--name", "a\nb"], data), 2, &["control characters"]);
+    assert_eq!(json(&["admin", "token", "list"], data).as_array().map(Vec::len), Some(2));
+}
+
+/// Runs `relay admin passwd` with this standard input.
+fn passwd(arguments: &[&str], input: &str, data: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+    command.args(["admin", "passwd"]).args(arguments).arg("--data").arg(data).env_clear();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    // A command that refuses its arguments does not read.
+    let _ = child.stdin.take().expect("standard input").write_all(input.as_bytes());
+    child.wait_with_output().expect("ends")
+}
+
+/// R-ADMIN-7, threat T49: a password comes from standard input, one line of it, never from an argument, and is shown
+/// nowhere; its role is kept unless it is named.
+#[test]
+fn passwords_come_from_standard_input() {
+    let data = directory();
+    let data = data.path();
+    let password = "correct horse battery";
+    let made = passwd(&["--user", "alice", "--role", "viewer"], &format!("{password}\nmore\n"), data);
+    assert!(made.status.success() && stdout(&made) == "user alice (viewer) is created\n", "{}", stderr(&made));
+    let changed = passwd(&["--user", "alice", "--json"], password, data);
+    assert!(changed.status.success() && stdout(&changed).contains("\"viewer\""), "{}", stderr(&changed));
+    let default = passwd(&["--user", "bob"], &format!("{password}\r\n"), data);
+    assert_eq!(stdout(&default), "user bob (admin) is created\n");
+    let store = relay::store::Store::open(data, relay::store::Missing::Refuse).expect("opens");
+    for user in ["alice", "bob"] {
+        assert!(store.check_password(user, password).expect("checks").is_some(), "{user}");
+    }
+    for arguments in [&["admin", "users", "--json"][..], &["admin", "audit"], &["admin", "audit", "--json"]] {
+        let shown = stdout(&run(arguments, data));
+        assert!(shown.contains("alice") && !shown.contains(password) && !shown.contains("argon2"), "{shown}");
+    }
+    assert_refused(&passwd(&["--user", "carol"], "short\n", data), 2, &["12 characters"]);
+    assert_refused(&passwd(&["--user", "a b"], password, data), 2, &["name of a user"]);
+    assert_refused(&passwd(&["--user", "carol"], "", data), 2, &["12 characters"]);
+    assert_refused(&passwd(&["--user", "carol", "--password", password], "", data), 2, &["--password"]);
+    assert_refused(&passwd(&["--user", "carol", "--role", "root"], "", data), 2, &["admin, viewer"]);
+    assert_eq!(json(&["admin", "passwd", "--user", "bob", "--remove"], data)["removed"], true);
+    assert_refused(&run(&["admin", "passwd", "--user", "bob", "--remove"], data), 1, &["bob", "relay admin users"]);
+}
+
+/// Threat T49: on a terminal the password is asked for twice and not echoed. Method: `script` gives the command a
+/// terminal and records what it shows.
+#[test]
+fn a_terminal_shows_no_password() {
+    let data = directory();
+    let password = "correct horse battery";
+    let typed = |first: &str, again: &str| {
+        let command =
+            format!("{} admin passwd --user alice --data {}", env!("CARGO_BIN_EXE_relay"), data.path().display());
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--echo", "never", "--command", &command, "/dev/null"]);
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script of util-linux");
+        let (mut input, mut output) = (child.stdin.take().expect("input"), child.stdout.take().expect("output"));
+        let mut shown = Vec::new();
+        for (prompt, line) in [("New password of alice: ", first), ("The same again: ", again)] {
+            let mut byte = [0];
+            while !shown.ends_with(prompt.as_bytes()) {
+                output
+                    .read_exact(&mut byte)
+                    .unwrap_or_else(|error| panic!("{error} before {prompt:?}: {}", String::from_utf8_lossy(&shown)));
+                shown.push(byte[0]);
+            }
+            writeln!(input, "{line}").expect("typed");
+        }
+        // A terminal that ends may be reported as an error after the last byte.
+        let _ = output.read_to_end(&mut shown);
+        (child.wait().expect("ends").success(), String::from_utf8_lossy(&shown).into_owned())
+    };
+    let (done, shown) = typed(password, password);
+    assert!(done && shown.contains("user alice (admin) is created") && !shown.contains("horse"), "{shown}");
+    let (done, shown) = typed("another password", "another passwort");
+    assert!(!done && shown.contains("differ") && !shown.contains("another"), "{shown}");
+    let store = relay::store::Store::open(data.path(), relay::store::Missing::Refuse).expect("opens");
+    assert!(store.check_password("alice", password).expect("checks").is_some());
+}
+
+/// R-ADMIN-4: the audit log on the command line: the newest first, with who, what and which fields, bounded by --limit,
+/// and filtered by app.
+#[test]
+fn the_audit_log_is_shown() {
+    let data = directory();
+    let data = data.path();
+    json(&["app", "create", "--id", "7", "--key", "k7"], data);
+    json(&["app", "create", "--id", "8"], data);
+    json(&["app", "set", "7", "max_connections=5", "client_events=true"], data);
+    json(&["app", "disable", "7"], data);
+    let log = json(&["admin", "audit"], data);
+    let actions: Vec<&str> =
+        log.as_array().expect("a list").iter().filter_map(|entry| entry["action"].as_str()).collect();
+    assert_eq!(actions, ["app.change", "app.change", "app.create", "app.create"]);
+    assert_eq!(log[0]["changes"], serde_json::json!([{"field": "enabled", "from": "true", "to": "false"}]));
+    assert_eq!(log[1]["changes"][1], serde_json::json!({"field": "max_connections", "from": "0", "to": "5"}));
+    assert_eq!((&log[1]["actor"]["kind"], &log[1]["app"]), (&"cli".into(), &"7".into()));
+    assert!(log[1]["id"].is_string() && log[1]["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{log}");
+    let text = stdout(&run(&["admin", "audit", "--limit", "1"], data));
+    assert!(text.lines().count() == 2 && text.contains("enabled: true -> false"), "{text}");
+    let of_app = json(&["admin", "audit", "--app", "8"], data);
+    assert_eq!((of_app.as_array().map(Vec::len), &of_app[0]["action"]), (Some(1), &"app.create".into()));
+}
+
+/// R-ADMIN-6, threat T43: the command lists what a key created and changes nothing until a choice is made.
+#[test]
+fn removing_a_key_asks_about_what_it_created() {
+    let data = directory();
+    let data = data.path();
+    json(&["app", "create", "--id", "7", "--key", "leaked"], data);
+    json(&["app", "rotate", "7"], data);
+    let store = relay::store::Store::open(data, relay::store::Missing::Refuse).expect("opens");
+    let actor = relay::app::actor::Actor::new(relay::app::actor::ActorKind::AppKey, "leaked", None);
+    let new =
+        relay::store::NewToken { app: "7".into(), name: "stolen".into(), scopes: Vec::new(), expires_at_ms: None };
+    let id = store.create_token(&actor, new).expect("token").record.id;
+    drop(store);
+    let shown = stdout(&run(&["token", "list"], data));
+    assert!(shown.contains("app_key leaked"), "{shown}");
+    for arguments in [&["app", "remove-key", "7", "leaked"][..], &["app", "rotate", "7", "--remove-old"]] {
+        let output = run(arguments, data);
+        let told = stderr(&output);
+        assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{told}");
+        for part in [&id, "stolen", "app_key leaked", "--revoke-created", "--keep-created", "nothing was changed"] {
+            assert!(told.contains(part), "{part:?} is not in {told}");
+        }
+    }
+    assert_eq!(json(&["app", "show", "7"], data)["keys"].as_array().map(Vec::len), Some(2));
+    let both = run(&["app", "remove-key", "7", "leaked", "--revoke-created", "--keep-created"], data);
+    assert_refused(&both, 2, &["cannot be used with"]);
+    assert_refused(&run(&["app", "rotate", "7", "--keep-created"], data), 2, &["--remove-old"]);
+    let removed = json(&["app", "remove-key", "7", "leaked", "--revoke-created"], data);
+    assert_eq!((&removed["removed"][0], &removed["revoked"]), (&"leaked".into(), &true.into()));
+    assert_eq!((&removed["created"][0]["id"], &removed["created"][0]["kind"]), (&id.into(), &"token".into()));
+    assert!(json(&["token", "list"], data)[0]["revoked_at"].is_string());
+}
+
+/// R-TOKEN-8: `token rotate` prints the new token once and revokes the old one.
+#[test]
+fn tokens_are_rotated_on_the_command_line() {
+    let data = directory();
+    let data = data.path();
+    json(&["app", "create", "--id", "7"], data);
+    let old = json(&["token", "create", "--app", "7", "--name", "ci", "--scopes", "events:publish"], data);
+    let new = json(&["token", "rotate", old["id"].as_str().expect("id")], data);
+    assert_ne!((&new["id"], &new["token"]), (&old["id"], &old["token"]));
+    assert_eq!((&new["name"], &new["scopes"], &new["app"]), (&old["name"], &old["scopes"], &"7".into()));
+    let list = json(&["token", "list"], data);
+    assert_eq!(list.as_array().map(Vec::len), Some(2));
+    let revoked = |id: &Value| {
+        let token = list.as_array().expect("a list").iter().find(|token| token["id"] == *id).expect("listed");
+        token["revoked_at"].is_string()
+    };
+    assert!(revoked(&old["id"]) && !revoked(&new["id"]));
+    assert_refused(&run(&["token", "rotate", old["id"].as_str().expect("id")], data), 2, &["revoked or expired"]);
 }

@@ -9,10 +9,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use relay::app::AppSettings;
+use relay::app::actor::Actor;
 use relay::app::{Scope, Scopes};
 use relay::store::queue::Queue;
 use relay::store::writer::StoreWriter;
-use relay::store::{Missing, NewApp, NewToken, Store, StoreError, Upserted};
+use relay::store::{KeyItems, Missing, NewApp, NewToken, Store, StoreError, Upserted};
 use sha2::{Digest, Sha256};
 
 fn directory() -> tempfile::TempDir {
@@ -25,6 +26,11 @@ fn create(path: &Path) -> Store {
 
 fn reopen(path: &Path) -> Store {
     Store::open(path, Missing::Refuse).expect("opens again")
+}
+
+/// The actor of the tests' changes.
+fn cli() -> Actor {
+    Actor::cli(0)
 }
 
 fn new_token(app: &str) -> NewToken {
@@ -47,9 +53,9 @@ fn sha256(text: &str) -> [u8; 32] {
 fn apps_and_tokens_are_kept_and_tokens_are_not() {
     let directory = directory();
     let store = create(directory.path());
-    let app = store.create_app(NewApp { name: "Shop".into(), ..NewApp::default() }).expect("app");
+    let app = store.create_app(&cli(), NewApp { name: "Shop".into(), ..NewApp::default() }).expect("app");
     let scopes = vec!["events:publish".to_owned()];
-    let created = store.create_token(NewToken { scopes, ..new_token(&app.id) }).expect("token");
+    let created = store.create_token(&cli(), NewToken { scopes, ..new_token(&app.id) }).expect("token");
     drop(store);
 
     let store = reopen(directory.path());
@@ -73,20 +79,20 @@ fn uniqueness_and_deletion() {
     let directory = directory();
     let store = create(directory.path());
     let named = |id: &str, key: &str| NewApp { id: Some(id.into()), key: Some(key.into()), ..NewApp::default() };
-    let first = store.create_app(named("1", "k1")).expect("first");
-    assert!(matches!(store.create_app(named("1", "k2")), Err(StoreError::AppExists(_))));
-    assert!(matches!(store.create_app(named("2", "k1")), Err(StoreError::KeyTaken(_))));
-    let token = store.create_token(new_token("1")).expect("token");
-    store.delete_app("1").expect("deleted");
+    let first = store.create_app(&cli(), named("1", "k1")).expect("first");
+    assert!(matches!(store.create_app(&cli(), named("1", "k2")), Err(StoreError::AppExists(_))));
+    assert!(matches!(store.create_app(&cli(), named("2", "k1")), Err(StoreError::KeyTaken(_))));
+    let token = store.create_token(&cli(), new_token("1")).expect("token");
+    store.delete_app(&cli(), "1").expect("deleted");
     assert!(store.tokens(None).expect("tokens").is_empty());
-    assert!(matches!(store.revoke_token(&token.record.id), Err(StoreError::UnknownToken(_))));
-    let second = store.create_app(named("1", "k1")).expect("id and key are free again");
+    assert!(matches!(store.revoke_token(&cli(), None, &token.record.id), Err(StoreError::UnknownToken(_))));
+    let second = store.create_app(&cli(), named("1", "k1")).expect("id and key are free again");
     assert!(second.serial > first.serial, "{} after {}", second.serial, first.serial);
     let shown = store.directory().expect("directory");
     assert!(shown.token_by_hash(&sha256(&token.token)).is_none());
     for id in ["", "no such", "/", &"x".repeat(600)] {
         assert!(matches!(store.app(id), Err(StoreError::UnknownApp(_))), "{id:?}");
-        assert!(matches!(store.revoke_token(id), Err(StoreError::UnknownToken(_))), "{id:?}");
+        assert!(matches!(store.revoke_token(&cli(), None, id), Err(StoreError::UnknownToken(_))), "{id:?}");
     }
 }
 
@@ -102,30 +108,30 @@ fn the_version_follows_what_shards_must_see() {
         assert_eq!(now > last, expected, "{what}: {last} then {now}");
         last = now;
     };
-    let upsert = |secret| store.upsert_app("1", "k", secret, AppSettings::default()).expect("upsert");
+    let upsert = |secret| store.upsert_app(&cli(), "1", "k", secret, AppSettings::default()).expect("upsert");
     assert_eq!(upsert("s"), Upserted::Created);
     rises("upsert of a new app", true);
     assert_eq!(upsert("s"), Upserted::Same);
     rises("upsert of the same", false);
     assert_eq!(upsert("t"), Upserted::Changed);
     rises("upsert with another secret", true);
-    store.rotate_app("1").expect("rotate");
+    store.rotate_app(&cli(), "1").expect("rotate");
     rises("rotate", true);
-    assert_eq!(store.remove_old_keys("1").expect("remove").1, ["k"]);
+    assert_eq!(store.remove_old_keys(&cli(), "1", KeyItems::Refuse).expect("remove").removed, ["k"]);
     rises("remove old keys", true);
-    store.remove_old_keys("1").expect("remove");
+    store.remove_old_keys(&cli(), "1", KeyItems::Refuse).expect("remove");
     rises("remove old keys when there are none", false);
-    let token = store.create_token(new_token("1")).expect("token");
+    let token = store.create_token(&cli(), new_token("1")).expect("token");
     rises("token create", true);
     store.record_token_uses([(&token.record.id.as_str().into(), 7)]).expect("uses");
     assert_eq!(store.tokens(None).expect("tokens")[0].last_used_at_ms, Some(7));
     rises("last_used_at", false);
-    store.revoke_token(&token.record.id).expect("revoke");
+    store.revoke_token(&cli(), None, &token.record.id).expect("revoke");
     rises("revoke", true);
-    store.revoke_token(&token.record.id).expect("revoke");
+    store.revoke_token(&cli(), None, &token.record.id).expect("revoke");
     rises("revoke again", false);
     let switch = |enabled| {
-        store.change_app("1", |app| {
+        store.change_app(&cli(), "1", |app| {
             app.enabled = enabled;
             if enabled { Err(StoreError::Invalid("refused".into())) } else { Ok(()) }
         })
@@ -135,7 +141,7 @@ fn the_version_follows_what_shards_must_see() {
     switch(true).expect_err("refused");
     assert!(!store.app("1").expect("app").enabled);
     rises("a refused change", false);
-    store.delete_app("1").expect("delete");
+    store.delete_app(&cli(), "1").expect("delete");
     rises("delete", true);
 }
 
@@ -145,20 +151,20 @@ fn the_version_follows_what_shards_must_see() {
 fn rotation_keeps_old_keys_until_removed() {
     let directory = directory();
     let store = create(directory.path());
-    let app = store.create_app(NewApp::default()).expect("app");
-    let (_, pair) = store.rotate_app(&app.id).expect("rotate");
+    let app = store.create_app(&cli(), NewApp::default()).expect("app");
+    let (_, pair) = store.rotate_app(&cli(), &app.id).expect("rotate");
     let shown = store.directory().expect("directory");
     for key in [&app.keys[0].key, &pair.key] {
         assert!(shown.app_by_key(key).is_some(), "{key}");
     }
-    store.remove_key(&app.id, &app.keys[0].key).expect("removed");
+    store.remove_key(&cli(), &app.id, &app.keys[0].key, KeyItems::Refuse).expect("removed");
     assert!(store.directory().expect("directory").app_by_key(&app.keys[0].key).is_none());
-    assert!(matches!(store.remove_key(&app.id, &pair.key), Err(StoreError::LastKey(_))));
-    assert!(matches!(store.remove_key(&app.id, "other"), Err(StoreError::UnknownKey { .. })));
+    assert!(matches!(store.remove_key(&cli(), &app.id, &pair.key, KeyItems::Refuse), Err(StoreError::LastKey(_))));
+    assert!(matches!(store.remove_key(&cli(), &app.id, "other", KeyItems::Refuse), Err(StoreError::UnknownKey { .. })));
     for _ in 1..relay::limits::APP_KEYS_MAX {
-        store.rotate_app(&app.id).expect("up to the bound");
+        store.rotate_app(&cli(), &app.id).expect("up to the bound");
     }
-    assert!(matches!(store.rotate_app(&app.id), Err(StoreError::TooManyKeys(_))));
+    assert!(matches!(store.rotate_app(&cli(), &app.id), Err(StoreError::TooManyKeys(_))));
 }
 
 /// Threat T23: the directory is created with mode 0700 and its files with 0600.
@@ -235,9 +241,9 @@ fn unusable_paths_are_refused() {
 fn damaged_files_are_told() {
     let original = directory();
     let store = create(original.path());
-    let app = store.create_app(NewApp::default()).expect("app");
+    let app = store.create_app(&cli(), NewApp::default()).expect("app");
     for _ in 0..50 {
-        store.create_token(new_token(&app.id)).expect("token");
+        store.create_token(&cli(), new_token(&app.id)).expect("token");
     }
     drop(store);
     let whole = fs::read(original.path().join("data.mdb")).expect("file");
@@ -354,7 +360,7 @@ fn a_directory_that_lost_a_file_is_refused() {
     for (name, damage, told) in damages {
         let directory = directory();
         let data = directory.path();
-        drop(create(data).create_app(NewApp::default()).expect("app"));
+        drop(create(data).create_app(&cli(), NewApp::default()).expect("app"));
         assert_eq!(serve(data).expect("serves"), 1);
         damage(data);
         for _ in 0..2 {
@@ -371,7 +377,7 @@ fn a_directory_that_lost_a_file_is_refused() {
     // The remedies: an empty folder for the queue, and all files moved away.
     let directory = directory();
     let data = directory.path();
-    drop(create(data).create_app(NewApp::default()).expect("app"));
+    drop(create(data).create_app(&cli(), NewApp::default()).expect("app"));
     assert_eq!(serve(data).expect("serves"), 1);
     fs::remove_dir_all(data.join("webhooks")).expect("removed");
     fs::DirBuilder::new().mode(0o700).create(data.join("webhooks")).expect("made");
@@ -411,7 +417,7 @@ fn a_store_appears_whole() {
 fn values_of_another_kind_are_refused() {
     let original = directory();
     let store = create(original.path());
-    let app = store.create_app(NewApp::default()).expect("app");
+    let app = store.create_app(&cli(), NewApp::default()).expect("app");
     drop(store);
     let whole = fs::read(original.path().join("data.mdb")).expect("file");
     let copy = directory();
@@ -442,7 +448,7 @@ fn impossible_page_numbers_are_refused() {
     let store = create(directory.path());
     let origins = (0..100).map(|number| format!("{number}.{}.example", "a".repeat(60)).into()).collect();
     let settings = AppSettings { allowed_origins: origins, ..AppSettings::default() };
-    store.create_app(NewApp { settings, ..NewApp::default() }).expect("an app with a long record");
+    store.create_app(&cli(), NewApp { settings, ..NewApp::default() }).expect("an app with a long record");
     drop(store);
     let file = directory.path().join("data.mdb");
     let whole = fs::read(&file).expect("file");
@@ -474,9 +480,9 @@ fn impossible_page_numbers_are_refused() {
 fn flipped_bytes_never_end_the_process() {
     let original = directory();
     let store = create(original.path());
-    let app = store.create_app(NewApp::default()).expect("app");
+    let app = store.create_app(&cli(), NewApp::default()).expect("app");
     for _ in 0..40 {
-        store.create_token(new_token(&app.id)).expect("token");
+        store.create_token(&cli(), new_token(&app.id)).expect("token");
     }
     drop(store);
     let whole = fs::read(original.path().join("data.mdb")).expect("file");
@@ -515,10 +521,10 @@ fn flipped_bytes_never_end_the_process() {
 fn a_full_store_loses_nothing() {
     let directory = directory();
     let store = Store::open_bounded(directory.path(), Missing::Create, 256 * 1024).expect("opens");
-    let app = store.create_app(NewApp::default()).expect("app");
+    let app = store.create_app(&cli(), NewApp::default()).expect("app");
     let mut acknowledged = Vec::new();
     let error = loop {
-        match store.create_token(new_token(&app.id)) {
+        match store.create_token(&cli(), new_token(&app.id)) {
             Ok(created) => acknowledged.push(created),
             Err(error) => break error,
         }
@@ -531,7 +537,7 @@ fn a_full_store_loses_nothing() {
     let store = reopen(directory.path());
     let shown = store.directory().expect("directory");
     assert!(acknowledged.iter().all(|created| shown.token_by_hash(&sha256(&created.token)).is_some()));
-    store.create_token(new_token(&app.id)).expect("room again");
+    store.create_token(&cli(), new_token(&app.id)).expect("room again");
 }
 
 /// R11: a disk without space (simulated by a file size limit: the same failing write inside a commit) is reported with
@@ -540,7 +546,7 @@ fn a_full_store_loses_nothing() {
 fn a_full_disk_loses_nothing() {
     let directory = directory();
     let store = create(directory.path());
-    let app = store.create_app(NewApp::default()).expect("app");
+    let app = store.create_app(&cli(), NewApp::default()).expect("app");
     drop(store);
     let file_bytes = fs::metadata(directory.path().join("data.mdb")).expect("file").len();
     // `ulimit -f` counts blocks of 512 bytes in dash and of 1024 in bash. The limit holds for lock.mdb too.
@@ -557,7 +563,7 @@ fn a_full_disk_loses_nothing() {
     assert!(told.contains("cannot write the store") && told.contains("nothing was changed"), "{told}");
     let store = reopen(directory.path());
     assert_eq!(store.tokens(None).expect("tokens").len(), acknowledged);
-    store.create_token(new_token(&app.id)).expect("room again");
+    store.create_token(&cli(), new_token(&app.id)).expect("room again");
 }
 
 /// A second server on the directory is refused with the pid of the first; commands work beside the first; the lock ends
@@ -582,8 +588,8 @@ fn one_server_per_directory() {
 fn the_store_writer_notices_other_processes() {
     let directory = directory();
     let store = create(directory.path());
-    let app = store.create_app(NewApp::default()).expect("app");
-    let [first, second] = [0, 1].map(|_| store.create_token(new_token(&app.id)).expect("token"));
+    let app = store.create_app(&cli(), NewApp::default()).expect("app");
+    let [first, second] = [0, 1].map(|_| store.create_token(&cli(), new_token(&app.id)).expect("token"));
     let (sender, snapshots) = mpsc::channel();
     let on_change = Box::new(move |shown| sender.send(shown).expect("listening"));
     let writer = StoreWriter::spawn(store.clone(), on_change).expect("starts");
@@ -614,7 +620,7 @@ fn the_store_writer_notices_other_processes() {
 fn kill_nine_loses_no_acknowledged_write() {
     let directory = directory();
     let store = create(directory.path());
-    let app = store.create_app(NewApp::default()).expect("app");
+    let app = store.create_app(&cli(), NewApp::default()).expect("app");
     drop(store);
     let seed = u64::from(std::process::id());
     let acknowledged: Vec<String> = std::thread::scope(|scope| {

@@ -1,9 +1,15 @@
-//! App tokens: `rly_` and 40 base62 characters (R-TOKEN rules). Only the SHA-256 is ever stored.
+//! App tokens: `rly_` and 40 base62 characters (R-TOKEN rules). Admin tokens: `rly_adm_` and 40 (R-ADMIN-2). Only the
+//! SHA-256 is ever stored.
+//!
+//! The prefix of one begins that of the other, so the complete form decides before any look-up which one a text is
+//! (threat T42). No text has both forms.
 
 use ring::digest;
 
 /// Prefix of every token (R-TOKEN-1).
 pub const TOKEN_PREFIX: &str = "rly_";
+/// Prefix of every admin token (R-ADMIN-2).
+pub const ADMIN_TOKEN_PREFIX: &str = "rly_adm_";
 /// Characters of a token after its prefix, 238 bits of randomness.
 pub const TOKEN_RANDOM_CHARACTERS: usize = 40;
 
@@ -15,9 +21,16 @@ pub fn token_hash(token: &str) -> [u8; 32] {
 
 /// True for `rly_` followed by exactly 40 base62 characters (R-TOKEN-1).
 pub fn is_well_formed(token: &str) -> bool {
-    token.strip_prefix(TOKEN_PREFIX).is_some_and(|rest| {
-        rest.len() == TOKEN_RANDOM_CHARACTERS && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    })
+    token.strip_prefix(TOKEN_PREFIX).is_some_and(is_random_part)
+}
+
+/// True for `rly_adm_` followed by exactly 40 base62 characters (R-ADMIN-2).
+pub fn is_admin_token(token: &str) -> bool {
+    token.strip_prefix(ADMIN_TOKEN_PREFIX).is_some_and(is_random_part)
+}
+
+fn is_random_part(text: &str) -> bool {
+    text.len() == TOKEN_RANDOM_CHARACTERS && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -58,6 +71,23 @@ mod tests {
         ];
         for breach in breaches {
             assert!(!is_well_formed(&breach), "{breach:?}");
+        }
+    }
+
+    /// Threat T42, R-ADMIN-2: no text is both, whatever its length; the admin form has its own prefix and exactly 40
+    /// characters.
+    #[test]
+    fn admin_tokens_have_a_form_of_their_own() {
+        let admin = format!("rly_adm_{}", "a".repeat(40));
+        assert!(is_admin_token(&admin) && !is_well_formed(&admin));
+        for length in 0..60 {
+            for start in ["rly_", "rly_adm_", "rly_adm", "rly_admX"] {
+                let text = format!("{start}{}", "a".repeat(length));
+                assert!(!(is_admin_token(&text) && is_well_formed(&text)), "{text}");
+                assert_eq!(is_admin_token(&text), start == "rly_adm_" && length == 40, "{text}");
+                let is_app = start != "rly_adm_" && text.len() == 44;
+                assert_eq!(is_well_formed(&text), is_app, "{text}");
+            }
         }
     }
 }

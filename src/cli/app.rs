@@ -2,15 +2,16 @@
 
 use std::fmt::Write;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::columns::Columns;
-use super::{CommandError, StoreArguments, note, time, webhook};
+use super::{CommandError, StoreArguments, actor, note, time, webhook};
 use crate::app::settings::APP_SETTINGS;
+use crate::metrics::refusal_log::printable;
 use crate::setting::Setting;
 use crate::store::record::{AppRecord, KeyRecord};
-use crate::store::{Missing, NewApp, setting};
+use crate::store::{CreatedWithKey, KeyItems, Missing, NewApp, RemovedKeys, StoreError, setting};
 
 /// Shows secrets or not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -80,6 +81,8 @@ pub(super) enum AppCommand {
         #[arg(long)]
         remove_old: bool,
         #[command(flatten)]
+        items: KeyItemsArguments,
+        #[command(flatten)]
         store: StoreArguments,
     },
     /// Remove one key and its secret.
@@ -88,6 +91,8 @@ pub(super) enum AppCommand {
         id: String,
         /// The key.
         key: String,
+        #[command(flatten)]
+        items: KeyItemsArguments,
         #[command(flatten)]
         store: StoreArguments,
     },
@@ -114,6 +119,27 @@ pub(super) enum AppCommand {
     },
 }
 
+/// What happens to the tokens and webhooks that a removed key created.
+#[derive(Args, Debug)]
+pub(super) struct KeyItemsArguments {
+    /// Also revoke the tokens and remove the webhooks that were created with the removed keys.
+    #[arg(long, conflicts_with = "keep_created")]
+    revoke_created: bool,
+    /// Keep the tokens and webhooks that were created with the removed keys.
+    #[arg(long)]
+    keep_created: bool,
+}
+
+impl KeyItemsArguments {
+    fn items(&self) -> KeyItems {
+        match (self.revoke_created, self.keep_created) {
+            (true, _) => KeyItems::Revoke,
+            (false, true) => KeyItems::Keep,
+            (false, false) => KeyItems::Refuse,
+        }
+    }
+}
+
 pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
     match command {
         AppCommand::Create { name, id, key, secret, mut settings, allow_private, store } => {
@@ -134,29 +160,28 @@ pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
             settings.extend(allow_private.then(|| ALLOW_PRIVATE.to_owned()));
             set(&id, &settings, &store)
         }
-        AppCommand::Rotate { id, remove_old: false, store } => {
-            let (_, pair) = store.open(Missing::Refuse)?.rotate_app(&id)?;
+        AppCommand::Rotate { id, remove_old: false, items, store } => {
+            if items.items() != KeyItems::Refuse {
+                let usage =
+                    "--revoke-created and --keep-created are for --remove-old: this adds a key and removes none";
+                return Err(CommandError::Usage(usage.into()));
+            }
+            let (_, pair) = store.open(Missing::Refuse)?.rotate_app(&actor(), &id)?;
             note("The old keys work on until `relay app rotate --remove-old` or `relay app remove-key`.");
             store.answer(&pair_json(&id, &pair), &pair_text(&id, &pair))
         }
-        AppCommand::Rotate { id, remove_old: true, store } => {
-            let (app, removed) = store.open(Missing::Refuse)?.remove_old_keys(&id)?;
-            let mut json = summary_json(&app);
-            json["removed"] = json!(removed);
-            let text = match removed.as_slice() {
-                [] => format!("app {id} has no old keys\n"),
-                keys => format!("app {id}: removed {}\n", keys.join(" ")),
-            };
-            store.answer(&json, &text)
+        AppCommand::Rotate { id, remove_old: true, items, store } => {
+            let removed = store.open(Missing::Refuse)?.remove_old_keys(&actor(), &id, items.items());
+            answer_removed(&id, removed, items.items(), &store)
         }
-        AppCommand::RemoveKey { id, key, store } => {
-            let app = store.open(Missing::Refuse)?.remove_key(&id, &key)?;
-            store.answer(&summary_json(&app), &format!("app {id}: removed {key}\n"))
+        AppCommand::RemoveKey { id, key, items, store } => {
+            let removed = store.open(Missing::Refuse)?.remove_key(&actor(), &id, &key, items.items());
+            answer_removed(&id, removed, items.items(), &store)
         }
         AppCommand::Disable { id, store } => switch(&id, false, &store),
         AppCommand::Enable { id, store } => switch(&id, true, &store),
         AppCommand::Delete { id, store } => {
-            let app = store.open(Missing::Refuse)?.delete_app(&id)?;
+            let app = store.open(Missing::Refuse)?.delete_app(&actor(), &id)?;
             store.answer(&json!({ "id": app.id, "deleted": true }), &format!("app {id} is deleted\n"))
         }
     }
@@ -170,7 +195,7 @@ fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Resul
     let mut blank = AppRecord { name: new.name.clone(), ..AppRecord::stand_in() };
     setting::apply_all(&mut blank, &pairs(settings)?, &webhook::options(store)?.allowed)?;
     (new.settings, new.name) = (blank.settings, blank.name);
-    let app = store.open(Missing::Create)?.create_app(new)?;
+    let app = store.open(Missing::Create)?.create_app(&actor(), new)?;
     let pair = &app.keys[0];
     let mut json = app_json(&app, Secrets::Hidden);
     json["key"] = json!(pair.key);
@@ -181,17 +206,55 @@ fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Resul
 fn set(id: &str, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
     let pairs = pairs(settings)?;
     let allowed = webhook::options(store)?.allowed;
-    let app = store.open(Missing::Refuse)?.change_app(id, |app| setting::apply_all(app, &pairs, &allowed))?;
+    let app = store.open(Missing::Refuse)?.change_app(&actor(), id, |app| setting::apply_all(app, &pairs, &allowed))?;
     store.answer(&app_json(&app, Secrets::Hidden), &app_text(&app, Secrets::Hidden))
 }
 
 fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), CommandError> {
-    let app = store.open(Missing::Refuse)?.change_app(id, |app| {
+    let app = store.open(Missing::Refuse)?.change_app(&actor(), id, |app| {
         app.enabled = enabled;
         Ok(())
     })?;
     let state = if enabled { "enabled" } else { "disabled" };
     store.answer(&summary_json(&app), &format!("app {id} is {state}\n"))
+}
+
+/// Shows the removed keys and what they created; also before the refusal that it causes (R-ADMIN-6).
+fn answer_removed(
+    id: &str,
+    removed: Result<RemovedKeys, StoreError>,
+    items: KeyItems,
+    store: &StoreArguments,
+) -> Result<(), CommandError> {
+    if let Err(StoreError::KeyCreated { created, .. }) = &removed {
+        for CreatedWithKey { kind, id, name, created_by, created_at_ms } in created {
+            let (name, created_by) = (printable(name), printable(&created_by.to_string()));
+            note(&format!("{kind} {id}  created {} by {created_by}  {name}", time::rfc3339(*created_at_ms)));
+        }
+    }
+    let removed = removed?;
+    let created = removed.created.iter().map(|item| {
+        let CreatedWithKey { kind, id, name, created_by, created_at_ms } = item;
+        let (created_by, created_at) = (created_by.to_string(), time::rfc3339(*created_at_ms));
+        json!({ "kind": kind, "id": id, "name": name, "created_by": created_by, "created_at": created_at })
+    });
+    let mut json = summary_json(&removed.app);
+    json["removed"] = json!(removed.removed);
+    json["created"] = created.collect();
+    json["revoked"] = json!(items == KeyItems::Revoke);
+    let mut text = match removed.removed.as_slice() {
+        [] => format!("app {id} has no old keys\n"),
+        keys => format!("app {id}: removed {}\n", keys.join(" ")),
+    };
+    for CreatedWithKey { kind, id, name, .. } in &removed.created {
+        let done = match (items, *kind) {
+            (KeyItems::Revoke, "token") => "revoked",
+            (KeyItems::Revoke, _) => "removed",
+            (KeyItems::Keep | KeyItems::Refuse, _) => "kept",
+        };
+        writeln!(text, "{done} {kind} {id}  {}", printable(name)).expect("a string takes text");
+    }
+    store.answer(&json, &text)
 }
 
 fn pairs(settings: &[String]) -> Result<Vec<(&str, &str)>, CommandError> {

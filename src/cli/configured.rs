@@ -4,6 +4,7 @@
 use ipnet::IpNet;
 
 use super::migrate;
+use crate::app::actor::Actor;
 use crate::config::ConfiguredApp;
 use crate::store::record::AppRecord;
 use crate::store::{Store, StoreError, Upserted, setting};
@@ -15,7 +16,7 @@ pub(super) fn ensure(store: &Store, app: &ConfiguredApp, allowed: &[IpNet]) -> R
     for (name, value) in &app.settings {
         setting::apply(&mut wished, name, value)?;
     }
-    match store.upsert_app(&app.id, &app.key, app.secret.expose(), wished.settings)? {
+    match store.upsert_app(&Actor::server(), &app.id, &app.key, app.secret.expose(), wished.settings)? {
         Upserted::Created => complete(store, app, allowed)?,
         Upserted::Changed => {
             tracing::info!(app = app.id, "gave the app the key pair of the configuration");
@@ -32,7 +33,7 @@ pub(super) fn ensure(store: &Store, app: &ConfiguredApp, allowed: &[IpNet]) -> R
 /// Gives a new app its properties other than the settings, and logs the result.
 fn complete(store: &Store, app: &ConfiguredApp, allowed: &[IpNet]) -> Result<(), StoreError> {
     if !app.enabled {
-        store.change_app(&app.id, |record| {
+        store.change_app(&Actor::server(), &app.id, |record| {
             record.enabled = false;
             Ok(())
         })?;
@@ -40,7 +41,7 @@ fn complete(store: &Store, app: &ConfiguredApp, allowed: &[IpNet]) -> Result<(),
     if let Some((variable, list)) = &app.webhooks {
         let (webhooks, losses) = migrate::webhooks_of(variable, list, allowed);
         for webhook in webhooks {
-            store.upsert_webhook(&app.id, webhook, allowed)?;
+            store.upsert_webhook(&Actor::server(), &app.id, webhook, allowed)?;
         }
         for (at, reason) in losses {
             tracing::warn!(app = app.id, "{at} is not taken: {reason}");

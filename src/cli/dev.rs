@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use crate::app::AppSettings;
+use crate::app::actor::Actor;
 use crate::store::{NewToken, Store, StoreError};
 
 pub(super) const ID: &str = "1";
@@ -29,13 +30,14 @@ pub struct DevApp {
 /// Ensures that the app exists with client events on, and creates the token of this run.
 pub(super) fn prepare(store: &Store) -> Result<DevApp, StoreError> {
     let settings = AppSettings { client_events: true, ..AppSettings::default() };
-    store.upsert_app(ID, KEY, SECRET, settings)?;
-    store.change_app(ID, |app| {
+    let actor = Actor::server();
+    store.upsert_app(&actor, ID, KEY, SECRET, settings)?;
+    store.change_app(&actor, ID, |app| {
         (app.enabled, app.settings.client_events) = (true, true);
         Ok(())
     })?;
     let new = NewToken { app: ID.into(), name: TOKEN_NAME.into(), scopes: Vec::new(), expires_at_ms: None };
-    let token = store.replace_token(new)?.token;
+    let token = store.replace_token(&actor, new)?.token;
     Ok(DevApp { id: ID.into(), key: KEY.into(), secret: SECRET.into(), token })
 }
 

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app::actor::Actor;
 use crate::config::{ConfigError, DATA_DEFAULT, Settings};
 use crate::driver::log_writer;
 use crate::limits::LOG_FLUSH_MS;
 use crate::server::ServeError;
 use crate::store::{Missing, Store, StoreError};
 
+mod admin;
 mod app;
 mod bench;
 mod columns;
@@ -27,6 +29,7 @@ mod logging;
 mod migrate;
 #[cfg(fuzzing)]
 pub mod migrate;
+mod password;
 mod serve;
 mod time;
 mod token;
@@ -54,9 +57,12 @@ enum Command {
     /// Create, show and change apps, also while the server runs.
     #[command(subcommand)]
     App(app::AppCommand),
-    /// Create, list and revoke tokens, also while the server runs.
+    /// Create, list, rotate and revoke app tokens, also while the server runs.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Manage admin tokens and passwords, and show the audit log, also while the server runs.
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// Add, list, remove and test webhook endpoints, also while the server runs.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
@@ -130,6 +136,8 @@ enum CommandError {
     /// An endpoint did not accept the test event.
     #[error("webhook {0}")]
     Webhook(String),
+    #[error("cannot read the password: {0}")]
+    Input(io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
 }
@@ -144,9 +152,15 @@ impl CommandError {
             | Self::Loss(_)
             | Self::Bench { .. }
             | Self::Webhook(_)
+            | Self::Input(_)
             | Self::Output(_) => ExitCode::from(1),
         }
     }
+}
+
+/// The user who runs this command, for the audit log.
+fn actor() -> Actor {
+    Actor::cli(rustix::process::getuid().as_raw())
 }
 
 /// Runs the command of this process's arguments.
@@ -167,6 +181,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::App(command) => app::run(command),
         Command::Token(command) => token::run(command),
+        Command::Admin(command) => admin::run(command),
         Command::Webhook(command) => webhook::run(command),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),

@@ -12,6 +12,7 @@ use clap::Args;
 use super::dev::{self, DevApp, dev_banner};
 use super::flags::{All, Flags};
 use super::{CommandError, configured, logging, note, print};
+use crate::app::actor::Actor;
 use crate::config::{ConfigError, ConfiguredApp, Mode, ServeConfig, Settings};
 use crate::driver::failure;
 use crate::limits::LOG_FLUSH_MS;
@@ -105,7 +106,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<(), CommandError> {
 /// A server without any app is useless: the first start creates one and shows it, once.
 fn create_first(store: &Store) -> Result<(), StoreError> {
     let name = "first app".into();
-    let Some(app) = store.create_first_app(NewApp { name, ..NewApp::default() })? else {
+    let Some(app) = store.create_first_app(&Actor::server(), NewApp { name, ..NewApp::default() })? else {
         return Ok(());
     };
     let pair = &app.keys[0];

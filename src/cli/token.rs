@@ -6,9 +6,11 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::columns::Columns;
-use super::{CommandError, StoreArguments, note, time};
+use super::{CommandError, StoreArguments, actor, note, time};
+use crate::app::actor::Creator;
+use crate::metrics::refusal_log::printable;
 use crate::store::record::TokenRecord;
-use crate::store::{Missing, NewToken, Store, StoreError, unix_ms};
+use crate::store::{CreatedToken, Missing, NewToken, Store, StoreError, unix_ms};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
@@ -40,6 +42,13 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         store: StoreArguments,
     },
+    /// Replace a token by a new one with the same name, scopes and expiry, and print it; the old one is revoked.
+    Rotate {
+        /// Its id, tok_...
+        id: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
     /// Revoke a token permanently.
     Revoke {
         /// Its id, tok_...
@@ -55,11 +64,8 @@ pub(super) fn run(command: TokenCommand) -> Result<(), CommandError> {
             let expires_at_ms = expiry(expires_at.as_deref(), expires_in.as_deref(), unix_ms())?;
             let scopes = scopes.iter().map(|scope| scope.trim().to_owned()).collect();
             let new = NewToken { app: app.clone(), name, scopes, expires_at_ms };
-            let created = store.open(Missing::Refuse)?.create_token(new)?;
-            let mut json = token_json(&created.record, &app);
-            json["token"] = json!(created.token);
-            note("This is the only time that the token is shown.");
-            store.answer(&json, &format!("id     {}\ntoken  {}\n", created.record.id, created.token))
+            let created = store.open(Missing::Refuse)?.create_token(&actor(), new)?;
+            answer_created(&created, &app, &store)
         }
         TokenCommand::List { app, store } => {
             let opened = store.open(Missing::Refuse)?;
@@ -68,20 +74,35 @@ pub(super) fn run(command: TokenCommand) -> Result<(), CommandError> {
             let json = tokens.iter().map(|token| token_json(token, &app_id(token))).collect();
             store.answer(&json, &list_text(&tokens, app_id))
         }
+        TokenCommand::Rotate { id, store } => {
+            let opened = store.open(Missing::Refuse)?;
+            let created = opened.rotate_token(&actor(), None, &id)?;
+            let app = app_ids(&opened)?.remove(&created.record.app).unwrap_or_default();
+            answer_created(&created, &app, &store)
+        }
         TokenCommand::Revoke { id, store } => {
             let opened = store.open(Missing::Refuse)?;
-            let token = opened.revoke_token(&id)?;
+            let token = opened.revoke_token(&actor(), None, &id)?;
             let app = app_ids(&opened)?.remove(&token.app).unwrap_or_default();
             store.answer(&token_json(&token, &app), &format!("token {id} is revoked\n"))
         }
     }
 }
 
+/// Shows a new token, once.
+fn answer_created(created: &CreatedToken, app: &str, store: &StoreArguments) -> Result<(), CommandError> {
+    let mut json = token_json(&created.record, app);
+    json["token"] = json!(created.token);
+    note("This is the only time that the token is shown.");
+    store.answer(&json, &format!("id     {}\ntoken  {}\n", created.record.id, created.token))
+}
+
 fn app_ids(store: &Store) -> Result<HashMap<u32, String>, StoreError> {
     Ok(store.apps()?.into_iter().map(|app| (app.serial, app.id)).collect())
 }
 
-fn expiry(at: Option<&str>, within: Option<&str>, now_ms: u64) -> Result<Option<u64>, CommandError> {
+/// The time of expiry from `--expires-at` or `--expires-in`.
+pub(super) fn expiry(at: Option<&str>, within: Option<&str>, now_ms: u64) -> Result<Option<u64>, CommandError> {
     let end = match (at, within) {
         (None, None) => return Ok(None),
         (Some(at), _) => time::parse_rfc3339(at)
@@ -109,11 +130,17 @@ fn token_json(token: &TokenRecord, app: &str) -> Value {
         "expires_at": token.expires_at_ms.map(time::rfc3339),
         "last_used_at": token.last_used_at_ms.map(time::rfc3339),
         "revoked_at": token.revoked_at_ms.map(time::rfc3339),
+        "created_by": token.created_by.as_ref().map(ToString::to_string),
     })
 }
 
+/// The credential that created something; records of an older Relay do not name it.
+pub(super) fn creator_text(creator: Option<&Creator>) -> String {
+    creator.map_or_else(|| "unknown".into(), |creator| printable(&creator.to_string()))
+}
+
 fn list_text(tokens: &[TokenRecord], app_id: impl Fn(&TokenRecord) -> String) -> String {
-    let mut table = Columns::new(["ID", "APP", "STATE", "LAST USED", "NAME"]);
+    let mut table = Columns::new(["ID", "APP", "STATE", "LAST USED", "CREATED BY", "NAME"]);
     for token in tokens {
         let expired = token.expires_at_ms.is_some_and(|end| end <= unix_ms());
         let state = match (token.revoked_at_ms, expired) {
@@ -122,7 +149,8 @@ fn list_text(tokens: &[TokenRecord], app_id: impl Fn(&TokenRecord) -> String) ->
             (None, false) => "active",
         };
         let used = token.last_used_at_ms.map_or_else(|| "never".into(), time::rfc3339);
-        table.push([token.id.clone(), app_id(token), state.into(), used, token.name.clone()]);
+        let created_by = creator_text(token.created_by.as_ref());
+        table.push([token.id.clone(), app_id(token), state.into(), used, created_by, printable(&token.name)]);
     }
     table.to_string()
 }

@@ -5,7 +5,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::columns::Columns;
-use super::{CommandError, StoreArguments, note, time};
+use super::token::creator_text;
+use super::{CommandError, StoreArguments, actor, note, time};
 use crate::app::outgoing_url::Reach;
 use crate::app::webhook::{Batching, CountName, NewWebhook, WebhookFormat};
 use crate::config;
@@ -110,7 +111,7 @@ pub(super) fn run(command: WebhookCommand) -> Result<(), CommandError> {
             store.answer(&json, &list_text(&webhooks))
         }
         WebhookCommand::Remove { id, store } => {
-            let (app, _) = store.open(Missing::Refuse)?.remove_webhook(None, &id)?;
+            let (app, _) = store.open(Missing::Refuse)?.remove_webhook(&actor(), None, &id)?;
             store.answer(&json!({"id": id, "app": app, "removed": true}), &format!("webhook {id} is removed\n"))
         }
         WebhookCommand::Disable { id, store } => switch(&id, false, &store),
@@ -121,7 +122,7 @@ pub(super) fn run(command: WebhookCommand) -> Result<(), CommandError> {
 }
 
 fn add(app: &str, new: NewWebhook, store: &StoreArguments) -> Result<(), CommandError> {
-    let webhook = store.open(Missing::Refuse)?.add_webhook(app, new, &options(store)?.allowed)?;
+    let webhook = store.open(Missing::Refuse)?.add_webhook(&actor(), app, new, &options(store)?.allowed)?;
     let mut json = webhook_json(app, &webhook);
     json["secret"] = json!(webhook.secret);
     note(match webhook.format.as_str() {
@@ -137,7 +138,7 @@ pub(super) fn options(store: &StoreArguments) -> Result<WebhookOptions, CommandE
 }
 
 fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), CommandError> {
-    let (app, webhook) = store.open(Missing::Refuse)?.switch_webhook(id, enabled)?;
+    let (app, webhook) = store.open(Missing::Refuse)?.switch_webhook(&actor(), None, id, enabled)?;
     let state = if enabled { "enabled" } else { "disabled" };
     store.answer(&webhook_json(&app, &webhook), &format!("webhook {id} is {state}\n"))
 }
@@ -214,16 +215,18 @@ fn webhook_json(app: &str, webhook: &WebhookRecord) -> Value {
         "allow_private": webhook.allow_private,
         "enabled": webhook.enabled,
         "created_at": time::rfc3339(webhook.created_at_ms),
+        "created_by": webhook.created_by.as_ref().map(ToString::to_string),
     })
 }
 
 fn list_text(webhooks: &[(String, WebhookRecord)]) -> String {
-    let mut table = Columns::new(["ID", "APP", "STATE", "FORMAT", "URL"]);
+    let mut table = Columns::new(["ID", "APP", "STATE", "FORMAT", "CREATED BY", "URL"]);
     for (app, webhook) in webhooks {
         let state = if webhook.enabled { "enabled" } else { "disabled" };
         let events = if webhook.events.is_empty() { String::new() } else { format!(" ({})", webhook.events.join(",")) };
         let WebhookRecord { id, format, url, .. } = webhook;
-        table.push([id.clone(), app.clone(), state.into(), format.clone(), format!("{url}{events}")]);
+        let created_by = creator_text(webhook.created_by.as_ref());
+        table.push([id.clone(), app.clone(), state.into(), format.clone(), created_by, format!("{url}{events}")]);
     }
     table.to_string()
 }

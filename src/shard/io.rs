@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::mail::{AnswerId, Mail};
 use crate::api::authorizer::AuthorizerCall;
+use crate::app::actor::Actor;
 use crate::app::webhook::NewWebhook;
 use crate::app::{AppSerial, Directory, TokenId};
 use crate::connection::ConnectionKey;
@@ -162,6 +163,8 @@ pub struct Flush<'a> {
 pub struct Change {
     /// Identifies it in its answer.
     pub id: AnswerId,
+    /// The caller.
+    pub actor: Actor,
     /// Id of the caller's app.
     pub app: Box<str>,
     /// The change.

@@ -29,6 +29,22 @@ pub(super) struct Tables {
     pub(super) token_hashes: Table,
     /// Schema, version, next serial.
     pub(super) meta: Table,
+    /// Serial of the app and token id -> nothing.
+    pub(super) app_tokens: Table,
+    /// Id -> `AdminTokenRecord` in JSON.
+    pub(super) admin_tokens: Table,
+    /// SHA-256 of the admin token -> its id.
+    pub(super) admin_token_hashes: Table,
+    /// Name -> `UserRecord` in JSON.
+    pub(super) users: Table,
+    /// Hash of credential, route and key -> time, hash of the body, id of the record.
+    pub(super) idempotency: Table,
+    /// Number (u64, big endian) -> `AuditEntry` in JSON: changes of settings.
+    pub(super) audit: Table,
+    /// The same: changes of credentials and roles.
+    pub(super) audit_credentials: Table,
+    /// The same: changes that apps made with their own credentials.
+    pub(super) audit_apps: Table,
 }
 
 /// The tables of one data file.
@@ -41,11 +57,56 @@ pub(super) trait TableSet: Copy {
 }
 
 impl TableSet for Tables {
-    const NAMES: &'static [&'static str] = &["apps", "app_ids", "keys", "tokens", "token_hashes", "meta"];
+    const NAMES: &'static [&'static str] = &[
+        "apps",
+        "app_ids",
+        "keys",
+        "tokens",
+        "token_hashes",
+        "meta",
+        "app_tokens",
+        "admin_tokens",
+        "admin_token_hashes",
+        "users",
+        "idempotency",
+        "audit",
+        "audit_credentials",
+        "audit_apps",
+    ];
 
     fn new(tables: &[Table]) -> Self {
-        let [apps, app_ids, keys, tokens, token_hashes, meta] = tables.try_into().expect("there is one table per name");
-        Self { apps, app_ids, keys, tokens, token_hashes, meta }
+        let [
+            apps,
+            app_ids,
+            keys,
+            tokens,
+            token_hashes,
+            meta,
+            app_tokens,
+            admin_tokens,
+            admin_token_hashes,
+            users,
+            idempotency,
+            audit,
+            audit_credentials,
+            audit_apps,
+        ] = tables.try_into().expect("there is one table per name");
+        Self {
+            apps,
+            app_ids,
+            keys,
+            tokens,
+            token_hashes,
+            meta,
+            app_tokens,
+            admin_tokens,
+            admin_token_hashes,
+            users,
+            idempotency,
+            audit,
+            audit_credentials,
+            audit_apps,
+        }
     }
 }
 

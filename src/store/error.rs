@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use heed::MdbError;
 
+use super::created::CreatedWithKey;
 use crate::limits;
 
 /// Why a store operation failed.
@@ -134,6 +135,42 @@ pub enum StoreError {
     /// No token has this id.
     #[error("there is no token with id {0}: `relay token list` shows all")]
     UnknownToken(String),
+    /// No admin token has this id.
+    #[error("there is no admin token with id {0}: `relay admin token list` shows all")]
+    UnknownAdminToken(String),
+    /// No user has this name.
+    #[error("there is no user {0}: `relay admin users` shows all")]
+    UnknownUser(String),
+    /// An app has at most [`limits::TOKENS_PER_APP_MAX`] tokens.
+    #[error("app {0} is at its limit of {max} active tokens: revoke one with `relay token revoke` first", max = limits::TOKENS_PER_APP_MAX)]
+    TooManyTokens(String),
+    /// There are at most [`limits::ADMIN_TOKENS_MAX`] admin tokens.
+    #[error("there are {max} active admin tokens, which is the limit: revoke one with `relay admin token revoke` first", max = limits::ADMIN_TOKENS_MAX)]
+    TooManyAdminTokens,
+    /// There are at most [`limits::USERS_MAX`] users.
+    #[error("there are {max} users, which is the limit: remove one with `relay admin passwd --remove` first", max = limits::USERS_MAX)]
+    TooManyUsers,
+    /// A key to be removed has created tokens or endpoints that are active (threat T43).
+    #[error("{}", key_created(.app, .keys, .created))]
+    KeyCreated {
+        /// The app's id.
+        app: String,
+        /// The keys.
+        keys: Vec<String>,
+        /// What they created.
+        created: Vec<CreatedWithKey>,
+    },
+    /// The app was changed since the caller read it (threat T52).
+    #[error("app {app} was changed meanwhile, its revision is {found}: read it again")]
+    Stale {
+        /// The app's id.
+        app: String,
+        /// Its revision.
+        found: u64,
+    },
+    /// An `Idempotency-Key` was used for another request before (threat T44).
+    #[error("this Idempotency-Key was used with another request before: choose a new one")]
+    KeyReused,
     /// No webhook endpoint has this id.
     #[error("there is no webhook with id {0}: `relay webhook list` shows all")]
     UnknownWebhook(String),
@@ -166,6 +203,15 @@ pub enum StoreError {
     /// A value that a record cannot hold; the text describes the accepted values.
     #[error("{0}")]
     Invalid(String),
+}
+
+/// The callers list what was created; this is one line.
+fn key_created(app: &str, keys: &[String], created: &[CreatedWithKey]) -> String {
+    let (count, keys) = (created.len(), keys.join(", "));
+    format!(
+        "nothing was changed: {count} tokens and webhooks that were created with {keys} of app {app} work on without \
+         it; repeat with --revoke-created to end them too, or with --keep-created to keep them"
+    )
 }
 
 /// An error of a transaction's body: LMDB's own error becomes a [`StoreError`] where the path is known.

@@ -1,8 +1,8 @@
-//! Finding an app by its id.
+//! Finding an app by its id or serial, and a value that no record has.
 
 use heed::RoTxn;
 
-use super::environment::Tables;
+use super::environment::{Table, Tables};
 use super::error::{Fault, StoreError};
 use super::record::{self, AppRecord, check_id};
 
@@ -14,4 +14,20 @@ pub(super) fn app_by_id(transaction: &RoTxn<'_>, tables: &Tables, id: &str) -> R
     let serial = tables.app_ids.get(transaction, id.as_bytes())?.ok_or_else(unknown)?;
     let damaged = || Fault::Record(format!("app {id} is listed but has no record"));
     record::decode("an app", tables.apps.get(transaction, serial)?.ok_or_else(damaged)?)
+}
+
+/// The app with this serial, which a record of the store names.
+pub(super) fn app_by_serial(transaction: &RoTxn<'_>, tables: &Tables, serial: u32) -> Result<AppRecord, Fault> {
+    let damaged = || Fault::Record(format!("the app with serial {serial} has no record"));
+    record::decode("an app", tables.apps.get(transaction, &serial.to_be_bytes())?.ok_or_else(damaged)?)
+}
+
+/// Draws until the value is not in the table.
+pub(super) fn unused(transaction: &RoTxn<'_>, table: Table, draw: impl Fn() -> String) -> Result<String, Fault> {
+    loop {
+        let candidate = draw();
+        if table.get(transaction, candidate.as_bytes())?.is_none() {
+            return Ok(candidate);
+        }
+    }
 }

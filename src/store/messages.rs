@@ -59,13 +59,14 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<(AppSerial, MessagesUse
 mod tests {
     use super::super::{Missing, NewApp};
     use super::*;
+    use crate::app::actor::Actor;
 
     /// R-LIM-3: counts are read back into the directory, replaced by newer ones, and removed with their app.
     #[test]
     fn figures_are_kept() {
         let directory = tempfile::tempdir().expect("directory");
         let store = Store::open(directory.path(), Missing::Create).expect("opens");
-        let app = store.create_app(NewApp::default()).expect("an app");
+        let app = store.create_app(&Actor::cli(0), NewApp::default()).expect("an app");
         let serial = AppSerial(app.serial);
         assert_eq!(store.directory().expect("reads").messages_used(serial), None);
         let version = store.version().expect("reads");
@@ -77,7 +78,7 @@ mod tests {
             assert_eq!((read.messages_used(serial), read.messages_used(AppSerial(77))), (Some(used), None));
         }
         assert_eq!(store.version().expect("reads"), version, "no verdict of a running server depends on it");
-        store.delete_app(&app.id).expect("deleted");
+        store.delete_app(&Actor::cli(0), &app.id).expect("deleted");
         assert_eq!(store.directory().expect("reads").messages_used(serial), None);
     }
 }

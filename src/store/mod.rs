@@ -1,5 +1,8 @@
 //! Apps and token hashes in one LMDB file, the source of truth. Shards see it as [`crate::app::Directory`].
 //!
+//! Every change is made on behalf of an [`Actor`](crate::app::actor::Actor) and recorded in the audit log in the same
+//! transaction ([`audit`]).
+//!
 //! Several processes may have the store open: one `relay serve` and any number of short commands. A change that the
 //! shards must see raises the version in the same transaction; the serving process polls that number ([`writer`]).
 
@@ -16,13 +19,18 @@ use error::Fault;
 use files::ServeLock;
 use record::{AppRecord, SCHEMA, TokenRecord};
 
+mod admin_tokens;
 mod apps;
+pub mod audit;
 mod batch;
+mod created;
 mod environment;
 mod error;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod idempotency;
+mod keys;
 mod lookup;
 mod master_key;
 mod messages;
@@ -31,17 +39,24 @@ mod random;
 pub mod record;
 mod scope;
 pub mod setting;
+mod token_index;
 mod tokens;
+mod users;
 mod verify;
 mod webhook_record;
 mod webhooks;
 pub mod writer;
 
+pub use admin_tokens::{AdminCaller, AdminTokenRecord, CreatedAdminToken, NewAdminToken, Role};
 pub use apps::{NewApp, Upserted};
 pub use batch::Batch;
+pub use created::{CreatedWithKey, KeyItems};
 pub use error::StoreError;
 pub use files::Missing;
+pub use idempotency::Idempotency;
+pub use keys::RemovedKeys;
 pub use tokens::{CreatedToken, NewToken};
+pub use users::{NewPassword, UserRecord};
 pub use webhook_record::WebhookRecord;
 pub use webhooks::check_webhook;
 
@@ -138,6 +153,8 @@ impl Store {
 const META_SCHEMA: &[u8] = b"schema";
 const META_VERSION: &[u8] = b"version";
 const META_NEXT_SERIAL: &[u8] = b"next_serial";
+/// The version that the index of tokens belongs to.
+const META_TOKEN_INDEX: &[u8] = b"token_index";
 
 /// A number of the meta table; 0 if it was never written.
 fn meta(transaction: &RoTxn<'_>, tables: &Tables, name: &[u8]) -> Result<u64, Fault> {
@@ -148,10 +165,11 @@ fn meta(transaction: &RoTxn<'_>, tables: &Tables, name: &[u8]) -> Result<u64, Fa
     Ok(u64::from_be_bytes(bytes))
 }
 
-/// Completes a change that shards must see.
+/// Completes a change that shards must see, with a current index of tokens.
 fn raise_version(transaction: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fault> {
     let version = meta(transaction, tables, META_VERSION)? + 1;
     tables.meta.put(transaction, META_VERSION, &version.to_be_bytes())?;
+    tables.meta.put(transaction, META_TOKEN_INDEX, &version.to_be_bytes())?;
     tables.meta.put(transaction, META_SCHEMA, &u64::from(SCHEMA).to_be_bytes())?;
     Ok(())
 }
@@ -181,6 +199,7 @@ pub fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::actor::Actor;
 
     /// A store that a newer Relay wrote is refused, with both numbers, instead of being misread.
     #[test]
@@ -203,7 +222,54 @@ mod tests {
     fn records_hide_secrets() {
         let directory = tempfile::tempdir().expect("directory");
         let store = Store::open(directory.path(), Missing::Create).expect("opens");
-        let app = store.create_app(NewApp { secret: Some("hunter2".into()), ..NewApp::default() }).expect("app");
+        let actor = Actor::cli(0);
+        let app =
+            store.create_app(&actor, NewApp { secret: Some("hunter2".into()), ..NewApp::default() }).expect("app");
         assert!(!format!("{app:?}").contains("hunter2"));
+    }
+
+    /// The tables that the first release created.
+    #[derive(Clone, Copy)]
+    struct OldTables;
+
+    impl environment::TableSet for OldTables {
+        const NAMES: &'static [&'static str] = &["apps", "app_ids", "keys", "tokens", "token_hashes", "meta"];
+
+        fn new(_: &[environment::Table]) -> Self {
+            Self
+        }
+    }
+
+    /// Goal: a store of an older Relay opens, and a token that one adds later is found although it is not in the index of
+    /// tokens. Method: a file with the old tables only; then a record in the old form, written as an older Relay does.
+    #[test]
+    fn stores_of_an_older_relay_open() {
+        let directory = tempfile::tempdir().expect("directory");
+        Environment::<OldTables>::make(directory.path(), limits::STORE_BYTES_MAX).expect("an old store");
+        let store = Store::open(directory.path(), Missing::Refuse).expect("opens");
+        let actor = Actor::cli(0);
+        store.create_app(&actor, NewApp { id: Some("1".into()), ..NewApp::default() }).expect("app");
+        let ids =
+            || -> Vec<String> { store.tokens(Some("1")).expect("tokens").into_iter().map(|token| token.id).collect() };
+        let old = |id: &str| {
+            let record = format!(
+                r#"{{"id":"{id}","hash":"{}","app":1,"name":"","scopes":[],"created_at_ms":1,"expires_at_ms":null,"last_used_at_ms":null,"revoked_at_ms":null}}"#,
+                "00".repeat(32)
+            );
+            let written = store.environment().write(|transaction, tables| {
+                tables.tokens.put(transaction, id.as_bytes(), record.as_bytes())?;
+                let version = meta(transaction, tables, META_VERSION)? + 1;
+                tables.meta.put(transaction, META_VERSION, &version.to_be_bytes()).map_err(Fault::from)
+            });
+            written.expect("written");
+        };
+        old("tok_old");
+        assert_eq!(ids(), ["tok_old"]);
+        let new = NewToken { app: "1".into(), name: String::new(), scopes: Vec::new(), expires_at_ms: None };
+        let created = store.create_token(&actor, new).expect("token").record;
+        assert_eq!(ids(), ["tok_old".to_owned(), created.id]);
+        assert!(store.tokens(None).expect("tokens").iter().any(|token| token.created_by.is_none()));
+        store.delete_app(&actor, "1").expect("deleted");
+        assert!(store.tokens(None).expect("tokens").is_empty());
     }
 }

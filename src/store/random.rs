@@ -58,6 +58,23 @@ pub(super) fn token_id() -> String {
     String::from("tok_") + &characters(BASE62, 16)
 }
 
+/// A new admin token: `rly_adm_` and 40 base62 characters (R-ADMIN-2).
+pub(super) fn admin_token() -> String {
+    String::from("rly_adm_") + &characters(BASE62, 40)
+}
+
+/// A new public id of an admin token: `adm_` and 16 base62 characters.
+pub(super) fn admin_token_id() -> String {
+    String::from("adm_") + &characters(BASE62, 16)
+}
+
+/// A new salt of a password.
+pub(super) fn salt() -> [u8; 16] {
+    let mut salt = [0; 16];
+    fill(&mut salt);
+    salt
+}
+
 /// A new public id of a webhook endpoint: `wh_` and 16 base62 characters.
 pub(super) fn webhook_id() -> String {
     String::from("wh_") + &characters(BASE62, 16)

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Fault, StoreError};
 use super::scope;
 use super::webhook_record::{WebhookRecord, to_webhooks};
+use crate::app::actor::Creator;
 use crate::app::master_key::MasterKey;
 use crate::app::{App, AppKey, AppSerial, AppSettings, Token};
 use crate::limits;
@@ -39,6 +40,10 @@ pub struct AppRecord {
     /// The master key of its encrypted channels in base64, if the app stores it (R-AUTHEP-6).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_master_key: Option<Hidden>,
+    /// The store's version with its last change: it differs after every change (threat T52). 0 if an older Relay made
+    /// that change.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
 }
 
 /// A key pair. The secret is stored in plain text: signatures need it (R-AUTH-6).
@@ -89,6 +94,9 @@ pub struct TokenRecord {
     pub last_used_at_ms: Option<u64>,
     /// When it was revoked, unix ms.
     pub revoked_at_ms: Option<u64>,
+    /// The credential that created it (R-ADMIN-5); unknown for a token of an older Relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<Creator>,
 }
 
 impl AppRecord {
@@ -104,6 +112,7 @@ impl AppRecord {
             settings: AppSettings::default(),
             webhooks: Vec::new(),
             encryption_master_key: None,
+            revision: 0,
         }
     }
 
@@ -131,6 +140,11 @@ impl AppRecord {
 }
 
 impl TokenRecord {
+    /// True until it is revoked or expires (R-TOKEN-3).
+    pub fn is_active(&self, unix_ms: u64) -> bool {
+        self.revoked_at_ms.is_none() && self.expires_at_ms.is_none_or(|end| unix_ms < end)
+    }
+
     /// Converts to the form that the shards use.
     pub(super) fn to_token(&self) -> Result<Token, Fault> {
         let damaged = |what: &str| Fault::Record(format!("token {} has a bad {what}", self.id));
@@ -145,6 +159,11 @@ impl TokenRecord {
             revoked: self.revoked_at_ms.is_some(),
         })
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Fault, StoreError};
 use crate::app::Secret;
+use crate::app::actor::Creator;
 use crate::app::outgoing_url::Reach;
 use crate::app::webhook::{
     Batching, CountName, NewWebhook, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks,
@@ -36,6 +37,9 @@ pub struct WebhookRecord {
     pub enabled: bool,
     /// When it was created, unix ms.
     pub created_at_ms: u64,
+    /// The credential that created it (R-ADMIN-5); unknown for an endpoint of an older Relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<Creator>,
 }
 
 impl fmt::Debug for WebhookRecord {

@@ -60,6 +60,7 @@ impl StoreWriter {
             stopping: AtomicBool::new(false),
         });
         let (changes, inbox) = channel();
+        let audited = store.audit_position().map_err(io::Error::other)?;
         let run = Run {
             store,
             changes: inbox,
@@ -68,6 +69,7 @@ impl StoreWriter {
             on_changed,
             allowed,
             version: None,
+            audited,
             handed_out: Vec::new(),
             uses: Uses::default(),
             messages: Messages::default(),
@@ -137,6 +139,8 @@ struct Run {
     on_changed: Box<dyn Fn(AnswerId, Changed) + Send>,
     allowed: Vec<IpNet>,
     version: Option<u64>,
+    /// The number of the next entry of the audit log that is to be logged.
+    audited: u64,
     handed_out: Vec<Arc<Directory>>,
     uses: Uses,
     messages: Messages,
@@ -156,6 +160,7 @@ impl Run {
             let now_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
             let answers = self.make_changes();
             failing.tell("reading changes", self.notice_change());
+            failing.tell("reading the audit log", self.log_audit());
             for (id, changed) in answers {
                 (self.on_changed)(id, changed);
             }
@@ -209,23 +214,51 @@ impl Run {
     fn make(&self, change: Change) -> Result<Changed, StoreError> {
         match change.what {
             ChangeKind::AddWebhook(new) => {
-                let webhook = self.store.add_webhook(&change.app, new, &self.allowed)?;
+                let webhook = self.store.add_webhook(&change.actor, &change.app, new, &self.allowed)?;
                 let endpoint = webhook.to_endpoint().map_err(|fault| fault.at(&self.store.file()))?;
                 Ok(Changed::Added(Box::new(endpoint)))
             }
             ChangeKind::RemoveWebhook(id) => {
-                self.store.remove_webhook(Some(&change.app), &id)?;
+                self.store.remove_webhook(&change.actor, Some(&change.app), &id)?;
                 Ok(Changed::Removed)
             }
             ChangeKind::NewMasterKey(stored) => {
-                let key = self.store.new_master_key(&change.app, stored)?;
+                let key = self.store.new_master_key(&change.actor, &change.app, stored)?;
                 Ok(Changed::MasterKey(key.into(), stored))
             }
             ChangeKind::RemoveMasterKey => {
-                self.store.remove_master_key(&change.app)?;
+                self.store.remove_master_key(&change.actor, &change.app)?;
                 Ok(Changed::Removed)
             }
         }
+    }
+
+    /// Writes new entries of the audit log to the log, also those of other processes (threat T50).
+    fn log_audit(&mut self) -> Result<(), StoreError> {
+        if self.store.audit_position()? == self.audited {
+            return Ok(());
+        }
+        let (entries, next) = self.store.audit_since(self.audited, limits::AUDIT_LINES_MAX)?;
+        let unlogged = (next - self.audited).saturating_sub(entries.len() as u64);
+        self.audited = next;
+        for entry in entries {
+            let changes: Vec<String> = entry.changes.iter().map(ToString::to_string).collect();
+            tracing::info!(
+                number = entry.number,
+                actor = entry.actor,
+                actor_id = entry.actor_id,
+                address = entry.address,
+                app = entry.app,
+                subject = entry.subject,
+                changes = changes.join(", "),
+                "audit: {}",
+                entry.action
+            );
+        }
+        if unlogged > 0 {
+            tracing::info!("audit: {unlogged} more entries: `relay admin audit` shows them");
+        }
+        Ok(())
     }
 
     fn notice_change(&mut self) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use relay::app::actor::Actor;
 use relay::store::fuzzing::verify_file;
 use relay::store::{Missing, NewApp, Store};
 
@@ -28,7 +29,7 @@ fn sample() -> &'static Sample {
         let store = Store::open(&made, Missing::Create).expect("a new store");
         let text = |text: &str| Some(text.to_owned());
         let new = NewApp { id: text("7"), key: text("key"), secret: text("secret"), ..NewApp::default() };
-        store.create_app(new).expect("an app");
+        store.create_app(&Actor::cli(0), new).expect("an app");
         drop(store);
         let bytes = std::fs::read(made.join("data.mdb")).expect("the data file");
         std::fs::remove_dir_all(made).expect("a folder of ours");

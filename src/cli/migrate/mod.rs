@@ -12,7 +12,7 @@ use clap::Args;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{CommandError, StoreArguments};
+use super::{CommandError, StoreArguments, actor};
 use crate::app::outgoing_url::Reach;
 use crate::app::webhook::{Batching, CountName, NewWebhook};
 use crate::config::ConfigError;
@@ -76,7 +76,9 @@ pub(super) fn run(arguments: &MigrateArguments) -> Result<(), CommandError> {
     let judged = judge(arguments, &mut plan, &existing, &allowed).map_err(refused)?;
     if let Some(store) = store.filter(|_| applies) {
         let mut apps = plan.apps.iter().zip(&judged);
-        store.change_all(|batch| apps.try_for_each(|(app, judged)| apply(batch, app, judged, &allowed)))?;
+        store.import(&actor(), &arguments.from.name(), |batch| {
+            apps.try_for_each(|(app, judged)| apply(batch, app, judged, &allowed))
+        })?;
     }
     let json = report_json(arguments, &plan, &judged, applies);
     arguments.store.answer(&json, &report_text(&plan, &judged, applies))?;

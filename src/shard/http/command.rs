@@ -11,6 +11,7 @@ use crate::api::answer::AnswerShape;
 use crate::api::info::Info;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
+use crate::app::actor::Actor;
 use crate::index::ShardIndex;
 use crate::limits::SMALL_ANSWER_CHANNELS_MAX;
 use crate::shard::connections::{JSON, Response};
@@ -25,8 +26,8 @@ pub(super) enum Command {
     Ask(Question),
     /// List the channels of the app whose names have this prefix.
     List(AppSerial, Arc<str>, Info),
-    /// Change the store's data of the app with this id.
-    Change(Box<str>, ChangeKind),
+    /// Change the store's data of the app with this id, on behalf of the caller.
+    Change(Box<str>, Actor, ChangeKind),
     /// Answer with this body.
     Answer(Vec<u8>),
     /// Answer an auth endpoint with this body and these header lines.
@@ -120,7 +121,7 @@ impl Requests {
                 Ok(())
             }
             Command::List(app, prefix, info) => self.ask_channels(parts, reply_to, app, prefix, info),
-            Command::Change(app, what) => self.ask_change(parts, reply_to, app, what),
+            Command::Change(app, actor, what) => self.ask_change(parts, reply_to, app, actor, what),
             Command::Answer(body) => {
                 let response = Response { status: 200, content_type: JSON, extra: "", body: &body };
                 parts.connections.finish_request(parts.context, reply_to.connection, reply_to.ticket, &response);

@@ -56,6 +56,7 @@ use permits::Parked;
 use publish::PendingPublish;
 use query::{AskedPage, PendingQuery};
 use scrape::{Scrape, ScrapePage};
+use store_change::actor;
 
 pub(super) use head::Judged;
 
@@ -248,7 +249,7 @@ impl Requests {
             let app = parts.context.take_app(caller.app).expect("it was verified by this directory");
             let outcome = authorize(&caller, &endpoint).and_then(|()| {
                 self.report_token_use(parts, &caller);
-                self.parse(parts, &app, &caller, request, endpoint, &headers)
+                self.parse(parts, Call { slot, request, dialect }, &caller, &app, endpoint, &headers)
             });
             let started = self.start_request(parts, Call { slot, request, dialect }, &app, &caller, outcome);
             parts.context.keep_app(app);
@@ -302,12 +303,13 @@ impl Requests {
     fn parse(
         &self,
         parts: &mut Parts<'_>,
-        app: &App,
+        call: Call<'_>,
         caller: &Caller,
-        request: &Request<'_>,
+        app: &App,
         endpoint: Endpoint<'_>,
         headers: &str,
     ) -> Result<Command, Refusal> {
+        let request = call.request;
         let query = Query::new(request.query);
         let (names, info) = (parts.context.config.options.channel_names, parts.context.config.options.info_rules);
         let rules = PublishRules { settings: &app.settings, names };
@@ -344,15 +346,22 @@ impl Requests {
             Endpoint::Connections => Ok(Command::Ask(Question::Connections { app: app.serial })),
             Endpoint::Webhooks if request.method == "POST" => {
                 let what = ChangeKind::AddWebhook(decode_webhook(request.body)?);
-                Ok(Command::Change(app.id.clone(), what))
+                Ok(Command::Change(app.id.clone(), actor(parts, call, caller, app), what))
             }
             Endpoint::Webhooks => Ok(Command::Answer(encode_webhooks(app))),
-            Endpoint::Webhook(id) => Ok(Command::Change(app.id.clone(), ChangeKind::RemoveWebhook(id.into()))),
+            Endpoint::Webhook(id) => {
+                let what = ChangeKind::RemoveWebhook(id.into());
+                Ok(Command::Change(app.id.clone(), actor(parts, call, caller, app), what))
+            }
             Endpoint::Auth(kind) => self.prepare_auth(parts, app, caller, request, kind, headers),
             Endpoint::EncryptionKey if request.method == "POST" => {
-                Ok(Command::Change(app.id.clone(), ChangeKind::NewMasterKey(decode_new_key(request.body)?)))
+                let what = ChangeKind::NewMasterKey(decode_new_key(request.body)?);
+                Ok(Command::Change(app.id.clone(), actor(parts, call, caller, app), what))
             }
-            Endpoint::EncryptionKey => Ok(Command::Change(app.id.clone(), ChangeKind::RemoveMasterKey)),
+            Endpoint::EncryptionKey => {
+                let what = ChangeKind::RemoveMasterKey;
+                Ok(Command::Change(app.id.clone(), actor(parts, call, caller, app), what))
+            }
             Endpoint::VerifyWebhook => Ok(Command::Answer(verify_webhook(app, request.body)?)),
         }
     }

@@ -3,11 +3,13 @@
 
 use super::query::{Gathered, PendingQuery};
 use super::response::ResponseSlot;
-use super::{Parts, Requests};
+use super::{Call, Parts, Requests};
 use crate::api::encryption_key::encode_master_key;
 use crate::api::refusal::Refusal;
 use crate::api::webhooks::encode_new_webhook;
-use crate::app::AppSerial;
+use crate::app::actor::{Actor, ActorKind};
+use crate::app::{App, AppSerial};
+use crate::auth::request::{Caller, Credential};
 use crate::connection::NONE;
 use crate::limits;
 use crate::shard::connections::{JSON, Response};
@@ -24,6 +26,7 @@ impl Requests {
         parts: &mut Parts<'_>,
         reply_to: ResponseSlot,
         app: Box<str>,
+        actor: Actor,
         what: ChangeKind,
     ) -> Result<(), Refusal> {
         let own = self.changes_in_flight.values().filter(|other| **other == app).count();
@@ -35,7 +38,7 @@ impl Requests {
         let request = self.start_query(parts, reply_to, serial, Gathered::Nothing);
         self.changes_in_flight.insert(request.index, app.clone());
         let id = AnswerId { shard: parts.context.config.index, request };
-        parts.context.outputs.push_back(Output::Change(Change { id, app, what }));
+        parts.context.outputs.push_back(Output::Change(Change { id, actor, app, what }));
         Ok(())
     }
 
@@ -60,6 +63,18 @@ impl Requests {
 
 /// Some of these answers contain a secret.
 const NOT_STORED: &str = "Cache-Control: no-store\r\n";
+
+/// The caller, as the audit log and the records of what it creates name it (R-ADMIN-4, R-ADMIN-5).
+pub(super) fn actor(parts: &mut Parts<'_>, call: Call<'_>, caller: &Caller, app: &App) -> Actor {
+    let address = parts.connections.client_address(parts.context, call.slot, call.request);
+    match &caller.credential {
+        Credential::Signature(index) | Credential::KeyAndSecret(index) => {
+            Actor::new(ActorKind::AppKey, &app.keys[*index].key, address)
+        }
+        Credential::Token(id, _) => Actor::new(ActorKind::AppToken, id, address),
+        Credential::Authorizer => unreachable!("it authorizes subscriptions only"),
+    }
+}
 
 fn refusal(cause: ChangeRefused) -> Refusal {
     match cause {

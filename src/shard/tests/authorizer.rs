@@ -6,8 +6,7 @@ use crate::limits;
 
 /// Two apps with authorizers, on this many shards.
 fn process(shards: ShardIndex) -> Process {
-    let settings =
-        || AppSettings { authorizer_url: "https://backend.test/auth".into(), ..AppSettings::default() };
+    let settings = || AppSettings { authorizer_url: "https://backend.test/auth".into(), ..AppSettings::default() };
     let mut process = Process::with_settings(shards, settings());
     let second = App {
         serial: AppSerial(2),
