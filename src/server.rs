@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::app::{AppSerial, MessagesUsed, TokenId};
-use crate::authorizer::Authorizers;
+use crate::authorizer::{self, Authorizers};
 use crate::config::{IoChoice, MetricsPort, ServeConfig};
 use crate::driver::capacity::{self, Capacity};
 use crate::driver::clock::Clock;
@@ -513,7 +513,7 @@ fn authorizers(
     mailboxes: &Arc<[Mailbox<Mail>]>,
 ) -> Authorizers {
     let mailboxes = Arc::clone(mailboxes);
-    let client = Client::new(&config.webhooks.allowed, &config.webhooks.roots);
+    let client = Client::new(&config.webhooks.allowed, &config.webhooks.roots, authorizer::KEPT);
     let on_decided = Box::new(move |id: AnswerId, decisions| deliver(&mailboxes, id, Mail::authorized(id, decisions)));
     Authorizers::new(client, clock, config.shard.channel_names, directory, on_decided)
 }

@@ -40,6 +40,8 @@ pub(crate) enum Requests {
     Events,
     /// List the app's channels.
     Channels,
+    /// Have a subscription signed by the auth endpoint.
+    Auth,
 }
 
 /// An order to a worker.

@@ -20,7 +20,7 @@ use crate::driver::clock::Clock;
 use crate::driver::failure;
 use crate::limits;
 use crate::metrics::figures::AuthorizerFigures;
-use crate::outgoing::client::{Client, NoAnswer, Post};
+use crate::outgoing::client::{Client, Kept, NoAnswer, Post};
 use crate::shard::{AnswerId, Authorize};
 use queue::Queue;
 
@@ -85,6 +85,14 @@ struct OpenCall {
     decisions: Mutex<Vec<Option<Decision>>>,
 }
 
+/// As many requests as may be in flight reuse connections. Servers of backends close idle connections after 5 s or more,
+/// and a request on one that is being closed would fail.
+pub const KEPT: Kept = Kept {
+    per_host: limits::AUTHORIZER_REQUESTS as usize,
+    in_all: limits::AUTHORIZER_REQUESTS_ALL_MAX,
+    idle: Duration::from_secs(3),
+};
+
 /// A worker without a question ends after this.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -131,7 +139,7 @@ impl Authorizers {
                 ended.push((question, Decision::Busy(seconds)));
             }
         }
-        let started = self.start_threads(&mut state);
+        let started = self.shared.start_threads(&mut state);
         if let Err(error) = started
             && state.workers == 0
         {
@@ -159,26 +167,6 @@ impl Authorizers {
             busy: count(&counts.busy),
         }
     }
-
-    /// Wakes or starts workers for the questions that wait.
-    fn start_threads(&self, state: &mut State) -> io::Result<()> {
-        let (waiting, in_flight) = state.queue.counts();
-        if waiting > 0 && !state.has_timer {
-            let shared = Arc::clone(&self.shared);
-            thread::Builder::new().name("authorizer-time".into()).spawn(move || shared.run_timer())?;
-            state.has_timer = true;
-        }
-        let wanted = (in_flight + waiting).min(limits::AUTHORIZER_REQUESTS_ALL_MAX);
-        while state.workers < wanted {
-            let shared = Arc::clone(&self.shared);
-            thread::Builder::new().name("authorizer".into()).spawn(move || shared.run_worker())?;
-            state.workers += 1;
-        }
-        for _ in 0..waiting.min(state.idle) {
-            self.shared.work.notify_one();
-        }
-        Ok(())
-    }
 }
 
 impl Shared {
@@ -186,13 +174,38 @@ impl Shared {
         self.state.lock().expect("a panic on a thread ends the process")
     }
 
-    fn run_worker(&self) {
+    /// Wakes or starts a worker if a question can be asked; that worker does the same.
+    fn start_threads(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        if state.queue.counts().0 > 0 && !state.has_timer {
+            let shared = Arc::clone(self);
+            thread::Builder::new().name("authorizer-time".into()).spawn(move || shared.run_timer())?;
+            state.has_timer = true;
+        }
+        if !state.queue.can_take(&self.requests_max()) {
+            return Ok(());
+        }
+        if state.idle > 0 {
+            self.work.notify_one();
+        } else if state.workers < limits::AUTHORIZER_REQUESTS_ALL_MAX {
+            let shared = Arc::clone(self);
+            thread::Builder::new().name("authorizer".into()).spawn(move || shared.run_worker())?;
+            state.workers += 1;
+        }
+        Ok(())
+    }
+
+    /// The setting of an app.
+    fn requests_max(&self) -> impl Fn(AppSerial) -> usize + use<> {
+        let directory = self.directory.load_full();
+        move |app| directory.app(app).map_or(1, |app| usize::from(app.settings.max_authorizer_requests))
+    }
+
+    fn run_worker(self: &Arc<Self>) {
         let mut state = self.lock();
         loop {
-            let directory = self.directory.load();
-            let requests_max =
-                |app| directory.app(app).map_or(1, |app| usize::from(app.settings.max_authorizer_requests));
-            if let Some((deadline_ms, question)) = state.queue.take(requests_max) {
+            if let Some((deadline_ms, question)) = state.queue.take(&self.requests_max()) {
+                // Without another thread the questions wait for this one.
+                let _ = self.start_threads(&mut state);
                 drop(state);
                 let (decision, is_valid) = self.answer(&question, deadline_ms);
                 let now_ms = self.clock.read().monotonic_ms;

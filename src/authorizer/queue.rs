@@ -38,6 +38,13 @@ impl<T> Default for AppQueue<T> {
     }
 }
 
+impl<T> AppQueue<T> {
+    /// Whether its next question may be asked while so many requests of all apps are free.
+    fn may_ask(&self, requests_max: usize, free: usize) -> bool {
+        self.in_flight == 0 || (self.in_flight < requests_max && self.in_flight < free)
+    }
+}
+
 impl<T> Queue<T> {
     /// Adds a question that must be decided by its deadline.
     ///
@@ -62,7 +69,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes the next question to ask, with its deadline. `requests_max` is the setting of an app.
-    pub(super) fn take(&mut self, requests_max: impl Fn(AppSerial) -> usize) -> Option<(u64, T)> {
+    pub(super) fn take(&mut self, requests_max: &impl Fn(AppSerial) -> usize) -> Option<(u64, T)> {
         let free = limits::AUTHORIZER_REQUESTS_ALL_MAX - self.in_flight;
         if free == 0 {
             return None;
@@ -70,7 +77,7 @@ impl<T> Queue<T> {
         for _ in 0..self.turns.len() {
             let app = self.turns.pop_front()?;
             let queue = self.apps.get_mut(&app).expect("an app in turn has a queue");
-            let may_ask = queue.in_flight == 0 || (queue.in_flight < requests_max(app) && queue.in_flight < free);
+            let may_ask = queue.may_ask(requests_max(app), free);
             let question = if may_ask { queue.waiting.pop_front() } else { None };
             if !queue.waiting.is_empty() {
                 self.turns.push_back(app);
@@ -83,6 +90,12 @@ impl<T> Queue<T> {
             }
         }
         None
+    }
+
+    /// Whether [`Queue::take`] would return a question.
+    pub(super) fn can_take(&self, requests_max: &impl Fn(AppSerial) -> usize) -> bool {
+        let free = limits::AUTHORIZER_REQUESTS_ALL_MAX - self.in_flight;
+        free > 0 && self.turns.iter().any(|app| self.apps[app].may_ask(requests_max(*app), free))
     }
 
     /// A question was answered, validly or not. Returns questions that must not be asked any more, because the
@@ -142,7 +155,7 @@ mod tests {
     const NEVER_MS: u64 = u64::MAX;
 
     fn take_all(queue: &mut Queue<u32>, requests_max: usize) -> Vec<u32> {
-        std::iter::from_fn(|| queue.take(|_| requests_max).map(|(_, question)| question)).collect()
+        std::iter::from_fn(|| queue.take(&|_| requests_max).map(|(_, question)| question)).collect()
     }
 
     /// R-AUTHEP-11, threat T39: apps take turns, each within its setting.
@@ -206,7 +219,7 @@ mod tests {
             queue.add(app, number, NEVER_MS, 0).expect("room");
         }
         for number in 0..10 {
-            assert_eq!(queue.take(|_| 1).map(|(_, question)| question), Some(number));
+            assert_eq!(queue.take(&|_| 1).map(|(_, question)| question), Some(number));
             let ended = queue.finish(app, false, 1_000);
             assert_eq!(ended.len(), if number == 9 { 20 } else { 0 }, "after failure {number}");
         }

@@ -159,7 +159,7 @@ fn test(id: &str, store: &StoreArguments) -> Result<(), CommandError> {
         }
     };
     let options = options(store)?;
-    let client = Client::new(&options.allowed, &options.roots);
+    let client = Client::new(&options.allowed, &options.roots, request::KEPT);
     let sent = request::send(&client, app, endpoint, body.as_bytes(), now_ms / 1_000);
     let status = sent.map_err(|error| CommandError::Webhook(format!("{id} at {}: {error}", endpoint.url)))?;
     store.answer(&json!({"id": id, "status": status}), &format!("webhook {id} answered {status}\n"))

@@ -48,6 +48,17 @@ impl TrustedRoots {
     }
 }
 
+/// Connections that are kept open between requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// To one host.
+    pub per_host: usize,
+    /// To all hosts.
+    pub in_all: usize,
+    /// One that was not used for this long is closed.
+    pub idle: Duration,
+}
+
 /// One request.
 #[derive(Debug)]
 pub struct Post<'a> {
@@ -90,14 +101,19 @@ impl fmt::Display for NoAnswer {
 
 impl Client {
     /// Uses the system's resolver. `allowed` are networks that every URL may be in, also over http.
-    pub fn new(allowed: &[IpNet], roots: &TrustedRoots) -> Self {
-        Self::with_resolvers(allowed, roots, [DefaultResolver::default(), DefaultResolver::default()])
+    pub fn new(allowed: &[IpNet], roots: &TrustedRoots, kept: Kept) -> Self {
+        Self::with_resolvers(allowed, roots, kept, [DefaultResolver::default(), DefaultResolver::default()])
     }
 
-    fn with_resolvers<R: Resolver>(allowed: &[IpNet], roots: &TrustedRoots, [public, anywhere]: [R; 2]) -> Self {
+    fn with_resolvers<R: Resolver>(
+        allowed: &[IpNet],
+        roots: &TrustedRoots,
+        kept: Kept,
+        [public, anywhere]: [R; 2],
+    ) -> Self {
         let agent = |resolver, reach| {
             let guard = Guard::new(resolver, reach, allowed.to_vec());
-            Agent::with_parts(config(roots), DefaultConnector::default(), guard)
+            Agent::with_parts(config(roots, kept), DefaultConnector::default(), guard)
         };
         Self { public: agent(public, Reach::Public), anywhere: agent(anywhere, Reach::Anywhere) }
     }
@@ -128,10 +144,7 @@ impl Client {
     }
 }
 
-/// Connections that are kept open between requests.
-const IDLE_CONNECTIONS_MAX: usize = 16;
-
-fn config(roots: &TrustedRoots) -> Config {
+fn config(roots: &TrustedRoots, kept: Kept) -> Config {
     let roots = match roots {
         TrustedRoots::Mozilla => RootCerts::WebPki,
         TrustedRoots::These(certificates) => RootCerts::Specific(Arc::clone(certificates)),
@@ -144,9 +157,9 @@ fn config(roots: &TrustedRoots) -> Config {
         // Relay checks addresses itself: no proxy from the environment may resolve names instead.
         .proxy(None)
         .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .max_idle_connections(IDLE_CONNECTIONS_MAX)
-        .max_idle_connections_per_host(1)
-        .max_idle_age(Duration::from_secs(15))
+        .max_idle_connections(kept.in_all)
+        .max_idle_connections_per_host(kept.per_host)
+        .max_idle_age(kept.idle)
         .user_agent(concat!("relay/", env!("CARGO_PKG_VERSION")))
         .build()
 }

@@ -104,7 +104,7 @@ impl Webhooks {
         if !found.is_empty() {
             tracing::info!(deliveries = found.len(), "sending webhooks that were pending at the last shutdown");
         }
-        let client = Client::new(&options.allowed, &options.roots);
+        let client = Client::new(&options.allowed, &options.roots, request::KEPT);
         let (intake, events) = Intake::new();
         let shared = Arc::new(Shared {
             options,

@@ -8,7 +8,7 @@ use ring::hmac;
 use crate::app::App;
 use crate::app::webhook::{WebhookEndpoint, WebhookFormat};
 use crate::limits;
-use crate::outgoing::client::{Client, NoAnswer, Post, clean};
+use crate::outgoing::client::{Client, Kept, NoAnswer, Post, clean};
 
 /// Why a request failed; reads as a phrase without line breaks.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,6 +28,9 @@ impl fmt::Display for SendError {
         }
     }
 }
+
+/// Webhooks of one endpoint are sent one after the other.
+pub const KEPT: Kept = Kept { per_host: 1, in_all: 16, idle: Duration::from_secs(15) };
 
 /// Sends one body.
 ///
@@ -151,7 +154,7 @@ mod tests {
     /// that forge log lines.
     #[test]
     fn answers_are_judged_and_cut() {
-        let client = Client::new(&[], &TrustedRoots::Mozilla);
+        let client = Client::new(&[], &TrustedRoots::Mozilla, KEPT);
         let answer = |status: u16, body: &str| {
             let answer = format!("HTTP/1.1 {status} Some\r\nContent-Length: {}\r\n\r\n{body}", body.len());
             let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");

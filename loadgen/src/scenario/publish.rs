@@ -35,6 +35,9 @@ pub(crate) struct Publish {
     /// Channel to publish to; it has no subscribers.
     #[arg(long, value_name = "NAME", default_value = "loadgen-publish")]
     channel: String,
+    /// Ask the auth endpoint for signatures of a subscription instead of publishing.
+    #[arg(long)]
+    auth: bool,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
@@ -57,7 +60,7 @@ impl Publish {
             payload_bytes: self.payload_bytes.max(crate::wire::stamp::STAMP_BYTES),
             watchers: 0,
             proof: Proof::KeyAndSecret,
-            requests: Requests::Events,
+            requests: if self.auth { Requests::Auth } else { Requests::Events },
         };
         let mut coordinator = common.start(&needs, common.target()?)?;
         let rhythm = Rhythm {

@@ -17,6 +17,9 @@ use crate::wire::answer::{Answer, read_answer};
 use crate::wire::event::EVENT;
 use crate::wire::stamp::Stamp;
 
+/// A request to the auth endpoint.
+const AUTH_BODY: &[u8] = br#"{"socket_id":"1234.5678","channel_name":"private-loadgen"}"#;
+
 /// One publisher.
 pub(crate) struct Publisher {
     id: u32,
@@ -178,13 +181,24 @@ impl Publisher {
 
     /// Appends one request.
     fn request(&mut self, intended_ns: u64, sent_ns: u64, shared: &mut Shared) {
-        if shared.plan.requests == Requests::Channels {
-            shared.signer.request("GET", "/channels", "", b"", &mut self.outgoing);
-            self.outstanding.push_back(Outstanding { intended_ns, sent_ns, channel: 0 });
-            shared.counters.sent += 1;
-            self.round_sent += 1;
-            return;
-        }
+        let channel = match shared.plan.requests {
+            Requests::Events => self.append_event(intended_ns, shared),
+            Requests::Channels => {
+                shared.signer.request("GET", "/channels", "", b"", &mut self.outgoing);
+                0
+            }
+            Requests::Auth => {
+                shared.signer.request("POST", "/auth", "", AUTH_BODY, &mut self.outgoing);
+                0
+            }
+        };
+        self.outstanding.push_back(Outstanding { intended_ns, sent_ns, channel });
+        shared.counters.sent += 1;
+        self.round_sent += 1;
+    }
+
+    /// Appends an event for the next channel, and returns the channel.
+    fn append_event(&mut self, intended_ns: u64, shared: &mut Shared) -> u32 {
         let channel = self.next_channel;
         self.next_channel = (self.next_channel + 1) % self.sequences.len();
         let sequence = self.sequences[channel];
@@ -201,9 +215,7 @@ impl Publisher {
         stamp.write(shared.plan.payload_bytes, body);
         body.extend_from_slice(b"\"}");
         shared.signer.request("POST", "/events", "", body, &mut self.outgoing);
-        self.outstanding.push_back(Outstanding { intended_ns, sent_ns, channel });
-        shared.counters.sent += 1;
-        self.round_sent += 1;
+        channel
     }
 
     fn connect(&mut self, shared: &mut Shared) {

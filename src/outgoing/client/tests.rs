@@ -101,6 +101,8 @@ fn post(client: &Client, url: &str, reach: Reach) -> Result<Answer, NoAnswer> {
     client.post(&Post { url, reach, headers: &[], body: b"{}", within, answer_bytes_max: ANSWER_BYTES_MAX })
 }
 
+const KEPT: Kept = Kept { per_host: 1, in_all: 16, idle: Duration::from_secs(15) };
+
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 #[track_caller]
@@ -115,7 +117,7 @@ fn expect_refused(result: Result<u16, NoAnswer>) {
 #[test]
 fn no_form_of_an_internal_address_is_reached() {
     let server = Server::ok(INSIDE);
-    let client = Client::new(&outside(), &TrustedRoots::Mozilla);
+    let client = Client::new(&outside(), &TrustedRoots::Mozilla, KEPT);
     for host in [
         "127.0.0.1",
         "127.1",
@@ -147,7 +149,7 @@ fn rebinding_reaches_nothing() {
     let outside_server = TcpListener::bind((OUTSIDE, inside.address.port()));
     assert!(outside_server.is_ok(), "the port is free on the other address");
     let answers = Answers::new(&[&["127.0.0.2"], &["127.0.0.1"], &["127.0.0.2", "127.0.0.1"], &["::ffff:127.0.0.1"]]);
-    let client = Client::with_resolvers(&outside(), &TrustedRoots::Mozilla, answers);
+    let client = Client::with_resolvers(&outside(), &TrustedRoots::Mozilla, KEPT, answers);
     let served = thread::spawn(move || {
         let (mut stream, _) = outside_server.expect("it is bound").accept().expect("a connection");
         let mut request = [0; 4096];
@@ -171,7 +173,7 @@ fn redirects_are_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let answer = format!("HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
         let outside_server = Server::start(OUTSIDE, answer);
-        let client = Client::new(&outside(), &TrustedRoots::Mozilla);
+        let client = Client::new(&outside(), &TrustedRoots::Mozilla, KEPT);
         for reach in [Reach::Public, Reach::Anywhere] {
             let result = send(&client, &outside_server.url(OUTSIDE), reach);
             assert_eq!(result, Ok(status));
@@ -184,7 +186,7 @@ fn redirects_are_not_followed() {
 #[test]
 fn kept_connections_are_not_shared_across_reach() {
     let server = Server::ok(INSIDE);
-    let client = Client::new(&[], &TrustedRoots::Mozilla);
+    let client = Client::new(&[], &TrustedRoots::Mozilla, KEPT);
     for _ in 0..3 {
         assert_eq!(send(&client, &server.url(INSIDE), Reach::Anywhere), Ok(200));
     }
@@ -197,7 +199,7 @@ fn kept_connections_are_not_shared_across_reach() {
 /// never ends costs its bound, and a failure reads as one line.
 #[test]
 fn answers_are_bounded() {
-    let client = Client::new(&[], &TrustedRoots::Mozilla);
+    let client = Client::new(&[], &TrustedRoots::Mozilla, KEPT);
     let answer = |status: u16, body: &str| {
         let head = format!("HTTP/1.1 {status} Some\r\nContent-Type: text/x\r\nContent-Length: {}", body.len());
         let server = Server::start(INSIDE, format!("{head}\r\n\r\n{body}"));
