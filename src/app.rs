@@ -263,6 +263,19 @@ pub struct Token {
     pub revoked: bool,
 }
 
+/// A token to create.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// Id of its app.
+    pub app: String,
+    /// A display name.
+    pub name: String,
+    /// Scopes by name; none is full access (R-TOKEN-6).
+    pub scopes: Vec<String>,
+    /// When it expires, unix ms.
+    pub expires_at_ms: Option<u64>,
+}
+
 impl Token {
     /// True when it is neither revoked nor expired (R-TOKEN-3); it expires with the millisecond `expires_at_ms`.
     pub fn is_valid(&self, unix_ms: u64) -> bool {

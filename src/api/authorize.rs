@@ -3,22 +3,28 @@
 
 use super::refusal::Refusal;
 use super::route::Endpoint;
-use crate::auth::request::Caller;
+use crate::auth::request::{Caller, Credential};
 
-/// Checks the scope of the endpoint (R-TOKEN-6).
+/// Checks the scope of the endpoint (R-TOKEN-6). Tokens are managed with key and secret only: no token widens or
+/// multiplies what it may do (R-TOKEN-10, threat T43).
 ///
 /// # Errors
 /// 403 that names the missing scope.
 pub fn authorize(caller: &Caller, endpoint: &Endpoint<'_>) -> Result<(), Refusal> {
-    let scope = endpoint.scope();
-    if caller.scopes().allows(scope) { Ok(()) } else { Err(Refusal::missing_scope(scope)) }
+    match (endpoint.scope(), &caller.credential) {
+        (Some(scope), _) if caller.scopes().allows(scope) => Ok(()),
+        (Some(scope), _) => Err(Refusal::missing_scope(scope)),
+        (None, Credential::Signature(_) | Credential::KeyAndSecret(_)) => Ok(()),
+        (None, Credential::Token(..) | Credential::Authorizer) => Err(Refusal::forbidden(
+            "Tokens are managed with key and secret; a token cannot create, list or revoke any.",
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::app::{AppSerial, Scope, Scopes};
-    use crate::auth::request::Credential;
 
     fn caller(credential: Credential) -> Caller {
         Caller { app: AppSerial(1), credential }
@@ -49,6 +55,15 @@ mod tests {
             assert_eq!(authorize(&token(scope), &endpoint), Ok(()));
             let refusal = authorize(&token("events:publish"), &endpoint).expect_err("publish only");
             assert!(refusal.status == 403 && refusal.message.contains(scope), "{}", refusal.message);
+        }
+        for endpoint in [Endpoint::Tokens, Endpoint::Token("tok_1".into())] {
+            for every in ["", &*Scopes::EVERY.to_string()] {
+                let refusal = authorize(&token(every), &endpoint).expect_err("R-TOKEN-10: no token manages tokens");
+                assert!(refusal.status == 403 && refusal.message.contains("key and secret"), "{}", refusal.message);
+            }
+            for pair in [Credential::Signature(0), Credential::KeyAndSecret(0)] {
+                assert_eq!(authorize(&caller(pair), &endpoint), Ok(()));
+            }
         }
         let refusal = authorize(&token("events:batch"), &Endpoint::Events).expect_err("batch only");
         assert_eq!(refusal, Refusal::missing_scope(Scope::EventsPublish));

@@ -18,5 +18,6 @@ mod literal;
 pub mod refusal;
 pub mod route;
 pub mod terminate;
+pub mod tokens;
 mod usual_event;
 pub mod webhooks;

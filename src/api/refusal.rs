@@ -158,6 +158,9 @@ impl From<RequestRefusal> for Refusal {
         match refusal {
             RequestRefusal::UnknownApp(message) => Self::not_found(message),
             RequestRefusal::Unauthorized(_, message) => Self::unauthorized(message),
+            RequestRefusal::TwoKinds => Self::bad_request(
+                "The request has an admin token and a credential of the app: send the one that is meant.",
+            ),
             RequestRefusal::AppDisabled => Self::forbidden("This app is disabled."),
         }
     }
@@ -182,6 +185,7 @@ mod tests {
             (Refusal::unavailable("m", 1), 503, Some(1)),
             (RequestRefusal::UnknownApp("m".into()).into(), 404, None),
             (RequestRefusal::Unauthorized(AuthFailure::BadToken, "m".into()).into(), 401, None),
+            (RequestRefusal::TwoKinds.into(), 400, None),
             (RequestRefusal::AppDisabled.into(), 403, None),
         ];
         for (refusal, status, retry_after_s) in rows {

@@ -98,6 +98,10 @@ pub enum Endpoint<'a> {
     Webhook(Cow<'a, str>),
     /// `POST /webhooks/verify` (R-HOOK-7).
     VerifyWebhook,
+    /// `GET, POST /tokens` (R-TOKEN-10).
+    Tokens,
+    /// `DELETE /tokens/{id}` (R-TOKEN-10).
+    Token(Cow<'a, str>),
     /// `POST /auth`, `POST /user-auth` (R-AUTHEP-1, R-AUTHEP-9).
     Auth(AuthKind),
     /// `POST, DELETE /encryption-key` (R-AUTHEP-6).
@@ -131,6 +135,8 @@ impl<'a> Endpoint<'a> {
                 id if id.is_empty() => None,
                 id => Some(Self::Webhook(id)),
             },
+            ("tokens", None, None) => Some(Self::Tokens),
+            ("tokens", Some(id), None) => id.filter(|id| !id.is_empty()).map(Self::Token),
             ("channels", Some(channel), part) => {
                 let channel = channel.filter(|channel| !channel.is_empty())?;
                 match part {
@@ -161,8 +167,8 @@ impl<'a> Endpoint<'a> {
             | Self::VerifyWebhook
             | Self::Auth(_) => "POST",
             Self::EncryptionKey => "POST, DELETE",
-            Self::Webhooks => "GET, POST",
-            Self::Webhook(_) => "DELETE",
+            Self::Webhooks | Self::Tokens => "GET, POST",
+            Self::Webhook(_) | Self::Token(_) => "DELETE",
             Self::Channels | Self::Channel(_) | Self::ChannelUsers(_) | Self::ChannelStats(_) | Self::Connections => {
                 "GET"
             }
@@ -175,9 +181,9 @@ impl<'a> Endpoint<'a> {
         methods == method || methods.split(", ").any(|taken| taken == method)
     }
 
-    /// The scope that a token needs for it (R-TOKEN-6).
-    pub fn scope(&self) -> Scope {
-        match self {
+    /// The scope that a token needs for it (R-TOKEN-6); `None` if no token may use it.
+    pub fn scope(&self) -> Option<Scope> {
+        Some(match self {
             Self::Events | Self::ChannelEvents(_) => Scope::EventsPublish,
             Self::BatchEvents => Scope::EventsBatch,
             Self::Channels | Self::Channel(_) | Self::ChannelStats(_) => Scope::ChannelsRead,
@@ -187,7 +193,8 @@ impl<'a> Endpoint<'a> {
             Self::Webhooks | Self::Webhook(_) | Self::VerifyWebhook => Scope::WebhooksManage,
             Self::Auth(_) => Scope::ChannelsAuth,
             Self::EncryptionKey => Scope::EncryptionManage,
-        }
+            Self::Tokens | Self::Token(_) => return None,
+        })
     }
 }
 
@@ -399,7 +406,7 @@ mod tests {
         for (rest, endpoint, method, scope) in rows {
             for (base, dialect) in [("/apps/3", Dialect::Pusher), ("/api/v1/apps/3", Dialect::Relay)] {
                 let path = format!("{base}/{rest}");
-                assert_eq!(endpoint.scope(), scope, "{path}");
+                assert_eq!(endpoint.scope(), Some(scope), "{path}");
                 assert_eq!(route(method, &path, ""), api(dialect, "3", endpoint.clone()), "{path}");
                 let other = if method == "GET" { "POST" } else { "GET" };
                 assert_eq!(route(other, &path, ""), Route::MethodNotAllowed(dialect, method), "{path}");
@@ -429,7 +436,7 @@ mod tests {
                 ("DELETE", "webhooks/wh_1", Endpoint::Webhook("wh_1".into())),
                 ("POST", "webhooks/verify", Endpoint::VerifyWebhook),
             ] {
-                assert_eq!(endpoint.scope(), Scope::WebhooksManage);
+                assert_eq!(endpoint.scope(), Some(Scope::WebhooksManage));
                 assert_eq!(
                     route(method, &format!("{base}/{rest}"), ""),
                     api(dialect, "3", endpoint),
@@ -526,7 +533,7 @@ mod tests {
             for base in ["/apps/3", "/api/v1/apps/3", "/pre/apps/3"] {
                 let path = format!("{base}/{segment}");
                 let endpoint = Endpoint::Auth(kind);
-                assert_eq!(endpoint.scope(), Scope::ChannelsAuth);
+                assert_eq!(endpoint.scope(), Some(Scope::ChannelsAuth));
                 assert_eq!(route("POST", &path, "/pre"), api(Dialect::Relay, "3", endpoint));
                 assert_eq!(route("OPTIONS", &path, "/pre"), Route::Preflight(Some("3"), kind));
                 assert!(matches!(route("GET", &path, "/pre"), Route::MethodNotAllowed(_, "POST")));
@@ -540,7 +547,7 @@ mod tests {
         }
         for method in ["POST", "DELETE"] {
             let endpoint = Endpoint::EncryptionKey;
-            assert_eq!(endpoint.scope(), Scope::EncryptionManage);
+            assert_eq!(endpoint.scope(), Some(Scope::EncryptionManage));
             assert_eq!(route(method, "/apps/3/encryption-key", ""), api(Dialect::Pusher, "3", endpoint));
         }
     }

@@ -7,7 +7,7 @@
 
 use super::AuthFailure;
 use super::signature::{Signed, SignedBody, is_signed, verify_signature};
-use super::token::{TOKEN_PREFIX, is_well_formed, token_hash};
+use super::token::{ADMIN_TOKEN_PREFIX, TOKEN_PREFIX, is_well_formed, token_hash};
 use crate::app::{App, AppSerial, Directory, Scope, Scopes, TokenId};
 use crate::moment::Moment;
 use crate::wire::http::{Framing, HttpError, Request};
@@ -52,6 +52,8 @@ pub enum RequestRefusal {
     UnknownApp(String),
     /// 401.
     Unauthorized(AuthFailure, String),
+    /// 400: an admin token and a credential of an app (threat T42).
+    TwoKinds,
     /// 403.
     AppDisabled,
 }
@@ -86,7 +88,11 @@ pub fn verify_request(
     if !app.enabled {
         return Err(RequestRefusal::AppDisabled);
     }
-    let credential = if let Some(query) = request.query.filter(|query| is_signed(query)) {
+    let signed_query = request.query.filter(|query| is_signed(query));
+    if has_admin_token(request) {
+        return Err(refuse_admin_token(request, signed_query.is_some()));
+    }
+    let credential = if let Some(query) = signed_query {
         let body = match (known, request.framing) {
             (Known::Whole, _) => SignedBody::Whole(request.body),
             (Known::Head, Framing::Length(0)) => SignedBody::Whole(&[]),
@@ -118,15 +124,39 @@ pub fn has_credential(request: &Request<'_>) -> bool {
         || bearer(request).is_err()
 }
 
+/// An admin token belongs to the admin API. Beside a credential of the app the request means two callers, and neither is
+/// chosen (threat T42).
+fn has_admin_token(request: &Request<'_>) -> bool {
+    let value = request.headers.first("Authorization").unwrap_or_default();
+    let (scheme, token) = split_scheme(value);
+    scheme.eq_ignore_ascii_case(b"Bearer") && token.starts_with(ADMIN_TOKEN_PREFIX.as_bytes())
+}
+
+fn refuse_admin_token(request: &Request<'_>, is_signed: bool) -> RequestRefusal {
+    let has = |name| request.headers.first(name).is_some();
+    if is_signed || has("X-Relay-Key") || has("X-Relay-Secret") {
+        return RequestRefusal::TwoKinds;
+    }
+    unauthorized(
+        AuthFailure::BadToken,
+        "This is an admin token, which only the admin API accepts: send a token, or key and secret, of this app.",
+    )
+}
+
+/// The scheme and the value of `Authorization`.
+fn split_scheme(value: &[u8]) -> (&[u8], &[u8]) {
+    let scheme_end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(scheme_end);
+    (scheme, rest.trim_ascii())
+}
+
 /// The token of `Authorization: Bearer rly_...`. Other schemes and other Bearer values are ignored (R-TOKEN-1): a proxy
 /// before the server may require them.
 fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a [u8]>, RequestRefusal> {
     let Some(value) = only_header(request, "Authorization")? else {
         return Ok(None);
     };
-    let scheme_end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
-    let (scheme, token) = value.split_at(scheme_end);
-    let token = token.trim_ascii();
+    let (scheme, token) = split_scheme(value);
     let is_ours = scheme.eq_ignore_ascii_case(b"Bearer") && token.starts_with(TOKEN_PREFIX.as_bytes());
     Ok(is_ours.then_some(token))
 }

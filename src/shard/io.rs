@@ -7,7 +7,7 @@ use super::mail::{AnswerId, Mail};
 use crate::api::authorizer::AuthorizerCall;
 use crate::app::actor::Actor;
 use crate::app::webhook::NewWebhook;
-use crate::app::{AppSerial, Directory, TokenId};
+use crate::app::{AppSerial, Directory, NewToken, TokenId};
 use crate::connection::ConnectionKey;
 use crate::index::ShardIndex;
 use crate::metrics::refusal_log::LogLine;
@@ -191,4 +191,26 @@ pub enum ChangeKind {
     NewMasterKey(bool),
     /// Remove the stored one.
     RemoveMasterKey,
+    /// Create a token.
+    AddToken(NewToken),
+    /// Revoke the app's token with this id.
+    RevokeToken(Box<str>),
+    /// No change: list the app's tokens, whose names and times only the store has.
+    ListTokens,
+}
+
+impl ChangeKind {
+    /// Whether the answer may be longer than the bytes that a connection may have unsent before its next request is
+    /// begun.
+    pub(in crate::shard) fn has_large_answer(&self) -> bool {
+        match self {
+            Self::ListTokens => true,
+            Self::AddWebhook(_)
+            | Self::RemoveWebhook(_)
+            | Self::NewMasterKey(_)
+            | Self::RemoveMasterKey
+            | Self::AddToken(_)
+            | Self::RevokeToken(_) => false,
+        }
+    }
 }

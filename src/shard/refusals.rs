@@ -21,7 +21,13 @@ impl Context {
     }
 
     /// A request is refused for a reason other than its credential.
-    pub(super) fn note_request_refused(&mut self, client: Option<IpAddr>, app_id: &str, scope: Scope, status: u16) {
+    pub(super) fn note_request_refused(
+        &mut self,
+        client: Option<IpAddr>,
+        app_id: &str,
+        scope: Option<Scope>,
+        status: u16,
+    ) {
         let reason = match status {
             400 => "bad_request",
             403 => "forbidden",
@@ -35,7 +41,7 @@ impl Context {
         let Some(line) = self.admit_line(Refused::Request, reason) else { return };
         let known = self.directory.app_by_id(app_id).is_some();
         let app = Some(if known { printable(app_id) } else { hint(app_id) }).filter(|app| !app.is_empty());
-        let scope = Some(scope.label());
+        let scope = scope.map(Scope::label);
         self.write_line(LogLine { code: Some(status), app, peer: client, scope, ..line });
     }
 

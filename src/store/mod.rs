@@ -47,6 +47,7 @@ mod webhook_record;
 mod webhooks;
 pub mod writer;
 
+pub use crate::app::NewToken;
 pub use admin_tokens::{AdminCaller, AdminTokenRecord, CreatedAdminToken, NewAdminToken, Role};
 pub use apps::{NewApp, Upserted};
 pub use batch::Batch;
@@ -55,7 +56,7 @@ pub use error::StoreError;
 pub use files::Missing;
 pub use idempotency::Idempotency;
 pub use keys::RemovedKeys;
-pub use tokens::{CreatedToken, NewToken};
+pub use tokens::CreatedToken;
 pub use users::{NewPassword, UserRecord};
 pub use webhook_record::WebhookRecord;
 pub use webhooks::check_webhook;

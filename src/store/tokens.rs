@@ -10,23 +10,10 @@ use super::error::{Fault, StoreError};
 use super::lookup::{app_by_id, app_by_serial};
 use super::record::{self, AppRecord, TokenRecord, check_name};
 use super::{Store, all_tokens, random, scope, token_index};
-use crate::app::TokenId;
 use crate::app::actor::{Actor, ActorKind, Creator};
+use crate::app::{NewToken, TokenId};
 use crate::auth::token::token_hash;
 use crate::limits;
-
-/// A token to create.
-#[derive(Clone, Debug)]
-pub struct NewToken {
-    /// Id of its app.
-    pub app: String,
-    /// A display name.
-    pub name: String,
-    /// Scopes by name; none is full access (R-TOKEN-6).
-    pub scopes: Vec<String>,
-    /// When it expires, unix ms.
-    pub expires_at_ms: Option<u64>,
-}
 
 /// A created token: the only place where the token itself is available.
 pub struct CreatedToken {

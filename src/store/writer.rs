@@ -17,9 +17,12 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use ipnet::IpNet;
 
-use super::{Store, StoreError};
+use super::record::TokenRecord;
+use super::{CreatedToken, Store, StoreError};
+use crate::api::tokens::{ShownToken, encode_token, encode_tokens};
 use crate::app::{AppSerial, Directory, MessagesUsed, TokenId};
 use crate::limits;
+use crate::rfc3339::rfc3339;
 use crate::shard::{AnswerId, Change, ChangeKind, ChangeRefused, Changed};
 
 /// Handle of the thread. Dropping it writes everything pending and ends the thread.
@@ -222,6 +225,18 @@ impl Run {
                 self.store.remove_webhook(&change.actor, Some(&change.app), &id)?;
                 Ok(Changed::Removed)
             }
+            ChangeKind::AddToken(new) => {
+                let CreatedToken { record, token } = self.store.create_token(&change.actor, new)?;
+                Ok(Changed::Created(encode_token(&ShownToken { token: Some(token), ..shown(record) })))
+            }
+            ChangeKind::RevokeToken(id) => {
+                self.store.revoke_token(&change.actor, Some(&change.app), &id)?;
+                Ok(Changed::Removed)
+            }
+            ChangeKind::ListTokens => {
+                let tokens: Vec<ShownToken> = self.store.tokens(Some(&change.app))?.into_iter().map(shown).collect();
+                Ok(Changed::Listed(encode_tokens(&tokens)))
+            }
             ChangeKind::NewMasterKey(stored) => {
                 let key = self.store.new_master_key(&change.actor, &change.app, stored)?;
                 Ok(Changed::MasterKey(key.into(), stored))
@@ -274,15 +289,31 @@ impl Run {
     }
 }
 
+/// A token as its app sees it.
+fn shown(record: TokenRecord) -> ShownToken {
+    ShownToken {
+        id: record.id,
+        token: None,
+        name: record.name,
+        scopes: record.scopes,
+        created_at: rfc3339(record.created_at_ms),
+        expires_at: record.expires_at_ms.map(rfc3339),
+        last_used_at: record.last_used_at_ms.map(rfc3339),
+        revoked_at: record.revoked_at_ms.map(rfc3339),
+        created_by: record.created_by.as_ref().map(ToString::to_string),
+    }
+}
+
 /// The cause that a caller of the API may see. Disk errors are shown to the operator only.
 fn refused(error: &StoreError) -> Changed {
     #[allow(clippy::wildcard_enum_match_arm, reason = "other causes are not shown to the caller")]
     let cause = match error {
         StoreError::Invalid(text) => ChangeRefused::Invalid(text.clone()),
         StoreError::UnknownWebhook(_) => ChangeRefused::UnknownWebhook,
+        StoreError::UnknownToken(_) => ChangeRefused::UnknownToken,
         StoreError::UnknownApp(_) => ChangeRefused::UnknownApp,
         StoreError::NoMasterKey(_) => ChangeRefused::NoMasterKey,
-        StoreError::TooManyWebhooks(_) => ChangeRefused::Invalid(error.to_string()),
+        StoreError::TooManyWebhooks(_) | StoreError::TooManyTokens(_) => ChangeRefused::Invalid(error.to_string()),
         _ => {
             tracing::error!(%error, "a change requested over HTTP was not made");
             ChangeRefused::Unwritable

@@ -40,6 +40,7 @@ mod shards;
 mod stage;
 mod start;
 mod subscribe;
+mod tokens;
 mod users;
 mod watchlist;
 mod webhooks;

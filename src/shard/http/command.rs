@@ -74,7 +74,8 @@ impl Command {
             Self::Ask(question) => question.has_large_answer(),
             Self::List(..) => true,
             // Answered at once, or short.
-            Self::Answer(_) | Self::Change(..) | Self::Signed(..) | Self::AskAuthorizer(_) => false,
+            Self::Answer(_) | Self::Signed(..) | Self::AskAuthorizer(_) => false,
+            Self::Change(_, _, what) => what.has_large_answer(),
         }
     }
 

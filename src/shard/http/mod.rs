@@ -31,6 +31,7 @@ use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, OperatorPage, Route, route};
 use crate::api::terminate::check_user_id;
+use crate::api::tokens::decode_token;
 use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
 use crate::app::{App, TokenId};
 use crate::auth::AuthFailure;
@@ -56,7 +57,7 @@ use permits::Parked;
 use publish::PendingPublish;
 use query::{AskedPage, PendingQuery};
 use scrape::{Scrape, ScrapePage};
-use store_change::actor;
+use store_change::change;
 
 pub(super) use head::Judged;
 
@@ -346,22 +347,22 @@ impl Requests {
             Endpoint::Connections => Ok(Command::Ask(Question::Connections { app: app.serial })),
             Endpoint::Webhooks if request.method == "POST" => {
                 let what = ChangeKind::AddWebhook(decode_webhook(request.body)?);
-                Ok(Command::Change(app.id.clone(), actor(parts, call, caller, app), what))
+                Ok(change(parts, call, caller, app, what))
             }
             Endpoint::Webhooks => Ok(Command::Answer(encode_webhooks(app))),
-            Endpoint::Webhook(id) => {
-                let what = ChangeKind::RemoveWebhook(id.into());
-                Ok(Command::Change(app.id.clone(), actor(parts, call, caller, app), what))
-            }
+            Endpoint::Webhook(id) => Ok(change(parts, call, caller, app, ChangeKind::RemoveWebhook(id.into()))),
             Endpoint::Auth(kind) => self.prepare_auth(parts, app, caller, request, kind, headers),
             Endpoint::EncryptionKey if request.method == "POST" => {
                 let what = ChangeKind::NewMasterKey(decode_new_key(request.body)?);
-                Ok(Command::Change(app.id.clone(), actor(parts, call, caller, app), what))
+                Ok(change(parts, call, caller, app, what))
             }
-            Endpoint::EncryptionKey => {
-                let what = ChangeKind::RemoveMasterKey;
-                Ok(Command::Change(app.id.clone(), actor(parts, call, caller, app), what))
+            Endpoint::EncryptionKey => Ok(change(parts, call, caller, app, ChangeKind::RemoveMasterKey)),
+            Endpoint::Tokens if request.method == "POST" => {
+                let what = ChangeKind::AddToken(decode_token(&app.id, request.body, parts.context.now.unix_ms)?);
+                Ok(change(parts, call, caller, app, what))
             }
+            Endpoint::Tokens => Ok(change(parts, call, caller, app, ChangeKind::ListTokens)),
+            Endpoint::Token(id) => Ok(change(parts, call, caller, app, ChangeKind::RevokeToken(id.into()))),
             Endpoint::VerifyWebhook => Ok(Command::Answer(verify_webhook(app, request.body)?)),
         }
     }

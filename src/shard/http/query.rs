@@ -277,6 +277,16 @@ impl Requests {
         );
     }
 
+    /// Answers 200 with a list that the store has made, unless the lists of the app take too much memory.
+    pub(super) fn answer_list(&mut self, parts: &mut Parts<'_>, request: PendingId, body: &[u8]) {
+        if parts.connections.lists().is_over(self.queries[request.index as usize].app) {
+            parts.context.metrics.count_overload(Overload::Gathering);
+            self.refuse_query(parts, request, &overloaded());
+        } else {
+            self.finish_query(parts, request, body);
+        }
+    }
+
     pub(super) fn refuse_query(&mut self, parts: &mut Parts<'_>, request: PendingId, refusal: &Refusal) {
         let PendingQuery { reply_to, .. } = self.take_query(parts, request);
         self.refuse(parts, reply_to, refusal);

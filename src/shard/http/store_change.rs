@@ -1,6 +1,7 @@
-//! Requests that change the store (R-HOOK-8): the shard does not own the store, so a change is an output, and its
+//! Requests that change the store (R-HOOK-8, R-TOKEN-10), or read what only the store has: the shard does not own the store, so a change is an output, and its
 //! answer arrives as mail when it is on disk. The shard serves others meanwhile.
 
+use super::command::Command;
 use super::query::{Gathered, PendingQuery};
 use super::response::ResponseSlot;
 use super::{Call, Parts, Requests};
@@ -47,6 +48,8 @@ impl Requests {
         self.changes_in_flight.remove(&request.index).expect("a change ends once");
         let (status, body) = match changed {
             Changed::Added(endpoint) => (201, encode_new_webhook(&endpoint)),
+            Changed::Created(body) => (201, body),
+            Changed::Listed(body) => return self.answer_list(parts, request, &body),
             Changed::Removed => (204, Vec::new()),
             Changed::MasterKey(key, stored) => (201, encode_master_key(&key, stored)),
             Changed::Refused(cause) => return self.refuse_query(parts, request, &refusal(cause)),
@@ -64,22 +67,25 @@ impl Requests {
 /// Some of these answers contain a secret.
 const NOT_STORED: &str = "Cache-Control: no-store\r\n";
 
-/// The caller, as the audit log and the records of what it creates name it (R-ADMIN-4, R-ADMIN-5).
-pub(super) fn actor(parts: &mut Parts<'_>, call: Call<'_>, caller: &Caller, app: &App) -> Actor {
+/// A change for the app of the caller, on behalf of the caller as the audit log and the records of what it creates name
+/// it (R-ADMIN-4, R-ADMIN-5).
+pub(super) fn change(parts: &mut Parts<'_>, call: Call<'_>, caller: &Caller, app: &App, what: ChangeKind) -> Command {
     let address = parts.connections.client_address(parts.context, call.slot, call.request);
-    match &caller.credential {
+    let actor = match &caller.credential {
         Credential::Signature(index) | Credential::KeyAndSecret(index) => {
             Actor::new(ActorKind::AppKey, &app.keys[*index].key, address)
         }
         Credential::Token(id, _) => Actor::new(ActorKind::AppToken, id, address),
         Credential::Authorizer => unreachable!("it authorizes subscriptions only"),
-    }
+    };
+    Command::Change(app.id.clone(), actor, what)
 }
 
 fn refusal(cause: ChangeRefused) -> Refusal {
     match cause {
         ChangeRefused::Invalid(reason) => Refusal::bad_request(reason),
         ChangeRefused::UnknownWebhook => Refusal::not_found("This app has no such webhook."),
+        ChangeRefused::UnknownToken => Refusal::not_found("This app has no such token."),
         ChangeRefused::NoMasterKey => Refusal::not_found("This app stores no encryption master key."),
         ChangeRefused::UnknownApp => Refusal::not_found("The app was deleted."),
         ChangeRefused::Unwritable => Refusal::unavailable("The store cannot be written; nothing was changed.", 5),

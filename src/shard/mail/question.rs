@@ -120,6 +120,10 @@ pub enum Changed {
     Added(Box<WebhookEndpoint>),
     /// It was removed.
     Removed,
+    /// Something was created: the body of the answer.
+    Created(Vec<u8>),
+    /// Nothing was changed: the body with the requested list.
+    Listed(Vec<u8>),
     /// A master key was generated, in base64; whether it is stored (R-AUTHEP-6).
     MasterKey(Box<str>, bool),
     /// Nothing was changed.
@@ -133,6 +137,8 @@ pub enum ChangeRefused {
     Invalid(String),
     /// The app has no such endpoint.
     UnknownWebhook,
+    /// The app has no such token.
+    UnknownToken,
     /// The app stores no master key.
     NoMasterKey,
     /// The app was deleted.

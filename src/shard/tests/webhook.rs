@@ -290,7 +290,14 @@ fn changes_are_bounded_and_answered() {
                 assert_eq!(new.url, "https://example.com/");
                 Changed::Added(Box::new(endpoint.clone()))
             }
-            (ChangeKind::NewMasterKey(_) | ChangeKind::RemoveMasterKey, _) => panic!("nobody asked for {change:?}"),
+            (
+                ChangeKind::NewMasterKey(_)
+                | ChangeKind::RemoveMasterKey
+                | ChangeKind::AddToken(_)
+                | ChangeKind::RevokeToken(_)
+                | ChangeKind::ListTokens,
+                _,
+            ) => panic!("nobody asked for {change:?}"),
             (ChangeKind::RemoveWebhook(id), _) => {
                 assert_eq!(&**id, "wh_9");
                 Changed::Removed
