@@ -5,19 +5,19 @@ use super::refusal::Refusal;
 use super::route::Endpoint;
 use crate::auth::request::{Caller, Credential};
 
-/// Checks the scope of the endpoint (R-TOKEN-6). Tokens are managed with key and secret only: no token widens or
-/// multiplies what it may do (R-TOKEN-10, threat T43).
+/// Checks the scope of the endpoint (R-TOKEN-6). An endpoint without one is for key and secret only: no token widens or
+/// multiplies what it may do (R-TOKEN-10, threat T43), or sees a caller's headers (R-DIAG-1).
 ///
 /// # Errors
-/// 403 that names the missing scope.
+/// 403 that names the missing scope, or the credential that the endpoint accepts.
 pub fn authorize(caller: &Caller, endpoint: &Endpoint<'_>) -> Result<(), Refusal> {
     match (endpoint.scope(), &caller.credential) {
         (Some(scope), _) if caller.scopes().allows(scope) => Ok(()),
         (Some(scope), _) => Err(Refusal::missing_scope(scope)),
         (None, Credential::Signature(_) | Credential::KeyAndSecret(_)) => Ok(()),
-        (None, Credential::Token(..) | Credential::Authorizer) => Err(Refusal::forbidden(
-            "Tokens are managed with key and secret; a token cannot create, list or revoke any.",
-        )),
+        (None, Credential::Token(..) | Credential::Authorizer) => {
+            Err(Refusal::forbidden("This path is for key and secret, or a signature; no token may use it."))
+        }
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
             let refusal = authorize(&token("events:publish"), &endpoint).expect_err("publish only");
             assert!(refusal.status == 403 && refusal.message.contains(scope), "{}", refusal.message);
         }
-        for endpoint in [Endpoint::Tokens, Endpoint::Token("tok_1".into())] {
+        for endpoint in [Endpoint::Tokens, Endpoint::Token("tok_1".into()), Endpoint::Arrival] {
             for every in ["", &*Scopes::EVERY.to_string()] {
                 let refusal = authorize(&token(every), &endpoint).expect_err("R-TOKEN-10: no token manages tokens");
                 assert!(refusal.status == 403 && refusal.message.contains("key and secret"), "{}", refusal.message);

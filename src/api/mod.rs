@@ -1,6 +1,7 @@
 //! Turns an authenticated HTTP request into a command or a refusal; one file per endpoint family.
 
 pub mod answer;
+pub mod arrival;
 pub mod auth;
 pub mod authorize;
 pub mod authorizer;

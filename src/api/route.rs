@@ -106,6 +106,8 @@ pub enum Endpoint<'a> {
     Auth(AuthKind),
     /// `POST, DELETE /encryption-key` (R-AUTHEP-6).
     EncryptionKey,
+    /// `GET /arrival` (R-DIAG-1).
+    Arrival,
 }
 
 impl<'a> Endpoint<'a> {
@@ -129,6 +131,7 @@ impl<'a> Endpoint<'a> {
             ("auth", None, None) => Some(Self::Auth(AuthKind::Channel)),
             ("user-auth", None, None) => Some(Self::Auth(AuthKind::User)),
             ("encryption-key", None, None) => Some(Self::EncryptionKey),
+            ("arrival", None, None) => Some(Self::Arrival),
             ("webhooks", None, None) => Some(Self::Webhooks),
             ("webhooks", Some(id), None) => match id? {
                 id if id == "verify" => Some(Self::VerifyWebhook),
@@ -169,9 +172,12 @@ impl<'a> Endpoint<'a> {
             Self::EncryptionKey => "POST, DELETE",
             Self::Webhooks | Self::Tokens => "GET, POST",
             Self::Webhook(_) | Self::Token(_) => "DELETE",
-            Self::Channels | Self::Channel(_) | Self::ChannelUsers(_) | Self::ChannelStats(_) | Self::Connections => {
-                "GET"
-            }
+            Self::Channels
+            | Self::Channel(_)
+            | Self::ChannelUsers(_)
+            | Self::ChannelStats(_)
+            | Self::Connections
+            | Self::Arrival => "GET",
         }
     }
 
@@ -193,7 +199,7 @@ impl<'a> Endpoint<'a> {
             Self::Webhooks | Self::Webhook(_) | Self::VerifyWebhook => Scope::WebhooksManage,
             Self::Auth(_) => Scope::ChannelsAuth,
             Self::EncryptionKey => Scope::EncryptionManage,
-            Self::Tokens | Self::Token(_) => return None,
+            Self::Tokens | Self::Token(_) | Self::Arrival => return None,
         })
     }
 }
@@ -412,6 +418,9 @@ mod tests {
                 assert_eq!(route(other, &path, ""), Route::MethodNotAllowed(dialect, method), "{path}");
             }
         }
+        // R-DIAG-1: with key and secret only.
+        assert_eq!(Endpoint::Arrival.scope(), None);
+        assert_eq!(route("GET", "/apps/3/arrival", ""), api(Dialect::Pusher, "3", Endpoint::Arrival));
         for rest in [
             "channels/",
             "channels//users",

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::Connections;
+use crate::api::arrival::Arrival;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
 use crate::connection::http::{Answer, Proxy};
@@ -72,6 +73,23 @@ impl Connections {
             }
         }
         Some(client)
+    }
+
+    /// How a request arrived (R-DIAG-1). The client's address is named only where a trusted proxy forwarded it: the
+    /// address of a proxy is not for its callers.
+    pub(in crate::shard) fn arrival(&self, context: &mut Context, slot: Slot, request: &Request<'_>) -> Arrival {
+        let client = self.client_address(context, slot, request);
+        let networks = &context.config.options.trusted_proxies;
+        let trusted = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
+        let http = self.http_of(slot).expect("a request comes over HTTP");
+        let peer_is_trusted = matches!(http.proxy, Proxy::Trusted);
+        Arrival {
+            peer: http.client,
+            peer_is_trusted,
+            client: client.filter(|client| peer_is_trusted && !trusted(client)),
+            client_is_trusted: client.is_some_and(|client| trusted(&client)),
+            secure: self.came_through_tls(slot, request),
+        }
     }
 
     /// Connections are not kept open while draining, nor while connections that are not WebSockets hold their share of

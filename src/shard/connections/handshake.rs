@@ -188,7 +188,7 @@ impl Connections {
     }
 
     /// True when a trusted proxy reports that it terminated TLS.
-    fn came_through_tls(&self, slot: Slot, request: &Request<'_>) -> bool {
+    pub(super) fn came_through_tls(&self, slot: Slot, request: &Request<'_>) -> bool {
         let http = self.http_of(slot);
         let trusted = http.is_some_and(|http| matches!(http.proxy, Proxy::Trusted));
         // Some proxies write `wss` for a WebSocket, and several proxies make a list.

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashSet};
 use foldhash::quality::FixedState;
 use slab::Slab;
 
+use crate::api::arrival::encode_arrival;
 use crate::api::authorize::authorize;
 use crate::api::batch_events::decode_batch_events;
 use crate::api::channel::decode_channel_query;
@@ -364,6 +365,10 @@ impl Requests {
             Endpoint::Tokens => Ok(change(parts, call, caller, app, ChangeKind::ListTokens)),
             Endpoint::Token(id) => Ok(change(parts, call, caller, app, ChangeKind::RevokeToken(id.into()))),
             Endpoint::VerifyWebhook => Ok(Command::Answer(verify_webhook(app, request.body)?)),
+            Endpoint::Arrival => {
+                let arrival = parts.connections.arrival(parts.context, call.slot, request);
+                Ok(Command::Answer(encode_arrival(request, &arrival)))
+            }
         }
     }
 
