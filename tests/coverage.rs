@@ -55,6 +55,7 @@ const BUILT: &[(&str, &[u32])] = &[
     ("R-HOOK", &[]),
     ("R-PROC", &[]),
     ("R-ADMIN", &[2, 3, 4, 5, 6, 7, 8, 9]),
+    ("R-DIAG", &[]),
 ];
 
 /// Rules of implemented families that need no test now, each with its reason.

@@ -34,16 +34,21 @@ fn own(name: &str) -> PathBuf {
 /// R-RECIPE-2, R-RECIPE-5, P-AUTH-7: Node.
 #[test]
 fn node() {
-    let project = node_project();
-    fs::copy(own("session.mjs"), project.join("session.mjs")).unwrap();
-    let name = format!("recipe.{}.mjs", std::process::id());
-    fs::write(project.join(&name), recipe("node.md", "js")).unwrap();
     on_fresh_servers(ServerOptions::new, |server| {
-        let mut endpoint = with_app(Script::node(&name), &server).start();
+        let (mut endpoint, file) = node_endpoint(&server);
         let port: u16 = endpoint.line_after("port ").parse().unwrap();
         lets_its_user_in(&server, port, "/pusher/auth");
+        let _ = fs::remove_file(file);
     });
-    let _ = fs::remove_file(project.join(name));
+}
+
+/// The endpoint of the recipe for Node, and its file.
+pub(crate) fn node_endpoint(server: &TestServer) -> (RunningScript, PathBuf) {
+    let project = node_project();
+    fs::copy(own("session.mjs"), project.join("session.mjs")).unwrap();
+    let name = common::unique(&format!("recipe.{}", std::process::id())) + ".mjs";
+    fs::write(project.join(&name), recipe("node.md", "js")).unwrap();
+    (with_app(Script::node(&name), server).start(), project.join(name))
 }
 
 /// R-RECIPE-4, R-RECIPE-5, P-AUTH-7: Python.

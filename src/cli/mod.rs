@@ -52,7 +52,8 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Check flags, environment and relay.toml as `serve` would, and show the effective settings.
     CheckConfig(serve::ServeArguments),
-    /// Check whether this host is configured for the server and suggest fixes; changes nothing.
+    /// Check whether this host is configured for the server, or whether a deployment works from the outside, and suggest
+    /// fixes.
     Doctor(doctor::DoctorArguments),
     /// Create, show and change apps, also while the server runs.
     #[command(subcommand)]
@@ -127,6 +128,9 @@ enum CommandError {
     /// `relay doctor` found problems, which it has shown.
     #[error("fix {0} of the findings before this host can serve as configured")]
     Unfit(usize),
+    /// `relay doctor --public` found problems, which it has shown.
+    #[error("fix {0} of the findings before clients and backends can use this deployment as configured")]
+    Unreachable(usize),
     /// A migration would allow more than the old server did.
     #[error(
         "{0} values of the file would allow more here than before (\"loosens\" in the table), so nothing was changed: \
@@ -149,6 +153,7 @@ impl CommandError {
             Self::Store(_)
             | Self::Serve(_)
             | Self::Unfit(_)
+            | Self::Unreachable(_)
             | Self::Loss(_)
             | Self::Bench { .. }
             | Self::Webhook(_)

@@ -1,5 +1,5 @@
 //! `relay doctor`: checks whether this host supports the configuration of `relay serve`, and what each shortcoming
-//! costs.
+//! costs; with `--public`, whether a deployment works from the outside (`public`).
 //!
 //! Nothing is changed: facts are read (`host`), judged by pure functions (`process`, `network`, `machine`) and shown.
 //! The settings that it recommends are listed with their reasons in `tuning/` and in docs/tuning.md; a test checks that
@@ -23,6 +23,7 @@ mod host;
 mod machine;
 mod network;
 mod process;
+mod public;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,8 @@ pub(super) struct DoctorArguments {
     /// Print only JSON on standard output.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    public: public::PublicArguments,
 }
 
 /// The settings that the findings depend on.
@@ -76,11 +79,13 @@ struct Finding {
     cost: String,
     /// The line that fixes it; empty when it is good.
     fix: String,
+    /// Who is to change, where that is known: `relay`, or a proxy in front of it.
+    hop: Option<&'static str>,
 }
 
 impl Finding {
     fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, state: State::Ok, found: found.into(), cost: String::new(), fix: String::new() }
+        Self { check, state: State::Ok, found: found.into(), cost: String::new(), fix: String::new(), hop: None }
     }
 
     fn of(
@@ -90,7 +95,7 @@ impl Finding {
         cost: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
-        Self { check, state, found: found.into(), cost: cost.into(), fix: fix.into() }
+        Self { check, state, found: found.into(), cost: cost.into(), fix: fix.into(), hop: None }
     }
 
     fn json(&self) -> Value {
@@ -101,6 +106,7 @@ impl Finding {
             "found": self.found,
             "cost": text(&self.cost),
             "fix": text(&self.fix),
+            "hop": self.hop,
         })
     }
 }
@@ -159,10 +165,13 @@ const CONNECTIONS_ASSUMED: u32 = 100_000;
 /// Reads, judges, shows. Fails when there is a problem, so that scripts notice it.
 pub(super) fn run(arguments: &DoctorArguments) -> Result<(), CommandError> {
     let settings = Settings::gather(arguments.flags.given(), arguments.config.clone(), std::env::vars_os())?;
-    let config = ServeConfig::new(&settings, Mode::Production)?;
     for warning in &settings.warnings {
         note(&format!("warning: {warning}"));
     }
+    if arguments.public.public.is_some() {
+        return public::run(&arguments.public, &settings, arguments.json);
+    }
+    let config = ServeConfig::new(&settings, Mode::Production)?;
     let host = Host::read(&config, arguments.pid).map_err(CommandError::Usage)?;
     let plan = Plan::new(&config, host.memory_bytes());
     let findings = judge(&host, &plan);
@@ -230,7 +239,16 @@ fn report_text(plan: &Plan, findings: &[Finding]) -> String {
     };
     let mut text =
         format!("Judged for {} connections{source}, shards: {}\n\n", plan.expected.connections(), plan.shards);
-    for Finding { check, state, found, cost, fix } in findings {
+    text.push_str(&lines_of(findings));
+    let [ok, advice, problems] = [State::Ok, State::Advice, State::Problem].map(|state| count(findings, state));
+    writeln!(text, "\n{ok} ok, {advice} advice, {problems} problems").expect("a string takes text");
+    text
+}
+
+/// The findings as text, one paragraph each.
+fn lines_of(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { check, state, found, cost, fix, .. } in findings {
         writeln!(text, "{:<8} {check:<20} {found}", state.label()).expect("a string takes text");
         for (label, line) in [("cost", cost), ("fix", fix)] {
             if !line.is_empty() {
@@ -238,7 +256,5 @@ fn report_text(plan: &Plan, findings: &[Finding]) -> String {
             }
         }
     }
-    let [ok, advice, problems] = [State::Ok, State::Advice, State::Problem].map(|state| count(findings, state));
-    writeln!(text, "\n{ok} ok, {advice} advice, {problems} problems").expect("a string takes text");
     text
 }
