@@ -47,7 +47,7 @@ const BUILT: &[(&str, &[u32])] = &[
     ("R-READ", &[1]),
     ("R-AUTHREQ", &[1, 2, 3]),
     ("R-AUTHEP", &[]),
-    ("R-RECIPE", &[2, 4, 5]),
+    ("R-RECIPE", &[]),
     ("R-LOAD", &[]),
     ("P-HOOK", &[]),
     ("P-FALL", &[]),

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::common::rig::on_fresh_servers;
 use crate::common::server::{ServerOptions, TestServer, data_directory};
 use crate::common::socket::Socket;
-use crate::common::tools::{RunningScript, Script, node_project, python, say_skipped};
+use crate::common::tools::{RunningScript, Script, node_project, python, say_skipped, sdk_sources};
 use crate::common::{self, http};
 use crate::tree;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn recipe(name: &str, language: &str) -> String {
     blocks(name, language).into_iter().next().unwrap_or_else(|| panic!("a block of {language} in {name}"))
 }
 
-fn own(name: &str) -> PathBuf {
+fn own_file(name: &str) -> PathBuf {
     tree::root().join("tests/recipes").join(name)
 }
 
@@ -45,7 +45,7 @@ fn node() {
 /// The endpoint of the recipe for Node, and its file.
 pub(crate) fn node_endpoint(server: &TestServer) -> (RunningScript, PathBuf) {
     let project = node_project();
-    fs::copy(own("session.mjs"), project.join("session.mjs")).unwrap();
+    fs::copy(own_file("session.mjs"), project.join("session.mjs")).unwrap();
     let name = common::unique(&format!("recipe.{}", std::process::id())) + ".mjs";
     fs::write(project.join(&name), recipe("node.md", "js")).unwrap();
     (with_app(Script::node(&name), server).start(), project.join(name))
@@ -75,18 +75,115 @@ fn php() {
     }
     let place = data_directory();
     fs::write(place.path().join("auth.php"), recipe("php.md", "php")).unwrap();
-    fs::copy(own("session.php"), place.path().join("session.php")).unwrap();
+    fs::copy(own_file("session.php"), place.path().join("session.php")).unwrap();
     on_fresh_servers(ServerOptions::new, |server| {
-        let script = place.path().join("auth.php");
-        let serve = Script::command("php", &["-S", "127.0.0.1:0", script.to_str().unwrap()]);
-        let endpoint = with_app(serve, &server).start();
-        // PHP prints its port on standard error.
-        let port = common::eventually("PHP listens", || {
-            let log = endpoint.log();
-            let rest = log.split("http://127.0.0.1:").nth(1)?;
-            rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u16>().ok()
-        });
+        let (_endpoint, port) = php_serves(&place.path().join("auth.php"), &server, &[], &[]);
         lets_its_user_in(&server, port, "/pusher/auth");
+    });
+}
+
+/// R-RECIPE-1, R-RECIPE-5, P-AUTH-7: `routes/channels.php` of the recipe and of another product's document decide, with a
+/// stand-in for Laravel around them: an order is its owner's, a room's members see each other, everything else is refused.
+#[test]
+fn laravel_channels() {
+    if !php_is_installed() {
+        return;
+    }
+    let place = data_directory();
+    let recipe = place.path().join("recipe.php");
+    fs::write(&recipe, format!("<?php\n{}", self::recipe("laravel.md", "php"))).unwrap();
+    let documented = sdk_sources().join("examples/channels.php");
+    for (channels, own, others) in [
+        (&recipe, ["private-order.42", "presence-room.1"], ["private-order.43", "presence-room.2"]),
+        (&documented, ["private-order.42", "private-user.7"], ["private-order.43", "private-user.8"]),
+    ] {
+        on_fresh_servers(ServerOptions::new, |server| {
+            let variables = [("CHANNELS", channels.to_str().unwrap())];
+            let (_endpoint, port) = php_serves(&own_file("laravel.php"), &server, &[], &variables);
+            let mut socket = Socket::open(&server, server.app());
+            let ask = |socket: &Socket, channel: &str, user: &str| {
+                let form = format!("socket_id={}&channel_name={channel}", socket.socket_id);
+                post_with(port, "/broadcasting/auth", &form, &[("X-User", user)])
+            };
+            for (channel, other) in own.into_iter().zip(others) {
+                let (status, body) = ask(&socket, channel, "7");
+                assert_eq!(status, 200, "{channel}: {body}");
+                opens_its_channel_alone(&mut socket, &serde_json::from_str(&body).unwrap(), channel, other);
+                assert_eq!(ask(&socket, other, "7").0, 403, "{other}");
+                assert!(channel.contains("room") || ask(&socket, channel, "8").0 == 403, "{channel} is user 7's");
+            }
+            assert_eq!(ask(&socket, own[0], "").0, 403, "nobody is signed in");
+            assert_eq!(ask(&socket, "orders.42", "7").0, 403, "a public channel");
+        });
+    }
+}
+
+/// R-RECIPE-3, R-RECIPE-5, P-AUTH-7, R-PIT-1, R-PIT-5: the documented endpoint for PHP's package, with its login by PHP's own
+/// sessions and a stand-in for the package's signature.
+#[test]
+fn documented_php_endpoint() {
+    if !php_is_installed() {
+        return;
+    }
+    let place = data_directory();
+    fs::create_dir(place.path().join("vendor")).unwrap();
+    fs::copy(own_file("autoload.php"), place.path().join("vendor/autoload.php")).unwrap();
+    fs::copy(own_file("login.php"), place.path().join("login.php")).unwrap();
+    fs::copy(sdk_sources().join("examples/php_auth.php"), place.path().join("auth.php")).unwrap();
+    let sessions = format!("session.save_path={}", place.path().display());
+    on_fresh_servers(ServerOptions::new, |server| {
+        let (address, app) = (server.address, server.app());
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        let variables = [
+            ("RELAY_HOST", host.as_str()),
+            ("RELAY_PORT", port.as_str()),
+            ("RELAY_APP_ID", app.id.as_str()),
+            ("RELAY_KEY", app.key.as_str()),
+            ("RELAY_SECRET", app.secret.as_str()),
+        ];
+        let flags = ["-d", &sessions, "-t", place.path().to_str().unwrap()];
+        let (_endpoint, port) = php_serves(Path::new(""), &server, &flags, &variables);
+        let (_, session) = post_with(port, "/login.php", "", &[]);
+        let cookie = format!("PHPSESSID={session}");
+        let mut socket = Socket::open(&server, app);
+        let ask = |socket: &Socket, channel: &str, headers: &[(&str, &str)]| {
+            let form = format!("socket_id={}&channel_name={channel}", socket.socket_id);
+            post_with(port, "/auth.php", &form, headers)
+        };
+        let (status, body) = ask(&socket, "private-user.7", &[("Cookie", &cookie)]);
+        assert_eq!(status, 200, "{body}");
+        opens_its_channel_alone(&mut socket, &serde_json::from_str(&body).unwrap(), "private-user.7", "private-user.8");
+        assert_eq!(ask(&socket, "private-user.8", &[("Cookie", &cookie)]).0, 403);
+        assert_eq!(ask(&socket, "private-user.7", &[]).0, 401);
+    });
+}
+
+/// R-RECIPE-1, R-RECIPE-2, R-CLIENT-2, P-CFG-2: the snippets for browsers send the token of the moment with every request,
+/// also after a reconnect, and never one of page load again. Port and endpoint are this test's.
+#[test]
+fn snippets_send_fresh_tokens() {
+    let project = node_project();
+    fs::copy(own_file("fresh_token.mjs"), project.join("fresh_token.mjs")).unwrap();
+    let plain = blocks("node.md", "js").remove(1);
+    let laravel = blocks("laravel.md", "js").remove(0);
+    let replaced = |text: &str, part: &str, by: &str| {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+        text.replace(part, by)
+    };
+    on_fresh_servers(ServerOptions::new, |server| {
+        let plain = replaced(&plain, "6001", &server.address.port().to_string());
+        let plain = replaced(&plain, "'/pusher/auth'", "endpoint");
+        let plain = format!("import Pusher from 'pusher-js';\nglobalThis.client = {plain}");
+        let laravel = replaced(&laravel, "'/broadcasting/auth'", "endpoint");
+        let laravel =
+            format!("import.meta.env = environment;\n{laravel}\nglobalThis.client = window.Echo.connector.pusher;\n");
+        for (snippet, header, prefix) in [(plain, "Authorization", "Bearer "), (laravel, "X-CSRF-TOKEN", "")] {
+            let name = common::unique(&format!("snippet.{}", std::process::id())) + ".mjs";
+            fs::write(project.join(&name), snippet).unwrap();
+            let arguments = [&format!("./{name}"), header, prefix];
+            Script::node("fresh_token.mjs").arguments(&arguments).app(&server, server.app()).run();
+            let _ = fs::remove_file(project.join(name));
+        }
     });
 }
 
@@ -184,9 +281,20 @@ fn lets_its_user_in(server: &TestServer, port: u16, path: &str) {
     let form = format!("socket_id={}&channel_name=private-user.7", socket.socket_id);
     let (status, body) = post(port, path, &form);
     assert_eq!(status, 200, "{body}");
-    let answer: Value = serde_json::from_str(&body).unwrap();
-    for (channel, accepted) in [("private-user.8", false), ("private-user.7", true)] {
-        let data = json!({"channel": channel, "auth": answer["auth"]});
+    opens_its_channel_alone(&mut socket, &serde_json::from_str(&body).unwrap(), "private-user.7", "private-user.8");
+    for form in [format!("socket_id={}&channel_name=private-user.8", socket.socket_id), String::new()] {
+        let refused = post(port, path, &form).0;
+        assert!((400..500).contains(&refused), "{refused} for {form:?}");
+    }
+}
+
+/// An endpoint's answer is valid for the channel that it was made for and no other.
+fn opens_its_channel_alone(socket: &mut Socket, answer: &Value, channel: &str, other: &str) {
+    for (channel, accepted) in [(other, false), (channel, true)] {
+        let mut data = json!({"channel": channel, "auth": answer["auth"]});
+        if let Some(channel_data) = answer.get("channel_data") {
+            data["channel_data"] = channel_data.clone();
+        }
         socket.send_json(&json!({"event": "pusher:subscribe", "data": data}));
         if accepted {
             assert_eq!(socket.expect_event("pusher_internal:subscription_succeeded")["channel"], channel);
@@ -195,15 +303,31 @@ fn lets_its_user_in(server: &TestServer, port: u16, path: &str) {
             socket.expect_event("pusher:subscription_error");
         }
     }
-    for form in [format!("socket_id={}&channel_name=private-user.8", socket.socket_id), String::new()] {
-        let refused = post(port, path, &form).0;
-        assert!((400..500).contains(&refused), "{refused} for {form:?}");
-    }
 }
 
-/// A form of user 7. The answer ends with the connection: PHP's own server sends no length.
+/// PHP's own server with a script for all paths, or with none for the files of a folder; returns its port.
+fn php_serves(script: &Path, server: &TestServer, flags: &[&str], variables: &[(&str, &str)]) -> (RunningScript, u16) {
+    let script = script.to_str().unwrap();
+    let arguments = [flags, &["-S", "127.0.0.1:0", script][..if script.is_empty() { 2 } else { 3 }]].concat();
+    let endpoint = with_app(Script::command("php", &arguments).variables(variables), server).start();
+    // PHP prints its port on standard error.
+    let port = common::eventually("PHP listens", || {
+        let log = endpoint.log();
+        let rest = log.split("http://127.0.0.1:").nth(1)?;
+        rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u16>().ok()
+    });
+    (endpoint, port)
+}
+
+/// A form of user 7.
 fn post(port: u16, path: &str, form: &str) -> (u16, String) {
-    let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("X-User", "7"), ("Connection", "close")];
+    post_with(port, path, form, &[("X-User", "7")])
+}
+
+/// A form. The answer ends with the connection: PHP's own server sends no length.
+fn post_with(port: u16, path: &str, form: &str, more: &[(&str, &str)]) -> (u16, String) {
+    let form_type = ("Content-Type", "application/x-www-form-urlencoded");
+    let headers = [&[form_type, ("Connection", "close")], more].concat();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
     stream.write_all(&http::encode_request("POST", path, &headers, form.as_bytes())).unwrap();
