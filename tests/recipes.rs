@@ -57,7 +57,7 @@ fn flask() {
     let place = data_directory();
     fs::write(place.path().join("app.py"), recipe("python.md", "python")).unwrap();
     for name in ["session.py", "serve.py"] {
-        fs::copy(own(name), place.path().join(name)).unwrap();
+        fs::copy(own_file(name), place.path().join(name)).unwrap();
     }
     on_fresh_servers(ServerOptions::new, |server| {
         let serve = Script::command(python().to_str().unwrap(), &[place.path().join("serve.py").to_str().unwrap()]);

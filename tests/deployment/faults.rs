@@ -47,7 +47,7 @@ fn frames_that_are_held_back() {
     let report = examine(0);
     report.expect("websocket", "problem", None, &["101, and then no frame", "nginx: proxy_buffering off;"]);
     // The first frame is shorter than this; the answer to the ping does not fit any more.
-    let report = examine(160);
+    let report = examine(130);
     report.expect("websocket", "ok", None, &["established"]);
     report.expect("ping", "problem", None, &["nothing arrived in time"]);
 }

@@ -220,7 +220,11 @@ impl Examination {
             Arrived::Json(frame) if frame["event"] == "relay-doctor" => {
                 self.ok("event", format!("a published event arrives after {} ms", started.elapsed().as_millis()));
             }
-            arrived => {
+            arrived @ (Arrived::Json(_)
+            | Arrived::Control
+            | Arrived::Close(..)
+            | Arrived::Ended(_)
+            | Arrived::Nothing) => {
                 let found = format!("published with 200, and not received: {}", how(&arrived));
                 let cost = "clients receive nothing that this backend publishes";
                 let fix = "send /app and /apps to the same Relay: two servers do not know each other's clients";

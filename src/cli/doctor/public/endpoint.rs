@@ -89,7 +89,7 @@ fn parse_header(line: &str) -> Option<(String, String)> {
 
 impl Examination {
     /// The endpoint for a stranger, for the user whose headers were given, and for the browser's CORS.
-    pub(super) fn check_endpoint(&mut self, endpoint: &Endpoint, mut client: Option<&mut Client>) {
+    pub(super) fn check_endpoint(&mut self, endpoint: &Endpoint, client: Option<&mut Client>) {
         let socket_id = client.as_ref().map_or("1.1", |client| client.socket_id.as_str()).to_owned();
         let anonymous = format!("private-relay-doctor-{}", random_name());
         let stranger = match self.ask_endpoint(endpoint, &socket_id, &anonymous, &[]) {
@@ -123,7 +123,7 @@ impl Examination {
         match authorization(&answer, &channel) {
             Ok(authorization) => {
                 self.ok("auth_answer", format!("200 with a signature for {channel}"));
-                self.check_signature(&authorization, &socket_id, &channel, client.as_deref_mut());
+                self.check_signature(&authorization, &socket_id, &channel, client);
             }
             Err((found, cost, fix)) => {
                 self.add(Finding::of(State::Problem, "auth_answer", found, cost, fix));
@@ -152,7 +152,7 @@ impl Examination {
         let check = "auth_endpoint";
         match error {
             AskError::Connect(ConnectError::Tls(error)) => self.report_tls(check, &endpoint.target, error),
-            error => {
+            error @ (AskError::Connect(_) | AskError::Closed(_) | AskError::TimedOut | AskError::NotHttp(_)) => {
                 let found = format!("no answer from {}: {}", endpoint.url(), describe(error));
                 let fix = "start the application, or correct --auth and `authEndpoint` of the clients";
                 self.add(Finding::of(State::Problem, check, found, COST, fix));
@@ -207,7 +207,11 @@ impl Examination {
                 });
                 self.add(Finding::of(State::Problem, check, found, COST, fix));
             }
-            arrived => {
+            arrived @ (Arrived::Json(_)
+            | Arrived::Control
+            | Arrived::Close(..)
+            | Arrived::Ended(_)
+            | Arrived::Nothing) => {
                 let found = format!("the subscription is not answered: {}", how(&arrived));
                 self.add(Finding::of(State::Problem, check, found, COST, "run it again, and look at Relay's log"));
             }

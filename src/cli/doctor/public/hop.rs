@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(hops.nearest(), Some(Hop::Haproxy));
     }
 
-    /// R-DIAG-2, R-ERR-1: Relay's answers are told from a hop's.
+    /// R-DIAG-2, R-ERR-1: Relay's answers are distinguished from a hop's.
     #[test]
     fn relay_is_recognized() {
         let json = r#"{"error":"unauthorized","message":"The query parameter auth_key is missing."}"#;

@@ -71,7 +71,7 @@ impl Examination {
         socket.send(&json!({"event": "pusher:ping", "data": {}}));
         match socket.next_message(Instant::now() + FRAME_TIME) {
             Arrived::Json(_) => self.ok("idle", format!("open after {} s of silence", time.as_secs())),
-            arrived => {
+            arrived @ (Arrived::Control | Arrived::Close(..) | Arrived::Ended(_) | Arrived::Nothing) => {
                 let found = format!("dead after {} s of silence, unnoticed: {}", time.as_secs(), how(&arrived));
                 self.fault(State::Problem, "idle", Fault::Idle, found, COST);
             }

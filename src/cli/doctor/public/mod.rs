@@ -66,7 +66,7 @@ pub(super) struct PublicArguments {
     /// Origin of the page that connects [default: that of --auth].
     #[arg(long, value_name = "ORIGIN", requires = "public")]
     origin: Option<String>,
-    /// Channel that the auth endpoint is asked for.
+    /// Channel for which a signature is requested.
     #[arg(long, value_name = "NAME", requires = "auth", default_value = "private-relay-doctor")]
     channel: String,
     /// Header for the auth endpoint, such as `Cookie: session=...`; `@FILE` reads headers from a file, one a line.

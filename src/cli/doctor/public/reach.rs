@@ -218,6 +218,7 @@ fn is_own_lack(error: &io::Error) -> bool {
 /// The reason in words that lead to the fix.
 fn describe_certificate(error: &rustls::CertificateError, host: &str) -> String {
     use rustls::CertificateError as Reason;
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the library names further causes")]
     match error {
         Reason::Expired | Reason::ExpiredContext { .. } => "it has expired".to_owned(),
         Reason::NotValidYet | Reason::NotValidYetContext { .. } => {

@@ -58,7 +58,7 @@ impl Examination {
                 self.fault(State::Problem, check, Fault::Silent, found, COST);
                 None
             }
-            arrived => {
+            arrived @ (Arrived::Json(_) | Arrived::Control | Arrived::Close(..) | Arrived::Ended(_)) => {
                 let found = format!("101, and then the connection ends: {}", how(&arrived));
                 self.fault(State::Problem, check, Fault::Upgrade, found, COST);
                 None
@@ -143,7 +143,11 @@ impl Examination {
                 self.ok("ping", format!("answered in {} ms", started.elapsed().as_millis()));
                 true
             }
-            arrived => {
+            arrived @ (Arrived::Json(_)
+            | Arrived::Control
+            | Arrived::Close(..)
+            | Arrived::Ended(_)
+            | Arrived::Nothing) => {
                 let found = format!("a ping is not answered: {}", how(&arrived));
                 self.fault(State::Problem, "ping", Fault::Silent, found, "clients reconnect again and again");
                 false
