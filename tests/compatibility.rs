@@ -4,6 +4,7 @@
 // A test reads the clock, starts processes and may fail at any line.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
+mod client;
 mod common;
 #[path = "deployment/main.rs"]
 mod deployment;

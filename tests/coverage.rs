@@ -48,6 +48,7 @@ const BUILT: &[(&str, &[u32])] = &[
     ("R-AUTHREQ", &[1, 2, 3]),
     ("R-AUTHEP", &[]),
     ("R-RECIPE", &[]),
+    ("R-CLIENT", &[]),
     ("R-LOAD", &[]),
     ("P-HOOK", &[]),
     ("P-FALL", &[]),

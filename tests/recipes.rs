@@ -227,7 +227,9 @@ fn client_snippets_name_their_transports() {
     for page in pages.chain([tree::source("README.md")]) {
         for block in page.text.split("```").skip(1).step_by(2) {
             // `wsHost` marks a snippet as one for Relay; a guide also shows the old configuration.
-            for call in block.split_inclusive("})").filter(|call| call.contains("wsHost")) {
+            for call in
+                block.split_inclusive("})").filter(|call| call.contains("wsHost") && !call.contains("new Relay("))
+            {
                 snippets += 1;
                 assert!(call.contains("enabledTransports: ['ws', 'wss']"), "{}: {call}", page.path);
             }

@@ -125,7 +125,7 @@ fn library() -> Vec<Source> {
 
 fn everything() -> Vec<Source> {
     let mut all = library();
-    for folder in ["loadgen", "tests", "benches", "fuzz"] {
+    for folder in ["loadgen", "clients", "tests", "benches", "fuzz"] {
         all.extend(tree::sources(folder, &[".rs", ".js", ".mjs", ".cjs", ".ts", ".py", ".sh"]));
     }
     all

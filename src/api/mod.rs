@@ -18,6 +18,7 @@ pub mod info;
 mod literal;
 pub mod refusal;
 pub mod route;
+pub mod script;
 pub mod terminate;
 pub mod tokens;
 mod usual_event;

@@ -22,6 +22,8 @@ pub enum Route<'a> {
     Ready,
     /// `GET|HEAD|OPTIONS /accept-traffic`.
     AcceptTraffic,
+    /// `GET|HEAD /relay.js` (R-CLIENT-3).
+    Script,
     /// A page that only the metrics port serves (threat T30).
     Operator(OperatorPage),
     /// `/app/{key}`, with or without an upgrade: a plain GET is answered 426.
@@ -244,6 +246,8 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
         "/" | "/up" | "/health" | "/healthz" => probe(method, Route::Up),
         "/ready" | "/readyz" => probe(method, Route::Ready),
         "/accept-traffic" => probe(method, Route::AcceptTraffic),
+        "/relay.js" if matches!(method, "GET" | "HEAD") => Route::Script,
+        "/relay.js" => Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"),
         "/metrics" => get_only(method, Route::Operator(OperatorPage::Metrics)),
         "/stats" => get_only(method, Route::Operator(OperatorPage::Stats)),
         "/usage" => get_only(method, Route::Operator(OperatorPage::Usage)),

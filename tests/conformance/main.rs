@@ -35,6 +35,7 @@ mod refusal_log;
 mod request_auth;
 #[path = "../rfc6455/main.rs"]
 mod rfc6455;
+mod script;
 mod settings;
 mod shards;
 mod stage;

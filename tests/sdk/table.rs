@@ -255,6 +255,9 @@ uses: the tests set it, and an application starts `node --experimental-global-we
 
 ## Others
 
+[Relay's own client](clients/javascript.md) is pusher-js with other defaults. The tests run it on Node, on Deno, with
+laravel-echo and in Chromium.
+
 The server SDKs for PHP, Ruby, Go, Java and .NET and the clients for Java, Swift, .NET and Flutter are not run by the
 tests: their packages come from registries that the tests do not use. Relay follows the rules derived from their
 sources ([protocol/pusher.md](protocol/pusher.md), section 1), and the tests run the [recipe for PHP](recipes/php.md) without a

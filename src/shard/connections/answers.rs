@@ -311,7 +311,8 @@ pub(in crate::shard) fn encode_refusal(
 fn encode_answer(context: &mut Context, request: &Request<'_>, response: &Response<'_>, keep_alive: bool) -> Bytes {
     context.metrics.count_response(response.status);
     let mut answer = encode(response, keep_alive);
-    if request.method == "HEAD" {
+    // Both state the length of the body that they leave out (RFC 9110 section 8.6).
+    if request.method == "HEAD" || response.status == 304 {
         answer.truncate(answer.len() - response.body.len());
     }
     answer

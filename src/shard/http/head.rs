@@ -99,6 +99,7 @@ impl Requests {
             | Route::UpApp(_)
             | Route::Ready
             | Route::AcceptTraffic
+            | Route::Script
             | Route::Operator(_)
             | Route::WebSocket { .. }
             | Route::Api { .. }

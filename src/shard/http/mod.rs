@@ -31,6 +31,7 @@ use crate::api::encryption_key::decode_new_key;
 use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, OperatorPage, Route, route};
+use crate::api::script::{SCRIPT, SCRIPT_TYPE, is_known, script_headers};
 use crate::api::terminate::check_user_id;
 use crate::api::tokens::decode_token;
 use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
@@ -165,6 +166,7 @@ impl Requests {
                 self.answer_health(parts, slot, request, 503, "Draining");
             }
             Route::Ready => self.answer_health(parts, slot, request, 200, "OK\n"),
+            Route::Script if !parts.connections.http(slot).metrics => self.answer_script(parts, slot, request),
             Route::AcceptTraffic => self.start_scrape(parts, slot, request, ScrapePage::AcceptTraffic),
             Route::Operator(page) if parts.connections.http(slot).metrics => {
                 let page = match page {
@@ -209,20 +211,15 @@ impl Requests {
                 );
             }
             Route::MethodNotAllowed(dialect, allow) => {
-                let (content_type, body) = dialect.error_body(405, &format!("Use {allow}"));
-                let extra = format!("Allow: {allow}\r\n");
-                parts.connections.answer(
-                    parts.context,
-                    slot,
-                    request,
-                    &Response { status: 405, content_type, extra: &extra, body: &body },
-                );
+                self.answer_method_not_allowed(parts, slot, request, dialect, allow);
             }
             Route::NotFound(dialect) => self.answer_not_found(parts, slot, request, dialect),
             Route::Api { dialect, .. } => self.answer_not_found(parts, slot, request, dialect),
-            Route::ApiOfKey { .. } | Route::WebSocket { .. } | Route::AuthOfKey(_) | Route::Preflight(..) => {
-                self.answer_not_found(parts, slot, request, Dialect::Pusher)
-            }
+            Route::ApiOfKey { .. }
+            | Route::WebSocket { .. }
+            | Route::AuthOfKey(_)
+            | Route::Preflight(..)
+            | Route::Script => self.answer_not_found(parts, slot, request, Dialect::Pusher),
         }
     }
 
@@ -405,6 +402,27 @@ impl Requests {
         }
         self.token_reported = Some((token.clone(), minute));
         parts.context.outputs.push_back(Output::TokenUsed { token: token.clone(), at: parts.context.now });
+    }
+
+    /// R-CLIENT-3.
+    fn answer_script(&self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>) {
+        let status = if is_known(request.headers.first("if-none-match")) { 304 } else { 200 };
+        let response = Response { status, content_type: SCRIPT_TYPE, extra: &script_headers(), body: SCRIPT };
+        parts.connections.answer(parts.context, slot, request, &response);
+    }
+
+    fn answer_method_not_allowed(
+        &self,
+        parts: &mut Parts<'_>,
+        slot: Slot,
+        request: &Request<'_>,
+        dialect: Dialect,
+        allow: &str,
+    ) {
+        let (content_type, body) = dialect.error_body(405, &format!("Use {allow}"));
+        let extra = format!("Allow: {allow}\r\n");
+        let response = Response { status: 405, content_type, extra: &extra, body: &body };
+        parts.connections.answer(parts.context, slot, request, &response);
     }
 
     fn answer_not_found(&self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>, dialect: Dialect) {

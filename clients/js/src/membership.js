@@ -1,0 +1,101 @@
+// One tab's place in a group of tabs: its inbox, its vote for leadership, and the news of who is gone (R-CLIENT-7).
+//
+// A group has a lock that its leader holds: the browser passes it on when the leader's tab closes or crashes. Each tab
+// holds a lock with its own name, so the leader knows when it is gone. Messages for one tab go to an inbox with a
+// random name, so no other tab receives them; the lobby, which all hear, carries only who is looking for a leader and
+// who is one. Nothing is kept in storage (threat T105).
+
+/** True if this page has what sharing needs; pages over plain http beyond localhost lack it. */
+export function canShare() {
+  const { navigator, BroadcastChannel, crypto } = globalThis;
+  return Boolean(navigator?.locks?.request && BroadcastChannel && crypto?.subtle && crypto.randomUUID);
+}
+
+/** The name of the group of tabs that agree on all of `facts`; it reveals none of them. */
+export async function groupName(facts) {
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(JSON.stringify(facts)));
+  return `relay.${Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('')}`;
+}
+
+export class Membership {
+  /** `name` is a promise of the group's name. `on` has `lead()`, `hear(message)` and `receive(message)`. */
+  constructor(name, on) {
+    this.id = crypto.randomUUID();
+    this.leads = false;
+    this.hasLeft = false;
+    this.pending = new AbortController();
+    this.ended = new Promise((resolve) => {
+      this.end = resolve;
+    });
+    this.outboxes = new Map();
+    this.observed = new Set();
+    this.entered = name.then((resolved) => this.enter(resolved, on));
+  }
+
+  async enter(name, on) {
+    if (this.hasLeft) return;
+    this.name = name;
+    this.lobby = new BroadcastChannel(name);
+    this.lobby.onmessage = ({ data }) => on.hear(data);
+    this.inbox = new BroadcastChannel(`${name}.${this.id}`);
+    this.inbox.onmessage = ({ data }) => on.receive(data);
+    // First its own lock: a leader that hears of this tab would else take it for gone.
+    await new Promise((resolve, reject) => {
+      this.hold(`${name}.${this.id}`, resolve).catch(reject);
+    });
+    this.hold(name, () => {
+      this.leads = true;
+      on.lead();
+    }).catch(() => {});
+  }
+
+  /** Takes a lock when it becomes free, and holds it until this tab leaves. */
+  hold(name, taken) {
+    return navigator.locks.request(name, { signal: this.pending.signal }, () => {
+      if (this.hasLeft) return undefined;
+      taken();
+      return this.ended;
+    });
+  }
+
+  /** Calls back, once, when another tab of the group has left it or is gone. */
+  whenGone(id, callback) {
+    if (this.observed.has(id)) return;
+    this.observed.add(id);
+    const options = { mode: 'shared', signal: this.pending.signal };
+    const gone = () => {
+      this.observed.delete(id);
+      this.outboxes.get(id)?.close();
+      this.outboxes.delete(id);
+      callback();
+    };
+    navigator.locks.request(`${this.name}.${id}`, options, gone).catch(() => {});
+  }
+
+  /** Says something to all tabs of the group. */
+  announce(message) {
+    this.lobby?.postMessage({ ...message, from: this.id });
+  }
+
+  /** Sends a message to one tab. */
+  post(id, message) {
+    if (this.hasLeft) return;
+    let outbox = this.outboxes.get(id);
+    if (!outbox) {
+      outbox = new BroadcastChannel(`${this.name}.${id}`);
+      this.outboxes.set(id, outbox);
+    }
+    outbox.postMessage({ ...message, from: this.id });
+  }
+
+  /** From now on this tab hears nothing of the group, and another one may lead it. */
+  leave() {
+    this.hasLeft = true;
+    this.leads = false;
+    this.pending.abort();
+    this.end();
+    this.lobby?.close();
+    this.inbox?.close();
+    this.outboxes.forEach((outbox) => outbox.close());
+  }
+}

@@ -1,0 +1,254 @@
+//! The JavaScript client, `clients/js`, against a real server: on Node and Deno, with laravel-echo, in Chromium, and as a
+//! package. The scripts are in `tests/client`; they use the package as `npm pack` makes it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::common::rig::{drivers, on_fresh_servers_at_once};
+use crate::common::server::{Driver, ServerOptions, TestServer, data_directory};
+use crate::common::tools::{self, Script, say_skipped};
+use crate::tree;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const DOCUMENT: &str = "docs/clients/javascript.md";
+
+/// The folder of the package.
+fn sources() -> PathBuf {
+    tree::root().join("clients/js")
+}
+
+/// `target/tools/client`: Chromium's driver, Deno and TypeScript.
+fn installed() -> &'static Path {
+    static INSTALLED: LazyLock<PathBuf> = LazyLock::new(|| tools::installed("client").expect("npm is here"));
+    &INSTALLED
+}
+
+/// A project as a customer has it: the packed client beside the pinned packages, and the scripts of the tests.
+fn project() -> TempDir {
+    let project = data_directory();
+    let packages = project.path().join("node_modules");
+    fs::create_dir_all(packages.join("@relay/client")).unwrap();
+    for folder in [tools::node_project(), installed().to_owned()] {
+        for entry in fs::read_dir(folder.join("node_modules")).unwrap().flatten() {
+            let name = entry.file_name();
+            // The names with a scope are those of dependencies, which the packages find beside themselves.
+            if !name.to_string_lossy().starts_with(['.', '@']) {
+                symlink(entry.path(), packages.join(name)).unwrap();
+            }
+        }
+    }
+    let packed = pack(&["--pack-destination", project.path().to_str().unwrap()]);
+    let archive = project.path().join(packed["filename"].as_str().unwrap());
+    let target = packages.join("@relay/client");
+    tools::run(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(target).args(["--strip-components", "1"]));
+    for entry in fs::read_dir(tree::root().join("tests/client")).unwrap().flatten() {
+        fs::copy(entry.path(), project.path().join(entry.file_name())).unwrap();
+    }
+    project
+}
+
+/// Runs `npm pack`; returns what it says about the package.
+fn pack(arguments: &[&str]) -> Value {
+    let mut command = Command::new("npm");
+    command.args(["pack", "--json"]).args(arguments).current_dir(sources());
+    let mut said: Value = serde_json::from_str(&tools::run(&mut command)).unwrap();
+    said[0].take()
+}
+
+/// A script of `tests/client`, run by Node in such a project.
+fn script(project: &TempDir, name: &str) -> Script {
+    Script::command("node", &[project.path().join(name).to_str().unwrap()])
+}
+
+fn options(driver: Driver) -> ServerOptions {
+    ServerOptions::new(driver)
+}
+
+/// R-CLIENT-1, R-CLIENT-4, R-CLIENT-6, R-CLIENT-8: the module on Node, with options in both styles; what pages see of
+/// each way in which an auth endpoint fails.
+#[test]
+fn on_node() {
+    let project = project();
+    on_fresh_servers_at_once(options, |server| script(&project, "runtime.mjs").app(&server, server.app()).run());
+}
+
+/// R-CLIENT-8: the same on Deno.
+#[test]
+fn on_deno() {
+    let Some(deno) = deno() else {
+        say_skipped("npm has no Deno for this machine; the JavaScript client was not run on it");
+        return;
+    };
+    let project = project();
+    let path = project.path().join("runtime.mjs");
+    let arguments = ["run", "--allow-all", "--no-lock", "--node-modules-dir=manual", path.to_str().unwrap()];
+    let server = TestServer::start(drivers()[0]);
+    let home = project.path().to_str().unwrap();
+    let script = Script::command(deno.to_str().unwrap(), &arguments).variables(&[("DENO_DIR", home)]);
+    script.app(&server, server.app()).run();
+}
+
+/// Deno's program in the package for this platform.
+fn deno() -> Option<PathBuf> {
+    let packages = fs::read_dir(installed().join("node_modules/@deno")).ok()?;
+    packages.flatten().map(|entry| entry.path().join("deno")).find(|program| program.is_file())
+}
+
+/// R-CLIENT-5: 400 channels in 4 requests, each channel with a result of its own.
+#[test]
+fn batches() {
+    let project = project();
+    on_fresh_servers_at_once(options, |server| script(&project, "batch.mjs").app(&server, server.app()).run());
+}
+
+/// R-CLIENT-8, P-CFG-2: laravel-echo over the client.
+#[test]
+fn with_laravel_echo() {
+    let project = project();
+    on_fresh_servers_at_once(options, |server| script(&project, "echo.mjs").app(&server, server.app()).run());
+}
+
+/// R-CLIENT-1, R-CLIENT-3, R-CLIENT-4: the examples of the document in Chromium, with page, Relay and backend on three
+/// origins of one site.
+#[test]
+fn in_a_page() {
+    if !chromium_is_installed() {
+        return;
+    }
+    let project = project();
+    let examples = json!({"default": example("default"), "backend": example("backend")}).to_string();
+    for &driver in drivers() {
+        let server = TestServer::start(driver);
+        let script = script(&project, "origins.mjs").arguments(&[&examples, &integrity(&server)]);
+        script.app(&server, server.app()).run();
+    }
+}
+
+/// R-CLIENT-7, threat T105: tabs in Chromium share one connection, and no tab gets what it was not authorized for.
+#[test]
+fn in_several_tabs() {
+    if !chromium_is_installed() {
+        return;
+    }
+    let project = project();
+    let server = TestServer::start(drivers()[0]);
+    let mut script = script(&project, "tabs.mjs").app(&server, server.app()).start();
+    // Each is reported when it is over: together they take longer than a script may be silent.
+    for scenario in [
+        "sharing",
+        "leavingAChannel",
+        "leaders",
+        "crash",
+        "users",
+        "identities",
+        "logout",
+        "refusal",
+        "dialog",
+        "ordinary",
+    ] {
+        script.expect_line(scenario);
+    }
+    script.finish();
+}
+
+/// `tests/run` installs it; under a plain `cargo test` the skipped test is reported.
+fn chromium_is_installed() -> bool {
+    let is_installed = Command::new("chromium").arg("--version").output().is_ok();
+    if !is_installed {
+        say_skipped(
+            "chromium is not installed; the JavaScript client was not run in a browser (apt-get install chromium)",
+        );
+    }
+    is_installed
+}
+
+/// The block of the document after the line `<!-- example: NAME -->`.
+fn example(name: &str) -> String {
+    let text = tree::source(DOCUMENT).text;
+    let (_, rest) = text.split_once(&format!("<!-- example: {name} -->\n")).unwrap_or_else(|| panic!("example {name}"));
+    let (_, block) = rest.split_once('\n').unwrap();
+    block.split("\n```").next().unwrap().to_owned()
+}
+
+/// The integrity value that the document's command prints for this server's script. Threat T56: it is that of the file.
+fn integrity(server: &TestServer) -> String {
+    let command = example("integrity").replace("https://relay.example.com", &format!("http://{}", server.address));
+    let printed = tools::run(Command::new("bash").args(["-euo", "pipefail", "-c", &command]));
+    let value = printed.trim().to_owned();
+    let of_file = "openssl dgst -sha384 -binary relay.js | openssl base64 -A";
+    let expected = tools::run(Command::new("bash").args(["-c", of_file]).current_dir(sources()));
+    assert_eq!(value, format!("sha384-{expected}"));
+    value
+}
+
+/// R-CLIENT-8: an application in TypeScript compiles, and its mistakes do not, under both ways to find modules.
+#[test]
+fn types() {
+    let project = project();
+    for modules in [["--module", "nodenext"].as_slice(), &["--module", "esnext", "--moduleResolution", "bundler"]] {
+        let mut command = Command::new("node");
+        command.arg("node_modules/typescript/bin/tsc").args(["--noEmit", "--strict", "--skipLibCheck"]);
+        command.args(["--target", "es2022", "--lib", "es2022,dom"]).args(modules).arg("example.ts");
+        tools::run(command.current_dir(project.path()));
+    }
+}
+
+/// Threat T56: the package has our files and no others, no dependency that npm would install, no script that npm would
+/// run, and cannot be published.
+#[test]
+fn package_contents() {
+    let packed = pack(&["--dry-run"]);
+    let mut paths: Vec<&str> =
+        packed["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect();
+    paths.sort_unstable();
+    let expected = [
+        "README.md",
+        "define.d.ts",
+        "index.d.ts",
+        "index.js",
+        "package.json",
+        "relay.js",
+        "src/authorize.js",
+        "src/define.js",
+        "src/hub.js",
+        "src/link.js",
+        "src/membership.js",
+        "src/options.js",
+        "src/place.js",
+        "src/request.js",
+        "src/shared_channel.js",
+        "src/tabs.js",
+    ];
+    assert_eq!(paths, expected);
+    let manifest: Value = serde_json::from_str(&fs::read_to_string(sources().join("package.json")).unwrap()).unwrap();
+    assert_eq!(manifest["private"], true);
+    assert_eq!(manifest["peerDependencies"], json!({"pusher-js": "^8.0.0"}));
+    for absent in ["dependencies", "optionalDependencies", "bundleDependencies", "scripts", "publishConfig"] {
+        assert_eq!(manifest[absent], Value::Null, "{absent}");
+    }
+}
+
+/// Threat T56: no text tells anybody to install the package by a name that somebody else may own.
+#[test]
+fn nothing_installs_the_package_by_name() {
+    let mut texts = tree::sources("docs", &[".md"]);
+    texts.extend(tree::sources("clients", &[".md", ".js", ".mjs", ".ts"]));
+    texts.push(tree::source("README.md"));
+    let installs = ["npm install", "npm i", "npm add", "yarn add", "pnpm add", "bun add", "deno add", "npx"];
+    for text in texts {
+        for line in text.text.lines() {
+            let by_name = installs.iter().any(|install| line.contains(&format!("{install} @relay/")));
+            assert!(!by_name && !line.contains("npm:@relay/"), "{}: {line}", text.path);
+        }
+    }
+}
+
+/// The served script is the one that `build.mjs` makes from the modules.
+#[test]
+fn script_is_current() {
+    tools::run(Command::new("node").args(["build.mjs", "--check"]).current_dir(sources()));
+}
