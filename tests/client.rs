@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use crate::common::cli;
 use crate::common::rig::{drivers, on_fresh_servers_at_once};
 use crate::common::server::{Driver, ServerOptions, TestServer, data_directory};
 use crate::common::tools::{self, Script, say_skipped};
@@ -126,6 +127,30 @@ fn in_a_page() {
         let script = script(&project, "origins.mjs").arguments(&[&examples, &integrity(&server)]);
         script.app(&server, server.app()).run();
     }
+}
+
+/// R-CLIENT-1, R-CLIENT-4, R-CLIENT-5, R-AUTHEP-3, R-AUTHEP-5, threat T40: the document's example with Relay's own
+/// endpoint, in Chromium: cookie and CSRF token of the page reach the backend through Relay, and a page of another
+/// origin reads nothing.
+#[test]
+fn through_the_authorizer() {
+    if !chromium_is_installed() {
+        return;
+    }
+    let project = project();
+    on_fresh_servers_at_once(options, |server| {
+        let script = script(&project, "authorizer.mjs").arguments(&[&example("relay")]);
+        let mut running = script.app(&server, server.app()).start();
+        let port = running.line_after("port ");
+        let backend = |path: &str| format!("http://127.0.0.1:{port}{path}");
+        let urls = [("authorizer_url", backend("/relay/auth")), ("user_authorizer_url", backend("/relay/user"))];
+        let settings = urls.map(|(name, url)| format!("{name}={url}"));
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let origins = "allowed_origins=app.site.localhost";
+        cli::set_app(&server.data, server.app(), &["authorizer_allow_private=true", origins]);
+        cli::set_app(&server.data, server.app(), &settings);
+        running.finish();
+    });
 }
 
 /// R-CLIENT-7, threat T105: tabs in Chromium share one connection, and no tab gets what it was not authorized for.

@@ -11,6 +11,9 @@ use crate::limits::CORS_HEADERS_BYTES_MAX;
 /// Header lines of every answer of an auth endpoint: it is for one caller and must not be read as another type.
 pub const PRIVATE_ANSWER: &str = "Cache-Control: no-store\r\nVary: Origin\r\nX-Content-Type-Options: nosniff\r\n";
 
+/// Without it a page of another origin cannot read how long to wait (R-AUTHEP-8, R-AUTHEP-11).
+const READABLE: &str = "Access-Control-Expose-Headers: Retry-After\r\n";
+
 /// Whether the browser may send the cookies of the page's user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cookies {
@@ -33,6 +36,7 @@ pub fn answer_headers(settings: &AppSettings, origin: Option<&[u8]>, cookies: Co
     }
     if allowed.is_empty() || allowed.iter().any(|entry| &**entry == "*") {
         lines.push_str("Access-Control-Allow-Origin: *\r\n");
+        lines.push_str(READABLE);
         return Ok(lines);
     }
     // It is repeated in a header: text that is no origin was not allowed above, but may contain any visible character.
@@ -40,7 +44,7 @@ pub fn answer_headers(settings: &AppSettings, origin: Option<&[u8]>, cookies: Co
     else {
         return Err(Refusal::bad_request("The header Origin must be visible ASCII."));
     };
-    write!(lines, "Access-Control-Allow-Origin: {origin}\r\n").expect("a string takes text");
+    write!(lines, "Access-Control-Allow-Origin: {origin}\r\n{READABLE}").expect("a string takes text");
     if cookies == Cookies::Used && is_trustworthy(origin, settings.insecure_origins) {
         lines.push_str("Access-Control-Allow-Credentials: true\r\n");
     }

@@ -3,7 +3,7 @@
 import { endpointAddress } from './place.js';
 import { AuthFailure, checkChannel, checkUser, isRefusal, post } from './request.js';
 
-/** Channels in one request (R-CLIENT-5). */
+/** Channels in one request (R-AUTHEP-10). */
 const BATCH_CHANNELS_MAX = 100;
 
 const CHANNEL_ENDPOINT = '/broadcasting/auth';

@@ -21,7 +21,7 @@ export function isRefusal(error) {
  * Posts a form and returns the JSON object of the answer, which must have status 200.
  *
  * `address` is that of `endpointAddress`; `auth` holds `headers`, `params` and their providers as pusher-js has them.
- * Relay limits how many channels a socket asks for at once, so its own endpoint is asked again after the
+ * Relay limits how many channels a socket asks for at once (R-AUTHEP-8), so its own endpoint is asked again after the
  * time that it names; `isWanted` says whether the answer still matters.
  */
 export async function post(address, fields, auth, credentials, isWanted) {
