@@ -369,7 +369,7 @@ impl Directory {
     }
 
     /// All apps in the order of their serials, disabled ones included.
-    pub fn apps(&self) -> impl ExactSizeIterator<Item = &Arc<App>> {
+    pub fn apps(&self) -> impl DoubleEndedIterator<Item = &Arc<App>> + ExactSizeIterator {
         self.apps.iter()
     }
 

@@ -1,7 +1,11 @@
 //! Every bound of Relay, its unit in its name. Comments mark the defaults that an operator or an app may change.
 //!
-//! A bound is defined here and nowhere else; what happens at it is described beside the code that checks it and in a
+//! A bound is defined in this module and nowhere else; what happens at it is described beside the code that checks it and in a
 //! test.
+
+mod auth;
+
+pub use auth::*;
 
 /// Bytes that JSON takes at most to write one byte of text: a control character is `\u0001`. Of other text, two bytes
 /// of Cyrillic, Greek, Arabic or Hebrew become six, and an emoji of four becomes twelve.
@@ -106,38 +110,6 @@ pub const WEBHOOK_MISS_INTERVAL_MS: u64 = 1_000;
 /// Changes of the store that the callers of one shard may have in flight; beyond it 503.
 pub const STORE_CHANGES_PER_SHARD_MAX: usize = 64;
 
-/// Channels of one request to an auth endpoint (R-AUTHEP-10).
-pub const AUTH_CHANNELS_MAX: usize = 100;
-/// Longest body of a request to an auth endpoint without a credential: its channels, percent-encoded.
-pub const AUTH_BODY_BYTES_MAX: usize = 64 * 1024;
-/// Longest `Access-Control-Request-Headers` that is repeated.
-pub const CORS_HEADERS_BYTES_MAX: usize = 512;
-/// Requests in flight at the authorizer of one app by default (R-AUTHEP-11), and the most that an app may set.
-pub const AUTHORIZER_REQUESTS: u16 = 32;
-/// See [`AUTHORIZER_REQUESTS`].
-pub const AUTHORIZER_REQUESTS_SETTING_MAX: u16 = 1_000;
-/// Requests in flight at the authorizers of all apps. An app has at most as many as are free.
-pub const AUTHORIZER_REQUESTS_ALL_MAX: usize = 128;
-/// An authorizer must answer within this after the client's request, in ms (R-AUTHEP-3).
-pub const AUTHORIZER_ANSWER_MS: u64 = 5_000;
-/// Longest answer of an authorizer.
-pub const AUTHORIZER_ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Failures in a row after which an authorizer is left alone for a while (R-AUTHEP-11).
-pub const AUTHORIZER_FAILURES_MAX: u32 = 10;
-/// How long, in ms.
-pub const AUTHORIZER_PAUSE_MS: u64 = 5_000;
-/// Failures of one app's authorizer are logged at most once in this time, in ms.
-pub const AUTHORIZER_LOG_MS: u64 = 60_000;
-/// Clients of one shard that may wait for an authorizer; one app may have a multiple of the free places (P-STAT-9).
-pub const AUTHORIZER_CALLS_PER_SHARD_MAX: usize = 4 * 1024;
-/// The same in bytes.
-pub const AUTHORIZER_BYTES_PER_SHARD_MAX: usize = 16 * 1024 * 1024;
-/// Cookies that may be named in `authorizer_cookies`.
-pub const AUTHORIZER_COOKIES_MAX: usize = 32;
-/// A socket may have one channel judged per this time by an authorizer, in ms (R-AUTHEP-8).
-pub const SOCKET_AUTH_INTERVAL_MS: u64 = 100;
-/// Channels that it may have judged at once.
-pub const SOCKET_AUTH_BURST: u64 = 200;
 /// Webhook endpoints of one app.
 pub const WEBHOOKS_PER_APP_MAX: usize = 20;
 /// Tokens of one app, the records of revoked and expired ones included: the oldest of these make room for new ones.
@@ -437,6 +409,35 @@ pub const CANDIDATE_BYTES_MAX: usize = 768;
 pub const DECODED_QUERY_BYTES_MAX: usize = 2 * 1024;
 /// Parameters of such a query.
 pub const DECODED_PARAMETERS_MAX: usize = 64;
+
+/// HMACs of one call of `explain`; then the search is cut (R-EXPLAIN-4, threat T54).
+pub const EXPLAIN_HMACS_MAX: usize = 512;
+/// Bytes that they cover.
+pub const EXPLAIN_HMAC_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Of these HMACs, those under the secrets of other apps.
+pub const EXPLAIN_OTHER_APPS_HMACS_MAX: usize = 192;
+/// Digests of bodies of one call of `explain`.
+pub const EXPLAIN_DIGESTS_MAX: usize = 8;
+/// Bytes that they cover.
+pub const EXPLAIN_DIGEST_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of JSON that one call of `explain` writes in the forms of other encoders.
+pub const EXPLAIN_FORM_BYTES_MAX: usize = 1024 * 1024;
+/// Longest JSON text whose forms are tried.
+pub const EXPLAIN_JSON_BYTES_MAX: usize = 64 * 1024;
+/// How deep that text may nest.
+pub const EXPLAIN_JSON_DEPTH_MAX: usize = 32;
+/// Longest body that `explain` takes: that of any request under the default settings (P-LIM-11).
+pub const EXPLAIN_BODY_BYTES_MAX: usize = HTTP_BODY_BYTES_MAX;
+/// Longest field of a question to `explain`, except for its body: the largest `channel_data` that an app may allow.
+pub const EXPLAIN_FIELD_BYTES_MAX: usize = CHANNEL_DATA_BYTES_SETTING_MAX;
+/// Bytes of the text to be signed that are kept of a refusal (R-EXPLAIN-6, threat T55).
+pub const REFUSAL_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// How long a refusal is kept, in ms.
+pub const REFUSAL_KEPT_MS: u64 = 10 * 60 * 1_000;
+/// Bytes of refusals that are kept for one app; beyond it its oldest are dropped.
+pub const REFUSAL_BYTES_PER_APP_MAX: usize = 1024 * 1024;
+/// The same for all apps; beyond it the oldest of the app with most are dropped.
+pub const REFUSAL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Longest app id; generated ones are 9 digits (P-SDK-22).
 pub const APP_ID_BYTES_MAX: usize = 64;

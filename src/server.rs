@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::app::{AppSerial, MessagesUsed, TokenId};
+use crate::auth::explain::RefusalId;
 use crate::authorizer::{self, Authorizers};
 use crate::config::{IoChoice, MetricsPort, ServeConfig};
 use crate::driver::capacity::{self, Capacity};
@@ -25,10 +24,12 @@ use crate::driver::control::Control;
 use crate::driver::host::Host;
 use crate::driver::listener::{self, BindError, Bound, BoundListener};
 use crate::driver::mailbox::Mailbox;
+use crate::driver::refusals::Refusals;
 use crate::driver::{self, DriverKind, ShardSetup, log_writer, uring, watchdog};
 use crate::label::Label;
 use crate::limits::{DRAIN_OVERTIME_MS, LOG_FLUSH_MS, MAILBOX_SLOTS};
 use crate::metrics::figures::{AuthorizerFigures, Identity, WebhookFigures};
+use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::outgoing::client::Client;
 use crate::protocol::webhook::WebhookEvent;
@@ -37,6 +38,10 @@ use crate::store::queue::Queue;
 use crate::store::writer::StoreWriter;
 use crate::store::{Missing, Store, StoreError};
 use crate::webhook::{WebhookError, WebhookHandle, WebhookOptions, Webhooks};
+
+use signals::SignalThread;
+
+mod signals;
 
 /// A port that another socket holds is retried for this long.
 const BIND_WITHIN: Duration = Duration::from_secs(2);
@@ -202,6 +207,7 @@ pub fn run(
         )?),
         webhooks: webhooks.handle(),
         authorizers,
+        refusals: Arc::default(),
         identity: Identity {
             driver: kind.label(),
             driver_reason: listening.driver_reason.clone(),
@@ -241,6 +247,7 @@ struct Shared {
     store_writer: Arc<StoreWriter>,
     webhooks: WebhookHandle,
     authorizers: Authorizers,
+    refusals: Arc<Refusals>,
     mailboxes: Arc<[Mailbox<Mail>]>,
     control: Arc<Control>,
     clock: Clock,
@@ -305,6 +312,8 @@ impl Shared {
                 store_writer: Arc::clone(&self.store_writer),
                 webhooks: self.webhooks.clone(),
                 authorizers: self.authorizers.clone(),
+                refusals: Arc::clone(&self.refusals),
+                clock: self.clock,
             }),
         };
         let shard = ShardConfig {
@@ -341,6 +350,8 @@ struct Process {
     store_writer: Arc<StoreWriter>,
     webhooks: WebhookHandle,
     authorizers: Authorizers,
+    refusals: Arc<Refusals>,
+    clock: Clock,
 }
 
 impl Host for Process {
@@ -362,6 +373,10 @@ impl Host for Process {
 
     fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed) {
         self.store_writer.messages_counted(app, used);
+    }
+
+    fn refused(&mut self, line: &LogLine) -> Option<RefusalId> {
+        self.refusals.keep(self.clock.read().monotonic_ms, line)
     }
 
     fn webhook_figures(&mut self) -> WebhookFigures {
@@ -560,38 +575,5 @@ fn pin(index: ShardIndex, shards: u16) {
     one.set(processors[usize::from(index) % processors.len()]);
     if let Err(error) = sched_setaffinity(None, &one) {
         tracing::debug!(%error, "shard {index} is not pinned");
-    }
-}
-
-/// The thread that turns signals into events; ends when dropped.
-struct SignalThread {
-    handle: signal_hook::iterator::Handle,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl SignalThread {
-    fn start(events: Sender<Event>) -> Result<Self, ServeError> {
-        let mut signals =
-            Signals::new([SIGTERM, SIGINT]).map_err(|error| ServeError::start("wait for signals", error))?;
-        let handle = signals.handle();
-        let run = move || {
-            for signal in signals.forever() {
-                if events.send(Event::Signal(signal)).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("signals".into()).spawn(run);
-        Ok(Self { handle, thread: Some(thread.map_err(|error| ServeError::start("start a thread", error))?) })
-    }
-}
-
-impl Drop for SignalThread {
-    fn drop(&mut self) {
-        self.handle.close();
-        if let Some(thread) = self.thread.take() {
-            // It returns nothing; the hook has printed a panic of it.
-            let _ = thread.join();
-        }
     }
 }

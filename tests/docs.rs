@@ -6,6 +6,9 @@ mod troubleshooting;
 
 use std::process::Command;
 
+use relay::auth::explain::Cause;
+use relay::label::Label;
+
 use crate::common;
 use crate::tree::{self, Source};
 
@@ -35,6 +38,19 @@ fn every_page_is_in_the_book() {
 fn troubleshooting_is_current() {
     let current = troubleshooting::with_tables(&tree::source(TROUBLESHOOTING).text);
     tree::assert_current(TROUBLESHOOTING, &current, "cargo test --test tidy troubleshooting");
+}
+
+/// R-EXPLAIN-2: the specification lists every cause that the code knows, and no other.
+#[test]
+fn causes_are_specified() {
+    let specification = tree::source("docs/protocol/relay.md").text;
+    let (_, list) = specification.split_once("The causes (").expect("the list");
+    let (list, _) = list.split_once("\n## ").expect("its end");
+    let mut listed: Vec<&str> = list.split('`').skip(1).step_by(2).filter(|word| !word.contains(' ')).collect();
+    let mut known = Cause::LABELS.to_vec();
+    listed.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(listed, known);
 }
 
 /// Goal: mdBook builds the book from docs/ without a warning, below the build directory.

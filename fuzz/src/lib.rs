@@ -14,6 +14,7 @@ pub mod targets {
     pub mod client_message;
     pub mod credentials;
     pub mod data_file;
+    pub mod explain;
     pub mod http;
     pub mod migration;
     pub mod names;

@@ -1,6 +1,7 @@
 //! Verification of credentials: subscription signatures, request credentials, tokens, and the handshake digest.
 //! The users of `ring`.
 
+pub mod explain;
 pub mod failures;
 pub mod handshake;
 mod reading;

@@ -250,7 +250,7 @@ impl<'a> SignedQuery<'a> {
 
 /// Parameters that the signature itself consists of. The numbers are their positions in [`SignedQuery::decode`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Reserved {
+pub(super) enum Reserved {
     Key = 0,
     Timestamp = 1,
     Version = 2,
@@ -259,9 +259,9 @@ enum Reserved {
 }
 
 impl Reserved {
-    const ALL: [Self; 5] = [Self::Key, Self::Timestamp, Self::Version, Self::Signature, Self::BodyMd5];
+    pub(super) const ALL: [Self; 5] = [Self::Key, Self::Timestamp, Self::Version, Self::Signature, Self::BodyMd5];
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Key => "auth_key",
             Self::Timestamp => "auth_timestamp",
@@ -284,7 +284,7 @@ impl Reserved {
     }
 
     /// The reserved parameter of a name as sent, in any spelling; `decoded` is a buffer for decoding it.
-    fn of_sent(name: &[u8], decoded: &mut Vec<u8>) -> Option<(Self, NameForm)> {
+    pub(super) fn of_sent(name: &[u8], decoded: &mut Vec<u8>) -> Option<(Self, NameForm)> {
         if let Some(which) = Self::exact(name) {
             return Some((which, NameForm::Plain));
         }
@@ -306,7 +306,7 @@ impl Reserved {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum NameForm {
+pub(super) enum NameForm {
     Plain,
     Array,
 }

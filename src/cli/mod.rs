@@ -23,6 +23,7 @@ mod columns;
 mod configured;
 mod dev;
 mod doctor;
+mod explain;
 mod flags;
 mod logging;
 #[cfg(not(fuzzing))]
@@ -67,6 +68,7 @@ enum Command {
     /// Add, list, remove and test webhook endpoints, also while the server runs.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
+    Explain(explain::ExplainArguments),
     /// Import the apps of another server's configuration: soketi, Sockudo, Reverb, laravel-websockets.
     Migrate(migrate::MigrateArguments),
     /// Load a server and measure it: runs relay-loadgen.
@@ -188,6 +190,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(command) => token::run(command),
         Command::Admin(command) => admin::run(command),
         Command::Webhook(command) => webhook::run(command),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Version => print(concat!("relay ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -1,7 +1,9 @@
 //! The rest of the process, as the loop of a shard sees it: the store writer and the webhooks.
 
 use crate::app::{AppSerial, MessagesUsed, TokenId};
+use crate::auth::explain::RefusalId;
 use crate::metrics::figures::{AuthorizerFigures, WebhookFigures};
+use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
 use crate::shard::{Authorize, Change};
@@ -19,6 +21,8 @@ pub trait Host: Send {
     fn authorize(&mut self, authorize: Authorize);
     /// The number of messages that an app has published on a day (R-LIM-3).
     fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed);
+    /// A refusal is logged. Keeps it for `explain` and returns its id (R-EXPLAIN-6).
+    fn refused(&mut self, line: &LogLine) -> Option<RefusalId>;
     /// Webhook metrics.
     fn webhook_figures(&mut self) -> WebhookFigures;
     /// Authorizer metrics.
@@ -38,6 +42,10 @@ impl Host for NoHost {
     fn authorize(&mut self, _: Authorize) {}
 
     fn messages_counted(&mut self, _: AppSerial, _: MessagesUsed) {}
+
+    fn refused(&mut self, _: &LogLine) -> Option<RefusalId> {
+        None
+    }
 
     fn webhook_figures(&mut self) -> WebhookFigures {
         WebhookFigures::default()

@@ -2,15 +2,16 @@
 
 use std::fmt::Display;
 
+use crate::auth::explain::RefusalId;
 use crate::label::Label;
 use crate::limits::{ACCEPT_REST_LOG_MS, ACCEPT_REST_MS};
 use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::shard::ShardIndex;
 
-/// Writes one line. Its contents were sanitized when it was created.
-pub fn write(shard: ShardIndex, line: &LogLine) {
-    let LogLine { what, reason, code, app, peer, socket_id, channel, key, scope, suppressed } = line;
+/// Writes one line, with the id by which its refusal can be explained. Its contents were sanitized when it was created.
+pub fn write(shard: ShardIndex, line: &LogLine, id: Option<RefusalId>) {
+    let LogLine { what, reason, code, app, peer, socket_id, channel, key, scope, suppressed, .. } = line;
     tracing::info!(
         target: "relay::refused",
         reason,
@@ -22,6 +23,7 @@ pub fn write(shard: ShardIndex, line: &LogLine) {
         key,
         scope,
         suppressed = (*suppressed > 0).then_some(*suppressed),
+        refusal_id = id.map(tracing::field::display),
         shard,
         "{}",
         what.label()

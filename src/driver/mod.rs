@@ -27,6 +27,7 @@ pub mod mailbox;
 pub mod outgoing;
 mod pass;
 pub mod process;
+pub mod refusals;
 pub mod slots;
 pub mod sys;
 pub mod turn;

@@ -25,6 +25,7 @@ use crate::app::MessagesUsed;
 use crate::connection::ConnectionKey;
 use crate::limits::{MAIL_PER_TURN, MAIL_RETRY_MS};
 use crate::metrics::figures::{DriverFigures, ProcessFigures};
+use crate::metrics::refusal_log::Reports;
 use crate::moment::Moment;
 use crate::shard::{Input, Mail, Output};
 
@@ -187,7 +188,8 @@ impl Turn {
         loop {
             return Some(match core.poll_output()? {
                 Output::Log(line) => {
-                    log::write(self.outgoing.index(), &line);
+                    let id = if line.reports == Reports::Refusal { self.host.refused(&line) } else { None };
+                    log::write(self.outgoing.index(), &line, id);
                     continue;
                 }
                 Output::MeasureProcess => {

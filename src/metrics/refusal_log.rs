@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use crate::auth::explain::Kept;
 use crate::label::labels;
 use crate::limits::{LOGGED_CHARACTERS_MAX, REFUSAL_LINES_MAX};
 
@@ -33,9 +34,20 @@ labels! {
     }
 }
 
+/// What a line reports.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reports {
+    /// One refusal, which can be explained by its id (R-EXPLAIN-6).
+    Refusal,
+    /// Only how many lines were suppressed.
+    Suppressed,
+}
+
 /// One line. Its text has passed through [`printable`] or [`hint`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogLine {
+    /// Whether there is a refusal.
+    pub reports: Reports,
     /// What was refused.
     pub what: Refused,
     /// The reason: a word of a closed set.
@@ -56,12 +68,15 @@ pub struct LogLine {
     pub scope: Option<&'static str>,
     /// Lines of the same kind and reason that were held back since the last one.
     pub suppressed: u64,
+    /// What is kept of a refused signature. It is not written to the log.
+    pub kept: Option<Kept>,
 }
 
 impl LogLine {
     /// A line that contains only what was refused and why.
     pub fn new(what: Refused, reason: &'static str) -> Self {
         Self {
+            reports: Reports::Refusal,
             what,
             reason,
             code: None,
@@ -72,6 +87,7 @@ impl LogLine {
             key: None,
             scope: None,
             suppressed: 0,
+            kept: None,
         }
     }
 }
@@ -156,7 +172,8 @@ impl LogBrakes {
     pub fn take_due(&mut self, now_ms: u64) -> Option<LogLine> {
         let is_due = |brake: &Brake| brake.suppressed > 0 && brake.tell_at_ms <= now_ms;
         let ((what, reason), brake) = self.brakes.iter_mut().find(|(_, brake)| is_due(brake))?;
-        Some(LogLine { suppressed: std::mem::take(&mut brake.suppressed), ..LogLine::new(*what, reason) })
+        let suppressed = std::mem::take(&mut brake.suppressed);
+        Some(LogLine { reports: Reports::Suppressed, suppressed, ..LogLine::new(*what, reason) })
     }
 }
 
@@ -182,7 +199,7 @@ mod tests {
         let due_ms = brakes.due_ms().expect("something was held back");
         assert_eq!(brakes.take_due(due_ms - 1), None);
         let rest = brakes.take_due(due_ms).expect("it is due");
-        assert_eq!((rest.what, rest.reason), (Refused::Credential, "bad_token"));
+        assert_eq!((rest.reports, rest.what, rest.reason), (Reports::Suppressed, Refused::Credential, "bad_token"));
         assert_eq!(written + suppressed + rest.suppressed, 120_000);
         assert_eq!((brakes.due_ms(), brakes.take_due(u64::MAX)), (None, None));
     }

@@ -4,20 +4,54 @@ use std::net::IpAddr;
 
 use super::context::Context;
 use super::io::Output;
-use crate::app::Scope;
+use crate::app::{App, Scope};
 use crate::auth::AuthFailure;
+use crate::auth::explain::Kept;
+use crate::auth::signature::is_signed;
 use crate::label::Label;
 use crate::metrics::figures::Surface;
 use crate::metrics::refusal_log::{LogLine, Refused, hint, printable};
+use crate::wire::http::Request;
+
+/// A proof of a WebSocket client that is refused.
+pub(super) struct RefusedProof<'a> {
+    pub(super) app: &'a App,
+    pub(super) socket_id: &'a str,
+    /// None for a signin.
+    pub(super) channel: Option<&'a str>,
+    /// `channel_data` or `user_data`.
+    pub(super) data: Option<&'a str>,
+    pub(super) auth: &'a str,
+    pub(super) failure: AuthFailure,
+}
+
+impl RefusedProof<'_> {
+    /// What is kept of it, for a line that is written (R-EXPLAIN-6).
+    pub(super) fn kept(&self, context: &Context) -> Kept {
+        let text = (self.socket_id, self.channel, self.data);
+        Kept::of_socket(&context.directory, self.app, text, self.auth, (self.failure, context.now.unix_ms))
+    }
+}
 
 impl Context {
     /// A request has an invalid credential.
-    pub(super) fn note_credential_refused(&mut self, client: Option<IpAddr>, app_id: &str, failure: AuthFailure) {
+    pub(super) fn note_credential_refused(
+        &mut self,
+        client: Option<IpAddr>,
+        app_id: &str,
+        request: &Request<'_>,
+        failure: AuthFailure,
+    ) {
         self.metrics.counted.auth_failed(Surface::Http, failure);
         let Some(line) = self.admit_line(Refused::Credential, failure.label()) else { return };
+        let signed = request.query.filter(|query| is_signed(query)).zip(self.directory.app_by_id(app_id));
+        let kept = signed.map(|(query, app)| {
+            let text = (request.method, request.path, query);
+            Kept::of_request(&self.directory, app, text, (failure, self.now.unix_ms))
+        });
         // Empty where the path names no app.
         let app = Some(printable(app_id)).filter(|app| !app.is_empty());
-        self.write_line(LogLine { code: Some(401), app, peer: client, ..line });
+        self.write_line(LogLine { code: Some(401), app, peer: client, kept, ..line });
     }
 
     /// A request is refused for a reason other than its credential.

@@ -17,6 +17,7 @@ mod channels;
 mod client_events;
 mod connection;
 mod counts;
+mod explain;
 #[path = "../hostile/main.rs"]
 mod hostile;
 mod http_rules;

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use relay::auth::AuthFailure;
+use relay::auth::explain::Cause;
 use relay::label::Label;
 use relay::metrics::figures::{Overload, ProtocolError, Status, SubscriptionError};
 use relay::metrics::refusal_log::Refused;
@@ -60,6 +61,10 @@ fn table(name: &str) -> String {
                 let (cause, fix) = credential(*failure);
                 vec![code(failure.label()), cause.into(), fix.into()]
             }),
+        ),
+        "causes" => rows(
+            &["cause", "what to change"],
+            Cause::ALL.iter().map(|cause| vec![code(cause.label()), format!("{}.", cause.hint())]),
         ),
         "overload" => rows(
             &["cause", "meaning", "fix"],

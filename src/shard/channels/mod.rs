@@ -26,6 +26,7 @@ use crate::shard::connections::{Connections, Delivery};
 use crate::shard::context::Context;
 use crate::shard::keyed_slab::{Keyed, KeyedSlab};
 use crate::shard::mail::{ChannelKey, ChannelMessage, ConnectionRef, Full, OwnerMessage};
+use crate::shard::refusals::RefusedProof;
 use refusal::SubscriptionRefusal;
 use subscribe::MisleadingNames;
 
@@ -197,7 +198,7 @@ impl Channels {
         }
         let refusal = SubscriptionRefusal::Full(Full::Channels(channels_max));
         for slot in refused {
-            refuse(context, connections, slot, &channel.name, &refusal);
+            refuse(context, connections, slot, &channel.name, &refusal, None);
         }
         self.report_count(context, index);
     }
@@ -321,10 +322,11 @@ fn refuse(
     slot: Slot,
     channel: &str,
     refusal: &SubscriptionRefusal,
+    proof: Option<&RefusedProof<'_>>,
 ) {
     let (kind, reason, status) = (refusal.kind(), refusal.reason(channel), refusal.status());
     context.metrics.counted.subscription_errors.count(SubscriptionError::of(kind));
-    connections.note_subscription_refused(context, slot, channel, kind, status);
+    connections.note_subscription_refused(context, slot, channel, (kind, status), proof);
     connections.send_error(context, slot, refusal.code(), &reason);
     connections.send_text(context, slot, |out| {
         server_event::encode_subscription_error(out, channel, kind, &reason, status);

@@ -34,7 +34,7 @@ impl Channels {
                 Ok(member) => member,
                 Err(error) => {
                     let refusal = SubscriptionRefusal::ChannelData(error, bytes_max);
-                    return refuse(context, connections, slot, &channel.name, &refusal);
+                    return refuse(context, connections, slot, &channel.name, &refusal, None);
                 }
             },
         };
@@ -98,7 +98,7 @@ impl Channels {
         connections.remove_member(slot, index);
         connections.remove_subscription(slot, index);
         self.forget_if_unused(index);
-        refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Full(full));
+        refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Full(full), None);
     }
 
     /// Removes the join with this ticket from the waiting list; `None` when it is no longer waiting.

@@ -15,6 +15,7 @@ use crate::shard::connections::Connections;
 use crate::shard::context::Context;
 use crate::shard::io::Output;
 use crate::shard::mail::ChannelKey;
+use crate::shard::refusals::RefusedProof;
 use crate::wire::json::is_json_object;
 
 /// A subscribe message, as received.
@@ -74,7 +75,7 @@ impl Channels {
                     NameError::TooLong(bytes_max) => SubscriptionRefusal::NameTooLong(bytes_max),
                     NameError::Invalid => SubscriptionRefusal::InvalidName,
                 };
-                return refuse(context, connections, slot, text, &refusal);
+                return refuse(context, connections, slot, text, &refusal, None);
             }
         };
         let key = context.channel_key(app.serial, name.as_str());
@@ -89,7 +90,7 @@ impl Channels {
             if !connections.count_invalid(context, slot) {
                 return;
             }
-            refuse(context, connections, slot, text, &SubscriptionRefusal::TooManyChannels(channels_max));
+            refuse(context, connections, slot, text, &SubscriptionRefusal::TooManyChannels(channels_max), None);
             return;
         }
         if name.kind() != ChannelKind::Public && !is_authorized(context, connections, slot, app, &name, message) {
@@ -154,7 +155,9 @@ fn is_authorized(
         }
         let reason = format!("Auth info required to subscribe to {channel}");
         context.metrics.count_auth_failure(Surface::Subscribe, AuthFailure::Missing);
-        refuse(context, connections, slot, channel, &SubscriptionRefusal::Unauthorized(reason));
+        let (socket_id, channel_data, failure) = (&socket_id.to_text(), message.channel_data, AuthFailure::Missing);
+        let proof = RefusedProof { app, socket_id, channel: Some(channel), data: channel_data, auth: "", failure };
+        refuse(context, connections, slot, channel, &SubscriptionRefusal::Unauthorized(reason), Some(&proof));
         return false;
     };
     let data_may_be_signed = matches!(name.kind(), ChannelKind::Private | ChannelKind::PrivateEncrypted);
@@ -166,17 +169,17 @@ fn is_authorized(
     let socket_id = socket_id.to_text();
     let verify = if data_may_be_signed { verify_private } else { verify_subscription };
     // A server-to-user channel is for the user signed in on this connection, whatever the signature covers (P-USER-4).
-    let verdict = match verify(app, &socket_id, channel, channel_data, auth) {
+    let (refusal, failure) = match verify(app, &socket_id, channel, channel_data, auth) {
         Ok(()) if name.kind() == ChannelKind::ServerToUser => {
-            context.metrics.count_auth_failure(Surface::Subscribe, AuthFailure::WrongUser);
-            Err(subscription::SubscriptionRefusal::InvalidSignature)
+            (subscription::SubscriptionRefusal::InvalidSignature, AuthFailure::WrongUser)
         }
-        verdict => {
-            verdict.inspect_err(|refusal| context.metrics.count_auth_failure(Surface::Subscribe, refusal.failure()))
-        }
+        Ok(()) => return true,
+        Err(refusal) => (refusal, refusal.failure()),
     };
-    let Err(refusal) = verdict else { return true };
+    context.metrics.count_auth_failure(Surface::Subscribe, failure);
     let reason = refusal_message(&refusal, &socket_id, channel, channel_data, auth);
-    refuse(context, connections, slot, channel, &SubscriptionRefusal::Unauthorized(reason));
+    let proof =
+        RefusedProof { app, socket_id: &socket_id, channel: Some(channel), data: message.channel_data, auth, failure };
+    refuse(context, connections, slot, channel, &SubscriptionRefusal::Unauthorized(reason), Some(&proof));
     false
 }

@@ -11,6 +11,7 @@ use crate::metrics::figures::Surface;
 use crate::metrics::refusal_log::{LogLine, Refused, hint, printable};
 use crate::protocol::close::{CloseKind, CloseReason};
 use crate::shard::context::Context;
+use crate::shard::refusals::RefusedProof;
 
 impl Connections {
     /// A WebSocket is about to be closed with this reason: counted, and logged unless the reason is routine.
@@ -33,19 +34,26 @@ impl Connections {
         context: &mut Context,
         slot: Slot,
         channel: &str,
-        reason: &'static str,
-        code: u16,
+        (reason, code): (&'static str, u16),
+        proof: Option<&RefusedProof<'_>>,
     ) {
         let Some(line) = self.admit_line(context, slot, Refused::Subscription, reason) else { return };
-        let channel = Some(printable(channel));
-        context.write_line(LogLine { code: Some(code), channel, ..line });
+        let (channel, kept) = (Some(printable(channel)), proof.map(|proof| proof.kept(context)));
+        context.write_line(LogLine { code: Some(code), channel, kept, ..line });
     }
 
     /// A signin is refused.
-    pub(in crate::shard) fn note_signin_refused(&self, context: &mut Context, slot: Slot, failure: AuthFailure) {
+    pub(in crate::shard) fn note_signin_refused(
+        &self,
+        context: &mut Context,
+        slot: Slot,
+        failure: AuthFailure,
+        proof: Option<&RefusedProof<'_>>,
+    ) {
         context.metrics.counted.auth_failed(Surface::Signin, failure);
         let Some(line) = self.admit_line(context, slot, Refused::Signin, failure.label()) else { return };
-        context.write_line(LogLine { code: Some(4009), ..line });
+        let kept = proof.map(|proof| proof.kept(context));
+        context.write_line(LogLine { code: Some(4009), kept, ..line });
     }
 
     /// A client event is refused.

@@ -384,7 +384,7 @@ impl Requests {
         }
         if let RequestRefusal::Unauthorized(failure, _) = &refusal {
             let client = parts.connections.client_address(parts.context, slot, request);
-            parts.context.note_credential_refused(client, app_id, *failure);
+            parts.context.note_credential_refused(client, app_id, request, *failure);
             let Some(client) = client else { return refusal.into() };
             if parts.quota.count_auth_failure(parts.context, client) {
                 return Refusal::too_many_failures();

@@ -27,6 +27,7 @@ use crate::shard::connections::Connections;
 use crate::shard::context::Context;
 use crate::shard::keyed_slab::{Keyed, KeyedSlab};
 use crate::shard::mail::{Report, UserKey, UserMessage};
+use crate::shard::refusals::RefusedProof;
 use owner::OwnedUser;
 use watchlist::WatchCosts;
 
@@ -135,12 +136,16 @@ impl Users {
         message: &Signin<'_>,
     ) -> Result<(), String> {
         let (Some(auth), Some(user_data)) = (message.auth, message.user_data) else {
-            connections.note_signin_refused(context, slot, AuthFailure::Malformed);
+            connections.note_signin_refused(context, slot, AuthFailure::Malformed, None);
             return Err("A signin needs auth and user_data, both strings".to_owned());
         };
         let socket_id = context.socket_id(connections.key(slot)).to_text();
         verify_signin(app, &socket_id, user_data, auth)
-            .inspect_err(|refusal| connections.note_signin_refused(context, slot, refusal.failure()))
+            .inspect_err(|refusal| {
+                let (socket_id, failure) = (&*socket_id, refusal.failure());
+                let proof = RefusedProof { app, socket_id, channel: None, data: Some(user_data), auth, failure };
+                connections.note_signin_refused(context, slot, failure, Some(&proof));
+            })
             .map_err(|refusal| refusal_message(&refusal, &socket_id, SIGNIN, Some(user_data), auth))?;
         let names = context.config.options.channel_names;
         let info_bytes_max = app.settings.max_channel_data_bytes as usize;
@@ -149,7 +154,7 @@ impl Users {
         let mut answer = context.text_frame(|out| server_event::encode_signin_success(out, &user.text));
         let index = match connections.signed_in(slot) {
             Some(signed_in) if *signed_in.id != *key.id => {
-                connections.note_signin_refused(context, slot, AuthFailure::WrongUser);
+                connections.note_signin_refused(context, slot, AuthFailure::WrongUser, None);
                 return Err("This connection is signed in as another user for its life".to_owned());
             }
             Some(signed_in) if signed_in.signins_waiting >= limits::SIGNINS_WAITING_MAX => {

@@ -515,6 +515,9 @@ impl System {
                 for text in texts {
                     assert!(!text.contains(char::is_control), "a peer breaks a line of the log (T27): {line:?}");
                 }
+                let kept = format!("{:?}", line.kept.map(|kept| (kept.signature, kept.key)));
+                let run = kept.split(|c: char| !c.is_ascii_hexdigit()).map(str::len).max();
+                assert!(run < Some(32), "more of a signature is kept than 8 digits (T55): {kept}");
             }
             Output::MeasureProcess => panic!("nobody asks for figures here"),
             Output::TokenUsed { token, at } => {
