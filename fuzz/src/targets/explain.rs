@@ -20,7 +20,10 @@ const NOW_S: u64 = 1_800_000_000;
 pub fn check(bytes: &[u8]) {
     let directory = Directory::new(
         1,
-        vec![app(1, "3", &[("older-key", "OlderSecretOlderSecret"), (KEY, SECRET)]), app(2, "17", &[("other", OTHER_SECRET)])],
+        vec![
+            app(1, "3", &[("older-key", "OlderSecretOlderSecret"), (KEY, SECRET)]),
+            app(2, "17", &[("other", OTHER_SECRET)]),
+        ],
         Vec::new(),
     );
     let state = State {
@@ -37,7 +40,8 @@ pub fn check(bytes: &[u8]) {
         harmless(&explain(&state, &question));
     }
     let mut input = Input::new(bytes);
-    let (kind, secret) = (input.below(4), *input.pick(&[SECRET, OTHER_SECRET, KEY, "", "SecretOfTheAppSecretOfTheApp\n"]));
+    let (kind, secret) =
+        (input.below(4), *input.pick(&[SECRET, OTHER_SECRET, KEY, "", "SecretOfTheAppSecretOfTheApp\n"]));
     let mut text = || String::from_utf8_lossy(input.line()).into_owned();
     let (signed, first, second) = (text(), text(), text());
     let rest = String::from_utf8_lossy(input.rest()).into_owned();
@@ -50,7 +54,8 @@ pub fn check(bytes: &[u8]) {
             harmless(&explain(&state, &question));
         }
         _ => {
-            let query = format!("auth_key={KEY}&auth_timestamp={NOW_S}&auth_version=1.0&{second}&auth_signature={signature}");
+            let query =
+                format!("auth_key={KEY}&auth_timestamp={NOW_S}&auth_version=1.0&{second}&auth_signature={signature}");
             let target = format!("/apps/3/{first}?{query}");
             let headers = vec![("Host".to_owned(), "relay.test:1".to_owned())];
             let question = Question::Request { method: "POST".into(), target, headers, body: Some(rest.into_bytes()) };
@@ -83,7 +88,8 @@ fn channel(state: &State<'_>, signature: &str, channel: String, channel_data: Op
     assert!(!told.contains(&signature[..9]), "more than eight digits are kept: {told}");
     let later = explain_kept(state, &kept);
     harmless(&later);
-    let is_whole = 3 + channel.len() + channel_data.map_or(0, |data| data.len()) <= relay::limits::REFUSAL_TEXT_BYTES_MAX;
+    let is_whole =
+        3 + channel.len() + channel_data.map_or(0, |data| data.len()) <= relay::limits::REFUSAL_TEXT_BYTES_MAX;
     assert!(!is_whole || later.cause == answer.cause, "{answer:?} differs from {later:?}");
 }
 

@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use relay::app::outgoing_url::address::is_public;
 use relay::app::outgoing_url::Reach;
+use relay::app::outgoing_url::address::is_public;
 use relay::app::webhook::NewWebhook;
-use relay::store::check_webhook;
 use relay::outgoing::guard::may_reach;
+use relay::store::check_webhook;
 
 use crate::input::Input;
 
