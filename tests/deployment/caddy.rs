@@ -54,7 +54,7 @@ fn caddy_down() {
 #[test]
 fn caddy_idle() {
     let short = Deployment::changed(CADDY, &[(TRANSPORT, "transport http {\n            read_timeout 1s")]);
-    short.examine(&["--idle", "20"]).expect("idle", "problem", HOP, &["closed after 1.", "read_timeout"]);
+    short.examine(&["--idle", "20"]).expect_closed_when_idle(HOP, "read_timeout");
     Deployment::changed(CADDY, &[]).examine(&["--idle", "2"]).expect("idle", "ok", None, &["open after 2 s"]);
 }
 

@@ -50,7 +50,7 @@ fn haproxy_down() {
 #[test]
 fn haproxy_idle() {
     let short = Deployment::changed(HAPROXY, &[("timeout tunnel 1h", "timeout tunnel 1s")]);
-    short.examine(&["--idle", "20"]).expect("idle", "problem", HOP, &["closed after 1.", "timeout tunnel 1h"]);
+    short.examine(&["--idle", "20"]).expect_closed_when_idle(HOP, "timeout tunnel 1h");
     Deployment::changed(HAPROXY, &[]).examine(&["--idle", "2"]).expect("idle", "ok", None, &["open after 2 s"]);
 }
 

@@ -254,6 +254,17 @@ impl Report {
         }
     }
 
+    /// The idle time after which a hop closed, which was one second.
+    #[track_caller]
+    fn expect_closed_when_idle(&self, hop: Option<&str>, line: &str) {
+        self.expect("idle", "problem", hop, &["closed after ", line]);
+        let text = self.json.to_string();
+        let seconds = text.split("closed after ").nth(1).and_then(|rest| rest.split(' ').next());
+        let seconds: f64 = seconds.and_then(|seconds| seconds.parse().ok()).expect("a number of seconds");
+        // The doctor reads late on a busy machine, but never early.
+        assert!((0.9..19.0).contains(&seconds), "{text}");
+    }
+
     /// Nothing but these findings is bad.
     #[track_caller]
     fn expect_only(&self, checks: &[&str]) {

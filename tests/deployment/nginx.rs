@@ -56,7 +56,7 @@ fn nginx_down() {
 fn nginx_idle() {
     let short = Deployment::changed(NGINX, &[("proxy_read_timeout 75s;", "proxy_read_timeout 1s;")]);
     let report = short.examine(&["--idle", "20"]);
-    report.expect("idle", "problem", HOP, &["closed after 1.", "proxy_read_timeout 75s;"]);
+    report.expect_closed_when_idle(HOP, "proxy_read_timeout 75s;");
     let right = Deployment::changed(NGINX, &[]);
     right.examine(&["--idle", "2"]).expect("idle", "ok", None, &["open after 2 s"]);
     right.examine(&[]).expect("idle", "ok", None, &["at least every 50 s", "nginx closes after 60 s"]);

@@ -12,7 +12,7 @@ use super::websocket::{Arrived, OpenError, Socket};
 use super::{Examination, Finding, State, describe};
 
 /// Time for the first frame, and for an answer to a message.
-pub(super) const FRAME_TIME: Duration = Duration::from_secs(5);
+pub(super) const FRAME_TIME: Duration = Duration::from_secs(10);
 const COST: &str = "no client connects";
 
 /// An established connection of the Pusher protocol.
@@ -54,7 +54,9 @@ impl Examination {
                 None
             }
             Arrived::Nothing => {
-                let found = "101, and then no frame within 5 s: a hop holds the connection's bytes back";
+                let time_s = FRAME_TIME.as_secs();
+                let found =
+                    format!("101, and then no frame within {time_s} s: a hop holds the connection's bytes back");
                 self.fault(State::Problem, check, Fault::Silent, found, COST);
                 None
             }
