@@ -34,7 +34,7 @@ export interface RelayOptions extends Partial<Omit<Options, Replaced>> {
   authBatch?: boolean;
   /** Whether requests to auth endpoints include cookies, as for `fetch`. Default: `include`. */
   authCredentials?: RequestCredentials;
-  /** Share one connection among the tabs of one user, who is best named. Default: false. */
+  /** Share one connection among the tabs of one user, whom `{ user: id }` names. Default: false. */
   shareTabs?: boolean | { user: string | number | null | undefined };
 }
 

@@ -375,7 +375,8 @@ class Membership {
     this.ended = new Promise((resolve) => {
       this.end = resolve;
     });
-    this.outboxes = new Map();
+    this.lines = new Map();
+    this.serve = on.serve;
     this.observed = new Set();
     this.entered = name.then((resolved) => this.enter(resolved, on));
   }
@@ -384,8 +385,8 @@ class Membership {
     this.name = name;
     this.lobby = new BroadcastChannel(name);
     this.lobby.onmessage = ({ data }) => on.hear(data);
-    this.inbox = new BroadcastChannel(`${name}.${this.id}`);
-    this.inbox.onmessage = ({ data }) => on.receive(data);
+    this.line = new BroadcastChannel(`${name}.${this.id}`);
+    this.line.onmessage = ({ data }) => on.receive(data);
     await new Promise((resolve, reject) => {
       this.hold(`${name}.${this.id}`, resolve).catch(reject);
     });
@@ -407,8 +408,8 @@ class Membership {
     const options = { mode: 'shared', signal: this.pending.signal };
     const gone = () => {
       this.observed.delete(id);
-      this.outboxes.get(id)?.close();
-      this.outboxes.delete(id);
+      this.lines.get(id)?.close();
+      this.lines.delete(id);
       callback();
     };
     navigator.locks.request(`${this.name}.${id}`, options, gone).catch(() => {});
@@ -416,14 +417,18 @@ class Membership {
   announce(message) {
     this.lobby?.postMessage({ ...message, from: this.id });
   }
+  tell(message) {
+    if (!this.hasLeft) this.line.postMessage(message);
+  }
   post(id, message) {
     if (this.hasLeft) return;
-    let outbox = this.outboxes.get(id);
-    if (!outbox) {
-      outbox = new BroadcastChannel(`${this.name}.${id}`);
-      this.outboxes.set(id, outbox);
+    let line = this.lines.get(id);
+    if (!line) {
+      line = new BroadcastChannel(`${this.name}.${id}`);
+      line.onmessage = ({ data }) => this.serve(id, data);
+      this.lines.set(id, line);
     }
-    outbox.postMessage({ ...message, from: this.id });
+    line.postMessage({ ...message, from: this.id });
   }
   leave() {
     this.hasLeft = true;
@@ -431,8 +436,8 @@ class Membership {
     this.pending.abort();
     this.end();
     this.lobby?.close();
-    this.inbox?.close();
-    this.outboxes.forEach((outbox) => outbox.close());
+    this.line?.close();
+    this.lines.forEach((line) => line.close());
   }
 }
 const SUCCEEDED = 'pusher_internal:subscription_succeeded';
@@ -732,6 +737,10 @@ class Tabs {
       lead: () => this.lead(),
       hear: (message) => this.hear(message),
       receive: (message) => this.receive(message),
+      serve: (id, { kind, text }) => {
+        if (kind === 'send') this.hub?.receive(id, text);
+        else if (kind === 'close') this.hub?.remove(id);
+      },
     });
     return this.membership.entered;
   }
@@ -861,11 +870,6 @@ class Tabs {
   }
   receive(message) {
     const { kind, from } = message;
-    if (this.membership?.leads) {
-      if (kind === 'send') this.hub?.receive(from, message.text);
-      else if (kind === 'close') this.hub?.remove(from);
-      return;
-    }
     this.heardAt = Date.now();
     if (kind === 'connected' && this.isAsking && message.number === this.attempt.number) this.follow(message);
     else if (kind === 'leave' && from === this.leader) this.goAlone(message.reason);
@@ -875,14 +879,14 @@ class Tabs {
     const { membership } = this;
     this.leader = from;
     const send = (text) => {
-      membership.post(from, { kind: 'send', text });
+      membership.tell({ kind: 'send', text });
       return true;
     };
     const link = new Link(socketId, connectionTimeout, {
       send,
       ping: () => send('{"event":"pusher:ping","data":{}}'),
       close: () => {
-        membership.post(from, { kind: 'close' });
+        membership.tell({ kind: 'close' });
         if (this.link === link) this.link = null;
       },
     });

@@ -137,7 +137,7 @@ async function otherSite({ browser, customer, backend }) {
   assert.equal(request.headers.cookie, undefined);
 }
 
-/** A page checks the script's digest by the documented value, and is told what is missing without pusher-js. */
+/** A page checks the script's digest by the documented value, and without pusher-js gets an error that says so. */
 async function scripts(world) {
   const intact = await page(world, '/intact');
   assert.equal(await intact.run(() => typeof Relay), 'function');

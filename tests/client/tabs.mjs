@@ -14,6 +14,7 @@ main(() => withBrowser(async (browser) => {
     const channel = form.get('channel_name');
     const isForbidden = channel.startsWith('private-of-') && channel !== `private-of-${user}`;
     if (path !== '/broadcasting/auth' || isForbidden) return 403;
+    if (channel === 'presence-forged') return [200, signed('1.1', channel, { user_id: user })];
     return [200, signed(socketId, channel, { user_id: user, user_info: { name: user } })];
   });
   const scenarios = [sharing, leavingAChannel, leaders, crash, users, identities, logout, refusal, dialog, ordinary];
@@ -144,6 +145,12 @@ async function sharing(world) {
   await publish('#server-to-user-a', 'mail', { unread: 3 });
   for (const tab of [first, second]) assert.deepEqual(await tab.heard('#user', 'mail'), { unread: 3 });
   assert.doesNotMatch(await third.received(), /unread/, 'this tab did not sign in');
+
+  // The server's error quotes the channel and the member: it is for the tab that tried.
+  assert.equal(await second.join('presence-forged'), 401);
+  assert.match(await second.received(), /Invalid signature: .*presence-forged/);
+  await third.join('marker');
+  assert.doesNotMatch(await third.received(), /forged/);
   await connections(2);
   other.disconnect();
 }
@@ -271,7 +278,7 @@ async function identities(world) {
   }
 }
 
-/** After a logout a tab gets nothing more of its user, whoever logs in there; its user's other tabs go on. */
+/** After a logout a tab gets nothing more of its user, whoever logs in there; the other tabs of its user continue. */
 async function logout(world) {
   const tabs = [await open(world, of('a')), await open(world, of('a')), await open(world, of('a'))];
   for (const tab of tabs) assert.equal(await tab.join('private-of-a'), 'succeeded');

@@ -1,9 +1,11 @@
-// One tab's place in a group of tabs: its inbox, its vote for leadership, and the news of who is gone (R-CLIENT-7).
+// One tab's place in a group of tabs: its line to the leader, its turn to lead, and the news of who is gone
+// (R-CLIENT-7).
 //
 // A group has a lock that its leader holds: the browser passes it on when the leader's tab closes or crashes. Each tab
-// holds a lock with its own name, so the leader knows when it is gone. Messages for one tab go to an inbox with a
-// random name, so no other tab receives them; the lobby, which all hear, carries only who is looking for a leader and
-// who is one. Nothing is kept in storage (threat T105).
+// holds a lock with its own name, so the leader knows when it is gone. A tab and the leader talk on a line with the
+// tab's random name, which only these two open: whoever opens a BroadcastChannel hears all others on it, even if it
+// means only to speak. The lobby, which all hear, carries only who is looking for a leader and who is one. Nothing is
+// kept in storage (threat T105).
 
 /** True if this page has what sharing needs; pages over plain http beyond localhost lack it. */
 export function canShare() {
@@ -18,7 +20,10 @@ export async function groupName(facts) {
 }
 
 export class Membership {
-  /** `name` is a promise of the group's name. `on` has `lead()`, `hear(message)` and `receive(message)`. */
+  /**
+   * `name` is a promise of the group's name. `on` has `lead()`, `hear(message)` for the lobby, `receive(message)` for
+   * what the leader says to this tab, and `serve(id, message)` for what a tab says to this leader.
+   */
   constructor(name, on) {
     this.id = crypto.randomUUID();
     this.leads = false;
@@ -27,7 +32,8 @@ export class Membership {
     this.ended = new Promise((resolve) => {
       this.end = resolve;
     });
-    this.outboxes = new Map();
+    this.lines = new Map();
+    this.serve = on.serve;
     this.observed = new Set();
     this.entered = name.then((resolved) => this.enter(resolved, on));
   }
@@ -37,8 +43,8 @@ export class Membership {
     this.name = name;
     this.lobby = new BroadcastChannel(name);
     this.lobby.onmessage = ({ data }) => on.hear(data);
-    this.inbox = new BroadcastChannel(`${name}.${this.id}`);
-    this.inbox.onmessage = ({ data }) => on.receive(data);
+    this.line = new BroadcastChannel(`${name}.${this.id}`);
+    this.line.onmessage = ({ data }) => on.receive(data);
     // First its own lock: a leader that hears of this tab would else take it for gone.
     await new Promise((resolve, reject) => {
       this.hold(`${name}.${this.id}`, resolve).catch(reject);
@@ -65,8 +71,8 @@ export class Membership {
     const options = { mode: 'shared', signal: this.pending.signal };
     const gone = () => {
       this.observed.delete(id);
-      this.outboxes.get(id)?.close();
-      this.outboxes.delete(id);
+      this.lines.get(id)?.close();
+      this.lines.delete(id);
       callback();
     };
     navigator.locks.request(`${this.name}.${id}`, options, gone).catch(() => {});
@@ -77,15 +83,21 @@ export class Membership {
     this.lobby?.postMessage({ ...message, from: this.id });
   }
 
-  /** Sends a message to one tab. */
+  /** Says something to the leader alone. */
+  tell(message) {
+    if (!this.hasLeft) this.line.postMessage(message);
+  }
+
+  /** As the leader, says something to one tab. */
   post(id, message) {
     if (this.hasLeft) return;
-    let outbox = this.outboxes.get(id);
-    if (!outbox) {
-      outbox = new BroadcastChannel(`${this.name}.${id}`);
-      this.outboxes.set(id, outbox);
+    let line = this.lines.get(id);
+    if (!line) {
+      line = new BroadcastChannel(`${this.name}.${id}`);
+      line.onmessage = ({ data }) => this.serve(id, data);
+      this.lines.set(id, line);
     }
-    outbox.postMessage({ ...message, from: this.id });
+    line.postMessage({ ...message, from: this.id });
   }
 
   /** From now on this tab hears nothing of the group, and another one may lead it. */
@@ -95,7 +107,7 @@ export class Membership {
     this.pending.abort();
     this.end();
     this.lobby?.close();
-    this.inbox?.close();
-    this.outboxes.forEach((outbox) => outbox.close());
+    this.line?.close();
+    this.lines.forEach((line) => line.close());
   }
 }

@@ -71,6 +71,10 @@ export class Tabs {
       lead: () => this.lead(),
       hear: (message) => this.hear(message),
       receive: (message) => this.receive(message),
+      serve: (id, { kind, text }) => {
+        if (kind === 'send') this.hub?.receive(id, text);
+        else if (kind === 'close') this.hub?.remove(id);
+      },
     });
     return this.membership.entered;
   }
@@ -83,7 +87,7 @@ export class Tabs {
     const { hub, membership } = this;
     this.membership = null;
     this.link = null;
-    // The other tabs are told before the inbox closes.
+    // The other tabs are notified before the lines close.
     hub?.close();
     membership?.leave();
   }
@@ -229,11 +233,6 @@ export class Tabs {
   /** What comes to this tab alone. */
   receive(message) {
     const { kind, from } = message;
-    if (this.membership?.leads) {
-      if (kind === 'send') this.hub?.receive(from, message.text);
-      else if (kind === 'close') this.hub?.remove(from);
-      return;
-    }
     this.heardAt = Date.now();
     if (kind === 'connected' && this.isAsking && message.number === this.attempt.number) this.follow(message);
     else if (kind === 'leave' && from === this.leader) this.goAlone(message.reason);
@@ -244,14 +243,14 @@ export class Tabs {
     const { membership } = this;
     this.leader = from;
     const send = (text) => {
-      membership.post(from, { kind: 'send', text });
+      membership.tell({ kind: 'send', text });
       return true;
     };
     const link = new Link(socketId, connectionTimeout, {
       send,
       ping: () => send('{"event":"pusher:ping","data":{}}'),
       close: () => {
-        membership.post(from, { kind: 'close' });
+        membership.tell({ kind: 'close' });
         if (this.link === link) this.link = null;
       },
     });
