@@ -3,7 +3,7 @@
 //
 // A group has a lock that its leader holds: the browser passes it on when the leader's tab closes or crashes. Each tab
 // holds a lock with its own name, so the leader knows when it is gone. A tab and the leader talk on a line with the
-// tab's random name, which only these two open: whoever opens a BroadcastChannel hears all others on it, even if it
+// tab's random name, which only these two open: a page that opens a BroadcastChannel hears all others on it, even if it
 // means only to speak. The lobby, which all hear, carries only who is looking for a leader and who is one. Nothing is
 // kept in storage (threat T105).
 

@@ -16,7 +16,7 @@ export class SharedChannel {
 
   /**
    * Whether a tab may join by this proof. A signature covers socket, channel and member, so an equal one was verified
-   * by the server already; whoever has another one must show it to the server, on another connection.
+   * by the server already; a tab with another one must show it to the server, on another connection.
    */
   accepts(auth, channelData) {
     return this.auth === (auth ?? '') && this.channelData === (channelData ?? '');
