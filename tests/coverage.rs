@@ -49,6 +49,8 @@ const BUILT: &[(&str, &[u32])] = &[
     ("R-AUTHEP", &[]),
     ("R-RECIPE", &[]),
     ("R-CLIENT", &[]),
+    // Of streams, which come later: 7 and 11.
+    ("R-PIT", &[1, 2, 3, 4, 5, 6, 8, 9, 10]),
     ("R-LOAD", &[]),
     ("P-HOOK", &[]),
     ("P-FALL", &[]),

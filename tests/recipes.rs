@@ -238,6 +238,30 @@ fn client_snippets_name_their_transports() {
     assert!(snippets >= 4, "only {snippets} snippets were found");
 }
 
+/// R-PIT-1, R-PIT-2, R-PIT-3, R-PIT-4, R-PIT-5, R-PIT-6, R-PIT-8, R-PIT-9, R-PIT-10: a page for users states each
+/// pitfall of what is built, in the words that a reader would search for; and `relay doctor` cites those that it finds.
+#[test]
+fn pitfalls_are_stated() {
+    let pages = tree::sources("docs", &[".md"]);
+    let doctor = tree::source("docs/doctor.md").text;
+    for (rule, words, found_by_doctor) in [
+        ("R-PIT-1", "empty or wrong body", true),
+        ("R-PIT-2", "`socket_id:channel_name`", true),
+        ("R-PIT-3", "Never sign in the browser", false),
+        ("R-PIT-4", "POST with a form body", true),
+        ("R-PIT-5", "authorizes every channel", true),
+        ("R-PIT-6", "`no-history-private-x` is public", false),
+        ("R-PIT-8", "not signed", false),
+        ("R-PIT-9", "falls back to Pusher's own hosts", false),
+        ("R-PIT-10", "never reconnects by itself", false),
+    ] {
+        let states = |text: &str| text.contains(words) && text.contains(&format!("({rule})"));
+        let page = pages.iter().find(|page| !page.path.starts_with("docs/protocol/") && states(&page.text));
+        assert!(page.is_some(), "no page for users says {words:?} and cites {rule}");
+        assert_eq!(doctor.contains(&format!("({rule}")), found_by_doctor, "docs/doctor.md and {rule}");
+    }
+}
+
 /// `tests/run` installs it; under a plain `cargo test` the skipped test is reported.
 fn php_is_installed() -> bool {
     let installed = std::process::Command::new("php").arg("--version").output().is_ok();
