@@ -130,14 +130,14 @@ fn wrong_signatures_are_explained() {
     type Sign = fn(&App, &str, &str) -> String;
     let (server, app) = relay();
     let cases: [(Sign, &str); 5] = [
-        (|app, id, channel| signed(&app.key, &app.secret, &format!("{channel}:{id}")), "wrong order"),
-        (|app, _, channel| signed(&app.key, &app.secret, channel), "channel alone"),
-        (|app, id, channel| signed(&app.key, &format!("\"{}\"", app.secret), &format!("{id}:{channel}")), "quotes"),
-        (|app, id, channel| signed(&app.key, "another", &format!("{id}:{channel}")), "not that of the key's secret"),
+        (|app, id, channel| signed(&app.key, &app.secret, &format!("{channel}:{id}")), "reversed order"),
+        (|app, _, channel| signed(&app.key, &app.secret, channel), "missing part"),
         (
-            |app, id, channel| signed("0123456789abcdef0123", &app.secret, &format!("{id}:{channel}")),
-            "not one of this app's",
+            |app, id, channel| signed(&app.key, &format!("\"{}\"", app.secret), &format!("{id}:{channel}")),
+            "quoted secret",
         ),
+        (|app, id, channel| signed(&app.key, "another", &format!("{id}:{channel}")), "no known mistake"),
+        (|app, id, channel| signed("0123456789abcdef0123", &app.secret, &format!("{id}:{channel}")), "unknown key"),
     ];
     for (sign, part) in cases {
         let app = app.clone();
