@@ -350,3 +350,29 @@ struct OfApp {
     #[serde(default)]
     app: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Missing;
+
+    /// Goal (R-ADMIN-4): the server reads entries that other processes wrote, from all parts in the order of their
+    /// numbers, at most so many at once, and learns how many there are.
+    #[test]
+    fn new_entries_are_read_in_order() {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
+        let start = store.audit_position().expect("reads");
+        assert_eq!(store.audit_since(start, 10).expect("reads"), (Vec::new(), start));
+        let actions = [AuditAction::SecretReveal, AuditAction::EventsPublish, AuditAction::SecretReveal];
+        for action in actions {
+            store.note(&Actor::cli(0), action, "1", "x").expect("noted");
+        }
+        let numbers = |limit| {
+            let (entries, next) = store.audit_since(start + 1, limit).expect("reads");
+            (entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), next)
+        };
+        assert_eq!(numbers(10), (vec![start + 1, start + 2], start + 3));
+        assert_eq!(numbers(1), (vec![start + 1], start + 3));
+    }
+}

@@ -124,3 +124,64 @@ fn surplus(transaction: &RoTxn<'_>, tables: &Tables, new: &[u8], now_ms: u64) ->
     }
     Ok(surplus)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::actor::Actor;
+    use crate::store::{Missing, Store, unix_ms};
+
+    fn request<'a>(credential: &'a str, key: &'a str) -> Idempotency<'a> {
+        Idempotency { credential, route: "POST /apps", key, body: b"{}" }
+    }
+
+    /// A store that remembers keys of these credentials with these times.
+    fn store_with(entries: impl Iterator<Item = (String, String, u64)>) -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
+        let written = store.environment().write(|transaction, tables| {
+            for (credential, key, at_ms) in entries {
+                let entry = Entry { at_ms, body: hash(&[b"{}"]), id: "x".into() };
+                tables.idempotency.put(transaction, &key_of(&request(&credential, &key)), &entry.encode())?;
+            }
+            Ok(())
+        });
+        written.expect("written");
+        (directory, store)
+    }
+
+    fn is_known(store: &Store, credential: &str, key: &str) -> bool {
+        let found = store.change_all(&Actor::cli(0), |batch| batch.repeated(&request(credential, key)));
+        found.expect("reads").is_some()
+    }
+
+    /// R-ADMIN-8: a key is forgotten after 24 h and its entry removed with the next creation.
+    #[test]
+    fn keys_end() {
+        let now = unix_ms();
+        let old = now - limits::IDEMPOTENCY_MS;
+        let entries = [("a", "over", old), ("a", "young", old + 60_000)];
+        let (_directory, store) =
+            store_with(entries.into_iter().map(|(credential, key, at)| (credential.into(), key.into(), at)));
+        assert!(!is_known(&store, "a", "over") && is_known(&store, "a", "young"));
+        store.change_all(&Actor::cli(0), |batch| batch.remember(&request("b", "new"), "x")).expect("remembered");
+        let kept = store.environment().read(|transaction, tables| Ok(tables.idempotency.len(transaction)?));
+        assert_eq!(kept.expect("reads"), 2);
+    }
+
+    /// R-ADMIN-8: the keys of all credentials have a bound, beyond which the oldest of all is forgotten.
+    #[test]
+    fn all_keys_together_have_a_bound() {
+        let now = unix_ms();
+        let entries = (0..limits::IDEMPOTENCY_KEYS_MAX).map(|number| {
+            let at_ms = if number == 4_321 { now - 9 } else { now };
+            (format!("credential {}", number % 20), number.to_string(), at_ms)
+        });
+        let (_directory, store) = store_with(entries);
+        assert!(is_known(&store, "credential 1", "4321"));
+        store.change_all(&Actor::cli(0), |batch| batch.remember(&request("new", "new"), "x")).expect("remembered");
+        assert!(!is_known(&store, "credential 1", "4321") && is_known(&store, "credential 2", "4322"));
+        let kept = store.environment().read(|transaction, tables| Ok(tables.idempotency.len(transaction)?));
+        assert_eq!(kept.expect("reads"), limits::IDEMPOTENCY_KEYS_MAX as u64);
+    }
+}

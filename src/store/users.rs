@@ -256,4 +256,23 @@ mod tests {
             }
         }
     }
+
+    /// R-ADMIN-7: at the bound a new user is refused and an existing one can still be changed.
+    #[test]
+    fn users_have_a_bound() {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::open(directory.path(), Missing::Create).expect("opens");
+        let set = |name: &str| {
+            store.change_all(&Actor::cli(0), |batch| {
+                let done = put(batch, name, NOBODY.into(), None);
+                batch.at(done)
+            })
+        };
+        for number in 0..limits::USERS_MAX {
+            assert!(set(&format!("user-{number}")).expect("below the bound").1);
+        }
+        assert!(matches!(set("one-more"), Err(StoreError::TooManyUsers)));
+        assert!(!set("user-0").expect("an existing one").1);
+        assert_eq!(store.users().expect("users").len(), limits::USERS_MAX);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::app::Secret;
+use crate::app::actor::{Actor, ActorKind};
 use crate::app::outgoing_url::Reach;
 use crate::app::webhook::{Batching, CountName, WebhookEndpoint, WebhookFormat, WebhookKind, WebhookKinds, Webhooks};
 use crate::label::Label;
@@ -313,5 +314,43 @@ fn changes_are_bounded_and_answered() {
     assert!(process.take(0, elsewhere).starts_with("HTTP/1.1 204 "));
     let refused = process.ask(1, further, "POST", "/apps/1/webhooks", "{}");
     assert!(refused.starts_with("HTTP/1.1 400 "), "there is room, but no url: {refused}");
+    process.finish();
+}
+
+/// R-TOKEN-10, R-ADMIN-4: requests about tokens are changes on behalf of the caller with its address, also with a token
+/// for webhooks; a list is long, so the request behind it waits until it is sent (P-CLOSE-5).
+#[test]
+fn changes_name_their_actor() {
+    let mut process = Process::new(1);
+    let caller = process.accept(0);
+    let lists = request("GET", "/apps/1/tokens", "").repeat(3);
+    process.receive(0, caller, lists.as_bytes());
+    let body = format!("{{\"tokens\":[\"{}\"]}}", "n".repeat(200_000));
+    for sent in 0..3 {
+        let changes = std::mem::take(&mut process.changes);
+        let [change] = &changes[..] else { panic!("list {sent}: {changes:?}") };
+        assert!(matches!(change.what, ChangeKind::ListTokens), "{change:?}");
+        let Actor { kind, id, address } = &change.actor;
+        assert_eq!((*kind, &**id, address.is_some()), (ActorKind::AppKey, "app-key", true));
+        assert_eq!(process.take(0, caller), "", "nothing is answered yet");
+        process.feed(0, Input::Mail { from: 0, mail: Mail::changed(change.id, Changed::Listed(body.clone().into())) });
+        process.pass_time(1);
+        let answer = process.take(0, caller);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&body), "{}", &answer[..200]);
+    }
+    process.receive(0, caller, request("POST", "/apps/1/tokens", r#"{"name":"ci"}"#).as_bytes());
+    process.receive(0, caller, request("DELETE", "/apps/1/tokens/tok_1", "").as_bytes());
+    let changes = std::mem::take(&mut process.changes);
+    let [add, revoke] = &changes[..] else { panic!("{changes:?}") };
+    assert!(matches!(&add.what, ChangeKind::AddToken(new) if new.name == "ci" && new.app == "1"), "{add:?}");
+    assert!(matches!(&revoke.what, ChangeKind::RevokeToken(id) if **id == *"tok_1"), "{revoke:?}");
+    let refused = Changed::Refused(ChangeRefused::UnknownToken);
+    process.feed(0, Input::Mail { from: 0, mail: Mail::changed(revoke.id, refused) });
+    let created = Changed::Created(br#"{"id":"tok_2"}"#.to_vec());
+    process.feed(0, Input::Mail { from: 0, mail: Mail::changed(add.id, created) });
+    let answers = process.take(0, caller);
+    let (first, second) = answers.split_once(r#"{"id":"tok_2"}"#).expect("the first answer");
+    assert!(first.starts_with("HTTP/1.1 201 ") && first.contains("Cache-Control: no-store"), "{answers}");
+    assert!(second.starts_with("HTTP/1.1 404 ") && second.contains("no such token"), "{answers}");
     process.finish();
 }
