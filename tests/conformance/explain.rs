@@ -216,3 +216,27 @@ fn bad_questions_are_usage_errors() {
     let output = run(&server, &["--url", &path, "--body-file", "-"], &long);
     assert!(String::from_utf8_lossy(&output.stderr).contains("more than 1048576 bytes"));
 }
+
+/// R-EXPLAIN-4: a search among all forms of the longest data ends at its bound, and the answer says so; a longer field
+/// is refused by its name.
+#[test]
+fn the_search_is_bounded() {
+    let server = TestServer::start(crate::common::server::Driver::Epoll);
+    let auth = format!("{}:{}", server.app().key, "0a".repeat(32));
+    let data = |characters: usize| json!({"user_id": "7", "user_info": "é".repeat(characters)}).to_string();
+    let ask = |data: &str, arguments: &[&str]| {
+        let fields = ["--socket-id", "1.2", "--channel", "presence-a", "--auth", &auth, "--channel-data", data];
+        run(&server, &[&fields[..], arguments].concat(), b"")
+    };
+    let answer = |characters: usize| -> Value {
+        let output = ask(&data(characters), &["--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    assert_eq!(answer(20)["verdict"], "unexplained");
+    let cut = answer(32_700);
+    assert_eq!((&cut["verdict"], &cut["cause"]), (&json!("cut"), &json!("unknown")));
+    assert!(cut["hint"].as_str().unwrap().contains("the search was cut"), "{}", cut["hint"]);
+    let refused = ask(&data(32_800), &[]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("channel_data is longer than 65536"), "{told}");
+}

@@ -119,7 +119,7 @@ mod tests {
         Search::new(GivenSignature::decode(&"0b".repeat(32)))
     }
 
-    /// T54: exactly 512 HMACs, and exactly the bytes that they may cover.
+    /// R-EXPLAIN-4, T54: exactly 512 HMACs, and exactly the bytes that they may cover.
     #[test]
     fn hmacs_are_bounded() {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(search.hmacs, 2);
     }
 
-    /// T54: exactly 8 digests of bodies, and exactly the bytes that they may cover; likewise for JSON.
+    /// R-EXPLAIN-4, T54: exactly 8 digests of bodies, and exactly the bytes that they may cover; likewise for JSON.
     #[test]
     fn digests_and_forms_are_bounded() {
         let mut search = search();

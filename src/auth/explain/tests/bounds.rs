@@ -31,7 +31,7 @@ fn question(data_bytes: usize, signature: &str) -> Question {
     }
 }
 
-/// T54: an app with 8 keys, data with all forms and 1,000 other apps: 512 HMACs at most, and the verdict says that the
+/// R-EXPLAIN-4, T54: an app with 8 keys, data with all forms and 1,000 other apps: 512 HMACs at most, and the verdict says that the
 /// search was cut.
 #[test]
 fn hmacs_end_at_the_bound() {
@@ -43,7 +43,7 @@ fn hmacs_end_at_the_bound() {
     assert_eq!(answer.to_json(Reader::ReadOnly)["verdict"], "cut");
 }
 
-/// T54: the newest other apps are tried up to their bound, and one beyond it is not: then the search was cut.
+/// R-EXPLAIN-4, T54: the newest other apps are tried up to their bound, and one beyond it is not: then the search was cut.
 #[test]
 fn other_apps_end_at_the_bound() {
     let directory = crowded(1_000);
@@ -61,7 +61,7 @@ fn other_apps_end_at_the_bound() {
     assert_eq!((beyond.cause, beyond.verdict), (Cause::Unknown, Verdict::Cut));
 }
 
-/// T54: the largest data and the largest body stay within bytes and digests, and use the CPU for no longer than
+/// R-EXPLAIN-4, T54: the largest data and the largest body stay within bytes and digests, and use the CPU for no longer than
 /// documented. The time is that of this thread, in a build for tests; `cargo bench --bench auth` has that of a release.
 #[test]
 fn the_worst_case() {
@@ -109,7 +109,7 @@ fn cpu_us() -> i64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// T54: no length of data, number of apps or form of signature exceeds the bounds.
+    /// R-EXPLAIN-4, T54: no length of data, number of apps or form of signature exceeds the bounds.
     #[test]
     fn nothing_exceeds_the_bounds(bytes in 0_usize..20_000, others in 0_u32..400, length in 0_usize..70) {
         let directory = crowded(others);

@@ -34,7 +34,7 @@ fn each_kind_is_read() {
     assert_eq!(asked.subject, Subject::Refusal(RefusalId([10; 16])));
 }
 
-/// R-EXPLAIN-1: a question that cannot be answered is refused with the name of the field and the expectation.
+/// R-EXPLAIN-1, R-EXPLAIN-4: a question that cannot be answered is refused with the name of the field and the expectation.
 #[test]
 fn mistakes_name_the_field() {
     let long = "x".repeat(EXPLAIN_FIELD_BYTES_MAX + 1);
