@@ -17,8 +17,9 @@ pub mod moment;
 pub mod rfc3339;
 pub mod setting;
 
-// Floor 1: apps and their credentials, and the bytes on the wire.
+// Floor 1: apps and their credentials, the bytes on the wire, and the description of an HTTP API.
 pub mod app;
+pub mod openapi;
 pub mod wire;
 
 // Floor 2: text to typed messages and back.
@@ -46,7 +47,9 @@ pub mod store;
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod outgoing;
 
-// Floor 8: the senders of these requests.
+// Floor 8: the senders of these requests, and the admin API.
+#[allow(clippy::disallowed_methods, reason = "effects live here")]
+pub mod admin;
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod authorizer;
 #[allow(clippy::disallowed_methods, reason = "effects live here")]

@@ -3,8 +3,10 @@
 //! A bound is defined in this module and nowhere else; what happens at it is described beside the code that checks it and in a
 //! test.
 
+mod admin;
 mod auth;
 
+pub use admin::*;
 pub use auth::*;
 
 /// Bytes that JSON takes at most to write one byte of text: a control character is `\u0001`. Of other text, two bytes

@@ -17,7 +17,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::auth::explain::RefusalId;
 use crate::authorizer::{self, Authorizers};
-use crate::config::{IoChoice, MetricsPort, ServeConfig};
+use crate::config::{AdminPort, IoChoice, MetricsPort, ServeConfig};
 use crate::driver::capacity::{self, Capacity};
 use crate::driver::clock::Clock;
 use crate::driver::control::Control;
@@ -41,6 +41,7 @@ use crate::webhook::{WebhookError, WebhookHandle, WebhookOptions, Webhooks};
 
 use signals::SignalThread;
 
+mod admin;
 mod signals;
 
 /// A port that another socket holds is retried for this long.
@@ -55,6 +56,8 @@ pub struct Listening {
     pub public: SocketAddr,
     /// Health port; `None` if it was taken and is optional.
     pub metrics: Option<SocketAddr>,
+    /// Admin API; `None` if it is off, or was taken and is optional.
+    pub admin: Option<SocketAddr>,
     /// `io_uring` or `epoll`.
     pub driver: &'static str,
     /// Why this driver, one sentence.
@@ -114,6 +117,7 @@ pub struct Prepared {
     capacity: Capacity,
     public: Bound,
     metrics: Result<Bound, BindError>,
+    admin: Option<Result<Bound, BindError>>,
 }
 
 /// Chooses the driver, finds room for connections and binds the ports. Peers that connect from now on wait.
@@ -127,9 +131,14 @@ pub fn prepare(config: &ServeConfig) -> Result<Prepared, ServeError> {
         MetricsPort::Required => Ok(bind_patiently(config.server.metrics_listen, 1)?),
         MetricsPort::Optional => listener::bind(config.server.metrics_listen, 1),
     };
+    let admin = match config.admin_port {
+        AdminPort::Off => None,
+        AdminPort::Required(address) => Some(Ok(bind_patiently(address, 1)?)),
+        AdminPort::Optional(address) => Some(listener::bind(address, 1)),
+    };
     let (kind, driver_reason) = choose_driver(config.server.io, config.server.shards)?;
     let capacity = capacity_of(kind, config)?;
-    Ok(Prepared { kind, driver_reason, capacity, public, metrics })
+    Ok(Prepared { kind, driver_reason, capacity, public, metrics, admin })
 }
 
 /// If the host enables huge pages for every process, tables and the allocator's arenas would become resident in steps
@@ -166,11 +175,9 @@ pub fn run(
 ) -> Result<(), ServeError> {
     let (events, inbox) = mpsc::channel();
     let signals = SignalThread::start(events.clone())?;
-    let Prepared { kind, driver_reason, capacity, mut public, metrics } = prepared;
-    if let Err(error) = &metrics {
-        tracing::warn!(%error, "continuing without the metrics port");
-    }
-    let metrics = metrics.ok();
+    let Prepared { kind, driver_reason, capacity, mut public, metrics, admin } = prepared;
+    let metrics = or_warn(metrics, "continuing without the metrics port");
+    let admin = admin.and_then(|bound| or_warn(bound, "continuing without the admin API"));
     match (config.server.io, kind) {
         (IoChoice::Auto, DriverKind::Epoll) => tracing::warn!(reason = driver_reason, "chose epoll"),
         _ => tracing::info!(reason = driver_reason, "chose {}", kind.label()),
@@ -179,6 +186,7 @@ pub fn run(
     let listening = Listening {
         public: public.address,
         metrics: metrics.as_ref().map(|bound| bound.address),
+        admin: admin.as_ref().map(|bound| bound.address),
         driver: kind.label(),
         driver_reason,
         shards: config.server.shards,
@@ -199,7 +207,7 @@ pub fn run(
         boot_secret: boot_secret()?,
         directory,
         store_writer: Arc::new(store_writer(
-            store,
+            store.clone(),
             &control,
             &mailboxes,
             (webhooks.handle(), authorizers.clone()),
@@ -220,6 +228,7 @@ pub fn run(
         events,
     };
     shared.start_watchdog(config.server.watchdog)?;
+    let admin = admin::start(&shared, config, admin, store, listening.public)?;
     let threads = shared.spawn_all(config, &mut public.sockets, metrics);
     if threads.is_err() {
         control.stop();
@@ -231,6 +240,7 @@ pub fn run(
     for thread in threads {
         thread.join().expect("a panic on it would have ended the process");
     }
+    drop(admin);
     // The last events of the shards are recorded before the process ends.
     drop(webhooks);
     drop(signals);
@@ -443,6 +453,11 @@ fn receive(inbox: &Receiver<Event>, deadline: Option<Instant>) -> Result<Event, 
         Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())),
         None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
     }
+}
+
+/// The bound port, or `None` with a line in the log: only an optional port arrives here unbound.
+fn or_warn(bound: Result<Bound, BindError>, consequence: &'static str) -> Option<Bound> {
+    bound.inspect_err(|error| tracing::warn!(%error, "{consequence}")).ok()
 }
 
 /// The driver and why, one sentence.

@@ -352,7 +352,8 @@ impl Server {
         let errors = std::fs::File::create(directory.join("errors")).expect("file");
         let ports = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--shards", "2", "--io", "epoll"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
-        command.arg("serve").args(arguments).args(ports).env_clear().envs(environment.iter().copied());
+        command.arg("serve").args(arguments).args(ports).args(["--admin-listen", "off"]);
+        command.env_clear().envs(environment.iter().copied());
         command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().expect("starts");
         let mut output = BufReader::new(child.stdout.take().expect("piped"));

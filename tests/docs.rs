@@ -45,7 +45,7 @@ fn troubleshooting_is_current() {
 fn causes_are_specified() {
     let specification = tree::source("docs/protocol/relay.md").text;
     let (_, list) = specification.split_once("The causes (").expect("the list");
-    let (list, _) = list.split_once("\n## ").expect("its end");
+    let (list, _) = list.split_once("\n##").expect("its end");
     let mut listed: Vec<&str> = list.split('`').skip(1).step_by(2).filter(|word| !word.contains(' ')).collect();
     let mut known = Cause::LABELS.to_vec();
     listed.sort_unstable();

@@ -533,6 +533,41 @@ fn the_purity_check_can_fail() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
+// The runtime of the admin API
+
+/// The crates of the admin API, which has a thread of its own. A shard is a plain thread with its own ring or epoll set,
+/// and an executor beside it would be a second scheduler.
+const ADMIN_CRATES: &[&str] = &["axum", "http_body_util", "hyper", "hyper_util", "tokio", "tower_service"];
+
+fn check_runtime(sources: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for source in sources.iter().filter(|source| !source.path.starts_with("src/admin/")) {
+        for (line, path) in tree::paths(&source.shipped_code()) {
+            if ADMIN_CRATES.iter().any(|name| is_within(&path, name)) {
+                findings.push(format!("{}:{line}: `{path}` belongs to the admin API", source.path));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn only_the_admin_api_has_a_runtime() {
+    assert_clean(&check_runtime(&library()));
+}
+
+/// Goal: a use of the runtime elsewhere is found, in the admin API and in tests it is not.
+#[test]
+fn the_runtime_check_can_fail() {
+    let findings = |path, text| check_runtime(&[Source::sample(path, text)]).len();
+    assert_eq!(findings("src/webhook/mod.rs", "use tokio::net::TcpStream;"), 1);
+    assert_eq!(findings("src/server.rs", "fn f() { tokio::spawn(g()); hyper::body::take(); }"), 2);
+    assert_eq!(findings("src/admin/http.rs", "use axum::Router; use tokio::time::timeout;"), 0);
+    assert_eq!(findings("src/server.rs", "use crate::tokio_like; mod hyperactive {}"), 0);
+    assert_eq!(findings("src/server.rs", "#[cfg(test)]\nmod tests { use tokio::net::TcpStream; }"), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
 // Language
 
 fn check_language(sources: &[Source]) -> Vec<String> {

@@ -26,7 +26,7 @@ impl Relay {
         let data = std::env::temp_dir().join(format!("relay-loadgen-subscribe-{}-{io}-{shards}", std::process::id()));
         let mut child = Command::new(program)
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
-            .args(["--io", io, "--shards", shards, "--data"])
+            .args(["--admin-listen", "off", "--io", io, "--shards", shards, "--data"])
             .arg(&data)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

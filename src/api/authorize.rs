@@ -1,9 +1,11 @@
 //! Checks whether the caller's credential permits this endpoint. Key pairs permit every endpoint, tokens only those in
-//! their scopes.
+//! their scopes. Where everybody knows the secret, pages must not use it.
 
 use super::refusal::Refusal;
 use super::route::Endpoint;
 use crate::auth::request::{Caller, Credential};
+use crate::auth::signature::is_signed;
+use crate::wire::http::Request;
 
 /// Checks the scope of the endpoint (R-TOKEN-6). An endpoint without one is for key and secret only: no token widens or
 /// multiplies what it may do (R-TOKEN-10, threat T43), or sees a caller's headers (R-DIAG-1).
@@ -19,6 +21,24 @@ pub fn authorize(caller: &Caller, endpoint: &Endpoint<'_>) -> Result<(), Refusal
             Err(Refusal::forbidden("This path is for key and secret, or a signature; no token may use it."))
         }
     }
+}
+
+/// Refuses a request that uses an app's secret, by signature or in headers, and comes from a page of a browser (threat
+/// T77): for servers whose secret is public. Browsers never need the secret, and a page that is open anywhere on the
+/// machine could use it.
+///
+/// # Errors
+/// 403.
+pub fn refuse_pages_with_secret(request: &Request<'_>) -> Result<(), Refusal> {
+    let has = |name| request.headers.first(name).is_some();
+    let is_from_page = has("origin") || has("sec-fetch-site");
+    let uses_secret = request.query.is_some_and(is_signed) || has("x-relay-key") || has("x-relay-secret");
+    if is_from_page && uses_secret {
+        return Err(Refusal::forbidden(
+            "With --dev, requests from browsers cannot use the app's secret, which everybody knows.",
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod channel_users;
 pub mod channels;
 pub mod connections;
 pub mod cors;
+pub mod document;
 pub mod encryption_key;
 pub mod events;
 pub mod info;

@@ -24,6 +24,8 @@ pub enum Route<'a> {
     AcceptTraffic,
     /// `GET|HEAD /relay.js` (R-CLIENT-3).
     Script,
+    /// `GET /openapi.json`: the document of the app API (R-ADMIN-20).
+    Document,
     /// A page that only the metrics port serves (threat T30).
     Operator(OperatorPage),
     /// `/app/{key}`, with or without an upgrade: a plain GET is answered 426.
@@ -113,8 +115,30 @@ pub enum Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
+    /// The path of every endpoint, for the OpenAPI document.
+    pub(super) const PATHS: &'static [&'static str] = &[
+        "/apps/{app}/events",
+        "/apps/{app}/batch_events",
+        "/apps/{app}/channels",
+        "/apps/{app}/channels/{channel}",
+        "/apps/{app}/channels/{channel}/users",
+        "/apps/{app}/channels/{channel}/events",
+        "/apps/{app}/channels/{channel}/stats",
+        "/apps/{app}/connections",
+        "/apps/{app}/arrival",
+        "/apps/{app}/users/{user}/terminate_connections",
+        "/apps/{app}/webhooks",
+        "/apps/{app}/webhooks/{webhook}",
+        "/apps/{app}/webhooks/verify",
+        "/apps/{app}/tokens",
+        "/apps/{app}/tokens/{token}",
+        "/apps/{app}/auth",
+        "/apps/{app}/user-auth",
+        "/apps/{app}/encryption-key",
+    ];
+
     /// The endpoint that the path after the app id names. Any segment may be percent-encoded (P-SIGN-5).
-    fn of_path(path: &'a str) -> Option<Self> {
+    pub(super) fn of_path(path: &'a str) -> Option<Self> {
         if path.len() > ENDPOINT_PATH_BYTES_MAX {
             return None;
         }
@@ -248,6 +272,7 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
         "/accept-traffic" => probe(method, Route::AcceptTraffic),
         "/relay.js" if matches!(method, "GET" | "HEAD") => Route::Script,
         "/relay.js" => Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"),
+        "/openapi.json" => get_only(method, Route::Document),
         "/metrics" => get_only(method, Route::Operator(OperatorPage::Metrics)),
         "/stats" => get_only(method, Route::Operator(OperatorPage::Stats)),
         "/usage" => get_only(method, Route::Operator(OperatorPage::Usage)),

@@ -1,15 +1,18 @@
 //! `relay admin ...`: admin tokens, passwords and the audit log in the store (R-ADMIN rules).
 
 use clap::{Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::columns::Columns;
 use super::password::read_password;
-use super::token::expiry;
-use super::{CommandError, StoreArguments, actor, note, time};
+use super::place::{Place, text};
+use super::remote::RemoteArguments;
+use super::token::{answer_created, creator_text, expiry, last_used, state};
+use super::{CommandError, StoreArguments, actor, time};
+use crate::admin::Operation;
+use crate::admin::call::Call;
 use crate::metrics::refusal_log::printable;
-use crate::store::audit::{AuditEntry, AuditQuery};
-use crate::store::{AdminTokenRecord, Missing, NewAdminToken, NewPassword, Role, UserRecord, unix_ms};
+use crate::store::{Missing, NewPassword, Role, UserRecord, unix_ms};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AdminCommand {
@@ -96,24 +99,17 @@ impl From<RoleArgument> for Role {
     }
 }
 
-pub(super) fn run(command: AdminCommand) -> Result<(), CommandError> {
+pub(super) fn run(command: AdminCommand, remote: &RemoteArguments) -> Result<(), CommandError> {
     match command {
-        AdminCommand::Token(command) => run_token(command),
-        AdminCommand::Passwd { user, remove: true, store, .. } => {
-            let removed = store.open(Missing::Refuse)?.remove_user(&actor(), &user)?;
-            let json = json!({ "user": removed.name, "removed": true });
-            store.answer(&json, &format!("user {} is removed\n", removed.name))
-        }
-        AdminCommand::Passwd { user, role, remove: false, store } => {
-            // A directory that cannot be used is reported before a password is typed.
-            let opened = store.open(Missing::Create)?;
-            let password = read_password(&user)?;
-            let new = NewPassword { user, password, role: role.map(Into::into) };
-            let (user, is_new) = opened.set_password(&actor(), &new)?;
-            let done = if is_new { "created" } else { "changed" };
-            store.answer(&user_json(&user), &format!("user {} ({}) is {done}\n", user.name, user.role))
+        AdminCommand::Token(command) => run_token(command, remote),
+        AdminCommand::Passwd { user, role, remove, store } => {
+            let place = Place::new(store, remote)?;
+            let store = place.local("admin passwd")?;
+            if remove { remove_user(&user, store) } else { set_password(user, role, store) }
         }
         AdminCommand::Users { store } => {
+            let place = Place::new(store, remote)?;
+            let store = place.local("admin users")?;
             let users = store.open(Missing::Refuse)?.users()?;
             let mut table = Columns::new(["USER", "ROLE", "CHANGED"]);
             for user in &users {
@@ -122,32 +118,51 @@ pub(super) fn run(command: AdminCommand) -> Result<(), CommandError> {
             store.answer(&users.iter().map(user_json).collect(), &table.to_string())
         }
         AdminCommand::Audit { limit, app, store } => {
-            let query = AuditQuery { before: None, app: app.as_deref(), limit: limit as usize };
-            let entries = store.open(Missing::Refuse)?.audit(query)?;
-            store.answer(&entries.iter().map(audit_json).collect(), &audit_text(&entries))
+            let place = Place::new(store, remote)?;
+            let call = Call::new(Operation::ListAudit);
+            let call = app.into_iter().fold(call, |call, app| call.with("app", app));
+            let entries = place.list(&call, limit as usize)?;
+            place.answer(&json!(entries), &audit_text(&entries))
         }
     }
 }
 
-fn run_token(command: AdminTokenCommand) -> Result<(), CommandError> {
+fn remove_user(user: &str, store: &StoreArguments) -> Result<(), CommandError> {
+    let removed = store.open(Missing::Refuse)?.remove_user(&actor(), user)?;
+    let json = json!({ "user": removed.name, "removed": true });
+    store.answer(&json, &format!("user {} is removed\n", removed.name))
+}
+
+fn set_password(user: String, role: Option<RoleArgument>, store: &StoreArguments) -> Result<(), CommandError> {
+    // A directory that cannot be used is reported before a password is typed.
+    let opened = store.open(Missing::Create)?;
+    let password = read_password(&user)?;
+    let new = NewPassword { user, password, role: role.map(Into::into) };
+    let (user, is_new) = opened.set_password(&actor(), &new)?;
+    let done = if is_new { "created" } else { "changed" };
+    store.answer(&user_json(&user), &format!("user {} ({}) is {done}\n", user.name, user.role))
+}
+
+fn run_token(command: AdminTokenCommand, remote: &RemoteArguments) -> Result<(), CommandError> {
     match command {
         AdminTokenCommand::Create { name, read_only, expires, store } => {
-            let role = if read_only { Role::Viewer } else { Role::Admin };
             let expires_at_ms = expires.as_deref().map(|when| end(when, unix_ms())).transpose()?;
-            let new = NewAdminToken { name, role, expires_at_ms };
-            let created = store.open(Missing::Create)?.create_admin_token(&actor(), new)?;
-            let mut json = token_json(&created.record);
-            json["token"] = json!(created.token);
-            note("This is the only time that the token is shown.");
-            store.answer(&json, &format!("id     {}\ntoken  {}\n", created.record.id, created.token))
+            let fields = [("name", json!(name)), ("read_only", json!(read_only))];
+            let mut fields: Map<String, Value> =
+                fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+            fields.extend(expires_at_ms.map(|end| ("expires_at".to_owned(), json!(time::rfc3339(end)))));
+            let place = Place::new(store, remote)?;
+            answer_created(&place.call_with(Call::new(Operation::CreateAdminToken), fields)?, &place)
         }
         AdminTokenCommand::List { store } => {
-            let tokens = store.open(Missing::Refuse)?.admin_tokens()?;
-            store.answer(&tokens.iter().map(token_json).collect(), &list_text(&tokens))
+            let place = Place::new(store, remote)?;
+            let tokens = place.list(&Call::new(Operation::ListAdminTokens), usize::MAX)?;
+            place.answer(&json!(tokens), &list_text(&tokens))
         }
         AdminTokenCommand::Revoke { id, store } => {
-            let token = store.open(Missing::Refuse)?.revoke_admin_token(&actor(), &id)?;
-            store.answer(&token_json(&token), &format!("admin token {id} is revoked\n"))
+            let place = Place::new(store, remote)?;
+            let token = place.call(&Call::new(Operation::RevokeAdminToken).item(&id))?;
+            place.answer(&token, &format!("admin token {id} is revoked\n"))
         }
     }
 }
@@ -168,30 +183,12 @@ fn end(when: &str, now_ms: u64) -> Result<u64, CommandError> {
     }
 }
 
-fn token_json(token: &AdminTokenRecord) -> Value {
-    json!({
-        "id": token.id,
-        "name": token.name,
-        "role": token.role,
-        "created_at": time::rfc3339(token.created_at_ms),
-        "expires_at": token.expires_at_ms.map(time::rfc3339),
-        "last_used_at": token.last_used_at_ms.map(time::rfc3339),
-        "revoked_at": token.revoked_at_ms.map(time::rfc3339),
-        "created_by": token.created_by.to_string(),
-    })
-}
-
-fn list_text(tokens: &[AdminTokenRecord]) -> String {
+fn list_text(tokens: &[Value]) -> String {
     let mut table = Columns::new(["ID", "ROLE", "STATE", "LAST USED", "CREATED BY", "NAME"]);
     for token in tokens {
-        let state = match (token.revoked_at_ms, token.is_active(unix_ms())) {
-            (Some(_), _) => "revoked",
-            (None, true) => "active",
-            (None, false) => "expired",
-        };
-        let used = token.last_used_at_ms.map_or_else(|| "never".into(), time::rfc3339);
-        let (role, created_by) = (printable(&token.role), printable(&token.created_by.to_string()));
-        table.push([token.id.clone(), role, state.into(), used, created_by, printable(&token.name)]);
+        let (id, role, name) = (text(token, "id"), text(token, "role"), text(token, "name"));
+        let (used, created_by) = (last_used(token), creator_text(token));
+        table.push([printable(id), printable(role), state(token).into(), used, created_by, printable(name)]);
     }
     table.to_string()
 }
@@ -205,33 +202,35 @@ fn user_json(user: &UserRecord) -> Value {
     })
 }
 
-fn audit_json(entry: &AuditEntry) -> Value {
-    json!({
-        "id": entry.number.to_string(),
-        "at": time::rfc3339(entry.at_ms),
-        "actor": { "kind": entry.actor, "id": entry.actor_id, "address": entry.address },
-        "action": entry.action,
-        "app": entry.app,
-        "subject": entry.subject,
-        "changes": entry.changes,
-    })
-}
-
-/// The texts of entries were escaped when they were written.
-fn audit_text(entries: &[AuditEntry]) -> String {
+fn audit_text(entries: &[Value]) -> String {
     let mut table = Columns::new(["TIME", "WHO", "FROM", "ACTION", "APP", "SUBJECT", "CHANGES"]);
     for entry in entries {
-        let changes: Vec<String> = entry.changes.iter().map(ToString::to_string).collect();
-        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let changes: Vec<String> = entry["changes"].as_array().into_iter().flatten().map(change_text).collect();
+        let member = |value: &Value, name: &str| match value[name].as_str() {
+            Some(text) => printable(text),
+            None => "-".to_owned(),
+        };
+        let who = format!("{} {}", text(&entry["actor"], "kind"), text(&entry["actor"], "id"));
         table.push([
-            time::rfc3339(entry.at_ms),
-            format!("{} {}", entry.actor, entry.actor_id).trim_end().to_owned(),
-            text(&entry.address),
-            entry.action.clone(),
-            text(&entry.app),
-            text(&entry.subject),
-            changes.join(", "),
+            member(entry, "at"),
+            printable(who.trim_end()),
+            member(&entry["actor"], "address"),
+            member(entry, "action"),
+            member(entry, "app"),
+            member(entry, "subject"),
+            printable(&changes.join(", ")),
         ]);
     }
     table.to_string()
+}
+
+/// `name: "a" -> "b"`; a missing side is left out.
+fn change_text(change: &Value) -> String {
+    let field = text(change, "field");
+    match (change["from"].as_str(), change["to"].as_str()) {
+        (Some(from), Some(to)) => format!("{field}: {from} -> {to}"),
+        (Some(from), None) => format!("{field}: {from} ->"),
+        (None, Some(to)) => format!("{field}: {to}"),
+        (None, None) => field.to_owned(),
+    }
 }

@@ -3,22 +3,21 @@
 use std::fmt::Write;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::columns::Columns;
-use super::{CommandError, StoreArguments, actor, note, time, webhook};
+use super::place::{Place, text, texts};
+use super::remote::RemoteArguments;
+use super::{CommandError, StoreArguments, note};
+use crate::admin::Operation;
+use crate::admin::call::Call;
+use crate::admin::routes::CREATED;
+use crate::app::AppSettings;
 use crate::app::settings::APP_SETTINGS;
 use crate::metrics::refusal_log::printable;
+use crate::openapi::settings::value_of;
 use crate::setting::Setting;
-use crate::store::record::{AppRecord, KeyRecord};
-use crate::store::{CreatedWithKey, KeyItems, Missing, NewApp, RemovedKeys, StoreError, setting};
-
-/// Shows secrets or not.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Secrets {
-    Hidden,
-    Shown,
-}
+use crate::store::setting;
 
 #[derive(Subcommand)]
 pub(super) enum AppCommand {
@@ -131,58 +130,61 @@ pub(super) struct KeyItemsArguments {
 }
 
 impl KeyItemsArguments {
-    fn items(&self) -> KeyItems {
+    /// The parameter `created` of the admin API.
+    fn choice(&self) -> Option<&'static str> {
         match (self.revoke_created, self.keep_created) {
-            (true, _) => KeyItems::Revoke,
-            (false, true) => KeyItems::Keep,
-            (false, false) => KeyItems::Refuse,
+            (true, _) => Some("revoke"),
+            (false, true) => Some("keep"),
+            (false, false) => None,
         }
     }
 }
 
-pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
+pub(super) fn run(command: AppCommand, remote: &RemoteArguments) -> Result<(), CommandError> {
     match command {
         AppCommand::Create { name, id, key, secret, mut settings, allow_private, store } => {
             settings.extend(allow_private.then(|| ALLOW_PRIVATE.to_owned()));
-            create(NewApp { id, key, secret, name, ..NewApp::default() }, &settings, &store)
+            let new = [("name", Some(name)), ("id", id), ("key", key), ("secret", secret)];
+            create(new, &settings, &Place::new(store, remote)?)
         }
         AppCommand::List { store } => {
-            let apps = store.open(Missing::Refuse)?.apps()?;
-            let json = apps.iter().map(summary_json).collect();
-            store.answer(&json, &list_text(&apps))
+            let place = Place::new(store, remote)?;
+            let apps = place.list(&Call::new(Operation::ListApps), usize::MAX)?;
+            place.answer(&json!(apps), &list_text(&apps))
         }
         AppCommand::Show { id, secrets, store } => {
-            let app = store.open(Missing::Refuse)?.app(&id)?;
-            let secrets = if secrets { Secrets::Shown } else { Secrets::Hidden };
-            store.answer(&app_json(&app, secrets), &app_text(&app, secrets))
+            let place = Place::new(store, remote)?;
+            let operation = if secrets { Operation::RevealApp } else { Operation::ShowApp };
+            let app = place.call(&Call::new(operation).app(&id))?;
+            place.answer(&app, &app_text(&app))
         }
         AppCommand::Set { id, mut settings, allow_private, store } => {
             settings.extend(allow_private.then(|| ALLOW_PRIVATE.to_owned()));
-            set(&id, &settings, &store)
+            set(&id, &settings, &Place::new(store, remote)?)
         }
         AppCommand::Rotate { id, remove_old: false, items, store } => {
-            if items.items() != KeyItems::Refuse {
+            if items.choice().is_some() {
                 let usage =
                     "--revoke-created and --keep-created are for --remove-old: this adds a key and removes none";
                 return Err(CommandError::Usage(usage.into()));
             }
-            let (_, pair) = store.open(Missing::Refuse)?.rotate_app(&actor(), &id)?;
+            let place = Place::new(store, remote)?;
+            let pair = place.call(&Call::new(Operation::AddKey).app(&id))?;
             note("The old keys work on until `relay app rotate --remove-old` or `relay app remove-key`.");
-            store.answer(&pair_json(&id, &pair), &pair_text(&id, &pair))
+            place.answer(&pair, &pair_text(&pair))
         }
         AppCommand::Rotate { id, remove_old: true, items, store } => {
-            let removed = store.open(Missing::Refuse)?.remove_old_keys(&actor(), &id, items.items());
-            answer_removed(&id, removed, items.items(), &store)
+            remove_keys(Call::new(Operation::RemoveOldKeys).app(&id), &items, &Place::new(store, remote)?)
         }
         AppCommand::RemoveKey { id, key, items, store } => {
-            let removed = store.open(Missing::Refuse)?.remove_key(&actor(), &id, &key, items.items());
-            answer_removed(&id, removed, items.items(), &store)
+            remove_keys(Call::new(Operation::RemoveKey).app(&id).item(&key), &items, &Place::new(store, remote)?)
         }
-        AppCommand::Disable { id, store } => switch(&id, false, &store),
-        AppCommand::Enable { id, store } => switch(&id, true, &store),
+        AppCommand::Disable { id, store } => switch(Operation::DisableApp, &id, &Place::new(store, remote)?),
+        AppCommand::Enable { id, store } => switch(Operation::EnableApp, &id, &Place::new(store, remote)?),
         AppCommand::Delete { id, store } => {
-            let app = store.open(Missing::Refuse)?.delete_app(&actor(), &id)?;
-            store.answer(&json!({ "id": app.id, "deleted": true }), &format!("app {id} is deleted\n"))
+            let place = Place::new(store, remote)?;
+            let deleted = place.call(&Call::new(Operation::DeleteApp).app(&id))?;
+            place.answer(&deleted, &format!("app {id} is deleted\n"))
         }
     }
 }
@@ -190,144 +192,104 @@ pub(super) fn run(command: AppCommand) -> Result<(), CommandError> {
 /// The setting of `--allow-private`.
 const ALLOW_PRIVATE: &str = "authorizer_allow_private=true";
 
-fn create(mut new: NewApp, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
-    // The settings are applied to a stand-in first, so that an invalid one creates no app.
-    let mut blank = AppRecord { name: new.name.clone(), ..AppRecord::stand_in() };
-    setting::apply_all(&mut blank, &pairs(settings)?, &webhook::options(store)?.allowed)?;
-    (new.settings, new.name) = (blank.settings, blank.name);
-    let app = store.open(Missing::Create)?.create_app(&actor(), new)?;
-    let pair = &app.keys[0];
-    let mut json = app_json(&app, Secrets::Hidden);
-    json["key"] = json!(pair.key);
-    json["secret"] = json!(pair.secret);
-    store.answer(&json, &pair_text(&app.id, pair))
+fn create(new: [(&'static str, Option<String>); 4], settings: &[String], place: &Place) -> Result<(), CommandError> {
+    let given = new.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::String(value?))));
+    let mut fields: Map<String, Value> = given.collect();
+    let mut settings = values(settings)?;
+    // A name may be given as a setting, too, as in `app set`.
+    fields.extend(settings.remove("name").map(|name| ("name".to_owned(), name)));
+    fields.insert("settings".into(), settings.into());
+    let app = place.call_with(Call::new(Operation::CreateApp), fields)?;
+    place.answer(&app, &pair_text(&app))
 }
 
-fn set(id: &str, settings: &[String], store: &StoreArguments) -> Result<(), CommandError> {
-    let pairs = pairs(settings)?;
-    let allowed = webhook::options(store)?.allowed;
-    let app = store.open(Missing::Refuse)?.change_app(&actor(), id, |app| setting::apply_all(app, &pairs, &allowed))?;
-    store.answer(&app_json(&app, Secrets::Hidden), &app_text(&app, Secrets::Hidden))
+fn set(id: &str, settings: &[String], place: &Place) -> Result<(), CommandError> {
+    let app = place.call_with(Call::new(Operation::ChangeSettings).app(id), values(settings)?)?;
+    place.answer(&app, &app_text(&app))
 }
 
-fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), CommandError> {
-    let app = store.open(Missing::Refuse)?.change_app(&actor(), id, |app| {
-        app.enabled = enabled;
-        Ok(())
-    })?;
-    let state = if enabled { "enabled" } else { "disabled" };
-    store.answer(&summary_json(&app), &format!("app {id} is {state}\n"))
+fn switch(operation: Operation, id: &str, place: &Place) -> Result<(), CommandError> {
+    let app = place.call(&Call::new(operation).app(id))?;
+    place.answer(&app, &format!("app {id} is {}\n", state(&app)))
 }
 
 /// Shows the removed keys and what they created; also before the refusal that it causes (R-ADMIN-6).
-fn answer_removed(
-    id: &str,
-    removed: Result<RemovedKeys, StoreError>,
-    items: KeyItems,
-    store: &StoreArguments,
-) -> Result<(), CommandError> {
-    if let Err(StoreError::KeyCreated { created, .. }) = &removed {
-        for CreatedWithKey { kind, id, name, created_by, created_at_ms } in created {
-            let (name, created_by) = (printable(name), printable(&created_by.to_string()));
-            note(&format!("{kind} {id}  created {} by {created_by}  {name}", time::rfc3339(*created_at_ms)));
+fn remove_keys(call: Call, items: &KeyItemsArguments, place: &Place) -> Result<(), CommandError> {
+    let call = items.choice().into_iter().fold(call, |call, choice| call.with(CREATED, choice));
+    let id = call.app.clone().unwrap_or_default();
+    let removed = place.call(&call).inspect_err(|error| {
+        for item in error.created() {
+            let (kind, id, at) = (text(&item, "kind"), text(&item, "id"), text(&item, "created_at"));
+            let (name, created_by) = (printable(text(&item, "name")), printable(text(&item, "created_by")));
+            note(&format!("{kind} {id}  created {at} by {created_by}  {name}"));
         }
-    }
-    let removed = removed?;
-    let created = removed.created.iter().map(|item| {
-        let CreatedWithKey { kind, id, name, created_by, created_at_ms } = item;
-        let (created_by, created_at) = (created_by.to_string(), time::rfc3339(*created_at_ms));
-        json!({ "kind": kind, "id": id, "name": name, "created_by": created_by, "created_at": created_at })
-    });
-    let mut json = summary_json(&removed.app);
-    json["removed"] = json!(removed.removed);
-    json["created"] = created.collect();
-    json["revoked"] = json!(items == KeyItems::Revoke);
-    let mut text = match removed.removed.as_slice() {
+    })?;
+    let keys = texts(&removed["removed"]);
+    let mut shown = match keys.as_slice() {
         [] => format!("app {id} has no old keys\n"),
         keys => format!("app {id}: removed {}\n", keys.join(" ")),
     };
-    for CreatedWithKey { kind, id, name, .. } in &removed.created {
-        let done = match (items, *kind) {
-            (KeyItems::Revoke, "token") => "revoked",
-            (KeyItems::Revoke, _) => "removed",
-            (KeyItems::Keep | KeyItems::Refuse, _) => "kept",
+    for item in removed["created"].as_array().into_iter().flatten() {
+        let done = match (removed["revoked"] == true, text(item, "kind")) {
+            (true, "token") => "revoked",
+            (true, _) => "removed",
+            (false, _) => "kept",
         };
-        writeln!(text, "{done} {kind} {id}  {}", printable(name)).expect("a string takes text");
+        let (kind, id, name) = (text(item, "kind"), text(item, "id"), printable(text(item, "name")));
+        writeln!(shown, "{done} {kind} {id}  {name}").expect("a string takes text");
     }
-    store.answer(&json, &text)
+    place.answer(&removed, &shown)
 }
 
-fn pairs(settings: &[String]) -> Result<Vec<(&str, &str)>, CommandError> {
-    let usage = |text: &'_ String| format!("{text:?} is not KEY=VALUE: write for example client_events=true");
-    let pairs = settings.iter().map(|text| text.split_once('=').ok_or_else(|| CommandError::Usage(usage(text))));
-    let pairs: Vec<(&str, &str)> = pairs.collect::<Result<_, _>>()?;
-    for (name, _) in &pairs {
-        if let Some(setting) = Setting::named(APP_SETTINGS, name).filter(|setting| setting.name != *name) {
+/// The values of `KEY=VALUE` in JSON, each of the type that its setting takes. A text that is no such value stays a
+/// text, which is then refused with what the setting takes.
+fn values(settings: &[String]) -> Result<Map<String, Value>, CommandError> {
+    let (mut values, defaults) = (Map::new(), AppSettings::default());
+    for text in settings {
+        let usage = || CommandError::Usage(format!("{text:?} is not KEY=VALUE: write for example client_events=true"));
+        let (name, value) = text.split_once('=').ok_or_else(usage)?;
+        let setting = Setting::named(APP_SETTINGS, name);
+        if let Some(setting) = setting.filter(|setting| setting.name != name) {
             note(&format!("warning: {name} is now called {}; the old name still works", setting.name));
         }
+        let read = |setting: &Setting<_>| value_of(setting.takes, &(setting.show)(&defaults), value);
+        let value = setting.map_or_else(|| value.into(), read);
+        values.insert(name.to_owned(), value);
     }
-    Ok(pairs)
+    Ok(values)
 }
 
-fn summary_json(app: &AppRecord) -> Value {
-    json!({
-        "id": app.id,
-        "name": app.name,
-        "enabled": app.enabled,
-        "keys": app.keys.iter().map(|pair| &pair.key).collect::<Vec<_>>(),
-        "created_at": time::rfc3339(app.created_at_ms),
-    })
-}
-
-fn app_json(app: &AppRecord, secrets: Secrets) -> Value {
-    let mut json = summary_json(app);
-    json["keys"] = app.keys.iter().map(|pair| key_json(pair, secrets)).collect();
-    let settings = APP_SETTINGS.iter().map(|setting| (setting.name.to_owned(), (setting.show)(&app.settings)));
-    json["settings"] = settings.collect::<serde_json::Map<_, _>>().into();
-    json
-}
-
-fn key_json(pair: &KeyRecord, secrets: Secrets) -> Value {
-    let mut json = json!({ "key": pair.key, "created_at": time::rfc3339(pair.created_at_ms) });
-    if secrets == Secrets::Shown {
-        json["secret"] = json!(pair.secret);
-    }
-    json
-}
-
-fn pair_json(id: &str, pair: &KeyRecord) -> Value {
-    let mut json = key_json(pair, Secrets::Shown);
-    json["id"] = json!(id);
-    json
-}
-
-fn pair_text(id: &str, pair: &KeyRecord) -> String {
-    format!("id      {id}\nkey     {}\nsecret  {}\n", pair.key, pair.secret)
-}
-
-fn list_text(apps: &[AppRecord]) -> String {
+fn list_text(apps: &[Value]) -> String {
     let mut table = Columns::new(["ID", "STATE", "KEY", "NAME"]);
     for app in apps {
-        let state = if app.enabled { "enabled" } else { "disabled" };
-        let key = app.keys.last().map(|pair| pair.key.clone()).unwrap_or_default();
-        table.push([app.id.clone(), state.into(), key, app.name.clone()]);
+        let key = texts(&app["keys"]).pop().unwrap_or_default();
+        table.push([text(app, "id").to_owned(), state(app).to_owned(), key, printable(text(app, "name"))]);
     }
     table.to_string()
 }
 
-fn app_text(app: &AppRecord, secrets: Secrets) -> String {
-    let mut text = format!(
-        "id       {}\nstate    {}\ncreated  {}\n",
-        app.id,
-        if app.enabled { "enabled" } else { "disabled" },
-        time::rfc3339(app.created_at_ms)
-    );
-    for pair in &app.keys {
-        let secret = if secrets == Secrets::Shown { &pair.secret } else { "(secret: --secrets)" };
-        writeln!(text, "key      {} {secret}", pair.key).expect("a string takes text");
+fn state(app: &Value) -> &'static str {
+    if app["enabled"] == true { "enabled" } else { "disabled" }
+}
+
+fn pair_text(pair: &Value) -> String {
+    format!("id      {}\nkey     {}\nsecret  {}\n", text(pair, "id"), text(pair, "key"), text(pair, "secret"))
+}
+
+fn app_text(app: &Value) -> String {
+    let mut shown =
+        format!("id       {}\nstate    {}\ncreated  {}\n", text(app, "id"), state(app), text(app, "created_at"));
+    for pair in app["keys"].as_array().into_iter().flatten() {
+        let secret = pair.get("secret").and_then(Value::as_str).unwrap_or("(secret: --secrets)");
+        writeln!(shown, "key      {} {secret}", text(pair, "key")).expect("a string takes text");
     }
-    for (name, value, about) in setting::list(app) {
-        writeln!(text, "{name}={value}  # {about}").expect("a string takes text");
+    let name = (setting::NAME, app["name"].clone(), setting::ABOUT_NAME.to_owned());
+    let settings = APP_SETTINGS.iter().map(|setting| {
+        let about = format!("{}: {}", setting.summary(), setting.takes);
+        (setting.name, app["settings"][setting.name].clone(), about)
+    });
+    for (name, value, about) in std::iter::once(name).chain(settings) {
+        writeln!(shown, "{name}={value}  # {about}").expect("a string takes text");
     }
-    text
+    shown
 }

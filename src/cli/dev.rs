@@ -1,13 +1,13 @@
 //! `relay serve --dev`: the known app, a token, and the commands that a new user pastes next.
 //!
-//! Printing the secret and the token here is the one exception to threat T27: the secret is public anyway, the server
-//! is reachable from this machine only, and the token is valid until the next start.
+//! Printing the secret and the tokens here is the one exception to threat T27: the secret is public anyway, the server
+//! is reachable from this machine only, and the tokens are valid until the next start.
 
 use std::net::SocketAddr;
 
 use crate::app::AppSettings;
 use crate::app::actor::Actor;
-use crate::store::{NewToken, Store, StoreError};
+use crate::store::{NewAdminToken, NewToken, Role, Store, StoreError};
 
 pub(super) const ID: &str = "1";
 pub(super) const KEY: &str = "app-key";
@@ -25,9 +25,11 @@ pub struct DevApp {
     pub secret: String,
     /// A token of the app.
     pub token: String,
+    /// An admin token.
+    pub admin_token: String,
 }
 
-/// Ensures that the app exists with client events on, and creates the token of this run.
+/// Ensures that the app exists with client events on, and creates the tokens of this run.
 pub(super) fn prepare(store: &Store) -> Result<DevApp, StoreError> {
     let settings = AppSettings { client_events: true, ..AppSettings::default() };
     let actor = Actor::server();
@@ -38,16 +40,19 @@ pub(super) fn prepare(store: &Store) -> Result<DevApp, StoreError> {
     })?;
     let new = NewToken { app: ID.into(), name: TOKEN_NAME.into(), scopes: Vec::new(), expires_at_ms: None };
     let token = store.replace_token(&actor, new)?.token;
-    Ok(DevApp { id: ID.into(), key: KEY.into(), secret: SECRET.into(), token })
+    let new = NewAdminToken { name: TOKEN_NAME.into(), role: Role::Admin, expires_at_ms: None };
+    let admin_token = store.replace_admin_token(&actor, new)?.token;
+    Ok(DevApp { id: ID.into(), key: KEY.into(), secret: SECRET.into(), token, admin_token })
 }
 
 /// The body that all three `curl` lines publish.
 const BODY: &str = r#"{"name":"hello","channel":"my-channel","data":"{\"message\":\"hi\"}"}"#;
 
-/// The output of `--dev` once it listens on `public`: the URL, a pusher-js snippet, and one `curl` for each
-/// authentication method, each on one line. The last one signs when it is pasted, with `openssl`, in any POSIX shell.
-pub fn dev_banner(public: SocketAddr, app: &DevApp) -> String {
-    let DevApp { id, key, secret, token } = app;
+/// The output of `--dev` once it listens on `public`: the URL, a pusher-js snippet, one `curl` for each authentication
+/// method, and one for the admin API if it is served, each on one line. The third signs when it is pasted, with
+/// `openssl`, in any POSIX shell.
+pub fn dev_banner(public: SocketAddr, admin: Option<SocketAddr>, app: &DevApp) -> String {
+    let DevApp { id, key, secret, token, admin_token } = app;
     let url = format!("http://{public}");
     let path = format!("/apps/{id}/events");
     let (host, port) = match public {
@@ -56,6 +61,13 @@ pub fn dev_banner(public: SocketAddr, app: &DevApp) -> String {
     };
     let json = "-H 'Content-Type: application/json'";
     let signed = sign_line(key, secret, &path);
+    // Only for a listener that this process holds: another user of the machine may have the port (threat T46).
+    let admin = admin.map_or_else(String::new, |admin| {
+        format!(
+            "  Manage apps and tokens with an admin token (it ends with the next start):\n\n\
+             curl -sS http://{admin}/admin/api/v1/status -H 'Authorization: Bearer {admin_token}'\n\n"
+        )
+    });
     format!(
         r#"
   URL     {url}   WebSocket ws://{public}/app/{key}
@@ -74,7 +86,7 @@ curl -sS {url}{path} -H 'Authorization: Bearer {token}' {json} -d '{BODY}'
 
 {signed}; curl -sS "{url}{path}?$Q&auth_signature=$S" {json} -d "$B"
 
-"#
+{admin}"#
     )
 }
 
@@ -95,7 +107,13 @@ mod tests {
     use super::*;
 
     fn app() -> DevApp {
-        DevApp { id: ID.into(), key: KEY.into(), secret: SECRET.into(), token: "rly_x".into() }
+        DevApp {
+            id: ID.into(),
+            key: KEY.into(),
+            secret: SECRET.into(),
+            token: "rly_x".into(),
+            admin_token: "rly_adm_x".into(),
+        }
     }
 
     /// P-SIGN-1, P-SIGN-2: when the printed line is pasted into `sh` and `bash`, it computes the same as an independent
@@ -122,10 +140,12 @@ mod tests {
         assert!(shells >= 1, "no shell to show it with");
     }
 
-    /// Each curl is on one line of its own, starts where a paste starts, and has the method's credential.
+    /// Each curl is on one line of its own, starts where a paste starts, and has the method's credential. Threat T46: no
+    /// admin token is printed without an admin API.
     #[test]
     fn the_banner_has_one_line_per_method() {
-        let banner = dev_banner("127.0.0.1:6001".parse().expect("address"), &app());
+        let banner = dev_banner("127.0.0.1:6001".parse().expect("address"), None, &app());
+        assert!(!banner.contains("rly_adm"), "{banner}");
         let lines: Vec<_> = banner.lines().filter(|line| line.contains("curl")).collect();
         assert_eq!(lines.len(), 3, "{banner}");
         assert!(lines[0].starts_with("curl ") && lines[0].contains("X-Relay-Secret: app-secret"));
@@ -134,7 +154,12 @@ mod tests {
         assert!(
             banner.contains("wsHost: '127.0.0.1', wsPort: 6001, forceTLS: false, enabledTransports: ['ws', 'wss']")
         );
-        let banner = dev_banner("[::1]:7001".parse().expect("address"), &app());
+        let admin = "[::1]:7002".parse().expect("address");
+        let banner = dev_banner("[::1]:7001".parse().expect("address"), Some(admin), &app());
+        let last = banner.lines().rfind(|line| line.contains("curl")).expect("a line");
+        assert!(
+            last.starts_with("curl -sS http://[::1]:7002/admin/api/v1/status") && last.contains("Bearer rly_adm_x")
+        );
         assert!(banner.contains("http://[::1]:7001/apps/1/events") && banner.contains("wsHost: '[::1]', wsPort: 7001"));
     }
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::Fault;
 use crate::app::actor::Actor;
-use crate::config::{ConfigError, DATA_DEFAULT, Settings};
+use crate::config::{self, ConfigError, DATA_DEFAULT, Settings};
 use crate::driver::log_writer;
 use crate::limits::LOG_FLUSH_MS;
 use crate::server::ServeError;
 use crate::store::{Missing, Store, StoreError};
+use crate::webhook::WebhookOptions;
 
 mod admin;
 mod app;
@@ -31,10 +33,14 @@ mod migrate;
 #[cfg(fuzzing)]
 pub mod migrate;
 mod password;
+mod place;
+mod remote;
 mod serve;
 mod time;
 mod token;
 mod webhook;
+
+use remote::RemoteArguments;
 
 pub use dev::{DevApp, dev_banner};
 
@@ -42,6 +48,8 @@ pub use dev::{DevApp, dev_banner};
 #[derive(Parser)]
 #[command(name = "relay", version, disable_help_subcommand = true)]
 struct Arguments {
+    #[command(flatten)]
+    remote: RemoteArguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -106,6 +114,11 @@ impl StoreArguments {
         Settings::gather(Vec::new(), self.config.clone(), std::env::vars_os())
     }
 
+    /// The webhook settings of the configuration.
+    fn webhook_options(&self) -> Result<WebhookOptions, CommandError> {
+        Ok(config::webhooks(&self.settings()?)?)
+    }
+
     /// Prints the answer in the requested form.
     fn answer(&self, json: &serde_json::Value, text: &str) -> Result<(), CommandError> {
         if self.json { print(&format!("{json:#}\n")) } else { print(text) }
@@ -127,6 +140,19 @@ enum CommandError {
     /// A usage error.
     #[error("{0}")]
     Usage(String),
+    /// An operation on the store was refused.
+    #[error("{0}")]
+    Refused(Fault),
+    /// A remote server refused an operation, or was not reached.
+    #[error("{message}")]
+    Remote {
+        /// Its status; 0 without an answer.
+        status: u16,
+        /// The cause.
+        message: String,
+        /// What removed keys had created (R-ADMIN-6).
+        created: Vec<serde_json::Value>,
+    },
     /// `relay doctor` found problems, which it has shown.
     #[error("fix {0} of the findings before this host can serve as configured")]
     Unfit(usize),
@@ -152,7 +178,11 @@ impl CommandError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Store(StoreError::Invalid(_)) => ExitCode::from(2),
+            Self::Refused(fault) if fault.status() == 400 => ExitCode::from(2),
+            Self::Remote { status: 400, .. } => ExitCode::from(2),
             Self::Store(_)
+            | Self::Refused(_)
+            | Self::Remote { .. }
             | Self::Serve(_)
             | Self::Unfit(_)
             | Self::Unreachable(_)
@@ -163,12 +193,34 @@ impl CommandError {
             | Self::Output(_) => ExitCode::from(1),
         }
     }
+
+    /// What removed keys had created, if that is why they were not removed.
+    fn created(&self) -> Vec<serde_json::Value> {
+        match self {
+            Self::Refused(fault) => fault.created(),
+            Self::Remote { created, .. } => created.clone(),
+            Self::Config(_)
+            | Self::Store(_)
+            | Self::Serve(_)
+            | Self::Bench { .. }
+            | Self::Usage(_)
+            | Self::Unfit(_)
+            | Self::Unreachable(_)
+            | Self::Loss(_)
+            | Self::Webhook(_)
+            | Self::Input(_)
+            | Self::Output(_) => Vec::new(),
+        }
+    }
 }
 
 /// The user who runs this command, for the audit log.
 fn actor() -> Actor {
     Actor::cli(rustix::process::getuid().as_raw())
 }
+
+const REMOTE_COMMANDS: &str =
+    "--server, --admin-token-file and --admin-token are for the commands app, token, webhook and admin";
 
 /// Runs the command of this process's arguments.
 pub fn run() -> ExitCode {
@@ -182,14 +234,16 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return refuse(&error);
         }
     };
+    let remote = &arguments.remote;
     let done = match arguments.command {
+        Command::App(command) => app::run(command, remote),
+        Command::Token(command) => token::run(command, remote),
+        Command::Webhook(command) => webhook::run(command, remote),
+        Command::Admin(command) => admin::run(command, remote),
+        _ if remote.is_given() => Err(CommandError::Usage(REMOTE_COMMANDS.to_owned())),
         Command::Serve(arguments) => serve::serve(&arguments),
         Command::CheckConfig(arguments) => serve::check_config(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::App(command) => app::run(command),
-        Command::Token(command) => token::run(command),
-        Command::Admin(command) => admin::run(command),
-        Command::Webhook(command) => webhook::run(command),
         Command::Explain(arguments) => explain::run(arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),

@@ -160,7 +160,7 @@ fn refuse_known_secrets(store: &Store, listen: SocketAddr) -> Result<(), Command
 fn announce(listening: &Listening, dev: Option<&DevApp>, printed: mpsc::Sender<()>) {
     let mut text = line(listening) + "\n";
     if let Some(app) = dev {
-        text += &dev_banner(listening.public, app);
+        text += &dev_banner(listening.public, listening.admin, app);
     }
     let write = move || {
         if let Err(error) = print(&text) {
@@ -181,10 +181,11 @@ fn announce(listening: &Listening, dev: Option<&DevApp>, printed: mpsc::Sender<(
 }
 
 fn line(listening: &Listening) -> String {
-    let Listening { public, metrics, driver, shards, .. } = listening;
+    let Listening { public, metrics, admin, driver, shards, .. } = listening;
     let health = metrics.map_or_else(|| "no health port".into(), |address| format!("health on {address}"));
+    let admin = admin.map_or_else(String::new, |address| format!(", admin API on {address}"));
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
-    format!("relay {} listening on {public} ({driver}, {shards}, {health})", env!("CARGO_PKG_VERSION"))
+    format!("relay {} listening on {public} ({driver}, {shards}, {health}{admin})", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]
@@ -199,15 +200,16 @@ mod tests {
         let mut listening = Listening {
             public: "127.0.0.1:6001".parse().expect("address"),
             metrics: Some("127.0.0.1:9601".parse().expect("address")),
+            admin: Some("127.0.0.1:6002".parse().expect("address")),
             driver: DriverKind::Uring.label(),
             driver_reason: String::new(),
             shards: 2,
         };
         assert_eq!(
             line(&listening),
-            "relay 0.1.0 listening on 127.0.0.1:6001 (io_uring, 2 shards, health on 127.0.0.1:9601)"
+            "relay 0.1.0 listening on 127.0.0.1:6001 (io_uring, 2 shards, health on 127.0.0.1:9601, admin API on 127.0.0.1:6002)"
         );
-        (listening.metrics, listening.shards) = (None, 1);
+        (listening.metrics, listening.admin, listening.shards) = (None, None, 1);
         assert!(line(&listening).ends_with("(io_uring, 1 shard, no health port)"));
     }
 }

@@ -1,16 +1,16 @@
 //! `relay token ...`: app tokens in the store (R-TOKEN rules).
 
-use std::collections::HashMap;
-
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::columns::Columns;
-use super::{CommandError, StoreArguments, actor, note, time};
-use crate::app::actor::Creator;
+use super::place::{Place, text};
+use super::remote::RemoteArguments;
+use super::{CommandError, StoreArguments, note, time};
+use crate::admin::Operation;
+use crate::admin::call::Call;
 use crate::metrics::refusal_log::printable;
-use crate::store::record::TokenRecord;
-use crate::store::{CreatedToken, Missing, NewToken, Store, StoreError, unix_ms};
+use crate::store::unix_ms;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
@@ -58,47 +58,43 @@ pub(super) enum TokenCommand {
     },
 }
 
-pub(super) fn run(command: TokenCommand) -> Result<(), CommandError> {
+pub(super) fn run(command: TokenCommand, remote: &RemoteArguments) -> Result<(), CommandError> {
     match command {
         TokenCommand::Create { app, name, scopes, expires_at, expires_in, store } => {
             let expires_at_ms = expiry(expires_at.as_deref(), expires_in.as_deref(), unix_ms())?;
-            let scopes = scopes.iter().map(|scope| scope.trim().to_owned()).collect();
-            let new = NewToken { app: app.clone(), name, scopes, expires_at_ms };
-            let created = store.open(Missing::Refuse)?.create_token(&actor(), new)?;
-            answer_created(&created, &app, &store)
+            let scopes: Vec<&str> = scopes.iter().map(|scope| scope.trim()).collect();
+            let mut fields = Map::from_iter([("name".to_owned(), json!(name)), ("scopes".to_owned(), json!(scopes))]);
+            fields.extend(expires_at_ms.map(|end| ("expires_at".to_owned(), json!(time::rfc3339(end)))));
+            let place = Place::new(store, remote)?;
+            let created = place.call_with(Call::new(Operation::CreateToken).app(&app), fields)?;
+            answer_created(&created, &place)
         }
         TokenCommand::List { app, store } => {
-            let opened = store.open(Missing::Refuse)?;
-            let (tokens, apps) = (opened.tokens(app.as_deref())?, app_ids(&opened)?);
-            let app_id = |token: &TokenRecord| apps.get(&token.app).cloned().unwrap_or_default();
-            let json = tokens.iter().map(|token| token_json(token, &app_id(token))).collect();
-            store.answer(&json, &list_text(&tokens, app_id))
+            let place = Place::new(store, remote)?;
+            let call = match app {
+                Some(app) => Call::new(Operation::ListAppTokens).app(&app),
+                None => Call::new(Operation::ListTokens),
+            };
+            let tokens = place.list(&call, usize::MAX)?;
+            place.answer(&json!(tokens), &list_text(&tokens))
         }
         TokenCommand::Rotate { id, store } => {
-            let opened = store.open(Missing::Refuse)?;
-            let created = opened.rotate_token(&actor(), None, &id)?;
-            let app = app_ids(&opened)?.remove(&created.record.app).unwrap_or_default();
-            answer_created(&created, &app, &store)
+            let place = Place::new(store, remote)?;
+            let created = place.call(&Call::new(Operation::RotateToken).item(&id))?;
+            answer_created(&created, &place)
         }
         TokenCommand::Revoke { id, store } => {
-            let opened = store.open(Missing::Refuse)?;
-            let token = opened.revoke_token(&actor(), None, &id)?;
-            let app = app_ids(&opened)?.remove(&token.app).unwrap_or_default();
-            store.answer(&token_json(&token, &app), &format!("token {id} is revoked\n"))
+            let place = Place::new(store, remote)?;
+            let token = place.call(&Call::new(Operation::RevokeToken).item(&id))?;
+            place.answer(&token, &format!("token {id} is revoked\n"))
         }
     }
 }
 
 /// Shows a new token, once.
-fn answer_created(created: &CreatedToken, app: &str, store: &StoreArguments) -> Result<(), CommandError> {
-    let mut json = token_json(&created.record, app);
-    json["token"] = json!(created.token);
+pub(super) fn answer_created(created: &Value, place: &Place) -> Result<(), CommandError> {
     note("This is the only time that the token is shown.");
-    store.answer(&json, &format!("id     {}\ntoken  {}\n", created.record.id, created.token))
-}
-
-fn app_ids(store: &Store) -> Result<HashMap<u32, String>, StoreError> {
-    Ok(store.apps()?.into_iter().map(|app| (app.serial, app.id)).collect())
+    place.answer(created, &format!("id     {}\ntoken  {}\n", text(created, "id"), text(created, "token")))
 }
 
 /// The time of expiry from `--expires-at` or `--expires-in`.
@@ -120,39 +116,34 @@ pub(super) fn expiry(at: Option<&str>, within: Option<&str>, now_ms: u64) -> Res
     Ok(Some(end))
 }
 
-fn token_json(token: &TokenRecord, app: &str) -> Value {
-    json!({
-        "id": token.id,
-        "app": app,
-        "name": token.name,
-        "scopes": token.scopes,
-        "created_at": time::rfc3339(token.created_at_ms),
-        "expires_at": token.expires_at_ms.map(time::rfc3339),
-        "last_used_at": token.last_used_at_ms.map(time::rfc3339),
-        "revoked_at": token.revoked_at_ms.map(time::rfc3339),
-        "created_by": token.created_by.as_ref().map(ToString::to_string),
-    })
+fn list_text(tokens: &[Value]) -> String {
+    let mut table = Columns::new(["ID", "APP", "STATE", "LAST USED", "CREATED BY", "NAME"]);
+    for token in tokens {
+        let (id, app) = (text(token, "id").to_owned(), text(token, "app").to_owned());
+        let (created_by, name) = (creator_text(token), printable(text(token, "name")));
+        table.push([id, app, state(token).into(), last_used(token), created_by, name]);
+    }
+    table.to_string()
+}
+
+/// The state of a token of an app, or of an admin token.
+pub(super) fn state(token: &Value) -> &'static str {
+    let end = token["expires_at"].as_str().and_then(time::parse_rfc3339);
+    match (token["revoked_at"].is_string(), end.is_some_and(|end| end <= unix_ms())) {
+        (true, _) => "revoked",
+        (false, true) => "expired",
+        (false, false) => "active",
+    }
+}
+
+/// When a token was last used.
+pub(super) fn last_used(token: &Value) -> String {
+    token["last_used_at"].as_str().unwrap_or("never").to_owned()
 }
 
 /// The credential that created something; records of an older Relay do not name it.
-pub(super) fn creator_text(creator: Option<&Creator>) -> String {
-    creator.map_or_else(|| "unknown".into(), |creator| printable(&creator.to_string()))
-}
-
-fn list_text(tokens: &[TokenRecord], app_id: impl Fn(&TokenRecord) -> String) -> String {
-    let mut table = Columns::new(["ID", "APP", "STATE", "LAST USED", "CREATED BY", "NAME"]);
-    for token in tokens {
-        let expired = token.expires_at_ms.is_some_and(|end| end <= unix_ms());
-        let state = match (token.revoked_at_ms, expired) {
-            (Some(_), _) => "revoked",
-            (None, true) => "expired",
-            (None, false) => "active",
-        };
-        let used = token.last_used_at_ms.map_or_else(|| "never".into(), time::rfc3339);
-        let created_by = creator_text(token.created_by.as_ref());
-        table.push([token.id.clone(), app_id(token), state.into(), used, created_by, printable(&token.name)]);
-    }
-    table.to_string()
+pub(super) fn creator_text(value: &Value) -> String {
+    value["created_by"].as_str().map_or_else(|| "unknown".into(), printable)
 }
 
 #[cfg(test)]

@@ -2,19 +2,21 @@
 //! protocol).
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::columns::Columns;
+use super::place::{Place, text, texts};
+use super::remote::RemoteArguments;
 use super::token::creator_text;
-use super::{CommandError, StoreArguments, actor, note, time};
-use crate::app::outgoing_url::Reach;
-use crate::app::webhook::{Batching, CountName, NewWebhook, WebhookFormat};
-use crate::config;
+use super::{CommandError, StoreArguments, note, time};
+use crate::admin::Operation;
+use crate::admin::call::Call;
+use crate::app::webhook::WebhookFormat;
 use crate::label::Label;
+use crate::metrics::refusal_log::printable;
 use crate::outgoing::client::Client;
 use crate::store::queue::{FailedDelivery, Queue};
-use crate::store::{Missing, Store, StoreError, WebhookRecord, unix_ms};
-use crate::webhook::WebhookOptions;
+use crate::store::{Missing, Store, StoreError, unix_ms};
 use crate::webhook::request;
 
 #[derive(Debug, Subcommand)]
@@ -91,56 +93,59 @@ pub(super) enum WebhookCommand {
     },
 }
 
-pub(super) fn run(command: WebhookCommand) -> Result<(), CommandError> {
+pub(super) fn run(command: WebhookCommand, remote: &RemoteArguments) -> Result<(), CommandError> {
     match command {
         WebhookCommand::Add { app, url, events, format, batch, count_changed, allow_private, store } => {
-            let new = NewWebhook {
-                url,
-                events: events.iter().map(|event| event.trim().to_owned()).collect(),
-                format: WebhookFormat::of_label(&format)
-                    .ok_or_else(|| CommandError::Usage(format!("--format takes pusher or relay, not {format:?}")))?,
-                batching: if batch { Batching::Batched } else { Batching::Single },
-                reach: if allow_private { Reach::Anywhere } else { Reach::Public },
-                count_name: if count_changed { CountName::Changed } else { CountName::Pusher },
-            };
-            add(&app, new, &store)
+            if WebhookFormat::of_label(&format).is_none() {
+                return Err(CommandError::Usage(format!("--format takes pusher or relay, not {format:?}")));
+            }
+            let events: Vec<&str> = events.iter().map(|event| event.trim()).collect();
+            let fields = [
+                ("url", json!(url)),
+                ("events", json!(events)),
+                ("format", json!(format)),
+                ("batch", json!(batch)),
+                ("count_changed", json!(count_changed)),
+                ("allow_private", json!(allow_private)),
+            ];
+            let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            add(&app, fields, &Place::new(store, remote)?)
         }
         WebhookCommand::List { app, store } => {
-            let webhooks = store.open(Missing::Refuse)?.webhooks(app.as_deref())?;
-            let json = webhooks.iter().map(|(app, webhook)| webhook_json(app, webhook)).collect();
-            store.answer(&json, &list_text(&webhooks))
+            let place = Place::new(store, remote)?;
+            let call = match app {
+                Some(app) => Call::new(Operation::ListAppWebhooks).app(&app),
+                None => Call::new(Operation::ListWebhooks),
+            };
+            let webhooks = place.list(&call, usize::MAX)?;
+            place.answer(&json!(webhooks), &list_text(&webhooks))
         }
         WebhookCommand::Remove { id, store } => {
-            let (app, _) = store.open(Missing::Refuse)?.remove_webhook(&actor(), None, &id)?;
-            store.answer(&json!({"id": id, "app": app, "removed": true}), &format!("webhook {id} is removed\n"))
+            let place = Place::new(store, remote)?;
+            let removed = place.call(&Call::new(Operation::RemoveWebhook).item(&id))?;
+            place.answer(&removed, &format!("webhook {id} is removed\n"))
         }
-        WebhookCommand::Disable { id, store } => switch(&id, false, &store),
-        WebhookCommand::Enable { id, store } => switch(&id, true, &store),
-        WebhookCommand::Test { id, store } => test(&id, &store),
-        WebhookCommand::Failed { app, store } => failed(app.as_deref(), &store),
+        WebhookCommand::Disable { id, store } => switch(Operation::DisableWebhook, &id, &Place::new(store, remote)?),
+        WebhookCommand::Enable { id, store } => switch(Operation::EnableWebhook, &id, &Place::new(store, remote)?),
+        WebhookCommand::Test { id, store } => test(&id, Place::new(store, remote)?.local("webhook test")?),
+        WebhookCommand::Failed { app, store } => {
+            failed(app.as_deref(), Place::new(store, remote)?.local("webhook failed")?)
+        }
     }
 }
 
-fn add(app: &str, new: NewWebhook, store: &StoreArguments) -> Result<(), CommandError> {
-    let webhook = store.open(Missing::Refuse)?.add_webhook(&actor(), app, new, &options(store)?.allowed)?;
-    let mut json = webhook_json(app, &webhook);
-    json["secret"] = json!(webhook.secret);
-    note(match webhook.format.as_str() {
+fn add(app: &str, fields: Map<String, Value>, place: &Place) -> Result<(), CommandError> {
+    let webhook = place.call_with(Call::new(Operation::CreateWebhook).app(app), fields)?;
+    note(match text(&webhook, "format") {
         "relay" => "This is the only time that the secret is shown; bodies are signed with it.",
         _ => "Bodies are signed with the app's secret; that of the endpoint is shown this once.",
     });
-    store.answer(&json, &format!("id      {}\nsecret  {}\n", webhook.id, webhook.secret))
+    place.answer(&webhook, &format!("id      {}\nsecret  {}\n", text(&webhook, "id"), text(&webhook, "secret")))
 }
 
-/// The webhook settings of the configuration.
-pub(super) fn options(store: &StoreArguments) -> Result<WebhookOptions, CommandError> {
-    Ok(config::webhooks(&store.settings()?)?)
-}
-
-fn switch(id: &str, enabled: bool, store: &StoreArguments) -> Result<(), CommandError> {
-    let (app, webhook) = store.open(Missing::Refuse)?.switch_webhook(&actor(), None, id, enabled)?;
-    let state = if enabled { "enabled" } else { "disabled" };
-    store.answer(&webhook_json(&app, &webhook), &format!("webhook {id} is {state}\n"))
+fn switch(operation: Operation, id: &str, place: &Place) -> Result<(), CommandError> {
+    let webhook = place.call(&Call::new(operation).item(id))?;
+    place.answer(&webhook, &format!("webhook {id} is {}\n", state(&webhook)))
 }
 
 /// One request past the queue: an operator who sets an endpoint up sees at once whether it answers.
@@ -158,7 +163,7 @@ fn test(id: &str, store: &StoreArguments) -> Result<(), CommandError> {
             format!(r#"{{"event":"test","data":{{"channel":"relay-test"}},"timestamp":{now_s}}}"#)
         }
     };
-    let options = options(store)?;
+    let options = store.webhook_options()?;
     let client = Client::new(&options.allowed, &options.roots, request::KEPT);
     let sent = request::send(&client, app, endpoint, body.as_bytes(), now_ms / 1_000);
     let status = sent.map_err(|error| CommandError::Webhook(format!("{id} at {}: {error}", endpoint.url)))?;
@@ -203,30 +208,18 @@ fn queue(store: &Store) -> Result<Queue, StoreError> {
     Queue::open(file.parent().unwrap_or(&file), Missing::Refuse)
 }
 
-fn webhook_json(app: &str, webhook: &WebhookRecord) -> Value {
-    json!({
-        "id": webhook.id,
-        "app": app,
-        "url": webhook.url,
-        "events": webhook.events,
-        "format": webhook.format,
-        "batch": webhook.batch,
-        "count_changed": webhook.count_changed,
-        "allow_private": webhook.allow_private,
-        "enabled": webhook.enabled,
-        "created_at": time::rfc3339(webhook.created_at_ms),
-        "created_by": webhook.created_by.as_ref().map(ToString::to_string),
-    })
+fn state(webhook: &Value) -> &'static str {
+    if webhook["enabled"] == true { "enabled" } else { "disabled" }
 }
 
-fn list_text(webhooks: &[(String, WebhookRecord)]) -> String {
+fn list_text(webhooks: &[Value]) -> String {
     let mut table = Columns::new(["ID", "APP", "STATE", "FORMAT", "CREATED BY", "URL"]);
-    for (app, webhook) in webhooks {
-        let state = if webhook.enabled { "enabled" } else { "disabled" };
-        let events = if webhook.events.is_empty() { String::new() } else { format!(" ({})", webhook.events.join(",")) };
-        let WebhookRecord { id, format, url, .. } = webhook;
-        let created_by = creator_text(webhook.created_by.as_ref());
-        table.push([id.clone(), app.clone(), state.into(), format.clone(), created_by, format!("{url}{events}")]);
+    for webhook in webhooks {
+        let member = |name: &str| printable(text(webhook, name));
+        let events = texts(&webhook["events"]).join(",");
+        let events = if events.is_empty() { events } else { format!(" ({})", printable(&events)) };
+        let (url, created_by) = (member("url") + &events, creator_text(webhook));
+        table.push([member("id"), member("app"), state(webhook).into(), member("format"), created_by, url]);
     }
     table.to_string()
 }

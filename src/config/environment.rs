@@ -9,6 +9,9 @@ use super::error::ConfigError;
 use super::settings::{self, SERVER_SETTINGS};
 use crate::setting::nearest;
 
+/// The variable with the admin token for `--server` (R-ADMIN-19).
+pub const ADMIN_TOKEN_VARIABLE: &str = "RELAY_ADMIN_TOKEN";
+
 /// The settings from the environment.
 #[derive(Debug, Default)]
 pub(super) struct FromEnvironment {
@@ -32,6 +35,10 @@ pub(super) fn read(environment: impl Iterator<Item = (OsString, OsString)>) -> R
         }
         if variable == "RELAY_CONFIG" {
             found.config = (!value.is_empty()).then(|| value.into());
+            continue;
+        }
+        // A credential of the command line (T49); the server does not read it.
+        if variable == ADMIN_TOKEN_VARIABLE {
             continue;
         }
         let value = value.into_string();
@@ -88,6 +95,7 @@ mod tests {
             ("RELAY_SERVICE_PORT_WS", "6001"),
             ("RELAY_PORT_6001_TCP_ADDR", "10.0.0.1"),
             ("RELAY_METRICS_PORT_9601_TCP_PROTO", "tcp"),
+            ("RELAY_ADMIN_TOKEN", "rly_adm_x"),
         ]);
         assert_eq!(found.values, [("listen", "127.0.0.1:1".to_owned())]);
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);

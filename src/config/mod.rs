@@ -17,7 +17,8 @@ mod source;
 
 pub use alias::SOKETI_APP;
 pub use app::ConfiguredApp;
+pub use environment::ADMIN_TOKEN_VARIABLE;
 pub use error::ConfigError;
-pub use serve::{MetricsPort, ServeConfig, webhooks};
-pub use settings::{DATA_DEFAULT, IoChoice, Mode, SERVER_SETTINGS, ServerSettings};
+pub use serve::{AdminPort, MetricsPort, ServeConfig, webhooks};
+pub use settings::{AdminListen, DATA_DEFAULT, IoChoice, Mode, SERVER_SETTINGS, ServerSettings};
 pub use source::{Settings, Source};

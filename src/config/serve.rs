@@ -1,10 +1,12 @@
 //! The checked configuration of a server.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::settings::{IoChoice, LISTEN_PORT, Mode, ServerSettings};
+use super::settings::{AdminListen, IoChoice, LISTEN_PORT, Mode, ServerSettings};
 use super::source::Settings;
+use crate::api::document::document;
 use crate::api::info::InfoRules;
 use crate::limits;
 use crate::metrics::figures::Identity;
@@ -20,6 +22,17 @@ pub enum MetricsPort {
     Optional,
 }
 
+/// Where the admin API listens, and what happens if that address is taken (R-ADMIN-10).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AdminPort {
+    /// There is none.
+    Off,
+    /// The start fails.
+    Required(SocketAddr),
+    /// The default address: Relay logs a line and serves without the admin API.
+    Optional(SocketAddr),
+}
+
 /// Everything that the assembly of the server needs.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
@@ -27,6 +40,8 @@ pub struct ServeConfig {
     pub server: ServerSettings,
     /// The behaviour if the metrics port is taken.
     pub metrics_port: MetricsPort,
+    /// The address of the admin API.
+    pub admin_port: AdminPort,
     /// Settings of the shards.
     pub shard: ShardOptions,
     /// Settings of webhooks.
@@ -61,7 +76,9 @@ impl ServeConfig {
             Mode::Production => MetricsPort::Required,
             Mode::Dev => MetricsPort::Optional,
         };
-        Ok(Self { metrics_port, shard: shard_options(&server), webhooks: webhook_options(&server), server })
+        let admin_port = admin_port(settings, &server)?;
+        let (shard, webhooks) = (shard_options(&server, mode), webhook_options(&server));
+        Ok(Self { metrics_port, admin_port, shard, webhooks, server })
     }
 }
 
@@ -85,8 +102,31 @@ fn take_parts(settings: &Settings, server: &mut ServerSettings) -> Result<(), Co
     Ok(())
 }
 
-fn shard_options(server: &ServerSettings) -> ShardOptions {
+/// Refuses an address that others can reach unless the operator names how the token is protected on the way (threat
+/// T46).
+fn admin_port(settings: &Settings, server: &ServerSettings) -> Result<AdminPort, ConfigError> {
+    if server.admin_behind_proxy && server.trusted_proxies.is_empty() {
+        let origin = settings.origin("admin_behind_proxy");
+        return Err(ConfigError(format!("{origin} needs the addresses of the proxies: set trusted_proxies")));
+    }
+    let AdminListen::At(address) = server.admin_listen else {
+        return Ok(AdminPort::Off);
+    };
+    if !address.ip().is_loopback() && !server.admin_behind_proxy && !server.admin_plain_http {
+        return Err(ConfigError(format!(
+            "{} is {address}, which others can reach, and admin tokens would cross the network in plain text: use a \
+             loopback address such as 127.0.0.1:6002, or set admin_behind_proxy with trusted_proxies if a proxy ends \
+             TLS, or set admin_plain_http if the port is mapped to a loopback address only",
+            settings.origin("admin_listen"),
+        )));
+    }
+    let is_set = settings.text("admin_listen").is_some();
+    Ok(if is_set { AdminPort::Required(address) } else { AdminPort::Optional(address) })
+}
+
+fn shard_options(server: &ServerSettings, mode: Mode) -> ShardOptions {
     ShardOptions {
+        refuse_pages_with_secret: mode == Mode::Dev,
         path_prefix: server.path_prefix.clone(),
         activity_timeout_s: server.activity_timeout,
         http_keep_alive: Duration::from_secs(server.http_keep_alive.into()),
@@ -98,6 +138,7 @@ fn shard_options(server: &ServerSettings) -> ShardOptions {
         auth_failures_per_minute: server.auth_failures_per_minute,
         authorization_timeout: Duration::from_secs(server.authorization_timeout.into()),
         info_rules: if server.strict_pusher_info { InfoRules::Strict } else { InfoRules::Lenient },
+        document: document(&server.path_prefix).encode().into(),
         metrics_prefix: server.metrics_prefix.clone(),
         identity: Identity::default(),
         fan_out_step: limits::FAN_OUT_STEP,

@@ -3,7 +3,7 @@
 //! A new setting is one entry of the table below: it is then a field of [`ServerSettings`], a flag, a variable and a
 //! key of `relay.toml`, `check-config` checks it, and `docs/configuration.md` lists it (see `documentation`).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -38,6 +38,28 @@ settings! {
     /// `soketi_` keeps dashboards made for soketi working.
     metrics_prefix: String = METRICS_PREFIX.to_owned(),
         text("letters, digits and underscores that begin with no digit, such as relay_ or soketi_", metrics_prefix).flag("PREFIX");
+
+    /// Address and port for the admin API, or `off`.
+    /// Port 0 takes a free one. If the default is taken, Relay logs a line and serves without the admin API; a taken
+    /// address that is set fails the start. An address that is not loopback needs `admin_behind_proxy` or
+    /// `admin_plain_http`. See [admin.md](admin.md).
+    admin_listen: AdminListen = AdminListen::At(SocketAddr::new(LOOPBACK, ADMIN_PORT)),
+        form("an address and port such as 127.0.0.1:6002, or off; port 0 takes a free one", read_admin_listen, |listen| listen.text().into())
+            .flag("ADDR:PORT").rules("R-ADMIN-10");
+
+    /// Names besides those of this machine by which clients reach the admin API.
+    /// Without port and joined by commas, in the file also a list: those of a proxy in front, or of a container.
+    admin_hosts: Vec<String> = Vec::new(),
+        form("host names without a port, joined by commas, such as relay.example.com", read_hosts, |hosts| hosts.as_slice().into())
+            .default_is("none").flag("HOST,HOST").rules("R-ADMIN-12, T45");
+
+    /// The admin API is behind a proxy of `trusted_proxies` that ends TLS.
+    /// Then `admin_listen` may be any address, and only those proxies are served.
+    admin_behind_proxy: bool = false, switch().flag("true|false").rules("R-ADMIN-10, T46");
+
+    /// The admin API may listen on any address without TLS.
+    /// For containers whose port is mapped to a loopback address: everybody on the way reads the admin token.
+    admin_plain_http: bool = false, switch().flag("true|false").rules("R-ADMIN-10, T46");
 
     /// Data directory.
     data: PathBuf = DATA_DEFAULT.into(),
@@ -153,6 +175,25 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The port of `listen` unless it is set.
 pub(super) const LISTEN_PORT: u16 = 6001;
 const METRICS_PORT: u16 = 9601;
+const ADMIN_PORT: u16 = 6002;
+
+/// Where the admin API listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AdminListen {
+    /// Nowhere.
+    Off,
+    /// On this address.
+    At(SocketAddr),
+}
+
+impl AdminListen {
+    fn text(self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::At(address) => address.to_string(),
+        }
+    }
+}
 
 labels! {
     /// Which driver moves the bytes.
@@ -191,8 +232,32 @@ fn read_io(text: &str) -> Option<IoChoice> {
 }
 
 const fn address(takes: &'static str) -> Definition<SocketAddr> {
-    // `localhost:6001` is the IPv4 address: names are not looked up.
-    form(takes, |text| text.replacen("localhost:", "127.0.0.1:", 1).parse().ok(), |address| address.to_string().into())
+    form(takes, read_address, |address| address.to_string().into())
+}
+
+/// `localhost:6001` is the IPv4 address: names are not looked up.
+fn read_address(text: &str) -> Option<SocketAddr> {
+    text.replacen("localhost:", "127.0.0.1:", 1).parse().ok()
+}
+
+fn read_admin_listen(text: &str) -> Option<AdminListen> {
+    if text == "off" { Some(AdminListen::Off) } else { read_address(text).map(AdminListen::At) }
+}
+
+/// Names and addresses as `Host` has them, without ports: an IPv6 address is in brackets.
+fn read_hosts(text: &str) -> Option<Vec<String>> {
+    let is_name = |host: &str| {
+        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match in_brackets {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => {
+                host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+            }
+        }
+    };
+    let hosts = text.split(',').map(str::trim).filter(|host| !host.is_empty());
+    let hosts = hosts.map(|host| is_name(host).then(|| host.to_ascii_lowercase())).collect::<Option<Vec<_>>>()?;
+    (hosts.len() <= limits::ADMIN_HOSTS_MAX).then_some(hosts)
 }
 
 const fn text(takes: &'static str, read: fn(&str) -> Option<String>) -> Definition<String> {

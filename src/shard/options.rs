@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::api::info::InfoRules;
 use crate::app::Directory;
 use crate::channel::name::NameRules;
@@ -38,6 +40,9 @@ pub struct ShardOptions {
     pub activity_timeout_s: u32,
     /// Idle HTTP connections are closed after this (P-HTTP-20).
     pub http_keep_alive: Duration,
+    /// A request that uses an app's secret and comes from a page is refused: the secret of `--dev` is public (threat
+    /// T77).
+    pub refuse_pages_with_secret: bool,
     /// `strict_protocol` (P-CONN-3, P-CONN-5).
     pub strict_protocol: bool,
     /// `channel_names` (P-CHAN-2).
@@ -54,6 +59,8 @@ pub struct ShardOptions {
     pub auth_failures_per_minute: u32,
     /// A connection must be authorized within this time if its app requires it (P-AUTHZ-1).
     pub authorization_timeout: Duration,
+    /// The OpenAPI document of the app API (R-ADMIN-20).
+    pub document: Bytes,
     /// The prefix of all metric names.
     pub metrics_prefix: String,
     /// The server's identity on the metrics page.
@@ -69,6 +76,7 @@ impl Default for ShardOptions {
             path_prefix: String::new(),
             activity_timeout_s: limits::ACTIVITY_TIMEOUT_S,
             http_keep_alive: Duration::from_secs(limits::HTTP_KEEP_ALIVE_S.into()),
+            refuse_pages_with_secret: false,
             strict_protocol: false,
             channel_names: NameRules::Default,
             trusted_proxies: Vec::new(),
@@ -77,6 +85,7 @@ impl Default for ShardOptions {
             cache_ttl: Duration::from_secs(limits::CACHE_TTL_S.into()),
             auth_failures_per_minute: limits::AUTH_FAILURES_PER_MINUTE,
             authorization_timeout: Duration::from_secs(limits::AUTHORIZATION_TIMEOUT_S.into()),
+            document: Bytes::new(),
             metrics_prefix: METRICS_PREFIX.to_owned(),
             identity: Identity::default(),
             fan_out_step: limits::FAN_OUT_STEP,

@@ -1,10 +1,12 @@
 //! Apps in the store: creating, reading, changing and removing them. Their keys are in [`super::keys`].
 
+use std::ops::Bound;
+
 use super::audit::{AuditAction, Note};
 use super::batch::Batch;
 use super::error::{Fault, StoreError};
 use super::lookup::{app_by_id, unused};
-use super::record::{AppRecord, check_id, check_name, check_secret};
+use super::record::{self, AppRecord, check_id, check_name, check_secret};
 use super::{META_NEXT_SERIAL, Store, all_apps, keys, meta, random, token_index};
 use crate::app::AppSettings;
 use crate::app::actor::Actor;
@@ -40,6 +42,24 @@ impl Store {
     /// All apps, oldest first.
     pub fn apps(&self) -> Result<Vec<AppRecord>, StoreError> {
         self.environment().read(|transaction, tables| all_apps(transaction, tables))
+    }
+
+    /// The apps after the one with this serial, oldest first, at most `limit`.
+    pub fn apps_after(&self, serial: Option<u32>, limit: usize) -> Result<Vec<AppRecord>, StoreError> {
+        self.environment().read(|transaction, tables| {
+            let serial = serial.map(u32::to_be_bytes);
+            let start = serial.as_ref().map_or(Bound::Unbounded, |serial| Bound::Excluded(&serial[..]));
+            let mut apps = Vec::new();
+            for entry in tables.apps.range(transaction, &(start, Bound::Unbounded))?.take(limit) {
+                apps.push(record::decode("an app", entry?.1)?);
+            }
+            Ok(apps)
+        })
+    }
+
+    /// Number of apps.
+    pub fn app_count(&self) -> Result<u64, StoreError> {
+        self.environment().read(|transaction, tables| Ok(tables.apps.len(transaction)?))
     }
 
     /// The app with this id.

@@ -26,7 +26,7 @@ pub fn apply_all(app: &mut AppRecord, settings: &[(&str, &str)], allowed: &[IpNe
 
 /// The settings by name with their values and descriptions, the name first.
 pub fn list(app: &AppRecord) -> impl Iterator<Item = (&'static str, serde_json::Value, String)> {
-    let name = (NAME, app.name.clone().into(), "a name for people, at most 100 bytes".to_owned());
+    let name = (NAME, app.name.clone().into(), ABOUT_NAME.to_owned());
     let settings = APP_SETTINGS.iter().map(|setting| {
         let about = format!("{}: {}", setting.summary(), setting.takes);
         (setting.name, (setting.show)(&app.settings), about)
@@ -35,7 +35,9 @@ pub fn list(app: &AppRecord) -> impl Iterator<Item = (&'static str, serde_json::
 }
 
 /// The setting that belongs to the app itself.
-const NAME: &str = "name";
+pub const NAME: &str = "name";
+/// What it is, for people.
+pub const ABOUT_NAME: &str = "a name for people, at most 100 bytes";
 
 #[cfg(test)]
 mod tests {

@@ -101,6 +101,11 @@ impl StoreWriter {
         self.wake();
     }
 
+    /// Looks for changes in the store now: this process has just made one.
+    pub fn look(&self) {
+        self.wake();
+    }
+
     /// Records how many messages an app has published on a day (R-LIM-3). Never blocks and takes no lock; a count that
     /// finds no space is dropped, since the app's next count includes it.
     pub fn messages_counted(&self, app: AppSerial, used: MessagesUsed) {

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::http::Headers;
 use crate::limits::{FORWARDED_BYTES_MAX, FORWARDED_HOPS_MAX};
 
@@ -48,6 +50,28 @@ pub fn forwarded_hops<'h>(headers: &'h Headers<'_>) -> impl Iterator<Item = Hop>
         }
     }
     hops.into_iter().map(|(text, read)| read(text))
+}
+
+/// The address of the client: the nearest hop that is no trusted proxy, beginning with the peer itself.
+///
+/// # Errors
+/// The hop whose address is unknown.
+pub fn client_address(peer: IpAddr, headers: &Headers<'_>, trusted: &[IpNet]) -> Result<IpAddr, Hop> {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut client = peer;
+    if !is_trusted(&client) {
+        return Ok(client);
+    }
+    for hop in forwarded_hops(headers) {
+        match hop {
+            Hop::Address(address) => client = address,
+            Hop::Hidden | Hop::Unreadable => return Err(hop),
+        }
+        if !is_trusted(&client) {
+            break;
+        }
+    }
+    Ok(client)
 }
 
 /// Reads the text of one party.

@@ -13,7 +13,8 @@ pub fn binary() -> String {
     std::env::var("RELAY_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_relay").to_owned())
 }
 
-/// A command that inherits no variable that `relay` reads.
+/// A command that inherits no variable that `relay` reads. A server that it starts has no admin API unless a flag names
+/// its address: tests listen on ports of their own.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -22,6 +23,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
             command.env_remove(name);
         }
     }
+    command.env("RELAY_ADMIN_LISTEN", "off");
     command
 }
 

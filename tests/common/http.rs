@@ -146,9 +146,11 @@ impl HttpConnection {
     }
 }
 
-/// The bytes of one request with `Host` and, where there is a body, `Content-Length`.
+/// The bytes of one request with `Host`, unless a header is that, and, where there is a body, `Content-Length`.
 pub fn encode_request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: relay.test\r\n");
+    let has_host = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let host = if has_host { "" } else { "Host: relay.test\r\n" };
+    let mut request = format!("{method} {target} HTTP/1.1\r\n{host}");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod admin;
 pub mod cli;
 pub mod exposition;
 pub mod http;

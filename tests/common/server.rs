@@ -89,6 +89,11 @@ impl ServerOptions {
         self
     }
 
+    /// With the admin API, on a free port.
+    pub fn admin(self) -> Self {
+        self.with(&["--admin-listen", "127.0.0.1:0"])
+    }
+
     /// Sets the number of shards.
     pub fn shards(mut self, shards: u16) -> Self {
         self.shards = shards;
@@ -108,6 +113,8 @@ pub struct TestServer {
     pub address: SocketAddr,
     /// The health port.
     pub health: SocketAddr,
+    /// The admin API, if the test asked for it.
+    pub admin: Option<SocketAddr>,
     /// Its driver.
     pub driver: Driver,
     /// Its data directory.
@@ -179,7 +186,8 @@ impl TestServer {
         let told = format!("({}, {} shard", options.driver.word(), options.shards);
         assert!(line.contains(&told), "{told:?} in {line:?}");
         let (address, health) = addresses(&line);
-        Self { address, health, driver: options.driver, data, webhooks, apps, process, _directory: directory }
+        let admin = line.contains("admin API on ").then(|| address_after(&line, "admin API on "));
+        Self { address, health, admin, driver: options.driver, data, webhooks, apps, process, _directory: directory }
     }
 
     /// A server that the test started in another way, with the same methods. It is not stopped when dropped.
@@ -188,6 +196,7 @@ impl TestServer {
         Self {
             address,
             health: address,
+            admin: None,
             driver: Driver::Epoll,
             data: PathBuf::new(),
             webhooks: Vec::new(),
@@ -389,12 +398,14 @@ impl Drop for RunningProcess {
 
 /// Address and health address from the line at start.
 pub fn addresses(line: &str) -> (SocketAddr, SocketAddr) {
-    let address = |after: &str| {
-        let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("{after:?} in {line:?}"));
-        let end = rest.find([' ', ',', ')']).unwrap_or(rest.len());
-        rest[..end].parse().unwrap_or_else(|_| panic!("an address after {after:?} in {line:?}"))
-    };
-    (address(" listening on "), address("health on "))
+    (address_after(line, " listening on "), address_after(line, "health on "))
+}
+
+/// The address after these words of the line at start.
+pub fn address_after(line: &str, words: &str) -> SocketAddr {
+    let rest = line.split(words).nth(1).unwrap_or_else(|| panic!("{words:?} in {line:?}"));
+    let end = rest.find([' ', ',', ')']).unwrap_or(rest.len());
+    rest[..end].parse().unwrap_or_else(|_| panic!("an address after {words:?} in {line:?}"))
 }
 
 /// A fresh data directory inside `target/`, removed when dropped; directories of dead test processes are removed first.

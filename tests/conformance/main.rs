@@ -7,6 +7,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../admin/main.rs"]
+mod admin;
 mod auth_endpoint;
 mod authorization;
 mod authorizer;

@@ -28,9 +28,10 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 def clean_environment(**more):
-    """The environment without settings of Relay, which a test run or a shell may have."""
+    """The environment without settings of Relay, which a test run or a shell may have, and without the admin API, whose
+    default port belongs to nobody here."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
-    return {**kept, **more}
+    return {**kept, "RELAY_ADMIN_LISTEN": "off", **more}
 
 
 class Options:

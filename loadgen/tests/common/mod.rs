@@ -90,7 +90,7 @@ impl Relay {
         let data = Folder::new();
         let mut child = Command::new(relay())
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--shards", "1"])
-            .args(["--data", &data.path("data")])
+            .args(["--admin-listen", "off", "--data", &data.path("data")])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

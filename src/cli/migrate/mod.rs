@@ -97,7 +97,7 @@ fn allowed(arguments: &MigrateArguments, plan: &Plan) -> Result<Vec<IpNet>, Comm
     if plan.apps.iter().all(|app| app.webhooks.is_empty()) {
         return Ok(Vec::new());
     }
-    Ok(super::webhook::options(&arguments.store)?.allowed)
+    Ok(arguments.store.webhook_options()?.allowed)
 }
 
 /// Reads the complete file, up to a limit: it is a configuration and not an archive.

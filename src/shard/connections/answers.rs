@@ -15,7 +15,7 @@ use crate::index::Slot;
 use crate::limits;
 use crate::protocol::dialect::Dialect;
 use crate::shard::context::Context;
-use crate::wire::forwarded::{Hop, forwarded_hops};
+use crate::wire::forwarded::{Hop, client_address};
 use crate::wire::http::{HttpError, Request, encode_response};
 
 /// A response before it is encoded.
@@ -52,27 +52,18 @@ impl Connections {
         request: &Request<'_>,
     ) -> Option<IpAddr> {
         let http = self.http_of(slot).expect("a request comes over HTTP");
-        let networks = &context.config.options.trusted_proxies;
-        let trusted = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
         let proxy = http.client;
-        if !matches!(http.proxy, Proxy::Trusted) || !trusted(&proxy) {
+        if !matches!(http.proxy, Proxy::Trusted) {
             return Some(proxy);
         }
-        let mut client = proxy;
-        for hop in forwarded_hops(&request.headers) {
-            match hop {
-                Hop::Address(address) => client = address,
-                Hop::Hidden => return None,
-                Hop::Unreadable => {
-                    context.note_unreadable_address(proxy);
-                    return None;
-                }
+        match client_address(proxy, &request.headers, &context.config.options.trusted_proxies) {
+            Ok(client) => Some(client),
+            Err(Hop::Unreadable) => {
+                context.note_unreadable_address(proxy);
+                None
             }
-            if !trusted(&client) {
-                break;
-            }
+            Err(Hop::Hidden | Hop::Address(_)) => None,
         }
-        Some(client)
     }
 
     /// How a request arrived (R-DIAG-1). The client's address is named only where a trusted proxy forwarded it: the

@@ -99,6 +99,7 @@ impl Requests {
             | Route::UpApp(_)
             | Route::Ready
             | Route::AcceptTraffic
+            | Route::Document
             | Route::Script
             | Route::Operator(_)
             | Route::WebSocket { .. }

@@ -21,7 +21,7 @@ use foldhash::quality::FixedState;
 use slab::Slab;
 
 use crate::api::arrival::encode_arrival;
-use crate::api::authorize::authorize;
+use crate::api::authorize::{authorize, refuse_pages_with_secret};
 use crate::api::batch_events::decode_batch_events;
 use crate::api::channel::decode_channel_query;
 use crate::api::channel_events::decode_channel_event;
@@ -42,7 +42,7 @@ use crate::connection::http::Refused;
 use crate::index::{ShardIndex, Slot};
 use crate::metrics::figures::{ClientNames, Overload};
 use crate::protocol::dialect::Dialect;
-use crate::shard::connections::{After, Connections, Response, TEXT};
+use crate::shard::connections::{After, Connections, JSON, Response, TEXT};
 use crate::shard::context::Context;
 use crate::shard::io::ChangeKind;
 use crate::shard::io::Output;
@@ -176,6 +176,7 @@ impl Requests {
                 };
                 self.start_scrape(parts, slot, request, page);
             }
+            Route::Document if !parts.connections.http(slot).metrics => self.answer_document(parts, slot, request),
             // Threat T30: the public port does not serve these.
             Route::Operator(_) => self.answer_not_found(parts, slot, request, Dialect::Pusher),
             Route::Api { dialect, app_id, endpoint } if !parts.connections.http(slot).metrics => {
@@ -219,6 +220,7 @@ impl Requests {
             | Route::WebSocket { .. }
             | Route::AuthOfKey(_)
             | Route::Preflight(..)
+            | Route::Document
             | Route::Script => self.answer_not_found(parts, slot, request, Dialect::Pusher),
         }
     }
@@ -271,6 +273,9 @@ impl Requests {
         app_id: Option<&str>,
         known: Known,
     ) -> Result<Caller, Refusal> {
+        if parts.context.config.options.refuse_pages_with_secret {
+            refuse_pages_with_secret(request)?;
+        }
         let prefix = &parts.context.config.options.path_prefix;
         let (app_id, verified) = match app_id {
             Some(id) => {
@@ -422,6 +427,13 @@ impl Requests {
         let (content_type, body) = dialect.error_body(405, &format!("Use {allow}"));
         let extra = format!("Allow: {allow}\r\n");
         let response = Response { status: 405, content_type, extra: &extra, body: &body };
+        parts.connections.answer(parts.context, slot, request, &response);
+    }
+
+    /// The description of the API (R-ADMIN-20): the same bytes for everybody.
+    fn answer_document(&self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>) {
+        let body = parts.context.config.options.document.clone();
+        let response = Response { status: 200, content_type: JSON, extra: "", body: &body };
         parts.connections.answer(parts.context, slot, request, &response);
     }
 

@@ -155,6 +155,11 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    /// Headers that another decoder has checked, as lines `name:value\r\n`.
+    pub fn of_lines(lines: &'a [u8]) -> Self {
+        Self { lines }
+    }
+
     /// The first value under this name, compared case-insensitively.
     pub fn first(&self, name: &str) -> Option<&'a [u8]> {
         self.all(name).next()

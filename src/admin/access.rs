@@ -1,0 +1,112 @@
+//! What operations of the admin API work on, and the steps that several of them share.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::call::{Answer, Call};
+use super::fault::Fault;
+use crate::app::actor::Actor;
+use crate::label::Label;
+use crate::store::{Batch, Idempotency, Store, StoreError};
+
+/// What operations work on, and for whom.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Who makes the change.
+    pub actor: &'a Actor,
+    /// Networks in which every webhook endpoint and authorizer may be.
+    pub allowed: &'a [IpNet],
+    /// The server that runs; the command line has none.
+    pub running: Option<&'a Running>,
+}
+
+/// The running server.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// The driver in use.
+    pub driver: &'static str,
+    /// Why it was chosen.
+    pub driver_reason: String,
+    /// Number of shards.
+    pub shards: u16,
+    /// The public port.
+    pub public: SocketAddr,
+    /// When it started, unix ms.
+    pub started_unix_ms: u64,
+}
+
+impl Access<'_> {
+    /// Makes changes in one transaction, after a look at the revision that the caller expects of the app (threat T52).
+    pub(super) fn change<V>(
+        &self,
+        call: &Call,
+        body: impl FnOnce(&mut Batch<'_, '_>) -> Result<V, StoreError>,
+    ) -> Result<V, Fault> {
+        Ok(self.store.change_all(self.actor, |batch| {
+            if let Some(revision) = call.if_match {
+                batch.expect_revision(call.app_id(), revision)?;
+            }
+            body(batch)
+        })?)
+    }
+
+    /// Creates something once for each `Idempotency-Key`: `create` returns its id, and `found` reads what an earlier
+    /// request created.
+    pub(super) fn create<V>(
+        &self,
+        call: &Call,
+        create: impl FnOnce(&mut Batch<'_, '_>) -> Result<(String, V), StoreError>,
+    ) -> Result<Created<V>, Fault> {
+        let Some(repeat) = &call.idempotency else {
+            return Ok(Created::Now(self.store.change_all(self.actor, create)?.1));
+        };
+        let credential = format!("{} {}", self.actor.kind.label(), self.actor.id);
+        let request =
+            Idempotency { credential: &credential, route: &repeat.route, key: &repeat.key, body: &repeat.body };
+        let done = self.store.change_all(self.actor, |batch| {
+            if let Some(id) = batch.repeated(&request)? {
+                return Ok(Created::Before(id));
+            }
+            let (id, made) = create(batch)?;
+            batch.remember(&request, &id)?;
+            Ok(Created::Now(made))
+        });
+        Ok(done?)
+    }
+}
+
+/// The outcome of a create.
+pub(super) enum Created<V> {
+    /// It was created.
+    Now(V),
+    /// An earlier request with the same `Idempotency-Key` created the record with this id.
+    Before(String),
+}
+
+/// The answer to a repeat whose record is gone.
+pub(super) fn gone(id: &str) -> Fault {
+    Fault::answer(409, format!("This Idempotency-Key created {id}, which was deleted since."))
+}
+
+/// One page of a list: its items, and the cursor after the last of them if there are more.
+pub(super) fn page<T>(
+    items: impl IntoIterator<Item = T>,
+    limit: usize,
+    cursor: impl Fn(&T) -> String,
+    encode: impl Fn(&T) -> Value,
+) -> Answer {
+    let mut items: Vec<T> = items.into_iter().take(limit.saturating_add(1)).collect();
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(cursor);
+    Answer::ok(json!({ "items": items.iter().map(encode).collect::<Vec<_>>(), "next": next }))
+}
+
+/// The refusal of a cursor that no page has returned.
+pub(super) fn bad_cursor() -> Fault {
+    Fault::bad_request("cursor takes `next` of the page before.")
+}

@@ -1,0 +1,311 @@
+//! The objects of the admin API: what requests may have and what answers contain. Requests are checked by these, and
+//! the OpenAPI document shows them.
+
+use serde_json::{Value, json};
+
+use crate::app::settings::APP_SETTINGS;
+use crate::app::webhook::{WebhookFormat, WebhookKind};
+use crate::app::{AppSettings, Scope};
+use crate::label::Label;
+use crate::limits;
+use crate::openapi::ERROR;
+use crate::openapi::schema::{Field, Object, Schema};
+use crate::openapi::settings::describe;
+
+const NAME: Schema = Schema::Text { least: 0, most: limits::NAME_BYTES_MAX };
+const TEXT: Schema = Schema::Text { least: 0, most: 65_536 };
+const ID: Schema = Schema::Text { least: 1, most: 128 };
+const TIME_OR_NULL: Schema = Schema::Nullable(&Schema::Time);
+const APP_ID: Schema = Schema::Form { pattern: "^[A-Za-z0-9._-]{1,64}$", takes: "1 to 64 of A-Z a-z 0-9 - _ ." };
+const APP_KEY: Schema = Schema::Form { pattern: "^[A-Za-z0-9._~-]{1,128}$", takes: "1 to 128 of A-Z a-z 0-9 - _ . ~" };
+const APP_SECRET: Schema =
+    Schema::Form { pattern: "^[!-~]{1,256}$", takes: "1 to 256 visible ASCII characters without spaces" };
+const KEYS: Schema = Schema::List { of: &APP_KEY, most: limits::APP_KEYS_MAX };
+const SCOPES: Schema = Schema::List { of: &Schema::Word(Scope::LABELS), most: Scope::LABELS.len() };
+// Filters also take the names of Relay's format and another spelling (R-HOOK-6), which the store checks.
+const EVENTS: Schema = Schema::List { of: &Schema::Text { least: 1, most: 64 }, most: 4 * WebhookKind::LABELS.len() };
+const URL: Schema = Schema::Text { least: 1, most: limits::OUTGOING_URL_BYTES_MAX };
+const SETTINGS: Schema =
+    Schema::Table { name: "Settings", describe: || describe(APP_SETTINGS, &AppSettings::default()) };
+
+/// The permission for authorizers at private addresses, as the body of a change may name it; as for webhook endpoints,
+/// no credential of an app can give it.
+pub(super) const ALLOW_PRIVATE: &str = "allow_private";
+/// The body of a change of settings: those of the table, and the name of the app.
+pub(super) const SETTINGS_CHANGE: Schema = Schema::Table { name: "SettingsChange", describe: describe_change };
+
+fn describe_change() -> Value {
+    let mut schema = describe(APP_SETTINGS, &AppSettings::default());
+    schema["properties"]["name"] =
+        json!({"type": "string", "maxLength": limits::NAME_BYTES_MAX, "description": "A name for people."});
+    schema["properties"][ALLOW_PRIVATE] = schema["properties"]["authorizer_allow_private"].clone();
+    schema
+}
+
+/// The state of the server.
+pub(super) const STATUS: Object = Object::new(
+    "Status",
+    &[
+        Field::required("version", TEXT, "Version of the server."),
+        Field::required("started_at", Schema::Time, "When it started."),
+        Field::required("uptime_s", COUNT, "Seconds since then."),
+        Field::required("driver", TEXT, "The driver in use."),
+        Field::required("driver_reason", TEXT, "Why it was chosen."),
+        Field::required("shards", COUNT, "Number of shards."),
+        Field::required("listen", TEXT, "Address of the public port."),
+        Field::required("apps", COUNT, "Number of apps."),
+        Field::required("store_version", COUNT, "Changes of the store so far."),
+    ],
+);
+const COUNT: Schema = Schema::Number { least: 0, most: u64::MAX };
+
+/// An app in a list.
+pub(super) const APP_SUMMARY: Object = Object::new(
+    "AppSummary",
+    &[
+        Field::required("id", APP_ID, "Its id."),
+        Field::required("name", NAME, "A name for people."),
+        Field::required("enabled", Schema::Switch, "A disabled app refuses everything."),
+        Field::required("keys", KEYS, "Its active keys, the oldest first."),
+        Field::required("created_at", Schema::Time, "When it was created."),
+    ],
+);
+
+/// An app without the removed keys, and what these had created.
+pub(super) const REMOVED_KEYS: Object = Object::extending(
+    &APP_SUMMARY,
+    "RemovedKeys",
+    &[
+        Field::required("removed", KEYS, "The removed keys."),
+        Field::required("created", CREATED_ITEMS, "The active tokens and webhook endpoints that they had created."),
+        Field::required("revoked", Schema::Switch, "Whether these were revoked and removed, too."),
+    ],
+);
+const CREATED_ITEMS: Schema = Schema::List { of: &Schema::Object(&CREATED_ITEM), most: 100_000 };
+const CREATED_ITEM: Object = Object::new(
+    "CreatedItem",
+    &[
+        Field::required("kind", Schema::Word(&["token", "webhook"]), "What it is."),
+        Field::required("id", ID, "Its public id."),
+        Field::required("name", TEXT, "The name of a token, the URL of an endpoint."),
+        Field::required("created_by", TEXT, "The credential that created it."),
+        Field::required("created_at", Schema::Time, "When it was created."),
+    ],
+);
+
+/// A refusal that the state of an app or item causes.
+pub(super) const CONFLICT: Object = Object::extending(
+    &ERROR,
+    "Conflict",
+    &[Field::optional("created", CREATED_ITEMS, "What the keys had created, if that is why they were not removed.")],
+);
+
+/// A key without its secret.
+const KEY: Object = Object::new(
+    "Key",
+    &[
+        Field::required("key", APP_KEY, "The public key."),
+        Field::required("created_at", Schema::Time, "When it was created."),
+    ],
+);
+const KEY_WITH_SECRET: Object =
+    Object::extending(&KEY, "KeyWithSecret", &[Field::required("secret", APP_SECRET, "Its secret.")]);
+
+/// A new key pair.
+pub(super) const NEW_KEY: Object =
+    Object::extending(&KEY_WITH_SECRET, "NewKey", &[Field::required("id", APP_ID, "Id of the app.")]);
+
+/// What every form of an app has.
+const APP_BASE: Object = Object::new(
+    "AppBase",
+    &[
+        Field::required("id", APP_ID, "Its id."),
+        Field::required("name", NAME, "A name for people."),
+        Field::required("enabled", Schema::Switch, "A disabled app refuses everything."),
+        Field::required("created_at", Schema::Time, "When it was created."),
+        Field::required("settings", SETTINGS, "Every setting."),
+    ],
+);
+const KEY_OBJECTS: Schema = Schema::List { of: &Schema::Object(&KEY), most: limits::APP_KEYS_MAX };
+
+/// An app.
+pub(super) const APP: Object =
+    Object::extending(&APP_BASE, "App", &[Field::required("keys", KEY_OBJECTS, "Its active keys, the oldest first.")]);
+
+/// A new app; a repeat with the same `Idempotency-Key` has no secret.
+pub(super) const NEW_APP: Object = Object::extending(
+    &APP,
+    "NewApp",
+    &[
+        Field::required("key", APP_KEY, "Its key."),
+        Field::optional("secret", APP_SECRET, "Its secret; missing in a repeat."),
+    ],
+);
+
+/// An app with its secrets.
+pub(super) const REVEALED_APP: Object = Object::extending(
+    &APP_BASE,
+    "RevealedApp",
+    &[Field::required(
+        "keys",
+        Schema::List { of: &Schema::Object(&KEY_WITH_SECRET), most: limits::APP_KEYS_MAX },
+        "Its active keys with their secrets, the oldest first.",
+    )],
+);
+
+/// The body that creates an app.
+pub(super) const CREATE_APP: Object = Object::new(
+    "CreateApp",
+    &[
+        Field::optional("name", NAME, "A name for people."),
+        Field::optional("id", APP_ID, "Its id; 9 random digits by default."),
+        Field::optional("key", APP_KEY, "Its key; 20 random hex digits by default."),
+        Field::optional("secret", APP_SECRET, "Its secret; 40 random characters by default."),
+        Field::optional("settings", SETTINGS, "Settings other than the defaults."),
+    ],
+);
+
+/// The answer to a deletion.
+pub(super) const DELETED_APP: Object = Object::new(
+    "DeletedApp",
+    &[Field::required("id", APP_ID, "Its id."), Field::required("deleted", Schema::Switch, "True.")],
+);
+
+/// A token of an app.
+pub(super) const TOKEN: Object = Object::new(
+    "Token",
+    &[
+        Field::required("id", ID, "Its public id."),
+        Field::required("app", APP_ID, "Id of its app."),
+        Field::required("name", NAME, "A name for people."),
+        Field::required("scopes", SCOPES, "Its permissions; all if the list is empty."),
+        Field::required("created_at", Schema::Time, "When it was created."),
+        Field::required("created_by", CREATOR, "The credential that created it."),
+        Field::required("expires_at", TIME_OR_NULL, "When it expires."),
+        Field::required("last_used_at", TIME_OR_NULL, "When it was last used, up to a minute behind."),
+        Field::required("revoked_at", TIME_OR_NULL, "When it was revoked."),
+    ],
+);
+const CREATOR: Schema = Schema::Nullable(&TEXT);
+
+/// A new token; a repeat with the same `Idempotency-Key` has no `token`.
+pub(super) const NEW_TOKEN: Object =
+    Object::extending(&TOKEN, "NewToken", &[Field::optional("token", ID, "The token; missing in a repeat.")]);
+
+/// The body that creates a token.
+pub(super) const CREATE_TOKEN: Object = Object::new(
+    "CreateToken",
+    &[
+        Field::optional("name", NAME, "A name for people."),
+        Field::optional("scopes", SCOPES, "Its permissions; all by default."),
+        Field::optional("expires_at", TIME_OR_NULL, "When it expires; never by default."),
+    ],
+);
+
+/// A webhook endpoint.
+pub(super) const WEBHOOK: Object = Object::new(
+    "Webhook",
+    &[
+        Field::required("id", ID, "Its public id."),
+        Field::required("app", APP_ID, "Id of its app."),
+        Field::required("url", URL, "Where events are sent."),
+        Field::required("events", EVENTS, "The events that are sent; all if the list is empty."),
+        Field::required("format", Schema::Word(WebhookFormat::LABELS), "Format of bodies and signatures."),
+        Field::required("batch", Schema::Switch, "Up to 100 events in one request."),
+        Field::required("count_changed", Schema::Switch, "subscription_count is sent as subscription_count_changed."),
+        Field::required("allow_private", Schema::Switch, "Private addresses and http are allowed."),
+        Field::required("enabled", Schema::Switch, "Nothing is sent to a disabled endpoint."),
+        Field::required("created_at", Schema::Time, "When it was created."),
+        Field::required("created_by", CREATOR, "The credential that created it."),
+    ],
+);
+
+/// A new webhook endpoint; a repeat with the same `Idempotency-Key` has no secret.
+pub(super) const NEW_WEBHOOK: Object =
+    Object::extending(&WEBHOOK, "NewWebhook", &[Field::optional("secret", ID, "Its secret; missing in a repeat.")]);
+
+/// The body that creates a webhook endpoint.
+pub(super) const CREATE_WEBHOOK: Object = Object::new(
+    "CreateWebhook",
+    &[
+        Field::required("url", URL, "Where events are sent, such as https://host/path."),
+        Field::optional("events", EVENTS, "The events that are sent; all by default."),
+        Field::optional("format", Schema::Word(WebhookFormat::LABELS), "Format of bodies and signatures."),
+        Field::optional("batch", Schema::Switch, "Send up to 100 events in one request."),
+        Field::optional("count_changed", Schema::Switch, "Send subscription_count as subscription_count_changed."),
+        Field::optional("allow_private", Schema::Switch, "Allow private addresses and http."),
+    ],
+);
+
+/// The answer to the removal of a webhook endpoint.
+pub(super) const REMOVED_WEBHOOK: Object = Object::new(
+    "RemovedWebhook",
+    &[
+        Field::required("id", ID, "Its public id."),
+        Field::required("app", APP_ID, "Id of its app."),
+        Field::required("removed", Schema::Switch, "True."),
+    ],
+);
+
+/// An admin token.
+pub(super) const ADMIN_TOKEN: Object = Object::new(
+    "AdminToken",
+    &[
+        Field::required("id", ID, "Its public id."),
+        Field::required("name", NAME, "A name for people."),
+        Field::required("role", TEXT, "admin, or viewer for a read-only token."),
+        Field::required("created_at", Schema::Time, "When it was created."),
+        Field::required("created_by", TEXT, "The credential that created it."),
+        Field::required("expires_at", TIME_OR_NULL, "When it expires."),
+        Field::required("last_used_at", TIME_OR_NULL, "When it was last used, up to a minute behind."),
+        Field::required("revoked_at", TIME_OR_NULL, "When it was revoked."),
+    ],
+);
+
+/// A new admin token; a repeat with the same `Idempotency-Key` has no `token`.
+pub(super) const NEW_ADMIN_TOKEN: Object = Object::extending(
+    &ADMIN_TOKEN,
+    "NewAdminToken",
+    &[Field::optional("token", ID, "The token; missing in a repeat.")],
+);
+
+/// The body that creates an admin token.
+pub(super) const CREATE_ADMIN_TOKEN: Object = Object::new(
+    "CreateAdminToken",
+    &[
+        Field::optional("name", NAME, "A name for people."),
+        Field::optional("read_only", Schema::Switch, "It may read, without secrets, and change nothing."),
+        Field::optional("expires_at", TIME_OR_NULL, "When it expires; never by default."),
+    ],
+);
+
+/// An entry of the audit log.
+pub(super) const AUDIT_ENTRY: Object = Object::new(
+    "AuditEntry",
+    &[
+        Field::required("id", ID, "Its number."),
+        Field::required("at", Schema::Time, "When."),
+        Field::required("actor", Schema::Object(&ACTOR), "Who."),
+        Field::required("action", TEXT, "What was done, such as app.change."),
+        Field::required("app", Schema::Nullable(&TEXT), "Id of the app."),
+        Field::required("subject", Schema::Nullable(&TEXT), "Id of the token, endpoint or user, or the key."),
+        Field::required("changes", CHANGES, "The fields that changed."),
+    ],
+);
+const ACTOR: Object = Object::new(
+    "Actor",
+    &[
+        Field::required("kind", TEXT, "Kind of the credential."),
+        Field::required("id", TEXT, "Its public name."),
+        Field::required("address", Schema::Nullable(&TEXT), "The address of the client."),
+    ],
+);
+const CHANGES: Schema = Schema::List { of: &Schema::Object(&CHANGE), most: 1_000 };
+const CHANGE: Object = Object::new(
+    "Change",
+    &[
+        Field::required("field", TEXT, "Its name."),
+        Field::optional("from", TEXT, "The value before."),
+        Field::optional("to", TEXT, "The value after; `changed` for a secret."),
+    ],
+);

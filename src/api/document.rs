@@ -1,0 +1,428 @@
+//! The OpenAPI document of the app API (R-ADMIN-20): the endpoints of [`super::route`] with their bodies and answers.
+
+use super::auth::AuthKind;
+use super::route::Endpoint;
+use crate::app::Scope;
+use crate::app::webhook::WebhookFormat;
+use crate::label::Label;
+use crate::limits;
+use crate::openapi::schema::{Field, Object, Schema};
+use crate::openapi::{Answer, AnswerBody, Credential, Document, Operation, Parameter, Place};
+
+/// The document of a server with this path prefix.
+pub fn document(prefix: &str) -> Document {
+    Document {
+        title: "Relay app API",
+        about: "Publishing, channels, users, webhooks and authentication of one app. The same paths exist without /api/v1, \
+                with errors as text.",
+        base: format!("{prefix}/api/v1"),
+        credentials: CREDENTIALS,
+        operations: Endpoint::PATHS.iter().flat_map(|path| operations(path)).collect(),
+    }
+}
+
+const CREDENTIALS: &[Credential] = &[
+    Credential { name: "token", place: Place::Bearer, about: "A token of the app: rly_ and 40 letters and digits." },
+    Credential { name: "key", place: Place::Header("X-Relay-Key"), about: "A key of the app, with its secret." },
+    Credential { name: "secret", place: Place::Header("X-Relay-Secret"), about: "The secret of the key." },
+    Credential {
+        name: "signature",
+        place: Place::Query("auth_signature"),
+        about: "Pusher's signature: HMAC-SHA256 over method, path and query, with auth_key, auth_timestamp, auth_version \
+                and body_md5.",
+    },
+];
+
+fn operations(path: &'static str) -> Vec<Operation> {
+    let endpoint = Endpoint::of_path(path.trim_start_matches(APP)).expect("a path of the table of routes");
+    let methods = endpoint.methods().split(", ");
+    methods.map(|method| operation(path, &endpoint, method)).collect()
+}
+
+/// Where every path begins.
+pub(super) const APP: &str = "/apps/{app}/";
+
+/// What an endpoint does with one of its methods.
+struct Described {
+    id: &'static str,
+    about: &'static str,
+    query: &'static [Parameter],
+    body: Option<Schema>,
+    answer: Answer,
+}
+
+fn operation(path: &'static str, endpoint: &Endpoint<'_>, method: &str) -> Operation {
+    let Described { id, about, query, body, answer } = describe(endpoint, method);
+    let in_path = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let in_path = in_path.map(|name| Parameter { name, place: "path", schema: IN_PATH, about: "" });
+    Operation {
+        method: ["GET", "POST", "DELETE"].into_iter().find(|known| *known == method).expect("a method of the table"),
+        path,
+        id: id.to_owned(),
+        about,
+        permission: endpoint.scope().map_or("key and secret", Label::label),
+        credentials: match endpoint.scope() {
+            Some(_) => &[&["token"], &["key", "secret"], &["signature"]],
+            None => &[&["key", "secret"], &["signature"]],
+        },
+        parameters: in_path.chain(query.iter().copied()).collect(),
+        body,
+        answers: std::iter::once(answer).chain(ERRORS).collect(),
+    }
+}
+
+const IN_PATH: Schema = Schema::Text { least: 1, most: limits::CHANNEL_NAME_BYTES_MAX };
+const ERRORS: [Answer; 10] = [
+    Answer::error(400, "The request breaks a rule, which the message names."),
+    Answer::error(401, "The credential is missing or not valid for this app."),
+    Answer::error(403, "The token lacks the scope, the app is disabled, or the request is refused."),
+    Answer::error(404, "There is no such app, channel or item."),
+    Answer::error(409, "The state does not allow it."),
+    Answer::error(413, "The body or the data is too long."),
+    Answer::error(415, "The body is compressed."),
+    Answer::error(429, "A limit of the app is reached; Retry-After has the seconds."),
+    Answer { status: 431, about: "The head is too long.", body: Some(AnswerBody::Text) },
+    Answer::error(503, "No room at the moment; nothing was done; Retry-After has the seconds."),
+];
+
+/// What an endpoint does with a method. It names every endpoint, so that one without a description does not compile.
+fn describe(endpoint: &Endpoint<'_>, method: &str) -> Described {
+    let of = |id, about, query, body: Option<&'static Object>, status, answer: &'static Object| Described {
+        id,
+        about,
+        query,
+        body: body.map(Schema::Object),
+        answer: Answer::json(status, "Done.", Schema::Object(answer)),
+    };
+    let none = |id, about| Described { id, about, query: &[], body: None, answer: NO_CONTENT };
+    match (endpoint, method) {
+        (Endpoint::Events, _) => of("publish", "Publish an event.", &[], Some(&EVENT), 200, &PUBLISHED),
+        (Endpoint::BatchEvents, _) => {
+            of("publish_batch", "Publish several events.", &[], Some(&BATCH), 200, &BATCH_PUBLISHED)
+        }
+        (Endpoint::ChannelEvents(_), _) => {
+            let query = &[EVENT_NAME_PARAMETER];
+            Described { body: Some(Schema::Any), ..of("publish_to_channel", DEPRECATED, query, None, 202, &EMPTY) }
+        }
+        (Endpoint::Channels, _) => {
+            of("list_channels", "List channels with subscribers.", &[PREFIX, INFO], None, 200, &CHANNEL_LIST)
+        }
+        (Endpoint::Channel(_), _) => of("show_channel", "Show a channel.", &[INFO], None, 200, &CHANNEL_STATE),
+        (Endpoint::ChannelUsers(_), _) => {
+            of("list_users", "List the users of a presence channel.", &[WITH_USER_INFO], None, 200, &USERS)
+        }
+        (Endpoint::ChannelStats(_), _) => of("channel_stats", DEPRECATED, &[], None, 200, &CHANNEL_STATS),
+        (Endpoint::Connections, _) => {
+            of("count_connections", "Count the connections of the app.", &[], None, 200, &CONNECTIONS)
+        }
+        (Endpoint::Arrival, _) => of(
+            "show_arrival",
+            "Show how this request arrived, to a caller with key and secret.",
+            &[],
+            None,
+            200,
+            &ARRIVAL,
+        ),
+        (Endpoint::TerminateConnections(_), _) => {
+            of("terminate_connections", "Close the connections of a user.", &[], None, 200, &EMPTY)
+        }
+        (Endpoint::Webhooks, "POST") => {
+            of("create_webhook", "Create a webhook endpoint.", &[], Some(&NEW_WEBHOOK), 201, &CREATED_WEBHOOK)
+        }
+        (Endpoint::Webhooks, _) => of("list_webhooks", "List webhook endpoints.", &[], None, 200, &WEBHOOKS),
+        (Endpoint::Webhook(_), _) => none("delete_webhook", "Remove a webhook endpoint."),
+        (Endpoint::VerifyWebhook, _) => {
+            of("verify_webhook", "Check the signature of a webhook.", &[], Some(&PROOF), 200, &VERDICT)
+        }
+        (Endpoint::Tokens, "POST") => {
+            of("create_token", "Create a token, which is shown only once.", &[], Some(&NEW_TOKEN), 201, &CREATED_TOKEN)
+        }
+        (Endpoint::Tokens, _) => of("list_tokens", "List the tokens of the app.", &[], None, 200, &TOKENS),
+        (Endpoint::Token(_), _) => none("revoke_token", "Revoke a token permanently."),
+        (Endpoint::Auth(AuthKind::Channel), _) => {
+            of("sign_channel", "Sign subscriptions of a connection.", &[], Some(&AUTH), 200, &SIGNED)
+        }
+        (Endpoint::Auth(AuthKind::User), _) => {
+            of("sign_user", "Sign a user in.", &[], Some(&USER_AUTH), 200, &SIGNED_USER)
+        }
+        (Endpoint::EncryptionKey, "POST") => {
+            let about = "Create a master key for encrypted channels, which is shown only once.";
+            of("create_encryption_key", about, &[], Some(&NEW_ENCRYPTION_KEY), 201, &ENCRYPTION_KEY)
+        }
+        (Endpoint::EncryptionKey, _) => none("delete_encryption_key", "Forget the stored master key."),
+    }
+}
+
+const DEPRECATED: &str = "Deprecated; for old SDKs.";
+const NO_CONTENT: Answer = Answer { status: 204, about: "Done.", body: None };
+
+const INFO: Parameter = Parameter {
+    name: "info",
+    place: "query",
+    schema: Schema::AnyText,
+    about: "Attributes joined by commas: subscription_count, user_count, cache.",
+};
+const PREFIX: Parameter = Parameter {
+    name: "filter_by_prefix",
+    place: "query",
+    schema: Schema::AnyText,
+    about: "Only channels whose names begin with this.",
+};
+const WITH_USER_INFO: Parameter = Parameter {
+    name: "with_user_info",
+    place: "query",
+    schema: Schema::AnyText,
+    about: "1 adds the user_info of each user.",
+};
+const EVENT_NAME_PARAMETER: Parameter =
+    Parameter { name: "name", place: "query", schema: EVENT_NAME, about: "Name of the event." };
+
+const EVENT_NAME: Schema = Schema::Text { least: 1, most: limits::EVENT_NAME_BYTES_MAX };
+const CHANNEL: Schema = Schema::Text { least: 1, most: limits::CHANNEL_NAME_BYTES_MAX };
+const CHANNELS: Schema = Schema::List { of: &CHANNEL, most: limits::CHANNELS_PER_EVENT_SETTING_MAX };
+const TEXT: Schema = Schema::Text { least: 0, most: 1 << 20 };
+const COUNT: Schema = Schema::Number { least: 0, most: u32::MAX as u64 };
+
+const EVENT: Object = Object::open(
+    "Event",
+    &[
+        Field::required("name", EVENT_NAME, "Name of the event."),
+        Field::required("data", Schema::Any, "Its data: a string, an object or an array."),
+        Field::optional("channels", CHANNELS, "The channels; give either this or channel."),
+        Field::optional("channel", CHANNEL, "The channel."),
+        Field::optional("socket_id", TEXT, "A connection that does not receive the event."),
+        Field::optional("info", TEXT, "Attributes of the channels to return, joined by commas."),
+    ],
+);
+const BATCH_EVENT: Object = Object::open(
+    "BatchEvent",
+    &[
+        Field::required("name", EVENT_NAME, "Name of the event."),
+        Field::required("data", Schema::Any, "Its data: a string, an object or an array."),
+        Field::required("channel", CHANNEL, "The channel."),
+        Field::optional("socket_id", TEXT, "A connection that does not receive the event."),
+        Field::optional("info", TEXT, "Attributes of the channel to return, joined by commas."),
+    ],
+);
+const BATCH: Object = Object::open("Batch", &[Field::required("batch", BATCH_EVENTS, "The events.")]);
+const BATCH_EVENTS: Schema = Schema::List { of: &Schema::Object(&BATCH_EVENT), most: limits::BATCH_EVENTS_SETTING_MAX };
+const COUNTS: Object = Object::new(
+    "Counts",
+    &[
+        Field::optional("user_count", COUNT, "Users of a presence channel."),
+        Field::optional("subscription_count", COUNT, "Connections that are subscribed."),
+    ],
+);
+const PUBLISHED: Object =
+    Object::new("Published", &[Field::optional("channels", COUNTS_BY_CHANNEL, "Counts, if info requested some.")]);
+const COUNTS_BY_CHANNEL: Schema = Schema::Map(&Schema::Object(&COUNTS));
+const BATCH_PUBLISHED: Object = Object::new(
+    "BatchPublished",
+    &[Field::optional(
+        "batch",
+        Schema::List { of: &Schema::Object(&COUNTS), most: limits::BATCH_EVENTS_SETTING_MAX },
+        "Counts for each event, if info requested some.",
+    )],
+);
+const CHANNEL_LIST: Object =
+    Object::new("Channels", &[Field::required("channels", COUNTS_BY_CHANNEL, "Channels with subscribers.")]);
+const CHANNEL_STATE: Object = Object::new(
+    "Channel",
+    &[
+        Field::required("occupied", Schema::Switch, "Whether it has subscribers."),
+        Field::optional("user_count", COUNT, "Users of a presence channel."),
+        Field::optional("subscription_count", COUNT, "Connections that are subscribed."),
+        Field::optional("cache", Schema::Nullable(&Schema::Object(&CACHED)), "The cached event of a cache channel."),
+    ],
+);
+const CACHED: Object = Object::new(
+    "Cached",
+    &[Field::required("data", TEXT, "Its data."), Field::required("ttl", COUNT, "Seconds until it is removed.")],
+);
+const CHANNEL_STATS: Object = Object::new(
+    "ChannelStats",
+    &[
+        Field::required("occupied", Schema::Switch, "Whether it has subscribers."),
+        Field::required("user_count", COUNT, "Users."),
+        Field::required("connection_count", COUNT, "Connections that are subscribed."),
+    ],
+);
+const USERS: Object = Object::new(
+    "Users",
+    &[Field::required("users", Schema::List { of: &Schema::Object(&USER), most: 100_000 }, "The users.")],
+);
+const USER: Object = Object::new(
+    "User",
+    &[
+        Field::required("id", TEXT, "The id of the user."),
+        Field::optional("user_info", Schema::Any, "Its user_info, if it was requested."),
+    ],
+);
+const CONNECTIONS: Object =
+    Object::new("Connections", &[Field::required("connections", COUNT, "Connections of the app.")]);
+const ARRIVAL: Object = Object::open("Arrival", &[Field::required("version", TEXT, "Version of HTTP.")]);
+const EMPTY: Object = Object::new("Empty", &[]);
+const NEW_WEBHOOK: Object = Object::new(
+    "CreateWebhook",
+    &[
+        Field::required("url", URL, "Where events are sent, such as https://host/path."),
+        Field::optional("events", EVENTS, "The events that are sent; all by default."),
+        Field::optional("format", Schema::Word(WebhookFormat::LABELS), "Format of bodies and signatures."),
+        Field::optional("batch", Schema::Switch, "Send up to 100 events in one request."),
+        Field::optional("count_changed", Schema::Switch, "Send subscription_count as subscription_count_changed."),
+        Field::optional("allow_private", Schema::Switch, "Only an operator can allow private addresses: 403 if true."),
+    ],
+);
+const URL: Schema = Schema::Text { least: 1, most: limits::OUTGOING_URL_BYTES_MAX };
+const EVENTS: Schema = Schema::List { of: &Schema::Text { least: 1, most: 64 }, most: 64 };
+const WEBHOOK: Object = Object::new(
+    "Webhook",
+    &[
+        Field::required("id", TEXT, "Its public id."),
+        Field::required("url", URL, "Where events are sent."),
+        Field::required("events", EVENTS, "The events that are sent."),
+        Field::required("format", Schema::Word(WebhookFormat::LABELS), "Format of bodies and signatures."),
+        Field::required("batch", Schema::Switch, "Up to 100 events in one request."),
+        Field::required("count_changed", Schema::Switch, "subscription_count is sent as subscription_count_changed."),
+        Field::required("allow_private", Schema::Switch, "Private addresses and http are allowed."),
+        Field::required("enabled", Schema::Switch, "Nothing is sent to a disabled endpoint."),
+    ],
+);
+const CREATED_WEBHOOK: Object =
+    Object::extending(&WEBHOOK, "CreatedWebhook", &[Field::required("secret", TEXT, "Its secret, shown once.")]);
+const WEBHOOKS: Object = Object::new(
+    "Webhooks",
+    &[Field::required("webhooks", Schema::List { of: &Schema::Object(&WEBHOOK), most: 100 }, "The endpoints.")],
+);
+const PROOF: Object = Object::open(
+    "Proof",
+    &[
+        Field::required("payload", TEXT, "The body as it was received."),
+        Field::required("signature", TEXT, "The signature in hex."),
+        Field::optional("webhook_id", Schema::Nullable(&TEXT), "The endpoint; any of the app by default."),
+    ],
+);
+const VERDICT: Object = Object::new("Verdict", &[Field::required("valid", Schema::Switch, "Whether it is genuine.")]);
+const NEW_TOKEN: Object = Object::new(
+    "CreateToken",
+    &[
+        Field::optional("name", Schema::Text { least: 0, most: limits::NAME_BYTES_MAX }, "A name for people."),
+        Field::optional("scopes", SCOPES, "Its permissions; all by default."),
+        Field::optional("expires_at", TIME_OR_NULL, "When it expires; never by default."),
+    ],
+);
+const SCOPES: Schema = Schema::List { of: &Schema::Word(Scope::LABELS), most: limits::TOKEN_SCOPES_MAX };
+const TIME_OR_NULL: Schema = Schema::Nullable(&Schema::Time);
+const TOKEN: Object = Object::open(
+    "Token",
+    &[
+        Field::required("id", TEXT, "Its public id."),
+        Field::required("name", TEXT, "A name for people."),
+        Field::required("scopes", SCOPES, "Its permissions; all if the list is empty."),
+        Field::required("created_at", Schema::Time, "When it was created."),
+        Field::required("expires_at", TIME_OR_NULL, "When it expires."),
+        Field::required("last_used_at", TIME_OR_NULL, "When it was last used, up to a minute behind."),
+        Field::required("revoked_at", TIME_OR_NULL, "When it was revoked."),
+    ],
+);
+const CREATED_TOKEN: Object =
+    Object::extending(&TOKEN, "CreatedToken", &[Field::required("token", TEXT, "The token, shown once.")]);
+const TOKENS: Object = Object::open(
+    "Tokens",
+    &[Field::required("tokens", Schema::List { of: &Schema::Object(&TOKEN), most: 1_000 }, "The tokens.")],
+);
+const AUTH: Object = Object::new(
+    "Auth",
+    &[
+        Field::required("socket_id", TEXT, "The socket that the signature is for."),
+        Field::optional("channel_name", CHANNEL, "The channel; give either this or channels."),
+        Field::optional("channels", CHANNELS, "Up to 100 channels."),
+        Field::optional("channel_data", TEXT, "The data of a presence channel, as JSON text."),
+    ],
+);
+const SIGNED: Object = Object::open(
+    "Signed",
+    &[
+        Field::optional("auth", TEXT, "KEY:HEX."),
+        Field::optional("channel_data", TEXT, "The data that was signed."),
+        Field::optional("shared_secret", TEXT, "The key of an encrypted channel."),
+        Field::optional("channels", Schema::Map(&Schema::Any), "An answer for each channel."),
+    ],
+);
+const USER_AUTH: Object = Object::new(
+    "UserAuth",
+    &[
+        Field::required("socket_id", TEXT, "The socket that the signature is for."),
+        Field::required("user_data", TEXT, "JSON text with the id of the user."),
+    ],
+);
+const SIGNED_USER: Object = Object::open(
+    "SignedUser",
+    &[Field::required("auth", TEXT, "KEY:HEX."), Field::required("user_data", TEXT, "The data that was signed.")],
+);
+const NEW_ENCRYPTION_KEY: Object = Object::new(
+    "CreateEncryptionKey",
+    &[Field::optional("store", Schema::Switch, "Keep it, so that the auth endpoint can sign encrypted channels.")],
+);
+const ENCRYPTION_KEY: Object = Object::new(
+    "EncryptionKey",
+    &[
+        Field::required("encryption_master_key", TEXT, "The key in base64, shown once."),
+        Field::required("stored", Schema::Switch, "Whether Relay keeps it."),
+    ],
+);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::api::route::{Route, route};
+    use crate::protocol::dialect::Dialect;
+
+    /// R-ADMIN-20: the document has every path of the router with every method, each once, and the router takes what it
+    /// says; the prefix of the server is part of its base.
+    #[test]
+    fn the_document_agrees_with_the_router() {
+        let document: Value = serde_json::from_slice(&document("/relay").encode()).expect("JSON");
+        assert_eq!(document["servers"][0]["url"], "/relay/api/v1");
+        let mut ids = BTreeSet::new();
+        let mut endpoints = BTreeSet::new();
+        // A new endpoint does not compile here before it has a number, and fails before it has a path.
+        let number = |endpoint: &Endpoint<'_>| match endpoint {
+            Endpoint::Events => 0,
+            Endpoint::BatchEvents => 1,
+            Endpoint::Channels => 2,
+            Endpoint::Channel(_) => 3,
+            Endpoint::ChannelUsers(_) => 4,
+            Endpoint::ChannelEvents(_) => 5,
+            Endpoint::ChannelStats(_) => 6,
+            Endpoint::Connections => 7,
+            Endpoint::TerminateConnections(_) => 8,
+            Endpoint::Webhooks => 9,
+            Endpoint::Webhook(_) => 10,
+            Endpoint::VerifyWebhook => 11,
+            Endpoint::Auth(AuthKind::Channel) => 12,
+            Endpoint::Auth(AuthKind::User) => 13,
+            Endpoint::EncryptionKey => 14,
+            Endpoint::Tokens => 15,
+            Endpoint::Token(_) => 16,
+            Endpoint::Arrival => 17,
+        };
+        for (path, methods) in document["paths"].as_object().expect("paths") {
+            for (method, operation) in methods.as_object().expect("methods") {
+                assert!(ids.insert(operation["operationId"].as_str().expect("an id").to_owned()), "{path}");
+                let target = format!("/relay/api/v1{}", path.replace("{app}", "3"));
+                let found = route(&method.to_ascii_uppercase(), &target, "/relay");
+                let Route::Api { dialect: Dialect::Relay, app_id: "3", endpoint } = found else {
+                    panic!("{method} {target}: {found:?}");
+                };
+                endpoints.insert(number(&endpoint));
+            }
+        }
+        assert_eq!(endpoints, BTreeSet::from_iter(0..18));
+        assert_eq!(ids.len(), Endpoint::PATHS.iter().map(|path| operations(path).len()).sum::<usize>());
+    }
+}
