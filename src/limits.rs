@@ -432,6 +432,8 @@ pub const EXPLAIN_JSON_DEPTH_MAX: usize = 32;
 pub const EXPLAIN_BODY_BYTES_MAX: usize = HTTP_BODY_BYTES_MAX;
 /// Longest field of a question to `explain`, except for its body: the largest `channel_data` that an app may allow.
 pub const EXPLAIN_FIELD_BYTES_MAX: usize = CHANNEL_DATA_BYTES_SETTING_MAX;
+/// Refusals that an admin credential may have explained in a minute (R-EXPLAIN-7).
+pub const EXPLAIN_CALLS_PER_MINUTE: u64 = 60;
 /// Bytes of the text to be signed that are kept of a refusal (R-EXPLAIN-6, threat T55).
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 4 * 1024;
 /// How long a refusal is kept, in ms.

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::admin::Explainer;
 use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::auth::explain::RefusalId;
-use crate::authorizer::{self, Authorizers};
+use crate::authorizer::Authorizers;
 use crate::config::{AdminPort, IoChoice, MetricsPort, ServeConfig};
 use crate::driver::capacity::{self, Capacity};
 use crate::driver::clock::Clock;
@@ -31,17 +32,18 @@ use crate::limits::{DRAIN_OVERTIME_MS, LOG_FLUSH_MS, MAILBOX_SLOTS};
 use crate::metrics::figures::{AuthorizerFigures, Identity, WebhookFigures};
 use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
-use crate::outgoing::client::Client;
 use crate::protocol::webhook::WebhookEvent;
-use crate::shard::{AnswerId, Authorize, Change, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
+use crate::shard::{Authorize, Change, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
 use crate::store::queue::Queue;
 use crate::store::writer::StoreWriter;
 use crate::store::{Missing, Store, StoreError};
-use crate::webhook::{WebhookError, WebhookHandle, WebhookOptions, Webhooks};
+use crate::webhook::{WebhookError, WebhookHandle, Webhooks};
 
+use answers::{authorizers, store_writer};
 use signals::SignalThread;
 
 mod admin;
+mod answers;
 mod signals;
 
 /// A port that another socket holds is retried for this long.
@@ -64,6 +66,13 @@ pub struct Listening {
     pub driver_reason: String,
     /// Shards that run.
     pub shards: u16,
+}
+
+impl Listening {
+    fn identity(&self, clock: Clock) -> Identity {
+        let (driver, driver_reason) = (self.driver, self.driver_reason.clone());
+        Identity { driver, driver_reason, port: self.public.port(), started_unix_ms: clock.read().unix_ms }
+    }
 }
 
 /// Why serving could not start or had to end; each message is one line with cause and fix.
@@ -200,6 +209,8 @@ pub fn run(
     let queue = Queue::open(&config.server.data, Missing::Create)?;
     let webhooks = Webhooks::start(queue, Arc::clone(&directory), clock, config.webhooks.clone())?;
     let authorizers = authorizers(config, clock, Arc::clone(&directory), &mailboxes);
+    let refusals: Arc<Refusals> = Arc::default();
+    let explainer = admin::explainer(config, &directory, &refusals);
     let shared = Shared {
         kind,
         capacity,
@@ -210,18 +221,14 @@ pub fn run(
             store.clone(),
             &control,
             &mailboxes,
-            (webhooks.handle(), authorizers.clone()),
+            (webhooks.handle(), authorizers.clone(), Arc::clone(&explainer)),
             &config.webhooks,
         )?),
         webhooks: webhooks.handle(),
         authorizers,
-        refusals: Arc::default(),
-        identity: Identity {
-            driver: kind.label(),
-            driver_reason: listening.driver_reason.clone(),
-            port: listening.public.port(),
-            started_unix_ms: clock.read().unix_ms,
-        },
+        refusals,
+        explainer,
+        identity: listening.identity(clock),
         mailboxes,
         control: Arc::clone(&control),
         clock,
@@ -258,6 +265,7 @@ struct Shared {
     webhooks: WebhookHandle,
     authorizers: Authorizers,
     refusals: Arc<Refusals>,
+    explainer: Arc<Explainer>,
     mailboxes: Arc<[Mailbox<Mail>]>,
     control: Arc<Control>,
     clock: Clock,
@@ -514,51 +522,6 @@ fn capacity_of(kind: DriverKind, config: &ServeConfig) -> Result<Capacity, Serve
 fn mailboxes(shards: u16) -> Result<Arc<[Mailbox<Mail>]>, ServeError> {
     let mailboxes = (0..shards).map(|_| Mailbox::new(MAILBOX_SLOTS)).collect::<Result<Vec<_>, _>>();
     mailboxes.map(Arc::from).map_err(|error| ServeError::start("make an eventfd", error))
-}
-
-fn store_writer(
-    store: Store,
-    control: &Arc<Control>,
-    mailboxes: &Arc<[Mailbox<Mail>]>,
-    (webhooks, authorizers): (WebhookHandle, Authorizers),
-    options: &WebhookOptions,
-) -> Result<StoreWriter, ServeError> {
-    let (control, mailboxes) = (Arc::clone(control), Arc::clone(mailboxes));
-    // Webhooks first: an endpoint that a shard knows must be known to the code that creates deliveries of its events.
-    let on_change = Box::new(move |directory: Arc<_>| {
-        webhooks.handle_directory(Arc::clone(&directory));
-        authorizers.handle_directory(Arc::clone(&directory));
-        control.publish_directory(directory);
-    });
-    let on_changed = Box::new(move |id: AnswerId, changed| deliver(&mailboxes, id, Mail::changed(id, changed)));
-    let writer = StoreWriter::spawn_changing(store, on_change, on_changed, options.allowed.clone());
-    writer.map_err(|error| ServeError::start("start a thread", error))
-}
-
-/// Asks the authorizers of apps, through the same guard as webhooks.
-fn authorizers(
-    config: &ServeConfig,
-    clock: Clock,
-    directory: Arc<crate::app::Directory>,
-    mailboxes: &Arc<[Mailbox<Mail>]>,
-) -> Authorizers {
-    let mailboxes = Arc::clone(mailboxes);
-    let client = Client::new(&config.webhooks.allowed, &config.webhooks.roots, authorizer::KEPT);
-    let on_decided = Box::new(move |id: AnswerId, decisions| deliver(&mailboxes, id, Mail::authorized(id, decisions)));
-    Authorizers::new(client, clock, config.shard.channel_names, directory, on_decided)
-}
-
-/// Puts the answer of the store writer or an authorizer into the mailbox of the shard that asked. A shard that accepts no mail for that long
-/// has ended, and nobody waits for the answer.
-fn deliver(mailboxes: &[Mailbox<Mail>], id: AnswerId, mut mail: Mail) {
-    let mailbox = &mailboxes[usize::from(id.shard)];
-    for _ in 0..1_000 {
-        match mailbox.push(id.shard, mail) {
-            Ok(()) => return mailbox.wake(),
-            Err(refused) => mail = refused,
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn boot_secret() -> Result<[u8; 16], ServeError> {

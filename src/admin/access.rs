@@ -6,10 +6,12 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call};
+use super::explainer::Explainer;
 use super::fault::Fault;
 use crate::app::actor::Actor;
 use crate::label::Label;
-use crate::store::{Batch, Idempotency, Store, StoreError};
+use crate::moment::Moment;
+use crate::store::{Batch, Idempotency, Role, Store, StoreError};
 
 /// What operations work on, and for whom.
 #[derive(Clone, Copy)]
@@ -18,10 +20,16 @@ pub struct Access<'a> {
     pub store: &'a Store,
     /// Who makes the change.
     pub actor: &'a Actor,
+    /// What the caller may do.
+    pub role: Role,
+    /// The time of the request.
+    pub now: Moment,
     /// Networks in which every webhook endpoint and authorizer may be.
     pub allowed: &'a [IpNet],
     /// The server that runs; the command line has none.
     pub running: Option<&'a Running>,
+    /// Answers questions about refusals.
+    pub explainer: Option<&'a Explainer>,
 }
 
 /// The running server.

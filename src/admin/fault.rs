@@ -75,8 +75,12 @@ impl Fault {
 
     /// 429 instead of 401 for an address that guesses.
     pub(super) fn too_many_failures() -> Self {
-        let message = "Too many failed credentials from this address; try again in a minute.".to_owned();
-        Self::Answer { status: 429, message, retry_after_s: Some(60) }
+        Self::too_many("Too many failed credentials from this address; try again in a minute.", 60)
+    }
+
+    /// 429, and the seconds until the next try.
+    pub(super) fn too_many(message: impl Into<String>, seconds: u32) -> Self {
+        Self::Answer { status: 429, message: message.into(), retry_after_s: Some(seconds) }
     }
 
     /// 503: nothing was done.

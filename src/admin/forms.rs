@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::app::settings::APP_SETTINGS;
 use crate::app::webhook::{WebhookFormat, WebhookKind};
 use crate::app::{AppSettings, Scope};
+use crate::auth::explain::{Cause, Verdict};
 use crate::label::Label;
 use crate::limits;
 use crate::openapi::ERROR;
@@ -309,3 +310,42 @@ const CHANGE: Object = Object::new(
         Field::optional("to", TEXT, "The value after; `changed` for a secret."),
     ],
 );
+
+/// A question of `explain` (R-EXPLAIN-1).
+pub(super) const QUESTION: Object = Object::new(
+    "Question",
+    &[
+        Field::optional("app_id", PART, "Id of the app; unless the key, the path or the refusal names it."),
+        Field::optional("socket_id", PART, "Of the connection."),
+        Field::optional("channel", PART, "Name of the channel."),
+        Field::optional("auth", PART, "KEY:SIGNATURE as the auth endpoint returned it."),
+        Field::optional("channel_data", PART, "Of a presence channel, exactly as it was sent."),
+        Field::optional("user_data", PART, "Of a signin, exactly as it was sent."),
+        Field::optional("method", PART, "Of a request."),
+        Field::optional("path", PART, "Path and query of a request, or its URL."),
+        Field::optional("headers", Schema::Map(&PART), "Of a request."),
+        Field::optional(
+            "body",
+            Schema::Text { least: 0, most: limits::EXPLAIN_BODY_BYTES_MAX },
+            "Of a request, as text; without it and body_base64 the body is unknown.",
+        ),
+        Field::optional("body_base64", BODY_BASE64, "Of a request, in base64."),
+        Field::optional("refusal_id", PART, "The field refusal_id of a line of the log."),
+    ],
+);
+const PART: Schema = Schema::Text { least: 0, most: limits::EXPLAIN_FIELD_BYTES_MAX };
+const BODY_BASE64: Schema = Schema::Text { least: 0, most: limits::EXPLAIN_BODY_BYTES_MAX.div_ceil(3) * 4 };
+
+/// The answer of `explain` (R-EXPLAIN-3).
+pub(super) const EXPLANATION: Object = Object::new(
+    "Explanation",
+    &[
+        Field::required("verdict", Schema::Word(Verdict::LABELS), "Whether the cause is known."),
+        Field::required("hint", Schema::AnyText, "What to change, in one sentence."),
+        Field::optional("cause", Schema::Word(Cause::LABELS), "The cause; only for admins, as the rest."),
+        Field::optional("expected_string_to_sign", TEXT_OR_NULL, "The text that Relay expects to be signed."),
+        Field::optional("signed_string", TEXT_OR_NULL, "The text that reproduces the signature."),
+        Field::optional("other_app", TEXT_OR_NULL, "Id of the other app whose key or secret was used."),
+    ],
+);
+const TEXT_OR_NULL: Schema = Schema::Nullable(&Schema::AnyText);

@@ -24,6 +24,7 @@ use super::access::{Access, Running};
 use super::call::{self, Answer, Call, Repeat};
 use super::client::{Client, Proxies};
 use super::credential::Presented;
+use super::explainer::Explainer;
 use super::fault::Fault;
 use super::guard::{check_content_type, check_host, check_origin, only};
 use super::listener::Peer;
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) failures: Mutex<AuthFailures>,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) running: Running,
+    pub(super) explainer: Arc<Explainer>,
     /// Networks in which every webhook may be.
     pub(super) allowed: Vec<ipnet::IpNet>,
     /// The OpenAPI document.
@@ -140,7 +142,15 @@ impl Shared {
             tracing::warn!(%error, "the last use of an admin token was not written");
         }
         let actor = Actor::new(ActorKind::AdminToken, &caller.admin.id, caller.address);
-        let access = Access { store: &self.store, actor: &actor, allowed: &self.allowed, running: Some(&self.running) };
+        let access = Access {
+            store: &self.store,
+            actor: &actor,
+            role: caller.admin.role,
+            now,
+            allowed: &self.allowed,
+            running: Some(&self.running),
+            explainer: Some(&self.explainer),
+        };
         let answer = access.run(call);
         if call.operation.route().method != Method::Get {
             self.store_writer.look();
@@ -171,7 +181,7 @@ async fn perform(
     let (head, body) = request.into_parts();
     call.query = call::read_query(route, head.uri.query().unwrap_or_default())?;
     if route.method != Method::Get {
-        let body = read_body(body).await?;
+        let body = read_body(body, route.body_bytes_max).await?;
         check_content_type(&head.headers, body.is_empty())?;
         call.read_body(&body)?;
         read_headers(route, &head.headers, &mut call, head.uri.path(), &body)?;
@@ -183,12 +193,11 @@ async fn perform(
     answer.await.expect("a panic on that thread would have ended the process").map(|answer| respond(&answer))
 }
 
-async fn read_body(body: Body) -> Result<Vec<u8>, Fault> {
-    let limited = Limited::new(body, limits::ADMIN_BODY_BYTES_MAX).collect();
+async fn read_body(body: Body, most: usize) -> Result<Vec<u8>, Fault> {
+    let limited = Limited::new(body, most).collect();
     match timeout(Duration::from_millis(limits::ADMIN_READ_MS), limited).await {
         Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let most = limits::ADMIN_BODY_BYTES_MAX;
             Err(Fault::answer(413, format!("The body is longer than {most} bytes.")))
         }
         Ok(Err(_)) => Err(Fault::bad_request("The body is incomplete or malformed.")),

@@ -19,6 +19,8 @@ pub mod call;
 mod client;
 mod credential;
 mod document;
+mod explain;
+mod explainer;
 mod fault;
 mod forms;
 mod guard;
@@ -52,6 +54,7 @@ use crate::store::writer::StoreWriter;
 pub use access::{Access, Running};
 pub use address::forget as forget_address;
 pub use client::Proxies;
+pub use explainer::Explainer;
 pub use fault::Fault;
 pub use operation::{Operation, Permission};
 
@@ -81,7 +84,7 @@ impl Admin {
         bound: Bound,
         data: &Path,
         options: AdminOptions,
-        running: Running,
+        (running, explainer): (Running, Arc<Explainer>),
         (store, store_writer): (Store, Arc<StoreWriter>),
         clock: Clock,
     ) -> io::Result<Self> {
@@ -105,6 +108,7 @@ impl Admin {
             failures: Mutex::new(AuthFailures::new(limits::ADMIN_FAILURES_PER_MINUTE)),
             in_flight: Arc::new(Semaphore::new(limits::ADMIN_REQUESTS_MAX)),
             running,
+            explainer,
             allowed: options.webhook_allow,
             document: document::document().encode().into(),
         });

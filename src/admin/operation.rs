@@ -60,6 +60,8 @@ labels! {
         RevokeAdminToken => "revoke_admin_token",
         /// The audit log.
         ListAudit => "list_audit",
+        /// Why something was refused.
+        Explain => "explain",
     }
 }
 
@@ -93,7 +95,8 @@ impl Operation {
             | Self::ListAppTokens
             | Self::ListTokens
             | Self::ListAppWebhooks
-            | Self::ListWebhooks => Permission::Read,
+            | Self::ListWebhooks
+            | Self::Explain => Permission::Read,
             Self::CreateApp
             | Self::DeleteApp
             | Self::ChangeSettings

@@ -5,7 +5,7 @@ use super::access::Access;
 use super::call::{Answer, Call};
 use super::fault::Fault;
 use super::operation::Operation;
-use super::{admin_tokens, apps, audit, keys, settings, status, tokens, webhooks};
+use super::{admin_tokens, apps, audit, explain, keys, settings, status, tokens, webhooks};
 
 impl Access<'_> {
     /// Runs an operation.
@@ -39,6 +39,7 @@ impl Access<'_> {
             Operation::CreateAdminToken => admin_tokens::create(self, call),
             Operation::RevokeAdminToken => admin_tokens::revoke(self, call),
             Operation::ListAudit => audit::list(self, call),
+            Operation::Explain => explain::explain(self, call),
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Route {
     pub headers: &'static [Parameter],
     /// Its body.
     pub body: Option<Schema>,
+    /// Longest body.
+    pub body_bytes_max: usize,
     /// The status and body of its answer.
     pub answer: (u16, Schema),
 }
@@ -74,6 +76,7 @@ impl Route {
             query: &[],
             headers: &[],
             body: None,
+            body_bytes_max: limits::ADMIN_BODY_BYTES_MAX,
             answer: (200, schema),
         }
     }
@@ -349,6 +352,17 @@ pub const ROUTES: &[Route] = &[
             &["/audit"],
             "List the audit log, the newest entry first.",
             &forms::AUDIT_ENTRY,
+        )
+    },
+    Route {
+        body: Some(Schema::Object(&forms::QUESTION)),
+        body_bytes_max: limits::ADMIN_EXPLAIN_BYTES_MAX,
+        ..Route::change(
+            Operation::Explain,
+            Method::Post,
+            &["/explain"],
+            "Explain why a subscription, a signin or a request was refused; nothing is changed.",
+            &forms::EXPLANATION,
         )
     },
 ];

@@ -109,6 +109,14 @@ impl StoreArguments {
         Ok(Store::open(data.as_ref(), missing)?)
     }
 
+    /// The URL of the admin API of the server that serves this data directory.
+    fn served_url(&self) -> Result<Option<String>, CommandError> {
+        let settings = self.settings()?;
+        let data = self.data.as_deref().unwrap_or_else(|| settings.text("data").unwrap_or(DATA_DEFAULT).as_ref());
+        // What cannot be read is as good as missing.
+        Ok(crate::admin::served_address(data).ok().flatten().map(|address| format!("http://{address}")))
+    }
+
     /// The settings from the file and the environment.
     fn settings(&self) -> Result<Settings, ConfigError> {
         Settings::gather(Vec::new(), self.config.clone(), std::env::vars_os())
@@ -220,7 +228,7 @@ fn actor() -> Actor {
 }
 
 const REMOTE_COMMANDS: &str =
-    "--server, --admin-token-file and --admin-token are for the commands app, token, webhook and admin";
+    "--server, --admin-token-file and --admin-token are for the commands app, token, webhook, admin and explain";
 
 /// Runs the command of this process's arguments.
 pub fn run() -> ExitCode {
@@ -240,11 +248,11 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(command) => token::run(command, remote),
         Command::Webhook(command) => webhook::run(command, remote),
         Command::Admin(command) => admin::run(command, remote),
+        Command::Explain(arguments) => explain::run(arguments, remote),
         _ if remote.is_given() => Err(CommandError::Usage(REMOTE_COMMANDS.to_owned())),
         Command::Serve(arguments) => serve::serve(&arguments),
         Command::CheckConfig(arguments) => serve::check_config(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Explain(arguments) => explain::run(arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Version => print(concat!("relay ", env!("CARGO_PKG_VERSION"), "\n")),

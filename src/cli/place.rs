@@ -1,13 +1,16 @@
 //! Where a command works: on the store of a data directory, or on a remote server through its admin API. Both run the
 //! same operations ([`crate::admin::Access`]), so a command has the same output and the same errors in both places.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::remote::{Remote, RemoteArguments};
 use super::{CommandError, StoreArguments, actor};
 use crate::admin::call::Call;
-use crate::admin::{Access, Operation};
-use crate::store::Missing;
+use crate::admin::{Access, Explainer, Operation};
+use crate::moment::Moment;
+use crate::store::{Missing, Role, Store, unix_ms};
 
 /// Where a command works, and how it answers.
 pub(super) struct Place {
@@ -33,8 +36,24 @@ impl Place {
             matches!(call.operation, Operation::CreateApp | Operation::ChangeSettings | Operation::CreateWebhook);
         let allowed = if has_urls { self.store.webhook_options()?.allowed } else { Vec::new() };
         let store = self.store.open(missing)?;
-        let access = Access { store: &store, actor: &actor(), allowed: &allowed, running: None };
+        let explainer = (call.operation == Operation::Explain).then(|| self.explainer(&store)).transpose()?;
+        let access = Access {
+            store: &store,
+            actor: &actor(),
+            role: Role::Admin,
+            now: Moment { monotonic_ms: 0, unix_ms: unix_ms() },
+            allowed: &allowed,
+            running: None,
+            explainer: explainer.as_ref(),
+        };
         access.run(call).map(|answer| answer.body).map_err(CommandError::Refused)
+    }
+
+    /// Explains what is refused with the apps of the store.
+    fn explainer(&self, store: &Store) -> Result<Explainer, CommandError> {
+        let settings = self.store.settings()?;
+        let path_prefix = settings.text("path_prefix").unwrap_or_default();
+        Ok(Explainer::new(store.directory()?.into(), Arc::default(), path_prefix))
     }
 
     /// Runs an operation with this body.

@@ -4,10 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{ServeError, Shared};
-use crate::admin::{self, Admin, AdminOptions, Proxies, Running};
+use crate::admin::{self, Admin, AdminOptions, Explainer, Proxies, Running};
+use crate::app::Directory;
 use crate::config::ServeConfig;
 use crate::driver::listener::Bound;
+use crate::driver::refusals::Refusals;
 use crate::store::Store;
+
+/// What `explain` is answered with.
+pub(super) fn explainer(config: &ServeConfig, directory: &Arc<Directory>, refusals: &Arc<Refusals>) -> Arc<Explainer> {
+    Arc::new(Explainer::new(Arc::clone(directory), Arc::clone(refusals), &config.server.path_prefix))
+}
 
 /// Serves the admin API if its port was bound. The file with its address is never that of an earlier start.
 pub(super) fn start(
@@ -33,6 +40,7 @@ pub(super) fn start(
         public,
         started_unix_ms: shared.identity.started_unix_ms,
     };
+    let running = (running, Arc::clone(&shared.explainer));
     let started = Admin::start(bound, data, options, running, (store, Arc::clone(&shared.store_writer)), shared.clock);
     started.map(Some).map_err(|error| ServeError::start("start the admin API", error))
 }

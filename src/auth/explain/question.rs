@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use base64::Engine;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::given::BASE64;
 use super::kept::RefusalId;
@@ -73,7 +74,7 @@ pub enum Subject {
 pub struct QuestionError(pub String);
 
 /// The fields of all questions.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fields {
     /// Id of the app.
@@ -117,6 +118,13 @@ impl Asked {
 }
 
 impl Fields {
+    /// The fields that are present, as JSON.
+    pub fn given(&self) -> Map<String, Value> {
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(self) else { return Map::new() };
+        fields.retain(|_, value| !value.is_null());
+        fields
+    }
+
     /// Checks which fields there are and what they contain.
     ///
     /// # Errors

@@ -6,24 +6,26 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
+use serde_json::Value;
 
+use super::place::{Place, text as field};
+use super::remote::RemoteArguments;
 use super::{CommandError, StoreArguments};
-use crate::app::{App, Directory};
-use crate::auth::explain::{Answer, Asked, Fields, Question, Reader, State, Subject, explain};
-use crate::label::Label;
+use crate::admin::Operation;
+use crate::admin::call::Call;
+use crate::auth::explain::Fields;
 use crate::limits::EXPLAIN_BODY_BYTES_MAX;
-use crate::moment::Moment;
-use crate::store::{Missing, unix_ms};
-use crate::wire::query::Query;
 
 /// Explain why a subscription, a signin or a request is refused, and what to change.
 ///
 /// For a subscription: --socket-id, --channel, --auth, and --channel-data of a presence channel. For a signin:
 /// --socket-id, --user-data, --auth. For a request: --method, --url, its --header and its body; or a line of curl.
-/// Works on the store, with the keys of the app.
+/// Works on the store, with the keys of the app; with --server on a running server, which also explains the refusals of
+/// its log by --refusal.
 #[derive(Args, Debug)]
 pub(super) struct ExplainArguments {
     /// Id of the app [default: the one that the key or the path names].
@@ -62,38 +64,42 @@ pub(super) struct ExplainArguments {
     /// The request as a line of curl; - reads the line from standard input.
     #[arg(long, value_name = "LINE", conflicts_with_all = ["method", "url", "header", "body", "socket_id"])]
     curl: Option<String>,
+    /// A refusal of the last 10 minutes by the `refusal_id` of its line in the log; needs --server.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["method", "url", "header", "body", "body_file", "socket_id", "curl"])]
+    refusal: Option<String>,
     #[command(flatten)]
     store: StoreArguments,
 }
 
 impl ExplainArguments {
     fn asks(&self) -> bool {
-        self.socket_id.is_some() || self.url.is_some() || self.curl.is_some()
+        self.socket_id.is_some() || self.url.is_some() || self.curl.is_some() || self.refusal.is_some()
     }
 }
 
-pub(super) fn run(arguments: ExplainArguments) -> Result<(), CommandError> {
+pub(super) fn run(arguments: ExplainArguments, remote: &RemoteArguments) -> Result<(), CommandError> {
     let store = arguments.store.clone();
+    if arguments.refusal.is_some() && remote.server.is_none() {
+        let url = store.served_url()?.unwrap_or_else(|| "URL".to_owned());
+        return Err(CommandError::Usage(format!(
+            "--refusal needs the running server, which keeps the refusals of its log: add --server {url}"
+        )));
+    }
     if !arguments.asks() {
         return Err(CommandError::Usage(
-            "give --socket-id, --channel and --auth for a subscription, --url for a request, or --curl: see relay explain --help"
+            "give --socket-id, --channel and --auth for a subscription, --url for a request, or --curl; or \
+             --refusal for one of the log: see relay explain --help"
                 .to_owned(),
         ));
     }
-    let path_prefix = store.settings()?.text("path_prefix").unwrap_or_default().trim_end_matches('/').to_owned();
+    let place = Place::new(store, remote)?;
     let (fields, body) = fields_of(arguments)?;
-    let asked = fields.into_asked().map_err(|error| CommandError::Usage(error.to_string()))?;
-    let Asked { app_id, subject: Subject::Question(mut question) } = asked else {
-        return Err(CommandError::Usage("a refusal is explained by the running server".to_owned()));
-    };
-    if let (Question::Request { body: sent, .. }, Some(bytes)) = (&mut question, body) {
-        *sent = Some(bytes);
+    let mut fields = fields.given();
+    if let Some(body) = body {
+        fields.insert("body_base64".to_owned(), BASE64.encode(body).into());
     }
-    let directory = store.open(Missing::Refuse)?.directory()?;
-    let app = app_of(&directory, app_id.as_deref(), &question)?;
-    let now = Moment { monotonic_ms: 0, unix_ms: unix_ms() };
-    let answer = explain(&State { directory: &directory, app, path_prefix: &path_prefix, now }, &question);
-    store.answer(&answer.to_json(Reader::Admin), &text(&answer))
+    let answer = place.call_with(Call::new(Operation::Explain), fields)?;
+    place.answer(&answer, &text(&answer))
 }
 
 /// The question, and a body that is not text.
@@ -102,7 +108,17 @@ fn fields_of(arguments: ExplainArguments) -> Result<(Fields, Option<Vec<u8>>), C
     let mut fields = match &arguments.curl {
         Some(line) if line == "-" => curl::parse(&text_of(Path::new("-"))?).map_err(CommandError::Usage)?,
         Some(line) => curl::parse(line).map_err(CommandError::Usage)?,
-        None => Fields { socket_id, channel, auth, channel_data, user_data, path: url, body, ..Fields::default() },
+        None => Fields {
+            socket_id,
+            channel,
+            auth,
+            channel_data,
+            user_data,
+            path: url,
+            body,
+            refusal_id: arguments.refusal.clone(),
+            ..Fields::default()
+        },
     };
     let is_request = fields.path.is_some();
     let default = if fields.body.is_some() || arguments.body_file.is_some() { "POST" } else { "GET" };
@@ -150,62 +166,29 @@ fn text_of(path: &Path) -> Result<String, CommandError> {
     String::from_utf8(bytes_of(path)?).map_err(|_| CommandError::Usage("the line of curl is not UTF-8".to_owned()))
 }
 
-/// The app that is meant: the one given, or else the one that the path or the key names, or else the only one.
-fn app_of<'a>(directory: &'a Directory, id: Option<&str>, question: &Question) -> Result<&'a App, CommandError> {
-    if let Some(id) = id {
-        let unknown = || CommandError::Store(crate::store::StoreError::UnknownApp(id.to_owned()));
-        return directory.app_by_id(id).map(|app| &**app).ok_or_else(unknown);
-    }
-    let named = match question {
-        Question::Channel { auth, .. } | Question::User { auth, .. } => {
-            auth.rsplit_once(':').and_then(|(key, _)| app_of_key(directory, key))
-        }
-        Question::Request { target, headers, .. } => {
-            let (path, query) = target.split_once('?').unwrap_or((target, ""));
-            let id = path.split_once("/apps/").and_then(|(_, rest)| rest.split('/').next());
-            let key = Query::new(Some(query)).first("auth_key").map(std::borrow::Cow::into_owned);
-            let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("X-Relay-Key"));
-            let key = key.or(header.map(|(_, value)| value.clone()));
-            id.and_then(|id| directory.app_by_id(id)).or_else(|| app_of_key(directory, key.as_deref()?))
-        }
-    };
-    let mut apps = directory.apps();
-    match (named, apps.next(), apps.next()) {
-        (Some(app), ..) | (None, Some(app), None) => Ok(app),
-        (None, ..) => Err(CommandError::Usage(
-            "no app has this key or id: name the app with --app ID (`relay app list` shows all)".to_owned(),
-        )),
-    }
-}
-
-/// The app with this key, or with this secret in the place of the key.
-fn app_of_key<'a>(directory: &'a Directory, key: &str) -> Option<&'a Arc<App>> {
-    let bare = key.trim_matches(|c: char| !c.is_alphanumeric());
-    let has_secret = |app: &&Arc<App>| app.keys.iter().any(|pair| pair.secret.matches(bare.as_bytes()));
-    directory.app_by_key(bare).or_else(|| directory.apps().find(has_secret))
-}
-
 /// The answer for people.
-fn text(answer: &Answer) -> String {
-    let mut text = format!(
-        "verdict  {}\ncause    {}\nhint     {}\n",
-        answer.verdict.label(),
-        answer.cause.label(),
-        printable(&answer.hint(Reader::Admin))
-    );
-    if let Some(app) = &answer.other_app {
-        writeln!(text, "app      {} (the other one)", printable(app)).expect("a string takes text");
-    }
-    for (heading, lines) in
-        [("Relay expects this to be signed:", &answer.expected), ("This was signed:", &answer.signed)]
-    {
-        let Some(lines) = lines else { continue };
-        writeln!(text, "\n{heading}").expect("a string takes text");
-        for line in lines.split('\n') {
-            writeln!(text, "    {}", printable(line)).expect("a string takes text");
+fn text(answer: &Value) -> String {
+    let mut shown = String::new();
+    for name in ["verdict", "cause", "hint"] {
+        let value = field(answer, name);
+        if !value.is_empty() {
+            writeln!(shown, "{name:<8} {}", printable(value)).expect("a string takes text");
         }
     }
-    text
+    if !field(answer, "other_app").is_empty() {
+        writeln!(shown, "app      {} (the other one)", printable(field(answer, "other_app")))
+            .expect("a string takes text");
+    }
+    for (heading, name) in
+        [("Relay expects this to be signed:", "expected_string_to_sign"), ("This was signed:", "signed_string")]
+    {
+        let Some(lines) = answer[name].as_str() else { continue };
+        writeln!(shown, "\n{heading}").expect("a string takes text");
+        for line in lines.split('\n') {
+            writeln!(shown, "    {}", printable(line)).expect("a string takes text");
+        }
+    }
+    shown
 }
 
 /// A terminal executes control characters, and some characters change the direction of the text after them.
