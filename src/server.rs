@@ -33,7 +33,7 @@ use crate::metrics::figures::{AuthorizerFigures, Identity, WebhookFigures};
 use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
-use crate::shard::{Authorize, Change, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
+use crate::shard::{Authorize, Change, ChannelOrder, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
 use crate::store::queue::Queue;
 use crate::store::writer::StoreWriter;
 use crate::store::{Missing, Store, StoreError};
@@ -215,7 +215,8 @@ pub fn run(
         kind,
         capacity,
         zero_copy_bytes_min: zero_copy_bytes_min(config, kind),
-        boot_secret: boot_secret()?,
+        boot_secret: random()?,
+        order: ChannelOrder { epoch: u64::from_ne_bytes(random()?), key: random()? },
         directory,
         store_writer: Arc::new(store_writer(
             store.clone(),
@@ -260,6 +261,7 @@ struct Shared {
     capacity: Capacity,
     zero_copy_bytes_min: Option<u32>,
     boot_secret: [u8; 16],
+    order: ChannelOrder,
     directory: Arc<crate::app::Directory>,
     store_writer: Arc<StoreWriter>,
     webhooks: WebhookHandle,
@@ -340,6 +342,7 @@ impl Shared {
             slots: self.capacity.slots,
             refusal_slots: self.capacity.refusal_slots,
             boot_secret: self.boot_secret,
+            order: self.order,
             directory: Arc::clone(&self.directory),
             options: ShardOptions { identity: self.identity.clone(), ..config.shard.clone() },
         };
@@ -524,12 +527,12 @@ fn mailboxes(shards: u16) -> Result<Arc<[Mailbox<Mail>]>, ServeError> {
     mailboxes.map(Arc::from).map_err(|error| ServeError::start("make an eventfd", error))
 }
 
-fn boot_secret() -> Result<[u8; 16], ServeError> {
-    let mut secret = [0; 16];
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], ServeError> {
+    let mut random = [0; BYTES];
     SystemRandom::new()
-        .fill(&mut secret)
+        .fill(&mut random)
         .map_err(|_| ServeError::start("read random bytes", "the system returned none"))?;
-    Ok(secret)
+    Ok(random)
 }
 
 impl ServeError {

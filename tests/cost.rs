@@ -16,7 +16,7 @@ use std::sync::Arc;
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory};
 use relay::connection::ConnectionKey;
 use relay::moment::Moment;
-use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
+use relay::shard::{ChannelOrder, Input, Listener, Output, Shard, ShardConfig, ShardOptions};
 
 const NOW: Moment = Moment { monotonic_ms: 1_000, unix_ms: 1_800_000_000_000 };
 const ROUNDS: usize = 31;
@@ -63,6 +63,7 @@ impl Server {
             slots: 1_024,
             refusal_slots: 0,
             boot_secret: [3; 16],
+            order: ChannelOrder { epoch: 3, key: [3; 16] },
             directory: Arc::new(Directory::new(1, vec![app], Vec::new())),
             options,
         });

@@ -4,6 +4,7 @@
 //! while a connection needs it: during HTTP, with a partial frame, on presence channels, signed in, beyond three
 //! channels.
 
+pub mod encoding;
 pub mod http;
 pub mod input;
 pub mod outbox;

@@ -11,6 +11,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::NONE;
+use super::encoding::Encoding;
 use super::share::Shares;
 use crate::limits;
 
@@ -44,6 +45,8 @@ pub struct Outbox {
     inline_used: u8,
     /// The rest of the buffer is borrowed by the driver.
     lent: bool,
+    /// The encoding in which the connection is sent events.
+    encoding: Encoding,
 }
 
 impl Outbox {
@@ -56,6 +59,7 @@ impl Outbox {
         taken_bytes: 0,
         inline_used: 0,
         lent: false,
+        encoding: Encoding::Plain,
     };
 
     /// Bytes not yet accepted by the kernel.
@@ -70,13 +74,24 @@ impl Outbox {
     pub fn is_lent(&self) -> bool {
         self.lent
     }
+    /// The encoding in which the connection is sent events.
+    #[inline]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+    /// Chooses the encoding of the connection's events.
+    pub fn set_encoding(&mut self, encoding: Encoding) {
+        self.encoding = encoding;
+    }
 }
 
 /// The kind of a frame, for the counters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FrameKind {
-    /// A text message of the protocol.
-    Message,
+    /// An event of a channel, to all of its subscribers.
+    Event,
+    /// Any other text message of the protocol.
+    Reply,
     /// A control frame, or bytes of HTTP.
     Control,
 }
@@ -153,6 +168,21 @@ impl Frames {
     /// Takes the times, in µs, at which the events were accepted that were written since the last call.
     pub fn take_written(&mut self) -> impl Iterator<Item = u64> + '_ {
         self.written.drain(..)
+    }
+
+    /// Gives a frame the stamp of another one with the same event, unless it has one.
+    pub fn share_stamp(&mut self, from: FrameId, to: FrameId) {
+        let stamp = self.frames[from.0 as usize].stamp;
+        let frame = &mut self.frames[to.0 as usize];
+        if stamp != NONE && frame.stamp == NONE {
+            frame.stamp = stamp;
+            self.stamps[stamp as usize].holders += 1;
+        }
+    }
+
+    /// The bytes of a frame.
+    pub fn bytes(&self, frame: FrameId) -> &Bytes {
+        &self.frames[frame.0 as usize].bytes
     }
 
     /// Drops the caller's reference.
@@ -464,7 +494,7 @@ mod tests {
     use super::*;
 
     fn stamped(frames: &mut Frames, text: &'static str, accepted_us: u64, outboxes: &mut [&mut Outbox]) {
-        let frame = frames.hold(Bytes::from_static(text.as_bytes()), 1, FrameKind::Message);
+        let frame = frames.hold(Bytes::from_static(text.as_bytes()), 1, FrameKind::Event);
         for outbox in outboxes.iter_mut() {
             frames.retain(frame, 1);
             frames.push(outbox, frame, text.len());
@@ -538,6 +568,26 @@ mod tests {
         assert_eq!(frames.held(), lent + 2 * FRAMES_INLINE + 3, "and a queue");
         frames.clear(&mut outbox);
         written(&mut frames);
+        assert_eq!(frames.held(), 0);
+    }
+
+    /// An event in two encodings is written with the last send of either, not with the last of the first.
+    #[test]
+    fn frames_of_one_event_share_its_stamp() {
+        let mut frames = Frames::default();
+        let (mut plain, mut other) = (Outbox::EMPTY, Outbox::EMPTY);
+        stamped(&mut frames, "event", 10, &mut [&mut plain]);
+        let of_plain = FrameId(plain.inline[0]);
+        let with_id = frames.hold(Bytes::from_static(b"event with id"), 1, FrameKind::Event);
+        frames.share_stamp(of_plain, with_id);
+        frames.share_stamp(of_plain, with_id);
+        frames.push(&mut other, with_id, 13);
+        for (outbox, bytes, done) in [(&mut plain, 5, &[][..]), (&mut other, 13, &[10])] {
+            assert!(frames.lend(outbox, 1).is_some());
+            frames.take_sent(outbox, bytes);
+            frames.end_turn();
+            assert_eq!(written(&mut frames), done);
+        }
         assert_eq!(frames.held(), 0);
     }
 }

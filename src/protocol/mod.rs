@@ -3,6 +3,7 @@
 pub mod client_message;
 pub mod close;
 pub mod dialect;
+pub mod event_id;
 pub mod heartbeat;
 pub mod server_event;
 pub mod socket_id;

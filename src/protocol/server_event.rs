@@ -4,6 +4,7 @@
 //! The `data` of every frame but `pusher:error` and `pusher:subscription_error` is a JSON string (P-SDK-3, P-SDK-4,
 //! P-SDK-8): where it contains an object, that object's text is built first and then written as a literal.
 
+use super::event_id::{EVENT_ID_BYTES, EventId};
 use super::socket_id::SocketId;
 
 /// Appends a JSON string literal, quotes included. Escapes only what RFC 8259 section 7 requires.
@@ -188,6 +189,17 @@ pub fn encode_channel_event(out: &mut Vec<u8>, event: &str, channel: &str, data_
     }
     out.push(b'}');
 }
+
+/// R-HIST-6: the text of a channel event, with the id of the event as its last member.
+pub fn encode_with_id(out: &mut Vec<u8>, event: &[u8], id: EventId) {
+    out.reserve(event.len() + ID_MEMBER.len() + EVENT_ID_BYTES + 1);
+    out.extend_from_slice(event.strip_suffix(b"}").expect("an event is an object"));
+    out.extend_from_slice(ID_MEMBER);
+    id.encode(out);
+    out.extend_from_slice(b"\"}");
+}
+
+const ID_MEMBER: &[u8] = br#","id":""#;
 
 /// P-FAIL-2: the one channel frame whose `data` is an object.
 pub fn encode_subscription_error(out: &mut Vec<u8>, channel: &str, kind: &str, error: &str, status: u16) {

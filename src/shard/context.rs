@@ -3,17 +3,15 @@
 //! Parts take it as one argument. It refers to none of them, so nothing here can call upwards.
 
 use std::collections::VecDeque;
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use siphasher::sip::SipHasher13;
 
 use super::deadlines::Deadlines;
 use super::io::Output;
 use super::mail::{ChannelKey, ConnectionRef, Mail, Mailer, ShardMessage, UserKey};
 use super::metrics::Metrics;
-use super::options::ShardConfig;
+use super::options::{ChannelOrder, ShardConfig};
 use super::service_clock::ServiceClock;
 use crate::app::{App, AppSerial, Directory};
 use crate::connection::{ConnectionKey, NONE};
@@ -115,7 +113,7 @@ impl Context {
         (shard < self.config.shards).then_some(ConnectionRef { shard, connection })
     }
 
-    /// The key of a channel: its hash is keyed by the process's secret (threat T12) and the same on all shards.
+    /// The key of a channel: its hash is keyed (threat T12) and the same on all shards.
     pub(super) fn channel_key(&self, app: AppSerial, name: &str) -> ChannelKey {
         ChannelKey { app, name: name.into(), hash: self.keyed_hash(app, name) }
     }
@@ -126,10 +124,7 @@ impl Context {
     }
 
     pub(super) fn keyed_hash(&self, app: AppSerial, name: &str) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.config.boot_secret);
-        hasher.write_u32(app.0);
-        hasher.write(name.as_bytes());
-        hasher.finish()
+        self.config.order.hash(app, name)
     }
 
     /// The shard that orders a channel's events.
@@ -139,7 +134,7 @@ impl Context {
 
     /// The shard that owns the channel or user with this hash.
     pub(super) fn owner_of_hash(&self, hash: u64) -> ShardIndex {
-        (hash >> 32).checked_rem(u64::from(self.config.shards)).expect("there is at least one shard") as ShardIndex
+        ChannelOrder::owner(hash, self.config.shards)
     }
 
     /// The shard that counts usage against an app's limits.

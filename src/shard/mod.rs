@@ -69,7 +69,7 @@ use http::{Parts, Requests};
 pub use io::{Authorize, Change, ChangeKind, Flush, Input, Listener, Output};
 pub use mail::{AnswerId, ChangeRefused, Changed, Mail};
 use mail::{ConnectionMessage, MetricsMessage, ShardMessage};
-pub use options::{METRICS_PREFIX, ShardConfig, ShardOptions};
+pub use options::{ChannelOrder, METRICS_PREFIX, ShardConfig, ShardOptions};
 use owner::Owner;
 use quota::Quota;
 use timers::Sweep;

@@ -1,16 +1,59 @@
 //! The configuration of the shards.
 
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use siphasher::sip::SipHasher13;
 
 use crate::api::info::InfoRules;
-use crate::app::Directory;
+use crate::app::{AppSerial, Directory};
 use crate::channel::name::NameRules;
 use crate::index::ShardIndex;
 use crate::limits;
 use crate::metrics::figures::Identity;
+use crate::protocol::event_id::EventId;
+
+/// How the events of channels are ordered: the channels of an app are divided into 256 groups, each of which one shard
+/// owns. Epoch and key belong together: with another key the numbers of a group are those of other channels.
+#[derive(Clone, Copy)]
+pub struct ChannelOrder {
+    /// Random at each start; ids of other epochs say nothing about the events of this one (R-HIST-2).
+    pub epoch: u64,
+    /// The key of the hash of names. It is secret, so that nobody can choose names that collide (threat T12).
+    pub key: [u8; 16],
+}
+
+impl ChannelOrder {
+    /// The hash of a channel or user of an app. It finds them in every table and is the same on all shards.
+    pub(super) fn hash(&self, app: AppSerial, name: &str) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u32(app.0);
+        hasher.write(name.as_bytes());
+        hasher.finish()
+    }
+
+    /// The group of the channel with this hash. Tables use the other bits.
+    pub(super) fn group(hash: u64) -> u8 {
+        (hash >> 32) as u8
+    }
+
+    /// The shard that owns the group of the channel or user with this hash.
+    pub(super) fn owner(hash: u64, shards: ShardIndex) -> ShardIndex {
+        ShardIndex::from(Self::group(hash)) % shards
+    }
+
+    /// The id of an event of an app. Each app has an epoch of its own, so that ids of one are never valid in another.
+    pub(super) fn event_id(&self, app: AppSerial, group: u8, sequence: u64) -> EventId {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u64(self.epoch);
+        hasher.write_u32(app.0);
+        EventId { epoch: hasher.finish(), group, sequence }
+    }
+}
+
+const _: () = assert!(limits::SHARDS_MAX <= u8::MAX as usize + 1, "each shard owns a group");
 
 /// The configuration of one shard.
 #[derive(Clone)]
@@ -23,8 +66,10 @@ pub struct ShardConfig {
     pub slots: u32,
     /// Of these, reserved for when all others are in use (P-CLOSE-2).
     pub refusal_slots: u32,
-    /// Process-wide random secret: seals socket ids and seeds the maps. The same for all shards of a process.
+    /// Process-wide random secret: seals socket ids and seeds maps. The same for all shards of a process.
     pub boot_secret: [u8; 16],
+    /// The order of events, the same for all shards of a process.
+    pub order: ChannelOrder,
     /// The apps and tokens at start.
     pub directory: Arc<Directory>,
     /// The options of the operator.

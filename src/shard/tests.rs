@@ -89,6 +89,7 @@ impl Process {
             slots: 128 * 1024,
             refusal_slots: 0,
             boot_secret: [7; 16],
+            order: super::ChannelOrder { epoch: 7, key: [7; 16] },
             directory: directory.clone(),
             options: options.clone(),
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory};
 use relay::driver::DriverKind;
-use relay::shard::{Shard, ShardConfig, ShardIndex, ShardOptions};
+use relay::shard::{ChannelOrder, Shard, ShardConfig, ShardIndex, ShardOptions};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
@@ -56,6 +56,7 @@ fn start(kind: DriverKind) -> Server {
             slots: options.slots,
             refusal_slots: 0,
             boot_secret: [7; 16],
+            order: ChannelOrder { epoch: 7, key: [7; 16] },
             directory: Arc::clone(&directory),
             options: ShardOptions { drain: Duration::ZERO, ..ShardOptions::default() },
         })

@@ -6,7 +6,7 @@ use relay::app::{App, AppKey, AppSerial, AppSettings, Directory};
 use relay::connection::ConnectionKey;
 use relay::metrics::figures::DriverFigures;
 use relay::moment::Moment;
-use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
+use relay::shard::{ChannelOrder, Input, Listener, Output, Shard, ShardConfig, ShardOptions};
 
 /// A shard with subscribers of the channel `news` and one publisher on a kept HTTP connection; or one with members of a
 /// presence channel.
@@ -93,6 +93,7 @@ impl Memory {
             slots,
             refusal_slots: 0,
             boot_secret: [3; 16],
+            order: ChannelOrder { epoch: 3, key: [3; 16] },
             directory: Arc::new(Directory::new(1, vec![app], Vec::new())),
             options: ShardOptions::default(),
         });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relay::connection::ConnectionKey;
 use relay::moment::Moment;
-use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardOptions};
+use relay::shard::{ChannelOrder, Input, Listener, Output, Shard, ShardConfig, ShardOptions};
 
 use crate::apps;
 use crate::random::Random;
@@ -56,6 +56,7 @@ fn many_connections_drain_evenly() {
         slots: 2 * CONNECTIONS,
         refusal_slots: 0,
         boot_secret: [3; 16],
+            order: ChannelOrder { epoch: 3, key: [3; 16] },
         directory,
         options,
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use relay::connection::ConnectionKey;
 use relay::moment::Moment;
-use relay::shard::{Input, Listener, Output, Shard, ShardConfig, ShardIndex, ShardOptions};
+use relay::shard::{ChannelOrder, Input, Listener, Output, Shard, ShardConfig, ShardIndex, ShardOptions};
 use serde_json::json;
 
 use crate::apps;
@@ -39,6 +39,7 @@ impl Bench {
             slots: 8,
             refusal_slots: 0,
             boot_secret: [7; 16],
+            order: ChannelOrder { epoch: 7, key: [7; 16] },
             directory: directory.clone(),
             options: options.clone(),
         };

@@ -116,7 +116,7 @@ impl Channels {
         let Some(index) = self.find(channel) else { return };
         let exclude = exclude.filter(|exclude| exclude.shard == context.config.index).map(|exclude| exclude.connection);
         let (app, subscribers) = (channel.app, &self.channels[index].subscribers);
-        let delivery = Delivery { channel: index, app, subscribers, frame, exclude, accepted_us };
+        let delivery = Delivery { channel: index, app, subscribers, frame, position: None, exclude, accepted_us };
         connections.fan_out(context, delivery);
     }
 

@@ -42,7 +42,7 @@ impl Connections {
             Message::Binary(payload) => encode_frame(&mut frame, Opcode::Binary, payload),
             other @ (Message::Close(..) | Message::Ping(_) | Message::Pong(_)) => return Some(other),
         }
-        self.send(context, slot, frame.into(), FrameKind::Message);
+        self.send(context, slot, frame.into(), FrameKind::Reply);
         None
     }
 }

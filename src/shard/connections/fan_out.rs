@@ -20,12 +20,17 @@ use super::Connections;
 use super::send_queue::Queue;
 use crate::app::AppSerial;
 use crate::channel::subscribers::Subscribers;
+use crate::connection::encoding::Encoding;
 use crate::connection::outbox::{FrameId, FrameKind, Frames};
 use crate::connection::table::BySlot;
 use crate::connection::{ConnectionKey, Flags, Hot, Phase};
 use crate::index::{ChannelIndex, Slot};
 use crate::limits;
+use crate::protocol::event_id::EventId;
+use crate::protocol::server_event;
 use crate::shard::context::Context;
+use crate::shard::options::ChannelOrder;
+use crate::wire::websocket::{self, Opcode};
 
 /// Fan-outs that have subscribers left.
 #[derive(Default)]
@@ -43,7 +48,6 @@ struct FanOut {
     /// Later ones have greater numbers.
     number: u64,
     channel: ChannelIndex,
-    app: AppSerial,
     event: Event,
     /// When its owner accepted it, in µs; 0 once its frame has this time, which it gets with the first delivery.
     accepted_us: u64,
@@ -53,12 +57,71 @@ struct FanOut {
     remaining: RoaringBitmap,
 }
 
-/// The frame that is queued to each subscriber.
-#[derive(Clone, Copy)]
+/// An event that is queued to each subscriber, in the encoding of its connection. The frame of an encoding is created
+/// when the first subscriber needs it, and all share it. The event has a reference to each of them until its fan-out
+/// ends, so that a frame lasts until then and as long as a reader has it unsent.
 struct Event {
+    /// The plain frame.
     frame: FrameId,
     frame_bytes: usize,
+    /// Frames in the other encodings that were needed so far, with their lengths.
+    others: [Option<(FrameId, usize)>; Encoding::OTHERS],
+    /// Its group and sequence, if it is a stored event.
+    position: Option<(u8, u64)>,
+    app: AppSerial,
     exclude: Option<ConnectionKey>,
+}
+
+impl Event {
+    /// Its frame in an encoding other than the plain one, and the length of it; `None` if it has only the plain one.
+    #[inline(never)]
+    fn in_encoding(
+        &mut self,
+        encoding: Encoding,
+        frames: &mut Frames,
+        order: &ChannelOrder,
+    ) -> Option<(FrameId, usize)> {
+        let other = &mut self.others[encoding.place()?];
+        let (group, sequence) = self.position?;
+        if other.is_none() {
+            let id = order.event_id(self.app, group, sequence);
+            let bytes = encode_frame(frames.bytes(self.frame), encoding, id);
+            let length = bytes.len();
+            let frame = frames.hold(bytes, self.app.0, FrameKind::Event);
+            frames.share_stamp(self.frame, frame);
+            *other = Some((frame, length));
+        }
+        *other
+    }
+
+    /// Records when the event was accepted, in µs: it is written when no send of any of its frames is left.
+    fn stamp(&self, frames: &mut Frames, accepted_us: u64) {
+        frames.stamp(self.frame, accepted_us);
+        for (frame, _) in self.others.iter().flatten() {
+            frames.share_stamp(self.frame, *frame);
+        }
+    }
+
+    /// Drops the references to its frames.
+    fn release(&self, frames: &mut Frames) {
+        frames.release(self.frame);
+        for (frame, _) in self.others.iter().flatten() {
+            frames.release(*frame);
+        }
+    }
+}
+
+/// The frame of an event in another encoding, made of the plain one.
+pub(super) fn encode_frame(plain: &[u8], encoding: Encoding, id: EventId) -> Bytes {
+    let text = websocket::payload(plain);
+    let mut encoded = Vec::new();
+    match encoding {
+        Encoding::Plain => encoded.extend_from_slice(text),
+        Encoding::WithId => server_event::encode_with_id(&mut encoded, text, id),
+    }
+    let mut frame = Vec::new();
+    websocket::encode_frame(&mut frame, Opcode::Text, &encoded);
+    frame.into()
 }
 
 impl FanOuts {
@@ -88,6 +151,7 @@ impl FanOuts {
 struct Outboxes<'a> {
     hot: &'a mut BySlot<Hot>,
     frames: &'a mut Frames,
+    order: &'a ChannelOrder,
     /// Unsent bytes beyond which a connection of the app is closed.
     bytes_max: usize,
 }
@@ -96,7 +160,7 @@ impl Outboxes<'_> {
     /// Queues an event to one subscriber.
     // As a separate call it cost each delivery 30 more instructions.
     #[inline(always)]
-    fn push(&mut self, slot: Slot, event: &Event, queue: &mut Queue<'_>, outcome: &mut Outcome) {
+    fn push(&mut self, slot: Slot, event: &mut Event, queue: &mut Queue<'_>, outcome: &mut Outcome) {
         let line = &mut self.hot[slot];
         if event.exclude.is_some_and(|exclude| exclude.slot() == slot && exclude.generation == line.generation) {
             return;
@@ -105,8 +169,16 @@ impl Outboxes<'_> {
             outcome.too_slow.push(slot);
             return;
         }
-        self.frames.push(&mut line.outbox, event.frame, event.frame_bytes);
         outcome.queued += 1;
+        let (mut frame, mut frame_bytes) = (event.frame, event.frame_bytes);
+        if line.outbox.encoding() != Encoding::Plain
+            && let Some(other) = event.in_encoding(line.outbox.encoding(), self.frames, self.order)
+        {
+            (frame, frame_bytes) = other;
+            self.frames.retain(frame, 1);
+            outcome.retained += 1;
+        }
+        self.frames.push(&mut line.outbox, frame, frame_bytes);
         if !line.outbox.is_lent() {
             queue.push(slot, &mut line.flags);
         }
@@ -117,6 +189,8 @@ impl Outboxes<'_> {
 #[derive(Default)]
 struct Outcome {
     queued: u32,
+    /// Those of them in encodings that are not the plain one: they have their references already.
+    retained: u32,
     /// Subscribers that are further behind than allowed.
     too_slow: SmallVec<[Slot; 8]>,
 }
@@ -127,6 +201,8 @@ pub(in crate::shard) struct Delivery<'a> {
     pub(in crate::shard) app: AppSerial,
     pub(in crate::shard) subscribers: &'a Subscribers,
     pub(in crate::shard) frame: Bytes,
+    /// Its group and sequence, if it is a stored event.
+    pub(in crate::shard) position: Option<(u8, u64)>,
     pub(in crate::shard) exclude: Option<ConnectionKey>,
     /// When its owner accepted it, in µs; 0 where drivers report no turns.
     pub(in crate::shard) accepted_us: u64,
@@ -138,7 +214,7 @@ impl Connections {
     ///
     /// Per subscriber: its hot line and one entry of a queue; no allocation, no atomic, no copy.
     pub(in crate::shard) fn fan_out(&mut self, context: &mut Context, delivery: Delivery<'_>) {
-        let Delivery { channel, app, subscribers, frame, exclude, accepted_us } = delivery;
+        let Delivery { channel, app, subscribers, frame, position, exclude, accepted_us } = delivery;
         let count = subscribers.count();
         let in_parts = count > context.config.options.fan_out_step || self.fan_outs.turns.contains(&channel);
         let behind = !in_parts && !self.fan_outs.is_empty();
@@ -146,13 +222,14 @@ impl Connections {
             self.catch_up_all(context, subscribers);
         }
         let frame_bytes = frame.len();
-        let frame = self.frames.hold(frame, app.0, FrameKind::Message);
-        let event = Event { frame, frame_bytes, exclude };
+        let frame = self.frames.hold(frame, app.0, FrameKind::Event);
+        let mut event = Event { frame, frame_bytes, others: Default::default(), position, app, exclude };
         if in_parts {
-            return self.begin_fan_out(context, channel, app, event, accepted_us, subscribers);
+            return self.begin_fan_out(context, channel, event, accepted_us, subscribers);
         }
         let bytes_max = self.outbox_bytes_max(context, app.0);
-        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, bytes_max };
+        let order = &context.config.order;
+        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, bytes_max };
         let mut queue = self.send_queue.queue_of(channel, count);
         let mut outcome = Outcome::default();
         if behind {
@@ -160,18 +237,18 @@ impl Connections {
             let open = |outboxes: &Outboxes<'_>, slot: Slot| outboxes.hot[slot].phase == Phase::Open;
             subscribers.for_each(|slot| {
                 if open(&outboxes, slot) {
-                    outboxes.push(slot, &event, &mut queue, &mut outcome);
+                    outboxes.push(slot, &mut event, &mut queue, &mut outcome);
                 }
             });
         } else {
-            subscribers.for_each(|slot| outboxes.push(slot, &event, &mut queue, &mut outcome));
+            subscribers.for_each(|slot| outboxes.push(slot, &mut event, &mut queue, &mut outcome));
         }
         self.send_queue.count_bulk(channel);
-        self.count_deliveries(context, app, frame, outcome.queued);
+        self.count_deliveries(context, app, frame, &outcome);
         if accepted_us > 0 && outcome.queued > 0 {
-            self.frames.stamp(frame, accepted_us);
+            event.stamp(&mut self.frames, accepted_us);
         }
-        self.frames.release(frame);
+        event.release(&mut self.frames);
         for slot in outcome.too_slow {
             self.close_slow(context, slot);
         }
@@ -181,7 +258,6 @@ impl Connections {
         &mut self,
         context: &mut Context,
         channel: ChannelIndex,
-        app: AppSerial,
         event: Event,
         accepted_us: u64,
         subscribers: &Subscribers,
@@ -199,7 +275,7 @@ impl Connections {
         for slot in &self.retired {
             remaining.remove(slot.0);
         }
-        let fan_out = FanOut { number, channel, app, event, accepted_us, subscribers: count, remaining };
+        let fan_out = FanOut { number, channel, event, accepted_us, subscribers: count, remaining };
         self.fan_outs.unfinished.push_back(fan_out);
     }
 
@@ -221,19 +297,20 @@ impl Connections {
             }
         }
         let Some(at) = self.fan_outs.position(number) else { return };
-        let FanOut { channel, app, event, subscribers, .. } = self.fan_outs.unfinished[at];
-        let bytes_max = self.outbox_bytes_max(context, app.0);
-        let remaining = &mut self.fan_outs.unfinished[at].remaining;
-        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, bytes_max };
-        let mut queue = self.send_queue.queue_of(channel, subscribers);
+        let bytes_max = self.outbox_bytes_max(context, self.fan_outs.unfinished[at].event.app.0);
+        let FanOut { channel, event, subscribers, remaining, .. } = &mut self.fan_outs.unfinished[at];
+        let channel = *channel;
+        let order = &context.config.order;
+        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, bytes_max };
+        let mut queue = self.send_queue.queue_of(channel, *subscribers);
         let mut outcome = Outcome::default();
         for slot in remaining.iter().take(count as usize) {
-            outboxes.push(Slot(slot), &event, &mut queue, &mut outcome);
+            outboxes.push(Slot(slot), event, &mut queue, &mut outcome);
         }
         remaining.remove_smallest(u64::from(count));
         let is_finished = remaining.is_empty();
         self.send_queue.count_bulk(channel);
-        self.count_part(context, at, outcome.queued);
+        self.count_part(context, at, &outcome);
         if is_finished {
             self.end_fan_out(at);
         }
@@ -244,7 +321,7 @@ impl Connections {
 
     fn end_fan_out(&mut self, at: usize) {
         let FanOut { channel, event, .. } = self.fan_outs.unfinished.remove(at).expect("the caller found it");
-        self.frames.release(event.frame);
+        event.release(&mut self.frames);
         if self.fan_outs.oldest_of(channel).is_none() {
             self.fan_outs.turns.retain(|other| *other != channel);
         }
@@ -273,7 +350,7 @@ impl Connections {
         }
         let app = AppSerial(line.app);
         let bytes_max = self.outbox_bytes_max(context, app.0);
-        let mut outcome = Outcome::default();
+        let mut too_slow = false;
         for at in 0..self.fan_outs.unfinished.len() {
             let fan_out = &mut self.fan_outs.unfinished[at];
             if fan_out.number >= number {
@@ -282,33 +359,36 @@ impl Connections {
             if !fan_out.remaining.remove(slot.0) {
                 continue;
             }
-            let FanOut { channel, event, subscribers, .. } = *fan_out;
-            let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, bytes_max };
-            let mut queue = self.send_queue.queue_of(channel, subscribers);
-            let queued_before = outcome.queued;
-            outboxes.push(slot, &event, &mut queue, &mut outcome);
+            let channel = fan_out.channel;
+            let order = &context.config.order;
+            let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, bytes_max };
+            let mut queue = self.send_queue.queue_of(channel, fan_out.subscribers);
+            let mut outcome = Outcome::default();
+            outboxes.push(slot, &mut fan_out.event, &mut queue, &mut outcome);
             self.send_queue.count_bulk(channel);
-            self.count_part(context, at, outcome.queued - queued_before);
+            self.count_part(context, at, &outcome);
+            too_slow |= !outcome.too_slow.is_empty();
         }
-        if !outcome.too_slow.is_empty() {
+        if too_slow {
             self.close_slow(context, slot);
         }
     }
 
     /// Counts the deliveries of one part. An event that nobody received, since all subscribers left before their part, was
     /// never written.
-    fn count_part(&mut self, context: &mut Context, at: usize, queued: u32) {
+    fn count_part(&mut self, context: &mut Context, at: usize, outcome: &Outcome) {
         let fan_out = &mut self.fan_outs.unfinished[at];
-        let (app, frame) = (fan_out.app, fan_out.event.frame);
-        let accepted_us = if queued > 0 { std::mem::take(&mut fan_out.accepted_us) } else { 0 };
-        self.count_deliveries(context, app, frame, queued);
+        let (app, frame) = (fan_out.event.app, fan_out.event.frame);
+        let accepted_us = if outcome.queued > 0 { std::mem::take(&mut fan_out.accepted_us) } else { 0 };
         if accepted_us > 0 {
-            self.frames.stamp(frame, accepted_us);
+            fan_out.event.stamp(&mut self.frames, accepted_us);
         }
+        self.count_deliveries(context, app, frame, outcome);
     }
 
-    fn count_deliveries(&mut self, context: &mut Context, app: AppSerial, frame: FrameId, queued: u32) {
-        self.frames.retain(frame, queued);
+    fn count_deliveries(&mut self, context: &mut Context, app: AppSerial, frame: FrameId, outcome: &Outcome) {
+        let queued = outcome.queued;
+        self.frames.retain(frame, queued - outcome.retained);
         context.metrics.stats.deliveries += u64::from(queued);
         context.metrics.app_counters.of(app).messages_sent += u64::from(queued);
     }

@@ -5,6 +5,7 @@ use super::Connections;
 use crate::app::origin::{missing_origin_allowed, origin_allowed};
 use crate::app::{App, AppSerial};
 use crate::auth::handshake::accept_value;
+use crate::connection::encoding::Encoding;
 use crate::connection::http::Proxy;
 use crate::connection::outbox::FrameKind;
 use crate::connection::{ConnectionKey, Flags, Phase};
@@ -178,6 +179,9 @@ impl Connections {
             return Verdict::Refused(CloseReason::UnknownApp(crate::protocol::quote(key).to_owned()));
         };
         self.table.hot[slot].app = app.serial.0;
+        if Query::new(request.query).first("event_ids").is_some_and(|value| value == "true") {
+            self.table.hot[slot].outbox.set_encoding(Encoding::WithId); // R-HIST-6
+        }
         let secure = self.came_through_tls(slot, request);
         match check(app, request, secure, context.config.options.strict_protocol) {
             Ok(()) if self.lacks_slots_for_app(context, app.serial) => Verdict::Refused(CloseReason::OverShare),

@@ -83,7 +83,7 @@ impl Connections {
             table: Table::with_capacity(slots),
             input: InputMemory::default(),
             lists: ListMemory::default(),
-            pong: frames.hold(pong, NONE, FrameKind::Message),
+            pong: frames.hold(pong, NONE, FrameKind::Reply),
             frames,
             send_queue: SendQueue::new(),
             fan_outs: FanOuts::default(),
@@ -224,7 +224,7 @@ impl Connections {
     /// Queues a text frame to one connection.
     pub(super) fn send_text(&mut self, context: &mut Context, slot: Slot, encode: impl FnOnce(&mut Vec<u8>)) {
         let frame = context.text_frame(encode);
-        self.send(context, slot, frame, FrameKind::Message);
+        self.send(context, slot, frame, FrameKind::Reply);
     }
 
     /// P-OUT-11.
@@ -250,7 +250,7 @@ impl Connections {
 
     /// Holds a text frame for several connections of an app; release it with [`Connections::release`].
     pub(super) fn hold(&mut self, frame: Bytes, app: u32) -> FrameId {
-        self.frames.hold(frame, app, FrameKind::Message)
+        self.frames.hold(frame, app, FrameKind::Reply)
     }
 
     pub(super) fn release(&mut self, frame: FrameId) {
@@ -271,7 +271,7 @@ impl Connections {
             return;
         }
         let frame_bytes = self.frames.frame_bytes(frame);
-        if self.frames.kind(frame) == FrameKind::Message && line.app != NONE {
+        if self.frames.kind(frame) != FrameKind::Control && line.app != NONE {
             context.metrics.app_counters.of(AppSerial(line.app)).messages_sent += 1;
         }
         self.frames.retain(frame, 1);

@@ -239,7 +239,7 @@ impl Users {
         let Some(signed_in) = connections.signed_in_mut(slot) else { return };
         signed_in.signins_waiting -= 1;
         let is_first = !std::mem::replace(&mut signed_in.recorded, true);
-        connections.send(context, slot, answer, FrameKind::Message);
+        connections.send(context, slot, answer, FrameKind::Reply);
         if is_first {
             connections.authorize_connection(context, slot);
             self.await_one_less(context, connections, slot);

@@ -147,7 +147,7 @@ impl Users {
             return;
         }
         let frame = self.watchlist_frame(context, &signed_in.watched);
-        connections.send(context, slot, frame, FrameKind::Message);
+        connections.send(context, slot, frame, FrameKind::Reply);
     }
 
     /// Whether [`Users::notify_watchers`] has something to do.

@@ -171,6 +171,16 @@ pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(reason.as_bytes());
 }
 
+/// The payload of one complete server frame.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => 10,
+        Some(_) | None => 2,
+    };
+    frame.get(header..).unwrap_or_default()
+}
+
 /// Length of a server frame's header, which has no mask.
 pub fn header_bytes(payload_bytes: usize) -> usize {
     match payload_bytes {

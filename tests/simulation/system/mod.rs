@@ -11,7 +11,7 @@ use relay::connection::ConnectionKey;
 use relay::limits::SEND_BYTES_MAX;
 use relay::metrics::figures::{DriverFigures, Snapshot};
 use relay::moment::Moment;
-use relay::shard::{Input, Listener, Mail, Output, Shard, ShardConfig, ShardIndex, ShardOptions, ShardStats};
+use relay::shard::{ChannelOrder, Input, Listener, Mail, Output, Shard, ShardConfig, ShardIndex, ShardOptions, ShardStats};
 
 use crate::coverage::{Coverage, Happening};
 use crate::fault::Fault;
@@ -176,6 +176,7 @@ impl System {
                     slots: options.slots,
                     refusal_slots: options.slots_kept_back as u32,
                     boot_secret,
+                    order: ChannelOrder { epoch: 1, key: boot_secret },
                     directory: Arc::clone(directory),
                     options: options.options.clone(),
                 }),
