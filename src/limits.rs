@@ -5,9 +5,11 @@
 
 mod admin;
 mod auth;
+mod history;
 
 pub use admin::*;
 pub use auth::*;
+pub use history::*;
 
 /// Bytes that JSON takes at most to write one byte of text: a control character is `\u0001`. Of other text, two bytes
 /// of Cyrillic, Greek, Arabic or Hebrew become six, and an emoji of four becomes twelve.

@@ -5,6 +5,8 @@ use super::events::check_channel;
 use super::info::{Info, InfoRules, attributes};
 use super::refusal::Refusal;
 use crate::channel::name::{Modifiers, NameRules};
+use crate::protocol::event_id::EventId;
+use crate::protocol::server_event::encode_position;
 use crate::wire::query::Query;
 
 /// The attributes of one channel to return.
@@ -14,6 +16,8 @@ pub struct ChannelInfo {
     pub counts: Info,
     /// The cached event, on cache channels only (P-HTTP-11).
     pub cache: bool,
+    /// The position of its history (R-HIST-8).
+    pub position: bool,
 }
 
 /// Checks the channel of the path and decodes the query into the attributes to return, as far as they apply.
@@ -27,18 +31,26 @@ pub fn decode_channel_query(
     rules: InfoRules,
 ) -> Result<ChannelInfo, Refusal> {
     check_channel(channel, names)?;
-    let asks_cache = query.values("info")?.iter().any(|list| attributes(list).any(|attribute| attribute == "cache"));
+    let lists = query.values("info")?;
+    let asks = |name| lists.iter().any(|list| attributes(list).any(|attribute| attribute == name));
+    let asks_cache = asks("cache");
     let has_cache = Modifiers::of(channel).cache;
     if asks_cache && !has_cache && rules == InfoRules::Strict {
         return Err(Refusal::bad_request("The attribute cache applies to cache channels only."));
     }
     let counts = Info::of_query(query)?.check(channel, rules)?.applying_to(channel);
-    Ok(ChannelInfo { counts, cache: asks_cache && has_cache })
+    Ok(ChannelInfo { counts, cache: asks_cache && has_cache, position: asks("position") })
 }
 
 /// Appends the answer; `occupied` is always included, even for an empty channel. `cached` is the literal of the cached
-/// event's `data` and its remaining seconds; without one `cache` is null.
-pub fn encode_channel(out: &mut Vec<u8>, info: ChannelInfo, counts: Counts, cached: Option<(&[u8], u64)>) {
+/// event's `data` and its remaining seconds; without one `cache` is null, as is `position` without history.
+pub fn encode_channel(
+    out: &mut Vec<u8>,
+    info: ChannelInfo,
+    counts: Counts,
+    cached: Option<(&[u8], u64)>,
+    position: Option<EventId>,
+) {
     encode_occupied(out, counts);
     if !info.counts.is_empty() {
         out.push(b',');
@@ -54,6 +66,10 @@ pub fn encode_channel(out: &mut Vec<u8>, info: ChannelInfo, counts: Counts, cach
             out.extend_from_slice(itoa::Buffer::new().format(ttl_s).as_bytes());
             out.push(b'}');
         }
+    }
+    if info.position {
+        out.extend_from_slice(br#","position":"#);
+        encode_position(out, position);
     }
     out.push(b'}');
 }
@@ -91,7 +107,7 @@ mod tests {
 
     fn with_cached(channel: &str, query: &str, counts: Counts, cached: Option<(&[u8], u64)>) -> Value {
         let mut out = Vec::new();
-        encode_channel(&mut out, info(channel, query, InfoRules::Lenient).expect(query), counts, cached);
+        encode_channel(&mut out, info(channel, query, InfoRules::Lenient).expect(query), counts, cached, None);
         serde_json::from_slice(&out).expect("JSON")
     }
 

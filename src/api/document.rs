@@ -111,6 +111,9 @@ fn describe(endpoint: &Endpoint<'_>, method: &str) -> Described {
         (Endpoint::ChannelUsers(_), _) => {
             of("list_users", "List the users of a presence channel.", &[WITH_USER_INFO], None, 200, &USERS)
         }
+        (Endpoint::ChannelHistory(_), _) => {
+            of("read_history", "Read the last events of a channel.", &[LIMIT, AFTER], None, 200, &HISTORY)
+        }
         (Endpoint::ChannelStats(_), _) => of("channel_stats", DEPRECATED, &[], None, 200, &CHANNEL_STATS),
         (Endpoint::Connections, _) => {
             of("count_connections", "Count the connections of the app.", &[], None, 200, &CONNECTIONS)
@@ -160,7 +163,19 @@ const INFO: Parameter = Parameter {
     name: "info",
     place: "query",
     schema: Schema::AnyText,
-    about: "Attributes joined by commas: subscription_count, user_count, cache.",
+    about: "Attributes joined by commas: subscription_count, user_count, cache, position.",
+};
+const LIMIT: Parameter = Parameter {
+    name: "limit",
+    place: "query",
+    schema: Schema::Number { least: 1, most: limits::HISTORY_ANSWER_EVENTS_MAX as u64 },
+    about: "Events to return at most; all that one answer may have by default.",
+};
+const AFTER: Parameter = Parameter {
+    name: "after",
+    place: "query",
+    schema: Schema::AnyText,
+    about: "The id of an event, or a position: only later events. Without it the oldest events.",
 };
 const PREFIX: Parameter = Parameter {
     name: "filter_by_prefix",
@@ -233,11 +248,36 @@ const CHANNEL_STATE: Object = Object::new(
         Field::optional("user_count", COUNT, "Users of a presence channel."),
         Field::optional("subscription_count", COUNT, "Connections that are subscribed."),
         Field::optional("cache", Schema::Nullable(&Schema::Object(&CACHED)), "The cached event of a cache channel."),
+        Field::optional("position", Schema::Nullable(&TEXT), "The position of its history; null without history."),
     ],
 );
 const CACHED: Object = Object::new(
     "Cached",
     &[Field::required("data", TEXT, "Its data."), Field::required("ttl", COUNT, "Seconds until it is removed.")],
+);
+const HISTORY: Object = Object::new(
+    "History",
+    &[
+        Field::required("events", Schema::List { of: &Schema::Object(&PAST_EVENT), most: 100 }, "The oldest first."),
+        Field::required("gap", Schema::Nullable(&Schema::Object(&GAP)), "Events that may be missing before these."),
+        Field::required("position", Schema::Nullable(&TEXT), "Where the next request continues; null without history."),
+    ],
+);
+const PAST_EVENT: Object = Object::new(
+    "PastEvent",
+    &[
+        Field::required("id", TEXT, "The id of the event."),
+        Field::required("event", TEXT, "Its name."),
+        Field::required("data", TEXT, "Its data, as it was published."),
+    ],
+);
+const GAP: Object = Object::new(
+    "Gap",
+    &[
+        Field::required("after", Schema::Nullable(&TEXT), "The position that was given, if it is readable."),
+        Field::required("resumes_at", Schema::Nullable(&TEXT), "Events after this position are complete."),
+        Field::required("reason", Schema::Word(&["expired", "epoch", "ahead", "unreadable"]), "Why."),
+    ],
 );
 const CHANNEL_STATS: Object = Object::new(
     "ChannelStats",
@@ -410,6 +450,7 @@ mod tests {
             Endpoint::Tokens => 15,
             Endpoint::Token(_) => 16,
             Endpoint::Arrival => 17,
+            Endpoint::ChannelHistory(_) => 18,
         };
         for (path, methods) in document["paths"].as_object().expect("paths") {
             for (method, operation) in methods.as_object().expect("methods") {
@@ -422,7 +463,7 @@ mod tests {
                 endpoints.insert(number(&endpoint));
             }
         }
-        assert_eq!(endpoints, BTreeSet::from_iter(0..18));
+        assert_eq!(endpoints, BTreeSet::from_iter(0..19));
         assert_eq!(ids.len(), Endpoint::PATHS.iter().map(|path| operations(path).len()).sum::<usize>());
     }
 }

@@ -8,6 +8,7 @@ pub mod authorizer;
 pub mod batch_events;
 pub mod channel;
 pub mod channel_events;
+pub mod channel_history;
 pub mod channel_users;
 pub mod channels;
 pub mod connections;

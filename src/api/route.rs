@@ -88,6 +88,8 @@ pub enum Endpoint<'a> {
     Channel(Cow<'a, str>),
     /// `GET /channels/{c}/users` (P-HTTP-5).
     ChannelUsers(Cow<'a, str>),
+    /// `GET /channels/{c}/history` (R-HIST-5).
+    ChannelHistory(Cow<'a, str>),
     /// `POST /channels/{c}/events` (P-HTTP-7).
     ChannelEvents(Cow<'a, str>),
     /// `GET /channels/{c}/stats` (P-HTTP-8).
@@ -122,6 +124,7 @@ impl<'a> Endpoint<'a> {
         "/apps/{app}/channels",
         "/apps/{app}/channels/{channel}",
         "/apps/{app}/channels/{channel}/users",
+        "/apps/{app}/channels/{channel}/history",
         "/apps/{app}/channels/{channel}/events",
         "/apps/{app}/channels/{channel}/stats",
         "/apps/{app}/connections",
@@ -172,6 +175,7 @@ impl<'a> Endpoint<'a> {
                     None => Some(Self::Channel(channel)),
                     Some(part) => match &*part? {
                         "users" => Some(Self::ChannelUsers(channel)),
+                        "history" => Some(Self::ChannelHistory(channel)),
                         "events" => Some(Self::ChannelEvents(channel)),
                         "stats" => Some(Self::ChannelStats(channel)),
                         _ => None,
@@ -201,6 +205,7 @@ impl<'a> Endpoint<'a> {
             Self::Channels
             | Self::Channel(_)
             | Self::ChannelUsers(_)
+            | Self::ChannelHistory(_)
             | Self::ChannelStats(_)
             | Self::Connections
             | Self::Arrival => "GET",
@@ -218,7 +223,7 @@ impl<'a> Endpoint<'a> {
         Some(match self {
             Self::Events | Self::ChannelEvents(_) => Scope::EventsPublish,
             Self::BatchEvents => Scope::EventsBatch,
-            Self::Channels | Self::Channel(_) | Self::ChannelStats(_) => Scope::ChannelsRead,
+            Self::Channels | Self::Channel(_) | Self::ChannelHistory(_) | Self::ChannelStats(_) => Scope::ChannelsRead,
             Self::ChannelUsers(_) => Scope::PresenceRead,
             Self::Connections => Scope::ConnectionsRead,
             Self::TerminateConnections(_) => Scope::ConnectionsManage,

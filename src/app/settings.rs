@@ -48,6 +48,21 @@ settings! {
     max_cache_bytes: u32 = limits::CACHE_BYTES_MAX as u32,
         number("bytes", 0, u32::MAX as u64).zero("no cache").rules("P-CACHE-1, T28");
 
+    /// Events that each channel keeps in its history.
+    /// A client that reconnects gets what it missed, or learns that something is missing. See [history.md](history.md).
+    history_events: u32 = limits::HISTORY_EVENTS,
+        number(NUMBER, 0, limits::HISTORY_EVENTS_SETTING_MAX as u64).zero("no history").rules("R-HIST-1");
+
+    /// Seconds for which they are kept.
+    /// A change begins all histories of the app from the start: older positions are gaps.
+    history_seconds: u32 = limits::HISTORY_S,
+        number("seconds", 1, limits::HISTORY_S_SETTING_MAX as u64).rules("R-HIST-1");
+
+    /// Total size of the events that the channels keep, with names and bookkeeping.
+    /// Each shard manages an equal part. Beyond it the oldest are dropped first.
+    history_bytes: u32 = limits::HISTORY_BYTES,
+        number("bytes", 0, u32::MAX as u64).rules("R-HIST-1, T28");
+
     /// Client events per second of one connection, also at once.
     max_client_events_per_second: u32 = limits::CLIENT_EVENTS_PER_SECOND,
         number(NUMBER, 0, limits::CLIENT_EVENTS_PER_SECOND_SETTING_MAX as u64).zero("no limit").rules("P-LIM-9");

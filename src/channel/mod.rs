@@ -2,6 +2,7 @@
 //! forms a channel's name.
 
 pub mod cache;
+pub mod history;
 pub mod name;
 pub mod presence;
 pub mod roster;

@@ -135,6 +135,7 @@ fn shard_options(server: &ServerSettings, mode: Mode) -> ShardOptions {
         trusted_proxies: server.trusted_proxies.clone(),
         drain: Duration::from_millis(server.drain_ms),
         cache_ttl: Duration::from_secs(server.cache_ttl.into()),
+        history_bytes: usize::try_from(server.history_bytes_per_shard).unwrap_or(usize::MAX),
         auth_failures_per_minute: server.auth_failures_per_minute,
         authorization_timeout: Duration::from_secs(server.authorization_timeout.into()),
         info_rules: if server.strict_pusher_info { InfoRules::Strict } else { InfoRules::Lenient },

@@ -106,6 +106,11 @@ settings! {
     cache_ttl: u32 = limits::CACHE_TTL_S,
         number("seconds", 1, limits::CACHE_TTL_SETTING_S_MAX as u64).flag("SECONDS").rules("P-CACHE-1");
 
+    /// Bytes of the events that one shard keeps in the history of all apps.
+    /// Names and bookkeeping count. A full shard drops the oldest events of the app with most; see [history.md](history.md).
+    history_bytes_per_shard: u64 = limits::HISTORY_SHARD_BYTES,
+        number("bytes", 0, limits::HISTORY_SHARD_BYTES_SETTING_MAX).flag("BYTES").rules("R-HIST-1, T28");
+
     /// Failed credentials of one address in a minute before 429.
     /// Valid credentials always pass.
     auth_failures_per_minute: u32 = limits::AUTH_FAILURES_PER_MINUTE,

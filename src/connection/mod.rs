@@ -90,9 +90,8 @@ bitflags::bitflags! {
         const LAST_ANSWER = 1 << 7;
         /// The kernel held a send at two visits of the sweep, and accepted nothing in between.
         const STALLED_LONG = 1 << 8;
-        /// Echo path of the `conformance` feature.
-        #[cfg(feature = "conformance")]
-        const ECHO = 1 << 9;
+        /// It has subscriptions that are catching up with the history (R-HIST-12).
+        const CATCHING_UP = 1 << 9;
         /// It was closed as a slow reader: reset it at the deadline.
         const RESET = 1 << 10;
         /// Our Close frame is queued: no frame may follow it (RFC 6455 section 5.5.1).

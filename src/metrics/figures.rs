@@ -27,6 +27,10 @@ pub struct ShardStats {
     pub cached_events: u64,
     /// In bytes.
     pub cached_bytes: u64,
+    /// Events kept in the history as owner, and their cost in the budgets.
+    pub history_events: u64,
+    /// In bytes, with the records of channels that are kept for their history.
+    pub history_bytes: u64,
     /// Users that are signed in or watched here.
     pub users: u64,
     /// Users that this shard owns state for.
@@ -86,6 +90,8 @@ labels! {
         Limit => "LimitReached",
         /// The channel name is invalid.
         Channel => "InvalidChannel",
+        /// Events after the position may be missing (R-HIST-10).
+        Gap => "HistoryGap",
         /// Any other.
         Other => "other",
     }
@@ -217,6 +223,10 @@ pub struct ShardFigures {
     pub overloads: Tally<Overload>,
     /// Times that an event found no credit with a shard that has subscribers; those were then closed (4200).
     pub gaps: u64,
+    /// Subscriptions that continued from a position.
+    pub resumes: u64,
+    /// Times that one could not, or not completely.
+    pub resume_gaps: u64,
     /// Log lines about refusals that were held back.
     pub lines_suppressed: u64,
     /// New WebSockets by the client name that they give (P-CONN-4).

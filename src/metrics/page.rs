@@ -322,6 +322,10 @@ const STATS_FAMILIES: &[Family<ShardStats>] = &[
     (Kind::Gauge, "cached_bytes", "Bytes of cached events, as counted against the apps' budgets.", |stats| {
         stats.cached_bytes
     }),
+    (Kind::Gauge, "history_events", "Events kept in the histories of channels.", |stats| stats.history_events),
+    (Kind::Gauge, "history_bytes", "Bytes of histories, as counted against the budgets of apps and shard.", |stats| {
+        stats.history_bytes
+    }),
     (Kind::Counter, "owned_events_total", "Events accepted as owner of their channel.", |stats| stats.events),
     (Kind::Counter, "deliveries_total", "Events queued to subscribers.", |stats| stats.deliveries),
     (Kind::Counter, "slow_consumer_closes_total", "Connections closed because they read too slowly.", |stats| {
@@ -346,6 +350,8 @@ const SHARD_FAMILIES: &[Family<ShardFigures>] = &[
     (Kind::Counter, "event_gaps_total", "Events not sent to a shard with subscribers for lack of credit.", |figures| {
         figures.gaps
     }),
+    (Kind::Counter, "resumes_total", "Subscriptions that continued from a position.", |figures| figures.resumes),
+    (Kind::Counter, "resume_gaps_total", "Resumes for which events may be missing.", |figures| figures.resume_gaps),
     (Kind::Counter, "client_events_refused_total", "Client events refused.", |figures| figures.client_events_refused),
     (Kind::Counter, "log_lines_suppressed_total", "Log lines about refusals that were suppressed.", |figures| {
         figures.lines_suppressed

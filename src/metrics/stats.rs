@@ -83,6 +83,8 @@ fn shard(snapshot: &Snapshot) -> Value {
         "owned_users": stats.owned_users,
         "cached_events": stats.cached_events,
         "cached_bytes": stats.cached_bytes,
+        "history_events": stats.history_events,
+        "history_bytes": stats.history_bytes,
         "events": stats.events,
         "deliveries": stats.deliveries,
         "slow_consumer_closes": stats.slow_closed,

@@ -19,6 +19,10 @@ pub enum ClientMessage<'a> {
         auth: Option<Cow<'a, str>>,
         /// `channel_data` as the exact string received; absent, null and anything but a string are `None`.
         channel_data: Option<Cow<'a, str>>,
+        /// `last_event_id`; absent, null and `""` are `None`, anything else but a string is empty text (R-HIST-7).
+        last_event_id: Option<Cow<'a, str>>,
+        /// `on_gap`, likewise.
+        on_gap: Option<Cow<'a, str>>,
     },
     /// `pusher:unsubscribe`.
     Unsubscribe {
@@ -66,9 +70,10 @@ pub fn decode_client_message(text: &str) -> Result<ClientMessage<'_>, InvalidMes
     let event = decode_member(envelope.event).ok_or(InvalidMessage)?;
     match &*event {
         "pusher:subscribe" => {
-            let SubscriptionData { channel, auth, channel_data } = decode_subscription_data(envelope.data)?;
+            let SubscriptionData { channel, auth, channel_data, last_event_id, on_gap } =
+                decode_subscription_data(envelope.data)?;
             let auth = auth.filter(|auth| !auth.is_empty());
-            Ok(ClientMessage::Subscribe { channel, auth, channel_data })
+            Ok(ClientMessage::Subscribe { channel, auth, channel_data, last_event_id, on_gap })
         }
         "pusher:unsubscribe" => {
             let SubscriptionData { channel, .. } = decode_subscription_data(envelope.data)?;
@@ -111,6 +116,10 @@ struct SubscriptionMembers<'a> {
     auth: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     channel_data: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    last_event_id: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    on_gap: Option<&'a RawValue>,
 }
 
 /// The same, as text.
@@ -119,6 +128,8 @@ struct SubscriptionData<'a> {
     channel: Option<Cow<'a, str>>,
     auth: Option<Cow<'a, str>>,
     channel_data: Option<Cow<'a, str>>,
+    last_event_id: Option<Cow<'a, str>>,
+    on_gap: Option<Cow<'a, str>>,
 }
 
 impl<'a> SubscriptionData<'a> {
@@ -128,12 +139,20 @@ impl<'a> SubscriptionData<'a> {
             channel: decode_member(members.channel),
             auth: decode_member(members.auth),
             channel_data: decode_member(members.channel_data),
+            last_event_id: decode_option(members.last_event_id),
+            on_gap: decode_option(members.on_gap),
         })
     }
 
     fn into_owned(self) -> SubscriptionData<'static> {
         let own = |text: Option<Cow<'a, str>>| text.map(|text| Cow::Owned(text.into_owned()));
-        SubscriptionData { channel: own(self.channel), auth: own(self.auth), channel_data: own(self.channel_data) }
+        SubscriptionData {
+            channel: own(self.channel),
+            auth: own(self.auth),
+            channel_data: own(self.channel_data),
+            last_event_id: own(self.last_event_id),
+            on_gap: own(self.on_gap),
+        }
     }
 }
 
@@ -213,6 +232,12 @@ fn decode_member(member: Option<&RawValue>) -> Option<Cow<'_, str>> {
     json::decode_string(member?.get())
 }
 
+/// The text of a member that may be absent; empty if it is not a string, `None` if it is null or the empty string.
+fn decode_option(member: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    let member = member.filter(|member| !matches!(member.get(), "null" | r#""""#))?;
+    Some(decode_member(Some(member)).unwrap_or_default())
+}
+
 /// The `data` of a client event as a string literal, and its decoded length (P-CEV-3).
 fn decode_client_data(data: Option<&RawValue>) -> (Cow<'_, str>, usize) {
     let Some(data) = data else {
@@ -247,7 +272,13 @@ mod tests {
         channel_data: Option<&'a str>,
     ) -> ClientMessage<'a> {
         let lend = |text: Option<&'a str>| text.map(Cow::Borrowed);
-        ClientMessage::Subscribe { channel: lend(channel), auth: lend(auth), channel_data: lend(channel_data) }
+        ClientMessage::Subscribe {
+            channel: lend(channel),
+            auth: lend(auth),
+            channel_data: lend(channel_data),
+            last_event_id: None,
+            on_gap: None,
+        }
     }
 
     /// Section 3 of the protocol: the frames as the clients named there send them.

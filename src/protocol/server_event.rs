@@ -201,6 +201,79 @@ pub fn encode_with_id(out: &mut Vec<u8>, event: &[u8], id: EventId) {
 
 const ID_MEMBER: &[u8] = br#","id":""#;
 
+/// The literals of the event's name and of its data in the text of a channel event that [`encode_channel_event`] wrote
+/// for a channel, without `user_id`.
+pub fn split_channel_event<'a>(text: &'a [u8], channel: &str) -> Option<(&'a [u8], &'a [u8])> {
+    let rest = text.strip_prefix(br#"{"event":"#)?;
+    let mut escaped = false;
+    let end = rest.iter().skip(1).position(|byte| {
+        let is_end = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        is_end
+    })?;
+    let (event, rest) = rest.split_at_checked(end + 2)?;
+    let mut beside = br#","channel":"#.to_vec();
+    encode_json_string(&mut beside, channel);
+    beside.extend_from_slice(br#","data":"#);
+    Some((event, rest.strip_prefix(&*beside)?.strip_suffix(b"}")?))
+}
+
+/// A position as JSON; null without one.
+pub fn encode_position(out: &mut Vec<u8>, position: Option<EventId>) {
+    match position {
+        Some(position) => {
+            out.push(b'"');
+            position.encode(out);
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// A range of events that may be missing (R-HIST-10).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MissedEvents {
+    /// The position that the reader named, if it is readable.
+    pub after: Option<EventId>,
+    /// Events after this position are complete; `None` without history.
+    pub resumes_at: Option<EventId>,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// R-HIST-10: the object that describes a gap.
+pub fn encode_missed_events(out: &mut Vec<u8>, gap: &MissedEvents) {
+    out.extend_from_slice(br#"{"after":"#);
+    encode_position(out, gap.after);
+    out.extend_from_slice(br#","resumes_at":"#);
+    encode_position(out, gap.resumes_at);
+    out.extend_from_slice(br#","reason":"#);
+    encode_json_string(out, gap.reason);
+    out.push(b'}');
+}
+
+/// R-HIST-10.
+pub fn encode_history_gap(out: &mut Vec<u8>, channel: &str, gap: &MissedEvents) {
+    let mut data = Vec::new();
+    encode_missed_events(&mut data, gap);
+    encode_event_with_object(out, "pusher:history_gap", channel, data);
+}
+
+/// R-HIST-6: a `subscription_succeeded` of any kind of channel, with the position of the channel as its last member.
+pub fn encode_with_position(out: &mut Vec<u8>, succeeded: &[u8], position: EventId) {
+    let head = succeeded.strip_suffix(br#"}"}"#).expect("its data is an object in a string");
+    out.reserve(succeeded.len() + POSITION_MEMBER.len() + EVENT_ID_BYTES + 8);
+    out.extend_from_slice(head);
+    if !head.ends_with(b"{") {
+        out.push(b',');
+    }
+    out.extend_from_slice(POSITION_MEMBER);
+    position.encode(out);
+    out.extend_from_slice(br#"\"}"}"#);
+}
+
+const POSITION_MEMBER: &[u8] = br#"\"position\":\""#;
+
 /// P-FAIL-2: the one channel frame whose `data` is an object.
 pub fn encode_subscription_error(out: &mut Vec<u8>, channel: &str, kind: &str, error: &str, status: u16) {
     out.extend_from_slice(br#"{"event":"pusher:subscription_error","channel":"#);

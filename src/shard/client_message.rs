@@ -17,11 +17,13 @@ impl Shard {
         let (context, connections) = (&mut self.context, &mut self.connections);
         let serial = AppSerial(connections.app(slot));
         match message {
-            ClientMessage::Subscribe { channel, auth, channel_data } => {
+            ClientMessage::Subscribe { channel, auth, channel_data, last_event_id, on_gap } => {
                 let message = Subscribe {
                     channel: channel.as_deref(),
                     auth: auth.as_deref(),
                     channel_data: channel_data.as_deref(),
+                    last_event_id: last_event_id.as_deref(),
+                    on_gap: on_gap.as_deref(),
                 };
                 if let Some(app) = context.take_app(serial) {
                     self.channels.subscribe(context, connections, slot, &app, &message);

@@ -19,6 +19,7 @@ use crate::index::ShardIndex;
 use crate::limits;
 use crate::metrics::figures::Identity;
 use crate::moment::Moment;
+use crate::protocol::event_id::EventId;
 use crate::protocol::socket_id::{SocketId, SocketIdCipher};
 use crate::wire::websocket::{self, Opcode};
 
@@ -125,6 +126,11 @@ impl Context {
 
     pub(super) fn keyed_hash(&self, app: AppSerial, name: &str) -> u64 {
         self.config.order.hash(app, name)
+    }
+
+    /// The id of an event of a channel, or its position.
+    pub(super) fn event_id(&self, channel: &ChannelKey, sequence: u64) -> EventId {
+        self.config.order.event_id(channel.app, ChannelOrder::group(channel.hash), sequence)
     }
 
     /// The shard that orders a channel's events.

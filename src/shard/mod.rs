@@ -96,7 +96,7 @@ impl Shard {
             connections: Connections::new(&mut context),
             quota: Quota::new(context.config.options.auth_failures_per_minute),
             channels: Channels::default(),
-            owner: Owner::default(),
+            owner: Owner::new(context.config.options.history_bytes),
             users: Users::default(),
             requests: Requests::default(),
             sweep: Sweep::default(),
@@ -139,6 +139,7 @@ impl Shard {
             self.users.notify_watchers(&mut self.context, &mut self.connections);
             self.follow_up();
         }
+        self.connections.release_past_events();
     }
 
     /// Whether something is waiting to be created or taken. Never after a drain, except for sends beyond
@@ -186,6 +187,7 @@ impl Shard {
     pub fn stats(&self) -> ShardStats {
         let (users, owned_users) = self.users.counts();
         let (cached_events, cached_bytes) = self.owner.cached_count();
+        let (history_events, history_bytes) = self.owner.history_count();
         let (frames, send_bytes) = self.connections.frames_held();
         ShardStats {
             channels: self.channels.count() as u64,
@@ -194,6 +196,8 @@ impl Shard {
             owned_users: owned_users as u64,
             cached_events: cached_events as u64,
             cached_bytes: cached_bytes as u64,
+            history_events: history_events as u64,
+            history_bytes: history_bytes as u64,
             frames,
             send_bytes,
             ..self.context.metrics.stats

@@ -100,6 +100,8 @@ pub struct ShardOptions {
     pub info_rules: InfoRules,
     /// How long the event of a cache channel is kept (P-CACHE-1).
     pub cache_ttl: Duration,
+    /// Bytes of the history of all apps on one shard (R-HIST-1).
+    pub history_bytes: usize,
     /// Failed credentials of one address in a minute before 429 (threat T6).
     pub auth_failures_per_minute: u32,
     /// A connection must be authorized within this time if its app requires it (P-AUTHZ-1).
@@ -128,6 +130,7 @@ impl Default for ShardOptions {
             drain: Duration::from_millis(limits::DRAIN_MS),
             info_rules: InfoRules::Lenient,
             cache_ttl: Duration::from_secs(limits::CACHE_TTL_S.into()),
+            history_bytes: limits::HISTORY_SHARD_BYTES as usize,
             auth_failures_per_minute: limits::AUTH_FAILURES_PER_MINUTE,
             authorization_timeout: Duration::from_secs(limits::AUTHORIZATION_TIMEOUT_S.into()),
             document: Bytes::new(),

@@ -86,6 +86,9 @@ impl Shard {
             }
         }
         if self.connections.is_live(connection) {
+            if self.connections.has(slot, Flags::CATCHING_UP) {
+                self.channels.catch_up(&mut self.context, &self.connections, slot);
+            }
             self.connections.settle(&mut self.context, slot);
         }
     }

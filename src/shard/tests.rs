@@ -15,6 +15,7 @@ mod capacity;
 mod channel_limit;
 mod count;
 mod fairness;
+mod history;
 mod input;
 mod invalid;
 mod lateness;

@@ -62,6 +62,11 @@ const TIMERS: &[Timer] = &[
         due: |shard| shard.owner.cache_due_ms().map(Due::At),
         fire: |shard| shard.owner.expire_cached(&mut shard.context),
     },
+    // Events of histories that expire.
+    Timer {
+        due: |shard| shard.owner.history_due_ms().map(Due::At),
+        fire: |shard| shard.owner.expire_history(&mut shard.context),
+    },
     // Apps that use all of their share of memory.
     Timer {
         due: |shard| shard.connections.full_apps_due_ms().map(Due::At),

@@ -226,6 +226,7 @@ mod tests {
         r#""keys":[{"key":"shop-key","secret":"shop-secret","created_at_ms":1763000000001}],"settings":{"#,
         r#""client_events":true,"tls_only":true,"max_connections":1,"connection_limit_soft":true,"#,
         r#""max_event_data_bytes":2,"max_presence_members":3,"subscription_count":true,"max_cache_bytes":4,"#,
+        r#""history_events":20,"history_seconds":21,"history_bytes":22,"#,
         r#""max_client_events_per_second":5,"max_channel_data_bytes":6,"activity_timeout":7,"#,
         r#""max_invalid_messages":8,"max_channels_per_connection":9,"max_channels_per_event":11,"#,
         r#""max_batch_events":12,"channels_max":13,"messages_per_day":14,"requests_per_minute":15,"#,

@@ -20,6 +20,7 @@ mod client_events;
 mod connection;
 mod counts;
 mod explain;
+mod history;
 #[path = "../hostile/main.rs"]
 mod hostile;
 mod http_rules;

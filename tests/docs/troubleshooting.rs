@@ -235,6 +235,11 @@ fn subscription_error(error: SubscriptionError) -> (&'static str, &'static str) 
             "The name has a character that is not permitted.",
             "Use letters, digits and `_ - = @ , . ;`, or choose another rule with the setting `channel_names`.",
         ),
+        SubscriptionError::Gap => (
+            "The client asked for `on_gap` `fail`, and events after its `last_event_id` are no longer kept.",
+            "Load the state again and subscribe from a fresh position, or raise `history_events`, `history_seconds` or \
+             `history_bytes` of the app: see [history](history.md).",
+        ),
         SubscriptionError::Other => ("Any other refusal.", "The message explains it."),
     }
 }

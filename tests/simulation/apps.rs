@@ -7,6 +7,7 @@ use relay::app::webhook::{Batching, CountName, WebhookEndpoint, WebhookFormat, W
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory, Scopes, Secret, Token};
 
 use crate::client::sign::sha256;
+use crate::history::HISTORIES;
 use crate::random::Random;
 
 /// The test's facts about an app.
@@ -137,6 +138,8 @@ pub(crate) fn directory(version: u64, apps: &[AppFacts], tokens: &[TokenFacts]) 
                     watchlist: app.watchlist,
                     authorized_connections: app.authorized_connections,
                     subscription_count: app.subscription_count,
+                    history_events: HISTORIES[number].0,
+                    history_seconds: HISTORIES[number].1,
                     ..AppSettings::default()
                 },
                 webhooks: webhooks(),

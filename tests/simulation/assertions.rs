@@ -14,6 +14,7 @@ impl Model {
             }
         }
         self.check_between_sessions();
+        self.check_histories(&reading);
         self.check_presence(&reading);
     }
 
@@ -30,7 +31,9 @@ impl Model {
             );
         }
         let mut answered_first = u64::MAX;
-        for group in session.received.iter().rev() {
+        // Client events have no place among past events.
+        let received: Vec<&Group> = self.ordered(session, session.history.has_past()).collect();
+        for group in received.into_iter().rev() {
             let publish = &self.publishes[*group];
             assert!(
                 publish.started < answered_first,
@@ -54,7 +57,7 @@ impl Model {
                 && publish.excluded != Some(session.client)
                 && publish.channels.contains(&session.channel);
             assert!(
-                !due || received.contains(&group),
+                !due || received.contains(&group) || self.is_in_gap(session, group),
                 "client {} subscribed to {} at tick {} and missed group {group} of tick {} (P-SUB-5)",
                 session.client,
                 session.channel,
@@ -83,11 +86,12 @@ impl Model {
     /// `second` has everything that `first` got between two events that both got, in the same order; a subscriber that
     /// is still present also has all later events.
     fn check_pair(&self, first: &Session, second: &Session) {
+        let with_past = first.history.has_past() || second.history.has_past();
         let place: BTreeMap<Group, usize> =
-            second.received.iter().enumerate().map(|(place, group)| (*group, place)).collect();
+            self.ordered(second, with_past).enumerate().map(|(place, group)| (*group, place)).collect();
         let mut last_place = None;
         let mut missing: Option<Group> = None;
-        for group in &first.received {
+        for group in self.ordered(first, with_past) {
             match place.get(group) {
                 Some(at) => {
                     assert!(
@@ -106,7 +110,10 @@ impl Model {
                     );
                     last_place = Some(*at);
                 }
-                None if last_place.is_some() && self.publishes[*group].excluded != Some(second.client) => {
+                None if last_place.is_some()
+                    && self.publishes[*group].excluded != Some(second.client)
+                    && !self.is_in_gap(second, *group) =>
+                {
                     missing = Some(*group)
                 }
                 None => {}

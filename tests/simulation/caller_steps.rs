@@ -206,6 +206,7 @@ impl World {
             excluded,
             origin: Origin::Caller(number),
             started: self.tick,
+            started_ms: self.system.now.monotonic_ms,
             outcome: Outcome::Open,
         });
         (group, event)

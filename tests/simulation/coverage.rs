@@ -11,6 +11,12 @@ pub(crate) enum Happening {
     ChannelFull,
     /// An event was delivered.
     Delivered,
+    /// An event was delivered to a session that had resumed, with its id.
+    ResumedDelivery,
+    /// A gap was reported.
+    HistoryGap,
+    /// A resume named a position that nobody had given out.
+    BadPosition,
     /// A client event passed.
     ClientEventPassed,
     /// A client event was above the rate (P-LIM-9).

@@ -56,7 +56,7 @@ fn many_connections_drain_evenly() {
         slots: 2 * CONNECTIONS,
         refusal_slots: 0,
         boot_secret: [3; 16],
-            order: ChannelOrder { epoch: 3, key: [3; 16] },
+        order: ChannelOrder { epoch: 3, key: [3; 16] },
         directory,
         options,
     });

@@ -6,7 +6,7 @@
 //! - `system` drives the shards and uses every freedom of the driver's contract; `network` is TCP.
 //! - `client` implements both protocols with its own codecs; `socket_steps` and `caller_steps` are what clients do,
 //!   `socket_reads` and `caller_reads` check the answers; `users` is both for signins and watchlists,
-//!   `authorization` for connections that must authorize themselves, `webhooks` for the events that receivers must get.
+//!   `history` for ids and resumes, `authorization` for connections that must authorize themselves, `webhooks` for the events that receivers must get.
 //! - `reference` is the model, `assertions` has the checks at rest, `scheduler` chooses the next step.
 //! - `fault` violates the contract on purpose, to show that the checks detect it.
 
@@ -19,6 +19,7 @@ mod client;
 mod coverage;
 mod drain;
 mod fault;
+mod history;
 mod network;
 mod random;
 mod reference;

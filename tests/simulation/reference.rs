@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::history::{ChannelHistory, HistoryView};
+
 /// Number of a step of the run; a total order of everything that clients did and saw.
 pub(crate) type Tick = u64;
 
@@ -52,6 +54,8 @@ pub(crate) struct Publish {
     pub(crate) origin: Origin,
     /// When its first byte was sent.
     pub(crate) started: Tick,
+    /// The same, in ms of the monotonic clock.
+    pub(crate) started_ms: u64,
     /// Its outcome.
     pub(crate) outcome: Outcome,
 }
@@ -85,6 +89,8 @@ pub(crate) struct Session {
     pub(crate) roster: BTreeMap<String, Value>,
     /// Users that came or went since the last rest.
     pub(crate) changed: BTreeSet<String>,
+    /// Its view of the history.
+    pub(crate) history: HistoryView,
 }
 
 /// The recorded facts of a run.
@@ -98,6 +104,8 @@ pub(crate) struct Model {
     pub(crate) offers: BTreeMap<(usize, String, String), Vec<Value>>,
     /// Users of presence channels that had a live connection at the last rest: app, channel, user, sessions.
     pub(crate) pinned: BTreeMap<(usize, String, String), Vec<usize>>,
+    /// Histories by app and channel.
+    pub(crate) histories: BTreeMap<(usize, String), ChannelHistory>,
 }
 
 /// A channel event that a subscriber read.
@@ -152,9 +160,9 @@ impl Model {
         assert_eq!(event.name, publish.name, "name of group {group} (P-OUT-5)");
         assert_eq!(event.data, publish.data, "data of group {group} (P-OUT-5)");
         assert_eq!(event.user_id, publish.user_id.as_deref(), "user_id of group {group} (P-OUT-6)");
-        assert_ne!(
-            publish.excluded,
-            Some(client),
+        // A past event is complete for everyone (R-HIST-7).
+        assert!(
+            publish.excluded != Some(client) || state.history.has_past(),
             "group {group} came to the excluded client {client} (P-HTTP-13, P-CEV-2)"
         );
         assert_ne!(

@@ -14,10 +14,13 @@ use crate::trace::Trace;
 const SEEDS: u64 = 2_000;
 
 /// Happenings that must occur somewhere in an ordinary test run.
-const EXPECTED: [Happening; 46] = [
+const EXPECTED: [Happening; 49] = [
     Happening::Joined,
     Happening::ChannelFull,
     Happening::Delivered,
+    Happening::ResumedDelivery,
+    Happening::HistoryGap,
+    Happening::BadPosition,
     Happening::ClientEventPassed,
     Happening::ClientEventRefused,
     Happening::SignedIn,

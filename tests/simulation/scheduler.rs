@@ -393,7 +393,8 @@ impl World {
         let mut channels: Vec<(usize, &str)> = live.map(|session| (session.app, session.channel.as_str())).collect();
         channels.sort_unstable();
         channels.dedup();
-        assert_eq!(sum(|stats| stats.owned_channels), channels.len() as u64, "owned channels: {stats:?}");
+        // Channels with a history are known for some time after their last subscriber.
+        assert!(sum(|stats| stats.owned_channels) >= channels.len() as u64, "owned channels: {stats:?}");
         assert_eq!(sum(|stats| stats.frames), 0, "frames are held while nobody is owed any: {stats:?}");
         assert_eq!(sum(|stats| stats.send_bytes), 0, "bytes are held while nobody is owed any: {stats:?}");
     }
@@ -464,6 +465,8 @@ impl World {
         self.settle();
         self.jump(5_000, 200);
         self.check_rest();
+        // Histories outlive their subscribers, but not their time.
+        self.jump(45_000, 1_000);
         self.system.assert_empty();
         for (shard, stats) in self.system.stats().iter().enumerate() {
             let expected = ShardStats {

@@ -8,7 +8,7 @@ use crate::client::responses::Response;
 use crate::client::socket::{Complaint, Operation, Phase, StepKind, decode_roster};
 use crate::coverage::Happening;
 use crate::network::End;
-use crate::reference::{Outcome, Received, Session};
+use crate::reference::{Model, Outcome, Received, Session};
 use crate::world::World;
 
 impl World {
@@ -282,13 +282,13 @@ impl World {
         self.system.coverage.note(Happening::Joined);
         let step = client.joining_step(&channel).unwrap_or_else(|| panic!("client {number} did not ask for {channel}"));
         let asked_with = step.operation;
-        let StepKind::Joining { user } = std::mem::replace(&mut step.kind, StepKind::Joined(session)) else {
+        let StepKind::Joining { user, resumed } = std::mem::replace(&mut step.kind, StepKind::Joined(session)) else {
             unreachable!("only a joining step is found");
         };
         let roster = if user.is_some() {
             decode_roster(data)
         } else {
-            assert_eq!(data, "{}", "P-SDK-6");
+            assert!(data == "{}" || client.wants_ids, "P-SDK-6");
             std::collections::BTreeMap::new()
         };
         if let Some(user) = &user {
@@ -315,7 +315,9 @@ impl World {
             user,
             roster: roster.clone(),
             changed: std::collections::BTreeSet::new(),
+            history: *resumed,
         });
+        self.handle_position(session, data);
         for (user, info) in &roster {
             self.model.check_offer(session, user, info);
         }
@@ -344,10 +346,13 @@ impl World {
                 self.model.sessions[session].count = count["subscription_count"].as_u64();
                 self.system.coverage.note(Happening::CountTold);
             }
+            "pusher:history_gap" => self.handle_gap(session, data),
             name => {
                 assert!(!name.starts_with("pusher"), "client {number} got {frame}");
                 self.system.coverage.note(Happening::Delivered);
                 self.model.receive(session, &Received { name, data, user_id: frame["user_id"].as_str() });
+                let group = Model::group_of(data).expect("it was received");
+                self.handle_id(session, frame, group);
             }
         }
     }

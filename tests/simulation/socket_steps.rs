@@ -54,7 +54,12 @@ impl World {
             path = bad.to_owned();
             must_close = Some(code);
         }
+        let wants_ids = self.random.one_in(2);
+        if wants_ids {
+            path.push_str("&event_ids=true");
+        }
         self.connect_socket_of(app, &path);
+        self.sockets.last_mut().expect("it was just made").wants_ids = wants_ids;
         let client = self.sockets.last_mut().expect("it was just made");
         client.must_close = must_close;
         client.may_close.extend(must_close);
@@ -195,6 +200,7 @@ impl World {
         } else if channel.starts_with("private-") {
             data["auth"] = json!(format!("{key}:{}", hmac_hex(&secret, &format!("{socket_id}:{channel}"))));
         }
+        let resumed = Box::new(self.resume_members(number, &channel, &mut data));
         let message = json!({"event": "pusher:subscribe", "data": data});
         if let Some(refused) = self.refusal_of_user_channel(number, &channel) {
             self.send_message(number, &message, refused);
@@ -213,7 +219,7 @@ impl World {
         }
         let operation = self.send_message(number, &message, Operation::Subscribe);
         let steps = self.sockets[number].channels.entry(channel).or_default();
-        steps.push(ChannelStep { operation, kind: StepKind::Joining { user } });
+        steps.push(ChannelStep { operation, kind: StepKind::Joining { user, resumed } });
     }
 
     fn unsubscribe(&mut self, number: usize) {
@@ -283,6 +289,7 @@ impl World {
             excluded: Some(number),
             origin: Origin::Client(number),
             started: self.tick,
+            started_ms: self.system.now.monotonic_ms,
             outcome: Outcome::Open,
         });
         self.send_message(number, &message, Operation::ClientEvent { group, must_pass });

@@ -8,16 +8,19 @@
 mod client_event;
 mod presence;
 mod refusal;
+mod resume;
 mod subscribe;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
 use crate::app::AppSerial;
+use crate::channel::history::Order;
 use crate::channel::name::{ChannelKind, Modifiers};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::ConnectionKey;
+use crate::connection::encoding::Encoding;
 use crate::index::{ChannelIndex, ShardIndex, Slot};
 use crate::metrics::figures::SubscriptionError;
 use crate::protocol::close::CloseReason;
@@ -25,9 +28,14 @@ use crate::protocol::server_event;
 use crate::shard::connections::{Connections, Delivery};
 use crate::shard::context::Context;
 use crate::shard::keyed_slab::{Keyed, KeyedSlab};
-use crate::shard::mail::{ChannelKey, ChannelMessage, ConnectionRef, Full, OwnerMessage};
+use crate::shard::mail::{
+    ChannelKey, ChannelMessage, ConnectionRef, HistoryAnswer, JoinRefusal, OwnerMessage, Reader, Resumed,
+};
+use crate::shard::options::ChannelOrder;
 use crate::shard::refusals::RefusedProof;
+use crate::wire::websocket;
 use refusal::SubscriptionRefusal;
+use resume::{CatchingUp, refuse_gap};
 use subscribe::MisleadingNames;
 
 pub(super) use client_event::ClientEvent;
@@ -40,6 +48,7 @@ pub(super) struct Channels {
     /// Running number of presence joins.
     join_ticket: u32,
     misleading_names: MisleadingNames,
+    catching_up: CatchingUp,
 }
 
 /// A channel with local subscribers, or with connections that wait to become subscribers.
@@ -54,6 +63,10 @@ struct LocalChannel {
     reported: u32,
     /// How many of `waiting` the count in flight covers; `None` when none is in flight.
     covered: Option<usize>,
+    /// The sequence of its last event; 0 if unknown.
+    last: u64,
+    /// Subscribers that are catching up.
+    behind: Option<Box<Subscribers>>,
 }
 
 /// A connection whose join is not yet recorded.
@@ -61,6 +74,17 @@ struct Waiting {
     connection: ConnectionKey,
     /// Ticket of its join on a presence channel.
     ticket: u32,
+    /// It wants ids of events; taken when its join is reported.
+    reader: Option<Box<Reader>>,
+}
+
+impl LocalChannel {
+    /// Events after this position are expected, unless it has subscribers that expect earlier ones.
+    fn expect_from(&mut self, position: Option<u64>) {
+        if self.subscribers.is_empty() {
+            self.last = position.unwrap_or(0);
+        }
+    }
 }
 
 impl Keyed for LocalChannel {
@@ -79,20 +103,26 @@ impl Channels {
         message: ChannelMessage,
     ) {
         match message {
-            ChannelMessage::Recorded { channel, cached } => {
-                self.handle_recorded(context, connections, &channel, cached)
+            ChannelMessage::Recorded { channel, cached, answer } => {
+                self.handle_recorded(context, connections, &channel, cached, answer);
             }
             ChannelMessage::Unrecorded { channel, channels_max } => {
                 self.handle_unrecorded(context, connections, &channel, channels_max);
             }
-            ChannelMessage::Joined { channel, joiners, succeeded, cached } => {
-                self.handle_joined(context, connections, &channel, joiners, succeeded, cached);
+            ChannelMessage::Joined { channel, joiners, succeeded, cached, answer } => {
+                let HistoryAnswer { position, resumed } = answer.map(|answer| *answer).unwrap_or_default();
+                let cached = cached.map(|cached| *cached);
+                let frames = Welcome { succeeded, cached, position, resumed };
+                self.handle_joined(context, connections, &channel, joiners, frames);
+            }
+            ChannelMessage::Past { channel, connection, continued } => {
+                self.handle_past(context, connections, &channel, connection, continued);
             }
             ChannelMessage::JoinRefused { channel, ticket, full } => {
                 self.handle_join_refused(context, connections, &channel, ticket, full);
             }
-            ChannelMessage::Deliver { channel, frame, exclude, accepted_us, cost: _ } => {
-                self.deliver(context, connections, &channel, frame, exclude, accepted_us);
+            ChannelMessage::Deliver { channel, frame, order, exclude, accepted_us, cost: _ } => {
+                self.deliver(context, connections, &channel, (frame, order), exclude, accepted_us);
             }
             ChannelMessage::Gap { channel } => self.handle_gap(context, connections, from, channel),
         }
@@ -103,20 +133,31 @@ impl Channels {
         self.channels.len()
     }
 
-    /// Delivers one event to the local subscribers of its channel except `exclude`.
+    /// Delivers one event to the local subscribers of its channel except `exclude`. If an event before it is missing,
+    /// which mail in order rules out, they are closed instead (R-HIST-15).
     fn deliver(
-        &self,
+        &mut self,
         context: &mut Context,
         connections: &mut Connections,
         channel: &ChannelKey,
-        frame: Bytes,
+        (frame, order): (Bytes, Option<Order>),
         exclude: Option<ConnectionRef>,
         accepted_us: u64,
     ) {
         let Some(index) = self.find(channel) else { return };
+        let position = order.map(|order| (ChannelOrder::group(channel.hash), order.sequence.get()));
+        if let Some(Order { sequence, previous }) = order {
+            let entry = &mut self.channels[index];
+            let last = std::mem::replace(&mut entry.last, sequence.get());
+            // Events before those that wait were ordered are not theirs.
+            if last > 0 && previous > last && !entry.subscribers.is_empty() {
+                return self.close_all(context, connections, index);
+            }
+        }
         let exclude = exclude.filter(|exclude| exclude.shard == context.config.index).map(|exclude| exclude.connection);
+        let except = if position.is_some() { self.behind(index) } else { None };
         let (app, subscribers) = (channel.app, &self.channels[index].subscribers);
-        let delivery = Delivery { channel: index, app, subscribers, frame, position: None, exclude, accepted_us };
+        let delivery = Delivery { channel: index, app, subscribers, except, frame, position, exclude, accepted_us };
         connections.fan_out(context, delivery);
     }
 
@@ -132,6 +173,7 @@ impl Channels {
     /// Ends a subscription that was removed from the connection's list.
     fn leave(&mut self, context: &mut Context, connections: &mut Connections, slot: Slot, index: ChannelIndex) {
         let connection = connections.key(slot);
+        self.end_catching_up(connections, slot, index);
         let channel = &mut self.channels[index];
         let was_subscribed = channel.subscribers.remove(slot);
         if was_subscribed {
@@ -159,22 +201,38 @@ impl Channels {
         connections: &mut Connections,
         channel: &ChannelKey,
         cached: Option<Bytes>,
+        answer: Option<Box<HistoryAnswer>>,
     ) {
+        let HistoryAnswer { position, resumed } = answer.map(|answer| *answer).unwrap_or_default();
         let index = self.find(channel).expect("a channel stays while a count is in flight");
         let entry = &mut self.channels[index];
         let covered = entry.covered.take().expect("one answer per count");
-        let joined: Vec<Slot> = entry.waiting.drain(..covered).map(|waiting| waiting.connection.slot()).collect();
+        let waited = entry.waiting.drain(..covered).map(|waiting| waiting.connection);
+        let refused: HashSet<ConnectionKey> =
+            resumed.iter().filter(|resumed| resumed.refused).map(|resumed| resumed.connection).collect();
+        // The owner did not record these, whether they still wait or have left.
+        entry.reported -= refused.len() as u32;
+        let (refused, joined): (Vec<Slot>, Vec<Slot>) = {
+            let (refused, joined): (Vec<_>, Vec<_>) = waited.partition(|connection| refused.contains(connection));
+            let slots = |connections: Vec<ConnectionKey>| connections.into_iter().map(ConnectionKey::slot).collect();
+            (slots(refused), slots(joined))
+        };
         if !joined.is_empty() {
             let (name, authorizes) = (entry.key.name.clone(), entry.kind != ChannelKind::Public);
             let succeeded = context.text_frame(|out| {
                 server_event::encode_subscription_succeeded(out, &name);
             });
+            entry.expect_from(position);
             for &slot in &joined {
                 entry.subscribers.insert(slot);
             }
             context.metrics.stats.subscriptions += joined.len() as u64;
-            let frames = Welcome { channel, succeeded, cached };
-            send_welcome(context, connections, &joined, frames, authorizes);
+            let frames = Welcome { succeeded, cached, position, resumed };
+            self.send_welcome(context, connections, index, &joined, frames, authorizes);
+        }
+        for slot in refused {
+            connections.remove_subscription(slot, index);
+            refuse_gap(context, connections, slot, channel);
         }
         self.report_count(context, index);
     }
@@ -196,7 +254,7 @@ impl Channels {
         for &slot in &refused {
             connections.remove_subscription(slot, index);
         }
-        let refusal = SubscriptionRefusal::Full(Full::Channels(channels_max));
+        let refusal = SubscriptionRefusal::Join(JoinRefusal::Channels(channels_max));
         for slot in refused {
             refuse(context, connections, slot, &channel.name, &refusal, None);
         }
@@ -207,15 +265,20 @@ impl Channels {
     /// 4200.
     fn handle_gap(&self, context: &mut Context, connections: &mut Connections, from: ShardIndex, channel: ChannelKey) {
         if let Some(index) = self.find(&channel) {
-            let entry = &self.channels[index];
-            let mut slots: Vec<Slot> = entry.waiting.iter().map(|waiting| waiting.connection.slot()).collect();
-            entry.subscribers.for_each(|slot| slots.push(slot));
-            context.metrics.stats.gap_closed += slots.len() as u64;
-            for slot in slots {
-                connections.close_websocket(context, slot, &CloseReason::EventsLost);
-            }
+            self.close_all(context, connections, index);
         }
         context.send(from, OwnerMessage::GapClosed { channel });
+    }
+
+    /// Closes all connections of a channel: they miss an event.
+    fn close_all(&self, context: &mut Context, connections: &mut Connections, index: ChannelIndex) {
+        let entry = &self.channels[index];
+        let mut slots: Vec<Slot> = entry.waiting.iter().map(|waiting| waiting.connection.slot()).collect();
+        entry.subscribers.for_each(|slot| slots.push(slot));
+        context.metrics.stats.gap_closed += slots.len() as u64;
+        for slot in slots {
+            connections.close_websocket(context, slot, &CloseReason::EventsLost);
+        }
     }
 
     /// Reports the number of subscribers to the owner, unless the owner has recorded it or another report is in flight.
@@ -232,7 +295,9 @@ impl Channels {
         entry.reported = count;
         entry.covered = Some(entry.waiting.len());
         let (owner, channel, joiners) = (entry.owner, entry.key.clone(), entry.waiting.len() as u32);
-        context.send(owner, OwnerMessage::Subscribers { channel, count, joiners });
+        let readers = entry.waiting.iter_mut().filter_map(|waiting| waiting.reader.take()).map(|reader| *reader);
+        let readers = readers.collect();
+        context.send(owner, OwnerMessage::Subscribers { channel, count, joiners, readers });
     }
 
     fn forget_if_unused(&mut self, index: ChannelIndex) {
@@ -270,48 +335,73 @@ impl Channels {
                 waiting: VecDeque::new(),
                 reported: 0,
                 covered: None,
+                last: 0,
+                behind: None,
             })
         })
     }
 }
 
 /// The messages for new subscribers.
-struct Welcome<'a> {
-    channel: &'a ChannelKey,
+struct Welcome {
     succeeded: Bytes,
     /// The cached event of a cache channel.
     cached: Option<Bytes>,
+    /// The position of the channel, for those that want ids.
+    position: Option<u64>,
+    /// Where those continue that named a position.
+    resumed: Vec<Resumed>,
 }
 
-/// Sends `succeeded` to new subscribers of a channel, and on a cache channel the cached frame or `pusher:cache_miss`
-/// after it (P-CACHE-2).
-fn send_welcome(
-    context: &mut Context,
-    connections: &mut Connections,
-    joined: &[Slot],
-    frames: Welcome<'_>,
-    authorizes: bool,
-) {
-    let Welcome { channel, succeeded, cached } = frames;
-    let app = channel.app.0;
-    let succeeded = connections.hold(succeeded, app);
-    let after = Modifiers::of(&channel.name).cache.then(|| {
-        let frame =
-            cached.unwrap_or_else(|| context.text_frame(|out| server_event::encode_cache_miss(out, &channel.name)));
-        connections.hold(frame, app)
-    });
-    for &slot in joined {
-        connections.send_held(context, slot, succeeded);
-        if let Some(after) = after {
-            connections.send_held(context, slot, after);
+impl Channels {
+    /// Sends `succeeded` to new subscribers of a channel, and on a cache channel the cached frame or
+    /// `pusher:cache_miss` after it (P-CACHE-2). Those that want ids get the position of the channel, and what they
+    /// missed (R-HIST-6, R-HIST-7).
+    fn send_welcome(
+        &mut self,
+        context: &mut Context,
+        connections: &mut Connections,
+        index: ChannelIndex,
+        joined: &[Slot],
+        frames: Welcome,
+        authorizes: bool,
+    ) {
+        let Welcome { succeeded, cached, position, resumed } = frames;
+        let channel = self.channels[index].key.clone();
+        let app = channel.app.0;
+        let with_position = position.map(|position| {
+            let position = context.event_id(&channel, position);
+            let frame = context.text_frame(|out| {
+                server_event::encode_with_position(out, websocket::payload(&succeeded), position);
+            });
+            connections.hold(frame, app)
+        });
+        let succeeded = connections.hold(succeeded, app);
+        let after = Modifiers::of(&channel.name).cache.then(|| {
+            let frame =
+                cached.unwrap_or_else(|| context.text_frame(|out| server_event::encode_cache_miss(out, &channel.name)));
+            connections.hold(frame, app)
+        });
+        let mut resumed: HashMap<ConnectionKey, Resumed> =
+            resumed.into_iter().map(|resumed| (resumed.connection, resumed)).collect();
+        for &slot in joined {
+            let is_plain = connections.encoding(slot) == Encoding::Plain;
+            connections.send_held(context, slot, with_position.filter(|_| !is_plain).unwrap_or(succeeded));
+            let resumed = if is_plain { None } else { resumed.remove(&connections.key(slot)) };
+            let after = after.filter(|_| resumed.as_ref().is_none_or(Resumed::needs_cached));
+            if let Some(resumed) = resumed {
+                self.start_resume(context, connections, (slot, index), resumed);
+            }
+            if let Some(after) = after {
+                connections.send_held(context, slot, after);
+            }
+            if authorizes {
+                connections.authorize_connection(context, slot);
+            }
         }
-        if authorizes {
-            connections.authorize_connection(context, slot);
+        for frame in [Some(succeeded), with_position, after].into_iter().flatten() {
+            connections.release(frame);
         }
-    }
-    connections.release(succeeded);
-    if let Some(after) = after {
-        connections.release(after);
     }
 }
 

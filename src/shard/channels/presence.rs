@@ -1,17 +1,16 @@
 //! Joining and leaving presence channels (P-PRES rules): the joiner's side. The roster belongs to the owner.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::{Channels, SubscriptionRefusal, Waiting, Welcome, refuse, send_welcome};
+use super::{Channels, SubscriptionRefusal, Waiting, Welcome, refuse};
 use crate::app::App;
 use crate::channel::name::ChannelKind;
 use crate::channel::presence::{ChannelData, decode_channel_data};
 use crate::index::{ChannelIndex, Slot};
 use crate::shard::connections::Connections;
 use crate::shard::context::Context;
-use crate::shard::mail::{ChannelKey, Full, Join, OwnerMessage, Ticket};
+use crate::shard::mail::{ChannelKey, Join, JoinRefusal, OwnerMessage, Reader, Ticket};
 
 impl Channels {
     /// A verified presence subscribe: `channel_data` identifies the joining user (P-PRES-1).
@@ -22,7 +21,7 @@ impl Channels {
         slot: Slot,
         app: &App,
         channel: ChannelKey,
-        channel_data: Option<&str>,
+        (channel_data, reader): (Option<&str>, Option<Reader>),
     ) {
         let bytes_max = app.settings.max_channel_data_bytes;
         let member = match (channel_data, connections.signed_in(slot)) {
@@ -45,12 +44,13 @@ impl Channels {
         connections.add_subscription(slot, index);
         connections.add_member(slot, index, user_id.clone());
         let entry = &mut self.channels[index];
-        entry.waiting.push_back(Waiting { connection, ticket });
+        entry.waiting.push_back(Waiting { connection, ticket, reader: None });
         let join = Join {
             ticket,
             user_id,
             user_info: member.user_info.map(Into::into),
             members_max: app.settings.max_presence_members,
+            reader: reader.map(|reader| Box::new(Reader { ticket, ..reader })),
         };
         let owner = entry.owner;
         context.send(owner, OwnerMessage::Join { channel, join });
@@ -63,10 +63,12 @@ impl Channels {
         connections: &mut Connections,
         channel: &ChannelKey,
         joiners: Vec<Ticket>,
-        succeeded: Bytes,
-        cached: Option<Bytes>,
+        mut frames: Welcome,
     ) {
-        let mut joined = Vec::with_capacity(joiners.len());
+        let (mut joined, mut left) = (Vec::with_capacity(joiners.len()), HashSet::new());
+        if let Some(index) = self.find(channel) {
+            self.channels[index].expect_from(frames.position);
+        }
         for Ticket { number, user_id } in joiners {
             match self.take_waiting(channel, number) {
                 Some((index, waiting)) => {
@@ -75,13 +77,19 @@ impl Channels {
                 }
                 // The connection was closed or unsubscribed while the join was in flight.
                 None => {
+                    left.insert(number);
                     let channel = channel.clone();
                     context.send(context.owner_of(&channel), OwnerMessage::Leave { channel, user_id });
                 }
             }
         }
         context.metrics.stats.subscriptions += joined.len() as u64;
-        send_welcome(context, connections, &joined, Welcome { channel, succeeded, cached }, true);
+        if !left.is_empty() {
+            frames.resumed.retain(|resumed| !left.contains(&resumed.ticket));
+        }
+        if let Some(index) = self.find(channel) {
+            self.send_welcome(context, connections, index, &joined, frames, true);
+        }
     }
 
     /// The channel is full, or the app has its maximum of channels (P-LIM-7, R-LIM-5).
@@ -91,14 +99,14 @@ impl Channels {
         connections: &mut Connections,
         channel: &ChannelKey,
         ticket: u32,
-        full: Full,
+        full: JoinRefusal,
     ) {
         let Some((index, waiting)) = self.take_waiting(channel, ticket) else { return };
         let slot = waiting.connection.slot();
         connections.remove_member(slot, index);
         connections.remove_subscription(slot, index);
         self.forget_if_unused(index);
-        refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Full(full), None);
+        refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Join(full), None);
     }
 
     /// Removes the join with this ticket from the waiting list; `None` when it is no longer waiting.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::channel::presence::ChannelDataError;
 use crate::limits;
-use crate::shard::mail::Full;
+use crate::shard::mail::JoinRefusal;
 
 /// Why a subscription is refused.
 pub(super) enum SubscriptionRefusal {
@@ -16,8 +16,10 @@ pub(super) enum SubscriptionRefusal {
     TooManyChannels(u32),
     /// The signature is missing or wrong, with the reason.
     Unauthorized(String),
-    /// The channel or the app is full.
-    Full(Full),
+    /// The channel or the app is full, or events may be missing.
+    Join(JoinRefusal),
+    /// `on_gap` is neither `tail` nor `fail`.
+    OnGap,
     /// `channel_data` cannot be used; the number is `max_channel_data_bytes`.
     ChannelData(ChannelDataError, u32),
 }
@@ -32,7 +34,8 @@ impl SubscriptionRefusal {
             Self::NameTooLong(_)
             | Self::InvalidName
             | Self::TooManyChannels(_)
-            | Self::Full(_)
+            | Self::Join(_)
+            | Self::OnGap
             | Self::ChannelData(
                 ChannelDataError::TooLong | ChannelDataError::UserIdTooLong | ChannelDataError::UserIdCharacter(_),
                 _,
@@ -44,11 +47,13 @@ impl SubscriptionRefusal {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::InvalidName => "InvalidChannel",
+            Self::Join(JoinRefusal::Gap) => "HistoryGap",
+            Self::OnGap => "InvalidOption",
             _ if self.code().is_some() => "AuthError",
             Self::NameTooLong(_)
             | Self::TooManyChannels(_)
             | Self::Unauthorized(_)
-            | Self::Full(_)
+            | Self::Join(_)
             | Self::ChannelData(..) => "LimitReached",
         }
     }
@@ -57,8 +62,9 @@ impl SubscriptionRefusal {
     pub(super) fn status(&self) -> u16 {
         match self {
             Self::NameTooLong(_) => 4009,
-            Self::InvalidName => 400,
-            Self::TooManyChannels(_) | Self::Full(_) => 4100,
+            Self::InvalidName | Self::OnGap => 400,
+            Self::Join(JoinRefusal::Gap) => 410,
+            Self::TooManyChannels(_) | Self::Join(_) => 4100,
             Self::Unauthorized(_) | Self::ChannelData(ChannelDataError::NoObject | ChannelDataError::NoUserId, _) => {
                 401
             }
@@ -79,16 +85,20 @@ impl SubscriptionRefusal {
             Self::TooManyChannels(most) => {
                 format!("A connection may subscribe to at most {most} channels (max_channels_per_connection)")
             }
-            Self::Full(Full::Members(most)) => {
+            Self::Join(JoinRefusal::Members(most)) => {
                 format!("Presence channel {channel} is full: limit of {most} members (max_presence_members)")
             }
-            Self::Full(Full::Roster) => {
+            Self::Join(JoinRefusal::Roster) => {
                 let bytes_max = limits::ROSTER_BYTES_MAX;
                 format!("Presence channel {channel} is full: limit of {bytes_max} bytes for the list of its members")
             }
-            Self::Full(Full::Channels(most)) => {
+            Self::Join(JoinRefusal::Channels(most)) => {
                 format!("This app is at its limit of {most} occupied channels (max_channels)")
             }
+            Self::Join(JoinRefusal::Gap) => {
+                format!("Events of the channel {quoted} after last_event_id may be missing, and on_gap is fail")
+            }
+            Self::OnGap => "on_gap must be tail or fail".to_owned(),
             Self::ChannelData(error, bytes_max) => match error {
                 ChannelDataError::TooLong => {
                     format!("channel_data is longer than {bytes_max} bytes (max_channel_data_bytes)")

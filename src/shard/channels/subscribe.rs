@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
+use super::resume::decode_reader;
 use super::{Channels, SubscriptionRefusal, Waiting, refuse};
 use crate::app::{App, AppSerial};
 use crate::auth::AuthFailure;
 use crate::auth::subscription::{self, refusal_message, verify_private, verify_subscription};
 use crate::channel::name::{ChannelKind, ChannelName, NameError, NameSource, SERVER_TO_USER, is_misleading};
+use crate::connection::encoding::Encoding;
 use crate::index::Slot;
 use crate::limits;
 use crate::metrics::figures::Surface;
@@ -23,6 +25,8 @@ pub(in crate::shard) struct Subscribe<'a> {
     pub(in crate::shard) channel: Option<&'a str>,
     pub(in crate::shard) auth: Option<&'a str>,
     pub(in crate::shard) channel_data: Option<&'a str>,
+    pub(in crate::shard) last_event_id: Option<&'a str>,
+    pub(in crate::shard) on_gap: Option<&'a str>,
 }
 
 /// Public channels whose names look as if they were protected, to be logged (R-CHAN-3).
@@ -96,8 +100,16 @@ impl Channels {
         if name.kind() != ChannelKind::Public && !is_authorized(context, connections, slot, app, &name, message) {
             return;
         }
+        let reader = match connections.encoding(slot) {
+            Encoding::Plain => Ok(None),
+            Encoding::WithId => decode_reader(connections.key(slot), message.last_event_id, message.on_gap).map(Some),
+        };
+        let reader = match reader {
+            Ok(reader) => reader,
+            Err(refusal) => return refuse(context, connections, slot, text, &refusal, None),
+        };
         if name.kind() == ChannelKind::Presence {
-            self.join_presence(context, connections, slot, app, key, message.channel_data);
+            self.join_presence(context, connections, slot, app, key, (message.channel_data, reader));
             return;
         }
         if is_misleading(text) {
@@ -106,7 +118,7 @@ impl Channels {
         let index = self.find_or_insert(context, &key, name.kind());
         connections.add_subscription(slot, index);
         let connection = connections.key(slot);
-        self.channels[index].waiting.push_back(Waiting { connection, ticket: 0 });
+        self.channels[index].waiting.push_back(Waiting { connection, ticket: 0, reader: reader.map(Box::new) });
         self.report_count(context, index);
     }
 

@@ -2,8 +2,8 @@
 //! Compiled only with the feature.
 
 use super::Connections;
+use crate::connection::Phase;
 use crate::connection::outbox::FrameKind;
-use crate::connection::{Flags, Phase};
 use crate::index::Slot;
 use crate::shard::context::Context;
 use crate::wire::websocket::{Message, Opcode, encode_frame};
@@ -17,13 +17,12 @@ impl Connections {
     /// The connection belongs to the endpoint from now on.
     pub(super) fn open_echo(&mut self, context: &mut Context, slot: Slot) {
         self.table.hot[slot].phase = Phase::Open;
-        self.set(slot, Flags::ECHO);
         context.metrics.stats.websockets += 1;
     }
 
-    /// True for a connection of the endpoint.
+    /// True for a connection of the endpoint: no other WebSocket is without an app.
     pub(in crate::shard) fn is_echo(&self, slot: Slot) -> bool {
-        self.has(slot, Flags::ECHO)
+        matches!(self.phase(slot), Phase::Open | Phase::Closing) && self.app_serial(slot).is_none()
     }
 
     /// Sends a message back, or returns it if the connection is not one of the endpoint.

@@ -200,6 +200,8 @@ pub(in crate::shard) struct Delivery<'a> {
     pub(in crate::shard) channel: ChannelIndex,
     pub(in crate::shard) app: AppSerial,
     pub(in crate::shard) subscribers: &'a Subscribers,
+    /// Those of them that do not get it.
+    pub(in crate::shard) except: Option<&'a Subscribers>,
     pub(in crate::shard) frame: Bytes,
     /// Its group and sequence, if it is a stored event.
     pub(in crate::shard) position: Option<(u8, u64)>,
@@ -214,7 +216,7 @@ impl Connections {
     ///
     /// Per subscriber: its hot line and one entry of a queue; no allocation, no atomic, no copy.
     pub(in crate::shard) fn fan_out(&mut self, context: &mut Context, delivery: Delivery<'_>) {
-        let Delivery { channel, app, subscribers, frame, position, exclude, accepted_us } = delivery;
+        let Delivery { channel, app, subscribers, except, frame, position, exclude, accepted_us } = delivery;
         let count = subscribers.count();
         let in_parts = count > context.config.options.fan_out_step || self.fan_outs.turns.contains(&channel);
         let behind = !in_parts && !self.fan_outs.is_empty();
@@ -225,18 +227,18 @@ impl Connections {
         let frame = self.frames.hold(frame, app.0, FrameKind::Event);
         let mut event = Event { frame, frame_bytes, others: Default::default(), position, app, exclude };
         if in_parts {
-            return self.begin_fan_out(context, channel, event, accepted_us, subscribers);
+            return self.begin_fan_out(context, channel, event, accepted_us, (subscribers, except));
         }
         let bytes_max = self.outbox_bytes_max(context, app.0);
         let order = &context.config.order;
         let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, bytes_max };
         let mut queue = self.send_queue.queue_of(channel, count);
         let mut outcome = Outcome::default();
-        if behind {
+        if behind || except.is_some() {
             // Earlier events may have closed some of them.
             let open = |outboxes: &Outboxes<'_>, slot: Slot| outboxes.hot[slot].phase == Phase::Open;
             subscribers.for_each(|slot| {
-                if open(&outboxes, slot) {
+                if open(&outboxes, slot) && !except.is_some_and(|except| except.contains(slot)) {
                     outboxes.push(slot, &mut event, &mut queue, &mut outcome);
                 }
             });
@@ -260,7 +262,7 @@ impl Connections {
         channel: ChannelIndex,
         event: Event,
         accepted_us: u64,
-        subscribers: &Subscribers,
+        (subscribers, except): (&Subscribers, Option<&Subscribers>),
     ) {
         if self.fan_outs.unfinished.len() == limits::FAN_OUTS_UNFINISHED_MAX {
             self.advance(context, self.fan_outs.unfinished[0].number, u32::MAX);
@@ -271,6 +273,9 @@ impl Connections {
         let number = self.fan_outs.next;
         self.fan_outs.next += 1;
         let (count, mut remaining) = (subscribers.count(), subscribers.to_bitmap());
+        if let Some(except) = except {
+            remaining -= except.to_bitmap();
+        }
         // Finishing the oldest fan-out may have closed some of them.
         for slot in &self.retired {
             remaining.remove(slot.0);

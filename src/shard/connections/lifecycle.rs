@@ -89,10 +89,10 @@ impl Connections {
         self.frames.take_sent(&mut line.outbox, bytes);
         context.metrics.app_counters.sent(line.app, bytes);
         line.flags.remove(Flags::STALLED.union(Flags::STALLED_LONG));
-        // The usual case, once per delivery: a subscriber that received all of it and is being read from. Nothing
-        // follows from that.
+        // The usual case, once per delivery: a subscriber that received all of it, is being read from and missed
+        // nothing. Nothing follows from that.
         let all_sent = line.outbox.unsent_bytes() == 0;
-        if line.phase == Phase::Open && all_sent && !line.flags.contains(Flags::PAUSED) {
+        if line.phase == Phase::Open && all_sent && !line.flags.intersects(Flags::PAUSED.union(Flags::CATCHING_UP)) {
             return false;
         }
         match line.phase {

@@ -18,6 +18,7 @@ mod input;
 mod lifecycle;
 mod list_memory;
 mod memory_share;
+mod past_events;
 #[cfg(test)]
 mod probe;
 mod reading;
@@ -36,6 +37,7 @@ use std::collections::VecDeque;
 use super::context::Context;
 use super::io::{Flush, Output};
 use crate::app::AppSerial;
+use crate::connection::encoding::Encoding;
 use crate::connection::http::Http;
 use crate::connection::input::InputMemory;
 use crate::connection::outbox::{FrameId, FrameKind, Frames};
@@ -50,6 +52,7 @@ use capacity::Capacity;
 use fan_out::FanOuts;
 use list_memory::ListMemory;
 use memory_share::FullApps;
+use past_events::PastEvents;
 use send_queue::SendQueue;
 
 /// All connections of a shard.
@@ -62,6 +65,7 @@ pub(super) struct Connections {
     frames: Frames,
     send_queue: SendQueue,
     fan_outs: FanOuts,
+    past_events: PastEvents,
     /// Sends that this turn may still start.
     sends_left: u32,
     /// The answer to every `pusher:ping`, encoded once.
@@ -87,6 +91,7 @@ impl Connections {
             frames,
             send_queue: SendQueue::new(),
             fan_outs: FanOuts::default(),
+            past_events: PastEvents::default(),
             sends_left: limits::SENDS_PER_TURN,
             capacity: Capacity::default(),
             full_apps: FullApps::default(),
@@ -188,6 +193,11 @@ impl Connections {
     pub(super) fn app_serial(&self, slot: Slot) -> Option<AppSerial> {
         let app = self.table.hot[slot].app;
         (app != NONE).then_some(AppSerial(app))
+    }
+
+    /// The encoding in which the connection is sent events.
+    pub(super) fn encoding(&self, slot: Slot) -> Encoding {
+        self.table.hot[slot].outbox.encoding()
     }
 
     pub(super) fn unsent_bytes(&self, slot: Slot) -> usize {

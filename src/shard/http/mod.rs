@@ -5,6 +5,7 @@ mod auth;
 mod authorizer;
 mod command;
 mod head;
+mod history;
 mod pending;
 mod permits;
 mod publish;
@@ -25,6 +26,7 @@ use crate::api::authorize::{authorize, refuse_pages_with_secret};
 use crate::api::batch_events::decode_batch_events;
 use crate::api::channel::decode_channel_query;
 use crate::api::channel_events::decode_channel_event;
+use crate::api::channel_history::decode_channel_history;
 use crate::api::channel_users::decode_channel_users;
 use crate::api::channels::decode_channels;
 use crate::api::encryption_key::decode_new_key;
@@ -336,6 +338,11 @@ impl Requests {
                 check_channel(&name, names)?;
                 let channel = parts.context.channel_key(app.serial, &name);
                 Ok(Command::Ask(Question::Stats { channel }))
+            }
+            Endpoint::ChannelHistory(name) => {
+                let query = decode_channel_history(&name, query, names)?;
+                let channel = parts.context.channel_key(app.serial, &name);
+                Ok(Command::Ask(Question::History { channel, query }))
             }
             Endpoint::ChannelUsers(name) => {
                 let fields = decode_channel_users(&name, query, names)?;

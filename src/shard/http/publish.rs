@@ -17,7 +17,7 @@ use crate::metrics::figures::Overload;
 use crate::protocol::server_event;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::mail::{ChannelKey, OwnerMessage, PendingId, PublishItem, publish_cost};
-use crate::shard::owner::Origin;
+use crate::shard::owner::{Origin, keeps_history};
 
 /// A request that owners have yet to accept.
 pub(super) struct PendingPublish {
@@ -115,7 +115,11 @@ impl Requests {
             for name in &event.channels {
                 let hash = parts.context.keyed_hash(app.serial, name);
                 let is_cached = Modifiers::of(name).cache;
-                if may_skip && !is_cached && self.is_unoccupied(parts, app.serial, name, hash) {
+                if may_skip
+                    && !is_cached
+                    && !keeps_history(app, name)
+                    && self.is_unoccupied(parts, app.serial, name, hash)
+                {
                     events.unoccupied += 1;
                     continue;
                 }

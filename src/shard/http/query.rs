@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+use super::history::{answer_history, position_of};
 use super::response::ResponseSlot;
 use super::{Parts, Requests};
 use crate::api::channel::{encode_channel, encode_channel_stats};
@@ -74,15 +75,17 @@ impl Requests {
     pub(super) fn ask(&mut self, parts: &mut Parts<'_>, reply_to: ResponseSlot, question: Question) {
         let knows = match &question {
             Question::Channels { app, .. } | Question::Connections { app } => parts.context.counter_of(*app),
-            Question::Channel { channel, .. } | Question::Stats { channel } | Question::Users { channel, .. } => {
-                parts.context.owner_of(channel)
-            }
+            Question::Channel { channel, .. }
+            | Question::History { channel, .. }
+            | Question::Stats { channel }
+            | Question::Users { channel, .. } => parts.context.owner_of(channel),
             Question::ShardsOf { user } | Question::EndUser { user } => parts.context.owner_of_hash(user.hash),
         };
         let gathered = match &question {
             Question::Users { .. } => Gathered::Users(UserList::default()),
             Question::Channels { .. }
             | Question::Channel { .. }
+            | Question::History { .. }
             | Question::Stats { .. }
             | Question::Connections { .. }
             | Question::ShardsOf { .. }
@@ -152,10 +155,12 @@ impl Requests {
                 return;
             }
             Question::Channel { channel, info } => {
+                let position = if info.position { position_of(parts, &channel) } else { None };
                 let cached = parts.owner.cached(&channel);
                 let cached = cached.and_then(|cached| cached.data(parts.context.now.monotonic_ms));
-                encode_channel(&mut body, info, parts.owner.counts_of(&channel), cached);
+                encode_channel(&mut body, info, parts.owner.counts_of(&channel), cached, position);
             }
+            Question::History { channel, query } => answer_history(parts, &mut body, &channel, &query),
             Question::Stats { channel } => encode_channel_stats(&mut body, parts.owner.counts_of(&channel)),
             Question::ShardsOf { user } => {
                 let shards = parts.users.shards_of(&user);
@@ -187,6 +192,7 @@ impl Requests {
                     make_users_page(parts.owner, channel, fields, pages, places)
                 }
                 Question::Channel { .. }
+                | Question::History { .. }
                 | Question::Stats { .. }
                 | Question::Connections { .. }
                 | Question::ShardsOf { .. }

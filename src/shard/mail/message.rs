@@ -15,9 +15,11 @@ use super::question::{Changed, Question, Reply, Report, Shortage, SocketVerdict}
 use crate::api::answer::Counts;
 use crate::api::authorizer::Decision;
 use crate::app::AppSerial;
+use crate::channel::history::{Gap, Order, Part};
 use crate::connection::ConnectionKey;
 use crate::limits;
 use crate::metrics::figures::Snapshot;
+use crate::protocol::event_id::EventId;
 use crate::protocol::webhook::SentEvent;
 use crate::shard::permits::{Permits, Window};
 
@@ -36,6 +38,8 @@ pub(in crate::shard) struct Join {
     pub(in crate::shard) user_id: Arc<str>,
     pub(in crate::shard) user_info: Option<Arc<str>>,
     pub(in crate::shard) members_max: u32,
+    /// It wants ids of events.
+    pub(in crate::shard) reader: Option<Box<Reader>>,
 }
 
 /// One event for one channel.
@@ -52,15 +56,79 @@ pub(in crate::shard) struct PublishItem {
     pub(in crate::shard) sent: Option<Box<SentEvent>>,
 }
 
+/// A subscriber that wants ids of events, and where it continues (R-HIST-7).
+#[derive(Debug)]
+pub(in crate::shard) struct Reader {
+    pub(in crate::shard) connection: ConnectionKey,
+    /// The number of its join on a presence channel; a connection may leave and join again meanwhile.
+    pub(in crate::shard) ticket: u32,
+    /// The position that it named, if it named one and that is readable.
+    pub(in crate::shard) after: Option<Option<EventId>>,
+    pub(in crate::shard) on_gap: OnGap,
+}
+
+/// What a reader wants if events may be missing (R-HIST-10).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::shard) enum OnGap {
+    /// The events that are kept.
+    Tail,
+    /// No subscription.
+    Fail,
+}
+
+/// The answer to readers that join.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct HistoryAnswer {
+    /// The position of the channel; `None` without history.
+    pub(in crate::shard) position: Option<u64>,
+    /// Where those continue that named a position.
+    pub(in crate::shard) resumed: Vec<Resumed>,
+}
+
+/// The answer to a reader that named a position.
+#[derive(Debug)]
+pub(in crate::shard) struct Resumed {
+    pub(in crate::shard) connection: ConnectionKey,
+    /// The number of its join.
+    pub(in crate::shard) ticket: u32,
+    /// The position that it named, if it is readable.
+    pub(in crate::shard) after: Option<EventId>,
+    /// `None` without history.
+    pub(in crate::shard) continued: Option<Continued>,
+    /// It is no subscriber: events may be missing.
+    pub(in crate::shard) refused: bool,
+}
+
+impl Resumed {
+    /// A cached event is sent only after a gap, and only if the history lacks it (R-HIST-13).
+    pub(in crate::shard) fn needs_cached(&self) -> bool {
+        let complete = |continued: &Continued| continued.gap.is_none() || !continued.part.events.is_empty();
+        !self.continued.as_ref().is_some_and(complete)
+    }
+}
+
+/// Where a reader continues.
+#[derive(Debug)]
+pub(in crate::shard) struct Continued {
+    /// Events after this position are complete.
+    pub(in crate::shard) start: u64,
+    /// Earlier ones may be missing.
+    pub(in crate::shard) gap: Option<Gap>,
+    /// The first events after it.
+    pub(in crate::shard) part: Part,
+}
+
 /// Why joins are refused, with the limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::shard) enum Full {
+pub(in crate::shard) enum JoinRefusal {
     /// The presence channel has its maximum of members (P-LIM-7).
     Members(u32),
     /// The text of its members has its maximum length (P-LIM-7).
     Roster,
     /// The app has its maximum of occupied channels (R-LIM-5).
     Channels(u32),
+    /// Events after the reader's position may be missing, and it does not want to continue then (R-HIST-10).
+    Gap,
 }
 
 /// A message to a shard, by the part that handles it.
@@ -87,14 +155,18 @@ pub(in crate::shard) enum ShardMessage {
 /// To the owner of a channel.
 #[derive(Debug)]
 pub(in crate::shard) enum OwnerMessage {
-    /// This shard now has `count` subscribers, of whom `joiners` wait for the answer. Answered with `Recorded`.
-    Subscribers { channel: ChannelKey, count: u32, joiners: u32 },
+    /// This shard now has `count` subscribers, of whom `joiners` wait for the answer; the `readers` of these want ids,
+    /// in the same order. Answered with `Recorded`.
+    Subscribers { channel: ChannelKey, count: u32, joiners: u32, readers: Vec<Reader> },
     /// A connection wants to join a presence channel. Answered with `Joined` or `JoinRefused`.
     Join { channel: ChannelKey, join: Join },
     /// One connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// Events of one request (or a client event, without `request`). Costs credit.
     Publish { request: Option<PendingId>, counts: bool, items: Vec<PublishItem> },
+    /// A reader that is catching up has read all up to this position. At most one per reader and channel is in flight.
+    /// Answered with `Past`.
+    ReadPast { channel: ChannelKey, connection: ConnectionKey, after: u64 },
     /// The subscribers that could have missed an event are closed.
     GapClosed { channel: ChannelKey },
     /// The app's counter has answered `OpenChannel`.
@@ -108,18 +180,34 @@ pub(in crate::shard) enum OwnerMessage {
 pub(in crate::shard) enum ChannelMessage {
     /// The count is recorded; events follow from here on (P-SUB-5). On a cache channel it includes the last event
     /// before them (P-CACHE-2).
-    Recorded { channel: ChannelKey, cached: Option<Bytes> },
+    /// Readers among them get an answer about the history.
+    Recorded { channel: ChannelKey, cached: Option<Bytes>, answer: Option<Box<HistoryAnswer>> },
     /// Instead: the app has its maximum of channels (R-LIM-5).
     Unrecorded { channel: ChannelKey, channels_max: u32 },
     /// These connections are members; one frame is sent to all of them (P-OUT-2). On a cache channel it includes the
     /// last event.
-    Joined { channel: ChannelKey, joiners: Vec<Ticket>, succeeded: Bytes, cached: Option<Bytes> },
+    Joined {
+        channel: ChannelKey,
+        joiners: Vec<Ticket>,
+        succeeded: Bytes,
+        cached: Option<Box<Bytes>>,
+        answer: Option<Box<HistoryAnswer>>,
+    },
     /// The channel is full, or the app has its maximum of channels (P-LIM-7, R-LIM-5).
-    JoinRefused { channel: ChannelKey, ticket: u32, full: Full },
-    /// One event. Costs credit. `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers
+    JoinRefused { channel: ChannelKey, ticket: u32, full: JoinRefusal },
+    /// The next events for a reader that is catching up; `None` without history.
+    Past { channel: ChannelKey, connection: ConnectionKey, continued: Option<Continued> },
+    /// One event, with its number if it is stored. Costs credit. `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers
     /// report no turns. `cost` is that of [`limits::mail_cost`], which follows settings that the receiver may know
     /// later.
-    Deliver { channel: ChannelKey, frame: Bytes, exclude: Option<ConnectionRef>, accepted_us: u64, cost: u32 },
+    Deliver {
+        channel: ChannelKey,
+        frame: Bytes,
+        order: Option<Order>,
+        exclude: Option<ConnectionRef>,
+        accepted_us: u64,
+        cost: u32,
+    },
     /// An event could not be sent for lack of credit; the shard's subscribers of the channel are closed with 4200, so
     /// that clients notice the gap. Answered with `GapClosed`.
     Gap { channel: ChannelKey },
@@ -226,6 +314,7 @@ impl ShardMessage {
                 | OwnerMessage::Join { .. }
                 | OwnerMessage::Leave { .. }
                 | OwnerMessage::GapClosed { .. }
+                | OwnerMessage::ReadPast { .. }
                 | OwnerMessage::ChannelOpened { .. }
                 | OwnerMessage::RecallNoted { .. },
             )
@@ -234,6 +323,7 @@ impl ShardMessage {
                 | ChannelMessage::Unrecorded { .. }
                 | ChannelMessage::Joined { .. }
                 | ChannelMessage::JoinRefused { .. }
+                | ChannelMessage::Past { .. }
                 | ChannelMessage::Gap { .. },
             )
             | Self::Quota(

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 
 pub(super) use key::{ChannelKey, ConnectionRef, PendingId, UserKey};
 pub(super) use message::{
-    ChannelMessage, ConnectionMessage, Full, HttpMessage, Join, MetricsMessage, OwnerMessage, PublishItem,
-    QuotaMessage, ShardMessage, Ticket, UserMessage, publish_cost,
+    ChannelMessage, ConnectionMessage, Continued, HistoryAnswer, HttpMessage, Join, JoinRefusal, MetricsMessage, OnGap,
+    OwnerMessage, PublishItem, QuotaMessage, Reader, Resumed, ShardMessage, Ticket, UserMessage, publish_cost,
 };
 pub use question::{AnswerId, ChangeRefused, Changed};
 pub(super) use question::{Listed, Question, Reply, Report, RosterPages, Shortage, SocketVerdict};

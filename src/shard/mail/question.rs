@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::key::{ChannelKey, PendingId, UserKey};
 use crate::api::answer::Counts;
 use crate::api::channel::ChannelInfo;
+use crate::api::channel_history::HistoryQuery;
 use crate::api::channel_users::UserFields;
 use crate::app::AppSerial;
 use crate::app::webhook::WebhookEndpoint;
@@ -20,6 +21,8 @@ pub(in crate::shard) enum Question {
     Channels { app: AppSerial, prefix: Arc<str>, from: u32 },
     /// One channel.
     Channel { channel: ChannelKey, info: ChannelInfo },
+    /// Some events of the history of a channel.
+    History { channel: ChannelKey, query: HistoryQuery },
     /// One channel, in the deprecated shape.
     Stats { channel: ChannelKey },
     /// The next page of the users of a presence channel.
@@ -37,7 +40,10 @@ impl Question {
     pub(in crate::shard) fn app(&self) -> AppSerial {
         match self {
             Self::Channels { app, .. } | Self::Connections { app } => *app,
-            Self::Channel { channel, .. } | Self::Stats { channel } | Self::Users { channel, .. } => channel.app,
+            Self::Channel { channel, .. }
+            | Self::History { channel, .. }
+            | Self::Stats { channel }
+            | Self::Users { channel, .. } => channel.app,
             Self::ShardsOf { user } | Self::EndUser { user } => user.app,
         }
     }
@@ -46,7 +52,7 @@ impl Question {
     /// begun.
     pub(in crate::shard) fn has_large_answer(&self) -> bool {
         match self {
-            Self::Channels { .. } | Self::Users { .. } => true,
+            Self::Channels { .. } | Self::History { .. } | Self::Users { .. } => true,
             // A cached event may be as long as its app allows.
             Self::Channel { info, .. } => info.cache,
             Self::Stats { .. } | Self::Connections { .. } | Self::ShardsOf { .. } | Self::EndUser { .. } => false,

@@ -89,6 +89,7 @@ impl Owner {
             let event = ChannelMessage::Deliver {
                 channel: channel.clone(),
                 frame: frame.clone(),
+                order: None,
                 exclude: None,
                 accepted_us: 0,
                 cost,

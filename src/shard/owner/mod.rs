@@ -3,6 +3,7 @@
 mod admission;
 mod cache;
 mod counts;
+mod history;
 mod roster;
 mod unoccupied;
 mod webhooks;
@@ -15,6 +16,7 @@ use smallvec::SmallVec;
 use crate::api::answer::Counts;
 use crate::app::{AppSerial, Directory};
 use crate::channel::cache::CachedEvent;
+use crate::channel::history::{Histories, Order, RecordIndex};
 use crate::channel::name::Modifiers;
 use crate::channel::roster::Roster;
 use crate::index::{OwnedIndex, ShardIndex};
@@ -22,20 +24,23 @@ use crate::limits;
 use crate::shard::context::Context;
 use crate::shard::keyed_slab::{Keyed, KeyedSlab};
 use crate::shard::mail::{
-    ChannelKey, ChannelMessage, ConnectionRef, HttpMessage, OwnerMessage, PendingId, PublishItem, QuotaMessage,
+    ChannelKey, ChannelMessage, ConnectionRef, HistoryAnswer, HttpMessage, OwnerMessage, PendingId, PublishItem,
+    QuotaMessage, Reader,
 };
 use crate::shard::quota::Quota;
 use admission::ChannelAdmission;
 use cache::Caches;
 use counts::{CountCause, CountReport};
+pub(super) use history::{keeps_history, sequence_of};
 use roster::{PendingRoster, Rosters};
 use unoccupied::Unoccupied;
 use webhooks::Debounce;
 
 /// The channels that a shard owns.
-#[derive(Default)]
 pub(super) struct Owner {
     channels: KeyedSlab<OwnedIndex, OwnedChannel>,
+    /// The last events of channels.
+    histories: Histories,
     /// Events kept for cache channels.
     caches: Caches,
     /// Presence channels with changes to report.
@@ -48,10 +53,12 @@ pub(super) struct Owner {
     unoccupied: Unoccupied,
 }
 
-/// State of a channel at its owner; exists while anyone is subscribed or an event is cached.
+/// State of a channel at its owner; exists while anyone is subscribed, an event is cached, or its history is known.
 pub(super) struct OwnedChannel {
     key: ChannelKey,
     interests: SmallVec<[Interest; 2]>,
+    /// Its history, if anything is known about it.
+    record: Option<RecordIndex>,
     /// State that only some channels have.
     cold: Option<Box<ColdState>>,
 }
@@ -99,6 +106,19 @@ struct Interest {
 }
 
 impl Owner {
+    /// Without channels; the histories of all apps may have this many bytes.
+    pub(super) fn new(history_bytes_max: usize) -> Self {
+        Self {
+            channels: KeyedSlab::default(),
+            histories: Histories::new(history_bytes_max),
+            caches: Caches::default(),
+            rosters: Rosters::default(),
+            counts_due: VecDeque::new(),
+            debounce: Debounce::default(),
+            unoccupied: Unoccupied::default(),
+        }
+    }
+
     /// Handles mail to the owner of a channel. A join may have to wait until the app's counter has admitted the
     /// channel, and until no shard considers it unoccupied.
     pub(super) fn handle(&mut self, context: &mut Context, quota: &Quota, from: ShardIndex, message: OwnerMessage) {
@@ -113,8 +133,13 @@ impl Owner {
             }
         }
         match message {
-            OwnerMessage::Subscribers { channel, count, joiners } => {
-                self.record_subscribers(context, from, channel, count, joiners);
+            OwnerMessage::Subscribers { channel, count, joiners, readers } => {
+                self.record_subscribers(context, from, channel, (count, joiners), readers);
+            }
+            OwnerMessage::ReadPast { channel, connection, after } => {
+                let bytes_max = limits::RESUME_PART_BYTES;
+                let continued = self.read_history(context, &channel, Ok(after), bytes_max, usize::MAX);
+                context.send(from, ChannelMessage::Past { channel, connection, continued });
             }
             OwnerMessage::Join { channel, join } => self.join(context, from, channel, join),
             OwnerMessage::Leave { channel, user_id } => self.leave(context, from, &channel, &user_id),
@@ -132,6 +157,7 @@ impl Owner {
     /// The store changed.
     pub(super) fn handle_directory(&mut self, context: &mut Context, before: &Directory) {
         self.forget_cached_of_deleted_apps(context);
+        self.restart_changed_histories(context, before);
         self.count_channels_of_limited_apps(context, before);
     }
 
@@ -165,7 +191,7 @@ impl Owner {
         (self.caches.events(), self.caches.bytes())
     }
 
-    /// True when a channel of this shard has no subscriber and no cached event.
+    /// True when a channel of this shard has no subscriber, no cached event and no history.
     pub(super) fn is_unoccupied(&self, app: AppSerial, name: &str, hash: u64) -> bool {
         self.channels.find(hash, |owned| owned.key.names(app, name, hash)).is_none()
     }
@@ -185,28 +211,40 @@ impl Owner {
     }
 
     /// A shard's number of subscribers changed (public and private channels). `joiners` of them wait for the answer: it
-    /// includes the cached event.
+    /// includes the cached event, and what `readers` missed.
     pub(in crate::shard) fn record_subscribers(
         &mut self,
         context: &mut Context,
         from: ShardIndex,
         channel: ChannelKey,
-        count: u32,
-        joiners: u32,
+        (mut count, mut joiners): (u32, u32),
+        readers: Vec<Reader>,
     ) {
+        let wants_position = !readers.is_empty();
+        let resumed = self.resume(context, &channel, readers);
+        let refused = resumed.iter().filter(|resumed| resumed.refused).count() as u32;
+        (count, joiners) = (count - refused, joiners - refused);
         let (mut before, mut others) = (0, 0);
         if count > 0 {
             let index = self.find_or_insert(&channel);
             before = std::mem::replace(&mut self.channels[index].interest(Source::Shard(from)).count, count);
             others = self.channels[index].subscriber_count() - count;
+            if wants_position {
+                self.open_history(context, index);
+            }
+            self.occupy(index);
         } else if let Some(index) = self.find(&channel) {
             before = std::mem::take(&mut self.channels[index].interest(Source::Shard(from)).count);
             others = self.channels[index].subscriber_count();
             self.forget_if_unused(context, index);
         }
-        let cached = if joiners > 0 { self.cached_frame(context, &channel) } else { None };
-        let is_miss = joiners > 0 && cached.is_none() && Modifiers::of(&channel.name).cache;
-        context.send(from, ChannelMessage::Recorded { channel: channel.clone(), cached });
+        let position = if wants_position { self.position(context, &channel) } else { None };
+        // Readers that continue without a gap need no cached event (R-HIST-13).
+        let complete = resumed.iter().filter(|resumed| !resumed.refused && !resumed.needs_cached()).count() as u32;
+        let cached = if joiners > complete { self.cached_frame(context, &channel) } else { None };
+        let is_miss = joiners > complete && cached.is_none() && Modifiers::of(&channel.name).cache;
+        let answer = wants_position.then(|| Box::new(HistoryAnswer { position, resumed }));
+        context.send(from, ChannelMessage::Recorded { channel: channel.clone(), cached, answer });
         self.note_occupancy(context, &channel, others + before, others + count);
         if is_miss {
             self.note_cache_miss(context, &channel);
@@ -241,7 +279,7 @@ impl Owner {
         }
     }
 
-    /// One event: ordered and forwarded. True when its channel is occupied or has an event cached.
+    /// One event: ordered and forwarded. True when its channel is occupied, or has a history or an event cached.
     pub(in crate::shard) fn accept(
         &mut self,
         context: &mut Context,
@@ -254,18 +292,19 @@ impl Owner {
         if counts {
             counted.push((item.number, self.counts_of(&item.channel)));
         }
+        let order = if origin == Origin::Http { self.store(context, &item.channel, &item.frame) } else { None };
         if let Some(data_bytes) = item.cache {
             self.cache(context, &item.channel, item.frame.clone(), data_bytes);
         }
         let found = self.find(&item.channel);
         if let Some(index) = found {
             self.report_changes(context, index);
-            self.fan_out(context, index, item.frame, item.exclude);
+            self.fan_out(context, index, item.frame, order, item.exclude);
         }
         if let Some(sent) = item.sent {
             self.note_client_event(context, &item.channel, sent);
         }
-        found.is_some()
+        found.is_some() || order.is_some()
     }
 
     /// Counts events that were accepted.
@@ -285,6 +324,7 @@ impl Owner {
         context: &mut Context,
         index: OwnedIndex,
         frame: Bytes,
+        order: Option<Order>,
         exclude: Option<ConnectionRef>,
     ) {
         let bytes_max = context.outbox_bytes_of_settings(self.channels[index].key.app.0);
@@ -298,7 +338,7 @@ impl Owner {
             let (Source::Shard(to), channel) = (interest.source, owned.key.clone());
             let accepted_us = context.metrics.turn_us;
             let app = channel.app.0;
-            let event = ChannelMessage::Deliver { channel, frame: frame.clone(), exclude, accepted_us, cost };
+            let event = ChannelMessage::Deliver { channel, frame: frame.clone(), order, exclude, accepted_us, cost };
             if context.send_paid(to, app, event).is_err() {
                 let owned = &mut self.channels[index];
                 owned.interests[at].gap = true;
@@ -341,11 +381,12 @@ impl Owner {
     /// The channel's state, created if there is none.
     fn find_or_insert(&mut self, channel: &ChannelKey) -> OwnedIndex {
         self.find(channel).unwrap_or_else(|| {
-            self.channels.insert(OwnedChannel { key: channel.clone(), interests: SmallVec::new(), cold: None })
+            let (key, interests) = (channel.clone(), SmallVec::new());
+            self.channels.insert(OwnedChannel { key, interests, record: None, cold: None })
         })
     }
 
-    /// Removes the state of a channel without subscribers, unless it has a cached event.
+    /// Removes the state of a channel without subscribers, unless it has a cached event or a history.
     pub(in crate::shard) fn forget_if_unused(&mut self, context: &mut Context, index: OwnedIndex) {
         let owned = &mut self.channels[index];
         owned.interests.retain(|interest| interest.count > 0 || interest.gap);
@@ -360,11 +401,14 @@ impl Owner {
             (cold.roster, cold.pending, cold.count_report, cold.miss_quiet_until_ms) = (None, None, None, 0);
             counted = matches!(std::mem::take(&mut cold.admission), ChannelAdmission::Counted);
         }
+        let has_history = owned.record.is_some();
         let (app, hash, unused) = (owned.key.app, owned.key.hash, owned.cached().is_none());
         if counted {
             context.send(context.counter_of(app), QuotaMessage::CloseChannel { app, hash });
         }
-        if unused {
+        if has_history {
+            self.vacate(context, index);
+        } else if unused {
             self.channels.remove(index);
         }
     }

@@ -26,7 +26,7 @@ use crate::index::{OwnedIndex, ShardIndex};
 use crate::limits;
 use crate::protocol::server_event;
 use crate::shard::context::Context;
-use crate::shard::mail::{ChannelKey, ChannelMessage, Full, Join, Ticket};
+use crate::shard::mail::{ChannelKey, ChannelMessage, HistoryAnswer, Join, JoinRefusal, Reader, Ticket};
 
 /// Changes of a presence channel that are not reported yet.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) struct PendingRoster {
     /// Frames for the subscribers, in order, joined.
     changes: Vec<u8>,
     /// Connections that wait for `succeeded`, in the order of their requests.
-    joiners: Vec<(ShardIndex, Ticket)>,
+    joiners: Vec<(ShardIndex, Ticket, Option<Box<Reader>>)>,
     /// When the first of them asked, in ms of the monotonic clock.
     since_ms: u64,
     /// The channel is in [`Rosters::pending`].
@@ -42,6 +42,9 @@ pub(super) struct PendingRoster {
     /// The channel is in [`Rosters::held`].
     held: bool,
 }
+
+/// The joiners of one shard, and those of them that want ids.
+type Joiners = (ShardIndex, Vec<Ticket>, Vec<Reader>);
 
 /// Presence channels of a shard with changes to report.
 #[derive(Debug, Default)]
@@ -102,18 +105,31 @@ impl LargeRosters {
 impl Owner {
     /// A connection wants to join a presence channel (P-PRES-2).
     pub(super) fn join(&mut self, context: &mut Context, from: ShardIndex, channel: ChannelKey, join: Join) {
-        let Join { ticket, user_id, user_info, members_max } = join;
+        let Join { ticket, user_id, user_info, members_max, reader } = join;
+        if self.must_refuse(context, &channel, reader.as_deref()) {
+            context
+                .send(from, ChannelMessage::JoinRefused { channel: channel.clone(), ticket, full: JoinRefusal::Gap });
+            if let Some(index) = self.find(&channel) {
+                self.forget_if_unused(context, index);
+            }
+            return;
+        }
         let index = self.find_or_insert(&channel);
         let owned = &mut self.channels[index];
         let roster = owned.cold_or_default().roster.get_or_insert_with(|| Roster::new(&context.config.boot_secret));
         let joined = roster.join(&user_id, user_info.as_ref(), members_max);
         if matches!(joined, Joined::Full | Joined::Large) {
             self.forget_if_unused(context, index);
-            let full = if joined == Joined::Large { Full::Roster } else { Full::Members(members_max) };
+            let full = if joined == Joined::Large { JoinRefusal::Roster } else { JoinRefusal::Members(members_max) };
             context.send(from, ChannelMessage::JoinRefused { channel, ticket, full });
             return;
         }
         owned.count_subscriber(from);
+        if reader.is_some() {
+            self.open_history(context, index);
+        }
+        self.occupy(index);
+        let owned = &mut self.channels[index];
         let count = owned.subscriber_count();
         self.note_occupancy(context, &channel, count - 1, count);
         if joined == Joined::First {
@@ -131,7 +147,7 @@ impl Owner {
             self.pending(index).changes.extend_from_slice(&added);
         }
         let pending = self.pending(index);
-        pending.joiners.push((from, Ticket { number: ticket, user_id }));
+        pending.joiners.push((from, Ticket { number: ticket, user_id }, reader));
         if pending.changes.len() > limits::ROSTER_CHANGES_BYTES_MAX {
             self.report_changes(context, index);
         }
@@ -202,7 +218,7 @@ impl Owner {
             self.channels[index].cold_or_default().pending = None;
         }
         if !changes.is_empty() {
-            self.fan_out(context, index, changes.into(), None);
+            self.fan_out(context, index, changes.into(), None, None);
         }
     }
 
@@ -232,16 +248,26 @@ impl Owner {
         if cached.is_none() && Modifiers::of(&channel.name).cache {
             self.note_cache_miss(context, &channel);
         }
-        let mut by_shard: SmallVec<[(ShardIndex, Vec<Ticket>); 4]> = SmallVec::new();
-        for (shard, ticket) in pending.joiners {
-            match by_shard.iter_mut().find(|(known, _)| *known == shard) {
-                Some((_, tickets)) => tickets.push(ticket),
-                None => by_shard.push((shard, vec![ticket])),
+        let mut by_shard: SmallVec<[Joiners; 4]> = SmallVec::new();
+        for (shard, ticket, reader) in pending.joiners {
+            let reader = reader.map(|reader| *reader);
+            match by_shard.iter_mut().find(|(known, ..)| *known == shard) {
+                Some((_, tickets, readers)) => {
+                    tickets.push(ticket);
+                    readers.extend(reader);
+                }
+                None => by_shard.push((shard, vec![ticket], reader.into_iter().collect())),
             }
         }
-        for (shard, joiners) in by_shard {
-            let (channel, succeeded, cached) = (channel.clone(), succeeded.clone(), cached.clone());
-            context.send(shard, ChannelMessage::Joined { channel, joiners, succeeded, cached });
+        for (shard, joiners, readers) in by_shard {
+            let answer = (!readers.is_empty()).then(|| {
+                let position = self.position(context, &channel);
+                // Who is on the roster already is not refused: a gap since it asked is reported.
+                let resumed = self.resume(context, &channel, readers);
+                Box::new(HistoryAnswer { position, resumed })
+            });
+            let (channel, succeeded, cached) = (channel.clone(), succeeded.clone(), cached.clone().map(Box::new));
+            context.send(shard, ChannelMessage::Joined { channel, joiners, succeeded, cached, answer });
         }
     }
 

@@ -317,7 +317,7 @@ fn credit_is_kept_while_memory_is_short() {
 /// Delivers one event to the subscribers of a channel on a shard.
 fn deliver(shard: &mut Shard, channel: &mail::ChannelKey, frame: bytes::Bytes) {
     let channel = channel.clone();
-    let message = mail::ChannelMessage::Deliver { channel, frame, exclude: None, accepted_us: 0, cost: 0 };
+    let message = mail::ChannelMessage::Deliver { channel, frame, order: None, exclude: None, accepted_us: 0, cost: 0 };
     shard.dispatch(0, message.into());
     shard.follow_up();
 }

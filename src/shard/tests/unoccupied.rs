@@ -8,6 +8,11 @@ fn event(channel: &str) -> String {
     format!(r#"{{"name":"e","channel":"{channel}","data":"d"}}"#)
 }
 
+/// Shards whose app keeps no history: with one, the owner of a channel stores its events.
+fn without_history(shards: ShardIndex) -> Process {
+    Process::with_settings(shards, AppSettings { history_events: 0, client_events: true, ..AppSettings::default() })
+}
+
 /// The number of mails that one publish through shard 0 costs.
 fn mails_of(process: &mut Process, caller: ConnectionKey, body: &str) -> usize {
     let before = process.mails;
@@ -30,7 +35,7 @@ fn foreign_channel(process: &mut Process, caller: ConnectionKey, prefix: &str) -
 fn what_nobody_hears_costs_no_mail() {
     for prefix in ["news", "presence-news"] {
         for subscriber_at in 0..3 {
-            let mut process = Process::new(3);
+            let mut process = without_history(3);
             let caller = process.accept(0);
             let channel = foreign_channel(&mut process, caller, prefix);
             for _ in 0..3 {
@@ -79,7 +84,7 @@ fn join(process: &mut Process, shard: usize, connection: ConnectionKey, channel:
 /// whose requests may wait for permits.
 #[test]
 fn what_depends_on_the_owner_is_asked() {
-    let mut process = Process::new(2);
+    let mut process = without_history(2);
     let caller = process.accept(0);
     let cached = foreign_channel(&mut process, caller, "cache-news");
     assert!(mails_of(&mut process, caller, &event(&cached)) > 0);
@@ -89,7 +94,7 @@ fn what_depends_on_the_owner_is_asked() {
     assert!(mails_of(&mut process, caller, &body) > 0);
     process.finish();
 
-    let settings = AppSettings { requests_per_minute: 1_000_000, ..AppSettings::default() };
+    let settings = AppSettings { requests_per_minute: 1_000_000, history_events: 0, ..AppSettings::default() };
     let mut process = Process::with_settings(2, settings);
     let caller = process.accept(0);
     for _ in 0..300 {
@@ -104,7 +109,7 @@ fn what_depends_on_the_owner_is_asked() {
 /// and a first subscriber is still recorded and receives later events.
 #[test]
 fn as_many_as_the_bound_are_remembered() {
-    let mut process = Process::new(2);
+    let mut process = without_history(2);
     let caller = process.accept(0);
     let names: Vec<String> = (0..UNOCCUPIED_CHANNELS_MAX * 5 / 2).map(|number| format!("c-{number}")).collect();
     for name in &names {

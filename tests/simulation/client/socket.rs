@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::frames::{CLOSE, FrameReader, PING, TEXT, encode};
 use super::responses::ResponseReader;
 use crate::authorization::AuthorizationView;
+use crate::history::HistoryView;
 use crate::network::Wire;
 use crate::reference::Group;
 use crate::users::UserView;
@@ -91,6 +92,8 @@ pub(crate) enum StepKind {
     Joining {
         /// The user on presence channels.
         user: Option<String>,
+        /// Where it resumes.
+        resumed: Box<HistoryView>,
     },
     /// A subscribe that succeeded: its session.
     Joined(usize),
@@ -109,6 +112,8 @@ pub(crate) struct SocketClient {
     pub(crate) app: usize,
     /// The connection's state.
     pub(crate) phase: Phase,
+    /// It asked for ids of events.
+    pub(crate) wants_ids: bool,
     /// As sent by the server.
     pub(crate) socket_id: Option<String>,
     /// Messages sent; operation `n` is the one before ping `n`, from 1.
@@ -163,6 +168,7 @@ impl SocketClient {
             wire,
             app,
             phase: Phase::Upgrading,
+            wants_ids: false,
             socket_id: None,
             operations: Vec::new(),
             sent_ms: Vec::new(),

@@ -11,7 +11,9 @@ use relay::connection::ConnectionKey;
 use relay::limits::SEND_BYTES_MAX;
 use relay::metrics::figures::{DriverFigures, Snapshot};
 use relay::moment::Moment;
-use relay::shard::{ChannelOrder, Input, Listener, Mail, Output, Shard, ShardConfig, ShardIndex, ShardOptions, ShardStats};
+use relay::shard::{
+    ChannelOrder, Input, Listener, Mail, Output, Shard, ShardConfig, ShardIndex, ShardOptions, ShardStats,
+};
 
 use crate::coverage::{Coverage, Happening};
 use crate::fault::Fault;
