@@ -8,8 +8,9 @@ pub const ADMIN_REQUESTS_MAX: usize = 16;
 pub const ADMIN_STORE_THREADS: usize = 2;
 /// Longest body of a request to the admin API.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
-/// Longest body of a request that asks for an explanation: it has the body of the refused request.
-pub const ADMIN_EXPLAIN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Longest body of a request that asks for an explanation: it has the body of the refused request, of which an encoder may
+/// escape every character.
+pub const ADMIN_EXPLAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest head of such a request.
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of such a request.

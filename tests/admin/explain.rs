@@ -143,7 +143,7 @@ fn bad_questions_and_too_many() {
         (json!({"refusal_id": "ref_1"}), 400, "refusal_id must be"),
         (json!({"method": "POST", "path": "/x", "body": "x".repeat(1_048_577)}), 400, "body takes"),
         (json!({"method": "POST", "path": "/x", "body_base64": "?"}), 400, "body_base64 must be"),
-        (json!({"method": "POST", "path": "/x", "body": "x".repeat(2 * 1_048_576)}), 413, "2097152 bytes"),
+        (json!({"method": "POST", "path": "/x", "body": "x".repeat(4 * 1_048_576)}), 413, "4194304 bytes"),
     ] {
         let response = admin.ask("POST", "/explain", Some(&question)).expect(status);
         assert!(response.text().contains(part), "{part}: {}", response.text());
