@@ -32,8 +32,7 @@ pub fn authorize(caller: &Caller, endpoint: &Endpoint<'_>) -> Result<(), Refusal
 pub fn refuse_pages_with_secret(request: &Request<'_>) -> Result<(), Refusal> {
     let has = |name| request.headers.first(name).is_some();
     let is_from_page = has("origin") || has("sec-fetch-site");
-    let uses_secret = request.query.is_some_and(is_signed) || has("x-relay-key") || has("x-relay-secret");
-    if is_from_page && uses_secret {
+    if is_from_page && (request.query.is_some_and(is_signed) || has("x-relay-key") || has("x-relay-secret")) {
         return Err(Refusal::forbidden(
             "With --dev, requests from browsers cannot use the app's secret, which everybody knows.",
         ));
