@@ -48,6 +48,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::auth::failures::AuthFailures;
 use crate::driver::clock::Clock;
 use crate::driver::listener::Bound;
+use crate::driver::priority::yield_to_shards;
 use crate::limits;
 use crate::store::Store;
 use crate::store::writer::StoreWriter;
@@ -92,6 +93,7 @@ impl Admin {
             .enable_all()
             .max_blocking_threads(limits::ADMIN_STORE_THREADS)
             .thread_name("admin-store")
+            .on_thread_start(yield_to_shards)
             .build()?;
         let socket = bound.sockets.into_iter().next().expect("one socket was bound");
         let listener = {
@@ -120,6 +122,7 @@ impl Admin {
 }
 
 fn serve(runtime: &Runtime, listener: TcpListener, shared: Arc<http::Shared>, stopped: oneshot::Receiver<()>) {
+    yield_to_shards();
     runtime.spawn(listener::accept(listener, http::router(shared)));
     // The end of the sender is a request to stop, too.
     let _ = runtime.block_on(stopped);

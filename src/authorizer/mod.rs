@@ -18,6 +18,7 @@ use crate::app::{App, AppSerial, Directory};
 use crate::channel::name::NameRules;
 use crate::driver::clock::Clock;
 use crate::driver::failure;
+use crate::driver::priority::yield_to_shards;
 use crate::limits;
 use crate::metrics::figures::AuthorizerFigures;
 use crate::outgoing::client::{Client, Kept, NoAnswer, Post};
@@ -201,6 +202,7 @@ impl Shared {
     }
 
     fn run_worker(self: &Arc<Self>) {
+        yield_to_shards();
         let mut state = self.lock();
         loop {
             if let Some((deadline_ms, question)) = state.queue.take(&self.requests_max()) {

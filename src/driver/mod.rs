@@ -26,6 +26,7 @@ pub mod log_writer;
 pub mod mailbox;
 pub mod outgoing;
 mod pass;
+pub mod priority;
 pub mod process;
 pub mod refusals;
 pub mod slots;

@@ -14,6 +14,7 @@ use crate::app::webhook::{WebhookEndpoint, WebhookFormat};
 use crate::app::{App, Directory};
 use crate::driver::clock::Clock;
 use crate::driver::failure;
+use crate::driver::priority::yield_to_shards;
 use crate::limits;
 use crate::moment::Moment;
 use crate::outgoing::client::Client;
@@ -224,7 +225,10 @@ impl Dispatcher {
             done: self.outbox.clone(),
         };
         let thread = std::thread::Builder::new().name(format!("webhook-{}", worker.number));
-        thread.spawn(move || worker.run(&tasks))?;
+        thread.spawn(move || {
+            yield_to_shards();
+            worker.run(&tasks);
+        })?;
         self.workers.push(sender);
         Ok(self.workers.len() - 1)
     }

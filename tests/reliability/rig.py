@@ -113,12 +113,17 @@ class Server:
     def lives(self):
         return self.process.poll() is None
 
-    def metric(self, name):
-        """The sum of all samples of a metric."""
+    def metrics(self):
+        """The page of metrics."""
         connection = http.client.HTTPConnection(self.host, self.health, timeout=30)
         connection.request("GET", "/metrics")
         page = connection.getresponse().read().decode()
         connection.close()
+        return page
+
+    def metric(self, name):
+        """The sum of all samples of a metric."""
+        page = self.metrics()
         samples = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", page, re.M)
         return sum(float(value) for value in samples)
 
