@@ -16,9 +16,16 @@ use crate::store::WebhookRecord;
 pub(super) fn list(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
     let mut webhooks = access.store.webhooks(call.app.as_deref())?;
     let position = |webhook: &WebhookRecord| position(webhook.created_at_ms, &webhook.id);
-    webhooks.sort_by_cached_key(|(_, webhook)| position(webhook));
-    let after = call.cursor();
-    let later = webhooks.iter().filter(|(_, webhook)| after.is_none_or(|after| *position(webhook) > *after));
+    // Those of one millisecond keep the order in which they were created.
+    webhooks.sort_by_key(|(_, webhook)| webhook.created_at_ms);
+    let start = call.cursor().map_or(0, |after| {
+        let last = webhooks.iter().position(|(_, webhook)| position(webhook) == after);
+        // Where that was removed, an item may occur twice, and none is left out.
+        let time = after.split('.').next().unwrap_or_default();
+        let removed = || webhooks.partition_point(|(_, webhook)| *position(webhook) < *time);
+        last.map_or_else(removed, |last| last + 1)
+    });
+    let later = webhooks.iter().skip(start);
     Ok(page(later, call.limit(), |(_, webhook)| position(webhook), |(app, webhook)| encode(app, webhook)))
 }
 
