@@ -46,6 +46,8 @@ mod coverage;
 #[path = "../../tests/simulation/fault.rs"]
 #[allow(dead_code, reason = "the tests of the simulation use the rest")]
 mod fault;
+#[path = "../../tests/simulation/history.rs"]
+mod history;
 #[path = "../../tests/simulation/network.rs"]
 mod network;
 #[path = "../../tests/simulation/random.rs"]

@@ -39,7 +39,7 @@ pub fn check(bytes: &[u8]) {
 fn own(message: ClientMessage<'_>) -> Message {
     let own = |text: Option<std::borrow::Cow<'_, str>>| text.map(std::borrow::Cow::into_owned);
     match message {
-        ClientMessage::Subscribe { channel, auth, channel_data } => {
+        ClientMessage::Subscribe { channel, auth, channel_data, .. } => {
             Message::Subscribe(own(channel), own(auth), own(channel_data))
         }
         ClientMessage::Unsubscribe { channel } => Message::Unsubscribe(own(channel)),
