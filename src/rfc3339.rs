@@ -15,10 +15,12 @@ pub fn is_representable(unix_ms: u64) -> bool {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000).is_ok_and(|at| at.year() <= 9_999)
 }
 
-/// Milliseconds since 1970 of an RFC 3339 time; 0 for times before.
+/// Milliseconds since 1970 of an RFC 3339 time; 0 for times before. `None` also for a time that an offset moves beyond
+/// year 9999, which [`rfc3339`] could not write.
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
     let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    Some(u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
+    let unix_ms = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    is_representable(unix_ms).then_some(unix_ms)
 }
 
 #[cfg(test)]
@@ -33,6 +35,8 @@ mod tests {
         assert_eq!(parse_rfc3339("2012-11-16T18:49:39.5+01:00"), Some(1_353_088_179_500));
         assert_eq!(parse_rfc3339(&rfc3339(1_353_088_179_123)), Some(1_353_088_179_123));
         assert_eq!(parse_rfc3339("2012-11-16"), None);
+        assert_eq!(parse_rfc3339("9999-12-31T23:59:59Z").map(rfc3339).as_deref(), Some("9999-12-31T23:59:59Z"));
+        assert_eq!(parse_rfc3339("9999-12-31T23:59:59-00:01"), None, "year 10000 in UTC");
         assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59Z");
         assert!(!is_representable(u64::MAX));
     }
