@@ -1,6 +1,7 @@
 //! `relay admin ...`: admin tokens, passwords and the audit log in the store (R-ADMIN rules).
 
 use clap::{Subcommand, ValueEnum};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::columns::Columns;
@@ -12,6 +13,7 @@ use super::{CommandError, StoreArguments, actor, time};
 use crate::admin::Operation;
 use crate::admin::call::Call;
 use crate::metrics::refusal_log::printable;
+use crate::store::audit::AuditChange;
 use crate::store::{Missing, NewPassword, Role, UserRecord, unix_ms};
 
 #[derive(Debug, Subcommand)]
@@ -224,13 +226,6 @@ fn audit_text(entries: &[Value]) -> String {
     table.to_string()
 }
 
-/// `name: "a" -> "b"`; a missing side is left out.
 fn change_text(change: &Value) -> String {
-    let field = text(change, "field");
-    match (change["from"].as_str(), change["to"].as_str()) {
-        (Some(from), Some(to)) => format!("{field}: {from} -> {to}"),
-        (Some(from), None) => format!("{field}: {from} ->"),
-        (None, Some(to)) => format!("{field}: {to}"),
-        (None, None) => field.to_owned(),
-    }
+    AuditChange::deserialize(change).map_or_else(|_| text(change, "field").to_owned(), |change| change.to_string())
 }
