@@ -114,6 +114,30 @@ pub(super) fn page<T>(
     Answer::ok(json!({ "items": items.iter().map(encode).collect::<Vec<_>>(), "next": next }))
 }
 
+/// One page of the records after the cursor of a call, the oldest first; those of one millisecond keep their order.
+/// `age` is the creation time in unix ms and the id of a record.
+pub(super) fn page_by_age<T>(
+    mut records: Vec<T>,
+    call: &Call,
+    age: impl Fn(&T) -> (u64, &str),
+    encode: impl Fn(&T) -> Value,
+) -> Answer {
+    // Texts of one length before the id, so that positions compare as the times do.
+    let position = |record: &T| {
+        let (created_at_ms, id) = age(record);
+        format!("{created_at_ms:020}.{id}")
+    };
+    records.sort_by_key(|record| age(record).0);
+    let start = call.cursor().map_or(0, |after| {
+        let last = records.iter().position(|record| position(record) == after);
+        // If that was removed, a record may occur twice, and none is left out.
+        let time = after.split('.').next().unwrap_or_default();
+        let removed = || records.partition_point(|record| *position(record) < *time);
+        last.map_or_else(removed, |last| last + 1)
+    });
+    page(records.into_iter().skip(start), call.limit(), position, encode)
+}
+
 /// The refusal of a cursor that no page has returned.
 pub(super) fn bad_cursor() -> Fault {
     Fault::bad_request("cursor takes `next` of the page before.")

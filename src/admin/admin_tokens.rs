@@ -2,19 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::access::{Access, Created, gone, page};
+use super::access::{Access, Created, gone, page_by_age};
 use super::call::{Answer, Call};
 use super::fault::Fault;
-use super::tokens::{expiry, position};
+use super::tokens::expiry;
 use crate::rfc3339::rfc3339;
 use crate::store::{AdminTokenRecord, CreatedAdminToken, NewAdminToken, Role};
 
 pub(super) fn list(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
     let tokens = access.store.admin_tokens()?;
-    let position = |token: &AdminTokenRecord| position(token.created_at_ms, &token.id);
-    let after = call.cursor();
-    let later = tokens.iter().filter(|token| after.is_none_or(|after| *position(token) > *after));
-    Ok(page(later, call.limit(), |token| position(token), |token| encode(token)))
+    Ok(page_by_age(tokens, call, |token| (token.created_at_ms, &token.id), encode))
 }
 
 pub(super) fn create(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::access::{Access, Created, gone, page};
+use super::access::{Access, Created, gone, page_by_age};
 use super::apps::if_gone;
 use super::call::{Answer, Call};
 use super::fault::Fault;
@@ -16,16 +16,8 @@ pub(super) fn list(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
     let tokens = access.store.tokens(call.app.as_deref())?;
     let apps = if call.app.is_some() { HashMap::new() } else { app_ids(access)? };
     let app_of = |token: &TokenRecord| apps.get(&token.app).map_or_else(|| call.app_id().to_owned(), Clone::clone);
-    let position = |token: &TokenRecord| position(token.created_at_ms, &token.id);
-    let after = call.cursor();
-    let later = tokens.iter().filter(|token| after.is_none_or(|after| *position(token) > *after));
-    Ok(page(later, call.limit(), |token| position(token), |token| encode(token, &app_of(token))))
-}
-
-/// Where a record is in a list that is ordered by age: texts of one length before the id, so that they compare as the
-/// records do.
-pub(super) fn position(created_at_ms: u64, id: &str) -> String {
-    format!("{created_at_ms:020}.{id}")
+    let encode = |token: &TokenRecord| encode(token, &app_of(token));
+    Ok(page_by_age(tokens, call, |token| (token.created_at_ms, &token.id), encode))
 }
 
 pub(super) fn create(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
@@ -88,7 +80,7 @@ pub(super) fn expiry(call: &Call) -> Result<Option<u64>, Fault> {
 fn app_id(access: &Access<'_>, call: &Call, token: &TokenRecord) -> Result<String, StoreError> {
     match &call.app {
         Some(app) => Ok(app.clone()),
-        None => Ok(app_ids(access)?.remove(&token.app).unwrap_or_default()),
+        None => Ok(access.store.app_of_serial(token.app)?.map(|app| app.id).unwrap_or_default()),
     }
 }
 

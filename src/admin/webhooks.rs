@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::access::{Access, Created, gone, page};
+use super::access::{Access, Created, gone, page_by_age};
 use super::apps::if_gone;
 use super::call::{Answer, Call};
 use super::fault::Fault;
-use super::tokens::position;
 use crate::app::outgoing_url::Reach;
 use crate::app::webhook::{Batching, CountName, NewWebhook, WebhookFormat};
 use crate::label::Label;
@@ -14,19 +13,9 @@ use crate::rfc3339::rfc3339;
 use crate::store::WebhookRecord;
 
 pub(super) fn list(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
-    let mut webhooks = access.store.webhooks(call.app.as_deref())?;
-    let position = |webhook: &WebhookRecord| position(webhook.created_at_ms, &webhook.id);
-    // Those of one millisecond keep the order in which they were created.
-    webhooks.sort_by_key(|(_, webhook)| webhook.created_at_ms);
-    let start = call.cursor().map_or(0, |after| {
-        let last = webhooks.iter().position(|(_, webhook)| position(webhook) == after);
-        // Where that was removed, an item may occur twice, and none is left out.
-        let time = after.split('.').next().unwrap_or_default();
-        let removed = || webhooks.partition_point(|(_, webhook)| *position(webhook) < *time);
-        last.map_or_else(removed, |last| last + 1)
-    });
-    let later = webhooks.iter().skip(start);
-    Ok(page(later, call.limit(), |(_, webhook)| position(webhook), |(app, webhook)| encode(app, webhook)))
+    let webhooks = access.store.webhooks(call.app.as_deref())?;
+    let encode = |(app, webhook): &(String, WebhookRecord)| encode(app, webhook);
+    Ok(page_by_age(webhooks, call, |(_, webhook)| (webhook.created_at_ms, &webhook.id), encode))
 }
 
 pub(super) fn create(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use super::audit::{AuditAction, Note};
 use super::batch::Batch;
 use super::error::{Fault, StoreError};
-use super::lookup::{app_by_id, unused};
+use super::lookup::{app_by_id, find_by_serial, unused};
 use super::record::{self, AppRecord, check_id, check_name, check_secret};
 use super::{META_NEXT_SERIAL, Store, all_apps, keys, meta, random, token_index};
 use crate::app::AppSettings;
@@ -65,6 +65,11 @@ impl Store {
     /// The app with this id.
     pub fn app(&self, id: &str) -> Result<AppRecord, StoreError> {
         self.environment().read(|transaction, tables| app_by_id(transaction, tables, id))
+    }
+
+    /// The app with this serial, unless it was deleted.
+    pub fn app_of_serial(&self, serial: u32) -> Result<Option<AppRecord>, StoreError> {
+        self.environment().read(|transaction, tables| find_by_serial(transaction, tables, serial))
     }
 
     /// As [`Batch::create_app`].

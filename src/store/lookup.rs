@@ -16,10 +16,20 @@ pub(super) fn app_by_id(transaction: &RoTxn<'_>, tables: &Tables, id: &str) -> R
     record::decode("an app", tables.apps.get(transaction, serial)?.ok_or_else(damaged)?)
 }
 
+/// The app with this serial, if there is one.
+pub(super) fn find_by_serial(
+    transaction: &RoTxn<'_>,
+    tables: &Tables,
+    serial: u32,
+) -> Result<Option<AppRecord>, Fault> {
+    let found = tables.apps.get(transaction, &serial.to_be_bytes())?;
+    found.map(|bytes| record::decode("an app", bytes)).transpose()
+}
+
 /// The app with this serial, which a record of the store names.
 pub(super) fn app_by_serial(transaction: &RoTxn<'_>, tables: &Tables, serial: u32) -> Result<AppRecord, Fault> {
     let damaged = || Fault::Record(format!("the app with serial {serial} has no record"));
-    record::decode("an app", tables.apps.get(transaction, &serial.to_be_bytes())?.ok_or_else(damaged)?)
+    find_by_serial(transaction, tables, serial)?.ok_or_else(damaged)
 }
 
 /// Draws until the value is not in the table.
