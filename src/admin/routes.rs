@@ -87,7 +87,7 @@ impl Route {
         about: &'static str,
         of: &'static Object,
     ) -> Self {
-        Self { query: &[LIMIT, CURSOR], ..Self::get(operation, paths, about, Schema::Page(of)) }
+        Self::get(operation, paths, about, Schema::Page(of)).query(&[LIMIT, CURSOR])
     }
 
     const fn create(
@@ -96,13 +96,8 @@ impl Route {
         about: &'static str,
         (body, made): (&'static Object, &'static Object),
     ) -> Self {
-        Self {
-            method: Method::Post,
-            body: Some(Schema::Object(body)),
-            headers: &[IDEMPOTENCY_KEY],
-            answer: (201, Schema::Object(made)),
-            ..Self::get(operation, paths, about, Schema::Any)
-        }
+        let route = Self::change(operation, Method::Post, paths, about, made);
+        route.body(Schema::Object(body), limits::ADMIN_BODY_BYTES_MAX).creating().repeatable()
     }
 
     const fn change(
@@ -115,9 +110,29 @@ impl Route {
         Self { method, ..Self::get(operation, paths, about, Schema::Object(answer)) }
     }
 
+    /// Its query has these parameters.
+    const fn query(self, query: &'static [Parameter]) -> Self {
+        Self { query, ..self }
+    }
+
+    /// Its body is this, of at most so many bytes.
+    const fn body(self, schema: Schema, bytes_max: usize) -> Self {
+        Self { body: Some(schema), body_bytes_max: bytes_max, ..self }
+    }
+
+    /// It answers 201.
+    const fn creating(self) -> Self {
+        Self { answer: (201, self.answer.1), ..self }
+    }
+
     /// `If-Match` is honoured (R-ADMIN-16).
     const fn conditional(self) -> Self {
         Self { headers: &[IF_MATCH], ..self }
+    }
+
+    /// `Idempotency-Key` is honoured (R-ADMIN-17).
+    const fn repeatable(self) -> Self {
+        Self { headers: &[IDEMPOTENCY_KEY], ..self }
     }
 
     /// Its path below [`BASE`] with these values, percent-encoded.
@@ -194,16 +209,14 @@ pub const ROUTES: &[Route] = &[
         &forms::DELETED_APP,
     )
     .conditional(),
-    Route {
-        body: Some(forms::SETTINGS_CHANGE),
-        ..Route::change(
-            Operation::ChangeSettings,
-            Method::Patch,
-            &["/apps/{app}/settings"],
-            "Change the named settings of an app; the others stay.",
-            &forms::APP,
-        )
-    }
+    Route::change(
+        Operation::ChangeSettings,
+        Method::Patch,
+        &["/apps/{app}/settings"],
+        "Change the named settings of an app; the others stay.",
+        &forms::APP,
+    )
+    .body(forms::SETTINGS_CHANGE, limits::ADMIN_BODY_BYTES_MAX)
     .conditional(),
     Route::change(
         Operation::DisableApp,
@@ -221,38 +234,32 @@ pub const ROUTES: &[Route] = &[
         &forms::APP_SUMMARY,
     )
     .conditional(),
-    Route {
-        answer: (201, Schema::Object(&forms::NEW_KEY)),
-        ..Route::change(
-            Operation::AddKey,
-            Method::Post,
-            &["/apps/{app}/keys"],
-            "Add a key pair; the old ones stay valid.",
-            &forms::NEW_KEY,
-        )
-    }
+    Route::change(
+        Operation::AddKey,
+        Method::Post,
+        &["/apps/{app}/keys"],
+        "Add a key pair; the old ones stay valid.",
+        &forms::NEW_KEY,
+    )
+    .creating()
     .conditional(),
-    Route {
-        query: &[CREATED_PARAMETER],
-        ..Route::change(
-            Operation::RemoveOldKeys,
-            Method::Delete,
-            &["/apps/{app}/keys"],
-            "Remove all key pairs but the newest.",
-            &forms::REMOVED_KEYS,
-        )
-    }
+    Route::change(
+        Operation::RemoveOldKeys,
+        Method::Delete,
+        &["/apps/{app}/keys"],
+        "Remove all key pairs but the newest.",
+        &forms::REMOVED_KEYS,
+    )
+    .query(&[CREATED_PARAMETER])
     .conditional(),
-    Route {
-        query: &[CREATED_PARAMETER],
-        ..Route::change(
-            Operation::RemoveKey,
-            Method::Delete,
-            &["/apps/{app}/keys/{key}"],
-            "Remove one key pair; the last one stays.",
-            &forms::REMOVED_KEYS,
-        )
-    }
+    Route::change(
+        Operation::RemoveKey,
+        Method::Delete,
+        &["/apps/{app}/keys/{key}"],
+        "Remove one key pair; the last one stays.",
+        &forms::REMOVED_KEYS,
+    )
+    .query(&[CREATED_PARAMETER])
     .conditional(),
     Route::change(
         Operation::RevealApp,
@@ -273,17 +280,15 @@ pub const ROUTES: &[Route] = &[
         "Create a token, which is shown only once.",
         (&forms::CREATE_TOKEN, &forms::NEW_TOKEN),
     ),
-    Route {
-        headers: &[IDEMPOTENCY_KEY],
-        answer: (201, Schema::Object(&forms::NEW_TOKEN)),
-        ..Route::change(
-            Operation::RotateToken,
-            Method::Post,
-            &["/apps/{app}/tokens/{token}/rotate", "/tokens/{token}/rotate"],
-            "Replace a token by a new one with the same name, scopes and expiry.",
-            &forms::NEW_TOKEN,
-        )
-    },
+    Route::change(
+        Operation::RotateToken,
+        Method::Post,
+        &["/apps/{app}/tokens/{token}/rotate", "/tokens/{token}/rotate"],
+        "Replace a token by a new one with the same name, scopes and expiry.",
+        &forms::NEW_TOKEN,
+    )
+    .creating()
+    .repeatable(),
     Route::change(
         Operation::RevokeToken,
         Method::Delete,
@@ -345,26 +350,16 @@ pub const ROUTES: &[Route] = &[
         "Revoke an admin token permanently.",
         &forms::ADMIN_TOKEN,
     ),
-    Route {
-        query: &[LIMIT, CURSOR, APP_FILTER],
-        ..Route::list(
-            Operation::ListAudit,
-            &["/audit"],
-            "List the audit log, the newest entry first.",
-            &forms::AUDIT_ENTRY,
-        )
-    },
-    Route {
-        body: Some(Schema::Object(&forms::QUESTION)),
-        body_bytes_max: limits::ADMIN_EXPLAIN_BYTES_MAX,
-        ..Route::change(
-            Operation::Explain,
-            Method::Post,
-            &["/explain"],
-            "Explain why a subscription, a signin or a request was refused; nothing is changed.",
-            &forms::EXPLANATION,
-        )
-    },
+    Route::list(Operation::ListAudit, &["/audit"], "List the audit log, the newest entry first.", &forms::AUDIT_ENTRY)
+        .query(&[LIMIT, CURSOR, APP_FILTER]),
+    Route::change(
+        Operation::Explain,
+        Method::Post,
+        &["/explain"],
+        "Explain why a subscription, a signin or a request was refused; nothing is changed.",
+        &forms::EXPLANATION,
+    )
+    .body(Schema::Object(&forms::QUESTION), limits::ADMIN_EXPLAIN_BYTES_MAX),
 ];
 
 /// Every operation has its route at its place, or this does not compile.
