@@ -7,6 +7,7 @@ use relay::auth::AuthFailure;
 use relay::auth::explain::{Answer, Asked, Kept, Question, Reader, State, Subject, Verdict, explain, explain_kept};
 use relay::limits::{EXPLAIN_DIGESTS_MAX, EXPLAIN_HMACS_MAX};
 use relay::moment::Moment;
+use relay::openapi::body::read_object;
 use sha2::Sha256;
 
 use crate::input::Input;
@@ -36,7 +37,8 @@ pub fn check(bytes: &[u8]) {
     if bytes.windows(OTHER_SECRET.len()).any(|part| part == OTHER_SECRET.as_bytes()) {
         return;
     }
-    if let Ok(Asked { subject: Subject::Question(question), .. }) = Asked::decode(bytes) {
+    let asked = read_object(bytes).map(|fields| Asked::from_json(fields.into()));
+    if let Ok(Ok(Asked { subject: Subject::Question(question), .. })) = asked {
         harmless(&explain(&state, &question));
     }
     let mut input = Input::new(bytes);

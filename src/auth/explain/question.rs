@@ -10,7 +10,6 @@ use super::given::BASE64;
 use super::kept::RefusalId;
 use crate::limits::{EXPLAIN_BODY_BYTES_MAX, EXPLAIN_FIELD_BYTES_MAX};
 use crate::protocol::socket_id::SocketId;
-use crate::wire::json::check_depth;
 
 /// What is to be explained.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -108,9 +107,8 @@ impl Asked {
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub fn decode(json: &[u8]) -> Result<Self, QuestionError> {
-        check_depth(json, 2).map_err(|_| refuse("The body must be UTF-8 and nest two levels at most."))?;
-        let fields: Fields = serde_json::from_slice(json).map_err(|error| {
+    pub fn from_json(json: Value) -> Result<Self, QuestionError> {
+        let fields: Fields = serde_json::from_value(json).map_err(|error| {
             QuestionError(format!("The body must be a JSON object with the documented fields: {error}."))
         })?;
         fields.into_asked()
@@ -126,10 +124,7 @@ impl Fields {
     }
 
     /// Checks which fields there are and what they contain.
-    ///
-    /// # Errors
-    /// [`QuestionError`].
-    pub fn into_asked(self) -> Result<Asked, QuestionError> {
+    fn into_asked(self) -> Result<Asked, QuestionError> {
         self.check_lengths()?;
         let app_id = self.app_id.clone();
         let subject = match (&self.refusal_id, &self.method, &self.socket_id) {
