@@ -4,6 +4,7 @@ use super::auth::AuthKind;
 use super::route::Endpoint;
 use crate::app::Scope;
 use crate::app::webhook::WebhookFormat;
+use crate::channel::history::Gap;
 use crate::label::Label;
 use crate::limits;
 use crate::openapi::schema::{Field, Object, Schema};
@@ -258,7 +259,11 @@ const CACHED: Object = Object::new(
 const HISTORY: Object = Object::new(
     "History",
     &[
-        Field::required("events", Schema::List { of: &Schema::Object(&PAST_EVENT), most: 100 }, "The oldest first."),
+        Field::required(
+            "events",
+            Schema::List { of: &Schema::Object(&PAST_EVENT), most: limits::HISTORY_ANSWER_EVENTS_MAX },
+            "The oldest first.",
+        ),
         Field::required("gap", Schema::Nullable(&Schema::Object(&GAP)), "Events that may be missing before these."),
         Field::required("position", Schema::Nullable(&TEXT), "Where the next request continues; null without history."),
     ],
@@ -276,7 +281,7 @@ const GAP: Object = Object::new(
     &[
         Field::required("after", Schema::Nullable(&TEXT), "The position that was given, if it is readable."),
         Field::required("resumes_at", Schema::Nullable(&TEXT), "Events after this position are complete."),
-        Field::required("reason", Schema::Word(&["expired", "epoch", "ahead", "unreadable"]), "Why."),
+        Field::required("reason", Schema::Word(Gap::LABELS), "Why."),
     ],
 );
 const CHANNEL_STATS: Object = Object::new(

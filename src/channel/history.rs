@@ -25,6 +25,7 @@ use slab::Slab;
 
 use crate::app::AppSerial;
 use crate::index::OwnedIndex;
+use crate::label::labels;
 use crate::limits;
 use lists::{Event, List, Record};
 use trail::Group;
@@ -36,8 +37,7 @@ pub use lists::RecordIndex;
 pub struct Histories {
     events: Slab<Event>,
     records: Slab<Record>,
-    // Serials are assigned by the store, so the map needs no secret.
-    apps: HashMap<AppSerial, AppHistory, FixedState>,
+    apps: Apps,
     /// The cost of all events and of the records of channels without subscribers.
     total: Total,
     bytes_max: usize,
@@ -45,6 +45,14 @@ pub struct Histories {
     due_ms: Option<u64>,
     /// Channels that no longer have a record.
     forgotten: Vec<OwnedIndex>,
+}
+
+// Serials are assigned by the store, so the map needs no secret.
+type Apps = HashMap<AppSerial, AppHistory, FixedState>;
+
+/// The app of a record.
+fn known(apps: &mut Apps, app: AppSerial) -> &mut AppHistory {
+    apps.get_mut(&app).expect("a channel with a record belongs to a known app")
 }
 
 /// What all apps use.
@@ -119,28 +127,17 @@ pub struct Order {
     pub previous: u64,
 }
 
-/// Why events may be missing (R-HIST-4).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Gap {
-    /// The position is older than what is kept.
-    Expired,
-    /// It is ahead of the last event.
-    Ahead,
-    /// It is of another epoch or app.
-    Epoch,
-    /// It is no position of the channel.
-    Unreadable,
-}
-
-impl Gap {
-    /// Its name in the protocol (R-HIST-10).
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Ahead => "ahead",
-            Self::Epoch => "epoch",
-            Self::Unreadable => "unreadable",
-        }
+labels! {
+    /// Why events may be missing (R-HIST-4), with its name in the protocol (R-HIST-10).
+    pub enum Gap {
+        /// The position is older than what is kept.
+        Expired => "expired",
+        /// It is ahead of the last event.
+        Ahead => "ahead",
+        /// It is of another epoch or app.
+        Epoch => "epoch",
+        /// It is no position of the channel.
+        Unreadable => "unreadable",
     }
 }
 
@@ -192,17 +189,14 @@ impl Histories {
         now_ms: u64,
     ) -> (RecordIndex, Order) {
         let at = record.unwrap_or_else(|| self.open(place, window, now_ms));
-        let app = self.apps.get_mut(&place.app).expect("a channel with a record belongs to a known app");
+        let app = known(&mut self.apps, place.app);
         let sequence = app.group(place.group).next(now_ms, window);
         let record = &mut self.records[at.at()];
         let previous = std::mem::replace(&mut record.last, sequence);
         record.keep_until_ms = now_ms + window.record_ms();
         let cost = event_cost(&frame);
         let event = Event::new(sequence, frame, now_ms, at);
-        let is_idle = std::mem::take(&mut record.is_idle);
-        if is_idle {
-            app.idle.remove(&mut self.records, at.0);
-        }
+        app.wake(&mut self.records, at);
         let number = self.events.insert(event) as u32;
         self.records[at.at()].events.push(&mut self.events, number);
         app.by_age.push(&mut self.events, number);
@@ -235,11 +229,9 @@ impl Histories {
         if std::mem::replace(&mut record.place.is_occupied, true) {
             return;
         }
-        let (place, is_idle) = (record.place, std::mem::take(&mut record.is_idle));
-        let app = self.apps.get_mut(&place.app).expect("a channel with a record belongs to a known app");
-        if is_idle {
-            app.idle.remove(&mut self.records, at.0);
-        }
+        let place = record.place;
+        let app = known(&mut self.apps, place.app);
+        app.wake(&mut self.records, at);
         self.total.subtract(app, record_cost(&place));
     }
 
@@ -251,7 +243,7 @@ impl Histories {
         }
         record.keep_until_ms = record.keep_until_ms.max(now_ms + window.record_ms());
         let place = record.place;
-        let app = self.apps.get_mut(&place.app).expect("a channel with a record belongs to a known app");
+        let app = known(&mut self.apps, place.app);
         self.total.add(app, record_cost(&place));
         if record.events.count == 0 {
             self.rest(at);
@@ -355,12 +347,8 @@ impl Histories {
     /// Ends the history of an app whose settings changed, or that has none any more: all its positions are gaps from
     /// now on.
     pub fn restart(&mut self, app: AppSerial) {
-        while let Some(history) = self.apps.get(&app) {
-            let oldest = history.by_age.oldest;
-            if history.by_age.count == 0 {
-                break;
-            }
-            self.drop_event(oldest);
+        while let Some(history) = self.apps.get(&app).filter(|history| history.by_age.count > 0) {
+            self.drop_event(history.by_age.oldest);
         }
         let of_app: Vec<usize> =
             self.records.iter().filter(|(_, record)| record.place.app == app).map(|(at, _)| at).collect();
@@ -460,8 +448,7 @@ impl Histories {
         let at = history.idle.oldest;
         let record = &self.records[at as usize];
         let (group, floor) = (record.place.group, record.floor);
-        let history = self.apps.get_mut(&app).expect("it was just read");
-        history.group(group).note_evicted(floor);
+        known(&mut self.apps, app).group(group).note_evicted(floor);
         self.forget(RecordIndex(at));
         true
     }
@@ -471,7 +458,7 @@ impl Histories {
         let at = self.events[number as usize].record;
         let record = &mut self.records[at.at()];
         debug_assert_eq!(record.events.oldest, number, "events are dropped in their order");
-        let app = self.apps.get_mut(&record.place.app).expect("a channel with a record belongs to a known app");
+        let app = known(&mut self.apps, record.place.app);
         app.by_age.remove(&mut self.events, number);
         record.events.remove(&mut self.events, number);
         let event = self.events.remove(number as usize);
@@ -486,7 +473,7 @@ impl Histories {
     fn rest(&mut self, at: RecordIndex) {
         let record = &mut self.records[at.at()];
         record.is_idle = true;
-        let app = self.apps.get_mut(&record.place.app).expect("a channel with a record belongs to a known app");
+        let app = known(&mut self.apps, record.place.app);
         app.idle.push(&mut self.records, at.0);
     }
 
@@ -494,11 +481,9 @@ impl Histories {
     fn forget(&mut self, at: RecordIndex) {
         let record = &self.records[at.at()];
         debug_assert_eq!(record.events.count, 0, "a channel with events has a record");
-        let (place, is_idle) = (record.place, record.is_idle);
-        let app = self.apps.get_mut(&place.app).expect("a channel with a record belongs to a known app");
-        if is_idle {
-            app.idle.remove(&mut self.records, at.0);
-        }
+        let place = record.place;
+        let app = known(&mut self.apps, place.app);
+        app.wake(&mut self.records, at);
         if !place.is_occupied {
             self.total.subtract(app, record_cost(&place));
         }
@@ -511,6 +496,13 @@ impl AppHistory {
     fn group(&mut self, group: u8) -> &mut Group {
         let base = self.base;
         self.groups.entry(group).or_insert_with(|| Group::new(base))
+    }
+
+    /// Takes a record from the list of idle ones, if it is there.
+    fn wake(&mut self, records: &mut Slab<Record>, at: RecordIndex) {
+        if std::mem::take(&mut records[at.at()].is_idle) {
+            self.idle.remove(records, at.0);
+        }
     }
 
     /// Drops the groups of an app that has no events: their positions from before are gaps.

@@ -20,6 +20,7 @@ use crate::channel::history::{Gap, Part};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{ConnectionKey, Flags};
 use crate::index::{ChannelIndex, Slot};
+use crate::label::Label;
 use crate::limits;
 use crate::protocol::event_id::EventId;
 use crate::protocol::server_event::{self, MissedEvents};

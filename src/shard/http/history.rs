@@ -3,6 +3,7 @@
 use super::Parts;
 use crate::api::channel_history::{HistoryQuery, encode_history};
 use crate::channel::history::Gap;
+use crate::label::Label;
 use crate::limits;
 use crate::protocol::event_id::EventId;
 use crate::protocol::server_event::MissedEvents;
