@@ -118,8 +118,8 @@ impl Channels {
             ChannelMessage::Past { channel, connection, continued } => {
                 self.handle_past(context, connections, &channel, connection, continued);
             }
-            ChannelMessage::JoinRefused { channel, ticket, full } => {
-                self.handle_join_refused(context, connections, &channel, ticket, full);
+            ChannelMessage::JoinRefused { channel, ticket, refusal } => {
+                self.handle_join_refused(context, connections, &channel, ticket, refusal);
             }
             ChannelMessage::Deliver { channel, frame, order, exclude, accepted_us, cost: _ } => {
                 self.deliver(context, connections, &channel, (frame, order), exclude, accepted_us);
@@ -207,25 +207,26 @@ impl Channels {
         let index = self.find(channel).expect("a channel stays while a count is in flight");
         let entry = &mut self.channels[index];
         let covered = entry.covered.take().expect("one answer per count");
-        let waited = entry.waiting.drain(..covered).map(|waiting| waiting.connection);
-        let refused: HashSet<ConnectionKey> =
+        let unrecorded: HashSet<ConnectionKey> =
             resumed.iter().filter(|resumed| resumed.refused).map(|resumed| resumed.connection).collect();
         // The owner did not record these, whether they still wait or have left.
-        entry.reported -= refused.len() as u32;
-        let (refused, joined): (Vec<Slot>, Vec<Slot>) = {
-            let (refused, joined): (Vec<_>, Vec<_>) = waited.partition(|connection| refused.contains(connection));
-            let slots = |connections: Vec<ConnectionKey>| connections.into_iter().map(ConnectionKey::slot).collect();
-            (slots(refused), slots(joined))
-        };
+        entry.reported -= unrecorded.len() as u32;
+        entry.expect_from(position);
+        let (mut joined, mut refused) = (Vec::new(), Vec::new());
+        for Waiting { connection, .. } in entry.waiting.drain(..covered) {
+            let slot = connection.slot();
+            if unrecorded.contains(&connection) {
+                refused.push(slot);
+            } else {
+                entry.subscribers.insert(slot);
+                joined.push(slot);
+            }
+        }
         if !joined.is_empty() {
             let (name, authorizes) = (entry.key.name.clone(), entry.kind != ChannelKind::Public);
             let succeeded = context.text_frame(|out| {
                 server_event::encode_subscription_succeeded(out, &name);
             });
-            entry.expect_from(position);
-            for &slot in &joined {
-                entry.subscribers.insert(slot);
-            }
             context.metrics.stats.subscriptions += joined.len() as u64;
             let frames = Welcome { succeeded, cached, position, resumed };
             self.send_welcome(context, connections, index, &joined, frames, authorizes);

@@ -92,21 +92,21 @@ impl Channels {
         }
     }
 
-    /// The channel is full, or the app has its maximum of channels (P-LIM-7, R-LIM-5).
+    /// The owner did not record a join (P-LIM-7, R-LIM-5, R-HIST-10).
     pub(super) fn handle_join_refused(
         &mut self,
         context: &mut Context,
         connections: &mut Connections,
         channel: &ChannelKey,
         ticket: u32,
-        full: JoinRefusal,
+        refusal: JoinRefusal,
     ) {
         let Some((index, waiting)) = self.take_waiting(channel, ticket) else { return };
         let slot = waiting.connection.slot();
         connections.remove_member(slot, index);
         connections.remove_subscription(slot, index);
         self.forget_if_unused(index);
-        refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Join(full), None);
+        refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Join(refusal), None);
     }
 
     /// Removes the join with this ticket from the waiting list; `None` when it is no longer waiting.

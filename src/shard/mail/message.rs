@@ -193,8 +193,8 @@ pub(in crate::shard) enum ChannelMessage {
         cached: Option<Box<Bytes>>,
         answer: Option<Box<HistoryAnswer>>,
     },
-    /// The channel is full, or the app has its maximum of channels (P-LIM-7, R-LIM-5).
-    JoinRefused { channel: ChannelKey, ticket: u32, full: JoinRefusal },
+    /// The channel is full, the app has its maximum of channels (P-LIM-7, R-LIM-5), or events may be missing.
+    JoinRefused { channel: ChannelKey, ticket: u32, refusal: JoinRefusal },
     /// The next events for a reader that is catching up; `None` without history.
     Past { channel: ChannelKey, connection: ConnectionKey, continued: Option<Continued> },
     /// One event, with its number if it is stored. Costs credit. `accepted_us` is when its owner accepted it, on the clock of all loops; 0 where drivers

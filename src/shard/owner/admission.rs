@@ -88,8 +88,10 @@ impl Owner {
     /// The app has its maximum of channels: the shard of the joiner is notified.
     fn refuse_join(&self, context: &mut Context, from: ShardIndex, join: OwnerMessage, channels_max: u32) {
         if let OwnerMessage::Join { channel, join: Join { ticket, .. } } = join {
-            context
-                .send(from, ChannelMessage::JoinRefused { channel, ticket, full: JoinRefusal::Channels(channels_max) });
+            context.send(
+                from,
+                ChannelMessage::JoinRefused { channel, ticket, refusal: JoinRefusal::Channels(channels_max) },
+            );
         } else if let OwnerMessage::Subscribers { channel, .. } = join {
             context.send(from, ChannelMessage::Unrecorded { channel, channels_max });
         }

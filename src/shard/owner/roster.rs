@@ -107,8 +107,10 @@ impl Owner {
     pub(super) fn join(&mut self, context: &mut Context, from: ShardIndex, channel: ChannelKey, join: Join) {
         let Join { ticket, user_id, user_info, members_max, reader } = join;
         if self.must_refuse(context, &channel, reader.as_deref()) {
-            context
-                .send(from, ChannelMessage::JoinRefused { channel: channel.clone(), ticket, full: JoinRefusal::Gap });
+            context.send(
+                from,
+                ChannelMessage::JoinRefused { channel: channel.clone(), ticket, refusal: JoinRefusal::Gap },
+            );
             if let Some(index) = self.find(&channel) {
                 self.forget_if_unused(context, index);
             }
@@ -120,8 +122,8 @@ impl Owner {
         let joined = roster.join(&user_id, user_info.as_ref(), members_max);
         if matches!(joined, Joined::Full | Joined::Large) {
             self.forget_if_unused(context, index);
-            let full = if joined == Joined::Large { JoinRefusal::Roster } else { JoinRefusal::Members(members_max) };
-            context.send(from, ChannelMessage::JoinRefused { channel, ticket, full });
+            let refusal = if joined == Joined::Large { JoinRefusal::Roster } else { JoinRefusal::Members(members_max) };
+            context.send(from, ChannelMessage::JoinRefused { channel, ticket, refusal });
             return;
         }
         owned.count_subscriber(from);
