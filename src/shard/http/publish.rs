@@ -114,10 +114,10 @@ impl Requests {
             let exclude = event.exclude.and_then(|id| parts.context.connection_of(id));
             for name in &event.channels {
                 let hash = parts.context.keyed_hash(app.serial, name);
-                let is_cached = Modifiers::of(name).cache;
+                let modifiers = Modifiers::of(name);
                 if may_skip
-                    && !is_cached
-                    && !keeps_history(app, name)
+                    && !modifiers.cache
+                    && !keeps_history(app, modifiers)
                     && self.is_unoccupied(parts, app.serial, name, hash)
                 {
                     events.unoccupied += 1;
@@ -128,7 +128,7 @@ impl Requests {
                     server_event::encode_channel_event(out, &event.name, name, &event.data_literal, None);
                 });
                 let owner = parts.context.owner_of(&channel);
-                let cache = is_cached.then_some(event.data_literal.len() as u32);
+                let cache = modifiers.cache.then_some(event.data_literal.len() as u32);
                 let item = PublishItem { channel, frame, exclude, cache, number, sent: None };
                 number += 1;
                 match events.by_owner.iter_mut().find(|(to, _)| *to == owner) {

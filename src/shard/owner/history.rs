@@ -14,9 +14,9 @@ use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, Continued, OnGap, Reader, Resumed};
 use crate::shard::options::ChannelOrder;
 
-/// Whether the events of a channel are kept.
-pub(in crate::shard) fn keeps_history(app: &App, name: &str) -> bool {
-    app.settings.history_events > 0 && !Modifiers::of(name).no_history
+/// Whether the events of a channel with these modifiers are kept.
+pub(in crate::shard) fn keeps_history(app: &App, modifiers: Modifiers) -> bool {
+    app.settings.history_events > 0 && !modifiers.no_history
 }
 
 impl Owner {
