@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
+use crate::api::objects::{self, CREATOR, ID, NAME, TIME_OR_NULL};
+use crate::app::AppSettings;
 use crate::app::settings::APP_SETTINGS;
-use crate::app::webhook::{WebhookFormat, WebhookKind};
-use crate::app::{AppSettings, Scope};
 use crate::auth::explain::{Cause, Verdict};
 use crate::label::Label;
 use crate::limits;
@@ -13,19 +13,14 @@ use crate::openapi::ERROR;
 use crate::openapi::schema::{Field, Object, Schema};
 use crate::openapi::settings::describe;
 
-const NAME: Schema = Schema::Text { least: 0, most: limits::NAME_BYTES_MAX };
+pub(super) use crate::api::objects::CREATE_TOKEN;
+
 const TEXT: Schema = Schema::Text { least: 0, most: 65_536 };
-const ID: Schema = Schema::Text { least: 1, most: 128 };
-const TIME_OR_NULL: Schema = Schema::Nullable(&Schema::Time);
 const APP_ID: Schema = Schema::Form { pattern: "^[A-Za-z0-9._-]{1,64}$", takes: "1 to 64 of A-Z a-z 0-9 - _ ." };
 const APP_KEY: Schema = Schema::Form { pattern: "^[A-Za-z0-9._~-]{1,128}$", takes: "1 to 128 of A-Z a-z 0-9 - _ . ~" };
 const APP_SECRET: Schema =
     Schema::Form { pattern: "^[!-~]{1,256}$", takes: "1 to 256 visible ASCII characters without spaces" };
 const KEYS: Schema = Schema::List { of: &APP_KEY, most: limits::APP_KEYS_MAX };
-const SCOPES: Schema = Schema::List { of: &Schema::Word(Scope::LABELS), most: Scope::LABELS.len() };
-// Filters also take the names of Relay's format and another spelling (R-HOOK-6), which the store checks.
-const EVENTS: Schema = Schema::List { of: &Schema::Text { least: 1, most: 64 }, most: 4 * WebhookKind::LABELS.len() };
-const URL: Schema = Schema::Text { least: 1, most: limits::OUTGOING_URL_BYTES_MAX };
 const SETTINGS: Schema =
     Schema::Table { name: "Settings", describe: || describe(APP_SETTINGS, &AppSettings::default()) };
 
@@ -173,49 +168,19 @@ pub(super) const DELETED_APP: Object = Object::new(
 );
 
 /// A token of an app.
-pub(super) const TOKEN: Object = Object::new(
-    "Token",
-    &[
-        Field::required("id", ID, "Its public id."),
-        Field::required("app", APP_ID, "Id of its app."),
-        Field::required("name", NAME, "A name for people."),
-        Field::required("scopes", SCOPES, "Its permissions; all if the list is empty."),
-        Field::required("created_at", Schema::Time, "When it was created."),
-        Field::required("created_by", CREATOR, "The credential that created it."),
-        Field::required("expires_at", TIME_OR_NULL, "When it expires."),
-        Field::required("last_used_at", TIME_OR_NULL, "When it was last used, up to a minute behind."),
-        Field::required("revoked_at", TIME_OR_NULL, "When it was revoked."),
-    ],
-);
-const CREATOR: Schema = Schema::Nullable(&TEXT);
+pub(super) const TOKEN: Object =
+    Object::extending(&objects::TOKEN, "Token", &[Field::required("app", APP_ID, "Id of its app.")]);
 
 /// A new token; a repeat with the same `Idempotency-Key` has no `token`.
 pub(super) const NEW_TOKEN: Object =
     Object::extending(&TOKEN, "NewToken", &[Field::optional("token", ID, "The token; missing in a repeat.")]);
 
-/// The body that creates a token.
-pub(super) const CREATE_TOKEN: Object = Object::new(
-    "CreateToken",
-    &[
-        Field::optional("name", NAME, "A name for people."),
-        Field::optional("scopes", SCOPES, "Its permissions; all by default."),
-        Field::optional("expires_at", TIME_OR_NULL, "When it expires; never by default."),
-    ],
-);
-
 /// A webhook endpoint.
-pub(super) const WEBHOOK: Object = Object::new(
+pub(super) const WEBHOOK: Object = Object::extending(
+    &objects::WEBHOOK,
     "Webhook",
     &[
-        Field::required("id", ID, "Its public id."),
         Field::required("app", APP_ID, "Id of its app."),
-        Field::required("url", URL, "Where events are sent."),
-        Field::required("events", EVENTS, "The events that are sent; all if the list is empty."),
-        Field::required("format", Schema::Word(WebhookFormat::LABELS), "Format of bodies and signatures."),
-        Field::required("batch", Schema::Switch, "Up to 100 events in one request."),
-        Field::required("count_changed", Schema::Switch, "subscription_count is sent as subscription_count_changed."),
-        Field::required("allow_private", Schema::Switch, "Private addresses and http are allowed."),
-        Field::required("enabled", Schema::Switch, "Nothing is sent to a disabled endpoint."),
         Field::required("created_at", Schema::Time, "When it was created."),
         Field::required("created_by", CREATOR, "The credential that created it."),
     ],
@@ -226,16 +191,10 @@ pub(super) const NEW_WEBHOOK: Object =
     Object::extending(&WEBHOOK, "NewWebhook", &[Field::optional("secret", ID, "Its secret; missing in a repeat.")]);
 
 /// The body that creates a webhook endpoint.
-pub(super) const CREATE_WEBHOOK: Object = Object::new(
+pub(super) const CREATE_WEBHOOK: Object = Object::extending(
+    &objects::CREATE_WEBHOOK,
     "CreateWebhook",
-    &[
-        Field::required("url", URL, "Where events are sent, such as https://host/path."),
-        Field::optional("events", EVENTS, "The events that are sent; all by default."),
-        Field::optional("format", Schema::Word(WebhookFormat::LABELS), "Format of bodies and signatures."),
-        Field::optional("batch", Schema::Switch, "Send up to 100 events in one request."),
-        Field::optional("count_changed", Schema::Switch, "Send subscription_count as subscription_count_changed."),
-        Field::optional("allow_private", Schema::Switch, "Allow private addresses and http."),
-    ],
+    &[Field::optional("allow_private", Schema::Switch, "Allow private addresses and http.")],
 );
 
 /// The answer to the removal of a webhook endpoint.

@@ -1,9 +1,8 @@
 //! The OpenAPI document of the app API (R-ADMIN-20): the endpoints of [`super::route`] with their bodies and answers.
 
 use super::auth::AuthKind;
+use super::objects::{self, CREATE_TOKEN as NEW_TOKEN};
 use super::route::Endpoint;
-use crate::app::Scope;
-use crate::app::webhook::WebhookFormat;
 use crate::channel::history::Gap;
 use crate::label::Label;
 use crate::limits;
@@ -307,37 +306,23 @@ const CONNECTIONS: Object =
     Object::new("Connections", &[Field::required("connections", COUNT, "Connections of the app.")]);
 const ARRIVAL: Object = Object::open("Arrival", &[Field::required("version", TEXT, "Version of HTTP.")]);
 const EMPTY: Object = Object::new("Empty", &[]);
-const NEW_WEBHOOK: Object = Object::new(
+const NEW_WEBHOOK: Object = Object::extending(
+    &objects::CREATE_WEBHOOK,
     "CreateWebhook",
-    &[
-        Field::required("url", URL, "Where events are sent, such as https://host/path."),
-        Field::optional("events", EVENTS, "The events that are sent; all by default."),
-        Field::optional("format", Schema::Word(WebhookFormat::LABELS), "Format of bodies and signatures."),
-        Field::optional("batch", Schema::Switch, "Send up to 100 events in one request."),
-        Field::optional("count_changed", Schema::Switch, "Send subscription_count as subscription_count_changed."),
-        Field::optional("allow_private", Schema::Switch, "Only an operator can allow private addresses: 403 if true."),
-    ],
+    &[Field::optional("allow_private", Schema::Switch, "Only an operator can allow private addresses: 403 if true.")],
 );
-const URL: Schema = Schema::Text { least: 1, most: limits::OUTGOING_URL_BYTES_MAX };
-const EVENTS: Schema = Schema::List { of: &Schema::Text { least: 1, most: 64 }, most: 64 };
-const WEBHOOK: Object = Object::new(
-    "Webhook",
-    &[
-        Field::required("id", TEXT, "Its public id."),
-        Field::required("url", URL, "Where events are sent."),
-        Field::required("events", EVENTS, "The events that are sent."),
-        Field::required("format", Schema::Word(WebhookFormat::LABELS), "Format of bodies and signatures."),
-        Field::required("batch", Schema::Switch, "Up to 100 events in one request."),
-        Field::required("count_changed", Schema::Switch, "subscription_count is sent as subscription_count_changed."),
-        Field::required("allow_private", Schema::Switch, "Private addresses and http are allowed."),
-        Field::required("enabled", Schema::Switch, "Nothing is sent to a disabled endpoint."),
-    ],
+const CREATED_WEBHOOK: Object = Object::extending(
+    &objects::WEBHOOK,
+    "CreatedWebhook",
+    &[Field::required("secret", TEXT, "Its secret, shown once.")],
 );
-const CREATED_WEBHOOK: Object =
-    Object::extending(&WEBHOOK, "CreatedWebhook", &[Field::required("secret", TEXT, "Its secret, shown once.")]);
 const WEBHOOKS: Object = Object::new(
     "Webhooks",
-    &[Field::required("webhooks", Schema::List { of: &Schema::Object(&WEBHOOK), most: 100 }, "The endpoints.")],
+    &[Field::required(
+        "webhooks",
+        Schema::List { of: &Schema::Object(&objects::WEBHOOK), most: 100 },
+        "The endpoints.",
+    )],
 );
 const PROOF: Object = Object::open(
     "Proof",
@@ -348,28 +333,7 @@ const PROOF: Object = Object::open(
     ],
 );
 const VERDICT: Object = Object::new("Verdict", &[Field::required("valid", Schema::Switch, "Whether it is genuine.")]);
-const NEW_TOKEN: Object = Object::new(
-    "CreateToken",
-    &[
-        Field::optional("name", Schema::Text { least: 0, most: limits::NAME_BYTES_MAX }, "A name for people."),
-        Field::optional("scopes", SCOPES, "Its permissions; all by default."),
-        Field::optional("expires_at", TIME_OR_NULL, "When it expires; never by default."),
-    ],
-);
-const SCOPES: Schema = Schema::List { of: &Schema::Word(Scope::LABELS), most: limits::TOKEN_SCOPES_MAX };
-const TIME_OR_NULL: Schema = Schema::Nullable(&Schema::Time);
-const TOKEN: Object = Object::open(
-    "Token",
-    &[
-        Field::required("id", TEXT, "Its public id."),
-        Field::required("name", TEXT, "A name for people."),
-        Field::required("scopes", SCOPES, "Its permissions; all if the list is empty."),
-        Field::required("created_at", Schema::Time, "When it was created."),
-        Field::required("expires_at", TIME_OR_NULL, "When it expires."),
-        Field::required("last_used_at", TIME_OR_NULL, "When it was last used, up to a minute behind."),
-        Field::required("revoked_at", TIME_OR_NULL, "When it was revoked."),
-    ],
-);
+const TOKEN: Object = objects::TOKEN.and_others();
 const CREATED_TOKEN: Object =
     Object::extending(&TOKEN, "CreatedToken", &[Field::required("token", TEXT, "The token, shown once.")]);
 const TOKENS: Object = Object::open(

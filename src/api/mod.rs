@@ -18,6 +18,7 @@ pub mod encryption_key;
 pub mod events;
 pub mod info;
 mod literal;
+pub mod objects;
 pub mod refusal;
 pub mod route;
 pub mod script;

@@ -156,7 +156,12 @@ impl Object {
 
     /// An object with these fields, and perhaps others.
     pub const fn open(name: &'static str, fields: &'static [Field]) -> Self {
-        Self { others: Others::Ignored, ..Self::new(name, fields) }
+        Self::new(name, fields).and_others()
+    }
+
+    /// As it is, and perhaps with other fields.
+    pub const fn and_others(self) -> Self {
+        Self { others: Others::Ignored, ..self }
     }
 
     /// An object with the fields of another one, and these.
