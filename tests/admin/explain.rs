@@ -9,25 +9,19 @@ use crate::common::admin::Admin;
 use crate::common::server::{ServerOptions, TestServer};
 use crate::common::sign::{App, Signing, hmac_hex, unix_now};
 use crate::common::{cli, eventually, http};
+use crate::explain::refusal_id;
 
 #[track_caller]
 fn explain(admin: &Admin, question: &Value) -> Value {
     admin.ask("POST", "/explain", Some(question)).expect(200).json()
 }
 
+/// The message of the lines of the log about them.
+const REFUSED: &str = "credential refused";
+
 fn reversed(app: &App) -> Value {
     let auth = format!("{}:{}", app.key, hmac_hex(&app.secret, "private-a:1.2"));
     json!({"app_id": app.id, "socket_id": "1.2", "channel": "private-a", "auth": auth})
-}
-
-/// The id of the only refusal in the log with this reason.
-fn refusal_id(server: &TestServer, reason: &str) -> String {
-    eventually(reason, || {
-        let log = server.log();
-        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let mut lines = lines.filter(|line| line["reason"] == reason);
-        lines.find_map(|line| Some(line["refusal_id"].as_str()?.to_owned()))
-    })
 }
 
 /// R-EXPLAIN-1, R-EXPLAIN-3, R-EXPLAIN-7, T53: an admin gets the cause and both texts, a read-only admin what to change;
@@ -69,7 +63,7 @@ fn a_refusal_of_the_log_is_explained() {
     let mut signing = Signing::new(app, "POST", &app.path("/events"), b"{}");
     signing.set("auth_timestamp", &((unix_now() + 900) * 1_000).to_string());
     http::ask(server.address, "POST", &signing.target(), &[], b"{}").expect(401);
-    let id = refusal_id(&server, "stale_timestamp");
+    let id = refusal_id(&server, REFUSED, "stale_timestamp");
     let answer = explain(&admin, &json!({"app_id": app.id, "refusal_id": id}));
     assert_eq!(answer["cause"], "timestamp_in_ms");
     assert_eq!(explain(&admin, &json!({"refusal_id": id})), answer);
@@ -79,7 +73,7 @@ fn a_refusal_of_the_log_is_explained() {
     }
     // Without a signature there is only the reason.
     http::ask(server.address, "POST", &app.path("/events"), &[], b"{}").expect(401);
-    let answer = explain(&admin, &json!({"refusal_id": refusal_id(&server, "missing")}));
+    let answer = explain(&admin, &json!({"refusal_id": refusal_id(&server, REFUSED, "missing")}));
     assert_eq!(answer["cause"], "missing_credential");
     // An app that is gone leaves only the reason, too.
     admin.ask("DELETE", &format!("/apps/{}", app.id), None).expect(200);
@@ -114,7 +108,7 @@ fn the_command_line_asks_the_server() {
         assert!(here.0.contains("reversed_order") || here.2 == Some(2), "{here:?}");
     }
     http::ask(server.address, "POST", &app.path("/events"), &[], b"{}").expect(401);
-    let id = refusal_id(&server, "missing");
+    let id = refusal_id(&server, REFUSED, "missing");
     let (shown, _, code) = run(&remote, &["--refusal", &id]);
     assert!(code == Some(0) && shown.contains("cause    missing_credential"), "{shown}");
     let (_, told, code) = run(&local, &["--refusal", &id]);

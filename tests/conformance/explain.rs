@@ -31,7 +31,7 @@ fn explain(server: &TestServer, arguments: &[&str], input: &[u8]) -> Value {
 }
 
 /// The id in the only line with this message and reason.
-fn refusal_id(server: &TestServer, message: &str, reason: &str) -> String {
+pub(crate) fn refusal_id(server: &TestServer, message: &str, reason: &str) -> String {
     eventually(&format!("{message}: {reason}"), || {
         let log = server.log();
         let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

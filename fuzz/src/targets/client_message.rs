@@ -9,7 +9,8 @@ use crate::json::{Json, Kind};
 /// An owned copy of a message.
 #[derive(Debug, Eq, PartialEq)]
 enum Message {
-    Subscribe(Option<String>, Option<String>, Option<String>),
+    /// Channel, auth, channel_data, last_event_id, on_gap.
+    Subscribe([Option<String>; 5]),
     Unsubscribe(Option<String>),
     Ping,
     Pong,
@@ -19,7 +20,7 @@ enum Message {
     Unknown,
 }
 
-/// P-IN-1 to P-IN-4, P-IN-6, P-CEV-3, P-FAIL-3, P-FAIL-5, threat T10.
+/// P-IN-1 to P-IN-4, P-IN-6, P-CEV-3, P-FAIL-3, P-FAIL-5, R-HIST-7, threat T10.
 pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let decoded = decode_client_message(text);
@@ -39,8 +40,8 @@ pub fn check(bytes: &[u8]) {
 fn own(message: ClientMessage<'_>) -> Message {
     let own = |text: Option<std::borrow::Cow<'_, str>>| text.map(std::borrow::Cow::into_owned);
     match message {
-        ClientMessage::Subscribe { channel, auth, channel_data, .. } => {
-            Message::Subscribe(own(channel), own(auth), own(channel_data))
+        ClientMessage::Subscribe { channel, auth, channel_data, last_event_id, on_gap } => {
+            Message::Subscribe([channel, auth, channel_data, last_event_id, on_gap].map(own))
         }
         ClientMessage::Unsubscribe { channel } => Message::Unsubscribe(own(channel)),
         ClientMessage::Ping => Message::Ping,
@@ -64,17 +65,19 @@ fn reference(text: &str) -> Option<Message> {
     let event = string(event)?;
     match event.as_str() {
         "pusher:subscribe" => {
-            let [channel, auth, channel_data] = fields(data, ["channel", "auth", "channel_data"])?;
-            Some(Message::Subscribe(channel, auth.filter(|auth| !auth.is_empty()), channel_data))
+            let [channel, auth, channel_data, last_event_id, on_gap] = fields(data, SUBSCRIPTION)?;
+            let auth = auth.text().filter(|auth| !auth.is_empty());
+            let (last_event_id, on_gap) = (last_event_id.option(), on_gap.option());
+            Some(Message::Subscribe([channel.text(), auth, channel_data.text(), last_event_id, on_gap]))
         }
         "pusher:unsubscribe" => {
             // The members of a subscribe are read here too, and refused in the same way.
-            let [channel, _, _] = fields(data, ["channel", "auth", "channel_data"])?;
-            Some(Message::Unsubscribe(channel))
+            let [channel, ..] = fields(data, SUBSCRIPTION)?;
+            Some(Message::Unsubscribe(channel.text()))
         }
         "pusher:signin" => {
             let [auth, user_data] = fields(data, ["auth", "user_data"])?;
-            Some(Message::Signin(auth, user_data))
+            Some(Message::Signin(auth.text(), user_data.text()))
         }
         "pusher:ping" => Some(Message::Ping),
         "pusher:pong" => Some(Message::Pong),
@@ -90,6 +93,44 @@ fn reference(text: &str) -> Option<Message> {
     }
 }
 
+const SUBSCRIPTION: [&str; 5] = ["channel", "auth", "channel_data", "last_event_id", "on_gap"];
+
+/// A member of `data`.
+enum Field {
+    /// Absent or null.
+    Missing,
+    Text(String),
+    /// Any other value.
+    Other,
+}
+
+impl Field {
+    fn of(member: Option<&Json<'_>>) -> Self {
+        match member.map(|member| &member.kind) {
+            None | Some(Kind::Null) => Self::Missing,
+            Some(Kind::Text { text, .. }) => Self::Text(text.clone()),
+            Some(Kind::Scalar | Kind::Array(_) | Kind::Object(_)) => Self::Other,
+        }
+    }
+
+    /// Anything but a string is as if it were absent.
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Missing | Self::Other => None,
+        }
+    }
+
+    /// Empty text is as if it were absent, a value that is no string is text that has no meaning (R-HIST-7).
+    fn option(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text).filter(|text| !text.is_empty()),
+            Self::Missing => None,
+            Self::Other => Some(String::new()),
+        }
+    }
+}
+
 /// `None` is an absent member, or one that is not a string.
 fn string(member: Option<&Json<'_>>) -> Option<String> {
     match member.map(|member| &member.kind) {
@@ -99,23 +140,18 @@ fn string(member: Option<&Json<'_>>) -> Option<String> {
 }
 
 /// Members of `data`, which is an object or a string that holds one; anything else is as if it were empty (P-IN-2).
-fn fields<const N: usize>(data: Option<&Json<'_>>, names: [&str; N]) -> Option<[Option<String>; N]> {
-    let read = |object: &Json<'_>| {
-        let mut found = [const { None }; N];
-        for (found, member) in found.iter_mut().zip(object.members(names)?) {
-            *found = string(member);
-        }
-        Some(found)
-    };
+fn fields<const N: usize>(data: Option<&Json<'_>>, names: [&str; N]) -> Option<[Field; N]> {
+    let read = |object: &Json<'_>| Some(object.members(names)?.map(Field::of));
+    let missing = || Some([const { Field::Missing }; N]);
     match data {
         Some(object @ Json { kind: Kind::Object(_), .. }) => read(object),
         Some(Json { kind: Kind::Text { text, .. }, .. }) => {
             let object = text.strip_prefix('\u{feff}').unwrap_or(text);
             if !object.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
-                return Some([const { None }; N]);
+                return missing();
             }
             read(&Json::parse(text)?)
         }
-        _ => Some([const { None }; N]),
+        _ => missing(),
     }
 }
