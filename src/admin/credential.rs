@@ -1,5 +1,5 @@
-//! The credential of a request (R-ADMIN-11). What is presented is told apart by its form before anything is looked up,
-//! and a refused credential is never tried as another kind (threat T42).
+//! The credential of a request (R-ADMIN-11). Its form decides of which kind it is before anything is looked up, and a
+//! refused credential is never tried as another kind (threat T42).
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, Uri};
@@ -13,7 +13,7 @@ use crate::auth::token::is_admin_token;
 pub(super) enum Presented<'h> {
     /// An admin token, well formed and not yet verified.
     AdminToken(&'h str),
-    /// None, or one that no admin credential has the form of.
+    /// None, or a text that does not have the form of an admin credential.
     Nothing,
 }
 

@@ -40,7 +40,7 @@ use crate::store::{AdminCaller, Store};
 /// What all requests share.
 pub(super) struct Shared {
     pub(super) store: Store,
-    /// Notified of changes, so that the shards see them at once.
+    /// Notified of changes, so that it sends them to the shards at once.
     pub(super) store_writer: Arc<StoreWriter>,
     pub(super) clock: Clock,
     pub(super) hosts: Vec<String>,
@@ -126,7 +126,7 @@ impl Shared {
         };
         found.ok_or_else(|| {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-            // Clients whose proxy hides them cannot be told apart, and must not slow each other down.
+            // Clients whose proxy hides their addresses share no count, so that they cannot slow each other down.
             if address.is_some_and(|address| failures.count(now, address)) {
                 return Fault::too_many_failures();
             }

@@ -1,5 +1,5 @@
-//! The history of the channels of this shard (R-HIST rules): which events are stored, and what readers are told about
-//! positions. The events are in [`crate::channel::history`].
+//! The history of the channels of this shard (R-HIST rules): which events are stored, and where readers continue. The
+//! events are in [`crate::channel::history`].
 
 use bytes::Bytes;
 
@@ -60,7 +60,7 @@ impl Owner {
         Some(Continued { start, gap, part })
     }
 
-    /// Where readers continue that named a position; those that want no gap are refused at one (R-HIST-10).
+    /// Where readers continue that named a position; a reader that accepts no gap is refused at one (R-HIST-10).
     pub(super) fn resume(&mut self, context: &mut Context, channel: &ChannelKey, readers: Vec<Reader>) -> Vec<Resumed> {
         let resumed = readers.into_iter().filter_map(|Reader { connection, ticket, after, on_gap }| {
             let after = after?;
@@ -73,14 +73,14 @@ impl Owner {
         resumed.collect()
     }
 
-    /// Whether a reader that wants no gap has one.
+    /// Whether a reader that accepts no gap has one.
     pub(super) fn must_refuse(&mut self, context: &mut Context, channel: &ChannelKey, reader: Option<&Reader>) -> bool {
         let Some(Reader { after: Some(after), on_gap: OnGap::Fail, .. }) = reader else { return false };
         let position = sequence_of(context, channel, *after);
         self.read_history(context, channel, position, 0, 0).is_none_or(|continued| continued.gap.is_some())
     }
 
-    /// A channel has subscribers that know a position: its record shows what they missed later (R-HIST-11).
+    /// A channel has subscribers that know a position: its record shows later which events they missed (R-HIST-11).
     pub(super) fn open_history(&mut self, context: &Context, index: OwnedIndex) {
         let owned = &self.channels[index];
         if owned.record.is_none()
@@ -166,7 +166,7 @@ impl OwnedChannel {
     }
 }
 
-/// The sequence that an id of a client stands for on a channel; text that is no id is `None` (R-HIST-4).
+/// The sequence of an id of a client on a channel; `None` is text that is not an id (R-HIST-4).
 pub(in crate::shard) fn sequence_of(context: &Context, channel: &ChannelKey, id: Option<EventId>) -> Result<u64, Gap> {
     let id = id.ok_or(Gap::Unreadable)?;
     let own = context.config.order.event_id(channel.app, ChannelOrder::group(channel.hash), id.sequence);
@@ -176,13 +176,13 @@ pub(in crate::shard) fn sequence_of(context: &Context, channel: &ChannelKey, id:
     if id.group == own.group { Ok(id.sequence) } else { Err(Gap::Unreadable) }
 }
 
-/// What the channel may keep on its shard; `None` without history.
+/// The limits of the history of a channel on its shard; `None` without history.
 fn window_of(context: &Context, channel: &ChannelKey) -> Option<Window> {
     let app = context.directory.app(channel.app)?;
-    if keeps_history(app, &channel.name) { window(app, context.config.shards) } else { None }
+    if keeps_history(app, Modifiers::of(&channel.name)) { window(app, context.config.shards) } else { None }
 }
 
-/// What an app may keep on one shard.
+/// The limits of the history of an app on one shard.
 fn window(app: &App, shards: u16) -> Option<Window> {
     let settings = &app.settings;
     (settings.history_events > 0).then(|| Window {
