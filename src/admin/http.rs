@@ -2,7 +2,7 @@
 //! thread that may wait for the disk.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -51,8 +51,6 @@ pub(super) struct Shared {
     pub(super) explainer: Arc<Explainer>,
     /// Networks in which every webhook may be.
     pub(super) allowed: Vec<ipnet::IpNet>,
-    /// The OpenAPI document.
-    pub(super) document: Bytes,
 }
 
 /// The caller of a request that passed the checks.
@@ -223,8 +221,9 @@ fn read_headers(route: &Route, headers: &HeaderMap, call: &mut Call, path: &str,
     Ok(())
 }
 
-async fn document(State(shared): State<Arc<Shared>>) -> Response {
-    json(StatusCode::OK, shared.document.clone())
+async fn document() -> Response {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| super::document::document().encode().into());
+    json(StatusCode::OK, DOCUMENT.clone())
 }
 
 fn respond(answer: &Answer) -> Response {

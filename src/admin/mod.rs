@@ -112,7 +112,6 @@ impl Admin {
             running,
             explainer,
             allowed: options.webhook_allow,
-            document: document::document().encode().into(),
         });
         let (stop, stopped) = oneshot::channel();
         let run = move || serve(&runtime, listener, shared, stopped);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::settings::{AdminListen, IoChoice, LISTEN_PORT, Mode, ServerSettings};
 use super::source::Settings;
-use crate::api::document::document;
 use crate::api::info::InfoRules;
 use crate::limits;
 use crate::metrics::figures::Identity;
@@ -139,7 +138,6 @@ fn shard_options(server: &ServerSettings, mode: Mode) -> ShardOptions {
         auth_failures_per_minute: server.auth_failures_per_minute,
         authorization_timeout: Duration::from_secs(server.authorization_timeout.into()),
         info_rules: if server.strict_pusher_info { InfoRules::Strict } else { InfoRules::Lenient },
-        document: document(&server.path_prefix).encode().into(),
         metrics_prefix: server.metrics_prefix.clone(),
         identity: Identity::default(),
         fan_out_step: limits::FAN_OUT_STEP,

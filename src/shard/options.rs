@@ -4,7 +4,6 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use crate::api::info::InfoRules;
@@ -106,8 +105,6 @@ pub struct ShardOptions {
     pub auth_failures_per_minute: u32,
     /// A connection must be authorized within this time if its app requires it (P-AUTHZ-1).
     pub authorization_timeout: Duration,
-    /// The OpenAPI document of the app API (R-ADMIN-20).
-    pub document: Bytes,
     /// The prefix of all metric names.
     pub metrics_prefix: String,
     /// The server's identity on the metrics page.
@@ -133,7 +130,6 @@ impl Default for ShardOptions {
             history_bytes: limits::HISTORY_SHARD_BYTES as usize,
             auth_failures_per_minute: limits::AUTH_FAILURES_PER_MINUTE,
             authorization_timeout: Duration::from_secs(limits::AUTHORIZATION_TIMEOUT_S.into()),
-            document: Bytes::new(),
             metrics_prefix: METRICS_PREFIX.to_owned(),
             identity: Identity::default(),
             fan_out_step: limits::FAN_OUT_STEP,

@@ -16,6 +16,7 @@ mod socket_rates;
 mod store_change;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
 
 use foldhash::quality::FixedState;
@@ -29,6 +30,7 @@ use crate::api::channel_events::decode_channel_event;
 use crate::api::channel_history::decode_channel_history;
 use crate::api::channel_users::decode_channel_users;
 use crate::api::channels::decode_channels;
+use crate::api::document::document;
 use crate::api::encryption_key::decode_new_key;
 use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::refusal::Refusal;
@@ -87,6 +89,8 @@ pub(super) struct Requests {
     clients_reported: ClientNames,
     /// Channels of other shards that are unoccupied, as their owners reported and have not recalled.
     unoccupied: HashSet<u64, FixedState>,
+    /// The OpenAPI document, once it was requested.
+    document: OnceCell<Box<[u8]>>,
     /// Guards against the reuse of indices.
     nonce: u32,
     /// The token and minute last reported as used.
@@ -439,8 +443,9 @@ impl Requests {
 
     /// The description of the API (R-ADMIN-20): the same bytes for everybody.
     fn answer_document(&self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>) {
-        let body = parts.context.config.options.document.clone();
-        let response = Response { status: 200, content_type: JSON, extra: "", body: &body };
+        let prefix = &parts.context.config.options.path_prefix;
+        let body = self.document.get_or_init(|| document(prefix).encode().into());
+        let response = Response { status: 200, content_type: JSON, extra: "", body };
         parts.connections.answer(parts.context, slot, request, &response);
     }
 
