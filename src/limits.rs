@@ -6,10 +6,12 @@
 mod admin;
 mod auth;
 mod history;
+mod streams;
 
 pub use admin::*;
 pub use auth::*;
 pub use history::*;
+pub use streams::*;
 
 /// Bytes that JSON takes at most to write one byte of text: a control character is `\u0001`. Of other text, two bytes
 /// of Cyrillic, Greek, Arabic or Hebrew become six, and an emoji of four becomes twelve.

@@ -2,10 +2,12 @@
 
 pub mod client_message;
 pub mod close;
+pub mod cursor;
 pub mod dialect;
 pub mod event_id;
 pub mod heartbeat;
 pub mod server_event;
+pub mod server_sent;
 pub mod socket_id;
 pub mod webhook;
 

@@ -204,6 +204,15 @@ const ID_MEMBER: &[u8] = br#","id":""#;
 /// The literals of the event's name and of its data in the text of a channel event that [`encode_channel_event`] wrote
 /// for a channel, without `user_id`.
 pub fn split_channel_event<'a>(text: &'a [u8], channel: &str) -> Option<(&'a [u8], &'a [u8])> {
+    let (event, rest) = split_name(text)?;
+    let mut beside = br#","channel":"#.to_vec();
+    encode_json_string(&mut beside, channel);
+    beside.extend_from_slice(br#","data":"#);
+    Some((event, rest.strip_prefix(&*beside)?.strip_suffix(b"}")?))
+}
+
+/// The literal of an event's name, which is its first member, and the text behind it.
+pub(super) fn split_name(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = text.strip_prefix(br#"{"event":"#)?;
     let mut escaped = false;
     let end = rest.iter().skip(1).position(|byte| {
@@ -211,11 +220,7 @@ pub fn split_channel_event<'a>(text: &'a [u8], channel: &str) -> Option<(&'a [u8
         escaped = *byte == b'\\' && !escaped;
         is_end
     })?;
-    let (event, rest) = rest.split_at_checked(end + 2)?;
-    let mut beside = br#","channel":"#.to_vec();
-    encode_json_string(&mut beside, channel);
-    beside.extend_from_slice(br#","data":"#);
-    Some((event, rest.strip_prefix(&*beside)?.strip_suffix(b"}")?))
+    rest.split_at_checked(end + 2)
 }
 
 /// A position as JSON; null without one.
