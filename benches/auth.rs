@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hmac::{Hmac, KeyInit, Mac};
 use relay::app::{App, AppKey, AppSerial, AppSettings, Directory, Scopes, Secret, Token};
 use relay::auth::failures::AuthFailures;
-use relay::auth::request::{Known, verify_request};
+use relay::auth::request::{Accepted, Known, verify_request};
 use relay::auth::subscription::verify_subscription;
 use relay::auth::token::token_hash;
 use relay::moment::Moment;
@@ -132,10 +132,12 @@ fn request(c: &mut Criterion) {
         let mut decoder = RequestDecoder::default();
         let decoded = decoder.decode(bytes, &limits).expect("a sound request");
         let Progress::Request(request) = decoded.progress else { panic!("{name}: not a whole request") };
-        let verdict = verify_request(&directory, "3", &request, Known::Whole, "", NOW);
+        let verdict = verify_request(&directory, "3", &request, Known::Whole, "", NOW, Accepted::Usual);
         assert_eq!(verdict.is_ok(), *accepted, "{name}: {verdict:?}");
         group.bench_function(*name, |b| {
-            b.iter(|| verify_request(black_box(&directory), "3", black_box(&request), Known::Whole, "", NOW));
+            b.iter(|| {
+                verify_request(black_box(&directory), "3", black_box(&request), Known::Whole, "", NOW, Accepted::Usual)
+            });
         });
     }
     group.finish();

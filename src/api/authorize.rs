@@ -17,7 +17,7 @@ pub fn authorize(caller: &Caller, endpoint: &Endpoint<'_>) -> Result<(), Refusal
         (Some(scope), _) if caller.scopes().allows(scope) => Ok(()),
         (Some(scope), _) => Err(Refusal::missing_scope(scope)),
         (None, Credential::Signature(_) | Credential::KeyAndSecret(_)) => Ok(()),
-        (None, Credential::Token(..) | Credential::Authorizer) => {
+        (None, Credential::Token(..) | Credential::Authorizer | Credential::PublicKey(_)) => {
             Err(Refusal::forbidden("This path is for key and secret, or a signature; no token may use it."))
         }
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::refusal::Refusal;
+use super::route::Shared;
 use crate::app::AppSettings;
 use crate::app::origin::origin_allowed;
 use crate::limits::CORS_HEADERS_BYTES_MAX;
@@ -13,6 +14,9 @@ pub const PRIVATE_ANSWER: &str = "Cache-Control: no-store\r\nVary: Origin\r\nX-C
 
 /// Without it a page of another origin cannot read how long to wait (R-AUTHEP-8, R-AUTHEP-11).
 const READABLE: &str = "Access-Control-Expose-Headers: Retry-After\r\n";
+
+/// Further header lines of a stream or poll: its URL may have credentials (R-SSE-6, threat T61).
+pub const STREAM_ANSWER: &str = "Referrer-Policy: no-referrer\r\n";
 
 /// Whether the browser may send the cookies of the page's user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,7 +56,7 @@ pub fn answer_headers(settings: &AppSettings, origin: Option<&[u8]>, cookies: Co
 }
 
 /// Header lines that answer a preflight: the requested headers are allowed as far as they are header names.
-pub fn preflight_headers(requested: Option<&[u8]>) -> String {
+pub fn preflight_headers(shared: Shared, requested: Option<&[u8]>) -> String {
     let is_list = |text: &&str| {
         text.len() <= CORS_HEADERS_BYTES_MAX
             && text.split(',').all(|name| {
@@ -61,9 +65,13 @@ pub fn preflight_headers(requested: Option<&[u8]>) -> String {
             })
     };
     let requested = requested.and_then(|text| std::str::from_utf8(text).ok()).filter(is_list);
-    let headers = requested.unwrap_or("Authorization, Content-Type, X-CSRF-Token");
+    let (method, usual) = match shared {
+        Shared::Auth(_) => ("POST", "Authorization, Content-Type, X-CSRF-Token"),
+        Shared::Stream => ("GET", "Authorization, Last-Event-ID"),
+    };
+    let headers = requested.unwrap_or(usual);
     format!(
-        "Access-Control-Allow-Methods: POST\r\nAccess-Control-Allow-Headers: {headers}\r\nAccess-Control-Max-Age: 600\r\n"
+        "Access-Control-Allow-Methods: {method}\r\nAccess-Control-Allow-Headers: {headers}\r\nAccess-Control-Max-Age: 600\r\n"
     )
 }
 
@@ -92,6 +100,7 @@ fn is_loopback(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::auth::AuthKind;
 
     fn settings(allowed: &[&str]) -> AppSettings {
         AppSettings { allowed_origins: allowed.iter().map(|host| (*host).into()).collect(), ..AppSettings::default() }
@@ -170,7 +179,8 @@ mod tests {
     /// R-AUTHEP-5: a preflight repeats header names, and nothing else.
     #[test]
     fn preflights_repeat_header_names() {
-        let allowed = |requested: Option<&str>| preflight_headers(requested.map(str::as_bytes));
+        let shared = Shared::Auth(AuthKind::Channel);
+        let allowed = |requested: Option<&str>| preflight_headers(shared, requested.map(str::as_bytes));
         assert!(allowed(Some("x-csrf-token, content-type")).contains("Headers: x-csrf-token, content-type\r\n"));
         let long = "x-".repeat(CORS_HEADERS_BYTES_MAX);
         for other in [None, Some(""), Some("a:b"), Some("a\r\nSet-Cookie: x"), Some("a,,b"), Some(&*long)] {

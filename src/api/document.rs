@@ -153,8 +153,22 @@ fn describe(endpoint: &Endpoint<'_>, method: &str) -> Described {
             of("create_encryption_key", about, &[], Some(&NEW_ENCRYPTION_KEY), 201, &ENCRYPTION_KEY)
         }
         (Endpoint::EncryptionKey, _) => none("delete_encryption_key", "Forget the stored master key."),
+        (Endpoint::Sse, _) => describe_stream(),
+        (Endpoint::Poll, _) => of("poll", "Wait for events of channels.", POLL_QUERY, None, 200, &POLLED),
     }
 }
+
+fn describe_stream() -> Described {
+    Described {
+        id: "stream",
+        about: "Read channels as server-sent events.",
+        query: &[STREAM_CHANNELS, LAST_EVENT_ID, STREAM_SOCKET],
+        body: None,
+        answer: Answer { status: 200, about: "The stream.", body: Some(AnswerBody::EventStream) },
+    }
+}
+
+const POLL_QUERY: &[Parameter] = &[STREAM_CHANNELS, LAST_EVENT_ID, STREAM_SOCKET, TIMEOUT];
 
 const DEPRECATED: &str = "Deprecated; for old SDKs.";
 const NO_CONTENT: Answer = Answer { status: 204, about: "Done.", body: None };
@@ -176,6 +190,30 @@ const AFTER: Parameter = Parameter {
     place: "query",
     schema: Schema::AnyText,
     about: "The id of an event, or a position: only later events. Without it the oldest events.",
+};
+const STREAM_CHANNELS: Parameter = Parameter {
+    name: "channels",
+    place: "query",
+    schema: Schema::Text { least: 1, most: limits::HTTP_QUERY_BYTES_MAX },
+    about: "1 to 100 channels, separated by commas.",
+};
+const LAST_EVENT_ID: Parameter = Parameter {
+    name: "last_event_id",
+    place: "query",
+    schema: Schema::AnyText,
+    about: "Where to continue: a cursor, the id of an event, or a position.",
+};
+const STREAM_SOCKET: Parameter = Parameter {
+    name: "socket_id",
+    place: "query",
+    schema: Schema::AnyText,
+    about: "0.<unix seconds><6 to 9 digits>, which signatures in auth[CHANNEL] cover.",
+};
+const TIMEOUT: Parameter = Parameter {
+    name: "timeout",
+    place: "query",
+    schema: Schema::Number { least: 1, most: limits::POLL_TIMEOUT_MAX_S as u64 },
+    about: "Seconds to wait for an event.",
 };
 const PREFIX: Parameter = Parameter {
     name: "filter_by_prefix",
@@ -278,6 +316,32 @@ const PAST_EVENT: Object = Object::new(
 const GAP: Object = Object::new(
     "Gap",
     &[
+        Field::required("after", Schema::Nullable(&TEXT), "The position that was given, if it is readable."),
+        Field::required("resumes_at", Schema::Nullable(&TEXT), "Events after this position are complete."),
+        Field::required("reason", Schema::Word(Gap::LABELS), "Why."),
+    ],
+);
+const POLLED: Object = Object::new(
+    "Polled",
+    &[
+        Field::required("events", Schema::List { of: &Schema::Object(&POLLED_EVENT), most: 100 }, "In order."),
+        Field::required("last_event_id", Schema::Nullable(&TEXT), "Where the next poll continues."),
+        Field::required("gaps", Schema::List { of: &Schema::Object(&CHANNEL_GAP), most: 100 }, "Gaps before these."),
+    ],
+);
+const POLLED_EVENT: Object = Object::new(
+    "PolledEvent",
+    &[
+        Field::required("id", TEXT, "The id of the event."),
+        Field::required("channel", TEXT, "Its channel."),
+        Field::required("event", TEXT, "Its name."),
+        Field::required("data", TEXT, "Its data, as it was published."),
+    ],
+);
+const CHANNEL_GAP: Object = Object::new(
+    "ChannelGap",
+    &[
+        Field::required("channel", TEXT, "The channel."),
         Field::required("after", Schema::Nullable(&TEXT), "The position that was given, if it is readable."),
         Field::required("resumes_at", Schema::Nullable(&TEXT), "Events after this position are complete."),
         Field::required("reason", Schema::Word(Gap::LABELS), "Why."),
@@ -420,6 +484,8 @@ mod tests {
             Endpoint::Token(_) => 16,
             Endpoint::Arrival => 17,
             Endpoint::ChannelHistory(_) => 18,
+            Endpoint::Sse => 19,
+            Endpoint::Poll => 20,
         };
         for (path, methods) in document["paths"].as_object().expect("paths") {
             for (method, operation) in methods.as_object().expect("methods") {
@@ -432,7 +498,7 @@ mod tests {
                 endpoints.insert(number(&endpoint));
             }
         }
-        assert_eq!(endpoints, BTreeSet::from_iter(0..19));
+        assert_eq!(endpoints, BTreeSet::from_iter(0..21));
         assert_eq!(ids.len(), Endpoint::PATHS.iter().map(|path| operations(path).len()).sum::<usize>());
     }
 }

@@ -22,6 +22,7 @@ pub mod objects;
 pub mod refusal;
 pub mod route;
 pub mod script;
+pub mod stream;
 pub mod terminate;
 pub mod tokens;
 mod usual_event;

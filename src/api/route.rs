@@ -50,8 +50,9 @@ pub enum Route<'a> {
     /// `POST /broadcasting/auth`, `/pusher/auth` and their `/user-auth`: the app is that of the query's `key`, if it has
     /// an authorizer (R-AUTHEP-7).
     AuthOfKey(AuthKind),
-    /// A preflight of an auth endpoint (R-AUTHEP-5), of the app with this id or, without one, of the query's `key`.
-    Preflight(Option<&'a str>, AuthKind),
+    /// A preflight of an endpoint that pages of other origins may call (R-AUTHEP-5), of the app with this id or, without
+    /// one, of the query's `key`.
+    Preflight(Option<&'a str>, Shared),
     /// A known path with an unsupported method: 405 with `Allow`.
     MethodNotAllowed(Dialect, &'static str),
     /// Fallback transports and statistics, which are answered 404 at once, with CORS (P-FALL-1); true for OPTIONS
@@ -62,6 +63,15 @@ pub enum Route<'a> {
     },
     /// No such route: 404.
     NotFound(Dialect),
+}
+
+/// Endpoints that pages of other origins may call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shared {
+    /// An auth endpoint.
+    Auth(AuthKind),
+    /// A stream or poll (R-SSE-6).
+    Stream,
 }
 
 /// Pages of the metrics port; each accepts GET.
@@ -114,6 +124,10 @@ pub enum Endpoint<'a> {
     EncryptionKey,
     /// `GET /arrival` (R-DIAG-1).
     Arrival,
+    /// `GET /sse` (R-SSE-1).
+    Sse,
+    /// `GET /poll` (R-POLL-1).
+    Poll,
 }
 
 impl<'a> Endpoint<'a> {
@@ -138,6 +152,8 @@ impl<'a> Endpoint<'a> {
         "/apps/{app}/auth",
         "/apps/{app}/user-auth",
         "/apps/{app}/encryption-key",
+        "/apps/{app}/sse",
+        "/apps/{app}/poll",
     ];
 
     /// The endpoint that the path after the app id names. Any segment may be percent-encoded (P-SIGN-5).
@@ -161,6 +177,8 @@ impl<'a> Endpoint<'a> {
             ("user-auth", None, None) => Some(Self::Auth(AuthKind::User)),
             ("encryption-key", None, None) => Some(Self::EncryptionKey),
             ("arrival", None, None) => Some(Self::Arrival),
+            ("sse", None, None) => Some(Self::Sse),
+            ("poll", None, None) => Some(Self::Poll),
             ("webhooks", None, None) => Some(Self::Webhooks),
             ("webhooks", Some(id), None) => match id? {
                 id if id == "verify" => Some(Self::VerifyWebhook),
@@ -190,6 +208,14 @@ impl<'a> Endpoint<'a> {
         }
     }
 
+    /// How pages of other origins may call it, if they may.
+    pub fn shared(&self) -> Option<Shared> {
+        if let Self::Auth(kind) = self {
+            return Some(Shared::Auth(*kind));
+        }
+        matches!(self, Self::Sse | Self::Poll).then_some(Shared::Stream)
+    }
+
     /// Its methods, in the format of `Allow`.
     pub fn methods(&self) -> &'static str {
         match self {
@@ -208,7 +234,9 @@ impl<'a> Endpoint<'a> {
             | Self::ChannelHistory(_)
             | Self::ChannelStats(_)
             | Self::Connections
-            | Self::Arrival => "GET",
+            | Self::Arrival
+            | Self::Sse
+            | Self::Poll => "GET",
         }
     }
 
@@ -229,6 +257,7 @@ impl<'a> Endpoint<'a> {
             Self::TerminateConnections(_) => Scope::ConnectionsManage,
             Self::Webhooks | Self::Webhook(_) | Self::VerifyWebhook => Scope::WebhooksManage,
             Self::Auth(_) => Scope::ChannelsAuth,
+            Self::Sse | Self::Poll => Scope::ChannelsSubscribe,
             Self::EncryptionKey => Scope::EncryptionManage,
             Self::Tokens | Self::Token(_) | Self::Arrival => return None,
         })
@@ -262,7 +291,7 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
     if let Some(kind) = auth_of_key(path) {
         return match method {
             "POST" => Route::AuthOfKey(kind),
-            "OPTIONS" => Route::Preflight(None, kind),
+            "OPTIONS" => Route::Preflight(None, Shared::Auth(kind)),
             _ => Route::NotFound(Dialect::Relay),
         };
     }
@@ -322,7 +351,12 @@ fn route_api<'a>(method: &str, rest: &'a str, dialect: Dialect) -> Route<'a> {
             Route::Api { dialect: Dialect::Relay, app_id, endpoint }
         }
         Some((app_id, endpoint)) if endpoint.takes(method) => Route::Api { dialect, app_id, endpoint },
-        Some((app_id, Endpoint::Auth(kind))) if method == "OPTIONS" => Route::Preflight(Some(app_id), kind),
+        Some((app_id, endpoint))
+            if method == "OPTIONS"
+                && let Some(shared) = endpoint.shared() =>
+        {
+            Route::Preflight(Some(app_id), shared)
+        }
         Some((_, endpoint)) => Route::MethodNotAllowed(dialect, endpoint.methods()),
         None => Route::NotFound(dialect),
     }
@@ -578,13 +612,13 @@ mod tests {
                 let endpoint = Endpoint::Auth(kind);
                 assert_eq!(endpoint.scope(), Some(Scope::ChannelsAuth));
                 assert_eq!(route("POST", &path, "/pre"), api(Dialect::Relay, "3", endpoint));
-                assert_eq!(route("OPTIONS", &path, "/pre"), Route::Preflight(Some("3"), kind));
+                assert_eq!(route("OPTIONS", &path, "/pre"), Route::Preflight(Some("3"), Shared::Auth(kind)));
                 assert!(matches!(route("GET", &path, "/pre"), Route::MethodNotAllowed(_, "POST")));
             }
             for base in ["/broadcasting", "/pusher", "/pre/pusher"] {
                 let path = format!("{base}/{segment}");
                 assert_eq!(route("POST", &path, "/pre"), Route::AuthOfKey(kind));
-                assert_eq!(route("OPTIONS", &path, "/pre"), Route::Preflight(None, kind));
+                assert_eq!(route("OPTIONS", &path, "/pre"), Route::Preflight(None, Shared::Auth(kind)));
                 assert_eq!(route("GET", &path, "/pre"), Route::NotFound(Dialect::Relay), "threat T41");
             }
         }

@@ -8,9 +8,10 @@
 use super::AuthFailure;
 use super::signature::{Signed, SignedBody, is_signed, verify_signature};
 use super::token::{ADMIN_TOKEN_PREFIX, TOKEN_PREFIX, is_well_formed, token_hash};
-use crate::app::{App, AppSerial, Directory, Scope, Scopes, TokenId};
+use crate::app::{App, AppSerial, Directory, Scope, Scopes, Token, TokenId};
 use crate::moment::Moment;
 use crate::wire::http::{Framing, HttpError, Request};
+use crate::wire::query::{Query, QueryError};
 
 /// An authenticated caller.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ impl Caller {
             Credential::Signature(_) | Credential::KeyAndSecret(_) => Scopes::FULL,
             Credential::Token(_, scopes) => *scopes,
             Credential::Authorizer => Scope::ChannelsAuth.into(),
+            Credential::PublicKey(_) => Scope::ChannelsSubscribe.into(),
         }
     }
 }
@@ -39,8 +41,10 @@ pub enum Credential {
     Signature(usize),
     /// Key and secret headers with this key of the app.
     KeyAndSecret(usize),
-    /// Bearer token.
+    /// Bearer token, or for a stream the token of the query.
     Token(TokenId, Scopes),
+    /// For a stream: the public key of the query with this index, which proves nothing (R-SSE-3).
+    PublicKey(usize),
     /// None of Relay's: the authorizer of the app decides about the caller (R-AUTHEP-2).
     Authorizer,
 }
@@ -68,6 +72,15 @@ pub enum Known {
     Head,
 }
 
+/// Which credentials an endpoint accepts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Accepted {
+    /// Signature, token, key and secret.
+    Usual,
+    /// Also the token or the public key of the query: `EventSource` of browsers cannot set headers (R-SSE-2).
+    OfQueryToo,
+}
+
 /// Verifies the caller of a request for `/apps/{app_id}`; the signature covers the path as requested (R-BASE-2).
 /// `prefix` is the configured path prefix or `""`. A request that is accepted by its head alone may turn out to have
 /// another body than the signed one, so it must be verified again when it is complete.
@@ -81,6 +94,7 @@ pub fn verify_request(
     known: Known,
     prefix: &str,
     now: Moment,
+    accepted: Accepted,
 ) -> Result<Caller, RequestRefusal> {
     let app = directory
         .app_by_id(app_id)
@@ -105,6 +119,11 @@ pub fn verify_request(
         Credential::Signature(index)
     } else if let Some(token) = bearer(request)? {
         verify_token(directory, app, token, now)?
+    } else if accepted == Accepted::OfQueryToo
+        && !has_pair(request)
+        && let Some(credential) = verify_query(directory, app, Query::new(request.query), now)?
+    {
+        credential
     } else {
         let key = only_header(request, "X-Relay-Key")?;
         let secret = only_header(request, "X-Relay-Secret")?;
@@ -115,13 +134,59 @@ pub fn verify_request(
 
 /// Whether a request has a credential of Relay, valid or not. Such a request is judged by it alone (R-AUTHEP-2).
 pub fn has_credential(request: &Request<'_>) -> bool {
-    let has = |name| request.headers.first(name).is_some();
     request.query.is_some_and(is_signed)
-        || has("X-Relay-Key")
-        || has("X-Relay-Secret")
+        || has_pair(request)
         || bearer(request).is_ok_and(|token| token.is_some())
         // A header that occurs twice may contain one.
         || bearer(request).is_err()
+}
+
+fn has_pair(request: &Request<'_>) -> bool {
+    let has = |name| request.headers.first(name).is_some();
+    has("X-Relay-Key") || has("X-Relay-Secret")
+}
+
+/// The credential of a stream's query. A URL leaks by logs and history, so a token in it may do nothing but subscribe,
+/// and only for a time (threat T61).
+fn verify_query(
+    directory: &Directory,
+    app: &App,
+    query: Query<'_>,
+    now: Moment,
+) -> Result<Option<Credential>, RequestRefusal> {
+    let value = |name| {
+        query.value(name).map_err(|error: QueryError<'_>| unauthorized(AuthFailure::Malformed, &error.to_string()))
+    };
+    if let Some(token) = value("token")? {
+        let credential = verify_token(directory, app, token.as_bytes(), now)?;
+        let known = directory.token_by_hash(&token_hash(&token));
+        let may_be_in_urls = known.is_some_and(|known| {
+            known.expires_at_ms.is_some() && known.scopes == Scopes::FULL.with(Scope::ChannelsSubscribe)
+        });
+        return if may_be_in_urls {
+            Ok(Some(credential))
+        } else {
+            Err(unauthorized(
+                AuthFailure::BadToken,
+                "A token in a URL must have the scope channels:subscribe alone, and an expiry: send others in the \
+                 header Authorization.",
+            ))
+        };
+    }
+    let Some(key) = value("key")? else { return Ok(None) };
+    match app.active_key(key.as_bytes()) {
+        Some((index, _)) => Ok(Some(Credential::PublicKey(index))),
+        None => Err(unauthorized(AuthFailure::UnknownKey, "The query parameter key is not an active key of this app.")),
+    }
+}
+
+/// The stored token of a request that was verified with one: that of the header, or of the query.
+pub fn token_of<'a>(directory: &'a Directory, request: &Request<'_>) -> Option<&'a Token> {
+    if let Ok(Some(token)) = bearer(request) {
+        return directory.token_by_hash(&token_hash(std::str::from_utf8(token).ok()?));
+    }
+    let token = Query::new(request.query).value("token").ok()??;
+    directory.token_by_hash(&token_hash(&token))
 }
 
 /// An admin token belongs to the admin API. Beside a credential of the app the request means two callers, and neither is
@@ -133,8 +198,7 @@ fn has_admin_token(request: &Request<'_>) -> bool {
 }
 
 fn refuse_admin_token(request: &Request<'_>, is_signed: bool) -> RequestRefusal {
-    let has = |name| request.headers.first(name).is_some();
-    if is_signed || has("X-Relay-Key") || has("X-Relay-Secret") {
+    if is_signed || has_pair(request) {
         return RequestRefusal::TwoKinds;
     }
     unauthorized(
@@ -214,7 +278,7 @@ mod tests {
     use ::hmac::{Hmac, KeyInit, Mac};
 
     use super::*;
-    use crate::app::{AppKey, AppSerial, AppSettings, Scope, Token};
+    use crate::app::{AppKey, AppSettings};
     use crate::wire::http::{Progress, RequestDecoder, RequestLimits};
 
     const NOW: Moment = Moment { monotonic_ms: 1, unix_ms: 1_353_088_179_000 };
@@ -281,7 +345,7 @@ mod tests {
         let mut decoder = RequestDecoder::default();
         let decoded = decoder.decode(bytes.as_bytes(), &limits).expect("a sound request");
         let Progress::Request(request) = decoded.progress else { panic!("a whole request: {bytes}") };
-        verify_request(&directory(), app_id, &request, Known::Whole, "", now)
+        verify_request(&directory(), app_id, &request, Known::Whole, "", now, Accepted::Usual)
     }
 
     /// Independent signer that works as the SDKs do.

@@ -35,6 +35,8 @@ pub struct Http {
     pub held_back: Vec<u8>,
     /// A request waits for its app's permits: those behind it wait too.
     pub parked: bool,
+    /// It has a poll: closed when the client ends its direction.
+    pub polls: bool,
     /// The current request is refused by its head; its body is dropped as it arrives.
     pub refused: Option<Refused>,
     /// The app whose credential the last request had.

@@ -17,6 +17,8 @@ pub struct ShardStats {
     pub connections: u64,
     /// Of these, established WebSockets.
     pub websockets: u64,
+    /// Streams of server-sent events.
+    pub streams: u64,
     /// Local subscriptions.
     pub subscriptions: u64,
     /// Channels with local subscribers.
@@ -74,6 +76,8 @@ labels! {
         Input => "input",
         /// Too many requests wait for authorizers.
         Authorizer => "authorizer",
+        /// No slot is left for a stream or poll.
+        Capacity => "capacity",
         /// The process is shutting down.
         Draining => "draining",
         /// Memory or connections of the process are used up except for a reserve (`/accept-traffic`).

@@ -313,6 +313,7 @@ const APP_FAMILIES: &[Family<AppFigures>] = &[
 const STATS_FAMILIES: &[Family<ShardStats>] = &[
     (Kind::Gauge, "connections", "Connections open, including HTTP.", |stats| stats.connections),
     (Kind::Gauge, "websockets", "WebSockets open.", |stats| stats.websockets),
+    (Kind::Gauge, "streams", "Streams of server-sent events open.", |stats| stats.streams),
     (Kind::Gauge, "subscriptions", "Subscriptions of the shard's connections.", |stats| stats.subscriptions),
     (Kind::Gauge, "channels", "Channels with subscribers on the shard.", |stats| stats.channels),
     (Kind::Gauge, "owned_channels", "Channels whose events the shard orders.", |stats| stats.owned_channels),

@@ -71,11 +71,12 @@ fn app(figures: &AppFigures) -> Value {
 
 fn shard(snapshot: &Snapshot) -> Value {
     let Snapshot { stats, figures, driver, .. } = snapshot;
-    let ShardStats { connections, websockets, subscriptions, channels, owned_channels, .. } = *stats;
+    let ShardStats { connections, websockets, streams, subscriptions, channels, owned_channels, .. } = *stats;
     json!({
         "shard": snapshot.shard,
         "connections": connections,
         "websockets": websockets,
+        "streams": streams,
         "subscriptions": subscriptions,
         "channels": channels,
         "owned_channels": owned_channels,

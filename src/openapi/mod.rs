@@ -100,6 +100,8 @@ pub enum AnswerBody {
     Json(Schema),
     /// Text.
     Text,
+    /// Server-sent events.
+    EventStream,
 }
 
 /// The body of every error (R-ERR-1).
@@ -207,6 +209,9 @@ impl Answer {
             }
             Some(AnswerBody::Text) => {
                 described["content"] = json!({"text/plain; charset=utf-8": {"schema": {"type": "string"}}});
+            }
+            Some(AnswerBody::EventStream) => {
+                described["content"] = json!({"text/event-stream; charset=utf-8": {"schema": {"type": "string"}}});
             }
             None => {}
         }

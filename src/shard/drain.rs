@@ -30,6 +30,8 @@ impl Shard {
             self.context.is_draining = true;
             self.owner.report_all_departures(&mut self.context);
             self.quota.return_leases(&mut self.context);
+            let (requests, mut parts) = self.requests();
+            requests.end_polls(&mut parts);
             self.handle_timeouts();
         }
     }
@@ -42,7 +44,8 @@ impl Shard {
         let elapsed_ms = self.context.clock.served_ms() - drain.started_ms;
         let slots = u64::from(self.connections.slots());
         let grace_ms = self.context.config.options.drain.as_millis() as u64;
-        let few = self.context.metrics.stats.websockets <= DRAIN_AT_ONCE_MAX;
+        let stats = &self.context.metrics.stats;
+        let few = stats.websockets + stats.streams <= DRAIN_AT_ONCE_MAX;
         let until = if few || elapsed_ms >= grace_ms { slots } else { slots * elapsed_ms / grace_ms.max(1) } as u32;
         for slot in (drain.next..until).map(Slot) {
             self.connections.close_websocket(&mut self.context, slot, &CloseReason::Draining);

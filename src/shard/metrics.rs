@@ -24,22 +24,27 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// A WebSocket is open.
-    pub(super) fn count_opened(&mut self, app: AppSerial) {
-        self.stats.websockets += 1;
+    /// A WebSocket or stream is open.
+    pub(super) fn count_opened(&mut self, app: AppSerial, is_stream: bool) {
+        self.open(is_stream, 1);
         let counters = self.app_counters.of(app);
         counters.connected += 1;
         counters.connections += 1;
     }
 
-    /// An open WebSocket was closed.
-    pub(super) fn count_ended(&mut self, app: u32) {
-        self.stats.websockets -= 1;
+    /// An open WebSocket or stream was closed.
+    pub(super) fn count_ended(&mut self, app: u32, is_stream: bool) {
+        self.open(is_stream, -1);
         if app != NONE {
             let counters = self.app_counters.of(AppSerial(app));
             counters.connected -= 1;
             counters.disconnections += 1;
         }
+    }
+
+    fn open(&mut self, is_stream: bool, by: i64) {
+        let gauge = if is_stream { &mut self.stats.streams } else { &mut self.stats.websockets };
+        *gauge = gauge.strict_add_signed(by);
     }
 
     /// A new WebSocket reports its library (P-CONN-4).

@@ -280,7 +280,13 @@ impl Shard {
             ShardMessage::Owner(message) => self.owner.handle(context, &self.quota, from, message),
             ShardMessage::Channel(message) => self.channels.handle(context, &mut self.connections, from, message),
             ShardMessage::Connection(ConnectionMessage::Admitted { app, connection, admitted }) => {
-                self.connections.handle_admitted(context, app, connection, admitted);
+                // Streams and polls ask while they speak HTTP.
+                if self.connections.is_awaiting_answers(connection) {
+                    let (requests, mut parts) = self.requests();
+                    requests.handle_place(&mut parts, app, connection, admitted);
+                } else {
+                    self.connections.handle_admitted(context, app, connection, admitted);
+                }
             }
             ShardMessage::Connection(ConnectionMessage::ShareFull { app, full }) => {
                 self.connections.handle_share_full(from, app, full);
@@ -334,12 +340,14 @@ impl Shard {
     fn leave(&mut self, slot: Slot) {
         self.channels.leave_all(&mut self.context, &mut self.connections, slot);
         self.users.sign_out(&mut self.context, &mut self.connections, slot);
+        let (requests, mut parts) = self.requests();
+        requests.leave_poll(&mut parts, slot);
     }
 
     /// The requests, and the parts that they use.
     fn requests(&mut self) -> (&mut Requests, Parts<'_>) {
-        let Self { context, connections, quota, owner, users, requests, .. } = self;
-        (requests, Parts { context, connections, quota, owner, users })
+        let Self { context, connections, quota, channels, owner, users, requests, .. } = self;
+        (requests, Parts { context, connections, quota, channels, owner, users })
     }
 }
 

@@ -38,6 +38,14 @@ impl ChannelOrder {
         (hash >> 32) as u8
     }
 
+    /// The hash of a channel in cursors, which clients see: it shows nothing of the one in tables (threat T57).
+    pub(super) fn cursor_hash(&self, hash: u64) -> u32 {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write(b"cursor");
+        hasher.write_u64(hash);
+        hasher.finish() as u32
+    }
+
     /// The shard that owns the group of the channel or user with this hash.
     pub(super) fn owner(hash: u64, shards: ShardIndex) -> ShardIndex {
         ShardIndex::from(Self::group(hash)) % shards

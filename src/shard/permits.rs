@@ -37,7 +37,7 @@ impl Meter {
             Credential::KeyAndSecret(_) => Self::Keyed,
             Credential::Token(..) => Self::Tokens,
             // It has no limit of its own kind.
-            Credential::Authorizer => Self::Requests,
+            Credential::Authorizer | Credential::PublicKey(_) => Self::Requests,
         }
     }
 

@@ -30,6 +30,8 @@ impl Shard {
         match self.connections.note_activity(&self.context, slot) {
             Phase::Http => self.receive_http(slot, bytes),
             Phase::Admitting => self.connections.hold_back(slot, bytes),
+            // What a client sends on a stream has no meaning.
+            Phase::Open if self.connections.is_stream(slot) => {}
             Phase::Open => self.receive_websocket(slot, bytes),
             Phase::Closing => {
                 self.receive_held_back(slot);

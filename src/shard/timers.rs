@@ -57,6 +57,14 @@ const TIMERS: &[Timer] = &[
             requests.make_pages(&mut parts);
         },
     },
+    // Polls whose time is over.
+    Timer {
+        due: |shard| shard.requests.polls_due_ms().map(Due::At),
+        fire: |shard| {
+            let (requests, mut parts) = shard.requests();
+            requests.end_due_polls(&mut parts);
+        },
+    },
     // Cached events that expire.
     Timer {
         due: |shard| shard.owner.cache_due_ms().map(Due::At),

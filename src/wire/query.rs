@@ -86,6 +86,35 @@ impl<'a> Query<'a> {
         self.decoded(name).collect()
     }
 
+    /// The items of a list separated by commas, over all values of a parameter. Each value is split before its items are
+    /// decoded, so an escaped comma belongs to its item.
+    ///
+    /// # Errors
+    /// [`QueryError::NotUtf8`].
+    pub fn items<'n>(self, name: &'n str) -> Result<Vec<Cow<'a, str>>, QueryError<'n>> {
+        let named = self.parameters().filter(|parameter| parameter.is_named(name));
+        let items = named.flat_map(|parameter| parameter.value.split(|byte| *byte == b','));
+        items.map(|item| percent_decode(item).decode_utf8().map_err(|_| QueryError::NotUtf8(name))).collect()
+    }
+
+    /// The values of `name[key]=`, each with its key.
+    ///
+    /// # Errors
+    /// [`QueryError::NotUtf8`].
+    pub fn keyed<'n>(self, name: &'n str) -> Result<Vec<(String, Cow<'a, str>)>, QueryError<'n>> {
+        let not_utf8 = |_| QueryError::NotUtf8(name);
+        let mut keyed = Vec::new();
+        for parameter in self.parameters() {
+            let own = decode(parameter.name);
+            let key = own.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"[")?.strip_suffix(b"]"));
+            if let Some(key) = key {
+                let key = str::from_utf8(key).map_err(|_| QueryError::NotUtf8(name))?.to_owned();
+                keyed.push((key, percent_decode(parameter.value).decode_utf8().map_err(not_utf8)?));
+            }
+        }
+        Ok(keyed)
+    }
+
     /// The first value of a parameter, for callers that ignore errors; a value that is not UTF-8 counts as none.
     pub fn first(self, name: &str) -> Option<Cow<'a, str>> {
         self.decoded(name).next()?.ok()

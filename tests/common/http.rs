@@ -88,6 +88,17 @@ impl HttpConnection {
         Ok(Response { status, headers, body: Vec::new() })
     }
 
+    /// Reads one line without its end; `None` when the peer has ended, or reset the connection.
+    pub fn read_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(line.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("a line was due: {error}"),
+        }
+    }
+
     /// Reads one response, which has a `Content-Length` (P-HTTP-15), or none for 1xx, 204 and 304.
     pub fn try_read(&mut self) -> io::Result<Response> {
         let mut response = self.try_read_head()?;

@@ -15,6 +15,7 @@ pub mod server;
 pub mod sign;
 pub mod signal;
 pub mod socket;
+pub mod stream;
 pub mod tools;
 pub mod wire;
 

@@ -44,6 +44,7 @@ mod settings;
 mod shards;
 mod stage;
 mod start;
+mod streams;
 mod subscribe;
 mod tokens;
 mod users;

@@ -356,6 +356,10 @@ fn overload(cause: Overload) -> (&'static str, &'static str) {
             "Too many clients wait for the authorizer of an app.",
             "Look at `relay_authorizer_waiting`; make the backend faster, or raise `max_authorizer_requests` if it can serve more at once.",
         ),
+        Overload::Capacity => (
+            "No connection slot is left for a stream or poll, or none that its app may have.",
+            "Look at `relay_connections`; raise the limit of descriptors or `max_connections`, or use more shards.",
+        ),
         Overload::Draining => {
             ("The server is shutting down.", "Send the request to another server, or after the restart.")
         }

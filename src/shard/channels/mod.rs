@@ -9,6 +9,7 @@ mod client_event;
 mod presence;
 mod refusal;
 mod resume;
+mod stream;
 mod subscribe;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -67,6 +68,8 @@ struct LocalChannel {
     last: u64,
     /// Subscribers that are catching up.
     behind: Option<Box<Subscribers>>,
+    /// Streams that the owner has recorded, and that are no subscribers until their other channels have recorded them.
+    opening: Option<Box<Subscribers>>,
 }
 
 /// A connection whose join is not yet recorded.
@@ -81,9 +84,14 @@ struct Waiting {
 impl LocalChannel {
     /// Events after this position are expected, unless it has subscribers that expect earlier ones.
     fn expect_from(&mut self, position: Option<u64>) {
-        if self.subscribers.is_empty() {
+        if self.subscribers.is_empty() && self.opening.is_none() {
             self.last = position.unwrap_or(0);
         }
+    }
+
+    /// Subscribers that the owner has recorded.
+    fn recorded(&self) -> u32 {
+        self.subscribers.count() + self.opening.as_ref().map_or(0, |opening| opening.count())
     }
 }
 
@@ -114,6 +122,9 @@ impl Channels {
                 let cached = cached.map(|cached| *cached);
                 let frames = Welcome { succeeded, cached, position, resumed };
                 self.handle_joined(context, connections, &channel, joiners, frames);
+            }
+            ChannelMessage::Observed { channel, ticket, cached, answer } => {
+                self.handle_observed(context, connections, &channel, (ticket, cached, *answer));
             }
             ChannelMessage::Past { channel, connection, continued } => {
                 self.handle_past(context, connections, &channel, connection, continued);
@@ -174,11 +185,12 @@ impl Channels {
     fn leave(&mut self, context: &mut Context, connections: &mut Connections, slot: Slot, index: ChannelIndex) {
         let connection = connections.key(slot);
         self.end_catching_up(connections, slot, index);
+        let was_opening = self.end_opening(index, slot);
         let channel = &mut self.channels[index];
         let was_subscribed = channel.subscribers.remove(slot);
         if was_subscribed {
             context.metrics.stats.subscriptions -= 1;
-        } else {
+        } else if !was_opening {
             let at = channel.waiting.iter().position(|waiting| waiting.connection == connection);
             let at = at.expect("a connection on a channel is subscribed or waits");
             channel.waiting.remove(at);
@@ -187,7 +199,7 @@ impl Channels {
             }
         }
         if channel.kind == ChannelKind::Presence {
-            self.leave_presence(context, connections, slot, index, was_subscribed);
+            self.leave_presence(context, connections, slot, index, was_subscribed || was_opening);
             self.forget_if_unused(index);
         } else {
             self.report_count(context, index);
@@ -203,7 +215,7 @@ impl Channels {
         cached: Option<Bytes>,
         answer: Option<Box<HistoryAnswer>>,
     ) {
-        let HistoryAnswer { position, resumed } = answer.map(|answer| *answer).unwrap_or_default();
+        let HistoryAnswer { position, mut resumed } = answer.map(|answer| *answer).unwrap_or_default();
         let index = self.find(channel).expect("a channel stays while a count is in flight");
         let entry = &mut self.channels[index];
         let covered = entry.covered.take().expect("one answer per count");
@@ -212,16 +224,24 @@ impl Channels {
         // The owner did not record these, whether they still wait or have left.
         entry.reported -= unrecorded.len() as u32;
         entry.expect_from(position);
-        let (mut joined, mut refused) = (Vec::new(), Vec::new());
+        let (mut joined, mut streams, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for Waiting { connection, .. } in entry.waiting.drain(..covered) {
             let slot = connection.slot();
             if unrecorded.contains(&connection) {
                 refused.push(slot);
+            } else if connections.is_stream(slot) {
+                streams.push(connection);
             } else {
                 entry.subscribers.insert(slot);
                 joined.push(slot);
             }
         }
+        for connection in streams {
+            let at = resumed.iter().position(|resumed| resumed.connection == connection);
+            let resumed = at.map(|at| resumed.swap_remove(at));
+            self.note_recorded(context, connections, (connection, index), position, (resumed, cached.clone()));
+        }
+        let entry = &mut self.channels[index];
         if !joined.is_empty() {
             let (name, authorizes) = (entry.key.name.clone(), entry.kind != ChannelKind::Public);
             let succeeded = context.text_frame(|out| {
@@ -257,7 +277,11 @@ impl Channels {
         }
         let refusal = SubscriptionRefusal::Join(JoinRefusal::Channels(channels_max));
         for slot in refused {
-            refuse(context, connections, slot, &channel.name, &refusal, None);
+            if connections.is_stream(slot) {
+                Self::refuse_stream(context, connections, slot, channels_max);
+            } else {
+                refuse(context, connections, slot, &channel.name, &refusal, None);
+            }
         }
         self.report_count(context, index);
     }
@@ -276,6 +300,9 @@ impl Channels {
         let entry = &self.channels[index];
         let mut slots: Vec<Slot> = entry.waiting.iter().map(|waiting| waiting.connection.slot()).collect();
         entry.subscribers.for_each(|slot| slots.push(slot));
+        if let Some(opening) = &entry.opening {
+            opening.for_each(|slot| slots.push(slot));
+        }
         context.metrics.stats.gap_closed += slots.len() as u64;
         for slot in slots {
             connections.close_websocket(context, slot, &CloseReason::EventsLost);
@@ -288,7 +315,7 @@ impl Channels {
         if entry.covered.is_some() {
             return;
         }
-        let count = entry.subscribers.count() + entry.waiting.len() as u32;
+        let count = entry.recorded() + entry.waiting.len() as u32;
         if count == entry.reported && entry.waiting.is_empty() {
             self.forget_if_unused(index);
             return;
@@ -303,7 +330,7 @@ impl Channels {
 
     fn forget_if_unused(&mut self, index: ChannelIndex) {
         let entry = &self.channels[index];
-        if entry.subscribers.is_empty() && entry.waiting.is_empty() && entry.covered.is_none() && entry.reported == 0 {
+        if entry.recorded() == 0 && entry.waiting.is_empty() && entry.covered.is_none() && entry.reported == 0 {
             self.channels.remove(index);
         }
     }
@@ -338,6 +365,7 @@ impl Channels {
                 covered: None,
                 last: 0,
                 behind: None,
+                opening: None,
             })
         })
     }

@@ -38,8 +38,7 @@ impl Channels {
             },
         };
         let index = self.find_or_insert(context, &channel, ChannelKind::Presence);
-        self.join_ticket = self.join_ticket.wrapping_add(1);
-        let (connection, ticket) = (connections.key(slot), self.join_ticket);
+        let (connection, ticket) = (connections.key(slot), self.next_ticket());
         let user_id: Arc<str> = member.user_id.into();
         connections.add_subscription(slot, index);
         connections.add_member(slot, index, user_id.clone());
@@ -54,6 +53,12 @@ impl Channels {
         };
         let owner = entry.owner;
         context.send(owner, OwnerMessage::Join { channel, join });
+    }
+
+    /// The number of the next join.
+    pub(super) fn next_ticket(&mut self) -> u32 {
+        self.join_ticket = self.join_ticket.wrapping_add(1);
+        self.join_ticket
     }
 
     /// Handles the owner's answer to joins: all of them get the same frame.
@@ -103,6 +108,12 @@ impl Channels {
     ) {
         let Some((index, waiting)) = self.take_waiting(channel, ticket) else { return };
         let slot = waiting.connection.slot();
+        if connections.is_stream(slot) {
+            connections.remove_subscription(slot, index);
+            self.forget_if_unused(index);
+            let JoinRefusal::Channels(channels_max) = refusal else { unreachable!("a stream is no member") };
+            return Self::refuse_stream(context, connections, slot, channels_max);
+        }
         connections.remove_member(slot, index);
         connections.remove_subscription(slot, index);
         self.forget_if_unused(index);
@@ -110,7 +121,7 @@ impl Channels {
     }
 
     /// Removes the join with this ticket from the waiting list; `None` when it is no longer waiting.
-    fn take_waiting(&mut self, channel: &ChannelKey, ticket: u32) -> Option<(ChannelIndex, Waiting)> {
+    pub(super) fn take_waiting(&mut self, channel: &ChannelKey, ticket: u32) -> Option<(ChannelIndex, Waiting)> {
         let index = self.find(channel)?;
         let waiting = &mut self.channels[index].waiting;
         // Answers arrive in the order of the joins, except for refusals: it is the first or near it.
@@ -127,10 +138,16 @@ impl Channels {
         index: ChannelIndex,
         was_subscribed: bool,
     ) {
+        let entry = &self.channels[index];
+        let (owner, channel) = (entry.owner, entry.key.clone());
+        if connections.is_stream(slot) {
+            if was_subscribed {
+                context.send(owner, OwnerMessage::Unobserve { channel });
+            }
+            return;
+        }
         let user_id = connections.remove_member(slot, index);
         if was_subscribed {
-            let entry = &self.channels[index];
-            let (owner, channel) = (entry.owner, entry.key.clone());
             context.send(owner, OwnerMessage::Leave { channel, user_id });
         }
     }

@@ -76,22 +76,33 @@ impl Channels {
     ) {
         let Resumed { after, continued, .. } = resumed;
         context.metrics.counted.resumes += 1;
-        let channel = self.channels[index].key.clone();
         let Some(Continued { start, gap, part }) = continued else {
-            return send_gap(context, connections, slot, &channel, after, None);
+            return self.send_gap(context, connections, (slot, index), after, None);
         };
         if let Some(gap) = gap {
-            send_gap(context, connections, slot, &channel, after, Some((start, gap)));
+            self.send_gap(context, connections, (slot, index), after, Some((start, gap)));
         }
         // Of many channels that resume at once only the first parts are sent at once.
         let is_behind = connections.unsent_bytes(slot) > limits::REPLY_BYTES_MAX && !part.events.is_empty();
         let part = if is_behind { Part { events: Vec::new(), complete: false } } else { part };
-        let last = send_part(context, connections, slot, &channel, &part).unwrap_or(start);
+        self.continue_from(context, connections, (slot, index), start, &part);
+        self.catch_up(context, connections, slot);
+    }
+
+    /// Sends a subscriber the first events after a position. If these are not all of them, it is catching up.
+    pub(super) fn continue_from(
+        &mut self,
+        context: &mut Context,
+        connections: &mut Connections,
+        (slot, index): (Slot, ChannelIndex),
+        start: u64,
+        part: &Part,
+    ) {
+        let last = self.send_part(context, connections, (slot, index), part).unwrap_or(start);
         if !part.complete {
             connections.set(slot, Flags::CATCHING_UP);
             self.channels[index].behind.get_or_insert_default().insert(slot);
             self.catching_up.0.insert((slot, index), Progress { after: last, asked: false });
-            self.catch_up(context, connections, slot);
         }
     }
 
@@ -126,13 +137,13 @@ impl Channels {
         progress.asked = false;
         let known = context.event_id(channel, progress.after);
         let Some(Continued { start, gap, part }) = continued else {
-            send_gap(context, connections, slot, channel, Some(known), None);
+            self.send_gap(context, connections, (slot, index), Some(known), None);
             return self.end_catching_up(connections, slot, index);
         };
         if let Some(gap) = gap {
-            send_gap(context, connections, slot, channel, Some(known), Some((start, gap)));
+            self.send_gap(context, connections, (slot, index), Some(known), Some((start, gap)));
         }
-        let last = send_part(context, connections, slot, channel, &part).unwrap_or(start);
+        let last = self.send_part(context, connections, (slot, index), &part).unwrap_or(start);
         if part.complete {
             self.end_catching_up(connections, slot, index);
         } else if let Some(progress) = self.catching_up.0.get_mut(&(slot, index)) {
@@ -158,6 +169,39 @@ impl Channels {
         }
     }
 
+    /// Tells a subscriber that events may be missing; without history events resume nowhere.
+    fn send_gap(
+        &self,
+        context: &mut Context,
+        connections: &mut Connections,
+        (slot, index): (Slot, ChannelIndex),
+        after: Option<EventId>,
+        gap: Option<(u64, Gap)>,
+    ) {
+        context.metrics.counted.resume_gaps += 1;
+        let channel = &self.channels[index].key;
+        let missed = missed_events(context, channel, after, gap);
+        if connections.is_stream(slot) {
+            return connections.send_stream_gap(context, slot, (channel, index), &missed);
+        }
+        connections.send_text(context, slot, |out| server_event::encode_history_gap(out, &channel.name, &missed));
+    }
+
+    /// Sends past events, with their ids; returns the sequence of the last.
+    fn send_part(
+        &self,
+        context: &mut Context,
+        connections: &mut Connections,
+        (slot, index): (Slot, ChannelIndex),
+        part: &Part,
+    ) -> Option<u64> {
+        for (sequence, frame) in &part.events {
+            let id = context.event_id(&self.channels[index].key, *sequence);
+            connections.send_past_event(context, (slot, index), frame, id);
+        }
+        part.events.last().map(|(sequence, _)| *sequence)
+    }
+
     /// Subscribers of a channel that are not live yet.
     pub(super) fn behind(&self, index: ChannelIndex) -> Option<&Subscribers> {
         self.channels[index].behind.as_deref()
@@ -176,35 +220,16 @@ pub(super) fn refuse_gap(context: &mut Context, connections: &mut Connections, s
     refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Join(JoinRefusal::Gap), None);
 }
 
-/// `pusher:history_gap`; without history events resume nowhere.
-fn send_gap(
-    context: &mut Context,
-    connections: &mut Connections,
-    slot: Slot,
+/// What a reader is told about a gap.
+pub(super) fn missed_events(
+    context: &Context,
     channel: &ChannelKey,
     after: Option<EventId>,
     gap: Option<(u64, Gap)>,
-) {
-    context.metrics.counted.resume_gaps += 1;
-    let missed = MissedEvents {
+) -> MissedEvents {
+    MissedEvents {
         after,
         resumes_at: gap.map(|(start, _)| context.event_id(channel, start)),
         reason: gap.map_or(Gap::Expired, |(_, gap)| gap).label(),
-    };
-    connections.send_text(context, slot, |out| server_event::encode_history_gap(out, &channel.name, &missed));
-}
-
-/// Sends past events, with their ids; returns the sequence of the last.
-fn send_part(
-    context: &mut Context,
-    connections: &mut Connections,
-    slot: Slot,
-    channel: &ChannelKey,
-    part: &Part,
-) -> Option<u64> {
-    for (sequence, frame) in &part.events {
-        let id = context.event_id(channel, *sequence);
-        connections.send_past_event(context, slot, frame, id);
     }
-    part.events.last().map(|(sequence, _)| *sequence)
 }

@@ -101,7 +101,7 @@ impl Channels {
             return;
         }
         let reader = match connections.encoding(slot) {
-            Encoding::Plain => Ok(None),
+            Encoding::Plain | Encoding::Stream | Encoding::StreamOfSeveral => Ok(None),
             Encoding::WithId => decode_reader(connections.key(slot), message.last_event_id, message.on_gap).map(Some),
         };
         let reader = match reader {

@@ -299,6 +299,12 @@ pub(in crate::shard) fn encode_refusal(
     encode_answer(context, request, &response, keep_alive)
 }
 
+/// The refusal of a stream, which ends its connection.
+pub(super) fn encode_refusal_alone(dialect: Dialect, refusal: &Refusal) -> Bytes {
+    let (content_type, body) = dialect.error_body(refusal.status, &refusal.message);
+    encode(&Response { status: refusal.status, content_type, extra: &refusal.header_lines(), body: &body }, false)
+}
+
 fn encode_answer(context: &mut Context, request: &Request<'_>, response: &Response<'_>, keep_alive: bool) -> Bytes {
     context.metrics.count_response(response.status);
     let mut answer = encode(response, keep_alive);

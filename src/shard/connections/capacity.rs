@@ -83,7 +83,8 @@ impl Connections {
 
     /// Whether connections that are not WebSockets hold as many slots as one app may. The reserved slots are theirs.
     pub(in crate::shard) fn lacks_slots_for_http(&self, context: &Context) -> bool {
-        let others = context.metrics.stats.connections - context.metrics.stats.websockets;
+        let stats = &context.metrics.stats;
+        let others = stats.connections - stats.websockets - stats.streams;
         let always = context.config.refusal_slots.max(limits::HTTP_SLOTS_MIN);
         others > self.slots_of_one_app(context).max(u64::from(always))
     }

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::Connections;
 use super::send_queue::Queue;
+use super::streams::Streams;
 use crate::app::AppSerial;
 use crate::channel::subscribers::Subscribers;
 use crate::connection::encoding::Encoding;
@@ -27,7 +28,7 @@ use crate::connection::{ConnectionKey, Flags, Hot, Phase};
 use crate::index::{ChannelIndex, Slot};
 use crate::limits;
 use crate::protocol::event_id::EventId;
-use crate::protocol::server_event;
+use crate::protocol::{server_event, server_sent};
 use crate::shard::context::Context;
 use crate::shard::options::ChannelOrder;
 use crate::wire::websocket::{self, Opcode};
@@ -69,11 +70,12 @@ struct Event {
     /// Its group and sequence, if it is a stored event.
     position: Option<(u8, u64)>,
     app: AppSerial,
+    channel: ChannelIndex,
     exclude: Option<ConnectionKey>,
 }
 
 impl Event {
-    /// Its frame in an encoding other than the plain one, and the length of it; `None` if it has only the plain one.
+    /// Its frame in an encoding other than the plain one, and the length of it; `None` if it has none in it.
     #[inline(never)]
     fn in_encoding(
         &mut self,
@@ -82,16 +84,23 @@ impl Event {
         order: &ChannelOrder,
     ) -> Option<(FrameId, usize)> {
         let other = &mut self.others[encoding.place()?];
-        let (group, sequence) = self.position?;
         if other.is_none() {
-            let id = order.event_id(self.app, group, sequence);
-            let bytes = encode_frame(frames.bytes(self.frame), encoding, id);
+            let id = self.position.map(|(group, sequence)| order.event_id(self.app, group, sequence));
+            let bytes = encode_frame(frames.bytes(self.frame), encoding, id)?;
             let length = bytes.len();
             let frame = frames.hold(bytes, self.app.0, FrameKind::Event);
             frames.share_stamp(self.frame, frame);
             *other = Some((frame, length));
         }
         *other
+    }
+
+    /// The line `id:` of a stream of several channels, if the event has a position.
+    #[inline(never)]
+    fn cursor_line(&self, slot: Slot, streams: &mut Streams, order: &ChannelOrder) -> Option<Bytes> {
+        let (group, sequence) = self.position?;
+        let epoch = order.event_id(self.app, group, sequence).epoch;
+        streams.advance(slot, self.channel, sequence, epoch)
     }
 
     /// Records when the event was accepted, in µs: it is written when no send of any of its frames is left.
@@ -111,17 +120,29 @@ impl Event {
     }
 }
 
-/// The frame of an event in another encoding, made of the plain one.
-pub(super) fn encode_frame(plain: &[u8], encoding: Encoding, id: EventId) -> Bytes {
+/// The frame of an event in another encoding, made of the plain one; `None` if it has none in it.
+pub(super) fn encode_frame(plain: &[u8], encoding: Encoding, id: Option<EventId>) -> Option<Bytes> {
     let text = websocket::payload(plain);
     let mut encoded = Vec::new();
-    match encoding {
-        Encoding::Plain => encoded.extend_from_slice(text),
-        Encoding::WithId => server_event::encode_with_id(&mut encoded, text, id),
+    match (encoding, id) {
+        (Encoding::Plain, _) | (Encoding::WithId, None) => return None,
+        (Encoding::WithId, Some(id)) => server_event::encode_with_id(&mut encoded, text, id),
+        (Encoding::Stream, Some(id)) => {
+            server_sent::encode_id_line(&mut encoded, |out| id.encode(out));
+            server_sent::encode_event(&mut encoded, text, Some(id));
+        }
+        (Encoding::Stream | Encoding::StreamOfSeveral, _) => {
+            if !server_sent::encode_event(&mut encoded, text, id) {
+                return None;
+            }
+        }
+    }
+    if encoding.is_stream() {
+        return Some(encoded.into());
     }
     let mut frame = Vec::new();
     websocket::encode_frame(&mut frame, Opcode::Text, &encoded);
-    frame.into()
+    Some(frame.into())
 }
 
 impl FanOuts {
@@ -152,6 +173,7 @@ struct Outboxes<'a> {
     hot: &'a mut BySlot<Hot>,
     frames: &'a mut Frames,
     order: &'a ChannelOrder,
+    streams: &'a mut Streams,
     /// Unsent bytes beyond which a connection of the app is closed.
     bytes_max: usize,
 }
@@ -169,15 +191,28 @@ impl Outboxes<'_> {
             outcome.too_slow.push(slot);
             return;
         }
-        outcome.queued += 1;
         let (mut frame, mut frame_bytes) = (event.frame, event.frame_bytes);
-        if line.outbox.encoding() != Encoding::Plain
-            && let Some(other) = event.in_encoding(line.outbox.encoding(), self.frames, self.order)
-        {
-            (frame, frame_bytes) = other;
-            self.frames.retain(frame, 1);
-            outcome.retained += 1;
+        let encoding = line.outbox.encoding();
+        if encoding != Encoding::Plain {
+            match event.in_encoding(encoding, self.frames, self.order) {
+                Some(other) => {
+                    (frame, frame_bytes) = other;
+                    self.frames.retain(frame, 1);
+                    outcome.retained += 1;
+                    if encoding == Encoding::StreamOfSeveral
+                        && let Some(line_bytes) = event.cursor_line(slot, self.streams, self.order)
+                    {
+                        let length = line_bytes.len();
+                        let prefix = self.frames.hold(line_bytes, event.app.0, FrameKind::Control);
+                        self.frames.push(&mut line.outbox, prefix, length);
+                    }
+                }
+                // An event without an id for a WebSocket, and for a stream nothing.
+                None if encoding.is_stream() => return,
+                None => {}
+            }
         }
+        outcome.queued += 1;
         self.frames.push(&mut line.outbox, frame, frame_bytes);
         if !line.outbox.is_lent() {
             queue.push(slot, &mut line.flags);
@@ -225,13 +260,14 @@ impl Connections {
         }
         let frame_bytes = frame.len();
         let frame = self.frames.hold(frame, app.0, FrameKind::Event);
-        let mut event = Event { frame, frame_bytes, others: Default::default(), position, app, exclude };
+        let mut event = Event { frame, frame_bytes, others: Default::default(), position, app, channel, exclude };
         if in_parts {
             return self.begin_fan_out(context, channel, event, accepted_us, (subscribers, except));
         }
         let bytes_max = self.outbox_bytes_max(context, app.0);
         let order = &context.config.order;
-        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, bytes_max };
+        let streams = &mut self.streams;
+        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, streams, bytes_max };
         let mut queue = self.send_queue.queue_of(channel, count);
         let mut outcome = Outcome::default();
         if behind || except.is_some() {
@@ -306,7 +342,8 @@ impl Connections {
         let FanOut { channel, event, subscribers, remaining, .. } = &mut self.fan_outs.unfinished[at];
         let channel = *channel;
         let order = &context.config.order;
-        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, bytes_max };
+        let streams = &mut self.streams;
+        let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, streams, bytes_max };
         let mut queue = self.send_queue.queue_of(channel, *subscribers);
         let mut outcome = Outcome::default();
         for slot in remaining.iter().take(count as usize) {
@@ -366,7 +403,9 @@ impl Connections {
             }
             let channel = fan_out.channel;
             let order = &context.config.order;
-            let mut outboxes = Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, bytes_max };
+            let streams = &mut self.streams;
+            let mut outboxes =
+                Outboxes { hot: &mut self.table.hot, frames: &mut self.frames, order, streams, bytes_max };
             let mut queue = self.send_queue.queue_of(channel, fan_out.subscribers);
             let mut outcome = Outcome::default();
             outboxes.push(slot, &mut fan_out.event, &mut queue, &mut outcome);

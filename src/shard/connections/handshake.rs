@@ -157,7 +157,7 @@ impl Connections {
         let activity_timeout_s = context.activity_timeout_s(AppSerial(self.table.hot[slot].app));
         self.table.hot[slot].phase = Phase::Open;
         self.fill_client_events(context, slot);
-        context.metrics.count_opened(AppSerial(self.table.hot[slot].app));
+        context.metrics.count_opened(AppSerial(self.table.hot[slot].app), false);
         self.send_text(context, slot, |out| {
             server_event::encode_connection_established(out, socket_id, activity_timeout_s)
         });
@@ -192,7 +192,7 @@ impl Connections {
     }
 
     /// True when a trusted proxy reports that it terminated TLS.
-    pub(super) fn came_through_tls(&self, slot: Slot, request: &Request<'_>) -> bool {
+    pub(in crate::shard) fn came_through_tls(&self, slot: Slot, request: &Request<'_>) -> bool {
         let http = self.http_of(slot);
         let trusted = http.is_some_and(|http| matches!(http.proxy, Proxy::Trusted));
         // Some proxies write `wss` for a WebSocket, and several proxies make a list.

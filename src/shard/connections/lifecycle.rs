@@ -6,7 +6,7 @@ use super::{Connections, unread_from};
 use crate::app::{App, AppSerial, Directory};
 use crate::connection::http::{Http, Proxy};
 use crate::connection::outbox::FrameKind;
-use crate::connection::{ConnectionKey, Flags, Hot, NONE, Phase};
+use crate::connection::{Cold, ConnectionKey, Flags, Hot, NONE, Phase};
 use crate::index::Slot;
 use crate::limits;
 use crate::metrics::figures::ProtocolError;
@@ -50,6 +50,7 @@ impl Connections {
             first_ticket: 0,
             held_back: Vec::new(),
             parked: false,
+            polls: false,
             refused: None,
             caller: None,
             upgrade_waits: false,
@@ -120,6 +121,8 @@ impl Connections {
     pub(in crate::shard) fn handle_read_ended(&mut self, context: &mut Context, slot: Slot) {
         match self.table.hot[slot].phase {
             Phase::Open | Phase::Admitting => self.end(context, slot, false),
+            // Nobody waits for the answer of a poll (threat T64).
+            Phase::Http if self.http_of(slot).is_some_and(|http| http.polls) => self.end(context, slot, false),
             Phase::Http | Phase::Closing | Phase::Lingering => self.settle(context, slot),
             Phase::Free | Phase::Ended => {}
         }
@@ -173,6 +176,10 @@ impl Connections {
     pub(in crate::shard) fn close_websocket(&mut self, context: &mut Context, slot: Slot, reason: &CloseReason) {
         self.catch_up(context, slot);
         match self.table.hot[slot].phase {
+            Phase::Open if self.is_stream(slot) => {
+                self.note_close(context, slot, reason);
+                return self.end_stream(context, slot);
+            }
             Phase::Open | Phase::Admitting => {}
             Phase::Free | Phase::Http | Phase::Closing | Phase::Lingering | Phase::Ended => return,
         }
@@ -215,6 +222,9 @@ impl Connections {
         }
         line.flags.insert(Flags::RESET);
         context.metrics.stats.slow_closed += 1;
+        if line.outbox.encoding().is_stream() {
+            return self.end(context, slot, true);
+        }
         if line.phase == Phase::Open {
             self.frames.drop_queued(&mut line.outbox);
             self.close_websocket(context, slot, &CloseReason::TooSlow);
@@ -235,15 +245,20 @@ impl Connections {
             self.fan_outs.forget(slot);
         }
         let cold = self.cold(slot);
-        let is_known = cold.is_some_and(|cold| !cold.more_channels.is_empty() || cold.signed_in.is_some());
+        let polls = |cold: &Cold| cold.http.as_ref().is_some_and(|http| http.polls);
+        let is_known =
+            cold.is_some_and(|cold| !cold.more_channels.is_empty() || cold.signed_in.is_some() || polls(cold));
         let line = &mut self.table.hot[slot];
         if is_known || line.channels_inline > 0 {
             self.retired.push_back(slot);
         }
         if line.phase == Phase::Open {
-            context.metrics.count_ended(line.app);
+            context.metrics.count_ended(line.app, line.outbox.encoding().is_stream());
         }
-        if line.flags.contains(Flags::COUNTED) {
+        self.streams.remove(slot);
+        let line = &mut self.table.hot[slot];
+        // A poll departs with its request.
+        if line.flags.contains(Flags::COUNTED) && line.phase != Phase::Http {
             line.flags.remove(Flags::COUNTED);
             let app = AppSerial(line.app);
             context.send(context.counter_of(app), QuotaMessage::Departed { app });

@@ -24,6 +24,7 @@ mod probe;
 mod reading;
 mod refusals;
 mod send_queue;
+mod streams;
 mod subscriptions;
 mod sweep;
 
@@ -31,6 +32,7 @@ pub(super) use answers::{JSON, Response, TEXT, encode_refusal};
 pub(super) use deadlines::{Due, extra_request_ms};
 pub(super) use fan_out::Delivery;
 pub(super) use handshake::After;
+pub(super) use streams::{Grant, GrantedBy, Opening, OpeningChannel};
 
 use std::collections::VecDeque;
 
@@ -54,6 +56,7 @@ use list_memory::ListMemory;
 use memory_share::FullApps;
 use past_events::PastEvents;
 use send_queue::SendQueue;
+use streams::Streams;
 
 /// All connections of a shard.
 pub(super) struct Connections {
@@ -70,6 +73,9 @@ pub(super) struct Connections {
     sends_left: u32,
     /// The answer to every `pusher:ping`, encoded once.
     pong: FrameId,
+    /// The comment that idle streams are sent, encoded once.
+    heartbeat: FrameId,
+    streams: Streams,
     capacity: Capacity,
     full_apps: FullApps,
     /// Closed connections that are still subscribed or signed in.
@@ -88,6 +94,8 @@ impl Connections {
             input: InputMemory::default(),
             lists: ListMemory::default(),
             pong: frames.hold(pong, NONE, FrameKind::Reply),
+            heartbeat: Self::hold_heartbeat(&mut frames),
+            streams: Streams::default(),
             frames,
             send_queue: SendQueue::new(),
             fan_outs: FanOuts::default(),
@@ -369,10 +377,10 @@ impl Connections {
         self.frames.take_written()
     }
 
-    /// Frames held, and bytes of these and of joined buffers. The pong frame, which is always held, does not count.
+    /// Frames held, and bytes of these and of joined buffers. The two that are always held do not count.
     pub(super) fn frames_held(&self) -> (u64, u64) {
-        let bytes = self.frames.held_bytes() - self.frames.frame_bytes(self.pong);
-        (self.frames.held() as u64 - 1, bytes as u64)
+        let always = self.frames.frame_bytes(self.pong) + self.frames.frame_bytes(self.heartbeat);
+        (self.frames.held() as u64 - 2, (self.frames.held_bytes() - always) as u64)
     }
 
     /// True when frames and joined buffers fill the shard's bound: no credit is returned until there is memory for

@@ -34,6 +34,7 @@ impl Connections {
         }
         let idle_ms = self.idle_ms(context, slot);
         match self.table.hot[slot].phase {
+            Phase::Open if self.is_stream(slot) => self.visit_stream(context, slot),
             Phase::Open => self.visit_open(context, slot, idle_ms),
             Phase::Http => {
                 let answered = self.http(slot).is_answered() && self.unsent_bytes(slot) == 0;

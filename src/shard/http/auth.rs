@@ -7,11 +7,11 @@ use crate::api::auth::{
     Asked, AuthKind, Judge, answer_channel, answer_user, check_protected, decode_auth, finish_list, push_entry,
 };
 use crate::api::authorizer::{MARKER, Subject, forwarded_headers};
-use crate::api::cors::{Cookies, PRIVATE_ANSWER, answer_headers, preflight_headers};
+use crate::api::cors::{Cookies, PRIVATE_ANSWER, STREAM_ANSWER, answer_headers, preflight_headers};
 use crate::api::refusal::Refusal;
-use crate::api::route::Endpoint;
+use crate::api::route::{Endpoint, Shared};
 use crate::app::{App, AppKey, AppSettings};
-use crate::auth::request::{Caller, Credential, Known, has_credential};
+use crate::auth::request::{Accepted, Caller, Credential, Known, has_credential};
 use crate::channel::name::NameRules;
 use crate::index::Slot;
 use crate::limits;
@@ -40,10 +40,14 @@ impl Requests {
                 return Ok(Caller { app: app.serial, credential: Credential::Authorizer });
             }
         }
-        self.verify_caller(parts, slot, request, app_id, known)
+        let accepted = match endpoint.shared() {
+            Some(Shared::Stream) => Accepted::OfQueryToo,
+            Some(Shared::Auth(_)) | None => Accepted::Usual,
+        };
+        self.verify_caller(parts, slot, request, app_id, (known, accepted))
     }
 
-    /// The header lines of an answer of an endpoint, none but at an auth endpoint.
+    /// The header lines of an answer of an endpoint, none but where pages of other origins may call it.
     ///
     /// # Errors
     /// The lines of the refusal, and 403: the page may not use the app.
@@ -52,16 +56,20 @@ impl Requests {
         parts: &Parts<'_>,
         request: &Request<'_>,
         app_id: Option<&str>,
-        endpoint: &Endpoint<'_>,
+        shared: Option<Shared>,
     ) -> Result<String, (String, Refusal)> {
-        let Endpoint::Auth(kind) = endpoint else { return Ok(String::new()) };
+        let Some(shared) = shared else { return Ok(String::new()) };
         let app = app_id.and_then(|id| parts.context.directory.app_by_id(id));
         let Some(app) = app else { return Ok(PRIVATE_ANSWER.to_owned()) };
-        let cookies = if has_authorizer(app, *kind) { Cookies::Used } else { Cookies::Unused };
+        let cookies = match shared {
+            Shared::Auth(kind) if has_authorizer(app, kind) => Cookies::Used,
+            Shared::Auth(_) | Shared::Stream => Cookies::Unused,
+        };
         let origin = request.headers.only("Origin");
         let headers = origin.map_err(|_| Refusal::bad_request("The header Origin must be present once."));
         headers
             .and_then(|origin| answer_headers(&app.settings, origin, cookies))
+            .map(|lines| if shared == Shared::Stream { lines + STREAM_ANSWER } else { lines })
             .map_err(|refusal| (PRIVATE_ANSWER.to_owned(), refusal))
     }
 
@@ -87,13 +95,16 @@ impl Requests {
         slot: Slot,
         request: &Request<'_>,
         app_id: Option<&str>,
-        kind: AuthKind,
+        shared: Shared,
     ) {
-        let of_key = if app_id.is_none() { self.app_of_key(parts, request, kind) } else { None };
+        let of_key = match shared {
+            Shared::Auth(kind) if app_id.is_none() => self.app_of_key(parts, request, kind),
+            Shared::Auth(_) | Shared::Stream => None,
+        };
         let Some(app_id) = app_id.or(of_key.as_deref()) else {
             return self.answer_not_found(parts, slot, request, Dialect::Relay);
         };
-        let (lines, refusal) = match self.headers_of(parts, request, Some(app_id), &Endpoint::Auth(kind)) {
+        let (lines, refusal) = match self.headers_of(parts, request, Some(app_id), Some(shared)) {
             Ok(lines) => (lines, None),
             Err((lines, refusal)) => (lines, Some(refusal)),
         };
@@ -101,7 +112,7 @@ impl Requests {
             let refusal = refusal.with_headers(&lines);
             return parts.connections.answer_refusal(parts.context, slot, request, Dialect::Relay, &refusal);
         }
-        let extra = lines + &preflight_headers(request.headers.first("Access-Control-Request-Headers"));
+        let extra = lines + &preflight_headers(shared, request.headers.first("Access-Control-Request-Headers"));
         let response = Response { status: 204, content_type: JSON, extra: &extra, body: b"" };
         parts.connections.answer(parts.context, slot, request, &response);
     }
@@ -118,7 +129,10 @@ impl Requests {
     ) -> Result<Command, Refusal> {
         let judge = match caller.credential {
             Credential::Authorizer => Judge::Authorizer,
-            Credential::Signature(_) | Credential::KeyAndSecret(_) | Credential::Token(..) => Judge::Credential,
+            Credential::Signature(_)
+            | Credential::KeyAndSecret(_)
+            | Credential::Token(..)
+            | Credential::PublicKey(_) => Judge::Credential,
         };
         let names = parts.context.config.options.channel_names;
         let asked = decode_auth(request, kind, judge)?;
@@ -170,7 +184,7 @@ fn has_authorizer(app: &App, kind: AuthKind) -> bool {
 fn pair_of<'a>(app: &'a App, credential: &Credential) -> Result<&'a AppKey, Refusal> {
     let index = match credential {
         Credential::Signature(index) | Credential::KeyAndSecret(index) => *index,
-        Credential::Token(..) | Credential::Authorizer => 0,
+        Credential::Token(..) | Credential::Authorizer | Credential::PublicKey(_) => 0,
     };
     app.keys.get(index).ok_or_else(|| Refusal::forbidden("This app has no active key."))
 }

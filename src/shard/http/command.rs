@@ -5,7 +5,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::authorizer::AuthorizerRequest;
+use super::poll::PollCommand;
 use super::response::ResponseSlot;
+use super::stream::StreamCommand;
 use super::{Parts, Requests};
 use crate::api::answer::AnswerShape;
 use crate::api::info::Info;
@@ -34,6 +36,10 @@ pub(super) enum Command {
     Signed(Vec<u8>, Box<str>),
     /// Ask the app's authorizer.
     AskAuthorizer(Box<AuthorizerRequest>),
+    /// Open a stream.
+    Stream(Box<StreamCommand>),
+    /// Hold a poll.
+    Poll(Box<PollCommand>),
 }
 
 /// The events that a request publishes.
@@ -62,7 +68,9 @@ impl Command {
             | Self::Change(..)
             | Self::Answer(_)
             | Self::Signed(..)
-            | Self::AskAuthorizer(_) => 0,
+            | Self::AskAuthorizer(_)
+            | Self::Stream(_)
+            | Self::Poll(_) => 0,
         }
     }
 
@@ -72,7 +80,8 @@ impl Command {
         match self {
             Self::Publish(_, shape) => !shape.needs_no_counts() && self.messages() > SMALL_ANSWER_CHANNELS_MAX,
             Self::Ask(question) => question.has_large_answer(),
-            Self::List(..) => true,
+            // What follows a stream is not HTTP.
+            Self::List(..) | Self::Stream(_) | Self::Poll(_) => true,
             // Answered at once, or short.
             Self::Answer(_) | Self::Signed(..) | Self::AskAuthorizer(_) => false,
             Self::Change(_, _, what) => what.has_large_answer(),
@@ -84,6 +93,8 @@ impl Command {
         match self {
             Self::Signed(_, headers) => headers,
             Self::AskAuthorizer(request) => &request.headers,
+            Self::Stream(command) => &command.headers,
+            Self::Poll(command) => &command.headers,
             Self::Publish(..) | Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Answer(_) => "",
         }
     }
@@ -99,7 +110,9 @@ impl Command {
             | Self::Change(..)
             | Self::Answer(_)
             | Self::Signed(..)
-            | Self::AskAuthorizer(_) => Vec::new(),
+            | Self::AskAuthorizer(_)
+            | Self::Stream(_)
+            | Self::Poll(_) => Vec::new(),
         }
     }
 }
@@ -134,6 +147,14 @@ impl Requests {
                 Ok(())
             }
             Command::AskAuthorizer(request) => self.ask_authorizer(parts, reply_to, *request),
+            Command::Stream(command) => {
+                let headers = command.headers.clone();
+                self.start_stream(parts, reply_to, *command).map_err(|refusal| refusal.with_headers(&headers))
+            }
+            Command::Poll(command) => {
+                let headers = command.headers.clone();
+                self.start_poll(parts, reply_to, *command).map_err(|refusal| refusal.with_headers(&headers))
+            }
         }
     }
 

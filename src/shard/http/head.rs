@@ -111,7 +111,7 @@ impl Requests {
             | Route::Fallback { .. }
             | Route::NotFound(_) => return BodyUse::Dropped,
         };
-        let (headers, origin) = match self.headers_of(parts, request, app_id, endpoint) {
+        let (headers, origin) = match self.headers_of(parts, request, app_id, endpoint.shared()) {
             Ok(headers) => (headers, Ok(())),
             Err((headers, refusal)) => (headers, Err(refusal)),
         };

@@ -8,12 +8,14 @@ mod head;
 mod history;
 mod pending;
 mod permits;
+mod poll;
 mod publish;
 mod query;
 mod response;
 mod scrape;
 mod socket_rates;
 mod store_change;
+mod stream;
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -41,11 +43,12 @@ use crate::api::tokens::decode_token;
 use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
 use crate::app::{App, TokenId};
 use crate::auth::AuthFailure;
-use crate::auth::request::{Caller, Credential, Known, RequestRefusal, verify_request};
+use crate::auth::request::{Accepted, Caller, Credential, Known, RequestRefusal, verify_request};
 use crate::connection::http::Refused;
 use crate::index::{ShardIndex, Slot};
 use crate::metrics::figures::{ClientNames, Overload};
 use crate::protocol::dialect::Dialect;
+use crate::shard::channels::Channels;
 use crate::shard::connections::{After, Connections, JSON, Response, TEXT};
 use crate::shard::context::Context;
 use crate::shard::io::ChangeKind;
@@ -60,6 +63,7 @@ use crate::wire::query::Query;
 use authorizer::Authorizations;
 use command::Command;
 use permits::Parked;
+use poll::Polls;
 use publish::PendingPublish;
 use query::{AskedPage, PendingQuery};
 use scrape::{Scrape, ScrapePage};
@@ -81,6 +85,8 @@ pub(super) struct Requests {
     pages_due_ms: u64,
     /// Requests that await authorizers.
     authorizations: Authorizations,
+    /// Polls that are held.
+    polls: Polls,
     /// Ids of the apps whose changes of the store are not answered yet, by the index of their query.
     changes_in_flight: BTreeMap<u32, Box<str>>,
     /// Pages of the metrics port that await other shards.
@@ -110,6 +116,7 @@ pub(super) struct Parts<'a> {
     pub(super) context: &'a mut Context,
     pub(super) connections: &'a mut Connections,
     pub(super) quota: &'a mut Quota,
+    pub(super) channels: &'a mut Channels,
     pub(super) owner: &'a mut Owner,
     pub(super) users: &'a mut Users,
 }
@@ -129,6 +136,7 @@ impl Requests {
             HttpMessage::Accepted { request, counts, unoccupied } => {
                 self.handle_accepted(parts, request, counts, &unoccupied);
             }
+            HttpMessage::Polled { request, found, is_first } => self.handle_polled(parts, request, found, is_first),
             HttpMessage::Recall { hash } => self.handle_recall(parts, from, hash),
             HttpMessage::Allowed { request, window, lease } => self.handle_allowed(parts, request, window, lease),
             HttpMessage::Denied { request, shortage } => self.handle_denied(parts, request, &shortage),
@@ -194,8 +202,8 @@ impl Requests {
             Route::AuthOfKey(kind) if !parts.connections.http(slot).metrics => {
                 self.call_of_key(parts, slot, request, kind);
             }
-            Route::Preflight(app_id, kind) if !parts.connections.http(slot).metrics => {
-                self.answer_preflight(parts, slot, request, app_id, kind);
+            Route::Preflight(app_id, shared) if !parts.connections.http(slot).metrics => {
+                self.answer_preflight(parts, slot, request, app_id, shared);
             }
             Route::WebSocket { .. } if !parts.connections.http(slot).metrics => {
                 let body = b"This path is for WebSockets";
@@ -242,7 +250,7 @@ impl Requests {
         endpoint: Endpoint<'_>,
     ) {
         let scope = endpoint.scope();
-        let (headers, origin) = match self.headers_of(parts, request, app_id, &endpoint) {
+        let (headers, origin) = match self.headers_of(parts, request, app_id, endpoint.shared()) {
             Ok(headers) => (headers, Ok(())),
             Err((headers, refusal)) => (headers, Err(refusal)),
         };
@@ -277,7 +285,7 @@ impl Requests {
         slot: Slot,
         request: &Request<'_>,
         app_id: Option<&str>,
-        known: Known,
+        (known, accepted): (Known, Accepted),
     ) -> Result<Caller, Refusal> {
         if parts.context.config.options.refuse_pages_with_secret {
             refuse_pages_with_secret(request)?;
@@ -285,15 +293,16 @@ impl Requests {
         let prefix = &parts.context.config.options.path_prefix;
         let (app_id, verified) = match app_id {
             Some(id) => {
-                (id.into(), verify_request(&parts.context.directory, id, request, known, prefix, parts.context.now))
+                let (directory, now) = (&parts.context.directory, parts.context.now);
+                (id.into(), verify_request(directory, id, request, known, prefix, now, accepted))
             }
             None => {
                 let key = Query::new(request.query).value("auth_key")?;
                 match key.and_then(|key| parts.context.directory.app_by_key(&key)) {
                     Some(app) => {
                         let id = app.id.clone();
-                        let verified =
-                            verify_request(&parts.context.directory, &id, request, known, prefix, parts.context.now);
+                        let (directory, now) = (&parts.context.directory, parts.context.now);
+                        let verified = verify_request(directory, &id, request, known, prefix, now, accepted);
                         (Cow::Owned(id.into_string()), verified)
                     }
                     None => {
@@ -366,6 +375,8 @@ impl Requests {
             Endpoint::Webhooks => Ok(Command::Answer(encode_webhooks(app))),
             Endpoint::Webhook(id) => Ok(change(parts, call, caller, app, ChangeKind::RemoveWebhook(id.into()))),
             Endpoint::Auth(kind) => self.prepare_auth(parts, app, caller, request, kind, headers),
+            Endpoint::Sse => Ok(Command::Stream(Box::new(self.prepare_stream(parts, call, caller, app, headers)?))),
+            Endpoint::Poll => Ok(Command::Poll(Box::new(self.prepare_poll(parts, call, caller, app, headers)?))),
             Endpoint::EncryptionKey if request.method == "POST" => {
                 let what = ChangeKind::NewMasterKey(decode_new_key(request.body)?);
                 Ok(change(parts, call, caller, app, what))
@@ -483,6 +494,7 @@ impl Requests {
             + self.parked.len()
             + self.changes_in_flight.len()
             + self.authorizations.len()
+            + self.polls.len()
     }
 
     pub(in crate::shard) fn pending_queries(&self) -> usize {

@@ -76,7 +76,7 @@ pub(super) fn change(parts: &mut Parts<'_>, call: Call<'_>, caller: &Caller, app
             Actor::new(ActorKind::AppKey, &app.keys[*index].key, address)
         }
         Credential::Token(id, _) => Actor::new(ActorKind::AppToken, id, address),
-        Credential::Authorizer => unreachable!("it authorizes subscriptions only"),
+        Credential::Authorizer | Credential::PublicKey(_) => unreachable!("they authorize subscriptions only"),
     };
     Command::Change(app.id.clone(), actor, what)
 }

@@ -49,7 +49,7 @@ pub(in crate::shard) struct ConnectionRef {
 }
 
 /// Identifies one request that waits for other shards.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(in crate::shard) struct PendingId {
     pub(in crate::shard) index: u32,
     /// Guards against the reuse of `index`.

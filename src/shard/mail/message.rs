@@ -118,6 +118,36 @@ pub(in crate::shard) struct Continued {
     pub(in crate::shard) part: Part,
 }
 
+/// A channel of a poll.
+#[derive(Debug)]
+pub(in crate::shard) struct PolledChannel {
+    /// Its number in the poll.
+    pub(in crate::shard) number: usize,
+    pub(in crate::shard) channel: ChannelKey,
+    /// The position that the client named, if it named one and that is readable.
+    pub(in crate::shard) after: Option<Option<EventId>>,
+}
+
+/// What a channel has for a poll.
+#[derive(Debug)]
+pub(in crate::shard) struct PolledPart {
+    /// Its number in the poll.
+    pub(in crate::shard) number: usize,
+    /// The position that the client named, if that is readable.
+    pub(in crate::shard) after: Option<EventId>,
+    /// Where it continues; `None` without history.
+    pub(in crate::shard) position: Option<u64>,
+    /// `None` without history.
+    pub(in crate::shard) continued: Option<Continued>,
+}
+
+impl PolledPart {
+    /// Whether a poll is answered because of it.
+    pub(in crate::shard) fn is_new(&self) -> bool {
+        self.continued.as_ref().is_none_or(|found| found.gap.is_some() || !found.part.events.is_empty())
+    }
+}
+
 /// Why joins are refused, with the limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::shard) enum JoinRefusal {
@@ -160,6 +190,10 @@ pub(in crate::shard) enum OwnerMessage {
     Subscribers { channel: ChannelKey, count: u32, joiners: u32, readers: Vec<Reader> },
     /// A connection wants to join a presence channel. Answered with `Joined` or `JoinRefused`.
     Join { channel: ChannelKey, join: Join },
+    /// A stream wants to read a presence channel, without being a member. Answered with `Observed` or `JoinRefused`.
+    Observe { channel: ChannelKey, reader: Reader },
+    /// A stream no longer reads a presence channel.
+    Unobserve { channel: ChannelKey },
     /// One connection of a member left.
     Leave { channel: ChannelKey, user_id: Arc<str> },
     /// Events of one request (or a client event, without `request`). Costs credit.
@@ -167,6 +201,11 @@ pub(in crate::shard) enum OwnerMessage {
     /// A reader that is catching up has read all up to this position. At most one per reader and channel is in flight.
     /// Answered with `Past`.
     ReadPast { channel: ChannelKey, connection: ConnectionKey, after: u64 },
+    /// A poll asks what these channels have, each at most so many events and bytes. If they have nothing, it waits.
+    /// Answered with `HttpMessage::Polled`, and when it has waited with another one.
+    Poll { request: PendingId, channels: Vec<PolledChannel>, events_max: usize, bytes_max: usize },
+    /// A poll is answered, or its client is gone.
+    EndPoll { request: PendingId },
     /// The subscribers that could have missed an event are closed.
     GapClosed { channel: ChannelKey },
     /// The app's counter has answered `OpenChannel`.
@@ -193,6 +232,8 @@ pub(in crate::shard) enum ChannelMessage {
         cached: Option<Box<Bytes>>,
         answer: Option<Box<HistoryAnswer>>,
     },
+    /// The stream is recorded; events follow from here on.
+    Observed { channel: ChannelKey, ticket: u32, cached: Option<Bytes>, answer: Box<HistoryAnswer> },
     /// The channel is full, the app has its maximum of channels (P-LIM-7, R-LIM-5), or events may be missing.
     JoinRefused { channel: ChannelKey, ticket: u32, refusal: JoinRefusal },
     /// The next events for a reader that is catching up; `None` without history.
@@ -283,6 +324,8 @@ pub(in crate::shard) enum HttpMessage {
     /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17). The channels with these hashes are
     /// unoccupied, until `Recall`.
     Accepted { request: PendingId, counts: Vec<(u32, Counts)>, unoccupied: Vec<u64> },
+    /// To the request's shard: what the channels of a poll have; not `is_first` if it has waited.
+    Polled { request: PendingId, found: Vec<PolledPart>, is_first: bool },
     /// To a shard that considers a channel unoccupied: it may have subscribers from now on. At most one per channel is
     /// in flight. Answered with `OwnerMessage::RecallNoted`.
     Recall { hash: u64 },
@@ -313,6 +356,10 @@ impl ShardMessage {
                 OwnerMessage::Subscribers { .. }
                 | OwnerMessage::Join { .. }
                 | OwnerMessage::Leave { .. }
+                | OwnerMessage::Observe { .. }
+                | OwnerMessage::Unobserve { .. }
+                | OwnerMessage::Poll { .. }
+                | OwnerMessage::EndPoll { .. }
                 | OwnerMessage::GapClosed { .. }
                 | OwnerMessage::ReadPast { .. }
                 | OwnerMessage::ChannelOpened { .. }
@@ -322,6 +369,7 @@ impl ShardMessage {
                 ChannelMessage::Recorded { .. }
                 | ChannelMessage::Unrecorded { .. }
                 | ChannelMessage::Joined { .. }
+                | ChannelMessage::Observed { .. }
                 | ChannelMessage::JoinRefused { .. }
                 | ChannelMessage::Past { .. }
                 | ChannelMessage::Gap { .. },

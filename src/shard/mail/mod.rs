@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 pub(super) use key::{ChannelKey, ConnectionRef, PendingId, UserKey};
 pub(super) use message::{
     ChannelMessage, ConnectionMessage, Continued, HistoryAnswer, HttpMessage, Join, JoinRefusal, MetricsMessage, OnGap,
-    OwnerMessage, PublishItem, QuotaMessage, Reader, Resumed, ShardMessage, Ticket, UserMessage, publish_cost,
+    OwnerMessage, PolledChannel, PolledPart, PublishItem, QuotaMessage, Reader, Resumed, ShardMessage, Ticket,
+    UserMessage, publish_cost,
 };
 pub use question::{AnswerId, ChangeRefused, Changed};
 pub(super) use question::{Listed, Question, Reply, Report, RosterPages, Shortage, SocketVerdict};

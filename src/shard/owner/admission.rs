@@ -5,7 +5,7 @@ use super::Owner;
 use crate::app::{AppSerial, Directory};
 use crate::index::{OwnedIndex, ShardIndex};
 use crate::shard::context::Context;
-use crate::shard::mail::{ChannelKey, ChannelMessage, Join, JoinRefusal, OwnerMessage, QuotaMessage};
+use crate::shard::mail::{ChannelKey, ChannelMessage, Join, JoinRefusal, OwnerMessage, QuotaMessage, Reader};
 use crate::shard::quota::{Quota, channels_max};
 
 /// Whether a channel counts towards its app's limit, at its owner.
@@ -88,10 +88,11 @@ impl Owner {
     /// The app has its maximum of channels: the shard of the joiner is notified.
     fn refuse_join(&self, context: &mut Context, from: ShardIndex, join: OwnerMessage, channels_max: u32) {
         if let OwnerMessage::Join { channel, join: Join { ticket, .. } } = join {
-            context.send(
-                from,
-                ChannelMessage::JoinRefused { channel, ticket, refusal: JoinRefusal::Channels(channels_max) },
-            );
+            let refusal = JoinRefusal::Channels(channels_max);
+            context.send(from, ChannelMessage::JoinRefused { channel, ticket, refusal });
+        } else if let OwnerMessage::Observe { channel, reader: Reader { ticket, .. } } = join {
+            let refusal = JoinRefusal::Channels(channels_max);
+            context.send(from, ChannelMessage::JoinRefused { channel, ticket, refusal });
         } else if let OwnerMessage::Subscribers { channel, .. } = join {
             context.send(from, ChannelMessage::Unrecorded { channel, channels_max });
         }

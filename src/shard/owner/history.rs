@@ -29,6 +29,9 @@ impl Owner {
         let (record, order) = self.histories.push(place, record, &window, frame.clone(), now_ms);
         self.channels[index].record = Some(record);
         self.forget_ended_records(context);
+        if !self.polls.is_empty() {
+            self.wake_polls(context, channel, order.sequence.get(), frame);
+        }
         Some(order)
     }
 
@@ -137,6 +140,7 @@ impl Owner {
             if now.app(app).is_none() {
                 self.histories.remove_app(app);
             }
+            self.end_polls_of(context, app);
         }
     }
 

@@ -4,6 +4,7 @@ mod admission;
 mod cache;
 mod counts;
 mod history;
+mod polls;
 mod roster;
 mod unoccupied;
 mod webhooks;
@@ -32,6 +33,7 @@ use admission::ChannelAdmission;
 use cache::Caches;
 use counts::{CountCause, CountReport};
 pub(super) use history::{keeps_history, sequence_of};
+use polls::HeldPolls;
 use roster::{PendingRoster, Rosters};
 use unoccupied::Unoccupied;
 use webhooks::Debounce;
@@ -51,6 +53,8 @@ pub(super) struct Owner {
     debounce: Debounce,
     /// Channels that other shards consider unoccupied.
     unoccupied: Unoccupied,
+    /// Polls that wait for an event.
+    polls: HeldPolls,
 }
 
 /// State of a channel at its owner; exists while anyone is subscribed, an event is cached, or its history is known.
@@ -116,13 +120,17 @@ impl Owner {
             counts_due: VecDeque::new(),
             debounce: Debounce::default(),
             unoccupied: Unoccupied::default(),
+            polls: HeldPolls::default(),
         }
     }
 
     /// Handles mail to the owner of a channel. A join may have to wait until the app's counter has admitted the
     /// channel, and until no shard considers it unoccupied.
     pub(super) fn handle(&mut self, context: &mut Context, quota: &Quota, from: ShardIndex, message: OwnerMessage) {
-        if let OwnerMessage::Subscribers { channel, count: 1.., .. } | OwnerMessage::Join { channel, .. } = &message {
+        if let OwnerMessage::Subscribers { channel, count: 1.., .. }
+        | OwnerMessage::Join { channel, .. }
+        | OwnerMessage::Observe { channel, .. } = &message
+        {
             let hash = channel.hash;
             if self.must_recall(hash) {
                 return self.hold_until_recalled(context, hash, from, message);
@@ -142,6 +150,12 @@ impl Owner {
                 context.send(from, ChannelMessage::Past { channel, connection, continued });
             }
             OwnerMessage::Join { channel, join } => self.join(context, from, channel, join),
+            OwnerMessage::Poll { request, channels, events_max, bytes_max } => {
+                self.poll(context, (from, request), channels, (events_max, bytes_max));
+            }
+            OwnerMessage::EndPoll { request } => self.end_poll(from, request),
+            OwnerMessage::Observe { channel, reader } => self.observe(context, from, &channel, reader),
+            OwnerMessage::Unobserve { channel } => self.unobserve(context, from, &channel),
             OwnerMessage::Leave { channel, user_id } => self.leave(context, from, &channel, &user_id),
             OwnerMessage::Publish { request, counts, items } => {
                 self.publish(context, quota, from, request, counts, items);

@@ -155,6 +155,30 @@ impl Owner {
         }
     }
 
+    /// A stream reads a presence channel: it counts as a subscriber, and not as a member (R-SSE-4).
+    pub(super) fn observe(&mut self, context: &mut Context, from: ShardIndex, channel: &ChannelKey, reader: Reader) {
+        let (index, ticket) = (self.find_or_insert(channel), reader.ticket);
+        self.channels[index].count_subscriber(from);
+        self.open_history(context, index);
+        self.occupy(index);
+        let count = self.channels[index].subscriber_count();
+        self.note_occupancy(context, channel, count - 1, count);
+        let position = self.position(context, channel);
+        let resumed = self.resume(context, channel, vec![reader]);
+        let cached = self.cached_frame(context, channel);
+        let answer = Box::new(HistoryAnswer { position, resumed });
+        context.send(from, ChannelMessage::Observed { channel: channel.clone(), ticket, cached, answer });
+    }
+
+    /// A stream no longer reads a presence channel.
+    pub(super) fn unobserve(&mut self, context: &mut Context, from: ShardIndex, channel: &ChannelKey) {
+        let index = self.find(channel).expect("a channel with subscribers has state");
+        self.channels[index].discount_subscriber(from);
+        let count = self.channels[index].subscriber_count();
+        self.note_occupancy(context, channel, count + 1, count);
+        self.forget_if_unused(context, index);
+    }
+
     /// One connection of a member left.
     pub(super) fn leave(&mut self, context: &mut Context, from: ShardIndex, channel: &ChannelKey, user_id: &str) {
         let index = self.find(channel).expect("a channel with members has state");

@@ -1,0 +1,369 @@
+//! Streams of server-sent events (R-SSE rules): connections of the same table as WebSockets, with another encoding.
+//!
+//! A stream of one channel is sent frames that it shares with all others; the line `id:` of each is the id of the event.
+//! The line of a stream of several channels is a cursor, which is made for it alone. What a stream needs beyond its hot
+//! line is in one small table: until when it may read, and the positions of its channels if it has several.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use foldhash::quality::FixedState;
+
+use super::Connections;
+use super::answers::encode_refusal_alone;
+use crate::api::refusal::Refusal;
+use crate::app::AppSerial;
+use crate::channel::history::Part;
+use crate::channel::name::ChannelKind;
+use crate::connection::encoding::Encoding;
+use crate::connection::outbox::{FrameId, FrameKind, Frames};
+use crate::connection::{ConnectionKey, Flags, NONE, Phase};
+use crate::index::{ChannelIndex, Slot};
+use crate::limits;
+use crate::protocol::cursor::Cursor;
+use crate::protocol::dialect::Dialect;
+use crate::protocol::event_id::EventId;
+use crate::protocol::server_event::MissedEvents;
+use crate::protocol::server_sent;
+use crate::shard::context::Context;
+use crate::shard::deadlines::DeadlineKind;
+use crate::shard::mail::{ChannelKey, QuotaMessage};
+use crate::wire::websocket;
+
+/// The streams of a shard.
+#[derive(Default)]
+pub(in crate::shard) struct Streams(HashMap<Slot, Stream, FixedState>);
+
+/// What a stream needs beyond its hot line.
+struct Stream {
+    grant: Grant,
+    /// The version of the directory by which the grant was checked last.
+    checked: u64,
+    /// The channels of a stream of several, in the order of the request.
+    places: Box<[Place]>,
+    /// Present until it is open.
+    opening: Option<Box<Opening>>,
+}
+
+/// How long a stream may read.
+#[derive(Clone, Debug)]
+pub(in crate::shard) struct Grant {
+    /// In ms since 1970; `u64::MAX` without an end.
+    pub(in crate::shard) ends_at_ms: u64,
+    pub(in crate::shard) credential: GrantedBy,
+}
+
+/// The credential of a stream, which ends with it (R-TOKEN-7).
+#[derive(Clone, Debug)]
+pub(in crate::shard) enum GrantedBy {
+    /// Keyed hash of a public key, while it is active.
+    Key(u64),
+    /// Hash of a token, while it is valid.
+    Token(Box<[u8; 32]>),
+}
+
+/// A channel of a stream of several.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::shard) struct Place {
+    pub(in crate::shard) channel: ChannelIndex,
+    /// Its hash in cursors.
+    pub(in crate::shard) hash: u32,
+    /// The last sequence that was sent to the stream; `None` without history.
+    pub(in crate::shard) sequence: Option<u64>,
+}
+
+/// A stream whose channels have yet to record it.
+#[derive(Debug)]
+pub(in crate::shard) struct Opening {
+    pub(in crate::shard) dialect: Dialect,
+    /// The place of the answer, until the app's counter has admitted the connection.
+    pub(in crate::shard) ticket: u32,
+    /// Header lines of the answer.
+    pub(in crate::shard) headers: Box<str>,
+    /// The id that the client chose, as text.
+    pub(in crate::shard) socket_id: Option<Box<str>>,
+    pub(in crate::shard) channels: Vec<OpeningChannel>,
+    /// Channels that have yet to record it.
+    pub(in crate::shard) awaited: usize,
+    /// The client named a position.
+    pub(in crate::shard) continues: bool,
+}
+
+/// A channel of a stream that is opening.
+#[derive(Debug)]
+pub(in crate::shard) struct OpeningChannel {
+    pub(in crate::shard) key: ChannelKey,
+    pub(in crate::shard) kind: ChannelKind,
+    /// The position that the client named, if it named one and that is readable.
+    pub(in crate::shard) after: Option<Option<EventId>>,
+    /// Known once the shard has asked the owner.
+    pub(in crate::shard) index: Option<ChannelIndex>,
+    /// Where it continues; `None` without history.
+    pub(in crate::shard) start: Option<u64>,
+    pub(in crate::shard) gap: Option<MissedEvents>,
+    /// The last event of the channel when the owner recorded the stream.
+    pub(in crate::shard) seen: u64,
+    /// The first missed events, if there are any.
+    pub(in crate::shard) missed: Option<Part>,
+    /// The frame of the last event of a cache channel, or that there is none, unless the history has it.
+    pub(in crate::shard) cached: Option<Bytes>,
+}
+
+impl Streams {
+    pub(super) fn remove(&mut self, slot: Slot) {
+        self.0.remove(&slot);
+    }
+
+    /// The line `id:` of a stream of several channels, after an event of one of them.
+    pub(super) fn advance(&mut self, slot: Slot, channel: ChannelIndex, sequence: u64, epoch: u64) -> Option<Bytes> {
+        let stream = self.0.get_mut(&slot)?;
+        let place = stream.places.iter_mut().find(|place| place.channel == channel)?;
+        place.sequence = Some(sequence);
+        stream.id_line(epoch)
+    }
+}
+
+impl Stream {
+    fn id_line(&self, epoch: u64) -> Option<Bytes> {
+        let positions = self.places.iter().filter_map(|place| Some((place.hash, place.sequence?)));
+        positions.clone().next()?;
+        let mut line = Vec::new();
+        server_sent::encode_id_line(&mut line, |out| Cursor::encode(out, epoch, positions));
+        Some(line.into())
+    }
+}
+
+impl Connections {
+    /// Whether the connection is a stream, open or opening.
+    pub(in crate::shard) fn is_stream(&self, slot: Slot) -> bool {
+        self.table.hot[slot].outbox.encoding().is_stream()
+    }
+
+    /// Adds a stream that waits for its app's counter.
+    pub(in crate::shard) fn add_stream(&mut self, slot: Slot, grant: Grant, opening: Opening, version: u64) {
+        let opening = Some(Box::new(opening));
+        self.streams.0.insert(slot, Stream { grant, checked: version, places: Box::default(), opening });
+    }
+
+    /// Streams, open or opening.
+    #[cfg(test)]
+    pub(in crate::shard) fn stream_count(&self) -> usize {
+        self.streams.0.len()
+    }
+
+    /// A poll counts as a connection of its app while it is held (R-POLL-2).
+    pub(in crate::shard) fn count_poll(&mut self, slot: Slot) {
+        self.table.hot[slot].flags.insert(Flags::COUNTED);
+    }
+
+    /// A poll is answered, or its client is gone.
+    pub(in crate::shard) fn end_poll(&mut self, context: &mut Context, connection: ConnectionKey, app: AppSerial) {
+        if !self.is_live(connection) {
+            return;
+        }
+        let slot = connection.slot();
+        if let Some(http) = self.cold_mut(slot).and_then(|cold| cold.http.as_mut()) {
+            http.polls = false;
+        }
+        let flags = &mut self.table.hot[slot].flags;
+        if flags.contains(Flags::COUNTED) {
+            flags.remove(Flags::COUNTED);
+            context.send(context.counter_of(app), QuotaMessage::Departed { app });
+        }
+    }
+
+    /// A stream that was not admitted is none.
+    pub(in crate::shard) fn forget_stream(&mut self, slot: Slot) {
+        self.streams.remove(slot);
+    }
+
+    /// A stream that is opening.
+    pub(in crate::shard) fn opening_mut(&mut self, slot: Slot) -> Option<&mut Opening> {
+        self.streams.0.get_mut(&slot)?.opening.as_deref_mut()
+    }
+
+    /// The counter has admitted a stream: the connection is its own from now on, and speaks HTTP no more.
+    pub(in crate::shard) fn become_stream(&mut self, context: &mut Context, slot: Slot, app: AppSerial) {
+        let count = self.opening_mut(slot).map_or(0, |opening| opening.channels.len());
+        self.release_input(slot);
+        let line = &mut self.table.hot[slot];
+        line.app = app.0;
+        line.phase = Phase::Open;
+        line.flags.remove(Flags::LAST_ANSWER);
+        line.flags.insert(Flags::COUNTED);
+        line.outbox.set_encoding(if count == 1 { Encoding::Stream } else { Encoding::StreamOfSeveral });
+        self.cold_or_default(slot).http = None;
+        self.drop_cold_if_empty(slot);
+        context.metrics.count_opened(app, true);
+        self.resume_reading(context, slot);
+    }
+
+    /// All channels have recorded a stream: sends the head of the answer, `connected` and the gaps. Returns what the
+    /// stream waited for.
+    pub(in crate::shard) fn begin_stream(&mut self, context: &mut Context, slot: Slot) -> Option<Box<Opening>> {
+        let order = context.config.order;
+        let app = AppSerial(self.table.hot[slot].app);
+        let socket_id = context.socket_id(self.key(slot));
+        let stream = self.streams.0.get_mut(&slot)?;
+        let opening = stream.opening.take()?;
+        let epoch = order.event_id(app, 0, 0).epoch;
+        let id_line = if let [only] = &*opening.channels {
+            only.start.map(|start| {
+                let mut line = Vec::new();
+                server_sent::encode_id_line(&mut line, |out| context.event_id(&only.key, start).encode(out));
+                Bytes::from(line)
+            })
+        } else {
+            let places = opening.channels.iter().filter_map(|channel| {
+                let hash = order.cursor_hash(channel.key.hash);
+                Some(Place { channel: channel.index?, hash, sequence: channel.start })
+            });
+            stream.places = places.collect();
+            stream.id_line(epoch)
+        };
+        let gaps = || opening.channels.iter().filter_map(|channel| Some((&*channel.key.name, channel.gap.as_ref()?)));
+        let has_gap = gaps().next().is_some();
+        context.metrics.count_response(200);
+        context.metrics.counted.resumes += u64::from(opening.continues);
+        context.metrics.counted.resume_gaps += gaps().count() as u64;
+        let mut text = Vec::with_capacity(512);
+        text.extend_from_slice(HEAD);
+        text.extend_from_slice(opening.headers.as_bytes());
+        text.extend_from_slice(b"\r\n");
+        text.extend_from_slice(server_sent::RETRY);
+        // A client that loses the connection before it reads of the gap continues from where it was, and is told again.
+        if !has_gap {
+            text.extend_from_slice(id_line.as_deref().unwrap_or_default());
+        }
+        let socket_id = opening.socket_id.as_deref().map_or_else(|| socket_id.to_text(), str::to_owned);
+        let names = opening.channels.iter().map(|channel| &*channel.key.name);
+        server_sent::encode_connected(&mut text, &socket_id, names, opening.continues && !has_gap);
+        if has_gap {
+            text.extend_from_slice(id_line.as_deref().unwrap_or_default());
+            server_sent::encode_gap(&mut text, gaps());
+        }
+        self.send(context, slot, text.into(), FrameKind::Reply);
+        Some(opening)
+    }
+
+    /// A gap on one channel of an open stream, which continues at a later position.
+    pub(in crate::shard) fn send_stream_gap(
+        &mut self,
+        context: &mut Context,
+        slot: Slot,
+        channel: (&ChannelKey, ChannelIndex),
+        gap: &MissedEvents,
+    ) {
+        let mut text = Vec::new();
+        if let Some(start) = gap.resumes_at {
+            let line = self.stream_id_line(context, slot, channel.1, start);
+            text.extend_from_slice(line.as_deref().unwrap_or_default());
+        }
+        server_sent::encode_gap(&mut text, std::iter::once((&*channel.0.name, gap)));
+        self.send(context, slot, text.into(), FrameKind::Reply);
+    }
+
+    /// The line `id:` for a position of a channel, which the stream has reached.
+    fn stream_id_line(&mut self, context: &Context, slot: Slot, channel: ChannelIndex, id: EventId) -> Option<Bytes> {
+        let app = AppSerial(self.table.hot[slot].app);
+        if self.encoding(slot) == Encoding::Stream {
+            let mut line = Vec::new();
+            server_sent::encode_id_line(&mut line, |out| id.encode(out));
+            return Some(line.into());
+        }
+        let epoch = context.config.order.event_id(app, 0, 0).epoch;
+        self.streams.advance(slot, channel, id.sequence, epoch)
+    }
+
+    /// Queues an event without an id, made of its frame.
+    pub(in crate::shard) fn send_to_stream(&mut self, context: &mut Context, slot: Slot, frame: &[u8]) {
+        let mut text = Vec::new();
+        if server_sent::encode_event(&mut text, websocket::payload(frame), None) {
+            self.send(context, slot, text.into(), FrameKind::Event);
+        }
+    }
+
+    /// Queues the line `id:` of a stream of several channels before an event of one of them.
+    pub(super) fn send_cursor(&mut self, context: &mut Context, slot: Slot, channel: ChannelIndex, id: EventId) {
+        if let Some(line) = self.streams.advance(slot, channel, id.sequence, id.epoch) {
+            self.send(context, slot, line, FrameKind::Control);
+        }
+    }
+
+    /// A stream that is opening is refused: its answer is the refusal, and the last one of the connection.
+    pub(in crate::shard) fn refuse_stream(&mut self, context: &mut Context, slot: Slot, refusal: &Refusal) {
+        let opening = self.streams.0.get_mut(&slot).and_then(|stream| stream.opening.take());
+        let Some(opening) = opening else { return };
+        let refusal = refusal.clone().with_headers(&opening.headers);
+        context.metrics.count_response(refusal.status);
+        let answer = encode_refusal_alone(opening.dialect, &refusal);
+        self.send(context, slot, answer, FrameKind::Control);
+        self.finish_stream(context, slot);
+    }
+
+    /// Ends a stream after what was sent so far: the client connects again, and is told why if it may not.
+    pub(in crate::shard) fn end_stream(&mut self, context: &mut Context, slot: Slot) {
+        if self.opening_mut(slot).is_some() {
+            let refusal = Refusal::unavailable("The stream ended while it was being opened: try again.", 1);
+            return self.refuse_stream(context, slot, &refusal);
+        }
+        self.catch_up(context, slot);
+        self.finish_stream(context, slot);
+    }
+
+    fn finish_stream(&mut self, context: &mut Context, slot: Slot) {
+        if self.table.hot[slot].phase != Phase::Open {
+            return;
+        }
+        self.retire(context, slot);
+        // It is closed as an answered request is.
+        let line = &mut self.table.hot[slot];
+        line.phase = Phase::Closing;
+        line.flags.insert(Flags::LAST_ANSWER);
+        let connection = self.key(slot);
+        self.await_deadline(context, DeadlineKind::CloseAnswer, slot, limits::CLOSE_WITHIN_MS);
+        self.follow_up(connection);
+    }
+
+    /// The sweep visits a stream (R-SSE-10, R-TOKEN-7).
+    pub(super) fn visit_stream(&mut self, context: &mut Context, slot: Slot) {
+        let now = context.tenths();
+        let Some(stream) = self.streams.0.get_mut(&slot) else { return };
+        let version = context.directory.version();
+        let must_check = std::mem::replace(&mut stream.checked, version) != version;
+        let app = self.table.hot[slot].app;
+        if context.now.unix_ms >= stream.grant.ends_at_ms || (must_check && !is_granted(context, app, &stream.grant)) {
+            return self.end_stream(context, slot);
+        }
+        if stream.opening.is_some() {
+            return;
+        }
+        // Streams that were opened at once are not sent comments at once.
+        let jitter = slot.0.wrapping_mul(0x9e37_79b9) % limits::HEARTBEAT_JITTER_TENTHS;
+        if now.saturating_sub(self.table.last_activity[slot]) >= limits::HEARTBEAT_TENTHS + jitter {
+            self.table.last_activity[slot] = now;
+            self.send_held(context, slot, self.heartbeat);
+        }
+    }
+
+    /// The comment that idle streams are sent, encoded once.
+    pub(super) fn hold_heartbeat(frames: &mut Frames) -> FrameId {
+        frames.hold(Bytes::from_static(server_sent::HEARTBEAT), NONE, FrameKind::Control)
+    }
+}
+
+/// Whether a credential still permits what it permitted.
+fn is_granted(context: &Context, app: u32, grant: &Grant) -> bool {
+    let Some(app) = context.app(app).filter(|app| app.enabled) else { return false };
+    match &grant.credential {
+        GrantedBy::Key(hash) => app.keys.iter().any(|pair| context.keyed_hash(app.serial, &pair.key) == *hash),
+        GrantedBy::Token(hash) => {
+            let token = context.directory.token_by_hash(hash);
+            token.is_some_and(|token| token.app == app.serial && token.is_valid(context.now.unix_ms))
+        }
+    }
+}
+
+/// The head of a stream's answer, without the lines that depend on the request. The answer ends with its connection.
+const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\nX-Accel-Buffering: no\r\n";

@@ -1,0 +1,311 @@
+//! Streams and polls (R-SSE, R-POLL rules): in time, and in every order of mail between shards.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A request for a stream or poll of these channels, with the app's key and secret.
+fn ask_for(endpoint: &str, channels: &str, last_event_id: Option<&str>) -> String {
+    let last = last_event_id.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
+    format!(
+        "GET /apps/1/{endpoint}?channels={channels} HTTP/1.1\r\nHost: h\r\nX-Relay-Key: app-key\r\n\
+         X-Relay-Secret: app-secret\r\n{last}\r\n"
+    )
+}
+
+/// R-SSE-10, threat T14: each stream is sent a comment within 15 to 25 s of the last one, not all at once; nothing else
+/// ends an idle stream.
+#[test]
+fn comments_come_in_time() {
+    let mut process = Process::new(2);
+    let streams: Vec<ConnectionKey> = (0..64)
+        .map(|_| {
+            let connection = process.accept(0);
+            process.receive(0, connection, ask_for("sse", "a", None).as_bytes());
+            assert!(process.take(0, connection).contains("event: connected"));
+            connection
+        })
+        .collect();
+    let mut last_ms = vec![process.now.monotonic_ms; streams.len()];
+    let mut at_once = BTreeMap::new();
+    for _ in 0..1_000 {
+        process.pass_time(100);
+        for (stream, last_ms) in streams.iter().zip(&mut last_ms) {
+            let text = process.take(0, *stream);
+            let since_ms = process.now.monotonic_ms - *last_ms;
+            match &*text {
+                "" => assert!(since_ms < 25_100, "{since_ms}"),
+                ":\n\n" => {
+                    assert!((15_000..=25_100).contains(&since_ms), "{since_ms}");
+                    *last_ms = process.now.monotonic_ms;
+                    *at_once.entry(process.now.monotonic_ms).or_insert(0) += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(at_once.values().all(|count| *count < streams.len() / 2), "{at_once:?}");
+    process.finish();
+}
+
+/// R-TOKEN-7, R-SSE-5, threat T58: a stream with an id of its own ends 24 h after the time in it.
+#[test]
+fn a_stream_id_ends_its_stream() {
+    let mut process = Process::new(1);
+    let unix_s = process.now.unix_ms / 1_000;
+    let connection = process.accept(0);
+    let path = format!("sse?channels=a&key=app-key&socket_id=0.{}123456", unix_s - 24 * 3_600 + 30);
+    process.receive(0, connection, format!("GET /apps/1/{path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+    assert!(process.take(0, connection).contains("event: connected"));
+    process.pass_time(29_000);
+    assert!(process.closed.is_empty());
+    process.pass_time(10_000);
+    assert_eq!(process.closed.len(), 1);
+    process.finish();
+}
+
+/// R-POLL-2: a held poll is one entry at its owners, which is gone when it is answered, times out, or its client is.
+#[test]
+fn polls_leave_nothing_behind() {
+    for shards in [1, 3] {
+        let mut process = Process::new(shards);
+        let held = |process: &Process| process.shards.iter().map(|shard| shard.owner.polls()).sum::<usize>();
+        let poll = |process: &mut Process| {
+            let connection = process.accept(0);
+            process.receive(0, connection, ask_for("poll", "a,b,c,d,e,f", None).as_bytes());
+            assert_eq!(process.take(0, connection), "");
+            connection
+        };
+        let first = poll(&mut process);
+        let owners = held(&process);
+        assert!((1..=usize::from(shards)).contains(&owners));
+        poll(&mut process);
+        assert_eq!(held(&process), 2 * owners);
+        process.feed(0, Input::Closed { connection: first });
+        assert_eq!(held(&process), owners);
+        let publisher = process.accept(0);
+        assert!(process.publish(0, publisher, r#"{"name":"e","channel":"d","data":"1"}"#).contains("200 OK"));
+        assert_eq!(held(&process), 0);
+        let last = poll(&mut process);
+        process.pass_time(25_100);
+        assert_eq!(json_of(&process.take(0, last), 200)["events"], json!([]));
+        assert_eq!(held(&process), 0);
+        process.finish();
+    }
+}
+
+/// Shards whose mail arrives in any order that a real process permits: between two shards in the order sent.
+struct Network {
+    shards: Vec<Shard>,
+    mail: BTreeMap<(usize, usize), VecDeque<Mail>>,
+    now: Moment,
+    received: BTreeMap<(usize, u32), Vec<u8>>,
+    slots: u32,
+}
+
+impl Network {
+    fn new(shards: ShardIndex, settings: AppSettings) -> Self {
+        let process = Process::with_settings(shards, settings);
+        Self { shards: process.shards, mail: BTreeMap::new(), now: process.now, received: BTreeMap::new(), slots: 0 }
+    }
+
+    fn feed(&mut self, shard: usize, input: Input<'_>) {
+        self.shards[shard].handle_input(self.now, input);
+        self.shards[shard].end_batch();
+        loop {
+            let mut quiet = true;
+            while let Some(output) = self.shards[shard].poll_output() {
+                quiet = false;
+                match output {
+                    Output::Mail { to, mail } => self.mail.entry((shard, usize::from(to))).or_default().push_back(mail),
+                    Output::Close { connection, .. } => {
+                        self.shards[shard].handle_input(self.now, Input::Closed { connection });
+                    }
+                    Output::ShutdownWrite { .. }
+                    | Output::Pause { .. }
+                    | Output::Resume { .. }
+                    | Output::TokenUsed { .. }
+                    | Output::Change(_)
+                    | Output::Authorize(_)
+                    | Output::Webhook(_)
+                    | Output::MisleadingName { .. }
+                    | Output::MessagesCounted { .. }
+                    | Output::Log(_)
+                    | Output::MeasureProcess => {}
+                }
+            }
+            while let Some(flush) = self.shards[shard].poll_flush() {
+                quiet = false;
+                let (connection, bytes) = (flush.connection, flush.bytes.to_vec());
+                self.received.entry((shard, connection.slot)).or_default().extend_from_slice(&bytes);
+                self.shards[shard].handle_input(self.now, Input::Sent { connection, bytes: bytes.len() });
+            }
+            self.shards[shard].end_batch();
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// Delivers one mail, chosen by `choice`; false when there is none.
+    fn deliver(&mut self, choice: usize) -> bool {
+        let pairs: Vec<(usize, usize)> =
+            self.mail.iter().filter(|(_, queue)| !queue.is_empty()).map(|(pair, _)| *pair).collect();
+        let Some(&(from, to)) = pairs.get(choice % pairs.len().max(1)) else { return false };
+        let mail = self.mail.get_mut(&(from, to)).and_then(VecDeque::pop_front).expect("it is not empty");
+        self.feed(to, Input::Mail { from: from as ShardIndex, mail });
+        true
+    }
+
+    fn request(&mut self, shard: usize, text: &str) -> ConnectionKey {
+        let connection = ConnectionKey { slot: self.slots, generation: 1 };
+        self.slots += 1;
+        let peer = "127.0.0.1:5000".parse().expect("an address");
+        self.feed(shard, Input::Accepted { connection, peer, listener: Listener::Public, refuse: false });
+        self.feed(shard, Input::Received { connection, bytes: &mut text.as_bytes().to_vec() });
+        connection
+    }
+}
+
+/// A client that reads channels over streams or polls, and connects again from where it was.
+struct Client {
+    shard: usize,
+    channels: &'static [&'static str],
+    polls: bool,
+    connection: Option<ConnectionKey>,
+    last_event_id: Option<String>,
+    /// What it has seen of each channel, after it was connected first.
+    seen: BTreeMap<String, Vec<u64>>,
+}
+
+impl Client {
+    fn connect(&mut self, network: &mut Network) {
+        let endpoint = if self.polls { "poll" } else { "sse" };
+        let last = self.last_event_id.as_deref();
+        let request = ask_for(endpoint, &self.channels.join(","), last);
+        self.connection = Some(network.request(self.shard, &request));
+    }
+
+    /// Reads what has arrived: whole events only, as a browser does.
+    fn read(&mut self, network: &mut Network) {
+        let Some(connection) = self.connection else { return };
+        let bytes = network.received.remove(&(self.shard, connection.slot)).unwrap_or_default();
+        let text = String::from_utf8(bytes).expect("text");
+        if self.polls {
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { return };
+            assert!(head.starts_with("HTTP/1.1 200"), "{text}");
+            let answer: Value = serde_json::from_str(body).expect("JSON");
+            assert_eq!(answer["gaps"], json!([]), "{answer}");
+            for event in answer["events"].as_array().expect("events") {
+                self.note(event);
+            }
+            self.last_event_id = answer["last_event_id"].as_str().map(str::to_owned);
+            network.feed(self.shard, Input::Closed { connection });
+            return self.connect(network);
+        }
+        let text = text.split_once("retry: 3000\n\n").map_or(&*text, |(_, events)| events);
+        for event in text.split_terminator("\n\n") {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            match field("event") {
+                Some("connected") => {}
+                Some("e") => self.note(&serde_json::from_str(field("data").expect("data")).expect("JSON")),
+                _ => panic!("{event}"),
+            }
+            self.last_event_id = field("id").map(str::to_owned).or(self.last_event_id.take());
+        }
+    }
+
+    fn note(&mut self, event: &Value) {
+        let channel = event["channel"].as_str().expect("a channel").to_owned();
+        let number = event["data"].as_str().and_then(|data| data.parse().ok()).expect("a number");
+        self.seen.entry(channel).or_default().push(number);
+    }
+}
+
+const CHANNELS: [&[&str]; 4] = [&["a"], &["a", "b"], &["b", "c", "presence-d", "e"], &["presence-d"]];
+
+/// Publishes, connects, cuts and reads in the order of these steps, while mail is delivered in any order.
+fn run(steps: &[(u8, u16)], shards: ShardIndex) {
+    let mut network = Network::new(shards, AppSettings { history_events: 10_000, ..AppSettings::default() });
+    let mut published: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut clients: Vec<Client> = (0..10)
+        .map(|at| Client {
+            shard: at % usize::from(shards),
+            channels: CHANNELS[at % CHANNELS.len()],
+            polls: at >= 7,
+            connection: None,
+            last_event_id: None,
+            seen: BTreeMap::new(),
+        })
+        .collect();
+    for (at, (step, choice)) in steps.iter().enumerate() {
+        let choice = usize::from(*choice);
+        let client = &mut clients[choice % 10];
+        match step % 10 {
+            0..=1 => {
+                let channel = ["a", "b", "c", "presence-d", "e"][choice % 5];
+                let number = published.entry(channel).or_default();
+                *number += 1;
+                let data = if choice % 64 == 0 { format!("{number:0>9000}") } else { number.to_string() };
+                let body = json!({"name": "e", "channel": channel, "data": data}).to_string();
+                // Through one shard each, so that the numbers of a channel are in order.
+                network.request(choice % 5 % usize::from(shards), &publish_request(&body));
+            }
+            2 => match client.connection {
+                None => client.connect(&mut network),
+                // Cut off, with or without what was on the way.
+                Some(_) => {
+                    if choice % 20 < 10 {
+                        client.read(&mut network);
+                    }
+                    if let Some(connection) = client.connection.take() {
+                        network.feed(client.shard, Input::Closed { connection });
+                    }
+                }
+            },
+            3 => client.read(&mut network),
+            _ => {
+                network.deliver(choice);
+            }
+        }
+        network.now.monotonic_ms += u64::from(at % 100 == 99);
+    }
+    // At the end everybody is connected, and everything arrives.
+    for client in &mut clients {
+        client.read(&mut network);
+        if client.connection.is_none() {
+            client.connect(&mut network);
+        }
+    }
+    for _ in 0..3 {
+        while network.deliver(7) {}
+        for client in &mut clients {
+            client.read(&mut network);
+        }
+    }
+    for client in &clients {
+        for (channel, seen) in &client.seen {
+            // From the first event that it saw: each once, in order, up to the last one.
+            let first = seen[0];
+            let expected: Vec<u64> = (first..=published[&**channel]).collect();
+            assert_eq!(seen, &expected, "{channel} of {:?}, polls: {}", client.channels, client.polls);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// R-HIST-12, R-SSE-7, R-POLL-2, H12: whatever the order of mail, however often clients are cut off, and wherever
+    /// they connect again: nothing is lost, doubled or out of order.
+    #[test]
+    fn nothing_is_lost_in_any_order(
+        steps in prop::collection::vec(any::<(u8, u16)>(), 100..1_000),
+        shards in 1_u16..=4,
+    ) {
+        run(&steps, shards);
+    }
+}
