@@ -123,7 +123,7 @@ impl ChannelKind {
     }
 
     /// The type by the leading prefix alone (P-CHAN-1, R-CHAN-3): `no-history-private-x` is public.
-    fn of_prefix(text: &str) -> Self {
+    pub fn of_prefix(text: &str) -> Self {
         if text.starts_with("private-encrypted-") {
             Self::PrivateEncrypted
         } else if text.starts_with("private-") {

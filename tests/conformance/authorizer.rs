@@ -13,6 +13,7 @@ use crate::common::http::{self, HttpConnection, Response};
 use crate::common::receiver::read_request;
 use crate::common::rig::{on_fresh_servers, on_fresh_servers_at_once};
 use crate::common::server::{Driver, ServerOptions, TestServer};
+use crate::common::sign::unix_now;
 use crate::common::socket::Socket;
 use crate::common::{cli, eventually, unique};
 
@@ -252,7 +253,15 @@ fn the_socket_must_be_open() {
                 let found = ask_for(&server, socket_id, "private-a").expect(403).json();
                 assert!(found["message"].as_str().unwrap().contains("socket_id"), "{found}");
             }
+            let stream = |unix_s: u64| format!("0.{unix_s}123456");
+            for unix_s in [unix_now() - 620, unix_now() + 620, unix_now() - 24 * 3_600] {
+                ask_for(&server, &stream(unix_s), "private-a").expect(403);
+            }
+            // R-SSE-5: of a stream whose time is near, and for private channels alone.
+            ask_for(&server, &stream(unix_now()), "presence-a").expect(403);
             assert_eq!(backend.count(), before);
+            let auth = ask_for(&server, &stream(unix_now()), "private-a").expect(200).json()["auth"].clone();
+            assert!(auth.is_string() && backend.count() == before + 1, "{auth}");
             // Both shards: several sockets, each known wherever the request arrives.
             let sockets: Vec<Socket> = (0..8).map(|_| Socket::open(&server, server.app())).collect();
             for socket in &sockets {

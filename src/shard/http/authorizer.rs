@@ -19,7 +19,9 @@ use super::{Parts, Requests};
 use crate::api::auth::{answer_channel, answer_user, check_protected, finish_list, push_entry};
 use crate::api::authorizer::{AuthorizerCall, Decision, Subject};
 use crate::api::refusal::Refusal;
+use crate::api::stream::StreamId;
 use crate::app::AppSerial;
+use crate::channel::name::ChannelKind;
 use crate::connection::ConnectionKey;
 use crate::index::ShardIndex;
 use crate::limits;
@@ -53,6 +55,18 @@ impl Entry {
     pub(super) fn asked(subject: Subject) -> Self {
         Self { subject, refusal: None }
     }
+
+    /// A stream has no user and is no member (R-SSE-5).
+    fn refuse_on_streams(&mut self) {
+        let is_readable = match &self.subject {
+            Subject::Channel(name) => ChannelKind::of_prefix(name) != ChannelKind::Presence,
+            Subject::User => false,
+        };
+        if !is_readable {
+            let text = "The socket_id is that of a stream, for which only private channels are signed.";
+            self.refusal.get_or_insert_with(|| Refusal::forbidden(text));
+        }
+    }
 }
 
 /// Requests that wait for an authorizer.
@@ -68,7 +82,8 @@ pub(super) struct Authorizations {
 
 struct PendingAuthorization {
     reply_to: ResponseSlot,
-    socket: ConnectionRef,
+    /// `None` for the id of a stream.
+    socket: Option<ConnectionRef>,
     request: AuthorizerRequest,
     bytes: usize,
     /// The decisions, once the authorizer has answered.
@@ -84,11 +99,18 @@ impl Requests {
         &mut self,
         parts: &mut Parts<'_>,
         reply_to: ResponseSlot,
-        request: AuthorizerRequest,
+        mut request: AuthorizerRequest,
     ) -> Result<(), Refusal> {
+        let stream = StreamId::parse(&request.socket_id.to_text()).filter(|id| id.may_be_signed(parts.context.now));
+        if stream.is_some() {
+            request.entries.iter_mut().for_each(Entry::refuse_on_streams);
+        }
         let with_headers = |refusal: Refusal| refusal.with_headers(&request.headers);
         let asked = request.entries.iter().filter(|entry| entry.refusal.is_none()).count();
-        let socket = parts.context.connection_of(request.socket_id).ok_or_else(|| with_headers(not_open()))?;
+        let socket = parts.context.connection_of(request.socket_id);
+        if stream.is_none() && socket.is_none() {
+            return Err(with_headers(not_open()));
+        }
         let bytes = request.bytes();
         if !self.authorizations.has_room(request.app, bytes) {
             parts.context.metrics.count_overload(Overload::Authorizer);
@@ -242,8 +264,12 @@ impl AuthorizerRequest {
     }
 }
 
-fn ask_socket(parts: &mut Parts<'_>, request: PendingId, socket: ConnectionRef, app: AppSerial, channels: u32) {
-    let ConnectionRef { shard, connection } = socket;
+fn ask_socket(parts: &mut Parts<'_>, request: PendingId, socket: Option<ConnectionRef>, app: AppSerial, channels: u32) {
+    let Some(ConnectionRef { shard, connection }) = socket else {
+        // The time in the id of a stream was checked.
+        let verdict = SocketVerdict::Open;
+        return parts.context.send(parts.context.config.index, HttpMessage::SocketJudged { request, verdict });
+    };
     parts.context.send(shard, HttpMessage::JudgeSocket { request, socket: connection, app, channels });
 }
 
