@@ -155,6 +155,17 @@ fn through_the_authorizer() {
     });
 }
 
+/// R-SSE-6, R-SSE-7, R-SSE-8, R-HIST-7, threat T60: `EventSource` of Chromium loses and doubles nothing when its connection
+/// is reset, with one channel and with several, and no name of an event fires its own handlers.
+#[test]
+fn event_sources_resume() {
+    if !chromium_is_installed() {
+        return;
+    }
+    let project = project();
+    on_fresh_servers_at_once(options, |server| script(&project, "eventsource.mjs").app(&server, server.app()).run());
+}
+
 /// R-CLIENT-7, threat T105: tabs in Chromium share one connection, and no tab gets what it was not authorized for.
 #[test]
 fn in_several_tabs() {
