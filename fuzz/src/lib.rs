@@ -23,6 +23,7 @@ pub mod targets {
     pub mod shard;
     pub mod signature;
     pub mod store_record;
+    pub mod stream;
     pub mod webhook_url;
     pub mod websocket;
 }
