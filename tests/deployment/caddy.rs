@@ -12,6 +12,12 @@ fn caddy_as_documented() {
     documented_is_well(CADDY);
 }
 
+/// R-SSE-6: events pass it at once.
+#[test]
+fn caddy_streams() {
+    streams_pass(CADDY);
+}
+
 /// R-DIAG-2: self-signed, expired, for another name, and no TLS at all.
 #[test]
 fn caddy_certificates() {

@@ -13,6 +13,12 @@ fn haproxy_as_documented() {
     documented_is_well(HAPROXY);
 }
 
+/// R-SSE-6: events pass it at once.
+#[test]
+fn haproxy_streams() {
+    streams_pass(HAPROXY);
+}
+
 /// R-DIAG-2: self-signed, expired, for another name, and no TLS at all.
 #[test]
 fn haproxy_certificates() {

@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::common::http::HttpConnection;
 use crate::common::server::{Driver, RunningProcess, ServerOptions, TestServer, data_directory};
+use crate::common::stream::EventStream;
 use crate::common::{cli, eventually, tools};
 use crate::tree;
 use certificates::Certificate;
@@ -311,6 +313,32 @@ fn documented_is_well(proxy: Proxy) {
     let report = secure.examine_url(&url, &["--ca", certificate.ca.to_str().unwrap()]);
     report.expect_well(&[&ALL[..], &["tls", "forwarded_proto"]].concat());
     drop(secure);
+}
+
+/// R-SSE-6, R-SSE-7: through a proxy as documented, each event of a stream arrives while the next one is not sent yet, and
+/// a stream continues where the last one ended. In HTTP/1.0, so that the proxy adds no coding of its own.
+fn streams_pass(proxy: Proxy) {
+    let deployment = Deployment::changed(proxy, &[]);
+    let server = &deployment.server;
+    let open = |last: &str| {
+        let mut connection = HttpConnection::open(deployment.address);
+        let (path, key) = (server.app().relay_path("/sse"), &server.app().key);
+        let head = format!("GET {path}?channels=a,b&key={key} HTTP/1.0\r\nHost: h\r\nLast-Event-ID: {last}\r\n\r\n");
+        connection.write(head.as_bytes()).expect("the request goes out");
+        EventStream::read(connection)
+    };
+    let mut stream = open("");
+    stream.expect_connected(&["a", "b"], false);
+    for number in 0..20 {
+        server.publish(server.app(), "a", "e", &number.to_string());
+        stream.expect_event("a", "e", &number.to_string());
+    }
+    let last = stream.last_event_id.clone().expect("a cursor");
+    drop(stream);
+    server.publish(server.app(), "b", "e", "missed");
+    let mut stream = open(&last);
+    stream.expect_connected(&["a", "b"], true);
+    stream.expect_event("b", "e", "missed");
 }
 
 /// R-DIAG-2: certificates that browsers refuse, and the wrong scheme, are named before anything else is tried.

@@ -16,6 +16,12 @@ fn nginx_as_documented() {
     documented_is_well(NGINX);
 }
 
+/// R-SSE-6: events pass it at once.
+#[test]
+fn nginx_streams() {
+    streams_pass(NGINX);
+}
+
 /// R-DIAG-2: self-signed, expired, for another name, and no TLS at all.
 #[test]
 fn nginx_certificates() {
