@@ -36,9 +36,10 @@ fn project() -> TempDir {
     for folder in [tools::node_project(), installed().to_owned()] {
         for entry in fs::read_dir(folder.join("node_modules")).unwrap().flatten() {
             let name = entry.file_name();
-            // The names with a scope are those of dependencies, which the packages find beside themselves.
-            if !name.to_string_lossy().starts_with(['.', '@']) {
-                symlink(entry.path(), packages.join(name)).unwrap();
+            // The names with a scope, and those in both folders, are dependencies, which packages find beside themselves.
+            let link = packages.join(&name);
+            if !name.to_string_lossy().starts_with(['.', '@']) && !link.exists() {
+                symlink(entry.path(), link).unwrap();
             }
         }
     }
@@ -82,17 +83,22 @@ fn on_node() {
 /// R-CLIENT-8: the same on Deno.
 #[test]
 fn on_deno() {
+    let project = project();
+    let Some(script) = deno_script(&project, "runtime.mjs") else { return };
+    let server = TestServer::start(drivers()[0]);
+    script.app(&server, server.app()).run();
+}
+
+/// A script of `tests/client`, run by Deno in such a project.
+fn deno_script(project: &TempDir, name: &str) -> Option<Script> {
     let Some(deno) = deno() else {
         say_skipped("npm has no Deno for this machine; the JavaScript client was not run on it");
-        return;
+        return None;
     };
-    let project = project();
-    let path = project.path().join("runtime.mjs");
+    let path = project.path().join(name);
     let arguments = ["run", "--allow-all", "--no-lock", "--node-modules-dir=manual", path.to_str().unwrap()];
-    let server = TestServer::start(drivers()[0]);
     let home = project.path().to_str().unwrap();
-    let script = Script::command(deno.to_str().unwrap(), &arguments).variables(&[("DENO_DIR", home)]);
-    script.app(&server, server.app()).run();
+    Some(Script::command(deno.to_str().unwrap(), &arguments).variables(&[("DENO_DIR", home)]))
 }
 
 /// Deno's program in the package for this platform.
@@ -193,6 +199,80 @@ fn in_several_tabs() {
     script.finish();
 }
 
+/// R-CLIENT-9 to R-CLIENT-12, R-HIST-7, R-HIST-10: resume with pusher-js 8.6, 8.0 and 7.6 on Node, and with laravel-echo
+/// over each: lost connections, also in the middle of a frame, `disconnect()` and `connect()`, silence, unsubscribes,
+/// more missed events than are kept, a restart of the server, other hosts.
+#[test]
+fn resume_on_node() {
+    let project = &project();
+    // They mostly wait for clients to connect again.
+    std::thread::scope(|scope| {
+        for version in ["pusher-js", "pusher-js-8.0", "pusher-js-7.6"] {
+            scope.spawn(move || {
+                on_fresh_servers_at_once(options, |server| resume(server, script(project, "resume.mjs"), version));
+            });
+        }
+    });
+}
+
+/// R-CLIENT-8, R-CLIENT-9: the same on Deno.
+#[test]
+fn resume_on_deno() {
+    let project = project();
+    let Some(script) = deno_script(&project, "resume.mjs") else { return };
+    resume(TestServer::start(drivers()[0]), script, "pusher-js");
+}
+
+/// Runs `resume.mjs` with a package of pusher-js, and restarts the server when it is ready for that.
+fn resume(server: TestServer, script: Script, package: &str) {
+    let mut running = script.arguments(&[package]).app(&server, server.app()).start();
+    running.expect_line("restart");
+    let address = server.address.to_string();
+    let _server = server.restart(&["--listen", &address]);
+    running.finish();
+}
+
+/// R-CLIENT-3, R-CLIENT-9 to R-CLIENT-12: `/relay-resume.js` in Chromium before and after each version of pusher-js,
+/// under a strict Content-Security-Policy, with encrypted channels, laravel-echo and Relay's own client.
+#[test]
+fn resume_in_pages() {
+    if !chromium_is_installed() {
+        return;
+    }
+    let project = project();
+    let server = TestServer::start(drivers()[0]);
+    let mut script = script(&project, "resume_pages.mjs").app(&server, server.app()).start();
+    for scenario in ["orders", "encrypted", "objects", "echo", "copies", "withClient", "sharing"] {
+        script.expect_line(scenario);
+    }
+    script.finish();
+}
+
+/// R-CLIENT-9, R-CLIENT-10: connections of stock pusher-js in Chromium are reset while events are published, and by their
+/// own counters no event is lost or comes twice. `RELAY_RESETS=1000` resets more of them, `RELAY_SEED` at other bytes.
+#[test]
+fn resume_after_many_resets() {
+    if !chromium_is_installed() {
+        return;
+    }
+    let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let (resets, seed) = (variable("RELAY_RESETS", "50"), variable("RELAY_SEED", "1"));
+    let objects = if resets.len() > 2 { "24" } else { "8" };
+    let project = project();
+    // More events than are published while a connection is away, so that there is no gap.
+    let server = TestServer::start_with(options(drivers()[0]).app("resumed", &["history_events=1000"]));
+    let script = script(&project, "resume_reconnects.mjs").arguments(&[&resets, objects, &seed]);
+    let mut running = script.app(&server, server.named_app("resumed")).start();
+    loop {
+        let line = running.next_line();
+        println!("{line}");
+        if line.starts_with("done: ") {
+            break;
+        }
+    }
+    running.finish();
+}
+
 /// `tests/run` installs it; under a plain `cargo test` the skipped test is reported.
 fn chromium_is_installed() -> bool {
     let is_installed = Command::new("chromium").arg("--version").output().is_ok();
@@ -249,15 +329,23 @@ fn package_contents() {
         "index.d.ts",
         "index.js",
         "package.json",
+        "relay-resume.js",
         "relay.js",
+        "resume.d.ts",
         "src/authorize.js",
         "src/define.js",
+        "src/event_id.js",
+        "src/hosts.js",
         "src/hub.js",
+        "src/last_ids.js",
         "src/link.js",
         "src/membership.js",
         "src/options.js",
+        "src/page.js",
         "src/place.js",
         "src/request.js",
+        "src/resume.js",
+        "src/resuming_socket.js",
         "src/shared_channel.js",
         "src/tabs.js",
     ];
@@ -285,8 +373,8 @@ fn nothing_installs_the_package_by_name() {
     }
 }
 
-/// The served script is the one that `build.mjs` makes from the modules.
+/// The served scripts are those that `build.mjs` makes from the modules.
 #[test]
-fn script_is_current() {
+fn scripts_are_current() {
     tools::run(Command::new("node").args(["build.mjs", "--check"]).current_dir(sources()));
 }

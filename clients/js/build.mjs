@@ -1,32 +1,44 @@
-// Writes relay.js, the classic script that Relay serves at /relay.js, from the modules in src/:
+// Writes relay.js and relay-resume.js, the classic scripts that Relay serves at these paths, from the modules in src/:
 //     node clients/js/build.mjs
 // With --check it only compares; an outdated file is an error.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 
-/** Each after those that it imports. */
-const MODULES = [
-  'place',
-  'request',
-  'authorize',
-  'options',
-  'link',
-  'membership',
-  'shared_channel',
-  'hub',
-  'tabs',
-  'define',
-];
+/** The modules of each script, each after those that it imports, and what the script does with them. */
+const SCRIPTS = {
+  'relay.js': {
+    modules: [
+      'place',
+      'request',
+      'authorize',
+      'options',
+      'link',
+      'membership',
+      'shared_channel',
+      'hub',
+      'tabs',
+      'define',
+    ],
+    start: `const scriptUrl = globalThis.document?.currentScript?.src;
+if (!globalThis.Pusher) throw new Error('relay.js: load pusher-js before this script; there is no global Pusher');
+`,
+    end: `globalThis.Relay = defineRelay(globalThis.Pusher, scriptUrl);
+`,
+  },
+  'relay-resume.js': {
+    modules: ['event_id', 'last_ids', 'hosts', 'resuming_socket', 'resume', 'page'],
+    start: '',
+    end: `globalThis.RelayResume = resumeInPage(globalThis.document?.currentScript);
+`,
+  },
+};
 
 const HEADER = `/*! @relay/client, MIT OR Apache-2.0. Generated from clients/js/src by clients/js/build.mjs; do not edit. */
 (() => {
 'use strict';
-const scriptUrl = globalThis.document?.currentScript?.src;
-if (!globalThis.Pusher) throw new Error('relay.js: load pusher-js before this script; there is no global Pusher');
 `;
 
-const FOOTER = `globalThis.Relay = defineRelay(globalThis.Pusher, scriptUrl);
-})();
+const FOOTER = `})();
 `;
 
 /** A module's statements without its imports, exports and comments. */
@@ -40,13 +52,13 @@ function statements(name) {
     .trimStart();
 }
 
-const script = HEADER + MODULES.map(statements).join('') + FOOTER;
-const path = new URL('relay.js', import.meta.url);
-if (process.argv.includes('--check')) {
-  if (readFileSync(path, 'utf8') !== script) {
-    console.error('clients/js/relay.js is not current: run node clients/js/build.mjs and commit the result');
+for (const [name, { modules, start, end }] of Object.entries(SCRIPTS)) {
+  const script = HEADER + start + modules.map(statements).join('') + end + FOOTER;
+  const path = new URL(name, import.meta.url);
+  if (!process.argv.includes('--check')) {
+    writeFileSync(path, script);
+  } else if (readFileSync(path, 'utf8') !== script) {
+    console.error(`clients/js/${name} is not current: run node clients/js/build.mjs and commit the result`);
     process.exitCode = 1;
   }
-} else {
-  writeFileSync(path, script);
 }

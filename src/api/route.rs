@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use super::auth::AuthKind;
+use super::script::Script;
 use crate::app::Scope;
 use crate::limits::ENDPOINT_PATH_BYTES_MAX;
 use crate::protocol::dialect::Dialect;
@@ -22,8 +23,8 @@ pub enum Route<'a> {
     Ready,
     /// `GET|HEAD|OPTIONS /accept-traffic`.
     AcceptTraffic,
-    /// `GET|HEAD /relay.js` (R-CLIENT-3).
-    Script,
+    /// `GET|HEAD /relay.js`, `/relay-resume.js` (R-CLIENT-3).
+    Script(Script),
     /// `GET /openapi.json`: the document of the app API (R-ADMIN-20).
     Document,
     /// A page that only the metrics port serves (threat T30).
@@ -298,14 +299,18 @@ fn route_unprefixed<'a>(method: &str, path: &'a str) -> Route<'a> {
     if path.starts_with("/pusher/app/") || path.starts_with("/timeline/") {
         return Route::Fallback { preflight: method == "OPTIONS" };
     }
+    if let Some(script) = Script::of_path(path) {
+        return match method {
+            "GET" | "HEAD" => Route::Script(script),
+            _ => Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"),
+        };
+    }
     match path {
         // Only for `OPTIONS` (RFC 9110 section 7.1).
         "*" => Route::Up,
         "/" | "/up" | "/health" | "/healthz" => probe(method, Route::Up),
         "/ready" | "/readyz" => probe(method, Route::Ready),
         "/accept-traffic" => probe(method, Route::AcceptTraffic),
-        "/relay.js" if matches!(method, "GET" | "HEAD") => Route::Script,
-        "/relay.js" => Route::MethodNotAllowed(Dialect::Pusher, "GET, HEAD"),
         "/openapi.json" => get_only(method, Route::Document),
         "/metrics" => get_only(method, Route::Operator(OperatorPage::Metrics)),
         "/stats" => get_only(method, Route::Operator(OperatorPage::Stats)),

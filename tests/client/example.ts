@@ -4,6 +4,7 @@ import Echo from 'laravel-echo';
 import type { Channel, PresenceChannel } from 'pusher-js';
 import Relay, { Relay as Named, type RelayOptions } from '@relay/client';
 import { defineRelay } from '@relay/client/define';
+import { resume, type HistoryGap, type Resume } from '@relay/client/resume';
 
 const options: RelayOptions = {
   authEndpoint: '/api/v1/apps/1/auth',
@@ -36,6 +37,17 @@ relay.signin();
 new Echo({ broadcaster: 'pusher', client: relay }).private('orders');
 new (defineRelay(Named))('key', options).disconnect();
 
+const resuming: Resume = resume(Named, { hosts: ['relay.example.com'] });
+const reload = ({ channel }: { channel: string }) => console.log(channel);
+resuming.on('gap', reload).off('gap', reload);
+resuming.on('gap', ({ pusher, after, reason }) => console.log(pusher.key, after?.length, reason === 'expired'));
+resuming.on('resumed', ({ pusher, after }) => console.log(pusher.connection.state, after.length));
+channel.bind('pusher:history_gap', (gap: HistoryGap) => console.log(gap.resumes_at));
+
+// @ts-expect-error Hosts are needed.
+resume(Named, {});
+// @ts-expect-error There is no such event.
+resuming.on('message', () => {});
 // @ts-expect-error A key is needed.
 new Relay();
 // @ts-expect-error There is no such option.

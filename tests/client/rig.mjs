@@ -9,6 +9,7 @@ const { RELAY_HOST, RELAY_PORT, RELAY_APP_ID, RELAY_KEY, RELAY_SECRET } = proces
 
 export const key = RELAY_KEY;
 export const appId = RELAY_APP_ID;
+export const relayHost = RELAY_HOST;
 export const relayPort = Number(RELAY_PORT);
 
 /** Outside of a page the host is the one thing that the client cannot know. */

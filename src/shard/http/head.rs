@@ -100,7 +100,7 @@ impl Requests {
             | Route::Ready
             | Route::AcceptTraffic
             | Route::Document
-            | Route::Script
+            | Route::Script(_)
             | Route::Operator(_)
             | Route::WebSocket { .. }
             | Route::Api { .. }

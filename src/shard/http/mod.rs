@@ -37,7 +37,7 @@ use crate::api::encryption_key::decode_new_key;
 use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::refusal::Refusal;
 use crate::api::route::{Endpoint, OperatorPage, Route, route};
-use crate::api::script::{SCRIPT, SCRIPT_TYPE, is_known, script_headers};
+use crate::api::script::{SCRIPT_TYPE, Script};
 use crate::api::terminate::check_user_id;
 use crate::api::tokens::decode_token;
 use crate::api::webhooks::{decode_webhook, encode_webhooks, verify_webhook};
@@ -180,7 +180,9 @@ impl Requests {
                 self.answer_health(parts, slot, request, 503, "Draining");
             }
             Route::Ready => self.answer_health(parts, slot, request, 200, "OK\n"),
-            Route::Script if !parts.connections.http(slot).metrics => self.answer_script(parts, slot, request),
+            Route::Script(script) if !parts.connections.http(slot).metrics => {
+                self.answer_script(parts, slot, request, script);
+            }
             Route::AcceptTraffic => self.start_scrape(parts, slot, request, ScrapePage::AcceptTraffic),
             Route::Operator(page) if parts.connections.http(slot).metrics => {
                 let page = match page {
@@ -235,7 +237,7 @@ impl Requests {
             | Route::AuthOfKey(_)
             | Route::Preflight(..)
             | Route::Document
-            | Route::Script => self.answer_not_found(parts, slot, request, Dialect::Pusher),
+            | Route::Script(_) => self.answer_not_found(parts, slot, request, Dialect::Pusher),
         }
     }
 
@@ -432,9 +434,10 @@ impl Requests {
     }
 
     /// R-CLIENT-3.
-    fn answer_script(&self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>) {
-        let status = if is_known(request.headers.first("if-none-match")) { 304 } else { 200 };
-        let response = Response { status, content_type: SCRIPT_TYPE, extra: &script_headers(), body: SCRIPT };
+    fn answer_script(&self, parts: &mut Parts<'_>, slot: Slot, request: &Request<'_>, script: Script) {
+        let status = if script.is_known(request.headers.first("if-none-match")) { 304 } else { 200 };
+        let (extra, body) = (script.headers(), script.bytes());
+        let response = Response { status, content_type: SCRIPT_TYPE, extra: &extra, body };
         parts.connections.answer(parts.context, slot, request, &response);
     }
 
