@@ -1,6 +1,7 @@
 //! The JavaScript client, `clients/js`, against a real server: on Node and Deno, with laravel-echo, in Chromium, and as a
 //! package. The scripts are in `tests/client`; they use the package as `npm pack` makes it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -233,7 +234,8 @@ fn resume(server: TestServer, script: Script, package: &str) {
 }
 
 /// R-CLIENT-3, R-CLIENT-9 to R-CLIENT-12: `/relay-resume.js` in Chromium before and after each version of pusher-js,
-/// under a strict Content-Security-Policy, with encrypted channels, laravel-echo and Relay's own client.
+/// under a strict Content-Security-Policy, with encrypted channels, laravel-echo and Relay's own client; the examples of
+/// the document.
 #[test]
 fn resume_in_pages() {
     if !chromium_is_installed() {
@@ -241,8 +243,11 @@ fn resume_in_pages() {
     }
     let project = project();
     let server = TestServer::start(drivers()[0]);
-    let mut script = script(&project, "resume_pages.mjs").app(&server, server.app()).start();
-    for scenario in ["orders", "encrypted", "objects", "echo", "copies", "withClient", "sharing"] {
+    let names = ["resume-page", "resume-module", "resume-events"];
+    let examples: BTreeMap<&str, String> = names.map(|name| (name, example_of("docs/history.md", name))).into();
+    let script = script(&project, "resume_pages.mjs").arguments(&[&json!(examples).to_string()]);
+    let mut script = script.app(&server, server.app()).start();
+    for scenario in ["orders", "encrypted", "objects", "echo", "copies", "withClient", "sharing", "documented"] {
         script.expect_line(scenario);
     }
     script.finish();
@@ -284,9 +289,14 @@ fn chromium_is_installed() -> bool {
     is_installed
 }
 
-/// The block of the document after the line `<!-- example: NAME -->`.
+/// An example of the document of the client.
 fn example(name: &str) -> String {
-    let text = tree::source(DOCUMENT).text;
+    example_of(DOCUMENT, name)
+}
+
+/// The block of a document after the line `<!-- example: NAME -->`.
+fn example_of(document: &str, name: &str) -> String {
+    let text = tree::source(document).text;
     let (_, rest) = text.split_once(&format!("<!-- example: {name} -->\n")).unwrap_or_else(|| panic!("example {name}"));
     let (_, block) = rest.split_once('\n').unwrap();
     block.split("\n```").next().unwrap().to_owned()

@@ -1,16 +1,19 @@
 // Pages that load stock pusher-js and `/relay-resume.js`, in Chromium, under a strict Content-Security-Policy.
 // R-CLIENT-9 to R-CLIENT-12.
+//
+// Argument: the examples of docs/history.md in JSON.
 
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { withBrowser } from './browser.mjs';
 import { proxy } from './proxy.mjs';
-import { main } from './rig.mjs';
+import { eventually, key, main, once } from './rig.mjs';
 import { next, placeOf, site, VERSIONS } from './resume_site.mjs';
 
 main(() => withBrowser(async (browser) => {
   const through = await proxy();
   const world = { ...await site(browser, [through]), through, place: placeOf(through) };
-  for (const scenario of [orders, encrypted, objects, echo, copies, withClient, sharing]) {
+  for (const scenario of [orders, encrypted, objects, echo, copies, withClient, sharing, documented]) {
     await scenario(world);
     for (const context of browser.contexts()) await context.close();
     console.log(scenario.name);
@@ -177,4 +180,44 @@ async function sharing({ open, through, resume, client }) {
     assert.equal(new Set(numbers).size, numbers.length);
   }
   assert.deepEqual(await page.run(() => reports), []);
+}
+
+/** The examples of the document: its scripts in a page, and its module on Node. */
+async function documented({ open, through, resume, place }) {
+  const examples = JSON.parse(process.argv[2]);
+  const sources = [...examples['resume-page'].matchAll(/<script src="([^"]*)"><\/script>/g)].map(([, source]) => source);
+  const served = sources.map((source) => source
+    .replace('/pusher.min.js', '/pusher-8.6.js')
+    .replace('https://relay.example.com/relay-resume.js', resume));
+  assert.deepEqual(served, ['/pusher-8.6.js', resume]);
+  const page = await open(...served);
+  await page.run(examples['resume-events']);
+  await page.start('a', place, ['documented']);
+
+  const host = '127.0.0.1';
+  const module = examples['resume-module']
+    .replace("'KEY'", `'${key}'`)
+    .replaceAll("'relay.example.com'", `'${host}'`)
+    .replace('wsPort: 80', `wsPort: ${place.wsPort}`)
+    .replace('forceTLS: true', 'forceTLS: false');
+  const path = new URL('documented.mjs', import.meta.url);
+  writeFileSync(path, `${module}\nexport { history, pusher };\n`);
+  const { history, pusher } = await import(path);
+  const reported = [];
+  history.on('gap', ({ reason }) => reported.push(reason)).on('resumed', () => reported.push('resumed'));
+  const channel = pusher.subscribe('documented');
+  const numbers = [];
+  channel.bind('n', (data) => numbers.push(data.number));
+  await once(channel, 'pusher:subscription_succeeded');
+
+  const wanted = [await next('documented')];
+  await page.arrived('a documented', wanted[0]);
+  await eventually('the first event', () => numbers.length === 1);
+  wanted.push(...await lose(through, ['documented']));
+  await page.arrived('a documented', wanted.at(-1));
+  await eventually('the missed events', () => numbers.includes(wanted.at(-1)));
+  assert.deepEqual([numbers, await page.numbers('a documented')], [wanted, wanted]);
+  assert.deepEqual(reported, ['resumed']);
+  assert.deepEqual(page.logged, ['nothing was lost on documented']);
+  pusher.disconnect();
 }

@@ -102,6 +102,8 @@ export async function site(browser, proxies) {
 async function open(browser, origin, scripts) {
   const page = await (await browser.newContext()).newPage();
   const errors = [];
+  const logged = [];
+  page.on('console', (message) => logged.push(message.text()));
   page.on('pageerror', (error) => errors.push(String(error)));
   const query = new URLSearchParams([...scripts, '/page.js'].map((source) => ['script', source]));
   await page.goto(`${origin}/?${query}`);
@@ -109,6 +111,7 @@ async function open(browser, origin, scripts) {
   return {
     run,
     errors,
+    logged,
     /** Creates a Pusher object that subscribes to these channels. */
     start: (label, place, channels) => run((given) => start(...given), [label, place, channels]),
     /** Makes `back` the promise that all Pusher objects subscribe again. */
