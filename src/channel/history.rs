@@ -203,7 +203,8 @@ impl Histories {
         app.used_ms = now_ms;
         self.total.add(app, cost);
         self.due_ms.get_or_insert(now_ms + window.age_ms.max(EXPIRE_INTERVAL_MS));
-        if self.records[at.at()].events.count > window.events {
+        // More than one if the limit was lowered.
+        while self.records[at.at()].events.count > window.events {
             let oldest = self.records[at.at()].events.oldest;
             self.drop_event(oldest);
         }

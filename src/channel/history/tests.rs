@@ -318,6 +318,18 @@ fn a_restart_makes_gaps() {
     assert_eq!((pair.histories.bytes(), pair.histories.events(), pair.histories.records.len()), (0, 0, 0));
 }
 
+/// R-HIST-1: a limit that was lowered holds from the next event of a channel on.
+#[test]
+fn a_lower_limit_holds() {
+    let mut pair = Pair::new(WINDOW, 1 << 20);
+    for _ in 0..WINDOW.events {
+        pair.publish((1, 1));
+    }
+    pair.window.events = 2;
+    let last = pair.publish((1, 1)).sequence.get();
+    assert_eq!(pair.resume((1, 1), 0).2, [last - 1, last]);
+}
+
 /// R-HIST-1: an app that is not used leaves no state behind but a number.
 #[test]
 fn an_unused_app_costs_nothing() {
