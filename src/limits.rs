@@ -542,8 +542,9 @@ const _: () = assert!(
         == OUTBOX_BYTES_MAX
 );
 const _: () = assert!(
-    mail_cost(PUBLISHED_BYTES_MAX, PUBLISHED_BYTES_MAX) + BATCH_EVENTS_SETTING_MAX * MAIL_COST_BYTES
-        <= EVENT_MAIL_BYTES_MAX / 4,
+    REPLAY_EVENTS_MAX <= BATCH_EVENTS_SETTING_MAX
+        && mail_cost(PUBLISHED_BYTES_MAX, PUBLISHED_BYTES_MAX) + BATCH_EVENTS_SETTING_MAX * MAIL_COST_BYTES
+            <= EVENT_MAIL_BYTES_MAX / 4,
     "the events of one request are mail for which a shard has credit"
 );
 

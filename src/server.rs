@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::admin::Explainer;
+use crate::admin::{Explainer, Replayer};
 use crate::app::{AppSerial, MessagesUsed, TokenId};
 use crate::auth::explain::RefusalId;
 use crate::authorizer::Authorizers;
@@ -33,7 +33,9 @@ use crate::metrics::figures::{AuthorizerFigures, Identity, WebhookFigures};
 use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
-use crate::shard::{Authorize, Change, ChannelOrder, Listener, Mail, Shard, ShardConfig, ShardIndex, ShardOptions};
+use crate::shard::{
+    Authorize, Change, ChannelOrder, Listener, Mail, ReplayOutcome, Shard, ShardConfig, ShardIndex, ShardOptions,
+};
 use crate::store::queue::Queue;
 use crate::store::writer::StoreWriter;
 use crate::store::{Missing, Store, StoreError};
@@ -230,6 +232,7 @@ pub fn run(
         refusals,
         explainer,
         identity: listening.identity(clock),
+        replayer: Arc::new(Replayer::new(Arc::clone(&mailboxes))),
         mailboxes,
         control: Arc::clone(&control),
         clock,
@@ -268,6 +271,7 @@ struct Shared {
     authorizers: Authorizers,
     refusals: Arc<Refusals>,
     explainer: Arc<Explainer>,
+    replayer: Arc<Replayer>,
     mailboxes: Arc<[Mailbox<Mail>]>,
     control: Arc<Control>,
     clock: Clock,
@@ -333,6 +337,7 @@ impl Shared {
                 webhooks: self.webhooks.clone(),
                 authorizers: self.authorizers.clone(),
                 refusals: Arc::clone(&self.refusals),
+                replayer: Arc::clone(&self.replayer),
                 clock: self.clock,
             }),
         };
@@ -372,6 +377,7 @@ struct Process {
     webhooks: WebhookHandle,
     authorizers: Authorizers,
     refusals: Arc<Refusals>,
+    replayer: Arc<Replayer>,
     clock: Clock,
 }
 
@@ -390,6 +396,10 @@ impl Host for Process {
 
     fn authorize(&mut self, authorize: Authorize) {
         self.authorizers.ask(authorize);
+    }
+
+    fn replayed(&mut self, call: u64, outcome: ReplayOutcome) {
+        self.replayer.handle_answer(call, outcome);
     }
 
     fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed) {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::call::{Answer, Call};
 use super::explainer::Explainer;
 use super::fault::Fault;
+use super::replayer::Replayer;
 use crate::app::actor::Actor;
 use crate::label::Label;
 use crate::moment::Moment;
@@ -30,6 +31,8 @@ pub struct Access<'a> {
     pub running: Option<&'a Running>,
     /// Answers questions about refusals.
     pub explainer: Option<&'a Explainer>,
+    /// Publishes kept events of the server that runs.
+    pub replayer: Option<&'a Replayer>,
 }
 
 /// The running server.

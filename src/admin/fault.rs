@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::api::refusal::Refusal;
 use crate::rfc3339::rfc3339;
 use crate::store::{CreatedWithKey, StoreError};
 
@@ -24,6 +25,13 @@ pub enum Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { status, message, retry_after_s, .. } = refusal;
+        Self::Answer { status, message, retry_after_s }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::openapi::schema::{Field, Object, Schema};
 use crate::openapi::settings::describe;
 
 pub(super) use crate::api::objects::CREATE_TOKEN;
+pub(super) use crate::api::replay::{REPLAY, REPLAYED};
 
 const TEXT: Schema = Schema::Text { least: 0, most: 65_536 };
 const APP_ID: Schema = Schema::Form { pattern: "^[A-Za-z0-9._-]{1,64}$", takes: "1 to 64 of A-Z a-z 0-9 - _ ." };

@@ -28,6 +28,7 @@ use super::explainer::Explainer;
 use super::fault::Fault;
 use super::guard::{check_content_type, check_host, check_origin, only};
 use super::listener::Peer;
+use super::replayer::Replayer;
 use super::routes::{BASE, IDEMPOTENCY_KEY, Method, ROUTES, Route};
 use crate::app::actor::{Actor, ActorKind};
 use crate::auth::failures::AuthFailures;
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) running: Running,
     pub(super) explainer: Arc<Explainer>,
+    pub(super) replayer: Arc<Replayer>,
     /// Networks in which every webhook may be.
     pub(super) allowed: Vec<ipnet::IpNet>,
 }
@@ -148,6 +150,7 @@ impl Shared {
             allowed: &self.allowed,
             running: Some(&self.running),
             explainer: Some(&self.explainer),
+            replayer: Some(&self.replayer),
         };
         let answer = access.run(call);
         if call.operation.route().method != Method::Get {

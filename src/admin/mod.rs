@@ -29,6 +29,8 @@ mod keys;
 mod listener;
 mod operation;
 mod operations;
+mod replay;
+mod replayer;
 pub mod routes;
 mod settings;
 mod status;
@@ -58,6 +60,7 @@ pub use client::Proxies;
 pub use explainer::Explainer;
 pub use fault::Fault;
 pub use operation::{Operation, Permission};
+pub use replayer::Replayer;
 
 /// The configuration of the admin API.
 #[derive(Clone, Debug)]
@@ -85,7 +88,7 @@ impl Admin {
         bound: Bound,
         data: &Path,
         options: AdminOptions,
-        (running, explainer): (Running, Arc<Explainer>),
+        (running, explainer, replayer): (Running, Arc<Explainer>, Arc<Replayer>),
         (store, store_writer): (Store, Arc<StoreWriter>),
         clock: Clock,
     ) -> io::Result<Self> {
@@ -111,6 +114,7 @@ impl Admin {
             in_flight: Arc::new(Semaphore::new(limits::ADMIN_REQUESTS_MAX)),
             running,
             explainer,
+            replayer,
             allowed: options.webhook_allow,
         });
         let (stop, stopped) = oneshot::channel();

@@ -62,6 +62,8 @@ labels! {
         ListAudit => "list_audit",
         /// Why something was refused.
         Explain => "explain",
+        /// Publishes kept events of an app again.
+        Replay => "replay_events",
     }
 }
 
@@ -116,7 +118,8 @@ impl Operation {
             | Self::ListAdminTokens
             | Self::CreateAdminToken
             | Self::RevokeAdminToken
-            | Self::ListAudit => Permission::Admin,
+            | Self::ListAudit
+            | Self::Replay => Permission::Admin,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::access::Access;
 use super::call::{Answer, Call};
 use super::fault::Fault;
 use super::operation::Operation;
-use super::{admin_tokens, apps, audit, explain, keys, settings, status, tokens, webhooks};
+use super::{admin_tokens, apps, audit, explain, keys, replay, settings, status, tokens, webhooks};
 
 impl Access<'_> {
     /// Runs an operation.
@@ -40,6 +40,7 @@ impl Access<'_> {
             Operation::RevokeAdminToken => admin_tokens::revoke(self, call),
             Operation::ListAudit => audit::list(self, call),
             Operation::Explain => explain::explain(self, call),
+            Operation::Replay => replay::replay(self, call),
         }
     }
 }

@@ -360,6 +360,14 @@ pub const ROUTES: &[Route] = &[
         &forms::EXPLANATION,
     )
     .body(Schema::Object(&forms::QUESTION), limits::ADMIN_EXPLAIN_BYTES_MAX),
+    Route::change(
+        Operation::Replay,
+        Method::Post,
+        &["/apps/{app}/replay"],
+        "Publish kept events of an app again, to it or to another app; the audit log records it.",
+        &forms::REPLAYED,
+    )
+    .body(Schema::Object(&forms::REPLAY), limits::ADMIN_BODY_BYTES_MAX),
 ];
 
 /// Every operation has its route at its place, or this does not compile.

@@ -14,6 +14,8 @@ pub enum AnswerShape {
     Empty,
     /// `{}` with status 202: the deprecated endpoint (P-HTTP-7).
     Accepted,
+    /// This body: the answer to a replay.
+    Whole(Box<[u8]>),
     /// `{"channels":{...}}`: one entry per channel.
     Channels(Vec<AnswerEntry>),
     /// `{"batch":[...]}`: one entry per event, including events that requested no counts.
@@ -65,7 +67,7 @@ impl AnswerShape {
     pub fn status(&self) -> u16 {
         match self {
             Self::Accepted => 202,
-            Self::Empty | Self::Channels(_) | Self::Batch(_) => 200,
+            Self::Empty | Self::Whole(_) | Self::Channels(_) | Self::Batch(_) => 200,
         }
     }
 
@@ -73,7 +75,7 @@ impl AnswerShape {
     /// several times.
     pub fn entries(&self) -> &[AnswerEntry] {
         match self {
-            Self::Empty | Self::Accepted => &[],
+            Self::Empty | Self::Accepted | Self::Whole(_) => &[],
             Self::Channels(entries) | Self::Batch(entries) => entries,
         }
     }
@@ -89,6 +91,10 @@ impl AnswerShape {
         let (before, entries, after): (&[u8], _, &[u8]) = match self {
             Self::Empty | Self::Accepted => {
                 out.extend_from_slice(b"{}");
+                return;
+            }
+            Self::Whole(body) => {
+                out.extend_from_slice(body);
                 return;
             }
             Self::Channels(entries) => (b"{\"channels\":{", entries, b"}}"),

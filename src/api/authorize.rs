@@ -14,8 +14,11 @@ use crate::wire::http::Request;
 /// 403 that names the missing scope, or the credential that the endpoint accepts.
 pub fn authorize(caller: &Caller, endpoint: &Endpoint<'_>) -> Result<(), Refusal> {
     match (endpoint.scope(), &caller.credential) {
-        (Some(scope), _) if caller.scopes().allows(scope) => Ok(()),
-        (Some(scope), _) => Err(Refusal::missing_scope(scope)),
+        (Some(scope), _) => {
+            let mut missing = [Some(scope), endpoint.further_scope()].into_iter().flatten();
+            let missing = missing.find(|scope| !caller.scopes().allows(*scope));
+            missing.map_or(Ok(()), |scope| Err(Refusal::missing_scope(scope)))
+        }
         (None, Credential::Signature(_) | Credential::KeyAndSecret(_)) => Ok(()),
         (None, Credential::Token(..) | Credential::Authorizer | Credential::PublicKey(_)) => {
             Err(Refusal::forbidden("This path is for key and secret, or a signature; no token may use it."))

@@ -2,6 +2,7 @@
 
 use super::auth::AuthKind;
 use super::objects::{self, CREATE_TOKEN as NEW_TOKEN};
+use super::replay::{REPLAY, REPLAYED};
 use super::route::Endpoint;
 use crate::channel::history::Gap;
 use crate::label::Label;
@@ -60,7 +61,10 @@ fn operation(path: &'static str, endpoint: &Endpoint<'_>, method: &str) -> Opera
         path,
         id: id.to_owned(),
         about,
-        permission: endpoint.scope().map_or("key and secret", Label::label),
+        permission: match (endpoint.scope(), endpoint.further_scope()) {
+            (Some(_), Some(_)) => "events:publish and channels:read",
+            (scope, _) => scope.map_or("key and secret", Label::label),
+        },
         credentials: match endpoint.scope() {
             Some(_) => &[&["token"], &["key", "secret"], &["signature"]],
             None => &[&["key", "secret"], &["signature"]],
@@ -100,6 +104,7 @@ fn describe(endpoint: &Endpoint<'_>, method: &str) -> Described {
         (Endpoint::BatchEvents, _) => {
             of("publish_batch", "Publish several events.", &[], Some(&BATCH), 200, &BATCH_PUBLISHED)
         }
+        (Endpoint::Replay, _) => of("replay_events", "Publish kept events again.", &[], Some(&REPLAY), 200, &REPLAYED),
         (Endpoint::ChannelEvents(_), _) => {
             let query = &[EVENT_NAME_PARAMETER];
             Described { body: Some(Schema::Any), ..of("publish_to_channel", DEPRECATED, query, None, 202, &EMPTY) }
@@ -486,6 +491,7 @@ mod tests {
             Endpoint::ChannelHistory(_) => 18,
             Endpoint::Sse => 19,
             Endpoint::Poll => 20,
+            Endpoint::Replay => 21,
         };
         for (path, methods) in document["paths"].as_object().expect("paths") {
             for (method, operation) in methods.as_object().expect("methods") {
@@ -498,7 +504,7 @@ mod tests {
                 endpoints.insert(number(&endpoint));
             }
         }
-        assert_eq!(endpoints, BTreeSet::from_iter(0..21));
+        assert_eq!(endpoints, BTreeSet::from_iter(0..22));
         assert_eq!(ids.len(), Endpoint::PATHS.iter().map(|path| operations(path).len()).sum::<usize>());
     }
 }

@@ -20,6 +20,7 @@ pub mod info;
 mod literal;
 pub mod objects;
 pub mod refusal;
+pub mod replay;
 pub mod route;
 pub mod script;
 pub mod stream;

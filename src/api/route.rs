@@ -93,6 +93,8 @@ pub enum Endpoint<'a> {
     Events,
     /// `POST /batch_events` (P-HTTP-2).
     BatchEvents,
+    /// `POST /replay` (R-REPLAY-1).
+    Replay,
     /// `GET /channels` (P-HTTP-3).
     Channels,
     /// `GET /channels/{c}` (P-HTTP-4).
@@ -136,6 +138,7 @@ impl<'a> Endpoint<'a> {
     pub(super) const PATHS: &'static [&'static str] = &[
         "/apps/{app}/events",
         "/apps/{app}/batch_events",
+        "/apps/{app}/replay",
         "/apps/{app}/channels",
         "/apps/{app}/channels/{channel}",
         "/apps/{app}/channels/{channel}/users",
@@ -172,6 +175,7 @@ impl<'a> Endpoint<'a> {
         match (&*name, subject, part) {
             ("events", None, None) => Some(Self::Events),
             ("batch_events", None, None) => Some(Self::BatchEvents),
+            ("replay", None, None) => Some(Self::Replay),
             ("channels", None, None) => Some(Self::Channels),
             ("connections", None, None) => Some(Self::Connections),
             ("auth", None, None) => Some(Self::Auth(AuthKind::Channel)),
@@ -222,6 +226,7 @@ impl<'a> Endpoint<'a> {
         match self {
             Self::Events
             | Self::BatchEvents
+            | Self::Replay
             | Self::ChannelEvents(_)
             | Self::TerminateConnections(_)
             | Self::VerifyWebhook
@@ -250,7 +255,7 @@ impl<'a> Endpoint<'a> {
     /// The scope that a token needs for it (R-TOKEN-6); `None` if no token may use it.
     pub fn scope(&self) -> Option<Scope> {
         Some(match self {
-            Self::Events | Self::ChannelEvents(_) => Scope::EventsPublish,
+            Self::Events | Self::ChannelEvents(_) | Self::Replay => Scope::EventsPublish,
             Self::BatchEvents => Scope::EventsBatch,
             Self::Channels | Self::Channel(_) | Self::ChannelHistory(_) | Self::ChannelStats(_) => Scope::ChannelsRead,
             Self::ChannelUsers(_) => Scope::PresenceRead,
@@ -262,6 +267,13 @@ impl<'a> Endpoint<'a> {
             Self::EncryptionKey => Scope::EncryptionManage,
             Self::Tokens | Self::Token(_) | Self::Arrival => return None,
         })
+    }
+}
+
+impl Endpoint<'_> {
+    /// A further scope that a token needs for it: a replay also reads (R-REPLAY-2).
+    pub fn further_scope(&self) -> Option<Scope> {
+        matches!(self, Self::Replay).then_some(Scope::ChannelsRead)
     }
 }
 

@@ -13,6 +13,7 @@
 //! Budgets are bytes per app and per shard. A full shard drops events of the app that uses most of it, unless the app
 //! that publishes has more than an equal part itself (threats T28, T63).
 
+mod index;
 mod lists;
 mod trail;
 
@@ -118,6 +119,12 @@ pub struct Place {
     pub is_occupied: bool,
 }
 
+impl Place {
+    fn is_in(&self, app: AppSerial, group: u8) -> bool {
+        (self.app, self.group) == (app, group)
+    }
+}
+
 /// The number of a stored event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Order {
@@ -190,14 +197,18 @@ impl Histories {
     ) -> (RecordIndex, Order) {
         let at = record.unwrap_or_else(|| self.open(place, window, now_ms));
         let app = known(&mut self.apps, place.app);
-        let sequence = app.group(place.group).next(now_ms, window);
+        let number = self.events.vacant_key() as u32;
+        let group = app.group(place.group);
+        let sequence = group.next(now_ms, window);
+        group.index.push(sequence, number);
         let record = &mut self.records[at.at()];
         let previous = std::mem::replace(&mut record.last, sequence);
         record.keep_until_ms = now_ms + window.record_ms();
         let cost = event_cost(&frame);
         let event = Event::new(sequence, frame, now_ms, at);
         app.wake(&mut self.records, at);
-        let number = self.events.insert(event) as u32;
+        let inserted = self.events.insert(event);
+        debug_assert_eq!(inserted, number as usize, "a slab inserts at its vacant key");
         self.records[at.at()].events.push(&mut self.events, number);
         app.by_age.push(&mut self.events, number);
         app.used_ms = now_ms;
@@ -310,6 +321,22 @@ impl Histories {
             next = Some(event.in_channel.newer);
         }
         part
+    }
+
+    /// The kept event with this number in a group of an app: its channel and its frame.
+    pub fn find(
+        &self,
+        (app, group): (AppSerial, u8),
+        sequence: u64,
+        window: &Window,
+        now_ms: u64,
+    ) -> Option<(OwnedIndex, &Bytes)> {
+        let at = self.apps.get(&app)?.groups.get(&group)?.index.find(sequence)?;
+        // The place may be that of another event by now.
+        let event = self.events.get(at as usize).filter(|event| event.sequence == sequence)?;
+        let place = &self.records[event.record.at()].place;
+        let is_it = place.is_in(app, group) && event.at_ms + window.age_ms > now_ms;
+        is_it.then_some((place.channel, &event.frame))
     }
 
     /// The sequence of the newest kept event of a channel.
@@ -464,8 +491,14 @@ impl Histories {
         record.events.remove(&mut self.events, number);
         let event = self.events.remove(number as usize);
         record.floor = record.floor.max(event.sequence);
+        let (place, is_empty) = (record.place, record.events.count == 0);
+        let (events, records) = (&self.events, &self.records);
+        app.group(place.group).index.note_dropped(|low, at| {
+            let event = events.get(at as usize).filter(|event| event.sequence as u32 == low);
+            event.is_some_and(|event| records[event.record.at()].place.is_in(place.app, place.group))
+        });
         self.total.subtract(app, event_cost(&event.frame));
-        if record.events.count == 0 && !record.place.is_occupied {
+        if is_empty && !place.is_occupied {
             self.rest(at);
         }
     }

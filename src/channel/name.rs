@@ -94,7 +94,7 @@ impl<'a> ChannelName<'a> {
         if checked.is_empty() || !is_allowed {
             return Err(NameError::Invalid);
         }
-        let kind = if user_id.is_some() { ChannelKind::ServerToUser } else { ChannelKind::of_prefix(text) };
+        let kind = ChannelKind::of(text);
         // The signature for such a name could also be that of a shorter name and its data (P-AUTH-1, P-AUTH-2).
         if rules == NameRules::Permissive && kind.is_protected() && text.contains(":{") {
             return Err(NameError::Invalid);
@@ -122,9 +122,11 @@ impl ChannelKind {
         }
     }
 
-    /// The type by the leading prefix alone (P-CHAN-1, R-CHAN-3): `no-history-private-x` is public.
-    pub fn of_prefix(text: &str) -> Self {
-        if text.starts_with("private-encrypted-") {
+    /// The type of a valid name, by the leading prefix alone (P-CHAN-1, R-CHAN-3): `no-history-private-x` is public.
+    pub fn of(text: &str) -> Self {
+        if text.starts_with(SERVER_TO_USER) {
+            Self::ServerToUser
+        } else if text.starts_with("private-encrypted-") {
             Self::PrivateEncrypted
         } else if text.starts_with("private-") {
             Self::Private

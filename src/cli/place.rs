@@ -45,6 +45,7 @@ impl Place {
             allowed: &allowed,
             running: None,
             explainer: explainer.as_ref(),
+            replayer: None,
         };
         access.run(call).map(|answer| answer.body).map_err(CommandError::Refused)
     }

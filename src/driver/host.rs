@@ -6,7 +6,7 @@ use crate::metrics::figures::{AuthorizerFigures, WebhookFigures};
 use crate::metrics::refusal_log::LogLine;
 use crate::moment::Moment;
 use crate::protocol::webhook::WebhookEvent;
-use crate::shard::{Authorize, Change};
+use crate::shard::{Authorize, Change, ReplayOutcome};
 
 /// Carries out the effects that the core of one shard requests beyond its sockets and mail. Each method is called on
 /// the shard's thread and must not block.
@@ -19,6 +19,8 @@ pub trait Host: Send {
     fn change(&mut self, change: Change);
     /// A question to an authorizer. The answer is [`crate::shard::Mail::authorized`].
     fn authorize(&mut self, authorize: Authorize);
+    /// A replay of the admin API has ended.
+    fn replayed(&mut self, call: u64, outcome: ReplayOutcome);
     /// The number of messages that an app has published on a day (R-LIM-3).
     fn messages_counted(&mut self, app: AppSerial, used: MessagesUsed);
     /// A refusal is logged. Keeps it for `explain` and returns its id (R-EXPLAIN-6).
@@ -40,6 +42,8 @@ impl Host for NoHost {
     fn change(&mut self, _: Change) {}
 
     fn authorize(&mut self, _: Authorize) {}
+
+    fn replayed(&mut self, _: u64, _: ReplayOutcome) {}
 
     fn messages_counted(&mut self, _: AppSerial, _: MessagesUsed) {}
 

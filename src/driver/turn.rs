@@ -213,6 +213,10 @@ impl Turn {
                     self.host.authorize(authorize);
                     continue;
                 }
+                Output::Replayed { call, outcome } => {
+                    self.host.replayed(call, outcome);
+                    continue;
+                }
                 Output::Webhook(event) => {
                     self.host.webhook(event);
                     continue;

@@ -17,6 +17,8 @@ pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const ADMIN_HEADERS_MAX: usize = 64;
 /// Time for a head, and for a body, in ms. An idle connection is closed after it, too.
 pub const ADMIN_READ_MS: u64 = 5_000;
+/// Time that a request waits for a shard, in ms.
+pub const ADMIN_REPLAY_MS: u64 = 5_000;
 /// A connection of the admin API ends after this, with the answer that it is sending, in ms.
 pub const ADMIN_CONNECTION_MS: u64 = 60_000;
 /// Time for that last answer, in ms.

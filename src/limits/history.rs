@@ -24,6 +24,10 @@ pub const HISTORY_EXPIRED_PER_TURN: usize = 4 * 1024;
 pub const HISTORY_ANSWER_EVENTS_MAX: usize = 100;
 /// Bytes of such an answer after which no further event is added.
 pub const HISTORY_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Events of one replay (R-REPLAY-1).
+pub const REPLAY_EVENTS_MAX: usize = 100;
+/// Body of a replay: that many ids, a channel and an app, with room for spaces and escapes.
+pub const REPLAY_BODY_BYTES_MAX: usize = 16 * 1024;
 /// Frames of past events that a shard shares among the readers of one turn.
 pub const PAST_EVENTS_SHARED_MAX: usize = 4 * 1024;
 /// Missed events that a resuming reader is sent at once; the rest follows as it reads (R-HIST-12).

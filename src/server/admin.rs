@@ -40,7 +40,7 @@ pub(super) fn start(
         public,
         started_unix_ms: shared.identity.started_unix_ms,
     };
-    let running = (running, Arc::clone(&shared.explainer));
+    let running = (running, Arc::clone(&shared.explainer), Arc::clone(&shared.replayer));
     let started = Admin::start(bound, data, options, running, (store, Arc::clone(&shared.store_writer)), shared.clock);
     started.map(Some).map_err(|error| ServeError::start("start the admin API", error))
 }

@@ -143,6 +143,11 @@ impl Context {
         ChannelOrder::owner(hash, self.config.shards)
     }
 
+    /// The shard that owns the channels of a group.
+    pub(super) fn owner_of_group(&self, group: u8) -> ShardIndex {
+        ChannelOrder::owner_of_group(group, self.config.shards)
+    }
+
     /// The shard that counts usage against an app's limits.
     pub(super) fn counter_of(&self, app: AppSerial) -> ShardIndex {
         (app.0 % u32::from(self.config.shards)) as ShardIndex

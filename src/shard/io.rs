@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::mail::{AnswerId, Mail};
+use super::mail::{AnswerId, Mail, ReplayOutcome};
 use crate::api::authorizer::AuthorizerCall;
 use crate::app::actor::Actor;
 use crate::app::webhook::NewWebhook;
@@ -122,6 +122,13 @@ pub enum Output {
     Change(Change),
     /// Ask the authorizer of an app; the answer comes as [`Mail::authorized`] from the shard to itself.
     Authorize(Authorize),
+    /// A replay of the admin API has ended.
+    Replayed {
+        /// The number of the call.
+        call: u64,
+        /// The body of the answer, or why nothing was published.
+        outcome: ReplayOutcome,
+    },
     /// An event for the webhook endpoints of the app (P-HOOK rules). The events of one channel come in order,
     /// all from the shard that owns it.
     Webhook(WebhookEvent),

@@ -67,7 +67,7 @@ use context::Context;
 use drain::Drain;
 use http::{Parts, Requests};
 pub use io::{Authorize, Change, ChangeKind, Flush, Input, Listener, Output};
-pub use mail::{AnswerId, ChangeRefused, Changed, Mail};
+pub use mail::{AnswerId, ChangeRefused, Changed, Mail, ReplayCall, ReplayOutcome};
 use mail::{ConnectionMessage, MetricsMessage, ShardMessage};
 pub use options::{ChannelOrder, METRICS_PREFIX, ShardConfig, ShardOptions};
 use owner::Owner;

@@ -48,7 +48,12 @@ impl ChannelOrder {
 
     /// The shard that owns the group of the channel or user with this hash.
     pub(super) fn owner(hash: u64, shards: ShardIndex) -> ShardIndex {
-        ShardIndex::from(Self::group(hash)) % shards
+        Self::owner_of_group(Self::group(hash), shards)
+    }
+
+    /// The shard that owns a group.
+    pub(super) fn owner_of_group(group: u8, shards: ShardIndex) -> ShardIndex {
+        ShardIndex::from(group) % shards
     }
 
     /// The id of an event of an app. Each app has an epoch of its own, so that ids of one are never valid in another.

@@ -81,6 +81,12 @@ pub(super) fn costs(settings: &AppSettings, credential: &Credential, messages: u
     })
 }
 
+/// The permits for messages of a request that was counted before.
+pub(super) fn message_costs(settings: &AppSettings, messages: u32) -> Permits {
+    let is_limited = settings.messages_per_day > 0;
+    Meter::ALL.map(|meter| if meter == Meter::Messages && is_limited { messages } else { 0 })
+}
+
 /// A minute, which begins with a request, and a day of UTC.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Window {

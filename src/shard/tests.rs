@@ -24,6 +24,7 @@ mod presence;
 mod queries;
 mod raised;
 mod rate_limits;
+mod replay;
 mod share;
 mod streams;
 mod unoccupied;
@@ -45,6 +46,8 @@ pub(super) struct Process {
     /// The requested changes of the store.
     pub(super) changes: Vec<Change>,
     pub(super) authorizes: Vec<Authorize>,
+    /// The answers to calls of the admin API.
+    pub(super) replayed: Vec<(u64, ReplayOutcome)>,
     slots: u32,
     /// Mails between shards so far.
     pub(super) mails: usize,
@@ -104,6 +107,7 @@ impl Process {
             told: Vec::new(),
             changes: Vec::new(),
             authorizes: Vec::new(),
+            replayed: Vec::new(),
             slots: 0,
             mails: 0,
             misleading: Vec::new(),
@@ -138,6 +142,7 @@ impl Process {
                         | Output::TokenUsed { .. } => {}
                         Output::Change(change) => self.changes.push(change),
                         Output::Authorize(authorize) => self.authorizes.push(authorize),
+                        Output::Replayed { call, outcome } => self.replayed.push((call, outcome)),
                         Output::Webhook(event) => self.told.push(event),
                         Output::MisleadingName { channel, .. } => self.misleading.push(channel.to_string()),
                         Output::MessagesCounted { app, day, messages } => {

@@ -58,6 +58,21 @@ impl Store {
         })
     }
 
+    /// The same with fields that describe the action; empty ones are left out.
+    pub fn note_with(
+        &self,
+        actor: &Actor,
+        action: AuditAction,
+        app: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<(), StoreError> {
+        self.change_all(actor, |batch| {
+            let note = Note::new(action).app(app);
+            batch.note(fields.iter().fold(note, |note, (field, value)| note.with(field, value)));
+            Ok(())
+        })
+    }
+
     fn commit<V>(
         &self,
         actor: &Actor,

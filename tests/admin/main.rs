@@ -9,6 +9,7 @@ mod explain;
 mod hosts;
 mod listener;
 mod repeats;
+mod replay;
 mod schemathesis;
 mod settings;
 

@@ -36,6 +36,7 @@ mod proxies;
 mod publish;
 mod queries;
 mod refusal_log;
+mod replay;
 mod request_auth;
 #[path = "../rfc6455/main.rs"]
 mod rfc6455;

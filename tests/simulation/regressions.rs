@@ -77,6 +77,7 @@ impl Bench {
                     | Output::TokenUsed { .. }
                     | Output::Change(_)
                     | Output::Authorize(_)
+                    | Output::Replayed { .. }
                     | Output::Webhook(_)
                     | Output::MessagesCounted { .. }
                     | Output::MisleadingName { .. } => {}

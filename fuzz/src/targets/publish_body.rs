@@ -1,8 +1,9 @@
-//! Bodies of publishes: a second reader of JSON finds the same contents in every accepted body, and refuses the same
-//! bodies (P-HTTP-12 to P-HTTP-14, P-LIM-1 to P-LIM-5).
+//! Bodies of publishes and replays: a second reader of JSON finds the same contents in every accepted body, and refuses
+//! the same bodies (P-HTTP-12 to P-HTTP-14, P-LIM-1 to P-LIM-5, R-REPLAY-1).
 
 use relay::api::batch_events::decode_batch_events;
 use relay::api::events::{Publish, PublishRules, decode_events};
+use relay::api::replay::{Replay, decode_replay};
 use relay::app::AppSettings;
 use relay::channel::name::NameRules;
 
@@ -12,7 +13,13 @@ use crate::json::{Json, Kind};
 /// Name, text of `data`, channels, the text of `socket_id`.
 type Event = (String, String, Vec<String>, Option<String>);
 
-/// P-HTTP-1, P-HTTP-2, P-HTTP-12 to P-HTTP-14, P-SDK-21, threats T10, T11.
+/// Ids, target_channel, target_app_id, declassify.
+type Ids = (Vec<String>, Option<String>, Option<String>, bool);
+
+/// The app of the requests.
+const APP: &str = "17";
+
+/// P-HTTP-1, P-HTTP-2, P-HTTP-12 to P-HTTP-14, P-SDK-21, R-REPLAY-1, threats T10, T11.
 pub fn check(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let settings = AppSettings {
@@ -32,8 +39,12 @@ pub fn check(bytes: &[u8]) {
     assert_eq!(decode_events(body, &rules).ok().map(own), one);
     let batch = json.as_ref().and_then(|json| read_batch(json, &settings));
     assert_eq!(decode_batch_events(body, &rules).ok().map(own), batch);
-    for refusal in [decode_events(body, &rules).err(), decode_batch_events(body, &rules).err()].into_iter().flatten() {
-        assert!(matches!(refusal.status, 400 | 413), "{refusal:?}");
+    let replay = json.as_ref().filter(|_| body.len() <= 16_384).and_then(read_replay);
+    assert_eq!(decode_replay(APP, body, NameRules::Default).ok().map(own_ids), replay);
+    let replay = decode_replay(APP, body, NameRules::Default).err();
+    let refusals = [decode_events(body, &rules).err(), decode_batch_events(body, &rules).err(), replay];
+    for refusal in refusals.into_iter().flatten() {
+        assert!(matches!(refusal.status, 400 | 403 | 413), "{refusal:?}");
         assert!(!refusal.message.contains(['\n', '\r']), "an answer is one line: {refusal:?}");
     }
 }
@@ -83,6 +94,53 @@ fn read_batch(json: &Json<'_>, settings: &AppSettings) -> Option<Vec<Event>> {
         read_event(members, channels, settings)
     };
     elements.iter().map(read).collect()
+}
+
+fn own_ids(replay: Replay) -> Ids {
+    let Replay { events, target_channel, target_app_id, declassify } = replay;
+    for (text, id) in &events {
+        assert!(id.is_none_or(|id| id.to_text() == **text), "each id has one text: {text}");
+    }
+    let own = |text: Option<Box<str>>| text.map(String::from);
+    (events.into_iter().map(|(text, _)| text.into()).collect(), own(target_channel), own(target_app_id), declassify)
+}
+
+fn read_replay(json: &Json<'_>) -> Option<Ids> {
+    let names = ["event_ids", "target_channel", "target_app_id", "declassify"];
+    let [ids, channel, app, declassify] = json.members(names)?;
+    let Kind::Object(all) = &json.kind else { return None };
+    let is_known = |name: &Option<String>| name.as_ref().is_some_and(|name| names.contains(&name.as_str()));
+    let Kind::Array(ids) = &ids?.kind else { return None };
+    if !all.iter().all(|(name, _)| is_known(name)) || !(1..=100).contains(&ids.len()) {
+        return None;
+    }
+    let is_id = |text: &str| {
+        let mut rest = text.strip_prefix("evt_").unwrap_or_default().bytes();
+        text.len() == 28 && rest.len() == 24 && rest.all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let ids = ids.iter().map(|id| read_whole(id).filter(|text| is_id(text))).collect::<Option<Vec<String>>>()?;
+    let channel = match present(channel) {
+        Some(channel) => Some(read_whole(channel).and_then(|_| read_channel(channel))?),
+        None => None,
+    };
+    let app = match present(app) {
+        Some(app) => Some(read_whole(app).filter(|app| app == APP)?),
+        None => None,
+    };
+    let declassify = match declassify.map(|json| json.raw) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return None,
+    };
+    Some((ids, channel, app, declassify))
+}
+
+/// A string without half of a surrogate pair.
+fn read_whole(json: &Json<'_>) -> Option<String> {
+    match &json.kind {
+        Kind::Text { text, whole: true } => Some(text.clone()),
+        _ => None,
+    }
 }
 
 /// `null` is treated as an absent member.

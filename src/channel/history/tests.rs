@@ -152,6 +152,26 @@ impl Pair {
         }
     }
 
+    /// R-REPLAY-1: each event of a channel is found by its number if and only if it is kept. The index of a group has no
+    /// more than two entries for each kept event.
+    fn check_find(&mut self, key: (u32, u32)) {
+        let (kept, place) = (self.resume(key, 0).2, self.place(key));
+        let find = |app, group, sequence| {
+            let found = self.histories.find((AppSerial(app), group), sequence, &self.window, self.now_ms);
+            found.map(|(channel, frame)| (channel, frame.clone()))
+        };
+        for (number, (sequence, _)) in self.channels[&key].events.iter().enumerate() {
+            let expected = kept.contains(sequence).then(|| (place.channel, frame(number as u64)));
+            assert_eq!(find(key.0, place.group, *sequence), expected, "at {}", self.now_ms);
+        }
+        for (app, group, sequence) in [(3, place.group, 1), (key.0, 7, 1), (key.0, place.group, u64::MAX)] {
+            assert_eq!(find(app, group, sequence), None);
+        }
+        let groups = self.histories.apps.values().flat_map(|app| app.groups.values());
+        let entries: usize = groups.map(|group| group.index.len()).sum();
+        assert!(entries <= 2 * self.histories.events(), "{entries} for {}", self.histories.events());
+    }
+
     /// The bytes are the sum of the costs.
     fn check_bytes(&self) {
         let events: usize = self.histories.events.iter().map(|(_, event)| event_cost(&event.frame)).sum();
@@ -165,8 +185,8 @@ impl Pair {
     }
 }
 
-/// R-HIST-1, R-HIST-4, R-HIST-11, R-HIST-15: at any moment every position that was ever given out is either complete or
-/// a gap. Method: random publishes, joins, leaves and pauses on channels that share groups, under four kinds of limits,
+/// R-HIST-1, R-HIST-4, R-HIST-11, R-HIST-15, R-REPLAY-1: at any moment every position that was ever given out is either
+/// complete or a gap, and every kept event is found by its number. Method: random publishes, joins, leaves and pauses on channels that share groups, under four kinds of limits,
 /// next to a list of all events.
 #[test]
 fn every_position_is_complete_or_a_gap() {
@@ -199,6 +219,9 @@ fn every_position_is_complete_or_a_gap() {
             let positions = pair.channels.get(&key).map_or(Vec::new(), |model| model.positions.clone());
             for known in positions.iter().rev().take(6).chain(positions.first()) {
                 pair.check(key, *known, large);
+            }
+            if pair.channels.contains_key(&key) {
+                pair.check_find(key);
             }
             assert!(pair.histories.bytes() <= bytes_max.max(window.bytes));
         }

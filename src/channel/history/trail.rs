@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::index::Index;
 use super::{STEPS, Window};
 
 /// A group of channels of an app.
@@ -14,12 +15,14 @@ pub(super) struct Group {
     /// When events began to be numbered above these sequences, at most one entry per step of the window, the oldest
     /// first. Entries from before the time of records are removed.
     trail: SmallVec<[(u64, u64); STEPS as usize + 2]>,
+    /// Its events by their numbers.
+    pub(super) index: Index,
 }
 
 impl Group {
     /// A group whose numbers begin after this one.
     pub(super) fn new(base: u64) -> Self {
-        Self { sequence: base, evicted: base, trail: SmallVec::new() }
+        Self { sequence: base, evicted: base, trail: SmallVec::new(), index: Index::default() }
     }
 
     /// Numbers the next event.

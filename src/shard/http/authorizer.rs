@@ -59,7 +59,7 @@ impl Entry {
     /// A stream has no user and is no member (R-SSE-5).
     fn refuse_on_streams(&mut self) {
         let is_readable = match &self.subject {
-            Subject::Channel(name) => ChannelKind::of_prefix(name) != ChannelKind::Presence,
+            Subject::Channel(name) => ChannelKind::of(name) != ChannelKind::Presence,
             Subject::User => false,
         };
         if !is_readable {

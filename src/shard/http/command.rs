@@ -1,17 +1,19 @@
 //! An authenticated request, parsed and owned, so that it can wait for permits of its app.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::authorizer::AuthorizerRequest;
 use super::poll::PollCommand;
-use super::response::ResponseSlot;
+use super::response::{ReplyTo, ResponseSlot};
 use super::stream::StreamCommand;
 use super::{Parts, Requests};
 use crate::api::answer::AnswerShape;
 use crate::api::info::Info;
 use crate::api::refusal::Refusal;
+use crate::api::replay::{Declassify, Replay};
 use crate::app::AppSerial;
 use crate::app::actor::Actor;
 use crate::index::ShardIndex;
@@ -24,6 +26,8 @@ use crate::shard::mail::{PublishItem, Question};
 pub(super) enum Command {
     /// Publish all of it or none.
     Publish(Events, AnswerShape),
+    /// Publish kept events again.
+    Replay(Box<ReplayRequest>),
     /// Ask the one shard that has the answer.
     Ask(Question),
     /// List the channels of the app whose names have this prefix.
@@ -40,6 +44,18 @@ pub(super) enum Command {
     Stream(Box<StreamCommand>),
     /// Hold a poll.
     Poll(Box<PollCommand>),
+}
+
+/// A replay whose caller is known.
+pub(super) struct ReplayRequest {
+    /// The app of the events.
+    pub(super) source: AppSerial,
+    /// The app to publish to.
+    pub(super) target: AppSerial,
+    pub(super) replay: Replay,
+    pub(super) declassify: Declassify,
+    /// The address of the caller, for the log.
+    pub(super) client: Option<IpAddr>,
 }
 
 /// The events that a request publishes.
@@ -63,7 +79,9 @@ impl Command {
                 let occupied: usize = events.by_owner.iter().map(|(_, items)| items.len()).sum();
                 occupied as u32 + events.unoccupied
             }
-            Self::Ask(_)
+            // They are counted once they are found.
+            Self::Replay(_)
+            | Self::Ask(_)
             | Self::List(..)
             | Self::Change(..)
             | Self::Answer(_)
@@ -83,7 +101,7 @@ impl Command {
             // What follows a stream is not HTTP.
             Self::List(..) | Self::Stream(_) | Self::Poll(_) => true,
             // Answered at once, or short.
-            Self::Answer(_) | Self::Signed(..) | Self::AskAuthorizer(_) => false,
+            Self::Replay(_) | Self::Answer(_) | Self::Signed(..) | Self::AskAuthorizer(_) => false,
             Self::Change(_, _, what) => what.has_large_answer(),
         }
     }
@@ -95,7 +113,12 @@ impl Command {
             Self::AskAuthorizer(request) => &request.headers,
             Self::Stream(command) => &command.headers,
             Self::Poll(command) => &command.headers,
-            Self::Publish(..) | Self::Ask(_) | Self::List(..) | Self::Change(..) | Self::Answer(_) => "",
+            Self::Publish(..)
+            | Self::Replay(_)
+            | Self::Ask(_)
+            | Self::List(..)
+            | Self::Change(..)
+            | Self::Answer(_) => "",
         }
     }
 
@@ -105,7 +128,8 @@ impl Command {
             Self::Publish(events, _) => {
                 events.by_owner.iter().flat_map(|(_, items)| items.iter().map(|item| item.channel.hash)).collect()
             }
-            Self::Ask(_)
+            Self::Replay(_)
+            | Self::Ask(_)
             | Self::List(..)
             | Self::Change(..)
             | Self::Answer(_)
@@ -125,44 +149,43 @@ impl Requests {
     pub(super) fn execute(
         &mut self,
         parts: &mut Parts<'_>,
-        reply_to: ResponseSlot,
+        reply_to: ReplyTo,
         command: Command,
     ) -> Result<(), Refusal> {
         match command {
             Command::Publish(events, shape) => self.publish(parts, reply_to, events, shape),
-            Command::Ask(question) => {
-                self.ask(parts, reply_to, question);
+            Command::Replay(request) => {
+                self.start_replay(parts, reply_to, *request);
                 Ok(())
             }
-            Command::List(app, prefix, info) => self.ask_channels(parts, reply_to, app, prefix, info),
-            Command::Change(app, actor, what) => self.ask_change(parts, reply_to, app, actor, what),
+            Command::Ask(question) => {
+                self.ask(parts, reply_to.slot(), question);
+                Ok(())
+            }
+            Command::List(app, prefix, info) => self.ask_channels(parts, reply_to.slot(), app, prefix, info),
+            Command::Change(app, actor, what) => self.ask_change(parts, reply_to.slot(), app, actor, what),
             Command::Answer(body) => {
-                let response = Response { status: 200, content_type: JSON, extra: "", body: &body };
-                parts.connections.finish_request(parts.context, reply_to.connection, reply_to.ticket, &response);
+                reply_to.answer(parts, &Response { status: 200, content_type: JSON, extra: "", body: &body });
                 Ok(())
             }
             Command::Signed(body, headers) => {
-                let response = Response { status: 200, content_type: JSON, extra: &headers, body: &body };
-                parts.connections.finish_request(parts.context, reply_to.connection, reply_to.ticket, &response);
+                reply_to.answer(parts, &Response { status: 200, content_type: JSON, extra: &headers, body: &body });
                 Ok(())
             }
-            Command::AskAuthorizer(request) => self.ask_authorizer(parts, reply_to, *request),
+            Command::AskAuthorizer(request) => self.ask_authorizer(parts, reply_to.slot(), *request),
             Command::Stream(command) => {
                 let headers = command.headers.clone();
-                self.start_stream(parts, reply_to, *command).map_err(|refusal| refusal.with_headers(&headers))
+                self.start_stream(parts, reply_to.slot(), *command).map_err(|refusal| refusal.with_headers(&headers))
             }
             Command::Poll(command) => {
                 let headers = command.headers.clone();
-                self.start_poll(parts, reply_to, *command).map_err(|refusal| refusal.with_headers(&headers))
+                self.start_poll(parts, reply_to.slot(), *command).map_err(|refusal| refusal.with_headers(&headers))
             }
         }
     }
 
     /// Refuses a request that already has its `reply_to`.
     pub(super) fn refuse(&self, parts: &mut Parts<'_>, reply_to: ResponseSlot, refusal: &Refusal) {
-        let (content_type, body) = reply_to.dialect.error_body(refusal.status, &refusal.message);
-        let extra = refusal.header_lines();
-        let response = Response { status: refusal.status, content_type, extra: &extra, body: &body };
-        parts.connections.finish_request(parts.context, reply_to.connection, reply_to.ticket, &response);
+        ReplyTo::Connection(reply_to).refuse(parts, refusal);
     }
 }

@@ -11,6 +11,7 @@ mod permits;
 mod poll;
 mod publish;
 mod query;
+mod replay;
 mod response;
 mod scrape;
 mod socket_rates;
@@ -36,6 +37,7 @@ use crate::api::document::document;
 use crate::api::encryption_key::decode_new_key;
 use crate::api::events::{PublishRules, check_channel, decode_events};
 use crate::api::refusal::Refusal;
+use crate::api::replay::decode_replay;
 use crate::api::route::{Endpoint, OperatorPage, Route, route};
 use crate::api::script::{SCRIPT_TYPE, Script};
 use crate::api::terminate::check_user_id;
@@ -61,11 +63,12 @@ use crate::shard::users::Users;
 use crate::wire::http::Request;
 use crate::wire::query::Query;
 use authorizer::Authorizations;
-use command::Command;
+use command::{Command, ReplayRequest};
 use permits::Parked;
 use poll::Polls;
 use publish::PendingPublish;
 use query::{AskedPage, PendingQuery};
+use replay::PendingReplay;
 use scrape::{Scrape, ScrapePage};
 use store_change::change;
 
@@ -76,6 +79,8 @@ pub(super) use head::Judged;
 pub(super) struct Requests {
     /// Publishes that await other shards.
     publishes: Slab<PendingPublish>,
+    /// Replays that await other shards.
+    replays: Slab<PendingReplay>,
     /// Questions that await other shards, and changes that await the store.
     queries: Slab<PendingQuery>,
     /// Requests that await permits of their app.
@@ -133,6 +138,11 @@ impl Requests {
             }
             HttpMessage::SocketJudged { request, verdict } => self.handle_socket_judged(parts, request, verdict),
             HttpMessage::Authorized { request, decisions } => self.handle_authorized(parts, request, decisions),
+            HttpMessage::FindEvents { request, app, events } => {
+                self.handle_find_events(parts, from, request, app, &events);
+            }
+            HttpMessage::FoundEvents { request, events } => self.handle_found_events(parts, request, events),
+            HttpMessage::Replay(call) => self.handle_replay_call(parts, *call),
             HttpMessage::Accepted { request, counts, unoccupied } => {
                 self.handle_accepted(parts, request, counts, &unoccupied);
             }
@@ -337,6 +347,10 @@ impl Requests {
         match endpoint {
             Endpoint::Events => self.prepare_publish(parts, app, &decode_events(request.body, &rules)?),
             Endpoint::BatchEvents => self.prepare_publish(parts, app, &decode_batch_events(request.body, &rules)?),
+            Endpoint::Replay => {
+                let replay = decode_replay(&app.id, request.body, names)?;
+                Ok(Command::Replay(Box::new(ReplayRequest::of_app(parts, call, caller, app, replay))))
+            }
             Endpoint::ChannelEvents(channel) => {
                 self.prepare_publish(parts, app, &decode_channel_event(channel, query, request.body, &rules)?)
             }
@@ -493,6 +507,7 @@ impl Requests {
     /// Requests that wait for a result.
     pub(in crate::shard) fn pending(&self) -> usize {
         self.publishes.len()
+            + self.replays.len()
             + self.queries.len()
             + self.parked.len()
             + self.changes_in_flight.len()

@@ -1,7 +1,7 @@
 //! Requests that wait for permits of their app (see `quota::permits`).
 
 use super::command::Command;
-use super::response::ResponseSlot;
+use super::response::{ReplyTo, ResponseSlot};
 use super::{Call, Parts, Requests};
 use crate::api::refusal::Refusal;
 use crate::app::{App, AppSerial};
@@ -14,7 +14,7 @@ use crate::shard::quota::Spent;
 /// A request that waits for its app's counter.
 pub(super) struct Parked {
     nonce: u32,
-    reply_to: ResponseSlot,
+    reply_to: ReplyTo,
     app: AppSerial,
     spent: Spent,
     outcome: Result<Command, Refusal>,
@@ -37,10 +37,7 @@ impl Requests {
         let Call { slot, request, dialect } = call;
         let (app, settings) = (app.serial, &app.settings);
         let costs = permits::costs(settings, &caller.credential, outcome.as_ref().map_or(0, Command::messages));
-        let channels = match &outcome {
-            Ok(command) if parts.quota.has_all_channels(app) => command.channel_hashes(),
-            Ok(_) | Err(_) => Vec::new(),
-        };
+        let channels = outcome.as_ref().map_or_else(|_| Vec::new(), |command| channels_of(parts, app, command));
         let spent = parts.quota.spend(parts.context, app, costs);
         let must_wait = spent.missing != NONE || !channels.is_empty();
         if !must_wait && outcome.is_err() {
@@ -48,32 +45,63 @@ impl Requests {
         }
         let connection = parts.connections.key(slot);
         let ticket = parts.connections.take_ticket(parts.context, slot, request);
-        let reply_to = ResponseSlot { connection, ticket, dialect };
+        let reply_to = ReplyTo::Connection(ResponseSlot { connection, ticket, dialect });
         if outcome.as_ref().is_ok_and(Command::has_large_answer) {
             parts.connections.http(slot).large_answer = Some(ticket);
         }
         if must_wait {
-            let nonce = self.next_nonce();
-            let index = self.parked.insert(Parked { nonce, reply_to, app, spent, outcome });
-            parts.connections.http(slot).parked = true;
-            let request = PendingId { index: index as u32, nonce };
-            parts.quota.ask(parts.context, app, request, spent.missing, channels);
+            self.park(parts, (reply_to, app), spent, channels, outcome);
             return Ok(());
         }
         if let Err(refusal) = self.execute(parts, reply_to, outcome?) {
             parts.quota.put_back(parts.context, app, spent.window, costs);
-            self.refuse(parts, reply_to, &refusal);
+            reply_to.refuse(parts, &refusal);
         }
         Ok(())
+    }
+
+    /// Executes a command of a request that was counted before, once the app's permits cover its messages. Requests
+    /// behind it wait until then.
+    pub(super) fn start_counted(&mut self, parts: &mut Parts<'_>, reply_to: ReplyTo, app: &App, command: Command) {
+        let (app, settings) = (app.serial, &app.settings);
+        let costs = permits::message_costs(settings, command.messages());
+        let channels = channels_of(parts, app, &command);
+        let spent = parts.quota.spend(parts.context, app, costs);
+        if spent.missing != NONE || !channels.is_empty() {
+            return self.park(parts, (reply_to, app), spent, channels, Ok(command));
+        }
+        if let Err(refusal) = self.execute(parts, reply_to, command) {
+            parts.quota.put_back(parts.context, app, spent.window, costs);
+            reply_to.refuse(parts, &refusal);
+        }
+        reply_to.resume(parts);
+    }
+
+    /// Waits for the counter of an app.
+    fn park(
+        &mut self,
+        parts: &mut Parts<'_>,
+        (reply_to, app): (ReplyTo, AppSerial),
+        spent: Spent,
+        channels: Vec<u64>,
+        outcome: Result<Command, Refusal>,
+    ) {
+        let (nonce, missing) = (self.next_nonce(), spent.missing);
+        let index = self.parked.insert(Parked { nonce, reply_to, app, spent, outcome });
+        reply_to.hold(parts);
+        let request = PendingId { index: index as u32, nonce };
+        parts.quota.ask(parts.context, app, request, missing, channels);
     }
 
     /// The counter granted the requested permits, and a lease.
     pub(super) fn handle_allowed(&mut self, parts: &mut Parts<'_>, request: PendingId, window: Window, lease: Permits) {
         let Parked { reply_to, app, spent, outcome, .. } = self.take_parked(request);
         parts.quota.add_lease(app, window, lease);
+        // Its events have to be found first.
+        let is_replay = matches!(outcome, Ok(Command::Replay(_)));
         let (done, refusal) = match outcome {
             // Its client is gone: treated as if the request had never arrived.
-            _ if !parts.connections.is_awaiting_answers(reply_to.connection) => (false, None),
+            _ if !reply_to.is_awaited(parts) => (false, None),
             Err(refusal) => (true, Some(refusal)),
             Ok(command) => match self.execute(parts, reply_to, command) {
                 Ok(()) => (true, None),
@@ -85,20 +113,22 @@ impl Requests {
             parts.quota.put_back(parts.context, app, window, spent.missing);
         }
         if let Some(refusal) = refusal {
-            self.refuse(parts, reply_to, &refusal);
+            reply_to.refuse(parts, &refusal);
         }
-        resume_parked(parts, reply_to);
+        if !(done && is_replay) {
+            reply_to.resume(parts);
+        }
     }
 
     /// The counter refused.
     pub(super) fn handle_denied(&mut self, parts: &mut Parts<'_>, request: PendingId, shortage: &Shortage) {
         let Parked { reply_to, app, spent, outcome, .. } = self.take_parked(request);
         parts.quota.put_back(parts.context, app, spent.window, spent.permits);
-        if parts.connections.is_awaiting_answers(reply_to.connection) {
+        if reply_to.is_awaited(parts) {
             let headers = outcome.as_ref().map_or_else(|refusal| &*refusal.headers, Command::answer_headers);
-            let refusal = shortage_refusal(parts, app, reply_to.dialect, shortage).with_headers(headers);
-            self.refuse(parts, reply_to, &refusal);
-            resume_parked(parts, reply_to);
+            let refusal = shortage_refusal(parts, app, reply_to.dialect(), shortage).with_headers(headers);
+            reply_to.refuse(parts, &refusal);
+            reply_to.resume(parts);
         }
     }
 
@@ -109,12 +139,9 @@ impl Requests {
     }
 }
 
-/// Continues with the requests behind one that waited.
-fn resume_parked(parts: &mut Parts<'_>, reply_to: ResponseSlot) {
-    if parts.connections.is_awaiting_answers(reply_to.connection) {
-        parts.connections.http(reply_to.connection.slot()).parked = false;
-        parts.connections.follow_up(reply_to.connection);
-    }
+/// The channels that a request opens, if the app may have no more.
+fn channels_of(parts: &Parts<'_>, app: AppSerial, command: &Command) -> Vec<u64> {
+    if parts.quota.has_all_channels(app) { command.channel_hashes() } else { Vec::new() }
 }
 
 fn shortage_refusal(parts: &Parts<'_>, app: AppSerial, dialect: Dialect, shortage: &Shortage) -> Refusal {

@@ -3,14 +3,13 @@
 use smallvec::SmallVec;
 
 use super::command::{Command, Events};
-use super::response::ResponseSlot;
+use super::response::ReplyTo;
 use super::{Parts, Requests};
 use crate::api::answer::{AnswerShape, Counts};
 use crate::api::events::Publish;
 use crate::api::refusal::Refusal;
 use crate::app::{App, AppSerial};
 use crate::channel::name::Modifiers;
-use crate::connection::ConnectionKey;
 use crate::index::ShardIndex;
 use crate::limits;
 use crate::metrics::figures::Overload;
@@ -22,8 +21,7 @@ use crate::shard::owner::{Origin, keeps_history};
 /// A request that owners have yet to accept.
 pub(super) struct PendingPublish {
     nonce: u32,
-    connection: ConnectionKey,
-    ticket: u32,
+    reply_to: ReplyTo,
     /// Owners that have not answered.
     awaited: usize,
     shape: AnswerShape,
@@ -43,6 +41,20 @@ impl Requests {
         app: &App,
         publish: &Publish<'_>,
     ) -> Result<Command, Refusal> {
+        self.prepare_publish_with(parts, app, publish, AnswerShape::of(publish))
+    }
+
+    /// The same, with another answer than that of the endpoint.
+    ///
+    /// # Errors
+    /// As [`Requests::prepare_publish`].
+    pub(super) fn prepare_publish_with(
+        &self,
+        parts: &mut Parts<'_>,
+        app: &App,
+        publish: &Publish<'_>,
+        shape: AnswerShape,
+    ) -> Result<Command, Refusal> {
         let bytes = publish.events.iter().map(|event| event.channels.len() * event.data_literal.len()).sum();
         if bytes > limits::PUBLISHED_BYTES_MAX {
             return Err(Refusal::too_large(format!(
@@ -54,7 +66,6 @@ impl Requests {
             parts.context.metrics.count_overload(Overload::Memory);
             return Err(overloaded());
         }
-        let shape = AnswerShape::of(publish);
         Ok(Command::Publish(self.group_by_owner(parts, app, publish, &shape), shape))
     }
 
@@ -62,7 +73,7 @@ impl Requests {
     pub(super) fn publish(
         &mut self,
         parts: &mut Parts<'_>,
-        reply_to: ResponseSlot,
+        reply_to: ReplyTo,
         events: Events,
         shape: AnswerShape,
     ) -> Result<(), Refusal> {
@@ -82,19 +93,13 @@ impl Requests {
                 parts.owner.accept(parts.context, Origin::Http, counts, item, &mut counted);
             }
             let counted: Vec<Counts> = counted.into_iter().map(|(_, counts)| counts).collect();
-            answer_publish(parts, reply_to.connection, reply_to.ticket, &shape, &counted);
+            answer_publish(parts, reply_to, &shape, &counted);
             return Ok(());
         }
         let count = if counts { by_owner.iter().map(|(_, items)| items.len()).sum() } else { 0 };
         let nonce = self.next_nonce();
-        let pending = PendingPublish {
-            nonce,
-            connection: reply_to.connection,
-            ticket: reply_to.ticket,
-            awaited: by_owner.len(),
-            shape,
-            counts: vec![Counts::default(); count],
-        };
+        let pending =
+            PendingPublish { nonce, reply_to, awaited: by_owner.len(), shape, counts: vec![Counts::default(); count] };
         let request = PendingId { index: self.publishes.insert(pending) as u32, nonce };
         for (owner, items) in by_owner {
             let sent =
@@ -156,9 +161,8 @@ impl Requests {
         }
         pending.awaited -= 1;
         if pending.awaited == 0 {
-            let PendingPublish { connection, ticket, shape, counts, .. } =
-                self.publishes.remove(request.index as usize);
-            answer_publish(parts, connection, ticket, &shape, &counts);
+            let PendingPublish { reply_to, shape, counts, .. } = self.publishes.remove(request.index as usize);
+            answer_publish(parts, reply_to, &shape, &counts);
         }
     }
 
@@ -189,17 +193,10 @@ impl Requests {
     }
 }
 
-fn answer_publish(
-    parts: &mut Parts<'_>,
-    connection: ConnectionKey,
-    ticket: u32,
-    shape: &AnswerShape,
-    counts: &[Counts],
-) {
+fn answer_publish(parts: &mut Parts<'_>, reply_to: ReplyTo, shape: &AnswerShape, counts: &[Counts]) {
     let mut body = Vec::new();
     shape.encode(&mut body, counts);
-    let response = Response { status: shape.status(), content_type: JSON, extra: "", body: &body };
-    parts.connections.finish_request(parts.context, connection, ticket, &response);
+    reply_to.answer(parts, &Response { status: shape.status(), content_type: JSON, extra: "", body: &body });
 }
 
 fn overloaded() -> Refusal {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::key::{ChannelKey, ConnectionRef, PendingId, UserKey};
-use super::question::{Changed, Question, Reply, Report, Shortage, SocketVerdict};
+use super::question::{Changed, FoundEvent, Question, ReplayCall, Reply, Report, Shortage, SocketVerdict, WantedEvent};
 use crate::api::answer::Counts;
 use crate::api::authorizer::Decision;
 use crate::app::AppSerial;
@@ -321,6 +321,13 @@ pub(in crate::shard) enum HttpMessage {
     SocketJudged { request: PendingId, verdict: SocketVerdict },
     /// From an authorizer, as if sent by the shard itself: its decisions about each subject of a request.
     Authorized { request: PendingId, decisions: Vec<Decision> },
+    /// To the owner of these events of an app. At most one per request is in flight to each shard, and a connection has
+    /// one such request. Answered with `FoundEvents`.
+    FindEvents { request: PendingId, app: AppSerial, events: Vec<WantedEvent> },
+    /// To the shard that asked: those that are kept.
+    FoundEvents { request: PendingId, events: Vec<FoundEvent> },
+    /// From the admin API, as if sent by the shard itself. Bounded by its requests in flight.
+    Replay(Box<ReplayCall>),
     /// To the publisher's shard: all items are accepted and ordered (P-HTTP-17). The channels with these hashes are
     /// unoccupied, until `Recall`.
     Accepted { request: PendingId, counts: Vec<(u32, Counts)>, unoccupied: Vec<u64> },

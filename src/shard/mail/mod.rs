@@ -13,8 +13,10 @@ pub(super) use message::{
     OwnerMessage, PolledChannel, PolledPart, PublishItem, QuotaMessage, Reader, Resumed, ShardMessage, Ticket,
     UserMessage, publish_cost,
 };
-pub use question::{AnswerId, ChangeRefused, Changed};
-pub(super) use question::{Listed, Question, Reply, Report, RosterPages, Shortage, SocketVerdict};
+pub use question::{AnswerId, ChangeRefused, Changed, ReplayCall, ReplayOutcome};
+pub(super) use question::{
+    FoundEvent, Listed, Question, Reply, Report, RosterPages, Shortage, SocketVerdict, WantedEvent,
+};
 
 use crate::api::authorizer::Decision;
 use crate::index::ShardIndex;
@@ -35,6 +37,11 @@ impl Mail {
     /// The decisions of an authorizer, one per subject; they arrive as if the shard that asked had sent them.
     pub fn authorized(id: AnswerId, decisions: Vec<Decision>) -> Self {
         Self(HttpMessage::Authorized { request: id.request, decisions }.into())
+    }
+
+    /// A call of the admin API, for any shard; it arrives as if that shard had sent it.
+    pub fn replay(call: ReplayCall) -> Self {
+        Self(HttpMessage::Replay(Box::new(call)).into())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::key::{ChannelKey, PendingId, UserKey};
@@ -9,6 +10,8 @@ use crate::api::answer::Counts;
 use crate::api::channel::ChannelInfo;
 use crate::api::channel_history::HistoryQuery;
 use crate::api::channel_users::UserFields;
+use crate::api::refusal::Refusal;
+use crate::api::replay::Replay;
 use crate::app::AppSerial;
 use crate::app::webhook::WebhookEndpoint;
 use crate::index::ShardIndex;
@@ -91,6 +94,25 @@ pub(in crate::shard) struct Listed {
     pub(in crate::shard) counts: Counts,
 }
 
+/// An event that a replay names (R-REPLAY-1).
+#[derive(Clone, Copy, Debug)]
+pub(in crate::shard) struct WantedEvent {
+    /// Its number in the request.
+    pub(in crate::shard) number: u32,
+    pub(in crate::shard) group: u8,
+    pub(in crate::shard) sequence: u64,
+}
+
+/// Such an event, as it is kept.
+#[derive(Debug)]
+pub(in crate::shard) struct FoundEvent {
+    /// Its number in the request.
+    pub(in crate::shard) number: u32,
+    /// The name of its channel.
+    pub(in crate::shard) channel: Arc<str>,
+    pub(in crate::shard) frame: Bytes,
+}
+
 /// Why the counter of an app refuses a request.
 #[derive(Debug)]
 pub(in crate::shard) enum Shortage {
@@ -152,6 +174,20 @@ pub enum ChangeRefused {
     /// The store cannot be written.
     Unwritable,
 }
+
+/// A request of the admin API to publish kept events of an app again (R-REPLAY-1).
+#[derive(Debug)]
+pub struct ReplayCall {
+    /// Identifies it in its answer.
+    pub id: u64,
+    /// Id of the app of the events.
+    pub app: Box<str>,
+    /// The request.
+    pub replay: Replay,
+}
+
+/// How a replay of the admin API ended.
+pub type ReplayOutcome = Result<Box<[u8]>, Box<Refusal>>;
 
 /// What a shard reports to the owner of a user.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

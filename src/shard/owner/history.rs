@@ -11,7 +11,7 @@ use crate::index::OwnedIndex;
 use crate::limits;
 use crate::protocol::event_id::EventId;
 use crate::shard::context::Context;
-use crate::shard::mail::{ChannelKey, Continued, OnGap, Reader, Resumed};
+use crate::shard::mail::{ChannelKey, Continued, FoundEvent, OnGap, Reader, Resumed, WantedEvent};
 use crate::shard::options::ChannelOrder;
 
 /// Whether the events of a channel with these modifiers are kept.
@@ -61,6 +61,20 @@ impl Owner {
         let part = record(self).map(|record| self.histories.read(record, start, bytes_max, events_max));
         let part = part.unwrap_or(Part { events: Vec::new(), complete: true });
         Some(Continued { start, gap, part })
+    }
+
+    /// A kept event of an app that a replay names.
+    pub(in crate::shard) fn find_event(
+        &self,
+        context: &Context,
+        app: AppSerial,
+        event: &WantedEvent,
+    ) -> Option<FoundEvent> {
+        let window = context.directory.app(app).and_then(|app| window(app, context.config.shards))?;
+        let WantedEvent { number, group, sequence } = *event;
+        let now_ms = context.now.monotonic_ms;
+        let (index, frame) = self.histories.find((app, group), sequence, &window, now_ms)?;
+        Some(FoundEvent { number, channel: self.channels[index].key.name.clone(), frame: frame.clone() })
     }
 
     /// Where readers continue that named a position; a reader that accepts no gap is refused at one (R-HIST-10).

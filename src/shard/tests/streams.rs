@@ -133,6 +133,7 @@ impl Network {
                     | Output::Webhook(_)
                     | Output::MisleadingName { .. }
                     | Output::MessagesCounted { .. }
+                    | Output::Replayed { .. }
                     | Output::Log(_)
                     | Output::MeasureProcess => {}
                 }

@@ -529,6 +529,7 @@ impl System {
             }
             Output::Authorize(authorize) => panic!("nobody asked for {authorize:?}"),
             Output::Change(change) => panic!("nobody asked for {change:?}"),
+            Output::Replayed { call, outcome } => panic!("nobody made call {call}: {outcome:?}"),
             Output::Webhook(event) => {
                 self.coverage.note(Happening::WebhookTold);
                 let draining = self.hosts.iter().any(|host| host.drain.is_some());
