@@ -20,6 +20,7 @@ use crate::scenario::many_to_many::ManyToMany;
 use crate::scenario::presence_churn::PresenceChurn;
 use crate::scenario::publish::Publish;
 use crate::scenario::reconnect_storm::ReconnectStorm;
+use crate::scenario::resume::Resume;
 use crate::scenario::slow_readers::SlowReaders;
 use crate::scenario::subscribe::Subscribe;
 use crate::scenario::tenants::Tenants;
@@ -42,6 +43,7 @@ enum Command {
     Subscribe(Box<Subscribe>),
     ConnectionStorm(Box<ConnectionStorm>),
     ReconnectStorm(Box<ReconnectStorm>),
+    Resume(Box<Resume>),
     PresenceChurn(Box<PresenceChurn>),
     SlowReaders(Box<SlowReaders>),
     Tenants(Box<Tenants>),
@@ -104,6 +106,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Subscribe(scenario) => scenario!("subscribe", scenario),
         Command::ConnectionStorm(scenario) => scenario!("connection-storm", scenario),
         Command::ReconnectStorm(scenario) => scenario!("reconnect-storm", scenario),
+        Command::Resume(scenario) => scenario!("resume", scenario),
         Command::PresenceChurn(scenario) => scenario!("presence-churn", scenario),
         Command::SlowReaders(scenario) => scenario!("slow-readers", scenario),
         Command::Tenants(scenario) => scenario!("tenants", scenario),

@@ -12,7 +12,7 @@
 //! coordinator/            worker processes, watchdog, progress bar
 //! worker/   report/       connections and publishers of one worker; results as text, JSON, CSV, HTML and charts
 //! messages                orders and reports between coordinator and workers
-//! wire/                   HTTP, WebSocket frames, events, signatures, stamps
+//! wire/                   HTTP, WebSocket frames, server-sent events, events, signatures, stamps
 //! clock, outcome, ...     leaves
 //! ```
 

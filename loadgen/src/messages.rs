@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::target::Target;
+use crate::wire::transport::Transport;
 
 /// The first message to every worker.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -30,6 +31,41 @@ pub(crate) struct Plan {
     pub(crate) join_timeout_ns: u64,
     /// The requests of publishers.
     pub(crate) requests: Requests,
+    /// All connections of the run.
+    pub(crate) connections: u64,
+    /// How connections read events; each of several is used by an equal part of them.
+    pub(crate) transports: Vec<Transport>,
+    /// Set if connections continue after their last event.
+    pub(crate) resume: Option<ResumePlan>,
+}
+
+/// Connections that are reset and open again with the id of their last event.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct ResumePlan {
+    /// Channels of each connection.
+    pub(crate) channels_each: u32,
+    /// The longest time for which a connection that was reset stays away.
+    pub(crate) away_ns_max: u64,
+    /// Maximum number of handshakes in flight of connections that return.
+    pub(crate) in_flight_max: u64,
+}
+
+impl Plan {
+    /// How the connection with this number reads events.
+    pub(crate) fn transport_of(&self, number: u32) -> Transport {
+        let count = self.transports.len() as u64;
+        let at = u64::from(number) * count / self.connections.max(1);
+        let at = usize::try_from(at.min(count.saturating_sub(1))).unwrap_or(0);
+        self.transports.get(at).copied().unwrap_or(Transport::Ws)
+    }
+}
+
+impl ResumePlan {
+    /// The channels of the connection with this number, of `channels` in all; each once, and all channels equally often.
+    pub(crate) fn channels_of(self, number: u32, channels: u32) -> impl Iterator<Item = u32> {
+        let distance = channels / self.channels_each.max(1);
+        (0..self.channels_each).map(move |at| (number % channels + at * distance) % channels)
+    }
 }
 
 /// The requests of a publisher.
@@ -65,6 +101,12 @@ pub(crate) enum Order {
     Drop {
         group: Group,
         back: Option<Back>,
+    },
+    /// Reset connections at random; they open again.
+    Reset(ResetOrder),
+    /// Everything was published: so many events of each channel. What is missing behind a gap is counted.
+    Conclude {
+        events: Vec<u32>,
     },
     /// End all schedules: the run is cut short.
     Halt,
@@ -158,6 +200,15 @@ pub(crate) struct PingOrder {
     pub(crate) count: u64,
 }
 
+/// Resets on a schedule, each of a connection of this worker that is chosen at random.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ResetOrder {
+    pub(crate) start_ns: u64,
+    /// Time between two resets of this worker.
+    pub(crate) interval_ns: f64,
+    pub(crate) count: u64,
+}
+
 /// The channels that connections subscribe to, and how the server answers.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct SubscribePlan {
@@ -219,6 +270,8 @@ pub(crate) enum Measure {
     Join,
     /// The same for [`Group::Arrivals`].
     Arrival,
+    /// From the intended start of a connection that names its last event to its confirmed subscriptions.
+    Resume,
     /// From the intended send time of a request to its answer.
     Answer,
     /// From the intended send time of a `pusher:ping` to its answer; the oldest if several are unanswered.
@@ -228,8 +281,8 @@ pub(crate) enum Measure {
 }
 
 /// All measures, in the order of their indices.
-pub(crate) const MEASURES: [Measure; 6] =
-    [Measure::Delivery, Measure::Join, Measure::Arrival, Measure::Answer, Measure::Pong, Measure::Lag];
+pub(crate) const MEASURES: [Measure; 7] =
+    [Measure::Delivery, Measure::Join, Measure::Arrival, Measure::Resume, Measure::Answer, Measure::Pong, Measure::Lag];
 
 /// Totals of a worker since its start.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -272,6 +325,29 @@ pub(crate) struct Counters {
     pub(crate) removals: u64,
     /// Answers to pings.
     pub(crate) pongs: u64,
+    /// Events of each channel that were published in order: one more than the last accepted sequence.
+    pub(crate) published_by_channel: Vec<u32>,
+    pub(crate) resume: ResumeCounters,
+}
+
+/// What a worker has counted of connections that continue after their last event.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct ResumeCounters {
+    /// Connections that were reset, and connections that continued.
+    pub(crate) resets: u64,
+    pub(crate) resumes: u64,
+    /// Connections that should have continued, and ended before they did.
+    pub(crate) failed: u64,
+    /// Events that were published before their connection continued.
+    pub(crate) missed_events: u64,
+    /// Events that came again with the id that they had before, where the protocol permits that.
+    pub(crate) repeated: u64,
+    /// Gaps that the server reported, by reason.
+    pub(crate) gaps: BTreeMap<String, u64>,
+    /// Events that these gaps left out.
+    pub(crate) left_out: u64,
+    /// Events that did not arrive and of which no publisher knows whether they were published.
+    pub(crate) uncertain: u64,
 }
 
 /// A report of a worker.
@@ -306,4 +382,30 @@ pub(crate) struct Interval {
     pub(crate) second: u64,
     /// HdrHistogram V2, deflated, in hexadecimal; values are nanoseconds.
     pub(crate) histogram: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R-LOAD-4: each connection has different channels, and each channel equally many connections.
+    #[test]
+    fn channels_are_shared_evenly() {
+        for (channels, channels_each, connections, expected) in
+            [(50, 3, 1_000, 60), (9, 3, 30, 10), (7, 7, 3, 3), (1, 1, 4, 4)]
+        {
+            let plan = ResumePlan { channels_each, away_ns_max: 0, in_flight_max: 1 };
+            let mut counts = vec![0; channels as usize];
+            for number in 0..connections {
+                let own: Vec<u32> = plan.channels_of(number, channels).collect();
+                assert!((1..own.len()).all(|at| !own[..at].contains(&own[at])), "{own:?}");
+                own.iter().for_each(|channel| counts[*channel as usize] += 1);
+            }
+            let (least, most) = (counts.iter().min().copied(), counts.iter().max().copied());
+            assert!(
+                least <= Some(expected) && most >= Some(expected) && most <= least.map(|least| least + 1),
+                "{counts:?}"
+            );
+        }
+    }
 }

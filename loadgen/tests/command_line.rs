@@ -238,6 +238,12 @@ fn wrong_arguments_are_refused() {
         (&["idle", "--server-pid", "4294967"], "no such process"),
         (&["many-to-many", "--channel", "public"], "must begin with private-"),
         (&["fan-out", "--fail-if", "p99"], "is not a condition"),
+        (&["fan-out", "--floor", "--transport", "sse"], "--floor sends frames of WebSockets"),
+        (&["fan-out", "--transport", "udp"], "possible values: ws, sse, poll"),
+        (&["resume", "--channels", "2"], "--channels-per-subscriber must be"),
+        (&["resume", "--channel", "presence-a"], "presence channels are not supported"),
+        (&["resume", "--publishers", "51"], "each channel has one publisher"),
+        (&["resume", "--events-per-second", "0"], "must be above 0"),
         (&["run", "/nonexistent.toml"], "cannot read /nonexistent.toml"),
     ];
     for (arguments, expected) in cases {

@@ -66,7 +66,7 @@ pub(crate) fn request(
 
 fn check_socket(target: &Target) -> Result<(), Failure> {
     let mut exchange = Exchange::open(target)?;
-    exchange.send(&target.upgrade_request())?;
+    exchange.send(&target.upgrade_request(false))?;
     let begin = loop {
         match read_upgrade(&exchange.received) {
             Upgrade::Done(length) => break length,

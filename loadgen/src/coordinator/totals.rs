@@ -1,6 +1,6 @@
 //! The sum of what all workers have counted.
 
-use crate::messages::{Counters, GROUPS};
+use crate::messages::{Counters, GROUPS, ResumeCounters};
 
 /// Totals over all workers.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,11 @@ impl Counters {
         for (sum, more) in self.accepted_by_channel.iter_mut().zip(&other.accepted_by_channel) {
             *sum += more;
         }
+        self.published_by_channel.resize(other.published_by_channel.len().max(self.published_by_channel.len()), 0);
+        for (most, other) in self.published_by_channel.iter_mut().zip(&other.published_by_channel) {
+            *most = (*most).max(*other);
+        }
+        self.resume.add(&other.resume);
         for (sum, more) in [
             (&mut self.attempted, other.attempted),
             (&mut self.joined, other.joined),
@@ -47,6 +52,25 @@ impl Counters {
             (&mut self.changes, other.changes),
             (&mut self.removals, other.removals),
             (&mut self.pongs, other.pongs),
+        ] {
+            *sum += more;
+        }
+    }
+}
+
+impl ResumeCounters {
+    fn add(&mut self, other: &Self) {
+        for (reason, count) in &other.gaps {
+            *self.gaps.entry(reason.clone()).or_default() += count;
+        }
+        for (sum, more) in [
+            (&mut self.resets, other.resets),
+            (&mut self.resumes, other.resumes),
+            (&mut self.failed, other.failed),
+            (&mut self.missed_events, other.missed_events),
+            (&mut self.repeated, other.repeated),
+            (&mut self.left_out, other.left_out),
+            (&mut self.uncertain, other.uncertain),
         ] {
             *sum += more;
         }

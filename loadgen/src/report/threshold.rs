@@ -17,8 +17,8 @@ pub(crate) struct Thresholds {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Condition {
-    /// A percentile, `min`, `max` or `mean`, with `delivery.`, `join.`, `arrival.`, `answer.` or `lag.` before it or
-    /// not; or a figure of the report.
+    /// A percentile, `min`, `max` or `mean`, with `delivery.`, `join.`, `arrival.`, `resume.`, `answer.` or `lag.` before
+    /// it or not; or a figure of the report.
     name: String,
     relation: Relation,
     value: f64,

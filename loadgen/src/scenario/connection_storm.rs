@@ -15,6 +15,7 @@ use crate::outcome::{Failure, Verdict};
 use crate::process::Watched;
 use crate::report::Report;
 use crate::wire::stamp::STAMP_BYTES;
+use crate::wire::transport::Transport;
 
 /// Many connections opened within a short time.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -52,6 +53,8 @@ impl ConnectionStorm {
             watchers: 0,
             proof: self.channels.proof(),
             requests: Requests::Events,
+            transports: vec![Transport::Ws],
+            resume: None,
         };
         let mut coordinator = common.start(&needs, common.target()?)?;
         let window = Window::open(&coordinator, server);

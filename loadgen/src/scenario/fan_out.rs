@@ -15,6 +15,7 @@ use crate::messages::{Counters, Measure};
 use crate::outcome::{Failure, Verdict};
 use crate::process::Watched;
 use crate::report::Report;
+use crate::wire::transport::Transport;
 
 /// Events published over HTTP, delivered to many subscribers.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -41,6 +42,9 @@ pub(crate) struct FanOut {
     /// Seconds of warm-up before the first round, not measured.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     warmup_seconds: f64,
+    /// How subscribers read: WebSockets, server-sent events, long polling; of several, each is used by an equal part.
+    #[arg(long, value_name = "TRANSPORTS", value_delimiter = ',', default_value = "ws")]
+    transport: Vec<Transport>,
     /// Number of rounds; figures are medians.
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: u32,
@@ -71,6 +75,7 @@ impl FanOut {
         let needs = Needs {
             pipeline: self.pipeline.max(self.messages_per_tick as usize),
             events_in_flight_max: self.events_under_way,
+            transports: self.transport.clone(),
             ..self.load.needs()?
         };
         let mut coordinator = common.start(&needs, common.target()?)?;
@@ -110,6 +115,14 @@ impl FanOut {
             let text = "--find-rate needs --events-per-second of at least 1 and --rate-share between 0 and 1";
             return Err(Failure::Usage(text.into()));
         }
+        if self.transport.iter().any(|transport| *transport != Transport::Ws) {
+            if self.floor {
+                return Err(Failure::Usage("--floor sends frames of WebSockets: leave out --transport".into()));
+            }
+            if load.channels.channel.starts_with("presence-") {
+                return Err(Failure::Usage("--transport: presence channels are read with WebSockets only".into()));
+            }
+        }
         Ok(())
     }
 
@@ -124,7 +137,13 @@ impl FanOut {
 
     fn start_floor(&self, needs: &Needs, server: Option<Watched>) -> Result<FloorSide, Failure> {
         let core = self.floor_core.or_else(|| server.and_then(Watched::only_core)).unwrap_or(0);
-        let needs = Needs { channels: vec![needs.channels[0].clone()], publishers: 1, proof: Proof::KeyOnly, ..*needs };
+        let needs = Needs {
+            channels: vec![needs.channels[0].clone()],
+            publishers: 1,
+            proof: Proof::KeyOnly,
+            transports: vec![Transport::Ws],
+            ..*needs
+        };
         FloorSide::start(&self.common, &needs, core)
     }
 
@@ -231,5 +250,6 @@ Examples:
   relay-loadgen fan-out --url ws://10.0.0.5:6001 --app-id 1 --key app-key --secret app-secret
   relay-loadgen fan-out --events-per-second 400 --messages-per-tick 8       # eight events are due at once
   relay-loadgen fan-out --events-per-second 0                               # closed loop: saturate it
+  relay-loadgen fan-out --transport sse --server-pid $(pidof relay)         # CPU per delivery of server-sent events
   relay-loadgen fan-out --find-rate --floor --rounds 5 --server-pid $(pidof relay)
   relay-loadgen fan-out --html report.html --fail-if 'p99<50ms,loss=0'";

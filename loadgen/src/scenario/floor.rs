@@ -23,6 +23,7 @@ use crate::report::Report;
 use crate::report::histogram::milliseconds;
 use crate::scenario::floor_sender::{Cost, Go, SenderReport, Setup};
 use crate::wire::target::Target;
+use crate::wire::transport::Transport;
 
 pub(crate) use crate::scenario::floor_sender::Mode;
 
@@ -69,6 +70,8 @@ impl Floor {
             watchers: 0,
             proof: Proof::KeyOnly,
             requests: Requests::Events,
+            transports: vec![Transport::Ws],
+            resume: None,
         };
         let mut side = FloorSide::start(&self.common, &needs, self.floor_core)?;
         let rhythm = Rhythm {

@@ -20,6 +20,7 @@ use crate::outcome::{Failure, Verdict};
 use crate::process::{self, Memory};
 use crate::report::Report;
 use crate::wire::stamp::STAMP_BYTES;
+use crate::wire::transport::Transport;
 
 /// Memory of idle subscribed connections.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -63,6 +64,8 @@ impl Idle {
             watchers: 0,
             proof: if self.publish > 0 { Proof::KeyAndSecret } else { self.channels.proof() },
             requests: Requests::Events,
+            transports: vec![Transport::Ws],
+            resume: None,
         };
         let mut coordinator = common.start(&needs, common.target()?)?;
         let memory_before = server.and_then(process::Watched::memory);

@@ -9,6 +9,7 @@ use crate::coordinator::preflight::Proof;
 use crate::messages::{Group, Requests};
 use crate::outcome::Failure;
 use crate::wire::stamp::STAMP_BYTES;
+use crate::wire::transport::Transport;
 
 /// Channels of a run.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -50,7 +51,7 @@ impl Channels {
 /// Events from publishers to subscribers.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Load {
-    /// WebSocket connections that subscribe.
+    /// Connections that subscribe.
     #[arg(long, value_name = "N")]
     pub(crate) subscribers: u64,
     /// Publishers, each with its own keep-alive connection.
@@ -83,6 +84,8 @@ impl Load {
             watchers: 0,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
+            transports: vec![Transport::Ws],
+            resume: None,
         })
     }
 

@@ -14,12 +14,13 @@ use crate::coordinator::totals::Totals;
 use crate::coordinator::watchdog::JoinWatchdog;
 use crate::coordinator::{Coordinator, Waited};
 use crate::environment;
-use crate::messages::{ConnectOrder, Group, Order, Plan, PublishOrder, Requests};
+use crate::messages::{ConnectOrder, Group, Order, Plan, PublishOrder, Requests, ResumePlan};
 use crate::outcome::Failure;
 use crate::process::Watched;
 use crate::report::Report;
 use crate::report::threshold::Thresholds;
 use crate::wire::target::Target;
+use crate::wire::transport::Transport;
 
 pub(crate) mod connection_storm;
 pub(crate) mod fan_out;
@@ -34,6 +35,7 @@ pub(crate) mod many_to_many;
 pub(crate) mod presence_churn;
 pub(crate) mod publish;
 pub(crate) mod reconnect_storm;
+pub(crate) mod resume;
 pub(crate) mod round;
 pub(crate) mod rounds;
 pub(crate) mod slow_readers;
@@ -109,6 +111,8 @@ pub(crate) struct Needs {
     pub(crate) proof: Proof,
     /// The requests of publishers.
     pub(crate) requests: Requests,
+    pub(crate) transports: Vec<Transport>,
+    pub(crate) resume: Option<ResumePlan>,
 }
 
 impl Common {
@@ -153,6 +157,9 @@ impl Common {
             watchers: needs.watchers,
             join_timeout_ns: (self.connect_timeout_seconds * SECOND_NS as f64) as u64,
             requests: needs.requests,
+            connections: needs.connections,
+            transports: needs.transports.clone(),
+            resume: needs.resume,
         };
         Coordinator::start(&plan, workers)
     }

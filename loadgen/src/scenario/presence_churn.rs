@@ -19,6 +19,7 @@ use crate::messages::{ChurnOrder, Group, Measure, Order, Requests};
 use crate::outcome::Failure;
 use crate::report::Report;
 use crate::wire::stamp::STAMP_BYTES;
+use crate::wire::transport::Transport;
 
 /// Members that leave and join presence channels.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -67,6 +68,8 @@ impl PresenceChurn {
             watchers: self.watchers,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
+            transports: vec![Transport::Ws],
+            resume: None,
         };
         let mut coordinator = common.start(&needs, common.target()?)?;
         let group = Group::Subscribers;

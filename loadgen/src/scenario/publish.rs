@@ -9,6 +9,7 @@ use crate::coordinator::preflight::Proof;
 use crate::messages::{Measure, Requests};
 use crate::outcome::Failure;
 use crate::report::Report;
+use crate::wire::transport::Transport;
 
 /// Signed publishes over HTTP to a channel without subscribers.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -61,6 +62,8 @@ impl Publish {
             watchers: 0,
             proof: Proof::KeyAndSecret,
             requests: if self.auth { Requests::Auth } else { Requests::Events },
+            transports: vec![Transport::Ws],
+            resume: None,
         };
         let mut coordinator = common.start(&needs, common.target()?)?;
         let rhythm = Rhythm {

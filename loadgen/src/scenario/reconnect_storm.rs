@@ -20,6 +20,7 @@ use crate::report::Report;
 use crate::report::histogram::milliseconds;
 use crate::wire::stamp::STAMP_BYTES;
 use crate::wire::target::Target;
+use crate::wire::transport::Transport;
 
 /// All connections are reset at once, while others are opened.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -64,6 +65,8 @@ impl ReconnectStorm {
             watchers: 0,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
+            transports: vec![Transport::Ws],
+            resume: None,
         };
         let target = common.target()?;
         let mut coordinator = common.start(&needs, target.clone())?;

@@ -12,6 +12,7 @@ use crate::outcome::Failure;
 use crate::process::Watched;
 use crate::report::Report;
 use crate::report::histogram::milliseconds;
+use crate::wire::transport::Transport;
 
 /// Some subscribers that never read, among others that do.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -58,6 +59,8 @@ impl SlowReaders {
             watchers: 0,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
+            transports: vec![Transport::Ws],
+            resume: None,
         };
         let mut coordinator = common.start(&needs, common.target()?)?;
         let wave = |label, group, first, count| WaveOfConnections { label, group, first, count, per_second: 0.0 };

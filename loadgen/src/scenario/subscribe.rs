@@ -19,6 +19,7 @@ use crate::messages::{Group, Measure, Order, Replies, Requests, Stay, SubscribeO
 use crate::outcome::{Failure, Verdict};
 use crate::process::Watched;
 use crate::report::Report;
+use crate::wire::transport::Transport;
 
 /// Subscriptions to private channels on open connections.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -72,6 +73,8 @@ impl Subscribe {
             watchers: 0,
             proof: Proof::KeyAndSecret,
             requests: Requests::Events,
+            transports: vec![Transport::Ws],
+            resume: None,
         };
         let mut coordinator = common.start(&needs, common.target()?)?;
         let plan = SubscribePlan {

@@ -24,6 +24,7 @@ use crate::report::Report;
 use crate::report::histogram::milliseconds;
 use crate::wire::stamp::STAMP_BYTES;
 use crate::wire::target::Target;
+use crate::wire::transport::Transport;
 
 /// One app that floods the server, and another that must not be affected.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -386,6 +387,8 @@ fn needs(publishers: u32) -> Needs {
         watchers: 0,
         proof: Proof::KeyAndSecret,
         requests: Requests::Events,
+        transports: vec![Transport::Ws],
+        resume: None,
     }
 }
 

@@ -36,26 +36,15 @@ impl Stamp {
             (u64::from(self.channel), 6),
         ];
         for (value, digits) in fields {
-            for digit in (0..digits).rev() {
-                let nibble = usize::try_from((value >> (4 * digit)) & 15).expect("four bits");
-                out.push(DIGITS[nibble]);
-            }
-            out.push(b'.');
+            append_hex(value, digits, out);
         }
-        while out.len() - begin < payload_bytes {
-            let want = payload_bytes - (out.len() - begin);
-            out.extend_from_slice(&FILLER[..want.min(FILLER.len())]);
-        }
+        append_filler(begin, payload_bytes, out);
     }
 
     /// Reads the mark that `bytes` begin with.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.get(..STAMP_BYTES)?.strip_prefix(MARKER)?;
-        let mut field = |digits: usize| {
-            let (value, after) = rest.split_at(digits);
-            rest = after.strip_prefix(b".")?;
-            value.iter().try_fold(0_u64, |sum, byte| Some((sum << 4) | u64::from(digit(*byte)?)))
-        };
+        let mut field = |digits: usize| read_hex(&mut rest, digits);
         Some(Self {
             run: u32::try_from(field(8)?).ok()?,
             publisher: u32::try_from(field(8)?).ok()?,
@@ -63,6 +52,30 @@ impl Stamp {
             intended_ns: field(16)?,
             channel: u32::try_from(field(6)?).ok()?,
         })
+    }
+}
+
+/// Appends a number of so many digits, and a point.
+pub(super) fn append_hex(value: u64, digits: u32, out: &mut Vec<u8>) {
+    for digit in (0..digits).rev() {
+        let nibble = usize::try_from((value >> (4 * digit)) & 15).expect("four bits");
+        out.push(DIGITS[nibble]);
+    }
+    out.push(b'.');
+}
+
+/// Reads what [`append_hex`] writes, and moves behind it.
+pub(super) fn read_hex(rest: &mut &[u8], digits: usize) -> Option<u64> {
+    let (value, after) = rest.split_at_checked(digits)?;
+    *rest = after.strip_prefix(b".")?;
+    value.iter().try_fold(0_u64, |sum, byte| Some((sum << 4) | u64::from(digit(*byte)?)))
+}
+
+/// Appends text until `out` has `bytes` more than at `begin`.
+pub(super) fn append_filler(begin: usize, bytes: usize, out: &mut Vec<u8>) {
+    while out.len() - begin < bytes {
+        let want = bytes - (out.len() - begin);
+        out.extend_from_slice(&FILLER[..want.min(FILLER.len())]);
     }
 }
 

@@ -50,14 +50,16 @@ impl Target {
         })
     }
 
-    /// The request that opens a WebSocket. The nonce need not differ between connections, so it is one literal.
-    pub(crate) fn upgrade_request(&self) -> Vec<u8> {
+    /// The request that opens a WebSocket, with events that have ids or not. The nonce need not differ between connections,
+    /// so it is one literal.
+    pub(crate) fn upgrade_request(&self, event_ids: bool) -> Vec<u8> {
         format!(
-            "GET {}/app/{}?protocol=7&client=relay-loadgen&version={} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\n\
+            "GET {}/app/{}?protocol=7&client=relay-loadgen&version={}{} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             self.prefix,
             self.key,
             env!("CARGO_PKG_VERSION"),
+            if event_ids { "&event_ids=true" } else { "" },
             self.host
         )
         .into_bytes()

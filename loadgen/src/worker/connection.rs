@@ -1,8 +1,12 @@
-//! The state of one WebSocket client.
+//! The state of one client.
 //!
 //! ```text
-//! Connecting --writable--> Upgrading --101--> Greeting --connection_established--> Subscribing --succeeded--> Ready
+//!            +--writable--> Upgrading --101--> Greeting --connection_established--> Subscribing --succeeded--> Ready
+//! Connecting +--writable--> Upgrading --200-----------------------------------> Subscribing --connected--> Ready
+//!            +--writable--> Polling --the first answer--> Ready
 //! ```
+//! The lines are WebSockets, server-sent events and long polls.
+//!
 //! A connection owns no buffer: all connections read into a shared one, and only incomplete frames are kept.
 
 use std::os::fd::OwnedFd;
@@ -17,7 +21,19 @@ pub(crate) enum Phase {
     Upgrading,
     Greeting,
     Subscribing,
+    /// The first poll is held, which is no handshake: it may take two seconds.
+    Polling,
     Ready,
+}
+
+impl Phase {
+    /// Whether a handshake is in flight.
+    pub(crate) fn is_joining(self) -> bool {
+        match self {
+            Self::Connecting | Self::Upgrading | Self::Greeting | Self::Subscribing => true,
+            Self::Polling | Self::Ready => false,
+        }
+    }
 }
 
 /// One client connection.
@@ -44,6 +60,8 @@ pub(crate) struct Kept {
     pub(crate) outgoing: Vec<u8>,
     /// Kept if the connection will subscribe again.
     pub(crate) socket_id: String,
+    /// Where the next poll continues, unless a reader remembers it.
+    pub(crate) cursor: String,
 }
 
 const _: () = assert!(size_of::<Connection>() == 32, "a connection costs the generator 32 bytes");
@@ -60,7 +78,10 @@ impl Connection {
 
     /// Frees the kept state if it is empty.
     pub(crate) fn tidy(&mut self) {
-        let is_empty = |kept: &Kept| kept.incoming.is_empty() && kept.outgoing.is_empty() && kept.socket_id.is_empty();
+        let is_empty = |kept: &Kept| {
+            let bytes = kept.incoming.len() + kept.outgoing.len();
+            bytes + kept.socket_id.len() + kept.cursor.len() == 0
+        };
         if self.kept.as_deref().is_some_and(is_empty) {
             self.kept = None;
         }

@@ -16,8 +16,8 @@ use super::subscriptions::Connected;
 use crate::clock::now_ns;
 use crate::messages::{Back, ConnectOrder, Group};
 use crate::schedule::Schedule;
-use crate::wire::frame::{self, Decoded};
-use crate::wire::upgrade::{Upgrade, read_upgrade};
+use crate::wire::frame;
+use crate::wire::transport::Transport;
 
 /// All connections of a worker.
 pub(crate) struct Connections {
@@ -139,7 +139,7 @@ impl Connections {
     fn expire(&mut self, shared: &mut Shared) {
         while let Some(&key) = self.joining.front() {
             match self.alive(key) {
-                Some(connection) if connection.phase == Phase::Ready => {}
+                Some(connection) if !connection.phase.is_joining() => {}
                 Some(connection) if connection.expires_ns(shared) > now_ns() => return,
                 Some(_) => self.end(key.0, "timed out before it was subscribed", shared),
                 None => {}
@@ -152,7 +152,13 @@ impl Connections {
         self.slots.get(slot as usize)?.as_ref().filter(|connection| connection.generation == generation)
     }
 
-    fn open(&mut self, number: u32, group: Group, due_ns: u64, shared: &mut Shared) -> io::Result<()> {
+    /// Handshakes in flight.
+    pub(crate) fn joining(&self) -> u64 {
+        self.joining_count
+    }
+
+    /// Opens a connection with this number.
+    pub(crate) fn open(&mut self, number: u32, group: Group, due_ns: u64, shared: &mut Shared) -> io::Result<()> {
         shared.counters.attempted += 1;
         let socket = match connect(shared.plan.target.address, number, group) {
             Ok(socket) => socket,
@@ -162,7 +168,7 @@ impl Connections {
                 return Err(io::Error::other(format!("cannot open connection {number}: {error} ({hint})")));
             }
             Err(error) => {
-                shared.counters.failed += 1;
+                shared.count_failed(number, now_ns());
                 shared.reason(&format!("connect: {error}"));
                 return Ok(());
             }
@@ -173,6 +179,9 @@ impl Connections {
             u32::try_from(self.slots.len() - 1).expect("fewer slots than descriptors")
         });
         shared.verifier.forget(slot as usize);
+        if let Some(readers) = &mut shared.readers {
+            readers.begin(number, slot);
+        }
         let generation = self.generation;
         shared.poll.add(&socket, Token::Connection(slot, generation), EDGES)?;
         let phase = Phase::Connecting;
@@ -193,8 +202,10 @@ impl Connections {
         if connection.phase == Phase::Connecting {
             match sockopt::socket_error(&connection.socket) {
                 Ok(Ok(())) if flags.contains(EventFlags::OUT) => {
-                    connection.phase = Phase::Upgrading;
-                    ended = send(connection, &shared.upgrade);
+                    let is_poll = shared.plan.transport_of(connection.number) == Transport::Poll;
+                    connection.phase = if is_poll { Phase::Polling } else { Phase::Upgrading };
+                    self.joining_count -= u64::from(is_poll);
+                    ended = send(connection, &shared.opening_request(connection.number));
                 }
                 Ok(Ok(())) => {}
                 Ok(Err(error)) | Err(error) => ended = Some(format!("connect: {error}")),
@@ -255,38 +266,17 @@ impl Connections {
         ended
     }
 
-    fn take_stream(&mut self, slot: u32, mut bytes: &[u8], now: u64, shared: &mut Shared) -> Ended {
+    fn take_stream(&mut self, slot: u32, bytes: &[u8], now: u64, shared: &mut Shared) -> Ended {
         let connection = self.slots[slot as usize].as_mut()?;
-        if connection.phase == Phase::Upgrading {
-            match read_upgrade(bytes) {
-                Upgrade::Done(length) => {
-                    connection.phase = Phase::Greeting;
-                    bytes = &bytes[length..];
-                }
-                Upgrade::Partial => {}
-                Upgrade::Refused(line) => return Some(format!("upgrade refused: {line}")),
-            }
+        let was_joining = connection.phase.is_joining();
+        let mask = &mut self.mask;
+        let (taken, ended) = Receiver { connection, slot, now, mask, shared }.take(bytes);
+        self.joining_count -= u64::from(was_joining && !connection.phase.is_joining());
+        if ended.is_some() {
+            return ended;
         }
-        while connection.phase != Phase::Upgrading && !bytes.is_empty() {
-            let ended = match frame::decode(bytes) {
-                Decoded::Partial => break,
-                Decoded::Invalid(reason) => Some(reason.to_owned()),
-                Decoded::Frame { opcode, payload, consumed } => {
-                    bytes = &bytes[consumed..];
-                    let was_ready = connection.phase == Phase::Ready;
-                    let mask = &mut self.mask;
-                    let ended = Receiver { connection, slot, now, mask, shared }.take_frame(opcode, payload);
-                    let is_ready = connection.phase == Phase::Ready;
-                    self.joining_count -= u64::from(is_ready && !was_ready);
-                    ended
-                }
-            };
-            if ended.is_some() {
-                return ended;
-            }
-        }
-        if !bytes.is_empty() {
-            connection.kept().incoming = bytes.to_vec();
+        if taken < bytes.len() {
+            connection.kept().incoming = bytes[taken..].to_vec();
         } else if connection.kept.is_some() {
             connection.tidy();
         }
@@ -380,18 +370,33 @@ impl Connections {
     /// Ends a connection and counts why.
     fn end(&mut self, slot: u32, reason: &str, shared: &mut Shared) {
         let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
-        let group = connection.group as usize;
-        shared.counters.open[group] -= 1;
+        self.forget(slot, &connection, shared);
         if connection.phase == Phase::Ready {
-            shared.counters.subscribed[group] -= 1;
-            shared.counters.lost[group] += 1;
+            shared.counters.lost[connection.group as usize] += 1;
+            if let Some(readers) = &mut shared.readers {
+                readers.end(connection.number, now_ns());
+            }
         } else {
-            self.joining_count -= 1;
-            shared.counters.failed += 1;
+            shared.count_failed(connection.number, now_ns());
         }
         shared.reason(reason);
         shared.lose_subscriptions(slot);
+    }
+
+    /// A connection that was taken from its slot is counted no more.
+    fn forget(&mut self, slot: u32, connection: &Connection, shared: &mut Shared) {
+        let group = connection.group as usize;
+        shared.counters.open[group] -= 1;
+        shared.counters.subscribed[group] -= u64::from(connection.phase == Phase::Ready);
+        self.joining_count -= u64::from(connection.phase.is_joining());
         self.free.push(slot);
+    }
+
+    /// Resets the connection in a slot, which does not count as lost.
+    pub(crate) fn reset(&mut self, slot: u32, shared: &mut Shared) {
+        if let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::take) {
+            self.forget(slot, &connection, shared);
+        }
     }
 
     /// Resets every connection of a group; these do not count as lost. Returns their numbers.
@@ -399,14 +404,8 @@ impl Connections {
         let mut numbers = Vec::new();
         for slot in 0..self.slots.len() {
             let Some(connection) = self.slots[slot].take_if(|connection| connection.group == group) else { continue };
-            shared.counters.open[group as usize] -= 1;
-            if connection.phase == Phase::Ready {
-                shared.counters.subscribed[group as usize] -= 1;
-            } else {
-                self.joining_count -= 1;
-            }
+            self.forget(u32::try_from(slot).expect("it was a u32"), &connection, shared);
             numbers.push(connection.number);
-            self.free.push(u32::try_from(slot).expect("it was a u32"));
         }
         numbers
     }

@@ -7,12 +7,18 @@ use std::io::{self, Write};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
+mod checker;
 mod client_events;
 mod connection;
 mod connections;
+mod event_stream;
 mod poll;
+mod polled;
+mod published;
 mod publisher;
+mod readers;
 mod receive;
+mod resets;
 mod shared;
 mod socket;
 mod subscribe;
@@ -23,6 +29,7 @@ use self::client_events::ClientEvents;
 use self::connections::Connections;
 use self::poll::{Poll, Token};
 use self::publisher::Publisher;
+use self::readers::Readers;
 use self::shared::Shared;
 use crate::clock::{MILLISECOND_NS, SECOND_NS, now_ns, thread_cpu_ns};
 use crate::messages::{Order, Progress, Report};
@@ -115,6 +122,7 @@ impl Worker {
             }
             self.client_events.retain(|events| events.next_ns().is_some());
             subscribe::run_schedule(&mut self.connections, &mut self.shared);
+            resets::run_schedule(&mut self.connections, &mut self.shared)?;
             let now = now_ns();
             if now >= self.progress_ns {
                 self.report(now)?;
@@ -122,8 +130,10 @@ impl Worker {
             let publisher = self.publishers.iter().filter_map(|publisher| publisher.next_ns(&self.shared)).min();
             let events = self.client_events.iter().filter_map(ClientEvents::next_ns).min();
             let subscription = self.shared.subscriptions.next_ns();
-            let due =
-                [self.connections.next_ns(&self.shared), publisher, events, subscription].into_iter().flatten().min();
+            let joining = self.connections.joining();
+            let reset = self.shared.readers.as_ref().and_then(|readers| readers.next_ns(joining));
+            let connection = self.connections.next_ns(&self.shared);
+            let due = [connection, publisher, events, subscription, reset].into_iter().flatten().min();
             self.shared.poll.wait(due.unwrap_or(u64::MAX).min(self.progress_ns), now_ns())?;
             if !self.handle_events()? {
                 return Ok(());
@@ -178,11 +188,17 @@ impl Worker {
                     self.connections.begin_again(group, numbers, back);
                 }
             }
+            Order::Reset(order) => self.shared.readers.iter_mut().for_each(|readers| readers.begin_resets(&order)),
+            Order::Conclude { events } => {
+                let left_out = self.shared.readers.as_ref().map_or(0, |readers| readers.conclude(&events));
+                self.shared.counters.resume.left_out += left_out;
+            }
             Order::Halt => {
                 self.connections.halt();
                 self.publishers.iter_mut().for_each(Publisher::halt);
                 self.client_events.clear();
                 self.shared.subscriptions.halt();
+                self.shared.readers.iter_mut().for_each(Readers::halt);
             }
             Order::MeasureFrom { at_ns } => self.shared.recorder.from_ns = at_ns,
         }
@@ -195,6 +211,8 @@ impl Worker {
         self.shared.counters.schedules_running =
             running + self.connections.waves_running() + self.client_events.len() as u64;
         self.shared.counters.schedules_running += u64::from(self.shared.subscriptions.is_running());
+        let resets = self.shared.readers.as_ref().is_some_and(Readers::is_running);
+        self.shared.counters.schedules_running += u64::from(resets);
         let second = now / SECOND_NS;
         // Writing histograms takes a while, so it happens once a second while they are being filled.
         let flush = second != self.flushed_second || self.shared.counters.schedules_running == 0;

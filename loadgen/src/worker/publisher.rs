@@ -15,6 +15,7 @@ use crate::messages::{Group, Measure, PublishOrder, Requests};
 use crate::schedule::Schedule;
 use crate::wire::answer::{Answer, read_answer};
 use crate::wire::event::EVENT;
+use crate::wire::link::Link;
 use crate::wire::stamp::Stamp;
 
 /// A request to the auth endpoint.
@@ -47,12 +48,34 @@ pub(crate) struct Publisher {
     /// Next sequence of each channel.
     sequences: Vec<u32>,
     next_channel: usize,
+    /// With a chain of events for each channel: where each chain is. Otherwise empty.
+    chains: Vec<Chain>,
+}
+
+/// The chain of a channel.
+#[derive(Clone, Copy, Default)]
+struct Chain {
+    /// The hash up to the last event.
+    hash: u64,
+    /// Events since the last one that was accepted: nobody knows whether they were published.
+    uncertain: u8,
+    /// The last event has no answer yet. The next one waits for it, because it says whether this one was published.
+    is_in_flight: bool,
 }
 
 struct Outstanding {
     intended_ns: u64,
     sent_ns: u64,
     channel: u32,
+    sequence: u32,
+}
+
+impl Chain {
+    /// The last event was accepted, or was refused or not answered.
+    fn settle(&mut self, accepted: bool) {
+        self.is_in_flight = false;
+        self.uncertain = if accepted { 0 } else { self.uncertain.saturating_add(1) };
+    }
 }
 
 impl Publisher {
@@ -78,6 +101,7 @@ impl Publisher {
             due: VecDeque::new(),
             sequences: vec![0; channels],
             next_channel: id as usize % channels.max(1),
+            chains: Vec::new(),
         }
     }
 
@@ -96,6 +120,9 @@ impl Publisher {
         self.messages_per_tick = if self.closed_loop { u32::MAX } else { order.messages_per_tick };
         self.end_ns = order.end_ns;
         self.broken = 0;
+        if shared.plan.resume.is_some() {
+            self.chains.resize(self.sequences.len(), Chain::default());
+        }
     }
 
     /// Sends no further request; answers to those in flight are still taken.
@@ -167,7 +194,11 @@ impl Publisher {
         if self.closed_loop && now >= self.end_ns {
             self.due.clear();
         }
-        while self.socket.is_some() && self.outstanding.len() < shared.plan.pipeline && !self.is_far_ahead(shared) {
+        while self.socket.is_some()
+            && self.outstanding.len() < shared.plan.pipeline
+            && !self.is_far_ahead(shared)
+            && self.chains.get(self.next_channel).is_none_or(|chain| !chain.is_in_flight)
+        {
             let Some((intended, count)) = self.due.front_mut() else { break };
             let intended_ns = if self.closed_loop { now } else { *intended };
             *count -= 1;
@@ -181,41 +212,52 @@ impl Publisher {
 
     /// Appends one request.
     fn request(&mut self, intended_ns: u64, sent_ns: u64, shared: &mut Shared) {
-        let channel = match shared.plan.requests {
+        let (channel, sequence) = match shared.plan.requests {
             Requests::Events => self.append_event(intended_ns, shared),
             Requests::Channels => {
                 shared.signer.request("GET", "/channels", "", b"", &mut self.outgoing);
-                0
+                (0, 0)
             }
             Requests::Auth => {
                 shared.signer.request("POST", "/auth", "", AUTH_BODY, &mut self.outgoing);
-                0
+                (0, 0)
             }
         };
-        self.outstanding.push_back(Outstanding { intended_ns, sent_ns, channel });
+        self.outstanding.push_back(Outstanding { intended_ns, sent_ns, channel, sequence });
         shared.counters.sent += 1;
         self.round_sent += 1;
     }
 
-    /// Appends an event for the next channel, and returns the channel.
-    fn append_event(&mut self, intended_ns: u64, shared: &mut Shared) -> u32 {
+    /// Appends an event for the next channel, and returns the channel and its sequence there.
+    fn append_event(&mut self, intended_ns: u64, shared: &mut Shared) -> (u32, u32) {
         let channel = self.next_channel;
-        self.next_channel = (self.next_channel + 1) % self.sequences.len();
         let sequence = self.sequences[channel];
         self.sequences[channel] = sequence.wrapping_add(1);
-        let channel = u32::try_from(channel).expect("below 2^24");
-        let stamp = Stamp { run: shared.plan.run, publisher: self.id, sequence, intended_ns, channel };
+        let index = u32::try_from(channel).expect("below 2^24");
+        let stamp = Stamp { run: shared.plan.run, publisher: self.id, sequence, intended_ns, channel: index };
         let body = &mut shared.body;
         body.clear();
         body.extend_from_slice(b"{\"name\":\"");
         body.extend_from_slice(EVENT.as_bytes());
         body.extend_from_slice(b"\",\"channels\":[\"");
-        body.extend_from_slice(shared.plan.channels[channel as usize].as_bytes());
+        body.extend_from_slice(shared.plan.channels[channel].as_bytes());
         body.extend_from_slice(b"\"],\"data\":\"");
-        stamp.write(shared.plan.payload_bytes, body);
+        match self.chains.get_mut(channel) {
+            None => {
+                stamp.write(shared.plan.payload_bytes, body);
+                self.next_channel = (channel + 1) % self.sequences.len();
+            }
+            Some(chain) => {
+                (chain.hash, chain.is_in_flight) = (Link::hash(chain.hash, &stamp), true);
+                Link { stamp, uncertain: chain.uncertain, chain: chain.hash }.write(shared.plan.payload_bytes, body);
+                // A chain has one publisher.
+                let next = channel + shared.plan.publishers as usize;
+                self.next_channel = if next < self.sequences.len() { next } else { self.id as usize };
+            }
+        }
         body.extend_from_slice(b"\"}");
         shared.signer.request("POST", "/events", "", body, &mut self.outgoing);
-        channel
+        (index, sequence)
     }
 
     fn connect(&mut self, shared: &mut Shared) {
@@ -301,9 +343,14 @@ impl Publisher {
                     let Some(request) = self.outstanding.pop_front() else {
                         return self.disconnect("publish: an answer without a request", shared);
                     };
+                    if let Some(chain) = self.chains.get_mut(request.channel as usize) {
+                        chain.settle((200..300).contains(&status));
+                    }
                     if (200..300).contains(&status) {
                         shared.counters.accepted += 1;
                         shared.counters.accepted_by_channel[request.channel as usize] += 1;
+                        shared.counters.published_by_channel[request.channel as usize] =
+                            request.sequence.saturating_add(1);
                         shared.recorder.record(Measure::Answer, request.intended_ns, now);
                         self.broken = 0;
                     } else {
@@ -325,7 +372,9 @@ impl Publisher {
         self.outgoing.clear();
         self.incoming.clear();
         shared.counters.refused += self.outstanding.len() as u64;
-        self.outstanding.clear();
+        for request in self.outstanding.drain(..) {
+            self.chains.get_mut(request.channel as usize).into_iter().for_each(|chain| chain.settle(false));
+        }
         shared.reason(reason);
         self.broken += 1;
         self.retry_ns = Some(now_ns() + RETRY_NS);

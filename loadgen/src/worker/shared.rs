@@ -2,6 +2,7 @@
 //! the checks of what arrives.
 
 use super::poll::Poll;
+use super::readers::Readers;
 use super::subscriptions::{Reply, Subscriptions};
 use super::verifier::{Arrived, Verifier};
 use crate::messages::{Counters, Measure, Plan};
@@ -18,6 +19,8 @@ pub(crate) struct Shared {
     pub(crate) verifier: Verifier,
     pub(crate) signer: Signer,
     pub(crate) subscriptions: Subscriptions,
+    /// Set if connections continue after their last event.
+    pub(crate) readers: Option<Readers>,
     /// The upgrade request of every WebSocket.
     pub(crate) upgrade: Vec<u8>,
     /// When the schedule of member changes begins.
@@ -30,14 +33,20 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(plan: Plan, poll: Poll) -> Self {
-        let counters = Counters { accepted_by_channel: vec![0; plan.channels.len()], ..Counters::default() };
+        let channels = plan.channels.len();
+        let counters = Counters {
+            accepted_by_channel: vec![0; channels],
+            published_by_channel: vec![0; channels],
+            ..Counters::default()
+        };
         Self {
             counters,
             recorder: Recorder::new(),
             verifier: Verifier::new(plan.run, plan.publishers, plan.payload_bytes, &plan.channels),
             signer: Signer::new(&plan.target),
             subscriptions: Subscriptions::default(),
-            upgrade: plan.target.upgrade_request(),
+            readers: plan.resume.map(|resume| Readers::new(&plan, resume)),
+            upgrade: plan.target.upgrade_request(plan.resume.is_some()),
             churn_from_ns: None,
             judged_from_ns: 0,
             body: Vec::new(),
@@ -52,6 +61,15 @@ impl Shared {
         let reasons = &mut self.counters.reasons;
         let name = if reasons.len() < REASONS_MAX || reasons.contains_key(reason) { reason } else { "other" };
         *reasons.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Counts a connection that ended before it was subscribed.
+    pub(crate) fn count_failed(&mut self, number: u32, now: u64) {
+        let continues = self.readers.as_ref().is_some_and(|readers| readers.continues(number));
+        *(if continues { &mut self.counters.resume.failed } else { &mut self.counters.failed }) += 1;
+        if let Some(readers) = &mut self.readers {
+            readers.end(number, now);
+        }
     }
 
     /// Counts an event by its result.

@@ -101,6 +101,31 @@ impl Verifier {
             return Arrived::Other;
         }
         let Some(data) = event.data else { return Arrived::Damaged };
+        let named = event.channel.as_deref().unwrap_or_default();
+        let arrived = self.compare(connection, channel, &event.event, named, &data);
+        let mark = data.as_bytes().get(..STAMP_BYTES).unwrap_or_default();
+        let is_right = match arrived {
+            Arrived::InOrder(_) | Arrived::Late(_) | Arrived::Duplicate => true,
+            Arrived::WrongChannel | Arrived::Foreign | Arrived::Damaged | Arrived::Other => false,
+        };
+        if let Some(at) = message.windows(STAMP_BYTES).position(|window| window == mark).filter(|_| is_right) {
+            self.channels[channel].learnt = Some((message[..at].to_vec(), message[at + STAMP_BYTES..].to_vec()));
+        }
+        arrived
+    }
+
+    /// Verifies an event by its members.
+    pub(crate) fn compare(
+        &mut self,
+        connection: usize,
+        channel: usize,
+        event: &str,
+        named: &str,
+        data: &str,
+    ) -> Arrived {
+        if event != EVENT && event != CLIENT_EVENT {
+            return Arrived::Other;
+        }
         let Some(stamp) = Stamp::read(data.as_bytes()) else { return Arrived::Damaged };
         if stamp.run != self.run {
             return Arrived::Foreign;
@@ -110,12 +135,8 @@ impl Verifier {
         if data.as_bytes() != expected {
             return Arrived::Damaged;
         }
-        if event.channel.as_deref() != Some(self.channels[channel].name.as_str()) {
+        if named != self.channels[channel].name {
             return Arrived::WrongChannel;
-        }
-        let mark = &expected[..STAMP_BYTES];
-        if let Some(at) = message.windows(STAMP_BYTES).position(|window| window == mark) {
-            self.channels[channel].learnt = Some((message[..at].to_vec(), message[at + STAMP_BYTES..].to_vec()));
         }
         self.count(connection, channel, stamp)
     }

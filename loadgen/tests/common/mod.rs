@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
+pub(crate) mod proxy;
 #[path = "../../../tests/common/signal.rs"]
 mod signal;
 pub(crate) use signal::signal_process;
@@ -87,10 +88,15 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn start() -> Self {
+        Self::start_with("auto", 1)
+    }
+
+    /// A server on this driver with so many shards.
+    pub(crate) fn start_with(driver: &str, shards: usize) -> Self {
         let data = Folder::new();
         let mut child = Command::new(relay())
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--shards", "1"])
-            .args(["--admin-listen", "off", "--data", &data.path("data")])
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--io", driver])
+            .args(["--shards", &shards.to_string(), "--admin-listen", "off", "--data", &data.path("data")])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
