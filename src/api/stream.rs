@@ -56,15 +56,17 @@ impl LastSeen {
         event().or_else(|| Cursor::decode(text).map(Self::Cursor)).unwrap_or(Self::Unreadable)
     }
 
-    /// The position after which a channel is read, by its group and the hash that cursors have of it; `Some(None)` is no
-    /// readable position.
-    pub fn position(&self, group: u8, hash: u32, is_only_channel: bool) -> Option<Option<EventId>> {
+    /// The position after which a channel is read, by the position before its first event and the hash that cursors have of
+    /// it; `Some(None)` is no readable position.
+    pub fn position(&self, first: EventId, hash: u32, is_only_channel: bool) -> Option<Option<EventId>> {
         match self {
             Self::Nothing => None,
-            Self::Event(id) => Some(Some(*id).filter(|id| is_only_channel || id.group == group)),
+            Self::Event(id) => Some(Some(*id).filter(|id| is_only_channel || id.group == first.group)),
             Self::Cursor(cursor) => {
-                let sequence = cursor.position(hash);
-                Some(sequence.map(|sequence| EventId { epoch: cursor.epoch, group, sequence }))
+                // Another start of the server has other hashes, too: its cursors have no entry that could be found.
+                let is_other = cursor.epoch != first.epoch;
+                let sequence = cursor.position(hash).or(is_other.then_some(first.sequence));
+                Some(sequence.map(|sequence| EventId { epoch: cursor.epoch, sequence, ..first }))
             }
             Self::Unreadable => Some(None),
         }

@@ -29,7 +29,6 @@ use crate::protocol::server_event::MissedEvents;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, Continued, OwnerMessage, PendingId, PolledChannel, PolledPart};
-use crate::shard::options::ChannelOrder;
 use crate::wire::query::Query;
 use crate::wire::websocket;
 
@@ -105,8 +104,8 @@ impl Requests {
         let is_only_channel = reading.channels.len() == 1;
         let channels = reading.channels.iter().map(|(name, _)| {
             let key = parts.context.channel_key(app.serial, name);
-            let (group, hash) = (ChannelOrder::group(key.hash), order.cursor_hash(key.hash));
-            PollChannel { key, after: reading.last_seen.position(group, hash, is_only_channel), position: None }
+            let (first, hash) = (parts.context.event_id(&key, 0), order.cursor_hash(key.hash));
+            PollChannel { key, after: reading.last_seen.position(first, hash, is_only_channel), position: None }
         });
         Ok(PollCommand {
             app: app.serial,

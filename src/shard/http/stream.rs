@@ -10,7 +10,6 @@ use crate::connection::ConnectionKey;
 use crate::metrics::figures::Overload;
 use crate::shard::connections::{Grant, GrantedBy, Opening, OpeningChannel};
 use crate::shard::mail::QuotaMessage;
-use crate::shard::options::ChannelOrder;
 
 /// A stream that may be opened.
 pub(super) struct StreamCommand {
@@ -86,8 +85,8 @@ impl Requests {
             .iter()
             .map(|(name, kind)| {
                 let key = parts.context.channel_key(app, name);
-                let (group, hash) = (ChannelOrder::group(key.hash), order.cursor_hash(key.hash));
-                let after = last_seen.position(group, hash, is_only_channel);
+                let (first, hash) = (parts.context.event_id(&key, 0), order.cursor_hash(key.hash));
+                let after = last_seen.position(first, hash, is_only_channel);
                 let kind = *kind;
                 OpeningChannel {
                     key,
