@@ -323,7 +323,8 @@ fn streams_pass(proxy: Proxy) {
     let open = |last: &str| {
         let mut connection = HttpConnection::open(deployment.address);
         let (path, key) = (server.app().relay_path("/sse"), &server.app().key);
-        let head = format!("GET {path}?channels=a,b&key={key} HTTP/1.0\r\nHost: h\r\nLast-Event-ID: {last}\r\n\r\n");
+        let line = format!("GET {path}?channels=a,b&key={key} HTTP/1.0");
+        let head = format!("{line}\r\nHost: {}\r\nLast-Event-ID: {last}\r\n\r\n", deployment.address);
         connection.write(head.as_bytes()).expect("the request goes out");
         EventStream::read(connection)
     };
