@@ -28,7 +28,7 @@ use crate::protocol::event_id::EventId;
 use crate::protocol::server_event::MissedEvents;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::context::Context;
-use crate::shard::mail::{ChannelKey, Continued, OwnerMessage, PendingId, PolledChannel, PolledPart};
+use crate::shard::mail::{ChannelKey, Continued, OwnerMessage, PendingId, PolledChannel, PolledPart, QuotaMessage};
 use crate::wire::query::Query;
 use crate::wire::websocket;
 
@@ -147,6 +147,15 @@ impl Requests {
     ) -> bool {
         let slot = connection.slot();
         let Some(&request) = self.polls.by_slot.get(&slot) else { return false };
+        let Some(poll) = self.polls.held.get_mut(request) else { return true };
+        if !poll.owners.is_empty() {
+            // This one was for an earlier poll of the connection, whose time was over before the answer came.
+            if admitted {
+                let app = poll.app;
+                parts.context.send(parts.context.counter_of(app), QuotaMessage::Departed { app });
+            }
+            return true;
+        }
         if !admitted {
             let Some((_, poll)) = self.take_poll(parts, slot) else { return true };
             let refusal = over_connections(parts, poll.app).with_headers(&poll.headers);

@@ -171,6 +171,31 @@ impl Network {
     }
 }
 
+/// R-POLL-2, P-CLOSE-2: a counter that answers only after the time of a poll is over admits the next request of the
+/// connection, once; every place is given back.
+#[test]
+fn late_places_are_given_back() {
+    for endpoint in ["poll", "sse"] {
+        for limit in [0, 1] {
+            // App 1 is counted by shard 1.
+            let settings = AppSettings { max_connections: limit, ..AppSettings::default() };
+            let mut network = Network::new(2, settings);
+            let first = ask_for("poll", "a,b&timeout=1", None);
+            let connection = network.request(0, &first);
+            network.now.monotonic_ms += 1_001;
+            network.feed(0, Input::Timeout);
+            let late = network.received.remove(&(0, connection.slot)).expect("an answer");
+            assert!(late.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&late));
+            let mut next = ask_for(endpoint, "a,b", None).into_bytes();
+            network.feed(0, Input::Received { connection, bytes: &mut next });
+            while network.deliver(0) {}
+            network.feed(0, Input::Closed { connection });
+            while network.deliver(0) {}
+            assert!(network.shards.iter().all(|shard| shard.quota.is_at_rest()), "{endpoint} {limit}");
+        }
+    }
+}
+
 /// A client that reads channels over streams or polls, and connects again from where it was.
 struct Client {
     shard: usize,
