@@ -69,9 +69,11 @@ impl Proxy {
                 replaced(&block, "bind :443 ssl crt /etc/haproxy/site.pem", &bind)
             }
             Self::Caddy => {
+                // Without `bind` it would listen on every address, where another test may have the port.
+                let bind = format!("{{\n    bind {}", listen.ip());
                 let site = match files {
-                    Some((chain, key)) => format!("https://{listen} {{\n    tls {chain} {key}"),
-                    None => format!("http://{listen} {{"),
+                    Some((chain, key)) => format!("https://{listen} {bind}\n    tls {chain} {key}"),
+                    None => format!("http://{listen} {bind}"),
                 };
                 replaced(&block, "ws.example.com {", &site)
             }
