@@ -9,14 +9,7 @@ use crate::common::server::{ServerOptions, TestServer};
 use crate::common::sign::Signing;
 use crate::common::socket::Socket;
 use crate::common::{eventually, unique};
-use crate::stage::on_each_driver;
-
-/// Runs a scenario with 1 and with 3 shards on both drivers.
-fn with_shards(scenario: impl Fn(&TestServer)) {
-    for shards in [1, 3] {
-        on_fresh_servers(|driver| ServerOptions::new(driver).shards(shards), |server| scenario(&server));
-    }
-}
+use crate::stage::{on_each_driver, with_shards};
 
 /// The member `cache` of the channel's answer.
 fn cached(server: &TestServer, channel: &str) -> Value {

@@ -12,14 +12,7 @@ use crate::common::server::{ServerOptions, TestServer};
 use crate::common::sign::{App, Signing};
 use crate::common::socket::{QUERY, Socket};
 use crate::common::{eventually, http, unique};
-use crate::stage::on_each_driver;
-
-/// Runs a scenario with 1 and with 3 shards on both drivers.
-fn with_shards(scenario: impl Fn(&TestServer) + Sync) {
-    for shards in [1, 3] {
-        on_fresh_servers_at_once(|driver| ServerOptions::new(driver).shards(shards), |server| scenario(&server));
-    }
-}
+use crate::stage::{on_each_driver, with_shards};
 
 /// A connection that wants ids.
 fn open(server: &TestServer, app: &App) -> Socket {

@@ -4,19 +4,11 @@ use serde_json::{Value, json};
 
 use crate::common::cli::{create_token, set_app};
 use crate::common::http::{self, HttpConnection, Response};
-use crate::common::rig::on_fresh_servers_at_once;
-use crate::common::server::{ServerOptions, TestServer};
+use crate::common::server::TestServer;
 use crate::common::sign::{App, Signing};
 use crate::common::socket::{QUERY, Socket};
 use crate::common::{eventually, unique};
-
-/// Runs a scenario with 1 and with 3 shards on both drivers.
-fn with_shards(scenario: impl Fn(&TestServer) + Sync) {
-    for shards in [1, 3] {
-        let options = |driver| ServerOptions::new(driver).app("other", &[]).shards(shards);
-        on_fresh_servers_at_once(options, |server| scenario(&server));
-    }
-}
+use crate::stage::with_shards;
 
 fn replay(server: &TestServer, body: &Value) -> Response {
     server.post_signed(server.app(), &server.app().path("/replay"), body.to_string().as_bytes())

@@ -1,6 +1,6 @@
 //! The two servers that these tests share, and the apps on them.
 
-use crate::common::rig::{SharedServers, on_shared_servers};
+use crate::common::rig::{SharedServers, on_fresh_servers_at_once, on_shared_servers};
 use crate::common::server::{Driver, ServerOptions, TestServer};
 
 /// Runs a scenario on the shared io_uring server and on the shared epoll server, two shards each.
@@ -11,6 +11,15 @@ use crate::common::server::{Driver, ServerOptions, TestServer};
 /// members), `quick` (client events without a rate).
 pub(crate) fn on_each_driver(scenario: impl Fn(&'static TestServer)) {
     on_shared_servers(&SHARED, scenario);
+}
+
+/// Runs a scenario on fresh servers with 1 and with 3 shards on both drivers, with the apps `main` (client events on) and
+/// `other` (another tenant, all defaults).
+pub(crate) fn with_shards(scenario: impl Fn(&TestServer) + Sync) {
+    for shards in [1, 3] {
+        let options = |driver| ServerOptions::new(driver).app("other", &[]).shards(shards);
+        on_fresh_servers_at_once(options, |server| scenario(&server));
+    }
 }
 
 static SHARED: SharedServers = SharedServers::new(options);

@@ -15,16 +15,7 @@ use crate::common::sign::{App, Signing, hmac_hex, unix_now};
 use crate::common::socket::Socket;
 use crate::common::stream::EventStream;
 use crate::common::{eventually, eventually_within, http, unique};
-
-/// Runs a scenario with 1 and with 3 shards on both drivers.
-fn with_shards(scenario: impl Fn(&TestServer) + Sync) {
-    for shards in [1, 3] {
-        on_fresh_servers_at_once(
-            |driver| ServerOptions::new(driver).app("other", &[]).shards(shards),
-            |server| scenario(&server),
-        );
-    }
-}
+use crate::stage::with_shards;
 
 /// The path of a stream or poll that a page with the app's key may open, with further parameters.
 fn by_key(app: &App, endpoint: &str, channels: &str, more: &str) -> String {
@@ -277,7 +268,7 @@ fn bad_positions_are_gaps() {
                         assert_eq!(stream.expect("e").json()["data"], data, "the tail follows");
                     }
                 }
-                // The gap was told once.
+                // The client does not receive the gap again.
                 let last = stream.last_event_id.clone().unwrap();
                 open_after(server, channels, &last).expect_connected(&names, true);
                 let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
@@ -328,8 +319,8 @@ fn a_restart_is_another_epoch() {
     );
 }
 
-/// R-HIST-4: what the ring no longer has is a gap with its range; a client that lost the connection before it read of
-/// the gap is told again.
+/// R-HIST-4: what the ring no longer has is a gap with its range; a client that lost the connection before it read
+/// the gap receives it again.
 #[test]
 fn an_exceeded_ring_is_a_gap() {
     on_fresh_servers_at_once(
