@@ -368,6 +368,11 @@ impl Directory {
         self.tokens.get(hash)
     }
 
+    /// The token with this hash, if it is one of the app and neither expired nor revoked (R-TOKEN-3).
+    pub fn valid_token(&self, hash: &[u8; 32], app: AppSerial, unix_ms: u64) -> Option<&Token> {
+        self.token_by_hash(hash).filter(|token| token.app == app && token.is_valid(unix_ms))
+    }
+
     /// All apps in the order of their serials, disabled ones included.
     pub fn apps(&self) -> impl DoubleEndedIterator<Item = &Arc<App>> + ExactSizeIterator {
         self.apps.iter()

@@ -49,6 +49,12 @@ pub enum Credential {
     Authorizer,
 }
 
+impl Credential {
+    fn of(token: &Token) -> Self {
+        Self::Token(token.id.clone(), token.scopes)
+    }
+}
+
 /// Why a request was refused, with the sentence for the caller, which never quotes a secret, token or signature.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RequestRefusal {
@@ -118,7 +124,7 @@ pub fn verify_request(
             .map_err(|refusal| RequestRefusal::Unauthorized(refusal.failure(), refusal.to_string()))?;
         Credential::Signature(index)
     } else if let Some(token) = bearer(request)? {
-        verify_token(directory, app, token, now)?
+        Credential::of(verify_token(directory, app, token, now)?)
     } else if accepted == Accepted::OfQueryToo
         && !has_pair(request)
         && let Some(credential) = verify_query(directory, app, Query::new(request.query), now)?
@@ -158,13 +164,10 @@ fn verify_query(
         query.value(name).map_err(|error: QueryError<'_>| unauthorized(AuthFailure::Malformed, &error.to_string()))
     };
     if let Some(token) = value("token")? {
-        let credential = verify_token(directory, app, token.as_bytes(), now)?;
-        let known = directory.token_by_hash(&token_hash(&token));
-        let may_be_in_urls = known.is_some_and(|known| {
-            known.expires_at_ms.is_some() && known.scopes == Scopes::FULL.with(Scope::ChannelsSubscribe)
-        });
-        return if may_be_in_urls {
-            Ok(Some(credential))
+        let known = verify_token(directory, app, token.as_bytes(), now)?;
+        let is_limited = known.scopes == Scopes::FULL.with(Scope::ChannelsSubscribe);
+        return if is_limited && known.expires_at_ms.is_some() {
+            Ok(Some(Credential::of(known)))
         } else {
             Err(unauthorized(
                 AuthFailure::BadToken,
@@ -231,7 +234,12 @@ fn only_header<'a>(request: &Request<'a>, name: &'static str) -> Result<Option<&
     })
 }
 
-fn verify_token(directory: &Directory, app: &App, token: &[u8], now: Moment) -> Result<Credential, RequestRefusal> {
+fn verify_token<'a>(
+    directory: &'a Directory,
+    app: &App,
+    token: &[u8],
+    now: Moment,
+) -> Result<&'a Token, RequestRefusal> {
     let token = std::str::from_utf8(token).ok().filter(|token| is_well_formed(token)).ok_or_else(|| {
         unauthorized(
             AuthFailure::Malformed,
@@ -240,9 +248,7 @@ fn verify_token(directory: &Directory, app: &App, token: &[u8], now: Moment) -> 
     })?;
     // One text for unknown, expired, revoked and foreign tokens: no oracle.
     directory
-        .token_by_hash(&token_hash(token))
-        .filter(|known| known.app == app.serial && known.is_valid(now.unix_ms))
-        .map(|known| Credential::Token(known.id.clone(), known.scopes))
+        .valid_token(&token_hash(token), app.serial, now.unix_ms)
         .ok_or_else(|| unauthorized(AuthFailure::BadToken, "The token is not valid for this app."))
 }
 

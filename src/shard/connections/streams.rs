@@ -357,10 +357,7 @@ fn is_granted(context: &Context, app: u32, grant: &Grant) -> bool {
     let Some(app) = context.app(app).filter(|app| app.enabled) else { return false };
     match &grant.credential {
         GrantedBy::Key(hash) => app.keys.iter().any(|pair| context.keyed_hash(app.serial, &pair.key) == *hash),
-        GrantedBy::Token(hash) => {
-            let token = context.directory.token_by_hash(hash);
-            token.is_some_and(|token| token.app == app.serial && token.is_valid(context.now.unix_ms))
-        }
+        GrantedBy::Token(hash) => context.directory.valid_token(hash, app.serial, context.now.unix_ms).is_some(),
     }
 }
 
