@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use crate::channel::name::{Modifiers, NameRules};
 use crate::limits::HISTORY_ANSWER_EVENTS_MAX;
 use crate::protocol::event_id::EventId;
-use crate::protocol::server_event::{self, MissedEvents};
+use crate::protocol::server_event::{self, MissedEvents, encode_comma, encode_json_string};
 use crate::wire::query::Query;
 
 /// The part of a history to return.
@@ -39,6 +39,23 @@ pub fn decode_channel_history(channel: &str, query: Query<'_>, names: NameRules)
     Ok(HistoryQuery { limit, after: after.map(|after| EventId::decode(&after)) })
 }
 
+/// Appends an event with its id; its name and data are those in the text of its frame.
+pub(super) fn encode_kept_event(out: &mut Vec<u8>, id: EventId, text: &[u8], channel: &str, with_channel: bool) {
+    let (event, data) = server_event::split_channel_event(text, channel).expect("it was encoded by this server");
+    out.extend_from_slice(br#"{"id":""#);
+    id.encode(out);
+    out.push(b'"');
+    if with_channel {
+        out.extend_from_slice(br#","channel":"#);
+        encode_json_string(out, channel);
+    }
+    out.extend_from_slice(br#","event":"#);
+    out.extend_from_slice(event);
+    out.extend_from_slice(br#","data":"#);
+    out.extend_from_slice(data);
+    out.push(b'}');
+}
+
 /// Appends the answer: the texts of the events as they were sent, with their ids; the position to continue from, if the
 /// channel has a history.
 pub fn encode_history<'a>(
@@ -50,17 +67,8 @@ pub fn encode_history<'a>(
 ) {
     out.extend_from_slice(br#"{"events":["#);
     for (at, (id, text)) in events.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        let (event, data) = server_event::split_channel_event(text, channel).expect("it was encoded by this server");
-        out.extend_from_slice(br#"{"id":""#);
-        id.encode(out);
-        out.extend_from_slice(br#"","event":"#);
-        out.extend_from_slice(event);
-        out.extend_from_slice(br#","data":"#);
-        out.extend_from_slice(data);
-        out.push(b'}');
+        encode_comma(out, at);
+        encode_kept_event(out, id, text, channel, false);
     }
     out.extend_from_slice(br#"],"gap":"#);
     match gap {

@@ -310,22 +310,16 @@ const HISTORY: Object = Object::new(
         Field::required("position", Schema::Nullable(&TEXT), "Where the next request continues; null without history."),
     ],
 );
-const PAST_EVENT: Object = Object::new(
-    "PastEvent",
-    &[
-        Field::required("id", TEXT, "The id of the event."),
-        Field::required("event", TEXT, "Its name."),
-        Field::required("data", TEXT, "Its data, as it was published."),
-    ],
-);
-const GAP: Object = Object::new(
-    "Gap",
-    &[
-        Field::required("after", Schema::Nullable(&TEXT), "The position that was given, if it is readable."),
-        Field::required("resumes_at", Schema::Nullable(&TEXT), "Events after this position are complete."),
-        Field::required("reason", Schema::Word(Gap::LABELS), "Why."),
-    ],
-);
+const PAST_EVENT: Object = Object::new("PastEvent", &[EVENT_ID, PAST_NAME, PAST_DATA]);
+const EVENT_ID: Field = Field::required("id", TEXT, "The id of the event.");
+const PAST_NAME: Field = Field::required("event", TEXT, "Its name.");
+const PAST_DATA: Field = Field::required("data", TEXT, "Its data, as it was published.");
+const GAP: Object = Object::new("Gap", &[GAP_AFTER, GAP_END, GAP_REASON]);
+const GAP_AFTER: Field =
+    Field::required("after", Schema::Nullable(&TEXT), "The position that was given, if it is readable.");
+const GAP_END: Field =
+    Field::required("resumes_at", Schema::Nullable(&TEXT), "Events after this position are complete.");
+const GAP_REASON: Field = Field::required("reason", Schema::Word(Gap::LABELS), "Why.");
 const POLLED: Object = Object::new(
     "Polled",
     &[
@@ -334,24 +328,10 @@ const POLLED: Object = Object::new(
         Field::required("gaps", Schema::List { of: &Schema::Object(&CHANNEL_GAP), most: 100 }, "Gaps before these."),
     ],
 );
-const POLLED_EVENT: Object = Object::new(
-    "PolledEvent",
-    &[
-        Field::required("id", TEXT, "The id of the event."),
-        Field::required("channel", TEXT, "Its channel."),
-        Field::required("event", TEXT, "Its name."),
-        Field::required("data", TEXT, "Its data, as it was published."),
-    ],
-);
-const CHANNEL_GAP: Object = Object::new(
-    "ChannelGap",
-    &[
-        Field::required("channel", TEXT, "The channel."),
-        Field::required("after", Schema::Nullable(&TEXT), "The position that was given, if it is readable."),
-        Field::required("resumes_at", Schema::Nullable(&TEXT), "Events after this position are complete."),
-        Field::required("reason", Schema::Word(Gap::LABELS), "Why."),
-    ],
-);
+const POLLED_EVENT: Object =
+    Object::new("PolledEvent", &[EVENT_ID, Field::required("channel", TEXT, "Its channel."), PAST_NAME, PAST_DATA]);
+const CHANNEL_GAP: Object =
+    Object::new("ChannelGap", &[Field::required("channel", TEXT, "The channel."), GAP_AFTER, GAP_END, GAP_REASON]);
 const CHANNEL_STATS: Object = Object::new(
     "ChannelStats",
     &[

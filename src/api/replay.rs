@@ -11,7 +11,7 @@ use crate::limits;
 use crate::openapi::body::Fields;
 use crate::openapi::schema::{Field, Object, Schema};
 use crate::protocol::event_id::{EVENT_ID_BYTES, EventId};
-use crate::protocol::server_event::encode_json_string;
+use crate::protocol::server_event::{encode_comma, encode_json_string};
 use crate::protocol::{quote, server_event};
 use crate::wire::json;
 
@@ -186,9 +186,7 @@ impl Replay {
         let missing: Vec<&str> = missing.map(|(_, (text, _))| &**text).collect();
         let mut out = format!("{{\"replayed\":{},\"missing\":[", self.events.len() - missing.len()).into_bytes();
         for (at, text) in missing.into_iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
+            encode_comma(&mut out, at);
             encode_json_string(&mut out, text);
         }
         out.extend_from_slice(b"]}");

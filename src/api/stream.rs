@@ -1,6 +1,7 @@
 //! `GET /sse` and `GET /poll`: which channels a client reads without a WebSocket, from where, and until when (R-SSE-1 to
 //! R-SSE-5, R-POLL-1).
 
+use super::channel_history::encode_kept_event;
 use super::refusal::Refusal;
 use crate::app::App;
 use crate::auth::request::{Caller, Credential};
@@ -11,7 +12,7 @@ use crate::moment::Moment;
 use crate::protocol::cursor::Cursor;
 use crate::protocol::event_id::EventId;
 use crate::protocol::quote;
-use crate::protocol::server_event::{MissedEvents, encode_json_string, split_channel_event};
+use crate::protocol::server_event::{MissedEvents, encode_comma, encode_json_string};
 use crate::protocol::server_sent::encode_gaps;
 use crate::protocol::socket_id::SocketId;
 use crate::wire::http::Request;
@@ -274,19 +275,8 @@ pub fn encode_poll<'a>(
 ) {
     out.extend_from_slice(br#"{"events":["#);
     for (at, PolledEvent { id, channel, text }) in events.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        let (event, data) = split_channel_event(text, channel).expect("it was encoded by this server");
-        out.extend_from_slice(br#"{"id":""#);
-        id.encode(out);
-        out.extend_from_slice(br#"","channel":"#);
-        encode_json_string(out, channel);
-        out.extend_from_slice(br#","event":"#);
-        out.extend_from_slice(event);
-        out.extend_from_slice(br#","data":"#);
-        out.extend_from_slice(data);
-        out.push(b'}');
+        encode_comma(out, at);
+        encode_kept_event(out, id, text, channel, true);
     }
     out.extend_from_slice(br#"],"last_event_id":"#);
     match last_event_id {

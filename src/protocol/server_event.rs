@@ -313,7 +313,8 @@ fn encode_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn encode_comma(out: &mut Vec<u8>, index: usize) {
+/// Appends a comma before every item of a list but the first one.
+pub fn encode_comma(out: &mut Vec<u8>, index: usize) {
     if index > 0 {
         out.push(b',');
     }

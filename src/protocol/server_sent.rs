@@ -4,7 +4,7 @@
 //! that could be mistaken for another line, or for an event of the stream itself, is only in the data.
 
 use super::event_id::EventId;
-use super::server_event::{MissedEvents, encode_json_string, encode_missed_events, split_name};
+use super::server_event::{MissedEvents, encode_comma, encode_json_string, encode_missed_events, split_name};
 use crate::wire::json::decode_string;
 
 /// A comment, which keeps proxies from ending an idle stream (R-SSE-10).
@@ -62,9 +62,7 @@ pub fn encode_connected<'a>(
     encode_json_string(out, socket_id);
     out.extend_from_slice(br#","channels":["#);
     for (at, channel) in channels.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
+        encode_comma(out, at);
         encode_json_string(out, channel);
     }
     out.extend_from_slice(if resumed { b"],\"resumed\":true}\n\n" } else { b"],\"resumed\":false}\n\n" });
@@ -81,9 +79,7 @@ pub fn encode_gap<'a>(out: &mut Vec<u8>, gaps: impl Iterator<Item = (&'a str, &'
 pub fn encode_gaps<'a>(out: &mut Vec<u8>, gaps: impl Iterator<Item = (&'a str, &'a MissedEvents)>) {
     out.push(b'[');
     for (at, (channel, gap)) in gaps.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
+        encode_comma(out, at);
         out.extend_from_slice(br#"{"channel":"#);
         encode_json_string(out, channel);
         out.push(b',');
