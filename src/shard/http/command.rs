@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::authorizer::AuthorizerRequest;
+use super::by_owner::ByOwner;
 use super::poll::PollCommand;
 use super::response::{ReplyTo, ResponseSlot};
 use super::stream::StreamCommand;
@@ -16,7 +15,6 @@ use crate::api::refusal::Refusal;
 use crate::api::replay::{Declassify, Replay};
 use crate::app::AppSerial;
 use crate::app::actor::Actor;
-use crate::index::ShardIndex;
 use crate::limits::SMALL_ANSWER_CHANNELS_MAX;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::io::ChangeKind;
@@ -63,13 +61,10 @@ pub(super) struct Events {
     /// The app that it publishes to.
     pub(super) app: AppSerial,
     /// Events of channels that may be occupied.
-    pub(super) by_owner: OwnerItems,
+    pub(super) by_owner: ByOwner<PublishItem>,
     /// The number of the others.
     pub(super) unoccupied: u32,
 }
-
-/// Events by the shard that owns their channels.
-pub(super) type OwnerItems = SmallVec<[(ShardIndex, Vec<PublishItem>); 4]>;
 
 impl Command {
     /// Messages that it publishes: one per event and channel (R-LIM-3).

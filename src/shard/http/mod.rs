@@ -3,6 +3,7 @@
 
 mod auth;
 mod authorizer;
+mod by_owner;
 mod command;
 mod head;
 mod history;

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use foldhash::quality::FixedState;
 
+use super::by_owner::{ByOwner, push_to_owner};
 use super::pending::Pending;
 use super::response::ResponseSlot;
 use super::stream::{ask_for_place, check_place, over_connections};
@@ -163,17 +164,13 @@ impl Requests {
             return true;
         }
         parts.connections.count_poll(slot);
-        let Some(poll) = self.polls.held.get_mut(request) else { return true };
         let share = poll.channels.len();
         let (events_max, bytes_max) = ((limits::POLL_EVENTS_MAX / share).max(1), limits::POLL_BYTES_MAX / share);
-        let mut by_owner: Vec<(ShardIndex, Vec<PolledChannel>)> = Vec::new();
+        let mut by_owner = ByOwner::new();
         for (number, channel) in poll.channels.iter().enumerate() {
             let owner = parts.context.owner_of(&channel.key);
             let asked = PolledChannel { number, channel: channel.key.clone(), after: channel.after };
-            match by_owner.iter_mut().find(|(known, _)| *known == owner) {
-                Some((_, list)) => list.push(asked),
-                None => by_owner.push((owner, vec![asked])),
-            }
+            push_to_owner(&mut by_owner, owner, asked);
         }
         poll.owners = by_owner.iter().map(|(owner, _)| *owner).collect();
         poll.awaited = by_owner.len();

@@ -1,7 +1,6 @@
 //! Publishing over HTTP: encoded once, sent to the owner of each channel, answered when all have accepted (P-HTTP-17).
 
-use smallvec::SmallVec;
-
+use super::by_owner::{ByOwner, push_to_owner};
 use super::command::{Command, Events};
 use super::response::ReplyTo;
 use super::{Parts, Requests};
@@ -112,7 +111,7 @@ impl Requests {
     /// One mail per owner, its items in the order of the request; every event is encoded here, once per channel. Events
     /// of unoccupied channels are only counted, unless something can delay the request or its answer depends on them.
     fn group_by_owner(&self, parts: &mut Parts<'_>, app: &App, publish: &Publish<'_>, shape: &AnswerShape) -> Events {
-        let mut events = Events { app: app.serial, by_owner: SmallVec::new(), unoccupied: 0 };
+        let mut events = Events { app: app.serial, by_owner: ByOwner::new(), unoccupied: 0 };
         let may_skip = shape.needs_no_counts() && !parts.quota.may_wait(app);
         let mut number = 0;
         for event in &publish.events {
@@ -136,10 +135,7 @@ impl Requests {
                 let cache = modifiers.cache.then_some(event.data_literal.len() as u32);
                 let item = PublishItem { channel, frame, exclude, cache, number, sent: None };
                 number += 1;
-                match events.by_owner.iter_mut().find(|(to, _)| *to == owner) {
-                    Some((_, items)) => items.push(item),
-                    None => events.by_owner.push((owner, vec![item])),
-                }
+                push_to_owner(&mut events.by_owner, owner, item);
             }
         }
         events

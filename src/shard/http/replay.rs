@@ -8,8 +8,7 @@
 //! like those of any other request: all of them or none. Later requests of the connection wait until then, so that
 //! requests take effect in the order in which they were sent, and a connection has one replay in flight.
 
-use smallvec::SmallVec;
-
+use super::by_owner::{ByOwner, push_to_owner};
 use super::command::{Command, ReplayRequest};
 use super::response::ReplyTo;
 use super::{Call, Parts, Requests};
@@ -33,9 +32,6 @@ pub(super) struct PendingReplay {
     /// The events by their number in the request, as far as they were found.
     found: Vec<Option<FoundEvent>>,
 }
-
-/// Events by the shard that owns their groups.
-type WantedByOwner = SmallVec<[(ShardIndex, Vec<WantedEvent>); 4]>;
 
 impl ReplayRequest {
     /// Of an app, for itself.
@@ -160,17 +156,14 @@ fn of_admin(parts: &Parts<'_>, call: ReplayCall) -> Result<ReplayRequest, Refusa
 }
 
 /// The ids that this server may have assigned to events of the app.
-fn wanted_by_owner(parts: &Parts<'_>, request: &ReplayRequest) -> WantedByOwner {
-    let mut by_owner = WantedByOwner::new();
+fn wanted_by_owner(parts: &Parts<'_>, request: &ReplayRequest) -> ByOwner<WantedEvent> {
+    let mut by_owner = ByOwner::new();
     for (number, (_, id)) in request.replay.events.iter().enumerate() {
         let of_app = |id: EventId| parts.context.config.order.event_id(request.source, id.group, id.sequence);
         let Some(id) = id.filter(|id| of_app(*id) == *id) else { continue };
         let event = WantedEvent { number: number as u32, group: id.group, sequence: id.sequence };
         let owner = parts.context.owner_of_group(id.group);
-        match by_owner.iter_mut().find(|(to, _)| *to == owner) {
-            Some((_, events)) => events.push(event),
-            None => by_owner.push((owner, vec![event])),
-        }
+        push_to_owner(&mut by_owner, owner, event);
     }
     by_owner
 }
