@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::deadlines::Deadlines;
 use super::io::Output;
-use super::mail::{ChannelKey, ConnectionRef, Mail, Mailer, ShardMessage, UserKey};
+use super::mail::{ChannelKey, ConnectionRef, Mail, Mailer, QuotaMessage, ShardMessage, UserKey};
 use super::metrics::Metrics;
 use super::options::{ChannelOrder, ShardConfig};
 use super::service_clock::ServiceClock;
@@ -151,6 +151,11 @@ impl Context {
     /// The shard that counts usage against an app's limits.
     pub(super) fn counter_of(&self, app: AppSerial) -> ShardIndex {
         (app.0 % u32::from(self.config.shards)) as ShardIndex
+    }
+
+    /// Tells the counter of an app that a connection that it admitted is gone.
+    pub(super) fn send_departure(&mut self, app: AppSerial) {
+        self.send(self.counter_of(app), QuotaMessage::Departed { app });
     }
 
     /// One text frame with the text that `encode` appends.

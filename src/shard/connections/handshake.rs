@@ -125,7 +125,7 @@ impl Connections {
         let phase = if self.is_live(connection) { self.table.hot[slot].phase } else { Phase::Free };
         if !matches!(phase, Phase::Admitting | Phase::Open) {
             if admitted {
-                context.send(context.counter_of(app), QuotaMessage::Departed { app });
+                context.send_departure(app);
             }
             return;
         }
@@ -138,7 +138,7 @@ impl Connections {
         }
         if !self.table.hot[slot].flags.raise(Flags::COUNTED) {
             // It is counted: this answer was for a poll before it, whose time was over.
-            return context.send(context.counter_of(app), QuotaMessage::Departed { app });
+            return context.send_departure(app);
         }
         if phase == Phase::Open {
             return; // It opened unauthorized and counts only now (P-AUTHZ-1).

@@ -15,7 +15,6 @@ use crate::protocol::server_event;
 use crate::shard::context::Context;
 use crate::shard::deadlines::DeadlineKind;
 use crate::shard::io::{Listener, Output};
-use crate::shard::mail::QuotaMessage;
 use crate::wire::websocket;
 
 impl Connections {
@@ -261,7 +260,7 @@ impl Connections {
         if line.flags.contains(Flags::COUNTED) && line.phase != Phase::Http {
             line.flags.remove(Flags::COUNTED);
             let app = AppSerial(line.app);
-            context.send(context.counter_of(app), QuotaMessage::Departed { app });
+            context.send_departure(app);
         }
     }
 

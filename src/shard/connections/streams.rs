@@ -27,7 +27,7 @@ use crate::protocol::server_event::MissedEvents;
 use crate::protocol::server_sent;
 use crate::shard::context::Context;
 use crate::shard::deadlines::DeadlineKind;
-use crate::shard::mail::{ChannelKey, QuotaMessage};
+use crate::shard::mail::ChannelKey;
 use crate::wire::websocket;
 
 /// The streams of a shard.
@@ -168,7 +168,7 @@ impl Connections {
         let flags = &mut self.table.hot[slot].flags;
         if flags.contains(Flags::COUNTED) {
             flags.remove(Flags::COUNTED);
-            context.send(context.counter_of(app), QuotaMessage::Departed { app });
+            context.send_departure(app);
         }
     }
 

@@ -29,7 +29,7 @@ use crate::protocol::event_id::EventId;
 use crate::protocol::server_event::MissedEvents;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::context::Context;
-use crate::shard::mail::{ChannelKey, Continued, OwnerMessage, PendingId, PolledChannel, PolledPart, QuotaMessage};
+use crate::shard::mail::{ChannelKey, Continued, OwnerMessage, PendingId, PolledChannel, PolledPart};
 use crate::wire::query::Query;
 use crate::wire::websocket;
 
@@ -152,8 +152,7 @@ impl Requests {
         if !poll.owners.is_empty() {
             // This one was for an earlier poll of the connection, whose time was over before the answer came.
             if admitted {
-                let app = poll.app;
-                parts.context.send(parts.context.counter_of(app), QuotaMessage::Departed { app });
+                parts.context.send_departure(poll.app);
             }
             return true;
         }

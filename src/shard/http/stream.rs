@@ -131,7 +131,7 @@ impl Requests {
         let Some(opening) = parts.connections.opening_mut(slot) else {
             // The client is gone.
             if admitted {
-                parts.context.send(parts.context.counter_of(app), QuotaMessage::Departed { app });
+                parts.context.send_departure(app);
             }
             return;
         };
@@ -143,7 +143,7 @@ impl Requests {
         let headers = opening.headers.clone();
         parts.connections.forget_stream(slot);
         let refusal = if admitted {
-            parts.context.send(parts.context.counter_of(app), QuotaMessage::Departed { app });
+            parts.context.send_departure(app);
             draining()
         } else {
             over_connections(parts, app)
