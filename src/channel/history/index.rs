@@ -49,7 +49,7 @@ impl Index {
 mod tests {
     use super::*;
 
-    /// R-REPLAY-1: sequences beyond 32 bits, and those on both sides of a multiple of 2^32, are told apart.
+    /// R-REPLAY-1: sequences beyond 32 bits, and those on both sides of a multiple of 2^32, are different.
     #[test]
     fn lower_halves_wrap() {
         let (mut index, start) = (Index::default(), (7 << 32) - 3);
