@@ -95,6 +95,16 @@ impl LocalChannel {
     }
 }
 
+/// Removes a slot from a set that is dropped when it is empty; false when it is not in it.
+fn remove_from(set: &mut Option<Box<Subscribers>>, slot: Slot) -> bool {
+    let Some(slots) = set else { return false };
+    let was_there = slots.remove(slot);
+    if slots.is_empty() {
+        *set = None;
+    }
+    was_there
+}
+
 impl Keyed for LocalChannel {
     fn hash(&self) -> u64 {
         self.key.hash

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use super::{Channels, SubscriptionRefusal, refuse};
+use super::{Channels, SubscriptionRefusal, refuse, remove_from};
 use crate::channel::history::{Gap, Part};
 use crate::channel::subscribers::Subscribers;
 use crate::connection::{ConnectionKey, Flags};
@@ -157,13 +157,7 @@ impl Channels {
         if !connections.has(slot, Flags::CATCHING_UP) || self.catching_up.0.remove(&(slot, index)).is_none() {
             return;
         }
-        let behind = &mut self.channels[index].behind;
-        if let Some(slots) = behind {
-            slots.remove(slot);
-            if slots.is_empty() {
-                *behind = None;
-            }
-        }
+        remove_from(&mut self.channels[index].behind, slot);
         if self.catching_up.0.range(CatchingUp::of(slot)).next().is_none() {
             connections.clear(slot, Flags::CATCHING_UP);
         }
@@ -220,7 +214,7 @@ pub(super) fn refuse_gap(context: &mut Context, connections: &mut Connections, s
     refuse(context, connections, slot, &channel.name, &SubscriptionRefusal::Join(JoinRefusal::Gap), None);
 }
 
-/// What a reader is told about a gap.
+/// The gap that a reader is sent.
 pub(super) fn missed_events(
     context: &Context,
     channel: &ChannelKey,

@@ -10,14 +10,14 @@
 use bytes::Bytes;
 
 use super::resume::missed_events;
-use super::{Channels, Waiting};
+use super::{Channels, Waiting, remove_from};
 use crate::api::refusal::Refusal;
 use crate::channel::history::Part;
 use crate::channel::name::{ChannelKind, Modifiers};
 use crate::connection::ConnectionKey;
 use crate::index::{ChannelIndex, Slot};
 use crate::protocol::server_event;
-use crate::shard::connections::Connections;
+use crate::shard::connections::{AskedChannel, Connections};
 use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, Continued, HistoryAnswer, OnGap, OwnerMessage, Reader, Resumed};
 
@@ -26,9 +26,8 @@ impl Channels {
     pub(in crate::shard) fn start_stream(&mut self, context: &mut Context, connections: &mut Connections, slot: Slot) {
         let connection = connections.key(slot);
         let Some(opening) = connections.opening_mut(slot) else { return };
-        let asked: Vec<_> =
-            opening.channels.iter().map(|channel| (channel.key.clone(), channel.kind, channel.after)).collect();
-        for (at, (key, kind, after)) in asked.into_iter().enumerate() {
+        let asked: Vec<AskedChannel> = opening.channels.iter().map(|channel| channel.asked.clone()).collect();
+        for (at, AskedChannel { key, kind, after }) in asked.into_iter().enumerate() {
             let index = self.find_or_insert(context, &key, kind);
             connections.add_subscription(slot, index);
             if let Some(opening) = connections.opening_mut(slot) {
@@ -82,30 +81,29 @@ impl Channels {
         entry.opening.get_or_insert_default().insert(slot);
         let seen = entry.last;
         let Some(opening) = connections.opening_mut(slot) else { return };
+        let is_only_channel = opening.channels.len() == 1;
         let found = opening.channels.iter_mut().find(|channel| channel.index == Some(index));
         let channel = found.expect("a stream joins its own channels");
         channel.seen = seen;
-        if Modifiers::of(&channel.key.name).cache && resumed.as_ref().is_none_or(Resumed::needs_cached) {
-            let name = &channel.key.name;
+        let key = &channel.asked.key;
+        if Modifiers::of(&key.name).cache && resumed.as_ref().is_none_or(Resumed::needs_cached) {
+            let name = &key.name;
             let miss = || context.text_frame(|out| server_event::encode_cache_miss(out, name));
             channel.cached = Some(cached.unwrap_or_else(miss));
         }
         match resumed {
             None => channel.start = position,
             Some(Resumed { after, continued: None, .. }) => {
-                channel.gap = Some(missed_events(context, &channel.key, after, None));
+                channel.gap = Some(missed_events(context, key, after, None));
             }
             Some(Resumed { after, continued: Some(Continued { start, gap, part }), .. }) => {
                 channel.start = Some(start);
-                channel.gap = gap.map(|gap| missed_events(context, &channel.key, after, Some((start, gap))));
-                channel.missed = (!part.events.is_empty()).then_some(part);
+                channel.gap = gap.map(|gap| missed_events(context, key, after, Some((start, gap))));
+                // Of several channels only one may send its missed events at once: they are all asked again.
+                let missed =
+                    if is_only_channel { part } else { Part { complete: part.events.is_empty(), ..Part::default() } };
+                channel.missed = Some(missed);
             }
-        }
-        // Of several channels only one may send its missed events at once: the others are asked again.
-        if opening.channels.len() > 1
-            && let Some(part) = opening.channels.iter_mut().find(|channel| channel.index == Some(index))
-        {
-            part.missed = part.missed.take().map(|_| Part { events: Vec::new(), complete: false });
         }
         opening.awaited -= 1;
         if opening.awaited == 0 {
@@ -140,13 +138,7 @@ impl Channels {
 
     /// A stream is no longer opening on a channel; true if it was.
     pub(super) fn end_opening(&mut self, index: ChannelIndex, slot: Slot) -> bool {
-        let opening = &mut self.channels[index].opening;
-        let Some(slots) = opening else { return false };
-        let was_opening = slots.remove(slot);
-        if slots.is_empty() {
-            *opening = None;
-        }
-        was_opening
+        remove_from(&mut self.channels[index].opening, slot)
     }
 
     /// The app has its maximum of channels.

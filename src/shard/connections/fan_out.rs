@@ -69,6 +69,8 @@ struct Event {
     others: [Option<(FrameId, usize)>; Encoding::OTHERS],
     /// Its group and sequence, if it is a stored event.
     position: Option<(u8, u64)>,
+    /// Its id, once it was needed.
+    id: Option<EventId>,
     app: AppSerial,
     channel: ChannelIndex,
     exclude: Option<ConnectionKey>,
@@ -83,24 +85,29 @@ impl Event {
         frames: &mut Frames,
         order: &ChannelOrder,
     ) -> Option<(FrameId, usize)> {
-        let other = &mut self.others[encoding.place()?];
-        if other.is_none() {
-            let id = self.position.map(|(group, sequence)| order.event_id(self.app, group, sequence));
+        let place = encoding.place()?;
+        if self.others[place].is_none() {
+            let id = self.id(order);
             let bytes = encode_frame(frames.bytes(self.frame), encoding, id)?;
             let length = bytes.len();
             let frame = frames.hold(bytes, self.app.0, FrameKind::Event);
             frames.share_stamp(self.frame, frame);
-            *other = Some((frame, length));
+            self.others[place] = Some((frame, length));
         }
-        *other
+        self.others[place]
     }
 
-    /// The line `id:` of a stream of several channels, if the event has a position.
-    #[inline(never)]
-    fn cursor_line(&self, slot: Slot, streams: &mut Streams, order: &ChannelOrder) -> Option<Bytes> {
+    /// Its id, if it is a stored event.
+    fn id(&mut self, order: &ChannelOrder) -> Option<EventId> {
         let (group, sequence) = self.position?;
-        let epoch = order.event_id(self.app, group, sequence).epoch;
-        streams.advance(slot, self.channel, sequence, epoch)
+        Some(*self.id.get_or_insert_with(|| order.event_id(self.app, group, sequence)))
+    }
+
+    /// The line `id:` of a stream of several channels, if it is a stored event.
+    #[inline(never)]
+    fn cursor_line(&mut self, slot: Slot, streams: &mut Streams, order: &ChannelOrder) -> Option<Bytes> {
+        let id = self.id(order)?;
+        streams.advance(slot, self.channel, id)
     }
 
     /// Records when the event was accepted, in µs: it is written when no send of any of its frames is left.
@@ -260,7 +267,8 @@ impl Connections {
         }
         let frame_bytes = frame.len();
         let frame = self.frames.hold(frame, app.0, FrameKind::Event);
-        let mut event = Event { frame, frame_bytes, others: Default::default(), position, app, channel, exclude };
+        let mut event =
+            Event { frame, frame_bytes, others: Default::default(), position, id: None, app, channel, exclude };
         if in_parts {
             return self.begin_fan_out(context, channel, event, accepted_us, (subscribers, except));
         }

@@ -89,13 +89,19 @@ pub(in crate::shard) struct Opening {
     pub(in crate::shard) continues: bool,
 }
 
-/// A channel of a stream that is opening.
-#[derive(Debug)]
-pub(in crate::shard) struct OpeningChannel {
+/// A channel that a stream or poll asks for.
+#[derive(Clone, Debug)]
+pub(in crate::shard) struct AskedChannel {
     pub(in crate::shard) key: ChannelKey,
     pub(in crate::shard) kind: ChannelKind,
     /// The position that the client named, if it named one and that is readable.
     pub(in crate::shard) after: Option<Option<EventId>>,
+}
+
+/// A channel of a stream that is opening.
+#[derive(Debug)]
+pub(in crate::shard) struct OpeningChannel {
+    pub(in crate::shard) asked: AskedChannel,
     /// Known once the shard has asked the owner.
     pub(in crate::shard) index: Option<ChannelIndex>,
     /// Where it continues; `None` without history.
@@ -109,21 +115,36 @@ pub(in crate::shard) struct OpeningChannel {
     pub(in crate::shard) cached: Option<Bytes>,
 }
 
+impl OpeningChannel {
+    /// One that nothing is known about yet.
+    pub(in crate::shard) fn new(asked: AskedChannel) -> Self {
+        Self { asked, index: None, start: None, gap: None, seen: 0, missed: None, cached: None }
+    }
+}
+
 impl Streams {
     pub(super) fn remove(&mut self, slot: Slot) {
         self.0.remove(&slot);
     }
 
     /// The line `id:` of a stream of several channels, after an event of one of them.
-    pub(super) fn advance(&mut self, slot: Slot, channel: ChannelIndex, sequence: u64, epoch: u64) -> Option<Bytes> {
+    pub(super) fn advance(&mut self, slot: Slot, channel: ChannelIndex, id: EventId) -> Option<Bytes> {
         let stream = self.0.get_mut(&slot)?;
         let place = stream.places.iter_mut().find(|place| place.channel == channel)?;
-        place.sequence = Some(sequence);
-        stream.id_line(epoch)
+        place.sequence = Some(id.sequence);
+        stream.id_line(id.epoch)
     }
 }
 
+/// The line `id:` of a stream of one channel.
+fn line_of(id: EventId) -> Bytes {
+    let mut line = Vec::new();
+    server_sent::encode_id_line(&mut line, |out| id.encode(out));
+    line.into()
+}
+
 impl Stream {
+    /// That of a stream of several channels.
     fn id_line(&self, epoch: u64) -> Option<Bytes> {
         let positions = self.places.iter().filter_map(|place| Some((place.hash, place.sequence?)));
         positions.clone().next()?;
@@ -208,20 +229,17 @@ impl Connections {
         let opening = stream.opening.take()?;
         let epoch = order.event_id(app, 0, 0).epoch;
         let id_line = if let [only] = &*opening.channels {
-            only.start.map(|start| {
-                let mut line = Vec::new();
-                server_sent::encode_id_line(&mut line, |out| context.event_id(&only.key, start).encode(out));
-                Bytes::from(line)
-            })
+            only.start.map(|start| line_of(context.event_id(&only.asked.key, start)))
         } else {
             let places = opening.channels.iter().filter_map(|channel| {
-                let hash = order.cursor_hash(channel.key.hash);
+                let hash = order.cursor_hash(channel.asked.key.hash);
                 Some(Place { channel: channel.index?, hash, sequence: channel.start })
             });
             stream.places = places.collect();
             stream.id_line(epoch)
         };
-        let gaps = || opening.channels.iter().filter_map(|channel| Some((&*channel.key.name, channel.gap.as_ref()?)));
+        let gaps =
+            || opening.channels.iter().filter_map(|channel| Some((&*channel.asked.key.name, channel.gap.as_ref()?)));
         let has_gap = gaps().next().is_some();
         context.metrics.count_response(200);
         context.metrics.counted.resumes += u64::from(opening.continues);
@@ -231,12 +249,13 @@ impl Connections {
         text.extend_from_slice(opening.headers.as_bytes());
         text.extend_from_slice(b"\r\n");
         text.extend_from_slice(server_sent::RETRY);
-        // A client that loses the connection before it reads of the gap continues from where it was, and is told again.
+        // A client that loses the connection before it reads the gap continues from its old position, and receives the
+        // gap again.
         if !has_gap {
             text.extend_from_slice(id_line.as_deref().unwrap_or_default());
         }
         let socket_id = opening.socket_id.as_deref().map_or_else(|| socket_id.to_text(), str::to_owned);
-        let names = opening.channels.iter().map(|channel| &*channel.key.name);
+        let names = opening.channels.iter().map(|channel| &*channel.asked.key.name);
         server_sent::encode_connected(&mut text, &socket_id, names, opening.continues && !has_gap);
         if has_gap {
             text.extend_from_slice(id_line.as_deref().unwrap_or_default());
@@ -256,7 +275,7 @@ impl Connections {
     ) {
         let mut text = Vec::new();
         if let Some(start) = gap.resumes_at {
-            let line = self.stream_id_line(context, slot, channel.1, start);
+            let line = self.stream_id_line(slot, channel.1, start);
             text.extend_from_slice(line.as_deref().unwrap_or_default());
         }
         server_sent::encode_gap(&mut text, std::iter::once((&*channel.0.name, gap)));
@@ -264,15 +283,11 @@ impl Connections {
     }
 
     /// The line `id:` for a position of a channel, which the stream has reached.
-    fn stream_id_line(&mut self, context: &Context, slot: Slot, channel: ChannelIndex, id: EventId) -> Option<Bytes> {
-        let app = AppSerial(self.table.hot[slot].app);
-        if self.encoding(slot) == Encoding::Stream {
-            let mut line = Vec::new();
-            server_sent::encode_id_line(&mut line, |out| id.encode(out));
-            return Some(line.into());
+    fn stream_id_line(&mut self, slot: Slot, channel: ChannelIndex, id: EventId) -> Option<Bytes> {
+        match self.encoding(slot) {
+            Encoding::Stream => Some(line_of(id)),
+            Encoding::Plain | Encoding::WithId | Encoding::StreamOfSeveral => self.streams.advance(slot, channel, id),
         }
-        let epoch = context.config.order.event_id(app, 0, 0).epoch;
-        self.streams.advance(slot, channel, id.sequence, epoch)
     }
 
     /// Queues an event without an id, made of its frame.
@@ -285,7 +300,7 @@ impl Connections {
 
     /// Queues the line `id:` of a stream of several channels before an event of one of them.
     pub(super) fn send_cursor(&mut self, context: &mut Context, slot: Slot, channel: ChannelIndex, id: EventId) {
-        if let Some(line) = self.streams.advance(slot, channel, id.sequence, id.epoch) {
+        if let Some(line) = self.streams.advance(slot, channel, id) {
             self.send(context, slot, line, FrameKind::Control);
         }
     }
@@ -301,7 +316,7 @@ impl Connections {
         self.finish_stream(context, slot);
     }
 
-    /// Ends a stream after what was sent so far: the client connects again, and is told why if it may not.
+    /// Ends a stream after what was sent so far. Its client connects again; the answer to that says why if it is refused.
     pub(in crate::shard) fn end_stream(&mut self, context: &mut Context, slot: Slot) {
         if self.opening_mut(slot).is_some() {
             let refusal = Refusal::unavailable("The stream ended while it was being opened: try again.", 1);

@@ -13,7 +13,7 @@ use foldhash::quality::FixedState;
 use super::by_owner::{ByOwner, push_to_owner};
 use super::pending::Pending;
 use super::response::ResponseSlot;
-use super::stream::{ask_for_place, check_place, over_connections};
+use super::stream::{ask_for_place, asked_channels, check_place, over_connections};
 use super::{Call, Parts, Requests};
 use crate::api::refusal::Refusal;
 use crate::api::stream::{PolledEvent, check_history, decode_timeout, encode_poll};
@@ -27,7 +27,7 @@ use crate::limits;
 use crate::protocol::cursor::Cursor;
 use crate::protocol::event_id::EventId;
 use crate::protocol::server_event::MissedEvents;
-use crate::shard::connections::{JSON, Response};
+use crate::shard::connections::{AskedChannel, JSON, Response};
 use crate::shard::context::Context;
 use crate::shard::mail::{ChannelKey, Continued, OwnerMessage, PendingId, PolledChannel, PolledPart};
 use crate::wire::query::Query;
@@ -73,6 +73,13 @@ struct Poll {
     found: Vec<PolledPart>,
 }
 
+impl Poll {
+    /// Whether it was admitted, and all owners have said what their channels have.
+    fn is_answered_by_owners(&self) -> bool {
+        self.awaited == 0 && !self.owners.is_empty()
+    }
+}
+
 impl Polls {
     fn take(&mut self, slot: Slot) -> Option<(PendingId, Poll)> {
         let request = self.by_slot.remove(&slot)?;
@@ -101,13 +108,8 @@ impl Requests {
         let (reading, grant) = self.prepare_reading(parts, call, caller, app)?;
         check_history(app, &reading)?;
         let timeout_ms = u64::from(decode_timeout(Query::new(call.request.query))?) * 1_000;
-        let order = &parts.context.config.order;
-        let is_only_channel = reading.channels.len() == 1;
-        let channels = reading.channels.iter().map(|(name, _)| {
-            let key = parts.context.channel_key(app.serial, name);
-            let (first, hash) = (parts.context.event_id(&key, 0), order.cursor_hash(key.hash));
-            PollChannel { key, after: reading.last_seen.position(first, hash, is_only_channel), position: None }
-        });
+        let channels = asked_channels(parts.context, app.serial, &reading);
+        let channels = channels.map(|AskedChannel { key, after, .. }| PollChannel { key, after, position: None });
         Ok(PollCommand {
             app: app.serial,
             channels: channels.collect(),
@@ -219,7 +221,7 @@ impl Requests {
         let slots: Vec<Slot> = self.polls.due.iter().map(|(_, slot)| *slot).collect();
         for slot in slots {
             let poll = self.polls.by_slot.get(&slot).and_then(|request| self.polls.held.get_mut(*request));
-            if poll.is_some_and(|poll| poll.awaited == 0 && !poll.owners.is_empty()) {
+            if poll.is_some_and(|poll| poll.is_answered_by_owners()) {
                 self.answer_poll(parts, slot);
             }
         }
@@ -242,7 +244,7 @@ impl Requests {
 
     fn answer_poll(&mut self, parts: &mut Parts<'_>, slot: Slot) {
         let Some((request, mut poll)) = self.take_poll(parts, slot) else { return };
-        if poll.awaited > 0 || poll.owners.is_empty() {
+        if !poll.is_answered_by_owners() {
             // The owners are too late to say where the client continues: its next poll is the same.
             let refusal = Refusal::unavailable("The server is overloaded: try again.", 1);
             return self.refuse(parts, poll.reply_to, &refusal.with_headers(&poll.headers));

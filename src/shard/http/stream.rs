@@ -3,19 +3,21 @@
 use super::response::ResponseSlot;
 use super::{Call, Parts, Requests};
 use crate::api::refusal::Refusal;
-use crate::api::stream::{Reading, decode_stream};
+use crate::api::stream::{Reading, StreamId, decode_stream};
 use crate::app::{App, AppSerial};
 use crate::auth::request::{Caller, Credential, token_of};
 use crate::connection::ConnectionKey;
 use crate::metrics::figures::Overload;
-use crate::shard::connections::{Grant, GrantedBy, Opening, OpeningChannel};
+use crate::shard::connections::{AskedChannel, Grant, GrantedBy, Opening, OpeningChannel};
+use crate::shard::context::Context;
 use crate::shard::mail::QuotaMessage;
 
 /// A stream that may be opened.
 pub(super) struct StreamCommand {
     app: AppSerial,
     grant: Grant,
-    reading: Reading,
+    channels: Vec<AskedChannel>,
+    socket_id: Option<StreamId>,
     /// Header lines of the answer.
     pub(super) headers: Box<str>,
 }
@@ -31,8 +33,13 @@ impl Requests {
         headers: &str,
     ) -> Result<StreamCommand, Refusal> {
         let (reading, grant) = self.prepare_reading(parts, call, caller, app)?;
-        let headers = headers.into();
-        Ok(StreamCommand { app: app.serial, grant, reading, headers })
+        Ok(StreamCommand {
+            app: app.serial,
+            grant,
+            channels: asked_channels(parts.context, app.serial, &reading).collect(),
+            socket_id: reading.socket_id,
+            headers: headers.into(),
+        })
     }
 
     /// What a stream or poll reads, and how long it may.
@@ -75,40 +82,16 @@ impl Requests {
         reply_to: ResponseSlot,
         command: StreamCommand,
     ) -> Result<(), Refusal> {
-        let StreamCommand { app, grant, reading, headers } = command;
+        let StreamCommand { app, grant, channels, socket_id, headers } = command;
         check_place(parts, reply_to, app)?;
-        let order = parts.context.config.order;
-        let is_only_channel = reading.channels.len() == 1;
-        let last_seen = &reading.last_seen;
-        let channels: Vec<OpeningChannel> = reading
-            .channels
-            .iter()
-            .map(|(name, kind)| {
-                let key = parts.context.channel_key(app, name);
-                let (first, hash) = (parts.context.event_id(&key, 0), order.cursor_hash(key.hash));
-                let after = last_seen.position(first, hash, is_only_channel);
-                let kind = *kind;
-                OpeningChannel {
-                    key,
-                    kind,
-                    after,
-                    index: None,
-                    start: None,
-                    gap: None,
-                    seen: 0,
-                    missed: None,
-                    cached: None,
-                }
-            })
-            .collect();
         let opening = Opening {
             dialect: reply_to.dialect,
             ticket: reply_to.ticket,
             headers,
-            socket_id: reading.socket_id.map(|id| id.id.to_text().into()),
+            socket_id: socket_id.map(|id| id.id.to_text().into()),
             awaited: channels.len(),
             continues: channels.iter().any(|channel| channel.after.is_some()),
-            channels,
+            channels: channels.into_iter().map(OpeningChannel::new).collect(),
         };
         let version = parts.context.directory.version();
         parts.connections.add_stream(reply_to.connection.slot(), grant, opening, version);
@@ -150,6 +133,20 @@ impl Requests {
         };
         self.refuse(parts, reply_to, &refusal.with_headers(&headers));
     }
+}
+
+/// The channels of a stream or poll, each with the position that the client named.
+pub(super) fn asked_channels(
+    context: &Context,
+    app: AppSerial,
+    reading: &Reading,
+) -> impl Iterator<Item = AskedChannel> {
+    let is_only_channel = reading.channels.len() == 1;
+    reading.channels.iter().map(move |(name, kind)| {
+        let key = context.channel_key(app, name);
+        let (first, hash) = (context.event_id(&key, 0), context.config.order.cursor_hash(key.hash));
+        AskedChannel { key, kind: *kind, after: reading.last_seen.position(first, hash, is_only_channel) }
+    })
 }
 
 /// Whether a stream or poll may have its place in the order of answers, and a slot.
