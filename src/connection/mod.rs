@@ -135,9 +135,9 @@ pub struct Hot {
     pub app: u32,
     /// Index of its cold part, or `NONE`.
     pub cold: u32,
-    /// Client events: theoretical arrival time of the next, in hundredths of a ms of the monotonic clock, wrapping
-    /// (P-LIM-9).
-    pub client_event_due: u32,
+    /// Of a WebSocket, the theoretical arrival time of its next client event, in hundredths of a ms of the monotonic
+    /// clock, wrapping (P-LIM-9). Of a stream, its index in the table of streams, or `NONE` once it has ended.
+    pub due_or_stream: u32,
     /// Its unsent frames.
     pub outbox: Outbox,
     /// Its first subscribed channels (indices of the shard's local channels).
@@ -158,7 +158,7 @@ impl Hot {
         generation: 0,
         app: NONE,
         cold: NONE,
-        client_event_due: 0,
+        due_or_stream: 0,
         outbox: Outbox::EMPTY,
         channels: [ChannelIndex(NONE); CHANNELS_INLINE],
         channels_inline: 0,

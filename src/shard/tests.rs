@@ -300,7 +300,7 @@ impl Process {
             assert_eq!((stats.users, stats.owned_users, stats.frames), (0, 0, 0));
             assert_eq!(shard.connections.leftovers(), (0, 0, 0, 0));
             assert_eq!((shard.requests.pending(), shard.requests.asked_pages()), (0, 0));
-            assert_eq!((shard.connections.stream_count(), shard.owner.polls()), (0, 0));
+            assert_eq!((shard.connections.has_streams(), shard.owner.polls()), (false, 0));
             assert!(shard.quota.is_at_rest());
         }
     }

@@ -16,7 +16,7 @@ const _: () = assert!(1_000 * TICKS_PER_MS / limits::CLIENT_EVENTS_PER_SECOND_SE
 impl Connections {
     /// A connection starts with a full bucket.
     pub(super) fn fill_client_events(&mut self, context: &Context, slot: Slot) {
-        self.table.hot[slot].client_event_due = ticks(context);
+        self.table.hot[slot].due_or_stream = ticks(context);
     }
 
     /// Takes one event from the connection's bucket: `rate` per second, as many at once (P-LIM-9).
@@ -24,7 +24,7 @@ impl Connections {
         let interval = (1_000 * TICKS_PER_MS).div_ceil(rate);
         let burst = interval * rate;
         let now = ticks(context);
-        let due = &mut self.table.hot[slot].client_event_due;
+        let due = &mut self.table.hot[slot].due_or_stream;
         // The bucket is empty when the next event is due more than a burst less one interval from now. A due time in
         // the past, also one that the clock has wrapped around, is a full bucket.
         let ahead = due.wrapping_sub(now);

@@ -105,9 +105,9 @@ impl Event {
 
     /// The line `id:` of a stream of several channels, if it is a stored event.
     #[inline(never)]
-    fn cursor_line(&mut self, slot: Slot, streams: &mut Streams, order: &ChannelOrder) -> Option<Bytes> {
+    fn cursor_line(&mut self, line: &Hot, streams: &mut Streams, order: &ChannelOrder) -> Option<Bytes> {
         let id = self.id(order)?;
-        streams.advance(slot, self.channel, id)
+        streams.advance(line, self.channel, id)
     }
 
     /// Records when the event was accepted, in µs: it is written when no send of any of its frames is left.
@@ -207,7 +207,7 @@ impl Outboxes<'_> {
                     self.frames.retain(frame, 1);
                     outcome.retained += 1;
                     if encoding == Encoding::StreamOfSeveral
-                        && let Some(line_bytes) = event.cursor_line(slot, self.streams, self.order)
+                        && let Some(line_bytes) = event.cursor_line(line, self.streams, self.order)
                     {
                         let length = line_bytes.len();
                         let prefix = self.frames.hold(line_bytes, event.app.0, FrameKind::Control);

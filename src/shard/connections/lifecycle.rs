@@ -254,7 +254,7 @@ impl Connections {
         if line.phase == Phase::Open {
             context.metrics.count_ended(line.app, line.outbox.encoding().is_stream());
         }
-        self.streams.remove(slot);
+        self.forget_stream(slot);
         let line = &mut self.table.hot[slot];
         // A poll departs with its request.
         if line.flags.contains(Flags::COUNTED) && line.phase != Phase::Http {

@@ -1,13 +1,14 @@
 //! Streams of server-sent events (R-SSE rules): connections of the same table as WebSockets, with another encoding.
 //!
 //! A stream of one channel is sent frames that it shares with all others; the line `id:` of each is the id of the event.
-//! The line of a stream of several channels is a cursor, which is made for it alone. What a stream needs beyond its hot
-//! line is in one small table: until when it may read, and the positions of its channels if it has several.
+//! The line of a stream of several channels is a cursor, which is made for it alone. What an open stream needs beyond its
+//! hot line is 16 bytes: until when it may read, by which credential, and the positions of its channels if it has several.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use foldhash::quality::FixedState;
+use slab::Slab;
 
 use super::Connections;
 use super::answers::encode_refusal_alone;
@@ -17,7 +18,7 @@ use crate::channel::history::Part;
 use crate::channel::name::ChannelKind;
 use crate::connection::encoding::Encoding;
 use crate::connection::outbox::{FrameId, FrameKind, Frames};
-use crate::connection::{ConnectionKey, Flags, NONE, Phase};
+use crate::connection::{ConnectionKey, Flags, Hot, NONE, Phase};
 use crate::index::{ChannelIndex, Slot};
 use crate::limits;
 use crate::protocol::cursor::Cursor;
@@ -27,23 +28,32 @@ use crate::protocol::server_event::MissedEvents;
 use crate::protocol::server_sent;
 use crate::shard::context::Context;
 use crate::shard::deadlines::DeadlineKind;
+use crate::shard::keyed_slab::{Keyed, KeyedSlab};
 use crate::shard::mail::ChannelKey;
 use crate::wire::websocket;
 
 /// The streams of a shard.
 #[derive(Default)]
-pub(in crate::shard) struct Streams(HashMap<Slot, Stream, FixedState>);
+pub(in crate::shard) struct Streams {
+    /// Those that wait for their app's counter or for the owners of their channels.
+    opening: HashMap<Slot, Box<Opening>, FixedState>,
+    /// Those that their app's counter has admitted, opening or open; the hot line has the index.
+    admitted: Slab<Stream>,
+    /// What permits them.
+    credentials: KeyedSlab<usize, Credential>,
+}
 
 /// What a stream needs beyond its hot line.
 struct Stream {
-    grant: Grant,
-    /// The version of the directory by which the grant was checked last.
-    checked: u64,
-    /// The channels of a stream of several, in the order of the request.
-    places: Box<[Place]>,
-    /// Present until it is open.
-    opening: Option<Box<Opening>>,
+    /// In seconds since 1970; `NONE` without an end.
+    ends_at: u32,
+    /// Index of its credential.
+    credential: u32,
+    /// The channels of a stream of several, in the order of the request, once it is open.
+    places: Option<Box<Places>>,
 }
+
+const _: () = assert!(size_of::<Stream>() == 16, "what an idle stream costs");
 
 /// How long a stream may read.
 #[derive(Clone, Debug)]
@@ -54,13 +64,57 @@ pub(in crate::shard) struct Grant {
 }
 
 /// The credential of a stream, which ends with it (R-TOKEN-7).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::shard) enum GrantedBy {
     /// Keyed hash of a public key, while it is active.
     Key(u64),
     /// Hash of a token, while it is valid.
-    Token(Box<[u8; 32]>),
+    Token([u8; 32]),
 }
+
+/// A credential of streams of an app.
+struct Credential {
+    app: AppSerial,
+    by: GrantedBy,
+    /// How many streams it permits.
+    streams: u32,
+    /// The version of the directory by which it was checked last, and the result.
+    checked: Option<(u64, bool)>,
+}
+
+impl Keyed for Credential {
+    fn hash(&self) -> u64 {
+        self.by.hash()
+    }
+}
+
+impl GrantedBy {
+    /// Both are hashes already, and cannot be chosen by a client.
+    fn hash(&self) -> u64 {
+        match self {
+            Self::Key(hash) => *hash,
+            Self::Token(hash) => u64::from_le_bytes(*hash.first_chunk().expect("it has 32 bytes")),
+        }
+    }
+}
+
+impl Credential {
+    /// Whether it still permits what it permitted.
+    fn is_valid(&mut self, context: &Context) -> bool {
+        let version = context.directory.version();
+        match self.checked {
+            Some((checked, valid)) if checked == version => valid,
+            _ => {
+                let valid = is_valid(context, self.app, &self.by);
+                self.checked = Some((version, valid));
+                valid
+            }
+        }
+    }
+}
+
+/// The channels of a stream of several.
+struct Places(Box<[Place]>);
 
 /// A channel of a stream of several.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +129,7 @@ pub(in crate::shard) struct Place {
 /// A stream whose channels have yet to record it.
 #[derive(Debug)]
 pub(in crate::shard) struct Opening {
+    pub(in crate::shard) grant: Grant,
     pub(in crate::shard) dialect: Dialect,
     /// The place of the answer, until the app's counter has admitted the connection.
     pub(in crate::shard) ticket: u32,
@@ -123,18 +178,53 @@ impl OpeningChannel {
 }
 
 impl Streams {
-    pub(super) fn remove(&mut self, slot: Slot) {
-        self.0.remove(&slot);
+    /// No stream is left, opening or open.
+    #[cfg(test)]
+    pub(in crate::shard) fn is_empty(&self) -> bool {
+        self.opening.is_empty() && self.admitted.is_empty() && self.credentials.len() == 0
+    }
+
+    /// Adds a stream that its app's counter has admitted. Returns its index.
+    fn admit(&mut self, app: AppSerial, grant: &Grant) -> u32 {
+        let is = |known: &Credential| known.app == app && known.by == grant.credential;
+        let found = self.credentials.find(grant.credential.hash(), is);
+        let credential = found.unwrap_or_else(|| {
+            self.credentials.insert(Credential { app, by: grant.credential.clone(), streams: 0, checked: None })
+        });
+        self.credentials[credential].streams += 1;
+        let ends_at = u32::try_from(grant.ends_at_ms / 1_000).unwrap_or(NONE);
+        self.admitted.insert(Stream { ends_at, credential: credential as u32, places: None }) as u32
+    }
+
+    /// Removes a stream that has ended.
+    fn remove(&mut self, index: u32) {
+        let credential = self.admitted.remove(index as usize).credential as usize;
+        self.credentials[credential].streams -= 1;
+        if self.credentials[credential].streams == 0 {
+            self.credentials.remove(credential);
+        }
+    }
+
+    /// A stream is open, refused or gone.
+    fn take_opening(&mut self, slot: Slot) -> Option<Box<Opening>> {
+        let opening = self.opening.remove(&slot)?;
+        if self.opening.is_empty() {
+            // The memory of a rush of clients does not stay.
+            self.opening.shrink_to(OPENING_KEPT);
+        }
+        Some(opening)
     }
 
     /// The line `id:` of a stream of several channels, after an event of one of them.
-    pub(super) fn advance(&mut self, slot: Slot, channel: ChannelIndex, id: EventId) -> Option<Bytes> {
-        let stream = self.0.get_mut(&slot)?;
-        let place = stream.places.iter_mut().find(|place| place.channel == channel)?;
-        place.sequence = Some(id.sequence);
-        stream.id_line(id.epoch)
+    pub(super) fn advance(&mut self, line: &Hot, channel: ChannelIndex, id: EventId) -> Option<Bytes> {
+        let Places(places) = self.admitted.get_mut(line.due_or_stream as usize)?.places.as_deref_mut()?;
+        places.iter_mut().find(|place| place.channel == channel)?.sequence = Some(id.sequence);
+        id_line(places, id.epoch)
     }
 }
+
+/// Entries of the table of opening streams that stay when it is empty.
+const OPENING_KEPT: usize = 64;
 
 /// The line `id:` of a stream of one channel.
 fn line_of(id: EventId) -> Bytes {
@@ -143,15 +233,13 @@ fn line_of(id: EventId) -> Bytes {
     line.into()
 }
 
-impl Stream {
-    /// That of a stream of several channels.
-    fn id_line(&self, epoch: u64) -> Option<Bytes> {
-        let positions = self.places.iter().filter_map(|place| Some((place.hash, place.sequence?)));
-        positions.clone().next()?;
-        let mut line = Vec::new();
-        server_sent::encode_id_line(&mut line, |out| Cursor::encode(out, epoch, positions));
-        Some(line.into())
-    }
+/// That of a stream of several.
+fn id_line(places: &[Place], epoch: u64) -> Option<Bytes> {
+    let positions = places.iter().filter_map(|place| Some((place.hash, place.sequence?)));
+    positions.clone().next()?;
+    let mut line = Vec::new();
+    server_sent::encode_id_line(&mut line, |out| Cursor::encode(out, epoch, positions));
+    Some(line.into())
 }
 
 impl Connections {
@@ -161,15 +249,13 @@ impl Connections {
     }
 
     /// Adds a stream that waits for its app's counter.
-    pub(in crate::shard) fn add_stream(&mut self, slot: Slot, grant: Grant, opening: Opening, version: u64) {
-        let opening = Some(Box::new(opening));
-        self.streams.0.insert(slot, Stream { grant, checked: version, places: Box::default(), opening });
+    pub(in crate::shard) fn add_stream(&mut self, slot: Slot, opening: Opening) {
+        self.streams.opening.insert(slot, Box::new(opening));
     }
 
-    /// Streams, open or opening.
     #[cfg(test)]
-    pub(in crate::shard) fn stream_count(&self) -> usize {
-        self.streams.0.len()
+    pub(in crate::shard) fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     /// A poll counts as a connection of its app while it is held (R-POLL-2).
@@ -193,26 +279,33 @@ impl Connections {
         }
     }
 
-    /// A stream that was not admitted is none.
+    /// A stream was not admitted, or the connection ends.
     pub(in crate::shard) fn forget_stream(&mut self, slot: Slot) {
-        self.streams.remove(slot);
+        self.streams.take_opening(slot);
+        let line = &mut self.table.hot[slot];
+        if line.outbox.encoding().is_stream() && line.due_or_stream != NONE {
+            self.streams.remove(std::mem::replace(&mut line.due_or_stream, NONE));
+        }
     }
 
     /// A stream that is opening.
     pub(in crate::shard) fn opening_mut(&mut self, slot: Slot) -> Option<&mut Opening> {
-        self.streams.0.get_mut(&slot)?.opening.as_deref_mut()
+        self.streams.opening.get_mut(&slot).map(|opening| &mut **opening)
     }
 
     /// The counter has admitted a stream: the connection is its own from now on, and speaks HTTP no more.
     pub(in crate::shard) fn become_stream(&mut self, context: &mut Context, slot: Slot, app: AppSerial) {
-        let count = self.opening_mut(slot).map_or(0, |opening| opening.channels.len());
+        let Some(opening) = self.streams.opening.get(&slot) else { return };
+        let is_of_one = opening.channels.len() == 1;
+        let grant = opening.grant.clone();
         self.release_input(slot);
         let line = &mut self.table.hot[slot];
         line.app = app.0;
         line.phase = Phase::Open;
         line.flags.remove(Flags::LAST_ANSWER);
         line.flags.insert(Flags::COUNTED);
-        line.outbox.set_encoding(if count == 1 { Encoding::Stream } else { Encoding::StreamOfSeveral });
+        line.due_or_stream = self.streams.admit(app, &grant);
+        line.outbox.set_encoding(if is_of_one { Encoding::Stream } else { Encoding::StreamOfSeveral });
         self.cold_or_default(slot).http = None;
         self.drop_cold_if_empty(slot);
         context.metrics.count_opened(app, true);
@@ -225,8 +318,7 @@ impl Connections {
         let order = context.config.order;
         let app = AppSerial(self.table.hot[slot].app);
         let socket_id = context.socket_id(self.key(slot));
-        let stream = self.streams.0.get_mut(&slot)?;
-        let opening = stream.opening.take()?;
+        let opening = self.streams.take_opening(slot)?;
         let epoch = order.event_id(app, 0, 0).epoch;
         let id_line = if let [only] = &*opening.channels {
             only.start.map(|start| line_of(context.event_id(&only.asked.key, start)))
@@ -235,8 +327,10 @@ impl Connections {
                 let hash = order.cursor_hash(channel.asked.key.hash);
                 Some(Place { channel: channel.index?, hash, sequence: channel.start })
             });
-            stream.places = places.collect();
-            stream.id_line(epoch)
+            let places: Box<[Place]> = places.collect();
+            let line = id_line(&places, epoch);
+            self.streams.admitted[self.table.hot[slot].due_or_stream as usize].places = Some(Box::new(Places(places)));
+            line
         };
         let gaps =
             || opening.channels.iter().filter_map(|channel| Some((&*channel.asked.key.name, channel.gap.as_ref()?)));
@@ -286,7 +380,9 @@ impl Connections {
     fn stream_id_line(&mut self, slot: Slot, channel: ChannelIndex, id: EventId) -> Option<Bytes> {
         match self.encoding(slot) {
             Encoding::Stream => Some(line_of(id)),
-            Encoding::Plain | Encoding::WithId | Encoding::StreamOfSeveral => self.streams.advance(slot, channel, id),
+            Encoding::Plain | Encoding::WithId | Encoding::StreamOfSeveral => {
+                self.streams.advance(&self.table.hot[slot], channel, id)
+            }
         }
     }
 
@@ -300,15 +396,14 @@ impl Connections {
 
     /// Queues the line `id:` of a stream of several channels before an event of one of them.
     pub(super) fn send_cursor(&mut self, context: &mut Context, slot: Slot, channel: ChannelIndex, id: EventId) {
-        if let Some(line) = self.streams.advance(slot, channel, id) {
+        if let Some(line) = self.streams.advance(&self.table.hot[slot], channel, id) {
             self.send(context, slot, line, FrameKind::Control);
         }
     }
 
     /// A stream that is opening is refused: its answer is the refusal, and the last one of the connection.
     pub(in crate::shard) fn refuse_stream(&mut self, context: &mut Context, slot: Slot, refusal: &Refusal) {
-        let opening = self.streams.0.get_mut(&slot).and_then(|stream| stream.opening.take());
-        let Some(opening) = opening else { return };
+        let Some(opening) = self.streams.take_opening(slot) else { return };
         let refusal = refusal.clone().with_headers(&opening.headers);
         context.metrics.count_response(refusal.status);
         let answer = encode_refusal_alone(opening.dialect, &refusal);
@@ -343,14 +438,12 @@ impl Connections {
     /// The sweep visits a stream (R-SSE-10, R-TOKEN-7).
     pub(super) fn visit_stream(&mut self, context: &mut Context, slot: Slot) {
         let now = context.tenths();
-        let Some(stream) = self.streams.0.get_mut(&slot) else { return };
-        let version = context.directory.version();
-        let must_check = std::mem::replace(&mut stream.checked, version) != version;
-        let app = self.table.hot[slot].app;
-        if context.now.unix_ms >= stream.grant.ends_at_ms || (must_check && !is_granted(context, app, &stream.grant)) {
+        let Some(stream) = self.streams.admitted.get(self.table.hot[slot].due_or_stream as usize) else { return };
+        let is_over = stream.ends_at != NONE && context.now.unix_ms / 1_000 >= u64::from(stream.ends_at);
+        if is_over || !self.streams.credentials[stream.credential as usize].is_valid(context) {
             return self.end_stream(context, slot);
         }
-        if stream.opening.is_some() {
+        if self.streams.opening.contains_key(&slot) {
             return;
         }
         // Streams that were opened at once are not sent comments at once.
@@ -367,10 +460,10 @@ impl Connections {
     }
 }
 
-/// Whether a credential still permits what it permitted.
-fn is_granted(context: &Context, app: u32, grant: &Grant) -> bool {
-    let Some(app) = context.app(app).filter(|app| app.enabled) else { return false };
-    match &grant.credential {
+/// Whether a credential permits the streams of an app.
+fn is_valid(context: &Context, app: AppSerial, credential: &GrantedBy) -> bool {
+    let Some(app) = context.app(app.0).filter(|app| app.enabled) else { return false };
+    match credential {
         GrantedBy::Key(hash) => app.keys.iter().any(|pair| context.keyed_hash(app.serial, &pair.key) == *hash),
         GrantedBy::Token(hash) => context.directory.valid_token(hash, app.serial, context.now.unix_ms).is_some(),
     }

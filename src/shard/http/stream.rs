@@ -62,7 +62,7 @@ impl Requests {
                 let token = token_of(&parts.context.directory, request);
                 let token = token.ok_or_else(|| Refusal::unauthorized("The token is not valid for this app."))?;
                 ends_at_ms = ends_at_ms.min(token.expires_at_ms.unwrap_or(u64::MAX));
-                GrantedBy::Token(Box::new(token.hash))
+                GrantedBy::Token(token.hash)
             }
             Credential::Signature(index) | Credential::KeyAndSecret(index) | Credential::PublicKey(index) => {
                 GrantedBy::Key(parts.context.keyed_hash(app.serial, &app.keys[index].key))
@@ -85,6 +85,7 @@ impl Requests {
         let StreamCommand { app, grant, channels, socket_id, headers } = command;
         check_place(parts, reply_to, app)?;
         let opening = Opening {
+            grant,
             dialect: reply_to.dialect,
             ticket: reply_to.ticket,
             headers,
@@ -93,8 +94,7 @@ impl Requests {
             continues: channels.iter().any(|channel| channel.after.is_some()),
             channels: channels.into_iter().map(OpeningChannel::new).collect(),
         };
-        let version = parts.context.directory.version();
-        parts.connections.add_stream(reply_to.connection.slot(), grant, opening, version);
+        parts.connections.add_stream(reply_to.connection.slot(), opening);
         ask_for_place(parts, reply_to.connection, app);
         Ok(())
     }
