@@ -21,5 +21,19 @@ fn publish(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, publish);
+/// A signed publish without a history, and with a full one, to nobody and to one subscriber.
+fn history(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("history");
+    for subscribers in [0, 1] {
+        for events in [0, 100] {
+            let mut memory = Memory::with_history(subscribers, 128, events);
+            group.bench_function(BenchmarkId::new(format!("{events}-events"), subscribers), |bencher| {
+                bencher.iter(|| assert_eq!(memory.publish().sends, subscribers as usize + 1));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, publish, history);
 criterion_main!(benches);
