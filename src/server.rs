@@ -209,7 +209,7 @@ pub fn run(
     let control = Arc::new(Control::with_started(Arc::clone(&mailboxes), report));
     let (clock, directory) = (Clock::start(), Arc::new(store.directory()?));
     let queue = Queue::open(&config.server.data, Missing::Create)?;
-    let webhooks = Webhooks::start(queue, Arc::clone(&directory), clock, config.webhooks.clone())?;
+    let webhooks = Webhooks::start(queue.clone(), Arc::clone(&directory), clock, config.webhooks.clone())?;
     let authorizers = authorizers(config, clock, Arc::clone(&directory), &mailboxes);
     let refusals: Arc<Refusals> = Arc::default();
     let explainer = admin::explainer(config, &directory, &refusals);
@@ -239,7 +239,7 @@ pub fn run(
         events,
     };
     shared.start_watchdog(config.server.watchdog)?;
-    let admin = admin::start(&shared, config, admin, store, listening.public)?;
+    let admin = admin::start(&shared, config, admin, (store, queue), listening.public)?;
     let threads = shared.spawn_all(config, &mut public.sockets, metrics);
     if threads.is_err() {
         control.stop();

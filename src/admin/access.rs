@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call};
+use super::deliveries::Deliveries;
 use super::explainer::Explainer;
 use super::fault::Fault;
 use super::replayer::Replayer;
@@ -33,6 +34,8 @@ pub struct Access<'a> {
     pub explainer: Option<&'a Explainer>,
     /// Publishes kept events of the server that runs.
     pub replayer: Option<&'a Replayer>,
+    /// Lists failed deliveries and tests endpoints.
+    pub deliveries: Option<&'a Deliveries>,
 }
 
 /// The running server.
@@ -51,6 +54,10 @@ pub struct Running {
 }
 
 impl Access<'_> {
+    pub(super) fn deliveries(&self) -> Result<&Deliveries, Fault> {
+        self.deliveries.ok_or_else(|| Fault::unavailable("There are no deliveries here."))
+    }
+
     /// Makes changes in one transaction, after a look at the revision that the caller expects of the app (threat T52).
     pub(super) fn change<V>(
         &self,

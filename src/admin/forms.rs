@@ -208,6 +208,33 @@ pub(super) const REMOVED_WEBHOOK: Object = Object::new(
     ],
 );
 
+/// The answer of a webhook endpoint to a test.
+pub(super) const TESTED_WEBHOOK: Object = Object::new(
+    "TestedWebhook",
+    &[
+        Field::required("id", ID, "Its public id."),
+        Field::required("app", APP_ID, "Id of its app."),
+        Field::required("url", Schema::AnyText, "Where the request was sent."),
+        Field::required("delivered", Schema::Switch, "Whether it answered 2xx."),
+        Field::required("status", STATUS_OR_NULL, "The status of its answer; null without one."),
+        Field::required("reason", TEXT_OR_NULL, "Why it counts as failed: the answer's text, or why there was none."),
+    ],
+);
+const STATUS_OR_NULL: Schema = Schema::Nullable(&Schema::Number { least: 100, most: 999 });
+
+/// A webhook delivery that was given up.
+pub(super) const FAILED_DELIVERY: Object = Object::new(
+    "FailedDelivery",
+    &[
+        Field::required("app", Schema::Nullable(&APP_ID), "Id of its app; null if that was deleted."),
+        Field::required("webhook", ID, "Public id of the endpoint."),
+        Field::required("created_at", Schema::Time, "When its events happened."),
+        Field::required("failed_at", Schema::Time, "When it was given up."),
+        Field::required("attempts", Schema::Number { least: 1, most: 255 }, "Number of requests made."),
+        Field::required("reason", Schema::AnyText, "The answer to the last request, or why there was none."),
+    ],
+);
+
 /// An admin token.
 pub(super) const ADMIN_TOKEN: Object = Object::new(
     "AdminToken",

@@ -24,6 +24,7 @@ use super::access::{Access, Running};
 use super::call::{self, Answer, Call, Repeat};
 use super::client::{Client, Proxies};
 use super::credential::Presented;
+use super::deliveries::Deliveries;
 use super::explainer::Explainer;
 use super::fault::Fault;
 use super::guard::{check_content_type, check_host, check_origin, only};
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     pub(super) running: Running,
     pub(super) explainer: Arc<Explainer>,
     pub(super) replayer: Arc<Replayer>,
+    pub(super) deliveries: Deliveries,
     /// Networks in which every webhook may be.
     pub(super) allowed: Vec<ipnet::IpNet>,
 }
@@ -151,6 +153,7 @@ impl Shared {
             running: Some(&self.running),
             explainer: Some(&self.explainer),
             replayer: Some(&self.replayer),
+            deliveries: Some(&self.deliveries),
         };
         let answer = access.run(call);
         if call.operation.route().method != Method::Get {

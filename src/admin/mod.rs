@@ -18,6 +18,7 @@ mod audit;
 pub mod call;
 mod client;
 mod credential;
+mod deliveries;
 mod document;
 mod explain;
 mod explainer;
@@ -57,6 +58,7 @@ use crate::store::writer::StoreWriter;
 pub use access::{Access, Running};
 pub use address::forget as forget_address;
 pub use client::Proxies;
+pub use deliveries::Deliveries;
 pub use explainer::Explainer;
 pub use fault::Fault;
 pub use operation::{Operation, Permission};
@@ -88,7 +90,7 @@ impl Admin {
         bound: Bound,
         data: &Path,
         options: AdminOptions,
-        (running, explainer, replayer): (Running, Arc<Explainer>, Arc<Replayer>),
+        (running, explainer, replayer, deliveries): (Running, Arc<Explainer>, Arc<Replayer>, Deliveries),
         (store, store_writer): (Store, Arc<StoreWriter>),
         clock: Clock,
     ) -> io::Result<Self> {
@@ -115,6 +117,7 @@ impl Admin {
             running,
             explainer,
             replayer,
+            deliveries,
             allowed: options.webhook_allow,
         });
         let (stop, stopped) = oneshot::channel();

@@ -64,6 +64,10 @@ labels! {
         Explain => "explain",
         /// Publishes kept events of an app again.
         Replay => "replay_events",
+        /// Sends one event to a webhook endpoint.
+        TestWebhook => "test_webhook",
+        /// Deliveries that were given up.
+        ListFailedDeliveries => "list_failed_deliveries",
     }
 }
 
@@ -98,6 +102,7 @@ impl Operation {
             | Self::ListTokens
             | Self::ListAppWebhooks
             | Self::ListWebhooks
+            | Self::ListFailedDeliveries
             | Self::Explain => Permission::Read,
             Self::CreateApp
             | Self::DeleteApp
@@ -119,7 +124,8 @@ impl Operation {
             | Self::CreateAdminToken
             | Self::RevokeAdminToken
             | Self::ListAudit
-            | Self::Replay => Permission::Admin,
+            | Self::Replay
+            | Self::TestWebhook => Permission::Admin,
         }
     }
 }

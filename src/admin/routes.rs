@@ -368,6 +368,19 @@ pub const ROUTES: &[Route] = &[
         &forms::REPLAYED,
     )
     .body(Schema::Object(&forms::REPLAY), limits::ADMIN_BODY_BYTES_MAX),
+    Route::change(
+        Operation::TestWebhook,
+        Method::Post,
+        &["/apps/{app}/webhooks/{webhook}/test", "/webhooks/{webhook}/test"],
+        "Send one signed event named test to a webhook endpoint directly.",
+        &forms::TESTED_WEBHOOK,
+    ),
+    Route::list(
+        Operation::ListFailedDeliveries,
+        &["/apps/{app}/failed-deliveries", "/failed-deliveries"],
+        "List the last webhook deliveries that were given up, the newest first.",
+        &forms::FAILED_DELIVERY,
+    ),
 ];
 
 /// Every operation has its route at its place, or this does not compile.

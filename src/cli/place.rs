@@ -8,9 +8,11 @@ use serde_json::{Map, Value};
 use super::remote::{Remote, RemoteArguments};
 use super::{CommandError, StoreArguments, actor};
 use crate::admin::call::Call;
-use crate::admin::{Access, Explainer, Operation};
+use crate::admin::{Access, Deliveries, Explainer, Operation};
 use crate::moment::Moment;
-use crate::store::{Missing, Role, Store, unix_ms};
+use crate::store::queue::Queue;
+use crate::store::{Missing, Role, Store, StoreError, unix_ms};
+use crate::webhook::WebhookOptions;
 
 /// Where a command works, and how it answers.
 pub(super) struct Place {
@@ -37,6 +39,11 @@ impl Place {
         let allowed = if has_urls { self.store.webhook_options()?.allowed } else { Vec::new() };
         let store = self.store.open(missing)?;
         let explainer = (call.operation == Operation::Explain).then(|| self.explainer(&store)).transpose()?;
+        let deliveries = match call.operation {
+            Operation::TestWebhook => Some(Deliveries::new(None, &self.store.webhook_options()?)),
+            Operation::ListFailedDeliveries => Some(Deliveries::new(queue(&store)?, &WebhookOptions::default())),
+            _ => None,
+        };
         let access = Access {
             store: &store,
             actor: &actor(),
@@ -46,6 +53,7 @@ impl Place {
             running: None,
             explainer: explainer.as_ref(),
             replayer: None,
+            deliveries: deliveries.as_ref(),
         };
         access.run(call).map(|answer| answer.body).map_err(CommandError::Refused)
     }
@@ -93,6 +101,16 @@ impl Place {
             return Err(CommandError::Usage(text));
         }
         Ok(&self.store)
+    }
+}
+
+/// The queue of deliveries beside a store, if a server has run on it.
+fn queue(store: &Store) -> Result<Option<Queue>, StoreError> {
+    let file = store.file();
+    match Queue::open(file.parent().unwrap_or(&file), Missing::Refuse) {
+        Ok(queue) => Ok(Some(queue)),
+        Err(StoreError::Missing { .. } | StoreError::Empty { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

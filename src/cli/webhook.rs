@@ -8,16 +8,12 @@ use super::columns::Columns;
 use super::place::{Place, text, texts};
 use super::remote::RemoteArguments;
 use super::token::creator_text;
-use super::{CommandError, StoreArguments, note, time};
+use super::{CommandError, StoreArguments, note};
 use crate::admin::Operation;
 use crate::admin::call::Call;
 use crate::app::webhook::WebhookFormat;
 use crate::label::Label;
 use crate::metrics::refusal_log::printable;
-use crate::outgoing::client::Client;
-use crate::store::queue::{FailedDelivery, Queue};
-use crate::store::{Missing, Store, StoreError, unix_ms};
-use crate::webhook::request;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WebhookCommand {
@@ -127,10 +123,8 @@ pub(super) fn run(command: WebhookCommand, remote: &RemoteArguments) -> Result<(
         }
         WebhookCommand::Disable { id, store } => switch(Operation::DisableWebhook, &id, &Place::new(store, remote)?),
         WebhookCommand::Enable { id, store } => switch(Operation::EnableWebhook, &id, &Place::new(store, remote)?),
-        WebhookCommand::Test { id, store } => test(&id, Place::new(store, remote)?.local("webhook test")?),
-        WebhookCommand::Failed { app, store } => {
-            failed(app.as_deref(), Place::new(store, remote)?.local("webhook failed")?)
-        }
+        WebhookCommand::Test { id, store } => test(&id, &Place::new(store, remote)?),
+        WebhookCommand::Failed { app, store } => failed(app.as_deref(), &Place::new(store, remote)?),
     }
 }
 
@@ -148,64 +142,30 @@ fn switch(operation: Operation, id: &str, place: &Place) -> Result<(), CommandEr
     place.answer(&webhook, &format!("webhook {id} is {}\n", state(&webhook)))
 }
 
-/// One request past the queue: an operator who sets an endpoint up sees at once whether it answers.
-fn test(id: &str, store: &StoreArguments) -> Result<(), CommandError> {
-    let directory = store.open(Missing::Refuse)?.directory()?;
-    let found = directory.apps().find_map(|app| Some((app, app.webhooks.endpoint(id)?)));
-    let (app, endpoint) = found.ok_or_else(|| StoreError::UnknownWebhook(id.to_owned()))?;
-    let now_ms = unix_ms();
-    let body = match endpoint.format {
-        WebhookFormat::Pusher => {
-            format!(r#"{{"time_ms":{now_ms},"events":[{{"name":"test","channel":"relay-test"}}]}}"#)
-        }
-        WebhookFormat::Relay => {
-            let now_s = now_ms / 1_000;
-            format!(r#"{{"event":"test","data":{{"channel":"relay-test"}},"timestamp":{now_s}}}"#)
-        }
-    };
-    let options = store.webhook_options()?;
-    let client = Client::new(&options.allowed, &options.roots, request::KEPT);
-    let sent = request::send(&client, app, endpoint, body.as_bytes(), now_ms / 1_000);
-    let status = sent.map_err(|error| CommandError::Webhook(format!("{id} at {}: {error}", endpoint.url)))?;
-    store.answer(&json!({"id": id, "status": status}), &format!("webhook {id} answered {status}\n"))
+fn test(id: &str, place: &Place) -> Result<(), CommandError> {
+    let tested = place.call(&Call::new(Operation::TestWebhook).item(id))?;
+    if tested["delivered"] != true {
+        let (url, reason) = (printable(text(&tested, "url")), printable(text(&tested, "reason")));
+        return Err(CommandError::Webhook(format!("{id} at {url}: {reason}")));
+    }
+    place.answer(&tested, &format!("webhook {id} answered {}\n", tested["status"]))
 }
 
-fn failed(app: Option<&str>, store: &StoreArguments) -> Result<(), CommandError> {
-    let opened = store.open(Missing::Refuse)?;
-    let apps = opened.apps()?;
-    let only = app.map(|id| opened.app(id)).transpose()?.map(|app| app.serial);
-    let app_id = |serial: u32| {
-        apps.iter().find(|app| app.serial == serial).map_or_else(|| "deleted".to_owned(), |app| app.id.clone())
-    };
-    let failed = match queue(&opened) {
-        Ok(queue) => queue.failed()?,
-        // No server has run on this directory yet.
-        Err(StoreError::Missing { .. } | StoreError::Empty { .. }) => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
-    let failed: Vec<FailedDelivery> =
-        failed.into_iter().filter(|failed| only.is_none_or(|only| failed.app == only)).collect();
-    let json = failed.iter().map(|failed| {
-        json!({
-            "app": app_id(failed.app),
-            "webhook": failed.endpoint,
-            "created_at": time::rfc3339(failed.created_at_ms),
-            "failed_at": time::rfc3339(failed.failed_at_ms),
-            "attempts": failed.attempts,
-            "reason": failed.reason,
-        })
-    });
+/// The oldest first, so that the newest are where the terminal is.
+fn failed(app: Option<&str>, place: &Place) -> Result<(), CommandError> {
+    let mut call = Call::new(Operation::ListFailedDeliveries);
+    if let Some(app) = app {
+        call = call.app(app);
+    }
+    let mut failed = place.list(&call, usize::MAX)?;
+    failed.reverse();
     let mut table = Columns::new(["FAILED", "APP", "WEBHOOK", "ATTEMPTS", "REASON"]);
     for failed in &failed {
-        let (at, app) = (time::rfc3339(failed.failed_at_ms), app_id(failed.app));
-        table.push([at, app, failed.endpoint.to_string(), failed.attempts.to_string(), failed.reason.to_string()]);
+        let member = |name: &str| printable(text(failed, name));
+        let app = if failed["app"].is_null() { "deleted".into() } else { member("app") };
+        table.push([member("failed_at"), app, member("webhook"), failed["attempts"].to_string(), member("reason")]);
     }
-    store.answer(&json.collect(), &table.to_string())
-}
-
-fn queue(store: &Store) -> Result<Queue, StoreError> {
-    let file = store.file();
-    Queue::open(file.parent().unwrap_or(&file), Missing::Refuse)
+    place.answer(&json!(failed), &table.to_string())
 }
 
 fn state(webhook: &Value) -> &'static str {

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{ServeError, Shared};
-use crate::admin::{self, Admin, AdminOptions, Explainer, Proxies, Running};
+use crate::admin::{self, Admin, AdminOptions, Deliveries, Explainer, Proxies, Running};
 use crate::app::Directory;
 use crate::config::ServeConfig;
 use crate::driver::listener::Bound;
 use crate::driver::refusals::Refusals;
 use crate::store::Store;
+use crate::store::queue::Queue;
 
 /// What `explain` is answered with.
 pub(super) fn explainer(config: &ServeConfig, directory: &Arc<Directory>, refusals: &Arc<Refusals>) -> Arc<Explainer> {
@@ -21,7 +22,7 @@ pub(super) fn start(
     shared: &Shared,
     config: &ServeConfig,
     bound: Option<Bound>,
-    store: Store,
+    (store, queue): (Store, Queue),
     public: SocketAddr,
 ) -> Result<Option<Admin>, ServeError> {
     let data = &config.server.data;
@@ -40,7 +41,8 @@ pub(super) fn start(
         public,
         started_unix_ms: shared.identity.started_unix_ms,
     };
-    let running = (running, Arc::clone(&shared.explainer), Arc::clone(&shared.replayer));
+    let deliveries = Deliveries::new(Some(queue), &config.webhooks);
+    let running = (running, Arc::clone(&shared.explainer), Arc::clone(&shared.replayer), deliveries);
     let started = Admin::start(bound, data, options, running, (store, Arc::clone(&shared.store_writer)), shared.clock);
     started.map(Some).map_err(|error| ServeError::start("start the admin API", error))
 }

@@ -145,11 +145,16 @@ impl Queue {
         })
     }
 
-    /// The last deliveries that were given up, oldest first.
-    pub fn failed(&self) -> Result<Vec<FailedDelivery>, StoreError> {
+    /// The last deliveries that were given up, with their numbers, oldest first.
+    pub fn failed(&self) -> Result<Vec<(u64, FailedDelivery)>, StoreError> {
         self.environment.read(|transaction, tables| {
             let entries = tables.failed.iter(transaction)?;
-            entries.map(|entry| record::decode("a failed delivery", entry?.1)).collect()
+            entries
+                .map(|entry| {
+                    let (key, value) = entry?;
+                    Ok((decode_number(key)?, record::decode("a failed delivery", value)?))
+                })
+                .collect()
         })
     }
 
@@ -159,8 +164,7 @@ impl Queue {
             let mut next = 1;
             for table in [tables.deliveries, tables.failed] {
                 if let Some((key, _)) = table.last(transaction)? {
-                    let key = key.try_into().map_err(|_| Fault::Record("a delivery's number is not 8 bytes".into()))?;
-                    next = next.max(u64::from_be_bytes(key).saturating_add(1));
+                    next = next.max(decode_number(key)?.saturating_add(1));
                 }
             }
             Ok(next)
@@ -241,6 +245,11 @@ pub(super) fn decode<'a>(key: &[u8], value: &'a [u8]) -> Result<(Delivery, &'a [
         body_bytes: u32::try_from(body.len()).map_err(|_| damaged())?,
     };
     Ok((delivery, body))
+}
+
+fn decode_number(key: &[u8]) -> Result<u64, Fault> {
+    let bytes = key.try_into().map_err(|_| Fault::Record("a delivery's number is not 8 bytes".into()))?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 fn decode_attempts(value: &[u8]) -> Result<(u8, u64), Fault> {

@@ -64,6 +64,23 @@ pub fn send(
     }
 }
 
+/// Sends one event named `test`, in the format of the endpoint.
+///
+/// # Errors
+/// As for [`send`].
+pub fn send_test(client: &Client, app: &App, endpoint: &WebhookEndpoint, unix_ms: u64) -> Result<u16, SendError> {
+    let unix_s = unix_ms / 1_000;
+    let body = match endpoint.format {
+        WebhookFormat::Pusher => {
+            format!(r#"{{"time_ms":{unix_ms},"events":[{{"name":"test","channel":"relay-test"}}]}}"#)
+        }
+        WebhookFormat::Relay => {
+            format!(r#"{{"event":"test","data":{{"channel":"relay-test"}},"timestamp":{unix_s}}}"#)
+        }
+    };
+    send(client, app, endpoint, body.as_bytes(), unix_s)
+}
+
 /// An answer longer than this is not read to its end, which closes its connection.
 const ANSWER_BYTES_READ: usize = 16 * 1024;
 

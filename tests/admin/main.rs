@@ -3,6 +3,7 @@
 mod access;
 mod apps;
 mod commands;
+mod deliveries;
 mod dev;
 mod documented;
 mod explain;
