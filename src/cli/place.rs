@@ -39,10 +39,12 @@ impl Place {
         let allowed = if has_urls { self.store.webhook_options()?.allowed } else { Vec::new() };
         let store = self.store.open(missing)?;
         let explainer = (call.operation == Operation::Explain).then(|| self.explainer(&store)).transpose()?;
-        let deliveries = match call.operation {
-            Operation::TestWebhook => Some(Deliveries::new(None, &self.store.webhook_options()?)),
-            Operation::ListFailedDeliveries => Some(Deliveries::new(queue(&store)?, &WebhookOptions::default())),
-            _ => None,
+        let deliveries = if call.operation == Operation::TestWebhook {
+            Some(Deliveries::new(None, &self.store.webhook_options()?))
+        } else if call.operation == Operation::ListFailedDeliveries {
+            Some(Deliveries::new(queue(&store)?, &WebhookOptions::default()))
+        } else {
+            None
         };
         let access = Access {
             store: &store,

@@ -321,7 +321,7 @@ mod tests {
         queue.commit(&failed).expect("committed");
         let listed = queue.failed().expect("read");
         assert_eq!(listed.len() as u64, limits::WEBHOOK_FAILED_MAX);
-        assert_eq!((&listed[0], listed.last()), (&failure(3), Some(&failure(last))));
+        assert_eq!((&listed[0], listed.last()), (&(3, failure(3)), Some(&(last, failure(last)))));
         assert_eq!(queue.waiting().expect("read"), 0);
     }
 }
