@@ -6,6 +6,7 @@ use super::refusal::Refusal;
 use crate::app::App;
 use crate::auth::request::{Caller, Credential};
 use crate::auth::subscription::{refusal_message, verify_private};
+use crate::channel::history::Gap;
 use crate::channel::name::{ChannelKind, ChannelName, Modifiers, NameError, NameRules, NameSource};
 use crate::limits::{POLL_TIMEOUT_MAX_S, POLL_TIMEOUT_S, STREAM_CHANNELS_MAX, STREAM_ID_EARLY_S, STREAM_ID_LATE_S};
 use crate::moment::Moment;
@@ -58,18 +59,18 @@ impl LastSeen {
     }
 
     /// The position after which a channel is read, by the position before its first event and the hash that cursors have of
-    /// it; `Some(None)` is no readable position.
-    pub fn position(&self, first: EventId, hash: u32, is_only_channel: bool) -> Option<Option<EventId>> {
+    /// it. A gap is a position that is not known, with its reason (R-HIST-4).
+    pub fn position(&self, first: EventId, hash: u32, is_only_channel: bool) -> Option<Result<EventId, Gap>> {
         match self {
             Self::Nothing => None,
-            Self::Event(id) => Some(Some(*id).filter(|id| is_only_channel || id.group == first.group)),
+            Self::Event(id) if is_only_channel || id.group == first.group => Some(Ok(*id)),
+            Self::Event(_) | Self::Unreadable => Some(Err(Gap::Unreadable)),
+            // Another start of the server has other hashes, too: none of its entries can be assigned to a channel.
+            Self::Cursor(cursor) if cursor.epoch != first.epoch => Some(Err(Gap::Epoch)),
             Self::Cursor(cursor) => {
-                // Another start of the server has other hashes, too: its cursors have no entry that could be found.
-                let is_other = cursor.epoch != first.epoch;
-                let sequence = cursor.position(hash).or(is_other.then_some(first.sequence));
-                Some(sequence.map(|sequence| EventId { epoch: cursor.epoch, sequence, ..first }))
+                let sequence = cursor.position(hash).ok_or(Gap::Unreadable);
+                Some(sequence.map(|sequence| EventId { sequence, ..first }))
             }
-            Self::Unreadable => Some(None),
         }
     }
 }

@@ -61,7 +61,8 @@ pub(super) fn decode_reader(
         Some("fail") => OnGap::Fail,
         Some(_) => return Err(SubscriptionRefusal::OnGap),
     };
-    Ok(Reader { connection, ticket: 0, after: last_event_id.map(EventId::decode), on_gap })
+    let after = last_event_id.map(|text| EventId::decode(text).ok_or(Gap::Unreadable));
+    Ok(Reader { connection, ticket: 0, after, on_gap })
 }
 
 impl Channels {

@@ -14,7 +14,7 @@ use super::Connections;
 use super::answers::encode_refusal_alone;
 use crate::api::refusal::Refusal;
 use crate::app::AppSerial;
-use crate::channel::history::Part;
+use crate::channel::history::{Gap, Part};
 use crate::channel::name::ChannelKind;
 use crate::connection::encoding::Encoding;
 use crate::connection::outbox::{FrameId, FrameKind, Frames};
@@ -149,8 +149,8 @@ pub(in crate::shard) struct Opening {
 pub(in crate::shard) struct AskedChannel {
     pub(in crate::shard) key: ChannelKey,
     pub(in crate::shard) kind: ChannelKind,
-    /// The position that the client named, if it named one and that is readable.
-    pub(in crate::shard) after: Option<Option<EventId>>,
+    /// The position that the client named, if it named one; a gap if that is not known.
+    pub(in crate::shard) after: Option<Result<EventId, Gap>>,
 }
 
 /// A channel of a stream that is opening.

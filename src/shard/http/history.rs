@@ -20,8 +20,8 @@ pub(super) fn position_of(parts: &mut Parts<'_>, channel: &ChannelKey) -> Option
 /// Encodes the events of a channel after a position, as many as one answer may have (R-HIST-5).
 pub(super) fn answer_history(parts: &mut Parts<'_>, body: &mut Vec<u8>, channel: &ChannelKey, query: &HistoryQuery) {
     let after = match query.after {
-        Some(id) => sequence_of(parts.context, channel, id),
-        None => Err(Gap::Unreadable),
+        Some(Some(id)) => sequence_of(parts.context, channel, id),
+        Some(None) | None => Err(Gap::Unreadable),
     };
     let bytes_max = limits::HISTORY_ANSWER_BYTES_MAX;
     let position = position_of(parts, channel);

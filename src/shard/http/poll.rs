@@ -45,8 +45,8 @@ pub(super) struct PollCommand {
 /// A channel of a poll.
 struct PollChannel {
     key: ChannelKey,
-    /// The position that the client named, if it named one and that is readable.
-    after: Option<Option<EventId>>,
+    /// The position that the client named, if it named one; a gap if that is not known.
+    after: Option<Result<EventId, Gap>>,
     /// The position in the cursor of the answer; `None` without history.
     position: Option<u64>,
 }

@@ -62,8 +62,8 @@ pub(in crate::shard) struct Reader {
     pub(in crate::shard) connection: ConnectionKey,
     /// The number of its join on a presence channel; a connection may leave and join again meanwhile.
     pub(in crate::shard) ticket: u32,
-    /// The position that it named, if it named one and that is readable.
-    pub(in crate::shard) after: Option<Option<EventId>>,
+    /// The position that it named, if it named one; a gap if that is not known.
+    pub(in crate::shard) after: Option<Result<EventId, Gap>>,
     pub(in crate::shard) on_gap: OnGap,
 }
 
@@ -91,7 +91,7 @@ pub(in crate::shard) struct Resumed {
     pub(in crate::shard) connection: ConnectionKey,
     /// The number of its join.
     pub(in crate::shard) ticket: u32,
-    /// The position that it named, if it is readable.
+    /// The position that it named, if that is known.
     pub(in crate::shard) after: Option<EventId>,
     /// `None` without history.
     pub(in crate::shard) continued: Option<Continued>,
@@ -124,8 +124,8 @@ pub(in crate::shard) struct PolledChannel {
     /// Its number in the poll.
     pub(in crate::shard) number: usize,
     pub(in crate::shard) channel: ChannelKey,
-    /// The position that the client named, if it named one and that is readable.
-    pub(in crate::shard) after: Option<Option<EventId>>,
+    /// The position that the client named, if it named one; a gap if that is not known.
+    pub(in crate::shard) after: Option<Result<EventId, Gap>>,
 }
 
 /// What a channel has for a poll.
@@ -133,7 +133,7 @@ pub(in crate::shard) struct PolledChannel {
 pub(in crate::shard) struct PolledPart {
     /// Its number in the poll.
     pub(in crate::shard) number: usize,
-    /// The position that the client named, if that is readable.
+    /// The position that the client named, if that is known.
     pub(in crate::shard) after: Option<EventId>,
     /// Where it continues; `None` without history.
     pub(in crate::shard) position: Option<u64>,

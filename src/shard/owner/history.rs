@@ -81,11 +81,11 @@ impl Owner {
     pub(super) fn resume(&mut self, context: &mut Context, channel: &ChannelKey, readers: Vec<Reader>) -> Vec<Resumed> {
         let resumed = readers.into_iter().filter_map(|Reader { connection, ticket, after, on_gap }| {
             let after = after?;
-            let position = sequence_of(context, channel, after);
+            let position = after.and_then(|id| sequence_of(context, channel, id));
             let bytes_max = limits::RESUME_PART_BYTES;
             let continued = self.read_history(context, channel, position, bytes_max, usize::MAX);
             let has_gap = continued.as_ref().is_none_or(|continued| continued.gap.is_some());
-            Some(Resumed { connection, ticket, after, continued, refused: has_gap && on_gap == OnGap::Fail })
+            Some(Resumed { connection, ticket, after: after.ok(), continued, refused: has_gap && on_gap == OnGap::Fail })
         });
         resumed.collect()
     }
@@ -93,7 +93,7 @@ impl Owner {
     /// Whether a reader that accepts no gap has one.
     pub(super) fn must_refuse(&mut self, context: &mut Context, channel: &ChannelKey, reader: Option<&Reader>) -> bool {
         let Some(Reader { after: Some(after), on_gap: OnGap::Fail, .. }) = reader else { return false };
-        let position = sequence_of(context, channel, *after);
+        let position = after.and_then(|id| sequence_of(context, channel, id));
         self.read_history(context, channel, position, 0, 0).is_none_or(|continued| continued.gap.is_some())
     }
 
@@ -184,9 +184,8 @@ impl OwnedChannel {
     }
 }
 
-/// The sequence of an id of a client on a channel; `None` is text that is not an id (R-HIST-4).
-pub(in crate::shard) fn sequence_of(context: &Context, channel: &ChannelKey, id: Option<EventId>) -> Result<u64, Gap> {
-    let id = id.ok_or(Gap::Unreadable)?;
+/// The sequence of an id that a client named on a channel (R-HIST-4).
+pub(in crate::shard) fn sequence_of(context: &Context, channel: &ChannelKey, id: EventId) -> Result<u64, Gap> {
     let own = context.config.order.event_id(channel.app, ChannelOrder::group(channel.hash), id.sequence);
     if id.epoch != own.epoch {
         return Err(Gap::Epoch);

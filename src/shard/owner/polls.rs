@@ -75,12 +75,12 @@ impl Owner {
         for PolledChannel { number, channel, after } in &channels {
             let position = self.position(context, channel);
             // Without a position it starts from now.
-            let named = after.map(|id| super::sequence_of(context, channel, id));
+            let named = after.map(|after| after.and_then(|id| super::sequence_of(context, channel, id)));
             let from_now = || position.ok_or(Gap::Expired);
             let named = named.unwrap_or_else(from_now);
             let continued = self.read_history(context, channel, named, bytes_max, events_max);
             let start = continued.as_ref().map(|continued| continued.start);
-            found.push(PolledPart { number: *number, after: after.flatten(), position: start, continued });
+            found.push(PolledPart { number: *number, after: after.and_then(Result::ok), position: start, continued });
         }
         if !found.iter().any(PolledPart::is_new) {
             let mut hashes = Vec::with_capacity(channels.len());

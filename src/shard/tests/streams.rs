@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 
+use base64::Engine as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::protocol::event_id::EventId;
 
 /// A request for a stream or poll of these channels, with the app's key and secret.
 fn ask_for(endpoint: &str, channels: &str, last_event_id: Option<&str>) -> String {
@@ -14,6 +16,15 @@ fn ask_for(endpoint: &str, channels: &str, last_event_id: Option<&str>) -> Strin
         "GET /apps/1/{endpoint}?channels={channels} HTTP/1.1\r\nHost: h\r\nX-Relay-Key: app-key\r\n\
          X-Relay-Secret: app-secret\r\n{last}\r\n"
     )
+}
+
+/// What a stream or poll is sent at once; its connection is closed then.
+fn ask_once(process: &mut Process, endpoint: &str, channels: &str, last_event_id: Option<&str>) -> String {
+    let connection = process.accept(0);
+    process.receive(0, connection, ask_for(endpoint, channels, last_event_id).as_bytes());
+    let answer = process.take(0, connection);
+    process.feed(0, Input::Closed { connection });
+    answer
 }
 
 /// R-SSE-10, threat T14: each stream is sent a comment within 15 to 25 s of the last one, not all at once; nothing else
@@ -64,6 +75,36 @@ fn a_stream_id_ends_its_stream() {
     assert!(process.closed.is_empty());
     process.pass_time(10_000);
     assert_eq!(process.closed.len(), 1);
+    process.finish();
+}
+
+/// R-HIST-10: a gap names the position of an id of another epoch, but no position of a cursor of another epoch: its
+/// entries cannot be assigned to channels, even if one has the hash of a channel.
+#[test]
+fn positions_of_other_epochs_are_not_invented() {
+    let mut process = Process::new(2);
+    let order = process.shards[0].context.config.order;
+    let hash = order.cursor_hash(process.shards[0].context.channel_key(AppSerial(1), "a").hash);
+    let mut cursor = b"cur_".to_vec();
+    // 8 bits of width, and one entry.
+    let bytes = [&[8][..], &99_u64.to_be_bytes(), &hash.to_be_bytes(), &[5]].concat();
+    cursor.extend_from_slice(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes).as_bytes());
+    let cursor = String::from_utf8(cursor).expect("ASCII");
+    let own = json_of(&ask_once(&mut process, "poll", "a", Some(&cursor)), 200)["last_event_id"].clone();
+    let own = EventId::decode(own.as_str().expect("text")).expect("a position");
+    let id = EventId { epoch: 99, sequence: 5, ..own }.to_text();
+    for (channels, last, known) in [("a", &cursor, None), ("a,b,c", &cursor, None), ("a", &id, Some(&id))] {
+        let answer = json_of(&ask_once(&mut process, "poll", channels, Some(last)), 200);
+        let stream = ask_once(&mut process, "sse", channels, Some(last));
+        let (_, gap) = stream.split_once("event: gap\ndata: ").expect("a gap");
+        let gap: Value = serde_json::from_str(gap.lines().next().expect("a line")).expect("JSON");
+        assert_eq!(answer["gaps"], gap["channels"]);
+        let gaps = gap["channels"].as_array().expect("a list");
+        assert_eq!(gaps.len(), channels.split(',').count());
+        for gap in gaps {
+            assert_eq!((&gap["reason"], &gap["after"]), (&json!("epoch"), &json!(known)), "{gap}");
+        }
+    }
     process.finish();
 }
 
