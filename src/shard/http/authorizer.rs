@@ -218,7 +218,6 @@ impl Requests {
 
 impl Authorizations {
     /// Requests that wait.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.pending.len()
     }

@@ -503,7 +503,6 @@ const FALLBACK_CORS: &str = "Access-Control-Allow-Origin: *\r\n\
                              Access-Control-Allow-Methods: POST, GET\r\n\
                              Access-Control-Allow-Headers: Content-Type\r\n";
 
-#[cfg(test)]
 impl Requests {
     /// Requests that wait for a result.
     pub(in crate::shard) fn pending(&self) -> usize {
@@ -515,7 +514,10 @@ impl Requests {
             + self.authorizations.len()
             + self.polls.len()
     }
+}
 
+#[cfg(test)]
+impl Requests {
     pub(in crate::shard) fn pending_queries(&self) -> usize {
         self.queries.len()
     }

@@ -89,7 +89,6 @@ impl Polls {
     }
 
     /// The number of polls.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.held.len()
     }

@@ -126,7 +126,6 @@ impl Owner {
     }
 
     /// Polls that wait here.
-    #[cfg(test)]
     pub(in crate::shard) fn polls(&self) -> usize {
         self.polls.by_poll.len()
     }

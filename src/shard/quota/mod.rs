@@ -97,7 +97,6 @@ impl Quota {
     }
 }
 
-#[cfg(test)]
 impl Quota {
     /// True when it counts nothing.
     pub(in crate::shard) fn is_at_rest(&self) -> bool {
