@@ -136,10 +136,7 @@ impl Connections {
             let reason = if soft { CloseReason::OverSoftQuota } else { CloseReason::OverQuota }(connections_max);
             return self.close_websocket(context, slot, &reason);
         }
-        if !self.table.hot[slot].flags.raise(Flags::COUNTED) {
-            // It is counted: this answer was for a poll before it, whose time was over.
-            return context.send_departure(app);
-        }
+        self.table.hot[slot].flags.insert(Flags::COUNTED);
         if phase == Phase::Open {
             return; // It opened unauthorized and counts only now (P-AUTHZ-1).
         }

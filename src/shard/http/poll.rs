@@ -5,6 +5,9 @@
 //! admitted -> asks each owner: events or a gap -----------------------------> answered
 //!                              nothing: held by the owners -> event, timeout -^
 //! ```
+//!
+//! A poll whose time is over before all owners have answered is answered when they have: a client is not refused because
+//! the server was slow. Its counter and its owners answer every mail, and a connection holds one poll, so this is bounded.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -56,7 +59,7 @@ struct PollChannel {
 pub(super) struct Polls {
     held: Pending<Poll>,
     by_slot: HashMap<Slot, PendingId, FixedState>,
-    /// When each is answered at the latest, on the monotonic clock.
+    /// When the time of each is over, on the monotonic clock; without those whose time is over and that wait for owners.
     due: BTreeSet<(u64, Slot)>,
 }
 
@@ -150,13 +153,7 @@ impl Requests {
         let slot = connection.slot();
         let Some(&request) = self.polls.by_slot.get(&slot) else { return false };
         let Some(poll) = self.polls.held.get_mut(request) else { return true };
-        if !poll.owners.is_empty() {
-            // This one was for an earlier poll of the connection, whose time was over before the answer came.
-            if admitted {
-                parts.context.send_departure(poll.app);
-            }
-            return true;
-        }
+        debug_assert!(poll.owners.is_empty(), "no poll is answered before the counter has answered");
         if !admitted {
             let Some((_, poll)) = self.take_poll(parts, slot) else { return true };
             let refusal = over_connections(parts, poll.app).with_headers(&poll.headers);
@@ -194,24 +191,26 @@ impl Requests {
             poll.channels[*number].position = *position;
         }
         poll.found.extend(found.into_iter().filter(PolledPart::is_new));
-        if poll.awaited == 0 && (!poll.found.is_empty() || parts.context.is_draining) {
+        let is_over = poll.due_ms <= parts.context.now.monotonic_ms || parts.context.is_draining;
+        if poll.awaited == 0 && (!poll.found.is_empty() || is_over) {
             let slot = poll.reply_to.connection.slot();
             self.answer_poll(parts, slot);
         }
     }
 
-    /// When the next poll is answered at the latest, on the monotonic clock.
+    /// When the time of the next poll is over, on the monotonic clock.
     pub(in crate::shard) fn polls_due_ms(&self) -> Option<u64> {
         self.polls.due.first().map(|(at_ms, _)| *at_ms)
     }
 
-    /// Answers the polls whose time is over.
+    /// Answers the polls whose time is over; those that wait for owners are answered when these have answered.
     pub(in crate::shard) fn end_due_polls(&mut self, parts: &mut Parts<'_>) {
         let now_ms = parts.context.now.monotonic_ms;
         while let Some(&(at_ms, slot)) = self.polls.due.first()
             && at_ms <= now_ms
         {
-            self.answer_poll(parts, slot);
+            self.polls.due.pop_first();
+            self.answer_if_known(parts, slot);
         }
     }
 
@@ -219,10 +218,15 @@ impl Requests {
     pub(in crate::shard) fn end_polls(&mut self, parts: &mut Parts<'_>) {
         let slots: Vec<Slot> = self.polls.due.iter().map(|(_, slot)| *slot).collect();
         for slot in slots {
-            let poll = self.polls.by_slot.get(&slot).and_then(|request| self.polls.held.get_mut(*request));
-            if poll.is_some_and(|poll| poll.is_answered_by_owners()) {
-                self.answer_poll(parts, slot);
-            }
+            self.answer_if_known(parts, slot);
+        }
+    }
+
+    /// Answers a poll if its owners have said what their channels have.
+    fn answer_if_known(&mut self, parts: &mut Parts<'_>, slot: Slot) {
+        let poll = self.polls.by_slot.get(&slot).and_then(|request| self.polls.held.get_mut(*request));
+        if poll.is_some_and(|poll| poll.is_answered_by_owners()) {
+            self.answer_poll(parts, slot);
         }
     }
 
@@ -243,11 +247,6 @@ impl Requests {
 
     fn answer_poll(&mut self, parts: &mut Parts<'_>, slot: Slot) {
         let Some((request, mut poll)) = self.take_poll(parts, slot) else { return };
-        if !poll.is_answered_by_owners() {
-            // The owners are too late to say where the client continues: its next poll is the same.
-            let refusal = Refusal::unavailable("The server is overloaded: try again.", 1);
-            return self.refuse(parts, poll.reply_to, &refusal.with_headers(&poll.headers));
-        }
         // Another channel is first each time, so that none of them is left out for ever.
         poll.found.sort_by_key(|part| part.number);
         let first = request.nonce as usize % poll.found.len().max(1);

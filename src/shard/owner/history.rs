@@ -85,7 +85,13 @@ impl Owner {
             let bytes_max = limits::RESUME_PART_BYTES;
             let continued = self.read_history(context, channel, position, bytes_max, usize::MAX);
             let has_gap = continued.as_ref().is_none_or(|continued| continued.gap.is_some());
-            Some(Resumed { connection, ticket, after: after.ok(), continued, refused: has_gap && on_gap == OnGap::Fail })
+            Some(Resumed {
+                connection,
+                ticket,
+                after: after.ok(),
+                continued,
+                refused: has_gap && on_gap == OnGap::Fail,
+            })
         });
         resumed.collect()
     }
