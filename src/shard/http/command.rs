@@ -19,6 +19,7 @@ use crate::limits::SMALL_ANSWER_CHANNELS_MAX;
 use crate::shard::connections::{JSON, Response};
 use crate::shard::io::ChangeKind;
 use crate::shard::mail::{PublishItem, Question};
+use crate::shard::permits::{NONE, Permits, Window};
 
 /// A parsed and valid request.
 pub(super) enum Command {
@@ -44,6 +45,9 @@ pub(super) enum Command {
     Poll(Box<PollCommand>),
 }
 
+/// Permits that a request has spent, each with its window.
+pub(super) type Counted = Vec<(Window, Permits)>;
+
 /// A replay whose caller is known.
 pub(super) struct ReplayRequest {
     /// The app of the events.
@@ -54,6 +58,8 @@ pub(super) struct ReplayRequest {
     pub(super) declassify: Declassify,
     /// The address of the caller, for the log.
     pub(super) client: Option<IpAddr>,
+    /// The permits of the request itself, which are returned if it is not executed.
+    pub(super) counted: Counted,
 }
 
 /// The events that a request publishes.
@@ -84,6 +90,15 @@ impl Command {
             | Self::AskAuthorizer(_)
             | Self::Stream(_)
             | Self::Poll(_) => 0,
+        }
+    }
+
+    /// The permits that it has spent, if it may still be refused later.
+    pub(super) fn note_counted(&mut self, window: Window, permits: Permits) {
+        if let Self::Replay(request) = self
+            && permits != NONE
+        {
+            request.counted.push((window, permits));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Requests that wait for permits of their app (see `quota::permits`).
 
-use super::command::Command;
+use super::command::{Command, Counted};
 use super::response::{ReplyTo, ResponseSlot};
 use super::{Call, Parts, Requests};
 use crate::api::refusal::Refusal;
@@ -17,12 +17,15 @@ pub(super) struct Parked {
     reply_to: ReplyTo,
     app: AppSerial,
     spent: Spent,
+    /// What it spent earlier.
+    counted: Counted,
     outcome: Result<Command, Refusal>,
 }
 
 impl Requests {
     /// Executes a parsed request, or returns its refusal, once its app's permits cover it. Every request with a valid
-    /// credential counts, including one that is refused for another reason.
+    /// credential counts, including one that is refused for another reason, but not for the server's overload or for
+    /// another limit (R-LIM-4).
     ///
     /// # Errors
     /// The refusal that is in `outcome`, or 503.
@@ -40,8 +43,11 @@ impl Requests {
         let channels = outcome.as_ref().map_or_else(|_| Vec::new(), |command| channels_of(parts, app, command));
         let spent = parts.quota.spend(parts.context, app, costs);
         let must_wait = spent.missing != NONE || !channels.is_empty();
-        if !must_wait && outcome.is_err() {
-            return outcome.map(drop);
+        if !must_wait && let Err(refusal) = outcome {
+            if !is_counted(&refusal) {
+                parts.quota.put_back(parts.context, app, spent.window, costs);
+            }
+            return Err(refusal);
         }
         let connection = parts.connections.key(slot);
         let ticket = parts.connections.take_ticket(parts.context, slot, request);
@@ -50,10 +56,12 @@ impl Requests {
             parts.connections.http(slot).large_answer = Some(ticket);
         }
         if must_wait {
-            self.park(parts, (reply_to, app), spent, channels, outcome);
+            self.park(parts, (reply_to, app), (spent, Counted::new()), channels, outcome);
             return Ok(());
         }
-        if let Err(refusal) = self.execute(parts, reply_to, outcome?) {
+        let mut command = outcome?;
+        command.note_counted(spent.window, costs);
+        if let Err(refusal) = self.execute(parts, reply_to, command) {
             parts.quota.put_back(parts.context, app, spent.window, costs);
             reply_to.refuse(parts, &refusal);
         }
@@ -62,16 +70,23 @@ impl Requests {
 
     /// Executes a command of a request that was counted before, once the app's permits cover its messages. Requests
     /// behind it wait until then.
-    pub(super) fn start_counted(&mut self, parts: &mut Parts<'_>, reply_to: ReplyTo, app: &App, command: Command) {
+    pub(super) fn start_counted(
+        &mut self,
+        parts: &mut Parts<'_>,
+        reply_to: ReplyTo,
+        app: &App,
+        (command, counted): (Command, Counted),
+    ) {
         let (app, settings) = (app.serial, &app.settings);
         let costs = permits::message_costs(settings, command.messages());
         let channels = channels_of(parts, app, &command);
         let spent = parts.quota.spend(parts.context, app, costs);
         if spent.missing != NONE || !channels.is_empty() {
-            return self.park(parts, (reply_to, app), spent, channels, Ok(command));
+            return self.park(parts, (reply_to, app), (spent, counted), channels, Ok(command));
         }
         if let Err(refusal) = self.execute(parts, reply_to, command) {
             parts.quota.put_back(parts.context, app, spent.window, costs);
+            put_back_counted(parts, app, counted);
             reply_to.refuse(parts, &refusal);
         }
         reply_to.resume(parts);
@@ -82,12 +97,12 @@ impl Requests {
         &mut self,
         parts: &mut Parts<'_>,
         (reply_to, app): (ReplyTo, AppSerial),
-        spent: Spent,
+        (spent, counted): (Spent, Counted),
         channels: Vec<u64>,
         outcome: Result<Command, Refusal>,
     ) {
         let (nonce, missing) = (self.next_nonce(), spent.missing);
-        let index = self.parked.insert(Parked { nonce, reply_to, app, spent, outcome });
+        let index = self.parked.insert(Parked { nonce, reply_to, app, spent, counted, outcome });
         reply_to.hold(parts);
         let request = PendingId { index: index as u32, nonce };
         parts.quota.ask(parts.context, app, request, missing, channels);
@@ -95,22 +110,27 @@ impl Requests {
 
     /// The counter granted the requested permits, and a lease.
     pub(super) fn handle_allowed(&mut self, parts: &mut Parts<'_>, request: PendingId, window: Window, lease: Permits) {
-        let Parked { reply_to, app, spent, outcome, .. } = self.take_parked(request);
+        let Parked { reply_to, app, spent, counted, outcome, .. } = self.take_parked(request);
         parts.quota.add_lease(app, window, lease);
         // Its events have to be found first.
         let is_replay = matches!(outcome, Ok(Command::Replay(_)));
         let (done, refusal) = match outcome {
             // Its client is gone: treated as if the request had never arrived.
             _ if !reply_to.is_awaited(parts) => (false, None),
-            Err(refusal) => (true, Some(refusal)),
-            Ok(command) => match self.execute(parts, reply_to, command) {
-                Ok(()) => (true, None),
-                Err(refusal) => (false, Some(refusal)),
-            },
+            Err(refusal) => (is_counted(&refusal), Some(refusal)),
+            Ok(mut command) => {
+                command.note_counted(spent.window, spent.permits);
+                command.note_counted(window, spent.missing);
+                match self.execute(parts, reply_to, command) {
+                    Ok(()) => (true, None),
+                    Err(refusal) => (false, Some(refusal)),
+                }
+            }
         };
         if !done {
             parts.quota.put_back(parts.context, app, spent.window, spent.permits);
             parts.quota.put_back(parts.context, app, window, spent.missing);
+            put_back_counted(parts, app, counted);
         }
         if let Some(refusal) = refusal {
             reply_to.refuse(parts, &refusal);
@@ -122,8 +142,9 @@ impl Requests {
 
     /// The counter refused.
     pub(super) fn handle_denied(&mut self, parts: &mut Parts<'_>, request: PendingId, shortage: &Shortage) {
-        let Parked { reply_to, app, spent, outcome, .. } = self.take_parked(request);
+        let Parked { reply_to, app, spent, counted, outcome, .. } = self.take_parked(request);
         parts.quota.put_back(parts.context, app, spent.window, spent.permits);
+        put_back_counted(parts, app, counted);
         if reply_to.is_awaited(parts) {
             let headers = outcome.as_ref().map_or_else(|refusal| &*refusal.headers, Command::answer_headers);
             let refusal = shortage_refusal(parts, app, reply_to.dialect(), shortage).with_headers(headers);
@@ -137,6 +158,18 @@ impl Requests {
         assert!(parked.nonce == request.nonce, "the counter answers each request once");
         parked
     }
+}
+
+/// Returns the permits of a request that was not executed.
+pub(super) fn put_back_counted(parts: &mut Parts<'_>, app: AppSerial, counted: Counted) {
+    for (window, permits) in counted {
+        parts.quota.put_back(parts.context, app, window, permits);
+    }
+}
+
+/// Whether a request that is refused for this reason uses up a permit: not if the server is overloaded.
+pub(super) fn is_counted(refusal: &Refusal) -> bool {
+    refusal.status != 503
 }
 
 /// The channels that a request opens, if the app may have no more.

@@ -9,7 +9,8 @@
 //! requests take effect in the order in which they were sent, and a connection has one replay in flight.
 
 use super::by_owner::{ByOwner, push_to_owner};
-use super::command::{Command, ReplayRequest};
+use super::command::{Command, Counted, ReplayRequest};
+use super::permits::{is_counted, put_back_counted};
 use super::response::ReplyTo;
 use super::{Call, Parts, Requests};
 use crate::api::answer::AnswerShape;
@@ -38,7 +39,7 @@ impl ReplayRequest {
     pub(super) fn of_app(parts: &mut Parts<'_>, call: Call<'_>, caller: &Caller, app: &App, replay: Replay) -> Self {
         let client = parts.connections.client_address(parts.context, call.slot, call.request);
         let declassify = replay.declassify_by(&caller.credential);
-        Self { source: app.serial, target: app.serial, replay, declassify, client }
+        Self { source: app.serial, target: app.serial, replay, declassify, client, counted: Counted::new() }
     }
 }
 
@@ -95,18 +96,26 @@ impl Requests {
             // Nothing is published for a client that is gone: it would not know of it.
             if pending.reply_to.is_awaited(parts) {
                 self.publish_found(parts, pending);
+            } else {
+                put_back_counted(parts, pending.request.source, pending.request.counted);
             }
         }
     }
 
     fn publish_found(&mut self, parts: &mut Parts<'_>, pending: PendingReplay) {
-        let PendingReplay { reply_to, request, found, .. } = pending;
+        let PendingReplay { reply_to, mut request, found, .. } = pending;
         let Some(app) = parts.context.take_app(request.target) else {
             return self.refuse_replay(parts, reply_to, &request, &gone());
         };
+        let counted = std::mem::take(&mut request.counted);
         match self.prepare_replay(parts, &app, &request, &found) {
-            Ok(command) => self.start_counted(parts, reply_to, &app, command),
-            Err(refusal) => self.refuse_replay(parts, reply_to, &request, &refusal),
+            Ok(command) => self.start_counted(parts, reply_to, &app, (command, counted)),
+            Err(refusal) => {
+                if !is_counted(&refusal) {
+                    put_back_counted(parts, request.source, counted);
+                }
+                self.refuse_replay(parts, reply_to, &request, &refusal);
+            }
         }
         parts.context.keep_app(app);
     }
@@ -152,7 +161,7 @@ fn of_admin(parts: &Parts<'_>, call: ReplayCall) -> Result<ReplayRequest, Refusa
     let (source, target) = (find(&app)?, find(replay.target_app_id.as_deref().unwrap_or(&app))?);
     replay.check_channel(parts.context.config.options.channel_names)?;
     let declassify = if replay.declassify { Declassify::Permitted } else { Declassify::NotRequested };
-    Ok(ReplayRequest { source, target, replay, declassify, client: None })
+    Ok(ReplayRequest { source, target, replay, declassify, client: None, counted: Counted::new() })
 }
 
 /// The ids that this server may have assigned to events of the app.

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::streams::Network;
 use super::*;
 use crate::api::replay::Replay;
 use crate::protocol::event_id::EventId;
@@ -205,5 +206,76 @@ fn apps_may_end_meanwhile() {
         assert_eq!(refusal.status, if end.is_none() { 404 } else { 403 }, "{}", refusal.message);
         assert!(refusal.message.contains("deleted") || refusal.message.contains("App 2 is disabled"));
         process.finish();
+    }
+}
+
+/// R-LIM-4: a replay that is refused after its events were found, because the server is overloaded or another limit is
+/// reached, uses up no permit, and neither does one whose client is gone; one that is refused for what it asks does.
+#[test]
+fn refused_replays_give_their_permits_back() {
+    const LIMIT: u32 = 60;
+    for messages_per_day in [0, 500, 1_000_000] {
+        let settings = AppSettings { requests_per_minute: LIMIT, messages_per_day, ..AppSettings::default() };
+        // The app is counted by shard 1; the target is owned by shard 2, the events by shard 0 and one by shard 2.
+        let mut network = Network::new(3, settings);
+        let owned_by = |network: &Network, owner: ShardIndex| {
+            let context = &network.shards[0].context;
+            let mut names = (0..).map(|number| format!("c{number}"));
+            names.find(|name| context.owner_of(&context.channel_key(AppSerial(1), name)) == owner).expect("one of them")
+        };
+        let (source, target) = (owned_by(&network, 0), owned_by(&network, 2));
+        let mut counted = 0;
+        let mut ids = Vec::new();
+        for channel in [&source, &target] {
+            let body = json!({"name": "e", "channel": channel, "data": "x".repeat(10_000)}).to_string();
+            assert!(network.ask_until_quiet(0, &publish_request(&body)).starts_with("HTTP/1.1 200"));
+            let history = request("GET", &format!("/apps/1/channels/{channel}/history"), "");
+            let kept = json_of(&network.ask_until_quiet(0, &history), 200);
+            ids.push(kept["events"][0]["id"].as_str().expect("an id").to_owned());
+            counted += 2;
+        }
+        let replay = |ids: &[&String], target: &str| {
+            request("POST", "/apps/1/replay", &json!({"event_ids": ids, "target_channel": target}).to_string())
+        };
+        // What is sent to shard 2 does not arrive, until there is no credit left or the day's messages are used up.
+        let (mut sent, mut refused) = (Vec::new(), 0);
+        while refused < 5 {
+            let connection = network.request(0, &replay(&[&ids[0]; 100], &target));
+            while network.deliver_between(0, 1) || network.deliver_between(1, 0) {}
+            match network.received.remove(&(0, connection.slot)) {
+                None => sent.push(connection),
+                Some(answer) => {
+                    let status = if messages_per_day == 500 { "403" } else { "503" };
+                    let answer = String::from_utf8(answer).expect("text");
+                    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!((2..LIMIT as usize - 10).contains(&sent.len()), "{} were sent", sent.len());
+        counted += sent.len() as u32;
+        while network.deliver(0) {}
+        for connection in sent {
+            let answer = network.received.remove(&(0, connection.slot)).expect("an answer");
+            json_of(&String::from_utf8(answer).expect("text"), 200);
+        }
+        // A client that is gone before shard 2 answers.
+        let gone = network.request(0, &replay(&[&ids[1]], &target));
+        while network.deliver_between(0, 1) || network.deliver_between(1, 0) {}
+        network.feed(0, Input::Closed { connection: gone });
+        while network.deliver(0) {}
+        let unreadable = network.ask_until_quiet(0, &replay(&[&ids[0]], "private-encrypted-a"));
+        assert!(unreadable.starts_with("HTTP/1.1 400"), "{unreadable}");
+        counted += 1;
+        let query = request("GET", &format!("/apps/1/channels/{source}"), "");
+        let refusal = loop {
+            let answer = network.ask_until_quiet(0, &query);
+            if !answer.starts_with("HTTP/1.1 200 ") {
+                break answer;
+            }
+            counted += 1;
+        };
+        assert!(refusal.starts_with("HTTP/1.1 429 "), "{refusal}");
+        assert_eq!(counted, LIMIT, "{messages_per_day}");
     }
 }
