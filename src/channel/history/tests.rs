@@ -388,3 +388,28 @@ fn parts_are_bounded() {
     assert_eq!(read(7, usize::MAX, 2), (vec![8, 9], false));
     assert_eq!(read(10, 300, 100), (vec![], true));
 }
+
+/// R-HIST-4, R-HIST-11: when a budget leaves no room for the record of a channel either, positions from before its last
+/// event are gaps as long as a record would have been kept, whether the budget is that of the app or of the shard.
+#[test]
+fn evicted_records_leave_gaps() {
+    let bytes = 10 * (limits::HISTORY_RECORD_BYTES + 4);
+    for (of_app, of_shard) in [(bytes, 1 << 20), (1 << 20, bytes)] {
+        let mut pair = Pair::new(Window { bytes: of_app, ..WINDOW }, of_shard);
+        let sequences: Vec<u64> = (0..90).map(|channel| pair.publish((1, channel)).sequence.get()).collect();
+        let evicted: Vec<u32> = (0..90).filter(|channel| pair.channels[&(1, *channel)].record.is_none()).collect();
+        assert!(evicted.contains(&0) && evicted.len() >= 80, "{evicted:?}");
+        for age_ms in [0, WINDOW.age_ms / 2, WINDOW.age_ms] {
+            pair.now_ms = 1 + age_ms;
+            for channel in &evicted {
+                let sequence = sequences[*channel as usize];
+                let (gap, start, events) = pair.resume((1, *channel), sequence - 1);
+                assert_eq!((gap, events), (Some(Gap::Expired), Vec::new()), "channel {channel} after {age_ms} ms");
+                assert!(start >= sequence, "{start} of {sequence}");
+            }
+        }
+        // Nothing is missing after the top.
+        let top = pair.histories.position(AppSerial(1), 0, pair.now_ms);
+        assert_eq!(pair.resume((1, 0), top), (None, top, Vec::new()));
+    }
+}
