@@ -120,10 +120,17 @@ impl Connections {
     pub(in crate::shard) fn handle_read_ended(&mut self, context: &mut Context, slot: Slot) {
         match self.table.hot[slot].phase {
             Phase::Open | Phase::Admitting => self.end(context, slot, false),
-            // Nobody waits for the answer of a poll (threat T64).
-            Phase::Http if self.http_of(slot).is_some_and(|http| http.polls) => self.end(context, slot, false),
+            // Nobody waits for a poll, or for a stream that was not admitted yet (threat T64).
+            Phase::Http if self.is_reading(slot) => self.end(context, slot, false),
             Phase::Http | Phase::Closing | Phase::Lingering => self.settle(context, slot),
             Phase::Free | Phase::Ended => {}
+        }
+    }
+
+    /// A stream or poll begins that waited until now: its client may have ended its direction meanwhile.
+    pub(in crate::shard) fn end_if_read_ended(&mut self, context: &mut Context, slot: Slot) {
+        if self.has(slot, Flags::READ_ENDED) {
+            self.handle_read_ended(context, slot);
         }
     }
 

@@ -248,6 +248,11 @@ impl Connections {
         self.table.hot[slot].outbox.encoding().is_stream()
     }
 
+    /// Whether an HTTP connection waits for a stream or a poll.
+    pub(super) fn is_reading(&self, slot: Slot) -> bool {
+        self.streams.opening.contains_key(&slot) || self.http_of(slot).is_some_and(|http| http.polls)
+    }
+
     /// Adds a stream that waits for its app's counter.
     pub(in crate::shard) fn add_stream(&mut self, slot: Slot, opening: Opening) {
         self.streams.opening.insert(slot, Box::new(opening));

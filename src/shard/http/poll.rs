@@ -140,6 +140,7 @@ impl Requests {
         self.polls.due.insert((due_ms, slot));
         parts.connections.http(slot).polls = true;
         ask_for_place(parts, reply_to.connection, app);
+        parts.connections.end_if_read_ended(parts.context, slot);
         Ok(())
     }
 

@@ -94,8 +94,10 @@ impl Requests {
             continues: channels.iter().any(|channel| channel.after.is_some()),
             channels: channels.into_iter().map(OpeningChannel::new).collect(),
         };
-        parts.connections.add_stream(reply_to.connection.slot(), opening);
+        let slot = reply_to.connection.slot();
+        parts.connections.add_stream(slot, opening);
         ask_for_place(parts, reply_to.connection, app);
+        parts.connections.end_if_read_ended(parts.context, slot);
         Ok(())
     }
 

@@ -281,6 +281,29 @@ fn polls_wait_for_slow_owners() {
     }
 }
 
+/// R-SSE-4, R-POLL-2, threat T64: a stream or poll whose client has ended its direction ends, whatever it waits for then:
+/// permits, the app's counter, or the owners of its channels; and so does one that waited behind another request.
+#[test]
+fn half_closed_clients_leave_nothing() {
+    let publish = publish_request(r#"{"name":"e","channel":"c","data":"1"}"#);
+    for (endpoint, first) in [("sse", ""), ("poll", ""), ("sse", &publish), ("poll", &publish)] {
+        for (delivered, requests_per_minute) in (0..8).flat_map(|delivered| [(delivered, 0), (delivered, 100)]) {
+            let settings = AppSettings { requests_per_minute, ..AppSettings::default() };
+            // App 1 is counted by shard 1.
+            let mut network = Network::new(3, settings);
+            let connection = network.request(0, &format!("{first}{}", ask_for(endpoint, "a,b,c,d,e,f", None)));
+            for _ in 0..delivered {
+                network.deliver(0);
+            }
+            network.feed(0, Input::ReadEnded { connection });
+            while network.deliver(0) {}
+            let state = |shard: &Shard| (shard.stats().connections, shard.stats().streams, shard.has_waiting());
+            let left: Vec<_> = network.shards.iter().map(state).collect();
+            assert_eq!(left, [(0, 0, false); 3], "{endpoint} after {delivered} mails, {requests_per_minute}");
+        }
+    }
+}
+
 /// A client that reads channels over streams or polls, and connects again from where it was.
 struct Client {
     shard: usize,
