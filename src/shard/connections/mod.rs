@@ -32,7 +32,7 @@ pub(super) use answers::{JSON, Response, TEXT, encode_refusal};
 pub(super) use deadlines::{Due, extra_request_ms};
 pub(super) use fan_out::Delivery;
 pub(super) use handshake::After;
-pub(super) use streams::{AskedChannel, Grant, GrantedBy, Opening, OpeningChannel};
+pub(super) use streams::{AskedChannel, Grant, GrantedBy, Opening, OpeningChannel, ended_early};
 
 use std::collections::VecDeque;
 

@@ -284,6 +284,15 @@ impl Connections {
         }
     }
 
+    /// Whether the credential of a stream that was admitted is still valid. The directory may have changed since the request
+    /// was checked.
+    pub(in crate::shard) fn is_still_granted(&self, context: &Context, slot: Slot, app: AppSerial) -> bool {
+        self.streams.opening.get(&slot).is_some_and(|opening| {
+            let Grant { ends_at_ms, credential } = &opening.grant;
+            context.now.unix_ms < *ends_at_ms && is_valid(context, app, credential)
+        })
+    }
+
     /// A stream was not admitted, or the connection ends.
     pub(in crate::shard) fn forget_stream(&mut self, slot: Slot) {
         self.streams.take_opening(slot);
@@ -419,8 +428,7 @@ impl Connections {
     /// Ends a stream after what was sent so far. Its client connects again; the answer to that says why if it is refused.
     pub(in crate::shard) fn end_stream(&mut self, context: &mut Context, slot: Slot) {
         if self.opening_mut(slot).is_some() {
-            let refusal = Refusal::unavailable("The stream ended while it was being opened: try again.", 1);
-            return self.refuse_stream(context, slot, &refusal);
+            return self.refuse_stream(context, slot, &ended_early());
         }
         self.catch_up(context, slot);
         self.finish_stream(context, slot);
@@ -463,6 +471,11 @@ impl Connections {
     pub(super) fn hold_heartbeat(frames: &mut Frames) -> FrameId {
         frames.hold(Bytes::from_static(server_sent::HEARTBEAT), NONE, FrameKind::Control)
     }
+}
+
+/// The answer to a request for a stream that ends before it begins; the next one says why if it is refused.
+pub(in crate::shard) fn ended_early() -> Refusal {
+    Refusal::unavailable("The stream ended while it was being opened: try again.", 1)
 }
 
 /// Whether a credential permits the streams of an app.

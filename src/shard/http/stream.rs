@@ -8,7 +8,7 @@ use crate::app::{App, AppSerial};
 use crate::auth::request::{Caller, Credential, token_of};
 use crate::connection::ConnectionKey;
 use crate::metrics::figures::Overload;
-use crate::shard::connections::{AskedChannel, Grant, GrantedBy, Opening, OpeningChannel};
+use crate::shard::connections::{AskedChannel, Grant, GrantedBy, Opening, OpeningChannel, ended_early};
 use crate::shard::context::Context;
 use crate::shard::mail::QuotaMessage;
 
@@ -121,15 +121,16 @@ impl Requests {
             return;
         };
         let reply_to = ResponseSlot { connection, ticket: opening.ticket, dialect: opening.dialect };
-        if admitted && !parts.context.is_draining {
+        let headers = opening.headers.clone();
+        let is_granted = parts.connections.is_still_granted(parts.context, slot, app);
+        if admitted && is_granted && !parts.context.is_draining {
             parts.connections.become_stream(parts.context, slot, app);
             return parts.channels.start_stream(parts.context, parts.connections, slot);
         }
-        let headers = opening.headers.clone();
         parts.connections.forget_stream(slot);
         let refusal = if admitted {
             parts.context.send_departure(app);
-            draining()
+            if is_granted { draining() } else { ended_early() }
         } else {
             over_connections(parts, app)
         };

@@ -304,6 +304,49 @@ fn half_closed_clients_leave_nothing() {
     }
 }
 
+/// R-TOKEN-7, R-SSE-3, threat T58: a stream whose credential ends while it waits for permits, the app's counter or the
+/// owners of its channels does not outlive it, whether its app is deleted, disabled, or has other keys.
+#[test]
+fn streams_do_not_begin_after_their_credential_ended() {
+    for now in [None, Some((false, "app-key")), Some((true, "another-key"))] {
+        for (delivered, requests_per_minute) in (0..8).flat_map(|delivered| [(delivered, 0), (delivered, 100)]) {
+            let settings = AppSettings { requests_per_minute, ..AppSettings::default() };
+            // App 1 is counted by shard 1.
+            let mut network = Network::new(3, settings);
+            let connection = network.request(0, &ask_for("sse", "a,b,c,d,e,f", None));
+            for _ in 0..delivered {
+                network.deliver(0);
+            }
+            let app = now.map(|(enabled, key)| App {
+                keys: vec![AppKey::new(key, "app-secret")],
+                enabled,
+                ..app_with(AppSettings::default())
+            });
+            let directory = Arc::new(Directory::new(2, app.into_iter().collect(), Vec::new()));
+            for shard in [1, 2, 0] {
+                network.feed(shard, Input::Directory(Arc::clone(&directory)));
+            }
+            while network.deliver(0) {}
+            // A sweep visits open streams.
+            for _ in 0..60 {
+                network.now.monotonic_ms += 100;
+                for input in [Input::CaughtUp, Input::CaughtUp, Input::Timeout] {
+                    network.feed(0, input);
+                }
+            }
+            while network.deliver(0) {}
+            let left = network.shards[0].stats();
+            assert_eq!((left.streams, left.subscriptions), (0, 0), "{delivered} mails, {requests_per_minute}, {now:?}");
+            network.feed(0, Input::Closed { connection });
+            while network.deliver(0) {}
+            assert!(
+                network.shards.iter().all(|shard| !shard.has_waiting()),
+                "{delivered} mails, {requests_per_minute}"
+            );
+        }
+    }
+}
+
 /// A client that reads channels over streams or polls, and connects again from where it was.
 struct Client {
     shard: usize,
