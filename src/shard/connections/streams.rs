@@ -381,6 +381,7 @@ impl Connections {
         channel: (&ChannelKey, ChannelIndex),
         gap: &MissedEvents,
     ) {
+        self.catch_up(context, slot);
         let mut text = Vec::new();
         if let Some(start) = gap.resumes_at {
             let line = self.stream_id_line(slot, channel.1, start);
@@ -410,6 +411,8 @@ impl Connections {
 
     /// Queues the line `id:` of a stream of several channels before an event of one of them.
     pub(super) fn send_cursor(&mut self, context: &mut Context, slot: Slot, channel: ChannelIndex, id: EventId) {
+        // Events that precede this one have cursors without it.
+        self.catch_up(context, slot);
         if let Some(line) = self.streams.advance(&self.table.hot[slot], channel, id) {
             self.send(context, slot, line, FrameKind::Control);
         }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::protocol::cursor::Cursor;
 use crate::protocol::event_id::EventId;
 
 /// A request for a stream or poll of these channels, with the app's key and secret.
@@ -192,6 +193,17 @@ impl Network {
         }
     }
 
+    /// Shards that queue an event to so many subscribers of a channel per turn.
+    fn with_fan_out_step(shards: ShardIndex, fan_out_step: u32) -> Self {
+        let mut network = Self::new(shards, AppSettings::default());
+        for shard in &mut network.shards {
+            let config = shard.context.config.clone();
+            let options = ShardOptions { fan_out_step, ..config.options.clone() };
+            *shard = Shard::new(ShardConfig { options, ..config });
+        }
+        network
+    }
+
     /// Delivers one mail, chosen by `choice`; false when there is none.
     pub(super) fn deliver(&mut self, choice: usize) -> bool {
         let pairs: Vec<(usize, usize)> =
@@ -345,6 +357,60 @@ fn streams_do_not_begin_after_their_credential_ended() {
             );
         }
     }
+}
+
+/// R-HIST-3: the cursors of a stream never include an event that was not sent before, nor forget one that was, also if
+/// missed events of one channel arrive while an event of another one is queued to its subscribers in parts.
+#[test]
+fn cursors_are_in_the_order_of_events() {
+    let mut network = Network::with_fan_out_step(2, 1);
+    let context = &network.shards[0].context;
+    let owned_by = |owner: ShardIndex| {
+        let mut names = (0..).map(|number| format!("c{number}"));
+        names.find(|name| context.owner_of(&context.channel_key(AppSerial(1), name)) == owner).expect("one of them")
+    };
+    let (near, far) = (owned_by(0), owned_by(1));
+    let hash = |name: &str| context.config.order.cursor_hash(context.channel_key(AppSerial(1), name).hash);
+    let hashes = [&near, &far].map(|name| hash(name));
+    let publish = |channel: &str| publish_request(&json!({"name": "e", "channel": channel, "data": "1"}).to_string());
+    let both = format!("{near},{far}");
+    let start = json_of(&network.ask_until_quiet(0, &ask_for("poll", &format!("{both}&timeout=1"), None)), 200);
+    assert!(network.ask_until_quiet(0, &publish(&far)).starts_with("HTTP/1.1 200"));
+    // Three streams are more than one turn queues an event to.
+    for _ in 0..2 {
+        network.request(0, &ask_for("sse", &near, None));
+    }
+    while network.deliver(0) {}
+    let stream = network.request(0, &ask_for("sse", &both, start["last_event_id"].as_str()));
+    let is_open =
+        |network: &Network| network.shards[0].stats().streams == 3 && network.received.contains_key(&(0, stream.slot));
+    while !is_open(&network) {
+        assert!(network.deliver(0), "the stream opens");
+    }
+    // The missed event of the one channel is on its way.
+    assert!(network.deliver_between(0, 1));
+    network.request(0, &publish(&near));
+    while network.deliver(0) {}
+    for _ in 0..10 {
+        network.now.monotonic_ms += 1;
+        network.feed(0, Input::Timeout);
+    }
+    let text = String::from_utf8(network.received.remove(&(0, stream.slot)).expect("events")).expect("text");
+    let (mut sent, mut events) = ([0, 0], 0);
+    for block in text.split_terminator("\n\n").filter(|block| block.contains("id: cur_")) {
+        let cursor =
+            block.lines().find_map(|line| line.strip_prefix("id: ")).and_then(Cursor::decode).expect("a cursor");
+        let positions = hashes.map(|hash| cursor.position(hash).expect("an entry"));
+        if block.contains("event: connected") {
+            sent = positions;
+            continue;
+        }
+        let at = usize::from(block.contains(&format!(r#""channel":"{far}""#)));
+        sent[at] += 1;
+        events += 1;
+        assert_eq!(positions, sent, "{text}");
+    }
+    assert_eq!(events, 2, "{text}");
 }
 
 /// A client that reads channels over streams or polls, and connects again from where it was.
