@@ -10,6 +10,12 @@ use crate::client::sign::sha256;
 use crate::history::HISTORIES;
 use crate::random::Random;
 
+/// Channels that events are replayed to begin with this.
+pub(crate) const REPLAYS: &str = "replays-";
+
+/// Only clients with ids subscribe to channels that begin with this.
+pub(crate) const WITH_IDS: &str = "with-ids-";
+
 /// The test's facts about an app.
 #[derive(Clone, Debug)]
 pub(crate) struct AppFacts {
@@ -72,6 +78,9 @@ pub(crate) fn apps(random: &mut Random, data_bytes_max: u32) -> Vec<AppFacts> {
                 channels.push("#server-to-user-user-1".to_owned());
             }
             let pairs = if number == 0 { 1 } else { 2 };
+            // Targets of replays, and a channel of clients with ids alone, which tell originals from replays.
+            channels.push(format!("{REPLAYS}{}", random.below(10_000)));
+            channels.push(format!("{WITH_IDS}{}", random.below(10_000)));
             AppFacts {
                 id: format!("{}", number + 1),
                 keys: (0..pairs)

@@ -1,6 +1,7 @@
 //! Authorized connections (P-AUTHZ-1): which must be closed and when, which are kept, and which count towards the
 //! quota, whatever happens to the app's flag meanwhile.
 
+use crate::client::reader::Reader;
 use crate::client::socket::Phase;
 use crate::coverage::Happening;
 use crate::reference::Tick;
@@ -181,6 +182,10 @@ impl World {
         let max = self.apps[0].connections_max as usize;
         let open = self.sockets.iter().filter(|client| client.app == 0 && client.can_talk());
         let counted: Vec<Counted> = open.map(|client| client.authorization.counted(within_ms, now_ms)).collect();
+        // So do streams and held polls (R-SSE-4, R-POLL-2).
+        let reads = |reader: &&Reader| reader.app == 0 && (reader.is_open() || reader.is_asking());
+        let reading = self.readers.iter().filter(reads).count();
+        let counted: Vec<Counted> = counted.into_iter().chain(std::iter::repeat_n(Counted::Yes, reading)).collect();
         let of = |which| counted.iter().filter(|counted| **counted == which).count();
         let (sure, perhaps) = (of(Counted::Yes), of(Counted::Yes) + of(Counted::Perhaps));
         assert!(max == 0 || sure <= max, "{sure} connections of an app that may have {max} (P-CLOSE-2)");

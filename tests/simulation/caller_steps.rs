@@ -9,13 +9,14 @@ use crate::reference::{Group, Model, Origin, Outcome, Publish};
 use crate::world::World;
 
 /// One request under construction.
-struct Draft {
+pub(crate) struct Draft {
     method: &'static str,
     path: String,
-    query: String,
-    headers: String,
-    body: Vec<u8>,
-    owed: Owed,
+    /// Its parameters, in their order.
+    pub(crate) query: String,
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) owed: Owed,
 }
 
 impl World {
@@ -33,7 +34,7 @@ impl World {
 
     /// One step of an HTTP client.
     pub(crate) fn step_caller(&mut self, number: usize) {
-        match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2, 6, 4]) {
+        match self.random.weighted(&[60, 8, 16, 3, 3, 3, 2, 2, 6, 4, 12]) {
             0 => {
                 for _ in 0..self.random.between(1, 3) {
                     if self.callers[number].can_talk() {
@@ -52,6 +53,7 @@ impl World {
                 self.list_channels(number, app, false);
             }
             9 => self.end_user(number),
+            10 => self.replay(number),
             _ => {
                 let caller = &mut self.callers[number];
                 caller.stalled = !caller.stalled;
@@ -60,11 +62,11 @@ impl World {
         }
     }
 
-    fn draft(&mut self, path_end: &str, app: usize) -> Draft {
+    pub(crate) fn draft(&mut self, method: &'static str, path_end: &str, app: usize) -> Draft {
         let relay = self.random.one_in(3);
         let base = if relay { "/api/v1/apps" } else { "/apps" };
         Draft {
-            method: "POST",
+            method,
             path: format!("{base}/{}{path_end}", self.apps[app].id),
             query: String::new(),
             headers: String::new(),
@@ -91,13 +93,13 @@ impl World {
     }
 
     /// Authenticates the request, in one of the three ways.
-    fn authenticate(&mut self, draft: &mut Draft) {
+    pub(crate) fn authenticate(&mut self, draft: &mut Draft) {
         let app = draft.owed.app;
         let (key, secret) = self.random.pick(&self.apps[app].keys).clone();
         match self.random.below(3) {
             0 => {
-                draft.query =
-                    signed_query(draft.method, &draft.path, &draft.body, &key, &secret, self.system.now.unix_s())
+                let request = (draft.method, draft.path.as_str(), draft.body.as_slice());
+                draft.query = signed_query(request, &draft.query, (&key, &secret), self.system.now.unix_s());
             }
             1 => draft.headers.push_str(&format!("X-Relay-Key: {key}\r\nX-Relay-Secret: {secret}\r\n")),
             _ => {
@@ -115,7 +117,7 @@ impl World {
     }
 
     /// The bytes of a request, its body in one piece or in chunks.
-    fn encode(&mut self, draft: &Draft) -> Vec<u8> {
+    pub(crate) fn encode(&mut self, draft: &Draft) -> Vec<u8> {
         let query = if draft.query.is_empty() { String::new() } else { format!("?{}", draft.query) };
         let mut bytes =
             format!("{} {}{query} HTTP/1.1\r\nHost: relay\r\n{}", draft.method, draft.path, draft.headers).into_bytes();
@@ -142,7 +144,7 @@ impl World {
         bytes
     }
 
-    fn send_request(&mut self, number: usize, mut draft: Draft) {
+    pub(crate) fn send_request(&mut self, number: usize, mut draft: Draft) {
         draft.owed.last = !draft.owed.at_rest && !self.scenario.flood && self.random.one_in(24);
         let bytes = self.encode(&draft);
         self.system.trace.note(|| format!("caller {number} asks {}, owed {:?}", draft.path, draft.owed));
@@ -226,7 +228,7 @@ impl World {
     pub(crate) fn publish_to(&mut self, number: usize, app: usize, channels: Vec<String>, at_rest: bool) {
         let excluded = self.excluded(app).map(|(number, _)| number);
         let (group, mut event) = self.new_publish(number, app, channels.clone(), excluded);
-        let mut draft = self.draft("/events", app);
+        let mut draft = self.draft("POST", "/events", app);
         if channels.len() == 1 && self.random.one_in(2) {
             event["channel"] = json!(channels[0]);
         } else {
@@ -245,7 +247,7 @@ impl World {
 
     /// `POST /batch_events` with this many events of at least this many bytes of data.
     pub(crate) fn publish_padded(&mut self, number: usize, app: usize, channel: &str, events: usize, bytes: usize) {
-        let draft = self.draft("/batch_events", app);
+        let draft = self.draft("POST", "/batch_events", app);
         let mut batch = Vec::new();
         for _ in 0..events {
             let (group, mut event) = self.new_padded(number, app, vec![channel.to_owned()], None, bytes);
@@ -265,8 +267,7 @@ impl World {
 
     /// `GET /channels` with counts, which are known at rest.
     pub(crate) fn list_channels(&mut self, number: usize, app: usize, at_rest: bool) {
-        let mut draft = self.draft("/channels", app);
-        draft.method = "GET";
+        let mut draft = self.draft("GET", "/channels", app);
         let (key, secret) = self.random.pick(&self.apps[app].keys).clone();
         draft.headers = format!("X-Relay-Key: {key}\r\nX-Relay-Secret: {secret}\r\n");
         draft.query = "info=subscription_count,user_count".to_owned();
@@ -279,7 +280,7 @@ impl World {
     fn end_user(&mut self, number: usize) {
         let app = self.random.weighted(&[3, 1]);
         let user = self.draw_user();
-        let mut draft = self.draft(&format!("/users/{user}/terminate_connections"), app);
+        let mut draft = self.draft("POST", &format!("/users/{user}/terminate_connections"), app);
         draft.body = if self.random.one_in(2) { b"{}".to_vec() } else { Vec::new() };
         self.authenticate(&mut draft);
         self.expect_end_of_user(app, &user);
@@ -290,7 +291,7 @@ impl World {
     /// `POST /batch_events`.
     fn publish_batch(&mut self, number: usize) {
         let app = self.random.weighted(&[3, 1]);
-        let draft = self.draft("/batch_events", app);
+        let draft = self.draft("POST", "/batch_events", app);
         let mut batch = Vec::new();
         let events = if self.scenario.large_events { 1 } else { self.random.between(1, 5) };
         for _ in 0..events {
@@ -305,7 +306,7 @@ impl World {
     /// A request that is refused, or that publishes nothing.
     fn ask_in_vain(&mut self, number: usize) {
         let app = self.random.weighted(&[3, 1]);
-        let mut draft = self.draft("/events", app);
+        let mut draft = self.draft("POST", "/events", app);
         let enabled = self.apps[app].enabled;
         draft.body = json!({"name": "never", "channel": "room", "data": "never"}).to_string().into_bytes();
         // Whether a disabled app or a bad proof is reported first is not defined.
@@ -353,7 +354,7 @@ impl World {
         }
         draft.owed.statuses_in_flux = match draft.owed.told {
             Told::Text => Vec::new(),
-            Told::Nothing | Told::Counts(_) | Told::Listed => vec![400, 401, 403, 404, 413],
+            Told::Nothing | Told::Counts(_) | Told::Listed | Told::Replayed(_) => vec![400, 401, 403, 404, 413],
         };
         draft.owed.token = None;
         self.send_request(number, draft);
@@ -401,7 +402,7 @@ impl World {
         caller.ended = true;
         caller.may_vanish = true;
         caller.dangling_since_ms = Some(self.system.served_ms());
-        let mut draft = self.draft("/events", 0);
+        let mut draft = self.draft("POST", "/events", 0);
         draft.owed.statuses = vec![408];
         draft.owed.statuses_in_flux = Vec::new();
         draft.owed.error_style = ErrorStyle::Any;
@@ -416,7 +417,7 @@ impl World {
         let (group, mut event) = self.new_publish(number, app, vec![channel.clone()], None);
         self.model.answer(&[group], Outcome::Refused);
         event["channel"] = json!(channel);
-        let mut draft = self.draft("/events", app);
+        let mut draft = self.draft("POST", "/events", app);
         draft.body = event.to_string().into_bytes();
         self.authenticate(&mut draft);
         let bytes = self.encode(&draft);
@@ -445,7 +446,7 @@ impl World {
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         ];
         let bytes = *self.random.pick(&requests);
-        let mut draft = self.draft("/events", 0);
+        let mut draft = self.draft("POST", "/events", 0);
         draft.owed.statuses = vec![400];
         draft.owed.statuses_in_flux = Vec::new();
         draft.owed.error_style = ErrorStyle::Any;

@@ -17,6 +17,28 @@ pub(crate) enum Happening {
     HistoryGap,
     /// A resume named a position that nobody had given out.
     BadPosition,
+    /// A stream began from now, or after a gap.
+    StreamOpened,
+    /// A stream continued after a position without a gap.
+    StreamResumed,
+    /// A stream reported a gap.
+    StreamGap,
+    /// A stream was sent an event with an id.
+    StreamDelivered,
+    /// An idle stream was sent a comment.
+    StreamComment,
+    /// A poll returned events.
+    PolledEvents,
+    /// A poll returned a gap.
+    PollGap,
+    /// A poll returned nothing when its time was over.
+    PollTimeout,
+    /// A stream or poll was cut off by its client.
+    ReaderCut,
+    /// An event was published again.
+    Replayed,
+    /// An event that a replay named was not kept.
+    ReplayMissed,
     /// A client event passed.
     ClientEventPassed,
     /// A client event was above the rate (P-LIM-9).

@@ -3,12 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use crate::client::positions::{decode_id, far_ahead, of_other_epoch};
 use crate::coverage::Happening;
-use crate::reference::{Group, Model, Origin, Session};
+use crate::reference::{Group, Model, Origin, Publish, Session};
 use crate::world::World;
 
 /// Events that a channel keeps, and for how long in ms, by app.
@@ -18,9 +17,18 @@ pub(crate) const HISTORIES: [(u32, u32); 2] = [(100, 30), (4, 2)];
 #[derive(Debug, Default)]
 pub(crate) struct ChannelHistory {
     /// Positions that some client read: the text, the sequence, and a time before which it was not given out.
-    positions: Vec<(String, u64, u64)>,
+    pub(crate) positions: Vec<(String, u64, u64)>,
     /// Events by sequence, as far as some client read them.
-    events: BTreeMap<u64, Group>,
+    pub(crate) events: BTreeMap<u64, Group>,
+    /// Their ids.
+    pub(crate) ids: BTreeMap<u64, String>,
+}
+
+impl ChannelHistory {
+    /// Whether the event with this sequence is known to be this one.
+    pub(crate) fn has(&self, sequence: u64, group: Group) -> bool {
+        self.events.get(&sequence) == Some(&group)
+    }
 }
 
 /// The view of one session with ids.
@@ -39,21 +47,32 @@ pub(crate) struct HistoryView {
 }
 
 impl HistoryView {
+    /// That of a stream, which has all events after `start`; `after_gap` if one was reported.
+    pub(crate) fn of_stream(resumed: Option<Option<(u64, u64)>>, start: u64, after_gap: bool) -> Self {
+        Self { resumed, start: Some(start), gaps: u32::from(after_gap), ..Self::default() }
+    }
+
+    /// A gap was reported: events are complete after this sequence.
+    pub(crate) fn note_gap(&mut self, resumes_at: u64) {
+        let newest = self.sequences.last().copied();
+        assert!(newest.is_none_or(|newest| newest <= resumes_at), "R-HIST-4: a gap comes before anything newer");
+        self.gaps += 1;
+        self.start = Some(resumes_at);
+        // What came before the gap was complete then.
+        self.sequences.clear();
+    }
+
+    /// An event with this sequence arrived.
+    pub(crate) fn note_event(&mut self, client: usize, sequence: u64) {
+        let last = self.sequences.last().copied().or(self.start);
+        assert!(last.is_none_or(|last| last < sequence), "R-HIST-12: client {client} got {sequence} after {last:?}");
+        self.sequences.insert(sequence);
+    }
+
     /// True when the session began with past events.
     pub(crate) fn has_past(&self) -> bool {
         self.resumed.is_some()
     }
-}
-
-/// The epoch, group and sequence of an id.
-fn decode(id: &str) -> (u64, u16, u64) {
-    let text = id.strip_prefix("evt_").unwrap_or_else(|| panic!("{id} is no event id (R-HIST-2)"));
-    let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_else(|error| panic!("{error} in {id} (R-HIST-2)"));
-    let (epoch, rest) = bytes.split_first_chunk::<8>().expect("an epoch");
-    let (group, sequence) = rest.split_first_chunk::<2>().expect("a group");
-    let group = u16::from_be_bytes(*group);
-    assert!(group < 256, "R-HIST-2: {id}");
-    (u64::from_be_bytes(*epoch), group, u64::from_be_bytes(sequence.try_into().expect("a sequence")))
 }
 
 impl World {
@@ -78,12 +97,8 @@ impl World {
             match self.random.below(4) {
                 0 => id[..id.len() - 2].to_owned(),
                 1 => "17".to_owned(),
-                2 => format!("evt_{}", URL_SAFE_NO_PAD.encode([9; 18])),
-                _ => {
-                    let mut bytes = URL_SAFE_NO_PAD.decode(&id[4..]).expect("it was read");
-                    bytes[10] = 0xff; // Far ahead.
-                    format!("evt_{}", URL_SAFE_NO_PAD.encode(bytes))
-                }
+                2 => of_other_epoch(&id),
+                _ => far_ahead(&id),
             }
         };
         data["last_event_id"] = json!(id);
@@ -100,8 +115,11 @@ impl World {
             assert_eq!(data.get("position"), None, "R-HIST-6: client {client} did not ask for ids");
             return;
         }
-        let id = data["position"].as_str().unwrap_or_else(|| panic!("R-HIST-8: no position in {data}")).to_owned();
-        let (_, _, sequence) = decode(&id);
+        let Some(id) = data["position"].as_str().map(str::to_owned) else {
+            assert!(self.apps[app].deleted, "R-HIST-8: no position in {data}");
+            return;
+        };
+        let (_, _, sequence) = decode_id(&id);
         let history = self.model.histories.entry((app, channel)).or_default();
         let view = &mut self.model.sessions[session].history;
         history.positions.push((id, sequence, view.asked_ms));
@@ -115,21 +133,16 @@ impl World {
     /// `pusher:history_gap`.
     pub(crate) fn handle_gap(&mut self, session: usize, data: &str) {
         self.system.coverage.note(Happening::HistoryGap);
-        let now_ms = self.system.now.monotonic_ms;
         let state = &self.model.sessions[session];
         let (app, client, channel) = (state.app, state.client, state.channel.clone());
         let data: Value = serde_json::from_str(data).expect("data of a gap is JSON");
-        let (_, _, resumes_at) = decode(data["resumes_at"].as_str().expect("R-HIST-10: it resumes somewhere"));
-        let published = self.model.publishes.iter();
-        let published =
-            published.filter(|publish| publish.app == app && publish.channels.contains(&channel)).count() as u32;
-        let (events, seconds) = HISTORIES[app];
-        let may_lose = published > events || self.scenario.store_changes || self.may_overload();
-        let view = &mut self.model.sessions[session].history;
+        let Some(resumes_at) = data["resumes_at"].as_str().map(|id| decode_id(id).2) else {
+            assert!(self.apps[app].deleted, "R-HIST-10: {data} resumes nowhere");
+            return;
+        };
+        let view = &self.model.sessions[session].history;
         let resumed =
             view.resumed.unwrap_or_else(|| panic!("client {client} has a gap on {channel} and named nothing"));
-        let newest = view.sequences.last().copied();
-        assert!(newest.is_none_or(|newest| newest <= resumes_at), "R-HIST-4: a gap comes before anything newer");
         match resumed {
             None => {
                 let reason = data["reason"].as_str().expect("a reason");
@@ -137,15 +150,21 @@ impl World {
             }
             Some((after, given_ms)) => {
                 assert_eq!(data["reason"], "expired", "R-HIST-4");
-                let is_old = given_ms + u64::from(seconds) * 1_000 <= now_ms;
-                assert!(may_lose || is_old, "client {client} has a gap on {channel} for no reason (R-HIST-11): {data}");
+                let is_excused = self.may_have_dropped(app, &channel, given_ms);
+                assert!(is_excused, "client {client} has a gap on {channel} for no reason (R-HIST-11): {data}");
                 assert!(after < resumes_at, "R-HIST-10: {data}");
             }
         }
-        view.gaps += 1;
-        view.start = Some(resumes_at);
-        // What came before the gap was complete then.
-        view.sequences.clear();
+        self.model.sessions[session].history.note_gap(resumes_at);
+    }
+
+    /// Whether a channel may lack events after a position that was not given out before this time.
+    pub(crate) fn may_have_dropped(&self, app: usize, channel: &str, given_ms: u64) -> bool {
+        let (events, seconds) = HISTORIES[app];
+        let is_on = |publish: &&Publish| publish.app == app && publish.channels.iter().any(|known| known == channel);
+        let is_full = self.model.publishes.iter().filter(is_on).count() as u32 > events;
+        let is_old = given_ms + u64::from(seconds) * 1_000 <= self.system.now.monotonic_ms;
+        is_full || is_old || self.scenario.store_changes || self.may_overload()
     }
 
     /// An event of a channel, with or without an id.
@@ -158,16 +177,9 @@ impl World {
             return;
         }
         let id = frame["id"].as_str().unwrap_or_else(|| panic!("R-HIST-6: no id in {frame}")).to_owned();
-        let (_, _, sequence) = decode(&id);
-        let started_ms = self.model.publishes[group].started_ms;
-        let history = self.model.histories.entry((app, channel)).or_default();
-        let known = *history.events.entry(sequence).or_insert(group);
-        assert_eq!(known, group, "R-HIST-2: {id} is another event for another client");
-        history.positions.push((id, sequence, started_ms));
+        let sequence = self.model.note_stored(app, &channel, id, group);
         let view = &mut self.model.sessions[session].history;
-        let last = view.sequences.last().copied().or(view.start);
-        assert!(last.is_none_or(|last| last < sequence), "R-HIST-12: client {client} got {sequence} after {last:?}");
-        view.sequences.insert(sequence);
+        view.note_event(client, sequence);
         if view.has_past() {
             self.system.coverage.note(Happening::ResumedDelivery);
         }
@@ -175,6 +187,18 @@ impl World {
 }
 
 impl Model {
+    /// Somebody read a stored event with its id; returns its sequence.
+    pub(crate) fn note_stored(&mut self, app: usize, channel: &str, id: String, group: Group) -> u64 {
+        let (_, _, sequence) = decode_id(&id);
+        let started_ms = self.publishes[group].started_ms;
+        let history = self.histories.entry((app, channel.to_owned())).or_default();
+        let known = *history.events.entry(sequence).or_insert(group);
+        assert_eq!(known, group, "R-HIST-2: {id} is another event for another client");
+        history.ids.insert(sequence, id.clone());
+        history.positions.push((id, sequence, started_ms));
+        sequence
+    }
+
     /// R-HIST-4, R-HIST-7, R-HIST-12: from its start on a session has all stored events, without a hole; one that is
     /// still present has the newest, too.
     pub(crate) fn check_histories(&self, reading: impl Fn(usize) -> bool) {

@@ -106,7 +106,14 @@ pub(crate) struct Model {
     pub(crate) pinned: BTreeMap<(usize, String, String), Vec<usize>>,
     /// Histories by app and channel.
     pub(crate) histories: BTreeMap<(usize, String), ChannelHistory>,
+    /// Replays: the event whose data they have, and the channel that they are published to.
+    pub(crate) replays: BTreeMap<(Group, String), Group>,
+    /// The hash that cursors have of a channel of an app.
+    pub(crate) cursor_hashes: BTreeMap<(usize, String), u32>,
 }
+
+/// Streams have client numbers from this one on: that of the reader plus this.
+pub(crate) const READERS: usize = 1 << 20;
 
 /// A channel event that a subscriber read.
 #[derive(Debug)]
@@ -117,6 +124,37 @@ pub(crate) struct Received<'a> {
     pub(crate) data: &'a str,
     /// Top-level `user_id`.
     pub(crate) user_id: Option<&'a str>,
+    /// The sequence of its id, if it has one.
+    pub(crate) sequence: Option<u64>,
+}
+
+impl Publish {
+    /// True when the history of its channels has it (R-HIST-9).
+    pub(crate) fn is_stored(&self) -> bool {
+        matches!(self.origin, Origin::Caller(_))
+    }
+}
+
+impl Session {
+    /// That of a stream on a channel, from now on.
+    pub(crate) fn of_stream(client: usize, (app, channel): (usize, String), from: Tick, from_ms: u64) -> Self {
+        Self {
+            client,
+            app,
+            channel,
+            from,
+            from_ms,
+            live: true,
+            ended_ms: None,
+            left_with: None,
+            count: None,
+            received: Vec::new(),
+            user: None,
+            roster: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            history: HistoryView::default(),
+        }
+    }
 }
 
 impl Model {
@@ -133,6 +171,16 @@ impl Model {
         data
     }
 
+    /// The event with this data on a channel. One that was replayed there has the same data as the original: only readers
+    /// with ids subscribe to channels where both may be, and whoever replays has read the original.
+    pub(crate) fn group_on(&self, app: usize, channel: &str, data: &str, sequence: Option<u64>) -> Option<Group> {
+        let original = Self::group_of(data)?;
+        let Some(replay) = self.replays.get(&(original, channel.to_owned())) else { return Some(original) };
+        let history = self.histories.get(&(app, channel.to_owned()));
+        let is_original = sequence.is_some_and(|sequence| history.is_some_and(|known| known.has(sequence, original)));
+        Some(if is_original { original } else { *replay })
+    }
+
     /// The group that `data` names.
     pub(crate) fn group_of(data: &str) -> Option<Group> {
         data.strip_prefix("group ")?.split(' ').next()?.parse().ok()
@@ -147,31 +195,40 @@ impl Model {
         }
     }
 
-    /// A subscriber read an event.
-    pub(crate) fn receive(&mut self, session: usize, event: &Received<'_>) {
-        let state = &mut self.sessions[session];
-        let group = Self::group_of(event.data)
-            .unwrap_or_else(|| panic!("client {} got an event that nobody published: {event:?}", state.client));
+    /// The event that somebody read on a channel; it must be as it was published.
+    pub(crate) fn match_event(&self, reader: &str, (app, channel): (usize, &str), event: &Received<'_>) -> Group {
+        let group = self
+            .group_on(app, channel, event.data, event.sequence)
+            .unwrap_or_else(|| panic!("{reader} got an event that nobody published: {event:?}"));
         let publish = self.publishes.get(group).expect("only what was published has a group");
-        let client = state.client;
-        let channel = &state.channel;
-        assert_eq!(publish.app, state.app, "group {group} crossed apps to client {client}");
-        assert!(publish.channels.contains(channel), "group {group} came on {channel} to client {client}");
+        assert_eq!(publish.app, app, "group {group} crossed apps to {reader}");
+        assert!(publish.channels.iter().any(|known| known == channel), "group {group} came on {channel} to {reader}");
         assert_eq!(event.name, publish.name, "name of group {group} (P-OUT-5)");
         assert_eq!(event.data, publish.data, "data of group {group} (P-OUT-5)");
         assert_eq!(event.user_id, publish.user_id.as_deref(), "user_id of group {group} (P-OUT-6)");
+        assert_ne!(
+            publish.outcome,
+            Outcome::Refused,
+            "group {group} was refused and still delivered to {reader} (P-STAT-8)"
+        );
+        group
+    }
+
+    /// A subscriber read an event.
+    pub(crate) fn receive(&mut self, session: usize, event: &Received<'_>) -> Group {
+        let state = &self.sessions[session];
+        let group = self.match_event(&format!("client {}", state.client), (state.app, &state.channel), event);
+        let publish = &self.publishes[group];
+        let state = &mut self.sessions[session];
+        let (client, channel) = (state.client, &state.channel);
         // A past event is complete for everyone (R-HIST-7).
         assert!(
             publish.excluded != Some(client) || state.history.has_past(),
             "group {group} came to the excluded client {client} (P-HTTP-13, P-CEV-2)"
         );
-        assert_ne!(
-            publish.outcome,
-            Outcome::Refused,
-            "group {group} was refused and still delivered to client {client} (P-STAT-8)"
-        );
         assert!(!state.received.contains(&group), "group {group} came twice on {channel} to client {client}");
         state.received.push(group);
+        group
     }
 
     /// A subscription ends as its client sees it.

@@ -14,13 +14,24 @@ use crate::trace::Trace;
 const SEEDS: u64 = 2_000;
 
 /// Happenings that must occur somewhere in an ordinary test run.
-const EXPECTED: [Happening; 49] = [
+const EXPECTED: [Happening; 61] = [
     Happening::Joined,
     Happening::ChannelFull,
     Happening::Delivered,
     Happening::ResumedDelivery,
     Happening::HistoryGap,
     Happening::BadPosition,
+    Happening::StreamOpened,
+    Happening::StreamResumed,
+    Happening::StreamGap,
+    Happening::StreamDelivered,
+    Happening::StreamComment,
+    Happening::PolledEvents,
+    Happening::PollGap,
+    Happening::PollTimeout,
+    Happening::ReaderCut,
+    Happening::Replayed,
+    Happening::ReplayMissed,
     Happening::ClientEventPassed,
     Happening::ClientEventRefused,
     Happening::SignedIn,
@@ -63,6 +74,7 @@ const EXPECTED: [Happening; 49] = [
     Happening::Answered(404),
     Happening::Answered(408),
     Happening::Answered(413),
+    Happening::Answered(429),
     Happening::Answered(503),
 ];
 

@@ -9,7 +9,7 @@ use crate::client::socket::{Phase, StepKind};
 use crate::coverage::{Coverage, Happening};
 use crate::fault::Fault;
 use crate::random::Random;
-use crate::reference::{Session, Tick};
+use crate::reference::{READERS, Session, Tick};
 use crate::system::Pace;
 use crate::trace::Trace;
 use crate::world::World;
@@ -35,6 +35,9 @@ impl World {
         }
         for _ in 0..self.random.between(0, 2) {
             self.connect_caller();
+        }
+        for _ in 0..scenario.readers {
+            self.add_reader();
         }
         for phase in 0..scenario.phases {
             if self.random.has_run_out() && phase > 0 {
@@ -65,7 +68,7 @@ impl World {
     /// One step of chaos.
     fn step(&mut self) {
         self.tick += 1;
-        match self.random.weighted(&[84, 44, 64, 8, 4, 1]) {
+        match self.random.weighted(&[84, 48, 70, 8, 4, 1]) {
             0 => {
                 let shard = self.random.below(self.system.shards());
                 self.system.turn(shard, &mut self.wires, &mut self.random, Pace::Chaos);
@@ -102,15 +105,17 @@ impl World {
             1 => self.random.between(1, 100),
             _ => usize::MAX,
         };
-        let clients = self.sockets.len() + self.callers.len();
+        let clients = self.sockets.len() + self.callers.len() + self.readers.len();
         if clients == 0 {
             return;
         }
         for _ in 0..4 {
             let number = self.random.below(clients);
-            let read = match number.checked_sub(self.sockets.len()) {
-                None => self.read_socket(number, bytes_max),
-                Some(caller) => self.read_caller(caller, bytes_max),
+            let read = match (number.checked_sub(self.sockets.len()), number.checked_sub(clients - self.readers.len()))
+            {
+                (None, _) => self.read_socket(number, bytes_max),
+                (Some(caller), None) => self.read_caller(caller, bytes_max),
+                (Some(_), Some(reader)) => self.read_reader(reader, bytes_max),
             };
             if read {
                 return;
@@ -120,7 +125,7 @@ impl World {
 
     /// A client or the operator acts.
     fn act(&mut self) {
-        match self.random.weighted(&[60, 24, 8, 6, 2]) {
+        match self.random.weighted(&[60, 26, 8, 6, 2, 8]) {
             0 => {
                 let talking = self.talking_sockets();
                 if !talking.is_empty() {
@@ -140,6 +145,10 @@ impl World {
                 self.connect_caller();
             }
             4 if self.scenario.store_changes => self.change_something(),
+            5 if !self.readers.is_empty() => {
+                let number = self.random.below(self.readers.len());
+                self.step_reader(number);
+            }
             _ => {}
         }
     }
@@ -178,7 +187,7 @@ impl World {
     /// One shard receives nothing from the others while more is published than may be in flight to it: its subscribers
     /// are closed with 4200, so that they notice their gap, or the publishes get 503 (P-STAT-8).
     fn flood(&mut self) {
-        let present = |session: &&Session| session.live && session.app == 0;
+        let present = |session: &&Session| session.live && session.app == 0 && session.client < READERS;
         let listeners: Vec<(usize, String)> = self
             .model
             .sessions
@@ -213,6 +222,7 @@ impl World {
     pub(crate) fn settle(&mut self) {
         self.system.release_lanes();
         self.flow(Pace::Settle);
+        self.note_read_requests();
     }
 
     /// Runs everything that can happen without the clock and without delayed mail.
@@ -229,6 +239,10 @@ impl World {
             for number in 0..self.callers.len() {
                 moved |= self.read_caller(number, usize::MAX);
             }
+            for number in 0..self.readers.len() {
+                moved |= self.read_reader(number, usize::MAX);
+            }
+            moved |= self.read_ignored();
             if !moved {
                 self.note_store();
                 return;
@@ -260,6 +274,12 @@ impl World {
         for caller in &mut self.callers {
             caller.stalled = false;
         }
+        for reader in &mut self.readers {
+            reader.stalled = false;
+        }
+        if !self.random.one_in(4) {
+            self.ask_for_idle_readers();
+        }
         self.settle();
         // Work that a directory or a close leaves to a timer is done within this.
         self.jump(3_500, 200);
@@ -273,6 +293,9 @@ impl World {
             // Idle connections are closed in this time, perhaps while a next request is in flight.
             for caller in &mut self.callers {
                 caller.may_vanish = true;
+            }
+            for reader in &mut self.readers {
+                reader.may_end |= !reader.is_open();
             }
         }
         match long {
@@ -327,8 +350,12 @@ impl World {
         self.check_users();
         self.check_authorization();
         self.check_webhooks();
-        let sockets = &self.sockets;
-        self.model.check_at_rest(|client| !sockets[client].stalled && !sockets[client].vanished);
+        let (sockets, readers) = (&self.sockets, &self.readers);
+        self.model.check_at_rest(|client| match client.checked_sub(READERS) {
+            Some(reader) => !readers[reader].stalled,
+            None => !sockets[client].stalled && !sockets[client].vanished,
+        });
+        self.check_readers();
         for (number, client) in self.sockets.iter().enumerate() {
             // One that waits for a free slot is not closed yet.
             if let Some(code) = client.must_close.filter(|_| !client.may_vanish && client.phase != Phase::Gone)
@@ -461,6 +488,14 @@ impl World {
                 self.wires[self.callers[number].wire].client_reset(false);
                 self.forget_caller(number);
             }
+        }
+        if self.scenario.store_changes && !self.readers.is_empty() {
+            // A sweep visits every stream.
+            self.jump(6_000, 200);
+            self.check_credentials();
+        }
+        for number in 0..self.readers.len() {
+            self.cut_reader(number);
         }
         self.settle();
         self.jump(5_000, 200);

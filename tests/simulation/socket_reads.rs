@@ -4,11 +4,12 @@ use serde_json::Value;
 
 use crate::authorization::NOT_AUTHORIZED;
 use crate::client::frames::{CLOSE, PING, PONG, TEXT};
+use crate::client::positions::decode_id;
 use crate::client::responses::Response;
 use crate::client::socket::{Complaint, Operation, Phase, StepKind, decode_roster};
 use crate::coverage::Happening;
 use crate::network::End;
-use crate::reference::{Model, Outcome, Received, Session};
+use crate::reference::{Outcome, Received, Session};
 use crate::world::World;
 
 impl World {
@@ -350,8 +351,9 @@ impl World {
             name => {
                 assert!(!name.starts_with("pusher"), "client {number} got {frame}");
                 self.system.coverage.note(Happening::Delivered);
-                self.model.receive(session, &Received { name, data, user_id: frame["user_id"].as_str() });
-                let group = Model::group_of(data).expect("it was received");
+                let sequence = frame["id"].as_str().map(|id| decode_id(id).2);
+                let received = Received { name, data, user_id: frame["user_id"].as_str(), sequence };
+                let group = self.model.receive(session, &received);
                 self.handle_id(session, frame, group);
             }
         }

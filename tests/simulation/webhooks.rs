@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use relay::limits::WEBHOOK_DEPARTURE_MS;
 
 use crate::coverage::Happening;
-use crate::reference::{Group, Origin, Outcome, Publish, Session};
+use crate::reference::{Group, Origin, Outcome, Publish, READERS, Session};
 use crate::system::{Departure, ToldEvent};
 use crate::world::{JUDGED_WITHIN_MS, World};
 
@@ -73,7 +73,8 @@ impl World {
         if session.live {
             return Some(self.system.served_ms());
         }
-        let client = &self.sockets[session.client];
+        // A stream says nothing after its request.
+        let client = self.sockets.get(session.client)?;
         let last = client.pongs.min(session.left_with.unwrap_or(u64::MAX));
         let sent_ms = *client.sent_ms.get(usize::try_from(last).expect("few").checked_sub(1)?)?;
         (sent_ms >= session.from_ms).then_some(sent_ms)
@@ -120,7 +121,7 @@ impl World {
             return;
         }
         let told = &self.system.told;
-        let live = |session: &&Session| session.live && session.user.is_none();
+        let live = |session: &&Session| session.live && !session.channel.starts_with("presence-");
         let occupied: BTreeSet<(usize, String)> =
             self.model.sessions.iter().filter(live).map(|session| (session.app, session.channel.clone())).collect();
         for channel in occupied.iter().chain(told.counts.keys()) {
@@ -133,7 +134,9 @@ impl World {
             if told.knows_all_of(channel.0) {
                 assert_eq!(told.counts.get(channel).copied(), Some(count as u32), "count of {channel:?} (P-HOOK-5)");
             }
-            for session in self.model.sessions.iter().filter(live).filter(|session| session.is_on(channel)) {
+            // Streams are not sent counts (R-SSE-4).
+            let is_socket = |session: &&Session| session.client < READERS && session.is_on(channel);
+            for session in self.model.sessions.iter().filter(live).filter(is_socket) {
                 assert_eq!(session.count, Some(count as u64), "client {} on {channel:?} (P-COUNT-1)", session.client);
             }
         }

@@ -10,6 +10,7 @@ use relay::shard::ShardOptions;
 use crate::apps::{self, AppFacts, TokenFacts};
 use crate::authorization::FlagHistory;
 use crate::client::caller::Caller;
+use crate::client::reader::Reader;
 use crate::client::socket::SocketClient;
 use crate::coverage::Happening;
 use crate::fault::Fault;
@@ -52,6 +53,8 @@ pub(crate) struct Scenario {
     pub(crate) steps: usize,
     /// Concurrent WebSocket clients.
     pub(crate) sockets_max: usize,
+    /// Clients of streams and polls.
+    pub(crate) readers: usize,
 }
 
 impl Scenario {
@@ -70,9 +73,10 @@ impl Scenario {
             store_changes: random.one_in(4),
             bad_input: random.one_in(2),
             phases: random.between(2, 4),
-            steps: random.between(60, 220),
+            steps: random.between(70, 270),
             sockets_max: random.between(2, 9),
             authorization: random.one_in(3).then(|| random.below(2)),
+            readers: random.between(0, 3),
         }
     }
 }
@@ -93,6 +97,10 @@ pub(crate) struct World {
     pub(crate) sockets: Vec<SocketClient>,
     /// HTTP clients.
     pub(crate) callers: Vec<Caller>,
+    /// Clients of streams and polls.
+    pub(crate) readers: Vec<Reader>,
+    /// Wires whose clients have sent their last byte and ignore what they are sent.
+    pub(crate) ignored: Vec<usize>,
     /// The model.
     pub(crate) model: Model,
     /// Facts about users.
@@ -178,6 +186,8 @@ impl World {
             wires: Vec::new(),
             sockets: Vec::new(),
             callers: Vec::new(),
+            readers: Vec::new(),
+            ignored: Vec::new(),
             model: Model::default(),
             users: UserFacts::default(),
             authorization_ms: authorization_timeout_s * 1_000,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::responses::ResponseReader;
 use crate::reference::{Group, Tick};
+use crate::replays::Wanted;
 
 /// The format of errors (R-ERR-1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,7 +27,9 @@ pub(crate) enum Told {
     Counts(Vec<String>),
     /// All occupied channels of the app with their counts (P-HTTP-3).
     Listed,
-    /// Some text.
+    /// Which of these events were published again (R-REPLAY-1).
+    Replayed(Vec<Wanted>),
+    /// Some text, or the answer to a reader.
     Text,
 }
 

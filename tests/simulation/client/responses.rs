@@ -40,21 +40,22 @@ impl ResponseReader {
         self.buffer.len()
     }
 
+    /// Takes the head of an answer that is an event stream, which has no length and ends with its connection.
+    pub(crate) fn next_stream_head(&mut self) -> Option<Response> {
+        let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let (status, headers) = decode_head(&self.buffer[..end]);
+        let response = Response { status, headers, body: Vec::new() };
+        if status != 200 || response.header("content-type") != Some("text/event-stream") {
+            return None;
+        }
+        self.buffer.drain(..end + 4);
+        Some(response)
+    }
+
     /// The next complete response. `no_body` for answers to HEAD. Panics where the server violates HTTP/1.1.
     pub(crate) fn next(&mut self, no_body: bool) -> Option<Response> {
         let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")?;
-        let head = std::str::from_utf8(&self.buffer[..end]).expect("a response head is text");
-        let mut lines = head.split("\r\n");
-        let status_line = lines.next().expect("there is a first line");
-        let mut words = status_line.splitn(3, ' ');
-        assert_eq!(words.next(), Some("HTTP/1.1"), "status line {status_line:?}");
-        let status: u16 = words.next().and_then(|word| word.parse().ok()).expect("a status is a number");
-        let headers: Vec<(String, String)> = lines
-            .map(|line| {
-                let (name, value) = line.split_once(':').expect("a header has a colon");
-                (name.to_ascii_lowercase(), value.trim().to_owned())
-            })
-            .collect();
+        let (status, headers) = decode_head(&self.buffer[..end]);
         let length = headers
             .iter()
             .find(|(name, _)| name == "content-length")
@@ -68,4 +69,19 @@ impl ResponseReader {
         self.buffer.drain(..end + 4 + length);
         Some(Response { status, headers, body })
     }
+}
+
+/// The status and the headers of a head, names in lower case.
+fn decode_head(head: &[u8]) -> (u16, Vec<(String, String)>) {
+    let head = std::str::from_utf8(head).expect("a response head is text");
+    let mut lines = head.split("\r\n");
+    let status_line = lines.next().expect("there is a first line");
+    let mut words = status_line.splitn(3, ' ');
+    assert_eq!(words.next(), Some("HTTP/1.1"), "status line {status_line:?}");
+    let status: u16 = words.next().and_then(|word| word.parse().ok()).expect("a status is a number");
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':').expect("a header has a colon");
+        (name.to_ascii_lowercase(), value.trim().to_owned())
+    };
+    (status, lines.map(header).collect())
 }

@@ -20,11 +20,20 @@ pub(crate) fn md5_hex(body: &[u8]) -> String {
     hex::encode(md5::Md5::digest(body))
 }
 
-/// The query of a signed request (P-SIGN-1, P-SIGN-2).
-pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], key: &str, secret: &str, unix_s: u64) -> String {
+/// The query of a signed request (P-SIGN-1, P-SIGN-2). `more` has further parameters, which sort after those of the
+/// signature.
+pub(crate) fn signed_query(
+    (method, path, body): (&str, &str, &[u8]),
+    more: &str,
+    (key, secret): (&str, &str),
+    unix_s: u64,
+) -> String {
     let mut query = format!("auth_key={key}&auth_timestamp={unix_s}&auth_version=1.0");
     if !body.is_empty() {
         query.push_str(&format!("&body_md5={}", md5_hex(body)));
+    }
+    if !more.is_empty() {
+        query.push_str(&format!("&{more}"));
     }
     let signature = hmac_hex(secret, &format!("{method}\n{path}\n{query}"));
     format!("{query}&auth_signature={signature}")

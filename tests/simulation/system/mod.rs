@@ -303,6 +303,10 @@ impl System {
             let open = host.slots.iter().filter(|slot| slot.link.is_some()).count();
             assert_eq!(open, 0, "shard {index} has not closed {open} connections whose clients are gone");
             assert!(host.backlog.is_empty(), "shard {index} left connections in its backlog");
+            assert!(
+                !host.shard.has_waiting(),
+                "shard {index} keeps requests, polls or counts of clients that are gone"
+            );
         }
         assert!(self.lanes.iter().all(|lane| lane.mails.is_empty()), "mail is left over");
     }
