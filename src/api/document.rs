@@ -123,14 +123,10 @@ fn describe(endpoint: &Endpoint<'_>, method: &str) -> Described {
         (Endpoint::Connections, _) => {
             of("count_connections", "Count the connections of the app.", &[], None, 200, &CONNECTIONS)
         }
-        (Endpoint::Arrival, _) => of(
-            "show_arrival",
-            "Show how this request arrived, to a caller with key and secret.",
-            &[],
-            None,
-            200,
-            &ARRIVAL,
-        ),
+        (Endpoint::Arrival, _) => {
+            let about = "Show how this request arrived, to a caller with key and secret.";
+            of("show_arrival", about, &[], None, 200, &ARRIVAL)
+        }
         (Endpoint::TerminateConnections(_), _) => {
             of("terminate_connections", "Close the connections of a user.", &[], None, 200, &EMPTY)
         }
@@ -159,6 +155,7 @@ fn describe(endpoint: &Endpoint<'_>, method: &str) -> Described {
         }
         (Endpoint::EncryptionKey, _) => none("delete_encryption_key", "Forget the stored master key."),
         (Endpoint::Sse, _) => describe_stream(),
+        (Endpoint::Time, _) => of("time", "The server's clock, for stream ids.", &[], None, 200, &CLOCK),
         (Endpoint::Poll, _) => of("poll", "Wait for events of channels.", POLL_QUERY, None, 200, &POLLED),
     }
 }
@@ -167,13 +164,13 @@ fn describe_stream() -> Described {
     Described {
         id: "stream",
         about: "Read channels as server-sent events.",
-        query: &[STREAM_CHANNELS, LAST_EVENT_ID, STREAM_SOCKET],
+        query: &[STREAM_CHANNELS, LAST_EVENT_ID, STREAM_SOCKET, POSITIONS],
         body: None,
         answer: Answer { status: 200, about: "The stream.", body: Some(AnswerBody::EventStream) },
     }
 }
 
-const POLL_QUERY: &[Parameter] = &[STREAM_CHANNELS, LAST_EVENT_ID, STREAM_SOCKET, TIMEOUT];
+const POLL_QUERY: &[Parameter] = &[STREAM_CHANNELS, LAST_EVENT_ID, STREAM_SOCKET, POSITIONS, TIMEOUT];
 
 const DEPRECATED: &str = "Deprecated; for old SDKs.";
 const NO_CONTENT: Answer = Answer { status: 204, about: "Done.", body: None };
@@ -213,6 +210,12 @@ const STREAM_SOCKET: Parameter = Parameter {
     place: "query",
     schema: Schema::AnyText,
     about: "0.<unix seconds><6 to 9 digits>, which signatures in auth[CHANNEL] cover.",
+};
+const POSITIONS: Parameter = Parameter {
+    name: "positions",
+    place: "query",
+    schema: Schema::AnyText,
+    about: "true adds the position of each channel.",
 };
 const TIMEOUT: Parameter = Parameter {
     name: "timeout",
@@ -320,12 +323,18 @@ const GAP_AFTER: Field =
 const GAP_END: Field =
     Field::required("resumes_at", Schema::Nullable(&TEXT), "Events after this position are complete.");
 const GAP_REASON: Field = Field::required("reason", Schema::Word(Gap::LABELS), "Why.");
+const CLOCK: Object = Object::new("Clock", &[Field::required("unix_time", COUNT, "Seconds since 1970.")]);
 const POLLED: Object = Object::new(
     "Polled",
     &[
         Field::required("events", Schema::List { of: &Schema::Object(&POLLED_EVENT), most: 100 }, "In order."),
         Field::required("last_event_id", Schema::Nullable(&TEXT), "Where the next poll continues."),
         Field::required("gaps", Schema::List { of: &Schema::Object(&CHANNEL_GAP), most: 100 }, "Gaps before these."),
+        Field::optional(
+            "positions",
+            Schema::Map(&Schema::Nullable(&TEXT)),
+            "With positions=true: where each channel is.",
+        ),
     ],
 );
 const POLLED_EVENT: Object =
@@ -472,6 +481,7 @@ mod tests {
             Endpoint::Sse => 19,
             Endpoint::Poll => 20,
             Endpoint::Replay => 21,
+            Endpoint::Time => 22,
         };
         for (path, methods) in document["paths"].as_object().expect("paths") {
             for (method, operation) in methods.as_object().expect("methods") {
@@ -484,7 +494,7 @@ mod tests {
                 endpoints.insert(number(&endpoint));
             }
         }
-        assert_eq!(endpoints, BTreeSet::from_iter(0..22));
+        assert_eq!(endpoints, BTreeSet::from_iter(0..23));
         assert_eq!(ids.len(), Endpoint::PATHS.iter().map(|path| operations(path).len()).sum::<usize>());
     }
 }

@@ -34,6 +34,13 @@ pub enum Route<'a> {
         /// The app key, percent-decoded.
         key: Cow<'a, str>,
     },
+    /// `/app/{key}/sse`, `/app/{key}/poll` and `/app/{key}/time`: the app is that of the key (R-SSE-11).
+    StreamOfKey {
+        /// The app key, percent-decoded.
+        key: Cow<'a, str>,
+        /// Which endpoint.
+        endpoint: Endpoint<'a>,
+    },
     /// A route of the HTTP API.
     Api {
         /// The format of errors.
@@ -131,6 +138,8 @@ pub enum Endpoint<'a> {
     Sse,
     /// `GET /poll` (R-POLL-1).
     Poll,
+    /// `GET /time` (R-SSE-11).
+    Time,
 }
 
 impl<'a> Endpoint<'a> {
@@ -158,6 +167,7 @@ impl<'a> Endpoint<'a> {
         "/apps/{app}/encryption-key",
         "/apps/{app}/sse",
         "/apps/{app}/poll",
+        "/apps/{app}/time",
     ];
 
     /// The endpoint that the path after the app id names. Any segment may be percent-encoded (P-SIGN-5).
@@ -184,6 +194,7 @@ impl<'a> Endpoint<'a> {
             ("arrival", None, None) => Some(Self::Arrival),
             ("sse", None, None) => Some(Self::Sse),
             ("poll", None, None) => Some(Self::Poll),
+            ("time", None, None) => Some(Self::Time),
             ("webhooks", None, None) => Some(Self::Webhooks),
             ("webhooks", Some(id), None) => match id? {
                 id if id == "verify" => Some(Self::VerifyWebhook),
@@ -218,7 +229,7 @@ impl<'a> Endpoint<'a> {
         if let Self::Auth(kind) = self {
             return Some(Shared::Auth(*kind));
         }
-        matches!(self, Self::Sse | Self::Poll).then_some(Shared::Stream)
+        matches!(self, Self::Sse | Self::Poll | Self::Time).then_some(Shared::Stream)
     }
 
     /// Its methods, in the format of `Allow`.
@@ -242,7 +253,8 @@ impl<'a> Endpoint<'a> {
             | Self::Connections
             | Self::Arrival
             | Self::Sse
-            | Self::Poll => "GET",
+            | Self::Poll
+            | Self::Time => "GET",
         }
     }
 
@@ -263,7 +275,7 @@ impl<'a> Endpoint<'a> {
             Self::TerminateConnections(_) => Scope::ConnectionsManage,
             Self::Webhooks | Self::Webhook(_) | Self::VerifyWebhook => Scope::WebhooksManage,
             Self::Auth(_) => Scope::ChannelsAuth,
-            Self::Sse | Self::Poll => Scope::ChannelsSubscribe,
+            Self::Sse | Self::Poll | Self::Time => Scope::ChannelsSubscribe,
             Self::EncryptionKey => Scope::EncryptionManage,
             Self::Tokens | Self::Token(_) | Self::Arrival => return None,
         })
@@ -344,6 +356,9 @@ fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
 }
 
 fn route_websocket<'a>(method: &str, key: &'a str) -> Route<'a> {
+    if let Some((key, path)) = key.split_once('/') {
+        return route_stream_of_key(method, key, path);
+    }
     if !is_one_segment(key) {
         return Route::NotFound(Dialect::Pusher);
     }
@@ -354,6 +369,17 @@ fn route_websocket<'a>(method: &str, key: &'a str) -> Route<'a> {
     match Some(key).filter(|key| key.len() <= ENDPOINT_PATH_BYTES_MAX).and_then(decode_segment) {
         Some(key) => Route::WebSocket { key },
         None => Route::NotFound(Dialect::Pusher),
+    }
+}
+
+/// The routes of R-SSE-11.
+fn route_stream_of_key<'a>(method: &str, key: &'a str, path: &'a str) -> Route<'a> {
+    let key = Some(key).filter(|key| (1..=ENDPOINT_PATH_BYTES_MAX).contains(&key.len())).and_then(decode_segment);
+    let endpoint = Endpoint::of_path(path).filter(|endpoint| endpoint.shared() == Some(Shared::Stream));
+    match (key, endpoint) {
+        (Some(key), Some(endpoint)) if endpoint.takes(method) => Route::StreamOfKey { key, endpoint },
+        (Some(_), Some(endpoint)) => Route::MethodNotAllowed(Dialect::Relay, endpoint.methods()),
+        _ => Route::NotFound(Dialect::Pusher),
     }
 }
 
@@ -517,6 +543,24 @@ mod tests {
             "users",
         ] {
             assert_eq!(route("GET", &format!("/apps/3/{rest}"), ""), Route::NotFound(Dialect::Pusher), "{rest}");
+        }
+    }
+
+    /// R-SSE-11: streams, polls and the clock below a WebSocket's path, and nothing else there.
+    #[test]
+    fn streams_of_a_key() {
+        for (rest, endpoint) in [("sse", Endpoint::Sse), ("poll", Endpoint::Poll), ("time", Endpoint::Time)] {
+            for (path, key) in [("/app/some-key/", "some-key"), ("/pre/app/a%20b/", "a b")] {
+                let path = format!("{path}{rest}");
+                let found = Route::StreamOfKey { key: key.into(), endpoint: endpoint.clone() };
+                assert_eq!(route("GET", &path, "/pre"), found, "{path}");
+                assert_eq!(route("POST", &path, "/pre"), Route::MethodNotAllowed(Dialect::Relay, "GET"), "{path}");
+            }
+        }
+        let long = format!("/app/{}/sse", "k".repeat(ENDPOINT_PATH_BYTES_MAX + 1));
+        for path in ["/app//sse", "/app/a/sse/", "/app/a/events", "/app/a/auth", "/app/%ff/sse", "/app/a/b/sse", &long]
+        {
+            assert_eq!(route("GET", path, ""), Route::NotFound(Dialect::Pusher), "{path}");
         }
     }
 

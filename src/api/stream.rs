@@ -14,7 +14,7 @@ use crate::protocol::cursor::Cursor;
 use crate::protocol::event_id::EventId;
 use crate::protocol::quote;
 use crate::protocol::server_event::{MissedEvents, encode_comma, encode_json_string};
-use crate::protocol::server_sent::encode_gaps;
+use crate::protocol::server_sent::{encode_gaps, encode_positions};
 use crate::protocol::socket_id::SocketId;
 use crate::wire::http::Request;
 use crate::wire::query::Query;
@@ -26,6 +26,10 @@ pub struct Reading {
     pub channels: Vec<(Box<str>, ChannelKind)>,
     /// From where.
     pub last_seen: LastSeen,
+    /// Channels that continue elsewhere (R-SSE-12).
+    pub after: Vec<(String, LastSeen)>,
+    /// The client wants the position of each channel.
+    pub positions: bool,
     /// The id that the client chose for the stream.
     pub socket_id: Option<StreamId>,
 }
@@ -135,6 +139,14 @@ pub fn decode_stream(
             )));
         }
     }
+    let after = query.keyed("after")?;
+    if let Some((name, _)) = after.iter().find(|(name, _)| !channels.iter().any(|(channel, _)| **channel == **name)) {
+        return Err(Refusal::bad_request(format!("after[{}] is for a channel that is not in channels.", quote(name))));
+    }
+    let after = after.into_iter().map(|(name, text)| {
+        let last_seen = if text.is_empty() { LastSeen::Nothing } else { LastSeen::decode(&text) };
+        (name, last_seen)
+    });
     let is_trusted = !matches!(caller.credential, Credential::PublicKey(_));
     for (name, kind) in &channels {
         let signature = signatures.iter().find(|(channel, _)| **channel == **name).map(|(_, auth)| &**auth);
@@ -146,7 +158,9 @@ pub fn decode_stream(
             "This app requires authorized connections (authorized_connections): read a private channel, or use a token.",
         ));
     }
-    Ok(Reading { channels, last_seen: decode_last_seen(request), socket_id })
+    let last_seen = decode_last_seen(request);
+    let positions = query.first("positions").is_some_and(|value| value == "true");
+    Ok(Reading { channels, last_seen, after: after.collect(), positions, socket_id })
 }
 
 /// How long a poll is held, in s (R-POLL-1).
@@ -267,12 +281,19 @@ pub struct PolledEvent<'a> {
     pub text: &'a [u8],
 }
 
-/// Appends the answer to a poll (R-POLL-1): events, where the next poll continues, gaps with their channels.
+/// The answer with the server's clock (R-SSE-11).
+pub fn encode_time(now: Moment) -> Vec<u8> {
+    format!(r#"{{"unix_time":{}}}"#, now.unix_s()).into_bytes()
+}
+
+/// Appends the answer to a poll (R-POLL-1): events, where the next poll continues, gaps with their channels, and the
+/// position of each channel if the client wants them.
 pub fn encode_poll<'a>(
     out: &mut Vec<u8>,
     events: impl Iterator<Item = PolledEvent<'a>>,
     last_event_id: Option<&str>,
     gaps: impl Iterator<Item = (&'a str, &'a MissedEvents)>,
+    positions: Option<impl Iterator<Item = (&'a str, Option<EventId>)>>,
 ) {
     out.extend_from_slice(br#"{"events":["#);
     for (at, PolledEvent { id, channel, text }) in events.enumerate() {
@@ -286,5 +307,8 @@ pub fn encode_poll<'a>(
     }
     out.extend_from_slice(br#","gaps":"#);
     encode_gaps(out, gaps);
+    if let Some(positions) = positions {
+        encode_positions(out, positions);
+    }
     out.push(b'}');
 }

@@ -57,6 +57,7 @@ pub fn encode_connected<'a>(
     socket_id: &str,
     channels: impl Iterator<Item = &'a str>,
     resumed: bool,
+    positions: Option<impl Iterator<Item = (&'a str, Option<EventId>)>>,
 ) {
     out.extend_from_slice(b"event: connected\ndata: {\"socket_id\":");
     encode_json_string(out, socket_id);
@@ -65,7 +66,26 @@ pub fn encode_connected<'a>(
         encode_comma(out, at);
         encode_json_string(out, channel);
     }
-    out.extend_from_slice(if resumed { b"],\"resumed\":true}\n\n" } else { b"],\"resumed\":false}\n\n" });
+    out.extend_from_slice(if resumed { b"],\"resumed\":true" } else { b"],\"resumed\":false" });
+    if let Some(positions) = positions {
+        encode_positions(out, positions);
+    }
+    out.extend_from_slice(b"}\n\n");
+}
+
+/// Appends the member `positions` to an object that has others (R-SSE-12).
+pub fn encode_positions<'a>(out: &mut Vec<u8>, positions: impl Iterator<Item = (&'a str, Option<EventId>)>) {
+    out.extend_from_slice(br#","positions":{"#);
+    for (at, (channel, position)) in positions.enumerate() {
+        encode_comma(out, at);
+        encode_json_string(out, channel);
+        out.push(b':');
+        match position {
+            Some(position) => encode_json_string(out, &position.to_text()),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
 }
 
 /// R-SSE-9: events of these channels may be missing.
@@ -202,7 +222,17 @@ mod tests {
     #[test]
     fn events_of_the_stream_itself() {
         let mut out = Vec::new();
-        encode_connected(&mut out, "0.7", ["a", "b\""].into_iter(), false);
+        let positions = [("a", Some(ID)), ("b\"", None)];
+        encode_connected(&mut out, "0.7", ["a", "b\""].into_iter(), true, Some(positions.into_iter()));
+        let text = String::from_utf8(std::mem::take(&mut out)).expect("text");
+        assert_eq!(
+            text,
+            "event: connected\ndata: {\"socket_id\":\"0.7\",\"channels\":[\"a\",\"b\\\"\"],\"resumed\":true,\
+             \"positions\":{\"a\":\"evt_AAAAAAAAAAEAAgAAAAAAAAAD\",\"b\\\"\":null}}\n\n",
+            "R-SSE-12"
+        );
+        let none = None::<std::iter::Empty<_>>;
+        encode_connected(&mut out, "0.7", ["a", "b\""].into_iter(), false, none);
         let gap = MissedEvents { after: None, resumes_at: Some(ID), reason: "unreadable" };
         encode_gap(&mut out, [("a", &gap)].into_iter());
         let text = String::from_utf8(out).expect("text");

@@ -135,6 +135,97 @@ fn events_arrive_in_order() {
     });
 }
 
+/// R-SSE-11: the routes of a key are those of its app, with the same credentials and CORS, and the clock is the server's.
+#[test]
+fn streams_open_by_key() {
+    with_shards(|server| {
+        let app = server.app();
+        let path = |rest: &str| format!("/app/{}/{rest}", app.key);
+        let public = |rest: &str| format!("{}?key={}", path(rest), app.key);
+        let mut stream = EventStream::open(server.address, &format!("{}&channels=a", public("sse")), &[]);
+        stream.expect_connected(&["a"], false);
+        publish(server, "a", "1");
+        stream.expect_event("a", "e", "1");
+        let last = stream.last_event_id.clone().unwrap();
+        publish(server, "a", "2");
+        let target = format!("{}&channels=a&last_event_id={last}", public("poll"));
+        let answer = http::get(server.address, &target).expect(200).json();
+        assert_eq!(polled(&answer), [("a".to_owned(), "2".to_owned())]);
+        for target in [public("time"), by_key(app, "/time", "", "")] {
+            let mut connection = HttpConnection::open(server.address);
+            let answer = connection.ask("GET", &target, &[("Origin", "http://a.example")], b"").expect(200);
+            for (name, value) in [("access-control-allow-origin", "*"), ("cache-control", "no-store")] {
+                assert_eq!(answer.header(name), Some(value), "{name}");
+            }
+            assert!(answer.json()["unix_time"].as_u64().unwrap().abs_diff(unix_now()) <= 2, "{answer:?}");
+        }
+        // The key in the path is no credential, and that of the query must be of the same app.
+        for rest in ["sse", "poll", "time"] {
+            http::get(server.address, &format!("{}?channels=a", path(rest))).expect(401);
+            http::get(server.address, &format!("{}?channels=a&key=other", path(rest))).expect(401);
+            http::get(server.address, &format!("/app/unknown/{rest}?channels=a&key={}", app.key)).expect(404);
+            http::ask(server.address, "POST", &public(rest), &[], b"").expect(405);
+        }
+        http::get(server.address, &format!("{}&channels=private-a", public("sse"))).expect(401);
+    });
+}
+
+/// R-SSE-12: `after` is where one channel continues, empty from now, and anything else a gap; positions are told where
+/// each channel is, on streams and polls.
+#[test]
+fn channels_continue_where_they_say() {
+    with_shards(|server| {
+        let app = server.app();
+        let position = |channel: &str| {
+            let answer = query(server, &format!("/channels/{channel}"), &[("info", "position")]);
+            answer["position"].as_str().unwrap().to_owned()
+        };
+        let (a, b) = (position("a"), position("b"));
+        for channel in ["a", "b", "c"] {
+            publish(server, channel, "1");
+        }
+        let b_after_one = position("b");
+        publish(server, "b", "2");
+        // A cursor of a and b only; c is new and starts from now, although it has an event already.
+        let asked = format!("&positions=true&after[a]={a}&after[b]={b_after_one}&after[c]=");
+        let mut stream = open(server, "a,b,c", &asked);
+        let connected = stream.expect_connected(&["a", "b", "c"], true);
+        let positions = json!({"a": a, "b": b_after_one, "c": position("c")});
+        assert_eq!(connected["positions"], positions);
+        let mut got: Vec<Value> = (0..2).map(|_| stream.expect("e").json()).collect();
+        got.sort_by_key(|event| event["channel"].as_str().unwrap().to_owned());
+        let got: Vec<_> = got.iter().map(|event| (event["channel"].clone(), event["data"].clone())).collect();
+        assert_eq!(got, [(json!("a"), json!("1")), (json!("b"), json!("2"))]);
+        publish(server, "c", "2");
+        stream.expect_event("c", "e", "2");
+
+        let answer = poll(server, "a,b,c", &asked);
+        let mut events = polled(&answer);
+        events.sort();
+        assert_eq!(events, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+        assert_eq!(answer["positions"], json!({"a": position("a"), "b": position("b"), "c": position("c")}));
+        assert_eq!(poll(server, "a", &format!("&after[a]={a}")).get("positions"), None);
+
+        // It wins over the header and over the query, for its channel alone.
+        let target = by_key(app, "/sse", "a,b", &format!("&after[a]={}&last_event_id=x", position("a")));
+        let mut stream = EventStream::open(server.address, &target, &[("Last-Event-ID", "y")]);
+        stream.expect_connected(&["a", "b"], false);
+        let gap = stream.expect("gap").json();
+        assert_eq!(gap["channels"][0]["channel"], "b");
+        assert_eq!(
+            (gap["channels"].as_array().unwrap().len(), &gap["channels"][0]["reason"]),
+            (1, &json!("unreadable"))
+        );
+        let mut stream = open(server, "a,b", &format!("&after[a]=x&after[b]={b}"));
+        stream.expect_connected(&["a", "b"], false);
+        assert_eq!(stream.expect("gap").json()["channels"][0]["channel"], "a");
+        for endpoint in ["/sse", "/poll"] {
+            let answer = http::get(server.address, &by_key(app, endpoint, "a", "&after[b]=")).expect(400);
+            assert_eq!(answer.json()["message"], "after[b] is for a channel that is not in channels.");
+        }
+    });
+}
+
 /// R-HIST-3, R-HIST-7, R-SSE-1, H5, H11: a client that comes back gets exactly what it missed, in order and once; from
 /// the header, or from the query, of which the header wins; a cursor works more than once.
 #[test]

@@ -142,6 +142,8 @@ pub(in crate::shard) struct Opening {
     pub(in crate::shard) awaited: usize,
     /// The client named a position.
     pub(in crate::shard) continues: bool,
+    /// The client wants the position of each channel.
+    pub(in crate::shard) positions: bool,
 }
 
 /// A channel that a stream or poll asks for.
@@ -364,7 +366,12 @@ impl Connections {
         }
         let socket_id = opening.socket_id.as_deref().map_or_else(|| socket_id.to_text(), str::to_owned);
         let names = opening.channels.iter().map(|channel| &*channel.asked.key.name);
-        server_sent::encode_connected(&mut text, &socket_id, names, opening.continues && !has_gap);
+        let positions = opening.channels.iter().map(|channel| {
+            let key = &channel.asked.key;
+            (&*key.name, channel.start.map(|start| context.event_id(key, start)))
+        });
+        let positions = opening.positions.then_some(positions);
+        server_sent::encode_connected(&mut text, &socket_id, names, opening.continues && !has_gap, positions);
         if has_gap {
             text.extend_from_slice(id_line.as_deref().unwrap_or_default());
             server_sent::encode_gap(&mut text, gaps());

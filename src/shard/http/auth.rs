@@ -88,6 +88,22 @@ impl Requests {
         }
     }
 
+    /// Serves a call of a stream endpoint whose path names the app by its key (R-SSE-11).
+    pub(super) fn call_stream_of_key(
+        &mut self,
+        parts: &mut Parts<'_>,
+        slot: Slot,
+        request: &Request<'_>,
+        key: &str,
+        endpoint: Endpoint<'_>,
+    ) {
+        let id = parts.context.directory.app_by_key(key).map(|app| app.id.clone());
+        match id {
+            Some(id) => self.call(parts, slot, request, Dialect::Relay, Some(&id), endpoint),
+            None => self.answer_not_found(parts, slot, request, Dialect::Relay),
+        }
+    }
+
     /// Answers a preflight (R-AUTHEP-5), of the app of the path or else of the query's `key`.
     pub(super) fn answer_preflight(
         &self,

@@ -103,6 +103,7 @@ impl Requests {
             | Route::Script(_)
             | Route::Operator(_)
             | Route::WebSocket { .. }
+            | Route::StreamOfKey { .. }
             | Route::Api { .. }
             | Route::ApiOfKey { .. }
             | Route::AuthOfKey(_)

@@ -212,6 +212,9 @@ impl Requests {
             Route::ApiOfKey { endpoint } if !parts.connections.http(slot).metrics => {
                 self.call(parts, slot, request, Dialect::Pusher, None, endpoint);
             }
+            Route::StreamOfKey { key, endpoint } if !parts.connections.http(slot).metrics => {
+                self.call_stream_of_key(parts, slot, request, &key, endpoint);
+            }
             Route::AuthOfKey(kind) if !parts.connections.http(slot).metrics => {
                 self.call_of_key(parts, slot, request, kind);
             }
@@ -219,14 +222,9 @@ impl Requests {
                 self.answer_preflight(parts, slot, request, app_id, shared);
             }
             Route::WebSocket { .. } if !parts.connections.http(slot).metrics => {
-                let body = b"This path is for WebSockets";
-                let extra = "Upgrade: websocket\r\n";
-                parts.connections.answer(
-                    parts.context,
-                    slot,
-                    request,
-                    &Response { status: 426, content_type: TEXT, extra, body },
-                );
+                let (extra, body) = ("Upgrade: websocket\r\n", b"This path is for WebSockets");
+                let response = Response { status: 426, content_type: TEXT, extra, body };
+                parts.connections.answer(parts.context, slot, request, &response);
             }
             Route::Fallback { preflight } => {
                 let status = if preflight { 204 } else { 404 };
@@ -245,6 +243,7 @@ impl Requests {
             Route::Api { dialect, .. } => self.answer_not_found(parts, slot, request, dialect),
             Route::ApiOfKey { .. }
             | Route::WebSocket { .. }
+            | Route::StreamOfKey { .. }
             | Route::AuthOfKey(_)
             | Route::Preflight(..)
             | Route::Document
@@ -341,8 +340,7 @@ impl Requests {
         endpoint: Endpoint<'_>,
         headers: &str,
     ) -> Result<Command, Refusal> {
-        let request = call.request;
-        let query = Query::new(request.query);
+        let (request, query) = (call.request, Query::new(call.request.query));
         let (names, info) = (parts.context.config.options.channel_names, parts.context.config.options.info_rules);
         let rules = PublishRules { settings: &app.settings, names };
         match endpoint {
@@ -394,6 +392,7 @@ impl Requests {
             Endpoint::Auth(kind) => self.prepare_auth(parts, app, caller, request, kind, headers),
             Endpoint::Sse => Ok(Command::Stream(Box::new(self.prepare_stream(parts, call, caller, app, headers)?))),
             Endpoint::Poll => Ok(Command::Poll(Box::new(self.prepare_poll(parts, call, caller, app, headers)?))),
+            Endpoint::Time => Ok(Command::Signed(stream::encode_clock(parts, call, app)?, headers.into())),
             Endpoint::EncryptionKey if request.method == "POST" => {
                 let what = ChangeKind::NewMasterKey(decode_new_key(request.body)?);
                 Ok(change(parts, call, caller, app, what))

@@ -41,6 +41,8 @@ pub(super) struct PollCommand {
     app: AppSerial,
     channels: Vec<PollChannel>,
     timeout_ms: u64,
+    /// The answer has the positions of the channels.
+    positions: bool,
     /// Header lines of the answer.
     pub(super) headers: Box<str>,
 }
@@ -69,6 +71,7 @@ struct Poll {
     app: AppSerial,
     headers: Box<str>,
     channels: Vec<PollChannel>,
+    positions: bool,
     due_ms: u64,
     /// Owners that have been asked, and how many of them have yet to answer.
     owners: Vec<ShardIndex>,
@@ -117,6 +120,7 @@ impl Requests {
             channels: channels.collect(),
             // It ends with its credential.
             timeout_ms: timeout_ms.min(grant.ends_at_ms.saturating_sub(parts.context.now.unix_ms)),
+            positions: reading.positions,
             headers: headers.into(),
         })
     }
@@ -131,10 +135,11 @@ impl Requests {
         reply_to: ResponseSlot,
         command: PollCommand,
     ) -> Result<(), Refusal> {
-        let PollCommand { app, channels, timeout_ms, headers } = command;
+        let PollCommand { app, channels, timeout_ms, positions, headers } = command;
         check_place(parts, reply_to, app)?;
         let (slot, due_ms) = (reply_to.connection.slot(), parts.context.now.monotonic_ms + timeout_ms);
-        let poll = Poll { reply_to, app, headers, channels, due_ms, owners: Vec::new(), awaited: 0, found: Vec::new() };
+        let (owners, found) = (Vec::new(), Vec::new());
+        let poll = Poll { reply_to, app, headers, channels, positions, due_ms, owners, awaited: 0, found };
         let request = self.polls.held.insert(poll);
         self.polls.by_slot.insert(slot, request);
         self.polls.due.insert((due_ms, slot));
@@ -289,7 +294,11 @@ fn encode_answer(context: &Context, poll: &mut Poll) -> Vec<u8> {
     let events = events.iter().map(|(number, id, text)| PolledEvent { id: *id, channel: name(*number), text });
     let gaps = gaps.iter().map(|(number, gap)| (name(*number), gap));
     let mut body = Vec::with_capacity(bytes + 256);
-    encode_poll(&mut body, events, std::str::from_utf8(&cursor).ok().filter(|text| !text.is_empty()), gaps);
+    let positions = poll.channels.iter().map(|PollChannel { key, position, .. }| {
+        (&*key.name, position.map(|position| context.event_id(key, position)))
+    });
+    let cursor = std::str::from_utf8(&cursor).ok().filter(|text| !text.is_empty());
+    encode_poll(&mut body, events, cursor, gaps, poll.positions.then_some(positions));
     body
 }
 

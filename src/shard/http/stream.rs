@@ -3,7 +3,7 @@
 use super::response::ResponseSlot;
 use super::{Call, Parts, Requests};
 use crate::api::refusal::Refusal;
-use crate::api::stream::{Reading, StreamId, decode_stream};
+use crate::api::stream::{Reading, StreamId, decode_stream, encode_time};
 use crate::app::{App, AppSerial};
 use crate::auth::request::{Caller, Credential, token_of};
 use crate::connection::ConnectionKey;
@@ -18,6 +18,8 @@ pub(super) struct StreamCommand {
     grant: Grant,
     channels: Vec<AskedChannel>,
     socket_id: Option<StreamId>,
+    /// Its first event has the positions of its channels.
+    positions: bool,
     /// Header lines of the answer.
     pub(super) headers: Box<str>,
 }
@@ -38,6 +40,7 @@ impl Requests {
             grant,
             channels: asked_channels(parts.context, app.serial, &reading).collect(),
             socket_id: reading.socket_id,
+            positions: reading.positions,
             headers: headers.into(),
         })
     }
@@ -50,10 +53,8 @@ impl Requests {
         caller: &Caller,
         app: &App,
     ) -> Result<(Reading, Grant), Refusal> {
-        let Call { slot, request, .. } = call;
-        if app.settings.tls_only && !parts.connections.came_through_tls(slot, request) {
-            return Err(Refusal::forbidden("This app accepts only connections over TLS (tls_only)."));
-        }
+        let request = call.request;
+        check_tls(parts, call, app)?;
         let names = parts.context.config.options.channel_names;
         let reading = decode_stream(request, app, caller, names, parts.context.now)?;
         let mut ends_at_ms = reading.socket_id.map_or(u64::MAX, |id| id.ends_at_ms());
@@ -82,7 +83,7 @@ impl Requests {
         reply_to: ResponseSlot,
         command: StreamCommand,
     ) -> Result<(), Refusal> {
-        let StreamCommand { app, grant, channels, socket_id, headers } = command;
+        let StreamCommand { app, grant, channels, socket_id, positions, headers } = command;
         check_place(parts, reply_to, app)?;
         let opening = Opening {
             grant,
@@ -92,6 +93,7 @@ impl Requests {
             socket_id: socket_id.map(|id| id.id.to_text().into()),
             awaited: channels.len(),
             continues: channels.iter().any(|channel| channel.after.is_some()),
+            positions,
             channels: channels.into_iter().map(OpeningChannel::new).collect(),
         };
         let slot = reply_to.connection.slot();
@@ -138,6 +140,20 @@ impl Requests {
     }
 }
 
+/// Streams of an app that requires TLS need it too (R-SSE-3).
+fn check_tls(parts: &Parts<'_>, call: Call<'_>, app: &App) -> Result<(), Refusal> {
+    if app.settings.tls_only && !parts.connections.came_through_tls(call.slot, call.request) {
+        return Err(Refusal::forbidden("This app accepts only connections over TLS (tls_only)."));
+    }
+    Ok(())
+}
+
+/// The answer with the server's clock (R-SSE-11).
+pub(super) fn encode_clock(parts: &Parts<'_>, call: Call<'_>, app: &App) -> Result<Vec<u8>, Refusal> {
+    check_tls(parts, call, app)?;
+    Ok(encode_time(parts.context.now))
+}
+
 /// The channels of a stream or poll, each with the position that the client named.
 pub(super) fn asked_channels(
     context: &Context,
@@ -148,7 +164,11 @@ pub(super) fn asked_channels(
     reading.channels.iter().map(move |(name, kind)| {
         let key = context.channel_key(app, name);
         let (first, hash) = (context.event_id(&key, 0), context.config.order.cursor_hash(key.hash));
-        AskedChannel { key, kind: *kind, after: reading.last_seen.position(first, hash, is_only_channel) }
+        let after = match reading.after.iter().find(|(channel, _)| **channel == **name) {
+            Some((_, last_seen)) => last_seen.position(first, hash, true),
+            None => reading.last_seen.position(first, hash, is_only_channel),
+        };
+        AskedChannel { key, kind: *kind, after }
     })
 }
 
