@@ -278,6 +278,55 @@ fn resume_after_many_resets() {
     running.finish();
 }
 
+/// R-CLIENT-13, R-CLIENT-14, R-CLIENT-15, R-CLIENT-16, R-CLIENT-17, R-SSE-11, R-SSE-12: the module on Node behind a proxy
+/// that refuses, swallows or breaks WebSockets, and holds streams: it reads by streams and polls, loses and doubles nothing
+/// over resets and moves between transports, and says what HTTP cannot do. With a working WebSocket it sends no other
+/// request.
+#[test]
+fn fallback_on_node() {
+    let project = project();
+    fallback(script(&project, "fallback.mjs"), "");
+}
+
+/// R-CLIENT-8, R-CLIENT-13 to R-CLIENT-15: the same on Deno, and with the oldest supported pusher-js.
+#[test]
+fn fallback_elsewhere() {
+    let project = project();
+    if let Some(script) = deno_script(&project, "fallback.mjs") {
+        fallback(script, "working,moves,refusals");
+    }
+    let oldest = project.path().join("node_modules/pusher-js");
+    fs::remove_file(&oldest).unwrap();
+    symlink(installed().join("node_modules/pusher-js-8.0"), &oldest).unwrap();
+    fallback(script(&project, "fallback.mjs"), "working,moves,gaps");
+}
+
+/// R-CLIENT-7, R-CLIENT-13, R-CLIENT-14, R-CLIENT-15, R-CLIENT-16, R-CLIENT-17: the classic script in Chromium, on a page of
+/// another origin under a strict Content-Security-Policy, also beside `/relay-resume.js` and with shared tabs.
+#[test]
+fn fallback_in_pages() {
+    if !chromium_is_installed() {
+        return;
+    }
+    let project = project();
+    fallback(script(&project, "fallback_pages.mjs"), "");
+}
+
+/// Runs scenarios of a script, or all of them, against a server that keeps all events of a scenario.
+fn fallback(script: Script, scenarios: &str) {
+    let server = TestServer::start_with(options(drivers()[0]).app("kept", &["history_events=1000"]));
+    let mut running = script.arguments(&[scenarios]).app(&server, server.named_app("kept")).start();
+    // Each case is reported when it is over: together they take longer than a script may be silent.
+    loop {
+        let line = running.next_line();
+        println!("{line}");
+        if line == "done" {
+            break;
+        }
+    }
+    running.finish();
+}
+
 /// `tests/run` installs it; under a plain `cargo test` the skipped test is reported.
 fn chromium_is_installed() -> bool {
     let is_installed = Command::new("chromium").arg("--version").output().is_ok();
@@ -345,18 +394,22 @@ fn package_contents() {
         "src/authorize.js",
         "src/define.js",
         "src/event_id.js",
+        "src/event_stream.js",
+        "src/fallback.js",
         "src/hosts.js",
         "src/hub.js",
         "src/last_ids.js",
         "src/link.js",
         "src/membership.js",
         "src/options.js",
+        "src/over_http.js",
         "src/page.js",
         "src/place.js",
         "src/request.js",
         "src/resume.js",
         "src/resuming_socket.js",
         "src/shared_channel.js",
+        "src/stream_socket.js",
         "src/tabs.js",
     ];
     assert_eq!(paths, expected);

@@ -9,10 +9,17 @@ const SCRIPTS = {
   'relay.js': {
     modules: [
       'place',
+      'over_http',
       'request',
       'authorize',
       'options',
       'link',
+      'event_id',
+      'last_ids',
+      'resuming_socket',
+      'event_stream',
+      'stream_socket',
+      'fallback',
       'membership',
       'shared_channel',
       'hub',

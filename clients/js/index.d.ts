@@ -23,6 +23,18 @@ type UserHandler = NonNullable<Extract<Options['userAuthentication'], { customHa
 
 type Replaced = 'auth' | 'channelAuthorization' | 'cluster' | 'userAuthentication';
 
+/** What takes the place of a WebSocket: server-sent events, and long polling. */
+export type RelayFallbackTransport = 'sse' | 'poll';
+
+export interface RelayFallbackOptions {
+  /** Which may be used; the first one is tried first. Default: both. */
+  transports?: RelayFallbackTransport[];
+  /** Milliseconds for a WebSocket, or a stream, to say something. Default: 5000. */
+  timeout?: number;
+  /** Milliseconds after which a WebSocket is tried again; doubled each time, up to 5 minutes. Default: 60000. */
+  retryInterval?: number;
+}
+
 /** The options of pusher-js, all of them optional, and those of Relay. */
 export interface RelayOptions extends Partial<Omit<Options, Replaced>> {
   /** Ignored: Relay has no clusters. */
@@ -36,12 +48,16 @@ export interface RelayOptions extends Partial<Omit<Options, Replaced>> {
   authCredentials?: RequestCredentials;
   /** Share one connection among the tabs of one user, whom `{ user: id }` names. Default: false. */
   shareTabs?: boolean | { user: string | number | null | undefined };
+  /** Whether channels are read over HTTP where WebSockets are blocked, and how. Default: true. */
+  fallback?: boolean | RelayFallbackTransport[] | RelayFallbackOptions;
 }
 
 export declare class Relay extends Pusher {
   constructor(key: string, options?: RelayOptions);
   /** The part of this tab in a shared connection; `none` on a connection of its own, or without one. */
   readonly sharing: 'leader' | 'follower' | 'none';
+  /** What carries the connection of this tab; undefined without one, and for a follower. */
+  readonly transport: 'websocket' | RelayFallbackTransport | undefined;
 }
 
 export default Relay;

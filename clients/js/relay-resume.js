@@ -5,10 +5,10 @@ const FORM = /^evt_[\w-]{24}$/;
 const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
 function isRepeat(id, last) {
   if (id === last) return true;
-  const [one, other] = [decode(id), decode(last)];
+  const [one, other] = [partsOf(id), partsOf(last)];
   return Boolean(one && other) && one.order === other.order && one.sequence <= other.sequence;
 }
-function decode(id) {
+function partsOf(id) {
   if (!FORM.test(id)) return undefined;
   const digits = Array.from(id.slice(4), (character) => DIGITS.indexOf(character));
   const text = (numbers) => String.fromCharCode(...numbers.map((number) => 48 + number));
@@ -18,16 +18,14 @@ function decode(id) {
   };
 }
 const USER_CHANNEL = '#server-to-user-';
-const entries = new WeakMap();
+const ENTRY = Symbol.for('@relay/client/last-id');
 function lastIdOf(pusher, name) {
   const owner = name.startsWith(USER_CHANNEL) ? pusher.user : pusher.channel(name);
   if (!owner) return undefined;
-  let entry = entries.get(owner);
-  if (entry?.name !== name) {
-    entry = { name, last: null };
-    entries.set(owner, entry);
+  if (owner[ENTRY]?.name !== name) {
+    Object.defineProperty(owner, ENTRY, { configurable: true, value: { name, last: null } });
   }
-  return entry;
+  return owner[ENTRY];
 }
 function parseHosts(hosts) {
   if (!Array.isArray(hosts) || hosts.length === 0) {
@@ -53,9 +51,12 @@ function parseUrl(text) {
     return undefined;
   }
 }
-const SUCCEEDED = 'pusher_internal:subscription_succeeded';
+const SUBSCRIPTION_SUCCEEDED = 'pusher_internal:subscription_succeeded';
 const GAP = 'pusher:history_gap';
 const RESUMED = 'pusher:history_resumed';
+function withEventIds(url) {
+  return `${url}${url.includes('?') ? '&' : '?'}event_ids=true`;
+}
 function makeResuming(socket, findPusher, report) {
   let handler;
   const resuming = new ResumingSocket({
@@ -94,7 +95,7 @@ class ResumingSocket {
     return lastIdOf(this.pusher, name);
   }
   send(data) {
-    const message = typeof data === 'string' && data.startsWith('{"event":"pusher:') ? parse(data) : undefined;
+    const message = typeof data === 'string' && data.startsWith('{"event":"pusher:') ? parseFrame(data) : undefined;
     if (message?.event === 'pusher:ping') this.pings += 1;
     const name = message?.data?.channel;
     if (typeof name === 'string') {
@@ -110,14 +111,14 @@ class ResumingSocket {
   }
   receive(message) {
     if (this.isClosed) return;
-    const frame = parse(message.data);
+    const frame = parseFrame(message.data);
     const name = frame?.channel;
-    if (frame?.event === 'pusher:connection_established') this.socketId = parse(frame.data)?.socket_id;
+    if (frame?.event === 'pusher:connection_established') this.socketId = parseFrame(frame.data)?.socket_id;
     const entry = typeof name === 'string' ? this.entry(name) : undefined;
-    if (entry && frame.event === SUCCEEDED) {
-      this.subscribed(entry, message, parse(frame.data)?.position);
+    if (entry && frame.event === SUBSCRIPTION_SUCCEEDED) {
+      this.subscribed(entry, message, parseFrame(frame.data)?.position);
     } else if (entry && frame.event === GAP) {
-      this.gap(entry, message, parse(frame.data));
+      this.gap(entry, message, parseFrame(frame.data));
     } else if (entry && typeof frame.id === 'string') {
       this.event(entry, message, frame.id);
     } else {
@@ -176,7 +177,7 @@ class ResumingSocket {
     this.ping();
   }
 }
-function parse(text) {
+function parseFrame(text) {
   if (typeof text !== 'string') return undefined;
   try {
     return JSON.parse(text);
@@ -252,9 +253,6 @@ function wrapSockets({ Runtime, instances }, listeners) {
     );
     return socket;
   };
-}
-function withEventIds(url) {
-  return `${url}${url.includes('?') ? '&' : '?'}event_ids=true`;
 }
 function wrapStrategy(Runtime, listeners) {
   const { getDefaultStrategy } = Runtime;

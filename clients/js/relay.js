@@ -40,6 +40,14 @@ function endpointAddress(endpoint, config) {
   const isRouteOfKey = /\/(broadcasting|pusher)\/(user-)?auth$/.test(url.pathname) && url.searchParams.has('key');
   return { url: url.href, isRelays: (isRoute || isRouteOfKey) && url.origin === new URL(relay).origin };
 }
+const FETCH_OPTIONS = { cache: 'no-store', credentials: 'omit', redirect: 'error', referrerPolicy: 'no-referrer' };
+function isStreamId(socketId) {
+  return typeof socketId === 'string' && socketId.startsWith('0.');
+}
+function needsWebSocket(what) {
+  const text = `${what} needs a WebSocket, which is blocked here: this client reads its channels over HTTP`;
+  return Object.assign(new Error(text), { type: 'FallbackError', status: 501 });
+}
 const RETRIES_MAX = 4;
 const RETRY_DELAY_MS_MAX = 30_000;
 class AuthFailure extends Error {
@@ -183,7 +191,7 @@ function fail(relay, emitter, callback, error) {
     const isPatched = Object.prototype.hasOwnProperty.call(emitter, 'emit');
     emitter.emit = (event, data, ...more) => {
       const isFailure = event === 'pusher:subscription_error' || event === 'pusher:signin_error';
-      return emit.call(emitter, event, isFailure ? { ...data, status: error.status } : data, ...more);
+      return emit.call(emitter, event, isFailure ? { ...data, ...failureOf(data, error) } : data, ...more);
     };
     try {
       callback(error, null);
@@ -196,9 +204,16 @@ function fail(relay, emitter, callback, error) {
   }
   endSharingIfRefused(relay, error);
 }
+function failureOf(data, { type = data.type, status }) {
+  return { type, status };
+}
 function userHandler(auth, options, relay) {
   return async ({ socketId }, callback) => {
     const isWanted = () => relay().connection.socket_id === socketId;
+    if (isStreamId(socketId)) {
+      queueMicrotask(() => fail(relay(), relay().user, callback, needsWebSocket('signin()')));
+      return;
+    }
     let data;
     try {
       const address = endpointAddress(auth.endpoint, relay().config);
@@ -213,6 +228,10 @@ function userHandler(auth, options, relay) {
 function channelHandler(auth, options, relay) {
   const waiting = new Map();
   return ({ socketId, channelName }, callback) => {
+    if (isStreamId(socketId) && channelName.startsWith('presence-')) {
+      queueMicrotask(() => fail(relay(), relay().channel(channelName), callback, needsWebSocket(channelName)));
+      return;
+    }
     const list = waiting.get(socketId);
     if (list) {
       list.push({ channelName, callback });
@@ -249,6 +268,7 @@ function authorize(relay, socketId, channels, auth, options) {
     names.forEach((name) => finish(name, error));
     return;
   }
+  if (address.isRelays && relay.fallback?.renews(socketId)) return;
   const size = options.authBatch ?? address.isRelays ? BATCH_CHANNELS_MAX : 1;
   for (let start = 0; start < names.length; start += size) {
     const part = names.slice(start, start + size);
@@ -357,6 +377,776 @@ class Link {
   close() {
     this.way.close();
   }
+}
+const FORM = /^evt_[\w-]{24}$/;
+const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+function isRepeat(id, last) {
+  if (id === last) return true;
+  const [one, other] = [partsOf(id), partsOf(last)];
+  return Boolean(one && other) && one.order === other.order && one.sequence <= other.sequence;
+}
+function partsOf(id) {
+  if (!FORM.test(id)) return undefined;
+  const digits = Array.from(id.slice(4), (character) => DIGITS.indexOf(character));
+  const text = (numbers) => String.fromCharCode(...numbers.map((number) => 48 + number));
+  return {
+    order: text([...digits.slice(0, 13), digits[13] >> 4]),
+    sequence: text([digits[13] & 15, ...digits.slice(14)]),
+  };
+}
+const USER_CHANNEL = '#server-to-user-';
+const ENTRY = Symbol.for('@relay/client/last-id');
+function lastIdOf(pusher, name) {
+  const owner = name.startsWith(USER_CHANNEL) ? pusher.user : pusher.channel(name);
+  if (!owner) return undefined;
+  if (owner[ENTRY]?.name !== name) {
+    Object.defineProperty(owner, ENTRY, { configurable: true, value: { name, last: null } });
+  }
+  return owner[ENTRY];
+}
+const SUBSCRIPTION_SUCCEEDED = 'pusher_internal:subscription_succeeded';
+const GAP = 'pusher:history_gap';
+const RESUMED = 'pusher:history_resumed';
+function withEventIds(url) {
+  return `${url}${url.includes('?') ? '&' : '?'}event_ids=true`;
+}
+function makeResuming(socket, findPusher, report) {
+  let handler;
+  const resuming = new ResumingSocket({
+    findPusher,
+    report,
+    send: socket.send.bind(socket),
+    deliver: (message) => handler?.call(socket, message),
+  });
+  const onmessage = (message) => handler && resuming.receive(message);
+  const close = socket.close.bind(socket);
+  socket.onmessage = onmessage;
+  Object.defineProperty(socket, 'onmessage', {
+    configurable: true,
+    get: () => onmessage,
+    set: (value) => {
+      handler = value;
+    },
+  });
+  socket.send = (data) => resuming.send(data);
+  socket.close = (...given) => {
+    resuming.isClosed = true;
+    return close(...given);
+  };
+}
+class ResumingSocket {
+  constructor(effects) {
+    this.effects = effects;
+    this.asked = new Map();
+    this.awaiting = new Map();
+    this.pings = 0;
+    this.pongs = 0;
+  }
+  entry(name) {
+    this.pusher ??= this.socketId && this.effects.findPusher(this.socketId);
+    if (!this.pusher || ['leader', 'follower'].includes(this.pusher.sharing)) return undefined;
+    return lastIdOf(this.pusher, name);
+  }
+  send(data) {
+    const message = typeof data === 'string' && data.startsWith('{"event":"pusher:') ? parseFrame(data) : undefined;
+    if (message?.event === 'pusher:ping') this.pings += 1;
+    const name = message?.data?.channel;
+    if (typeof name === 'string') {
+      this.asked.delete(name);
+      this.awaiting.delete(name);
+    }
+    const isSubscribe = message?.event === 'pusher:subscribe' && typeof name === 'string';
+    const last = isSubscribe && !('last_event_id' in message.data) && this.entry(name)?.last;
+    if (!last) return this.effects.send(data);
+    this.asked.set(name, last);
+    message.data.last_event_id = last;
+    return this.effects.send(JSON.stringify(message));
+  }
+  receive(message) {
+    if (this.isClosed) return;
+    const frame = parseFrame(message.data);
+    const name = frame?.channel;
+    if (frame?.event === 'pusher:connection_established') this.socketId = parseFrame(frame.data)?.socket_id;
+    const entry = typeof name === 'string' ? this.entry(name) : undefined;
+    if (entry && frame.event === SUBSCRIPTION_SUCCEEDED) {
+      this.subscribed(entry, message, parseFrame(frame.data)?.position);
+    } else if (entry && frame.event === GAP) {
+      this.gap(entry, message, parseFrame(frame.data));
+    } else if (entry && typeof frame.id === 'string') {
+      this.event(entry, message, frame.id);
+    } else {
+      this.effects.deliver(message);
+      if (frame?.event === 'pusher:pong') this.pong();
+    }
+  }
+  subscribed(entry, message, position) {
+    const after = this.asked.get(entry.name);
+    this.asked.delete(entry.name);
+    if (after === undefined) entry.last = position ?? null;
+    else this.awaiting.set(entry.name, { entry, after });
+    try {
+      this.effects.deliver(message);
+    } finally {
+      if (position === after) this.resumed(entry.name);
+      else this.ping();
+    }
+  }
+  gap(entry, message, data) {
+    this.awaiting.delete(entry.name);
+    entry.last = data?.resumes_at ?? null;
+    try {
+      this.effects.deliver(message);
+    } finally {
+      this.effects.report('gap', { pusher: this.pusher, channel: entry.name, ...data });
+    }
+  }
+  event(entry, message, id) {
+    if (entry.last !== null && isRepeat(id, entry.last)) return;
+    this.resumed(entry.name);
+    if (this.isClosed || this.entry(entry.name) !== entry) return;
+    entry.last = id;
+    this.effects.deliver(message);
+  }
+  resumed(name) {
+    const awaited = this.awaiting.get(name);
+    this.awaiting.delete(name);
+    if (!awaited || this.isClosed || this.entry(name) !== awaited.entry) return;
+    const { after } = awaited;
+    try {
+      this.effects.deliver({ data: JSON.stringify({ event: RESUMED, channel: name, data: { after } }) });
+    } finally {
+      this.effects.report('resumed', { pusher: this.pusher, channel: name, after });
+    }
+  }
+  ping() {
+    if (this.isClosed || this.awaiting.size === 0 || this.pings > this.pongs) return;
+    this.pings += 1;
+    for (const awaited of this.awaiting.values()) awaited.ping ??= this.pings;
+    this.effects.send('{"event":"pusher:ping","data":{}}');
+  }
+  pong() {
+    this.pongs += 1;
+    for (const [name, { ping }] of [...this.awaiting]) if (ping <= this.pongs) this.resumed(name);
+    this.ping();
+  }
+}
+function parseFrame(text) {
+  if (typeof text !== 'string') return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+async function readEvents(body, signal, onBytes, onEvent) {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  let rest = '';
+  let fields = {};
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done || signal.aborted) return;
+    onBytes();
+    const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line !== '') {
+        const [, name, text] = /^(\w*):? ?(.*)$/.exec(line) ?? [];
+        if (name) fields[name] = text;
+        continue;
+      }
+      const { event = 'message', id, data } = fields;
+      fields = {};
+      if (data !== undefined) onEvent(event, id, data);
+      if (signal.aborted) return;
+    }
+  }
+}
+const CHANNELS_MAX = 100;
+const URL_BYTES_MAX = 8000;
+const CHANGE_DELAY_MS = 10;
+const STREAM_SILENCE_MS_MAX = 40_000;
+const STALLS_MAX = 2;
+const POLL_TIMEOUT_S = 25;
+const FIRST_POLL_TIMEOUT_S = 1;
+const POLL_MARGIN_MS = 10_000;
+const LOSSES_MAX = 4;
+const LOSS_DELAY_MS = 500;
+const LOSS_DELAY_MS_MAX = 30_000;
+const ACTIVITY_TIMEOUT_S = 30;
+class StreamSocket {
+  constructor(fallback) {
+    this.fallback = fallback;
+    this.id = fallback.streamId();
+    this.channels = new Map();
+    this.losses = 0;
+    this.stalls = 0;
+    this.later(() => {
+      this.heardAt = Date.now();
+      this.onopen?.({});
+      this.emit({
+        event: 'pusher:connection_established',
+        data: JSON.stringify({ socket_id: this.id, activity_timeout: ACTIVITY_TIMEOUT_S }),
+      });
+      fallback.opened();
+    });
+  }
+  send(text) {
+    const { event, data } = JSON.parse(text);
+    if (event === 'pusher:subscribe') this.subscribe(data);
+    else if (event === 'pusher:unsubscribe') this.unsubscribe(data.channel);
+    else if (event === 'pusher:ping') this.pong();
+    else if (event === 'pusher:signin') this.refuse('signin()');
+    else if (event.startsWith('client-')) this.refuse('A client event');
+  }
+  close() {
+    this.end(1000);
+  }
+  end(code) {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.request?.abort();
+    clearTimeout(this.changing);
+    this.fallback.ended(this, code !== 1000);
+    setTimeout(() => this.onclose?.({ code, reason: '', wasClean: code === 1000 }));
+  }
+  later(action) {
+    setTimeout(() => {
+      if (!this.isClosed) action();
+    });
+  }
+  emit(message) {
+    this.deliver(JSON.stringify(message));
+  }
+  deliver(data) {
+    if (this.isClosed) return;
+    try {
+      this.onmessage?.({ data });
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+  }
+  refuse(what) {
+    this.later(() => {
+      this.emit({ event: 'pusher:error', data: { code: 4301, message: needsWebSocket(what).message } });
+    });
+  }
+  async pong() {
+    const isAlive = Date.now() - this.heardAt < STREAM_SILENCE_MS_MAX || (await this.fallback.check());
+    if (isAlive) this.later(() => this.emit({ event: 'pusher:pong', data: '{}' }));
+  }
+  subscribe({ channel: name, auth, last_event_id: after = '' }) {
+    if (name.startsWith('presence-') || name.startsWith('#')) {
+      this.reject(name, needsWebSocket(name));
+      return;
+    }
+    this.channels.set(name, { auth, after, isNew: true });
+    this.change();
+  }
+  unsubscribe(name) {
+    if (this.channels.delete(name)) this.change();
+  }
+  change() {
+    this.changing ??= setTimeout(() => {
+      this.changing = undefined;
+      this.restart();
+    }, CHANGE_DELAY_MS);
+  }
+  restart() {
+    this.request?.abort();
+    this.request = undefined;
+    if (this.isClosed || this.channels.size === 0) return;
+    this.request = new AbortController();
+    this.read(this.request.signal);
+  }
+  reject(name, { message, type, status }) {
+    this.channels.delete(name);
+    const data = JSON.stringify({ type, error: message, status });
+    this.later(() => this.emit({ event: 'pusher:subscription_error', channel: name, data }));
+  }
+  succeed(name, position, shown) {
+    const channel = this.channels.get(name);
+    if (!channel) return;
+    channel.hasHistory = Boolean(position);
+    if (!channel.isNew) return;
+    channel.isNew = false;
+    const data = JSON.stringify(shown ? { position: shown } : {});
+    this.emit({ event: 'pusher_internal:subscription_succeeded', channel: name, data });
+  }
+  gap({ channel, ...missed }) {
+    if (this.channels.has(channel)) this.emit({ event: 'pusher:history_gap', channel, data: JSON.stringify(missed) });
+  }
+  async read(signal) {
+    while (!signal.aborted) {
+      const asked = this.ask();
+      if (asked.names.length === 0) return;
+      try {
+        await (this.fallback.mode === 'poll' ? this.poll(asked, signal) : this.stream(asked, signal));
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof Refusal) this.refused(asked, error);
+        else await this.lost(error, signal);
+      }
+    }
+  }
+  ask() {
+    const known = [...this.channels].filter(([, { isNew }]) => !isNew).map(([name]) => name);
+    const fresh = [...this.channels].filter(([, { isNew }]) => isNew).map(([name]) => name);
+    const asked = { names: known, fresh: [] };
+    for (const name of fresh) {
+      const next = { names: [...asked.names, name], fresh: [...asked.fresh, name] };
+      if (next.names.length > CHANNELS_MAX || this.url(next, 0).length > URL_BYTES_MAX) {
+        if (asked.fresh.length > 0) break;
+        this.reject(name, Object.assign(needsWebSocket(`${name}, beyond ${CHANNELS_MAX} channels or the 8 KiB that ` +
+          'their names and signatures may have in a request,'), { status: 413 }));
+      } else {
+        Object.assign(asked, next);
+        if (this.isOneByOne) break;
+      }
+    }
+    return asked;
+  }
+  url({ names }, timeout) {
+    const enc = encodeURIComponent;
+    let query = `&positions=true&socket_id=${this.id}&channels=${names.map(enc).join(',')}`;
+    for (const name of names) {
+      const { auth } = this.channels.get(name);
+      if (auth) query += `&auth[${enc(name)}]=${enc(auth)}`;
+    }
+    for (const name of names) {
+      const { isNew, after, hasHistory } = this.channels.get(name);
+      if (isNew || (this.lastId && !hasHistory)) query += `&after[${enc(name)}]=${isNew ? enc(after) : ''}`;
+    }
+    if (this.lastId) query += `&last_event_id=${enc(this.lastId)}`;
+    return timeout ? this.fallback.url('poll', `${query}&timeout=${timeout}`) : this.fallback.url('sse', query);
+  }
+  async fetch(url, signal) {
+    const response = await fetch(url, { ...FETCH_OPTIONS, signal });
+    if (response.ok) return response;
+    const { error, message } = await response.json().catch(() => ({}));
+    const isRelays = typeof error === 'string' && typeof message === 'string';
+    if (isRelays && response.status < 500 && response.status !== 429) throw new Refusal(response.status, message);
+    const failure = new Error(`Relay answered ${response.status}`);
+    failure.delayMs = Math.min(Number(response.headers.get('Retry-After')) * 1000, LOSS_DELAY_MS_MAX);
+    throw failure;
+  }
+  async stream(asked, signal) {
+    const timer = new Timer(signal);
+    const continues = Boolean(this.lastId) || asked.fresh.some((name) => this.channels.get(name).after);
+    try {
+      timer.start(this.fallback.options.timeout);
+      const response = await this.fetch(this.url(asked, 0), timer.signal);
+      await this.readStream(asked, continues, response.body, timer);
+      throw new Error('the stream ended');
+    } catch (error) {
+      if (signal.aborted || !timer.isLate) throw error;
+      this.stalls += timer.isBeginning ? STALLS_MAX : 1;
+      const isHeld = this.stalls >= STALLS_MAX && (await this.fallback.check());
+      if (!isHeld || !this.fallback.streamsAreHeld()) throw error;
+    } finally {
+      timer.end();
+    }
+  }
+  readStream(asked, continues, body, timer) {
+    let connected;
+    const begin = (gaps) => {
+      for (const name of asked.names) this.succeed(name, connected.positions[name], connected.positions[name]);
+      gaps.forEach((gap) => this.gap(gap));
+      connected = undefined;
+      this.losses = 0;
+      this.askForRest();
+    };
+    const onBytes = () => {
+      this.heardAt = Date.now();
+      if (timer.isBeginning) return;
+      this.stalls = 0;
+      timer.start(STREAM_SILENCE_MS_MAX);
+    };
+    return readEvents(body, timer.signal, onBytes, (name, id, text) => {
+      const data = JSON.parse(text);
+      if (id) this.lastId = id;
+      if (data.channel !== undefined) {
+        if (this.channels.has(data.channel)) this.deliver(text);
+      } else if (name === 'connected') {
+        timer.isBeginning = false;
+        timer.start(STREAM_SILENCE_MS_MAX);
+        connected = data;
+        if (data.resumed || !continues) begin([]);
+      } else if (name === 'gap') {
+        if (connected) begin(data.channels);
+        else data.channels.forEach((gap) => this.gap(gap));
+      }
+    });
+  }
+  async poll(asked, signal) {
+    const timeout = asked.fresh.length > 0 ? FIRST_POLL_TIMEOUT_S : POLL_TIMEOUT_S;
+    const timer = new Timer(signal);
+    try {
+      timer.start(timeout * 1000 + POLL_MARGIN_MS);
+      const response = await this.fetch(this.url(asked, timeout), timer.signal);
+      const { events, gaps, positions, last_event_id: lastId } = await response.json();
+      if (signal.aborted) return;
+      this.heardAt = Date.now();
+      this.losses = 0;
+      this.lastId = lastId ?? this.lastId;
+      const withEvents = new Set(events.map(({ channel }) => channel));
+      for (const name of asked.names) this.succeed(name, positions[name], withEvents.has(name) ? null : positions[name]);
+      gaps.forEach((gap) => this.gap(gap));
+      for (const { id, ...event } of events) if (this.channels.has(event.channel)) this.emit({ ...event, id });
+    } finally {
+      timer.end();
+    }
+  }
+  askForRest() {
+    const isRest = [...this.channels.values()].some(({ isNew }) => isNew);
+    if (isRest) this.change();
+    else this.isOneByOne = false;
+  }
+  refused({ fresh }, refusal) {
+    if (fresh.length === 0) {
+      this.end(1000);
+    } else if (fresh.length === 1) {
+      this.reject(fresh[0], refusal);
+    } else {
+      this.isOneByOne = true;
+    }
+  }
+  async lost({ delayMs }, signal) {
+    this.losses += 1;
+    if (this.losses >= LOSSES_MAX) {
+      this.end(1006);
+      return;
+    }
+    const delay = Math.max(LOSS_DELAY_MS * 2 ** (this.losses - 1) * (0.5 + Math.random()), delayMs || 0);
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, delay);
+      signal.addEventListener('abort', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+}
+class Refusal extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+    this.type = status === 401 || status === 403 ? 'AuthError' : 'FallbackError';
+  }
+}
+class Timer {
+  constructor(outer) {
+    this.outer = outer;
+    this.controller = new AbortController();
+    this.signal = this.controller.signal;
+    this.abort = () => this.controller.abort();
+    outer.addEventListener('abort', this.abort);
+    this.isBeginning = true;
+  }
+  start(ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      this.isLate = true;
+      this.abort();
+    }, ms);
+  }
+  end() {
+    clearTimeout(this.timer);
+    this.outer.removeEventListener('abort', this.abort);
+    this.abort();
+  }
+}
+const TRANSPORTS = ['sse', 'poll'];
+const TIMEOUT_MS = 5000;
+const RETRY_INTERVAL_MS = 60_000;
+const RETRY_INTERVAL_MS_MAX = 300_000;
+const CHECK_INTERVAL_TIMEOUTS = 3;
+const FRESH_CHECK_MS = 2000;
+const FAILURES_MIN = 2;
+const SHORT_LIVES_MIN = 3;
+const SHORT_LIFE_MS = 10_000;
+const SIGNED_ID_MS_MAX = 540_000;
+const WRAPPED = Symbol.for('@relay/client/fallback');
+const RESUMING = Symbol.for('@relay/client/resume');
+function fallbackOptions(option = true) {
+  if (option === false || typeof fetch !== 'function') return undefined;
+  const given = Array.isArray(option) ? { transports: option } : option === true ? {} : option;
+  const { transports = TRANSPORTS, timeout = TIMEOUT_MS, retryInterval = RETRY_INTERVAL_MS } = given ?? {};
+  const areTransports = Array.isArray(transports) && transports.every((name) => TRANSPORTS.includes(name));
+  if (typeof option !== 'object' && option !== true) {
+    throw new TypeError('Relay: fallback is true, false, a list of "sse" and "poll", or an object');
+  }
+  if (!areTransports || transports.length === 0) {
+    throw new TypeError(`Relay: fallback takes the transports "sse" and "poll", not ${JSON.stringify(transports)}`);
+  }
+  for (const [name, value] of Object.entries({ timeout, retryInterval })) {
+    if (!(Number.isFinite(value) && value >= 100)) throw new TypeError(`Relay: fallback.${name} is at least 100 ms`);
+  }
+  return { transports, timeout, retryInterval };
+}
+class Fallback {
+  constructor(relay, Runtime, options) {
+    this.relay = relay;
+    this.Runtime = Runtime;
+    this.options = options;
+    this.mode = null;
+    this.wasUsed = false;
+    this.failures = 0;
+    this.shortLives = 0;
+    this.clockOffsetMs = 0;
+    wrapTransport(Runtime);
+  }
+  marked(options) {
+    return { ...options, relayFallback: () => this };
+  }
+  transport() {
+    if (this.socket) return this.mode ?? undefined;
+    return this.relay.connection.connection ? 'websocket' : undefined;
+  }
+  strategy(own) {
+    return {
+      isSupported: () => own.isSupported(),
+      connect: (minPriority, callback) => {
+        this.attempt?.end();
+        const attempt = new Attempt(this, own, minPriority, callback);
+        this.attempt = attempt;
+        attempt.start();
+        return attempt;
+      },
+    };
+  }
+  createSocket(open, url, useTLS) {
+    const isMain = Boolean(useTLS) === Boolean(this.relay.connection.usingTLS);
+    if (!this.mode) {
+      const socket = this.wasUsed ? this.openResuming(open, url) : open(url);
+      if (isMain) this.watch(socket, this.attempt);
+      return socket;
+    }
+    if (!isMain) throw new Error('Relay: WebSockets are blocked');
+    this.retryWith = () => open(url);
+    const socket = new StreamSocket(this);
+    this.socket = socket;
+    if (!url.includes('event_ids=')) this.makeResuming(socket, url);
+    return socket;
+  }
+  openResuming(open, url) {
+    if (this.listeners(url).length > 0) return open(url);
+    const socket = open(withEventIds(url));
+    this.makeResuming(socket, url);
+    return socket;
+  }
+  makeResuming(socket, url) {
+    const report = (event, details) => this.listeners(url).forEach((listener) => listener.report(event, details));
+    makeResuming(socket, () => this.relay, report);
+  }
+  listeners(url) {
+    return [...(this.Runtime[RESUMING] ?? [])].filter((listener) => listener.covers(url));
+  }
+  watch(socket, attempt) {
+    if (!attempt || typeof socket?.addEventListener !== 'function') return;
+    const run = attempt.run;
+    let firstMessageAt;
+    let messages = 0;
+    socket.addEventListener('message', () => {
+      firstMessageAt ??= Date.now();
+      messages += 1;
+      this.failures = 0;
+    });
+    socket.addEventListener('close', ({ wasClean, code }) => {
+      if (firstMessageAt === undefined) {
+        if (run === attempt.run) this.noteFailure();
+        return;
+      }
+      const isClean = wasClean || (code >= 1000 && code !== 1006);
+      const isShort = Date.now() - firstMessageAt < SHORT_LIFE_MS;
+      if (!isClean && (isShort || messages === 1)) {
+        this.shortLives += 1;
+      } else {
+        this.shortLives = 0;
+      }
+    });
+  }
+  noteFailure() {
+    this.failures += 1;
+    this.attempt?.suspect();
+  }
+  isBlocked() {
+    return this.failures >= FAILURES_MIN || this.shortLives >= SHORT_LIVES_MIN;
+  }
+  use(mode) {
+    this.mode = mode;
+    this.wasUsed = true;
+    this.retries = 0;
+  }
+  reset() {
+    this.mode = null;
+    this.endProbe?.();
+    clearTimeout(this.retryTimer);
+    this.failures = 0;
+    this.shortLives = 0;
+  }
+  stop() {
+    this.attempt?.end();
+    this.socket = null;
+    this.reset();
+  }
+  url(path, query = '') {
+    const { config, key, connection } = this.relay;
+    const base = relayUrl({ ...config, useTLS: connection.usingTLS });
+    return `${base}/app/${encodeURIComponent(key)}/${path}?key=${encodeURIComponent(key)}${query}`;
+  }
+  async check() {
+    if (Date.now() - this.checkedAt < FRESH_CHECK_MS) return true;
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), this.options.timeout);
+    try {
+      const response = await fetch(this.url('time'), { ...FETCH_OPTIONS, signal: controller.signal });
+      const { unix_time: seconds } = await response.json();
+      if (!response.ok || !Number.isFinite(seconds)) return false;
+      this.checkedAt = Date.now();
+      this.clockOffsetMs = seconds * 1000 - this.checkedAt;
+      return true;
+    } catch {
+      return false;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+  streamId() {
+    this.idAt = Date.now();
+    const seconds = Math.floor((this.idAt + this.clockOffsetMs) / 1000);
+    return `0.${seconds}${String(Math.floor(Math.random() * 1e9)).padStart(9, '0')}`;
+  }
+  renews(socketId) {
+    const { socket } = this;
+    if (!isStreamId(socketId) || socket?.id !== socketId || Date.now() - this.idAt < SIGNED_ID_MS_MAX) return false;
+    socket.end(1000);
+    return true;
+  }
+  opened() {
+    this.scheduleRetry();
+  }
+  streamsAreHeld() {
+    if (!this.options.transports.includes('poll')) return false;
+    this.mode = 'poll';
+    return true;
+  }
+  ended(socket, isLost) {
+    if (this.socket !== socket) return;
+    this.socket = null;
+    clearTimeout(this.retryTimer);
+    if (isLost) this.reset();
+  }
+  scheduleRetry() {
+    clearTimeout(this.retryTimer);
+    const { retryInterval } = this.options;
+    const limit = Math.max(retryInterval, RETRY_INTERVAL_MS_MAX);
+    this.retryTimer = setTimeout(() => this.probe(), jittered(Math.min(retryInterval * 2 ** this.retries, limit)));
+  }
+  probe() {
+    let socket;
+    const finish = (works) => {
+      if (!this.endProbe) return;
+      this.endProbe = null;
+      clearTimeout(timer);
+      socket?.close();
+      if (!this.socket || !this.mode) return;
+      if (works) {
+        const current = this.socket;
+        this.reset();
+        current.end(1000);
+      } else {
+        this.retries += 1;
+        this.scheduleRetry();
+      }
+    };
+    this.endProbe = () => finish(false);
+    const timer = setTimeout(this.endProbe, this.options.timeout);
+    try {
+      socket = this.retryWith();
+      socket.onerror = this.endProbe;
+      socket.onclose = () => this.endProbe?.();
+      socket.onmessage = ({ data }) => {
+        const event = /^\{"event":"pusher:(\w+)"/.exec(data)?.[1];
+        if (event === 'connection_established') socket.send('{"event":"pusher:ping","data":{}}');
+        else if (event === 'pong') finish(true);
+      };
+    } catch {
+      finish(false);
+    }
+  }
+}
+function jittered(ms) {
+  return ms * (0.8 + Math.random() * 0.4);
+}
+class Attempt {
+  constructor(fallback, own, minPriority, callback) {
+    Object.assign(this, { fallback, own, minPriority, callback });
+    this.run = 0;
+  }
+  start() {
+    const { fallback } = this;
+    this.run += 1;
+    this.runner = this.own.connect(this.minPriority, (error, handshake) => {
+      this.end();
+      this.callback(error, handshake);
+    });
+    if (this.isOver || fallback.mode) return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.suspect(true), fallback.options.timeout);
+    if (fallback.isBlocked()) this.suspect();
+  }
+  async suspect(isLate = false) {
+    const { fallback } = this;
+    if (this.isOver || this.isChecking || fallback.mode) return;
+    this.isChecking = true;
+    const works = await fallback.check();
+    this.isChecking = false;
+    if (this.isOver || fallback.mode) return;
+    clearTimeout(this.timer);
+    if (!works) {
+      fallback.failures = 0;
+      fallback.shortLives = 0;
+      this.timer = setTimeout(() => this.suspect(), jittered(CHECK_INTERVAL_TIMEOUTS * fallback.options.timeout));
+      return;
+    }
+    if (isLate || fallback.isBlocked()) fallback.use(fallback.options.transports[0]);
+    const { runner } = this;
+    this.run += 1;
+    runner.abort();
+    this.start();
+  }
+  end() {
+    this.isOver = true;
+    clearTimeout(this.timer);
+  }
+  abort() {
+    this.end();
+    this.runner?.abort();
+  }
+  forceMinPriority(priority) {
+    this.runner?.forceMinPriority(priority);
+  }
+}
+function wrapTransport(Runtime) {
+  const { hooks } = Runtime.Transports.ws;
+  if (hooks[WRAPPED]) return;
+  hooks[WRAPPED] = true;
+  const { getSocket } = hooks;
+  hooks.getSocket = (url, options) => {
+    const open = (address) => getSocket.call(hooks, address, options);
+    const fallback = options?.relayFallback?.();
+    return fallback ? fallback.createSocket(open, url, options.useTLS) : open(url);
+  };
+  const { getDefaultStrategy } = Runtime;
+  Runtime.getDefaultStrategy = (config, options, defineTransport) =>
+    getDefaultStrategy.call(Runtime, config, options, (...given) => {
+      const [, , type, , , manager] = given;
+      if (options?.relayFallback && type === 'ws' && manager) manager.livesLeft = Infinity;
+      return defineTransport(...given);
+    });
 }
 function canShare() {
   const { navigator, BroadcastChannel, crypto } = globalThis;
@@ -922,9 +1712,11 @@ function defineRelay(Pusher, scriptUrl) {
   class Relay extends Pusher {
     constructor(key, options = {}) {
       let self;
+      const fallback = fallbackOptions(options.fallback ?? undefined);
       super(key, pusherOptions(options, scriptUrl, () => self));
       self = this;
       const facts = canShare() ? sharingFacts(options, this.config) : undefined;
+      if (fallback) this.allowFallback(fallback);
       if (facts) this.shareConnection(facts);
       this.isPrepared = true;
       if (Pusher.isReady) this.connect();
@@ -932,12 +1724,39 @@ function defineRelay(Pusher, scriptUrl) {
     get sharing() {
       return this.tabs?.role() ?? 'none';
     }
+    get transport() {
+      if (this.tabs?.role() === 'follower') return undefined;
+      return this.fallback ? this.fallback.transport() : this.connection.connection ? 'websocket' : undefined;
+    }
     connect() {
       if (this.isPrepared) super.connect();
+    }
+    send_event(name, data, channel) {
+      const { connection } = this;
+      if (!name.startsWith('client-') || connection.state !== 'connected' || !isStreamId(connection.socket_id)) {
+        return super.send_event(name, data, channel);
+      }
+      const { message } = needsWebSocket(`The client event ${name}`);
+      connection.emit('error', { type: 'PusherError', data: { code: 4301, message } });
+      return false;
     }
     switchCluster(options) {
       this.tabs?.leave();
       super.switchCluster(options);
+    }
+    allowFallback(options) {
+      const { connection } = this;
+      const { getStrategy } = connection.options;
+      const { Runtime } = Pusher;
+      if (typeof getStrategy !== 'function' || typeof Runtime.Transports?.ws?.hooks?.getSocket !== 'function') {
+        console.warn('Relay: this version of pusher-js lets no client fall back from WebSockets');
+        return;
+      }
+      const fallback = new Fallback(this, Runtime, options);
+      this.fallback = fallback;
+      connection.options.getStrategy = (given) => fallback.strategy(getStrategy(fallback.marked(given)));
+      connection.updateStrategy();
+      for (const state of ['disconnected', 'failed']) connection.bind(state, () => fallback.stop());
     }
     shareConnection(facts) {
       const { connection } = this;

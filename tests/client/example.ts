@@ -12,9 +12,13 @@ const options: RelayOptions = {
   wsHost: 'relay.example.com',
   wsPort: 6001,
   shareTabs: { user: 7 },
+  fallback: { transports: ['sse', 'poll'], timeout: 3000, retryInterval: 30_000 },
 };
 const relay: Relay = new Relay('key', options);
 new Named('key');
+new Relay('key', { fallback: ['poll'] });
+const carrier: 'websocket' | 'sse' | 'poll' | undefined = new Relay('key', { fallback: false }).transport;
+console.log(carrier);
 new Relay('key', { shareTabs: true, authBatch: false, authCredentials: 'omit', cluster: 'mt1' });
 new Relay('key', {
   channelAuthorization: { endpoint: '/broadcasting/auth', headersProvider: async () => ({ Authorization: 'Bearer x' }) },
@@ -52,5 +56,7 @@ resuming.on('message', () => {});
 new Relay();
 // @ts-expect-error There is no such option.
 new Relay('key', { authEndpiont: '/auth' });
+// @ts-expect-error There is no such transport.
+new Relay('key', { fallback: ['websocket'] });
 // @ts-expect-error The role cannot be set.
 relay.sharing = 'none';

@@ -1,6 +1,7 @@
 // The handlers with which pusher-js authorizes channels and signs its user in.
 
 import { endpointAddress } from './place.js';
+import { isStreamId, needsWebSocket } from './over_http.js';
 import { AuthFailure, checkChannel, checkUser, isRefusal, post } from './request.js';
 
 /** Channels in one request (R-AUTHEP-10). */
@@ -70,7 +71,7 @@ function fail(relay, emitter, callback, error) {
     const isPatched = Object.prototype.hasOwnProperty.call(emitter, 'emit');
     emitter.emit = (event, data, ...more) => {
       const isFailure = event === 'pusher:subscription_error' || event === 'pusher:signin_error';
-      return emit.call(emitter, event, isFailure ? { ...data, status: error.status } : data, ...more);
+      return emit.call(emitter, event, isFailure ? { ...data, ...failureOf(data, error) } : data, ...more);
     };
     try {
       callback(error, null);
@@ -84,9 +85,17 @@ function fail(relay, emitter, callback, error) {
   endSharingIfRefused(relay, error);
 }
 
+function failureOf(data, { type = data.type, status }) {
+  return { type, status };
+}
+
 function userHandler(auth, options, relay) {
   return async ({ socketId }, callback) => {
     const isWanted = () => relay().connection.socket_id === socketId;
+    if (isStreamId(socketId)) {
+      queueMicrotask(() => fail(relay(), relay().user, callback, needsWebSocket('signin()')));
+      return;
+    }
     let data;
     try {
       const address = endpointAddress(auth.endpoint, relay().config);
@@ -103,6 +112,10 @@ function userHandler(auth, options, relay) {
 function channelHandler(auth, options, relay) {
   const waiting = new Map();
   return ({ socketId, channelName }, callback) => {
+    if (isStreamId(socketId) && channelName.startsWith('presence-')) {
+      queueMicrotask(() => fail(relay(), relay().channel(channelName), callback, needsWebSocket(channelName)));
+      return;
+    }
     const list = waiting.get(socketId);
     if (list) {
       list.push({ channelName, callback });
@@ -142,6 +155,8 @@ function authorize(relay, socketId, channels, auth, options) {
     names.forEach((name) => finish(name, error));
     return;
   }
+  // The channels are authorized for its next id then.
+  if (address.isRelays && relay.fallback?.renews(socketId)) return;
   const size = options.authBatch ?? address.isRelays ? BATCH_CHANNELS_MAX : 1;
   for (let start = 0; start < names.length; start += size) {
     const part = names.slice(start, start + size);

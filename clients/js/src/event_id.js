@@ -9,7 +9,7 @@ const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_
  */
 export function isRepeat(id, last) {
   if (id === last) return true;
-  const [one, other] = [decode(id), decode(last)];
+  const [one, other] = [partsOf(id), partsOf(last)];
   return Boolean(one && other) && one.order === other.order && one.sequence <= other.sequence;
 }
 
@@ -17,7 +17,7 @@ export function isRepeat(id, last) {
  * The parts of an id, as texts that compare like the numbers. Epoch and group have 80 bits: 13 digits and the first 2
  * bits of the 14th.
  */
-function decode(id) {
+function partsOf(id) {
   if (!FORM.test(id)) return undefined;
   const digits = Array.from(id.slice(4), (character) => DIGITS.indexOf(character));
   const text = (numbers) => String.fromCharCode(...numbers.map((number) => 48 + number));

@@ -27,7 +27,7 @@ export function placeOptions(options, scriptUrl) {
 }
 
 /** The address of Relay's HTTP routes, by the configuration of pusher-js: `https://relay.example.com:443/prefix`. */
-function relayUrl({ useTLS, wsHost, wsPort, wssPort, wsPath }) {
+export function relayUrl({ useTLS, wsHost, wsPort, wssPort, wsPath }) {
   return useTLS ? `https://${wsHost}:${wssPort}${wsPath}` : `http://${wsHost}:${wsPort}${wsPath}`;
 }
 

@@ -1,7 +1,7 @@
 // Exact resume for unmodified pusher-js: its WebSockets continue from the last event of each channel (R-CLIENT-9).
 
 import { covers, parseHosts } from './hosts.js';
-import { makeResuming } from './resuming_socket.js';
+import { makeResuming, withEventIds } from './resuming_socket.js';
 
 const EVENTS = ['gap', 'resumed'];
 
@@ -90,10 +90,6 @@ function wrapSockets({ Runtime, instances }, listeners) {
     );
     return socket;
   };
-}
-
-function withEventIds(url) {
-  return `${url}${url.includes('?') ? '&' : '?'}event_ids=true`;
 }
 
 /**

@@ -11,9 +11,14 @@
 import { isRepeat } from './event_id.js';
 import { lastIdOf } from './last_ids.js';
 
-const SUCCEEDED = 'pusher_internal:subscription_succeeded';
+const SUBSCRIPTION_SUCCEEDED = 'pusher_internal:subscription_succeeded';
 const GAP = 'pusher:history_gap';
 const RESUMED = 'pusher:history_resumed';
+
+/** The URL of a WebSocket whose events have ids (R-HIST-6). */
+export function withEventIds(url) {
+  return `${url}${url.includes('?') ? '&' : '?'}event_ids=true`;
+}
 
 /** Makes a socket that pusher-js has just created resume. `findPusher` returns the Pusher object with a socket id. */
 export function makeResuming(socket, findPusher, report) {
@@ -62,7 +67,7 @@ class ResumingSocket {
   }
 
   send(data) {
-    const message = typeof data === 'string' && data.startsWith('{"event":"pusher:') ? parse(data) : undefined;
+    const message = typeof data === 'string' && data.startsWith('{"event":"pusher:') ? parseFrame(data) : undefined;
     if (message?.event === 'pusher:ping') this.pings += 1;
     const name = message?.data?.channel;
     if (typeof name === 'string') {
@@ -79,14 +84,14 @@ class ResumingSocket {
 
   receive(message) {
     if (this.isClosed) return;
-    const frame = parse(message.data);
+    const frame = parseFrame(message.data);
     const name = frame?.channel;
-    if (frame?.event === 'pusher:connection_established') this.socketId = parse(frame.data)?.socket_id;
+    if (frame?.event === 'pusher:connection_established') this.socketId = parseFrame(frame.data)?.socket_id;
     const entry = typeof name === 'string' ? this.entry(name) : undefined;
-    if (entry && frame.event === SUCCEEDED) {
-      this.subscribed(entry, message, parse(frame.data)?.position);
+    if (entry && frame.event === SUBSCRIPTION_SUCCEEDED) {
+      this.subscribed(entry, message, parseFrame(frame.data)?.position);
     } else if (entry && frame.event === GAP) {
-      this.gap(entry, message, parse(frame.data));
+      this.gap(entry, message, parseFrame(frame.data));
     } else if (entry && typeof frame.id === 'string') {
       this.event(entry, message, frame.id);
     } else {
@@ -159,7 +164,7 @@ class ResumingSocket {
   }
 }
 
-function parse(text) {
+function parseFrame(text) {
   if (typeof text !== 'string') return undefined;
   try {
     return JSON.parse(text);
