@@ -148,6 +148,7 @@ const scenarios = {
         through.upgrades = 403;
         through.cut();
         await eventually('HTTP', () => client.transport === over && client.channel('private-b').subscribed);
+        console.log(`${over}: round ${round}`);
       }
       isOver = true;
       await publishing;
