@@ -47,22 +47,24 @@ pub mod store;
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod outgoing;
 
-// Floor 8: the senders of these requests, and the admin API.
-#[allow(clippy::disallowed_methods, reason = "effects live here")]
-pub mod admin;
+// Floor 8: the senders of these requests.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod authorizer;
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod webhook;
 
-// Floor 9: the settings of operators.
+// Floor 9: the admin API.
+#[allow(clippy::disallowed_methods, reason = "effects live here")]
+pub mod admin;
+
+// Floor 10: the settings of operators.
 #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
 pub mod config;
 
-// Floor 10: assembly.
+// Floor 11: assembly.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod server;
 
-// Floor 11: the command line.
+// Floor 12: the command line.
 #[allow(clippy::disallowed_methods, reason = "effects live here")]
 pub mod cli;

@@ -5,7 +5,7 @@ use super::access::Access;
 use super::call::{Answer, Call};
 use super::fault::Fault;
 use super::operation::Operation;
-use super::{admin_tokens, apps, audit, deliveries, explain, keys, replay, settings, status, tokens, webhooks};
+use super::{admin_tokens, apps, audit, explain, keys, replay, settings, status, tokens, webhooks};
 
 impl Access<'_> {
     /// Runs an operation.
@@ -41,8 +41,8 @@ impl Access<'_> {
             Operation::ListAudit => audit::list(self, call),
             Operation::Explain => explain::explain(self, call),
             Operation::Replay => replay::replay(self, call),
-            Operation::TestWebhook => deliveries::test(self, call),
-            Operation::ListFailedDeliveries => deliveries::failed(self, call),
+            Operation::TestWebhook => webhooks::test(self, call),
+            Operation::ListFailedDeliveries => webhooks::failed(self, call),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Webhook endpoints: list, create, switch, remove. A secret is shown by the request that created it alone.
+//! Webhook endpoints: list, create, switch, remove, test, and what failed. A secret is shown by the request that created it alone.
 
 use serde_json::{Value, json};
 
-use super::access::{Access, Created, gone, page_by_age};
+use super::access::{Access, Created, bad_cursor, gone, page, page_by_age};
 use super::apps::if_gone;
 use super::call::{Answer, Call};
 use super::fault::Fault;
@@ -10,7 +10,9 @@ use crate::app::outgoing_url::Reach;
 use crate::app::webhook::{Batching, CountName, NewWebhook, WebhookFormat};
 use crate::label::Label;
 use crate::rfc3339::rfc3339;
-use crate::store::WebhookRecord;
+use crate::store::queue::FailedDelivery;
+use crate::store::{StoreError, WebhookRecord};
+use crate::webhook::request::SendError;
 
 pub(super) fn list(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
     let webhooks = access.store.webhooks(call.app.as_deref())?;
@@ -54,6 +56,58 @@ pub(super) fn remove(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> 
 pub(super) fn switch(access: &Access<'_>, call: &Call, enabled: bool) -> Result<Answer, Fault> {
     let (app, webhook) = access.store.switch_webhook(access.actor, call.app.as_deref(), call.item_id(), enabled)?;
     Ok(Answer::ok(encode(&app, &webhook)))
+}
+
+/// An operator who sets an endpoint up sees at once whether it answers (R-ADMIN-23).
+pub(super) fn test(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
+    let directory = access.store.directory()?;
+    let id = call.item_id();
+    let found = match call.app.as_deref() {
+        Some(app) => {
+            let app = directory.app_by_id(app).ok_or_else(|| StoreError::UnknownApp(app.to_owned()))?;
+            app.webhooks.endpoint(id).map(|endpoint| (app, endpoint))
+        }
+        None => directory.apps().find_map(|app| Some((app, app.webhooks.endpoint(id)?))),
+    };
+    let (app, endpoint) = found.ok_or_else(|| StoreError::UnknownWebhook(id.to_owned()))?;
+    let (status, reason) = match access.deliveries()?.test(app, endpoint, access.now.unix_ms)? {
+        Ok(status) => (Some(status), None),
+        Err(error @ SendError::Status(status, _)) => (Some(status), Some(error.to_string())),
+        Err(error @ SendError::NoAnswer(_)) => (None, Some(error.to_string())),
+    };
+    Ok(Answer::ok(json!({
+        "id": id,
+        "app": app.id,
+        "url": endpoint.url,
+        "delivered": reason.is_none(),
+        "status": status,
+        "reason": reason,
+    })))
+}
+
+/// Deliveries that were given up, the newest first (R-ADMIN-23).
+pub(super) fn failed(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
+    let before = call.cursor().map(|text| text.parse::<u64>().map_err(|_| bad_cursor())).transpose()?;
+    let only = call.app.as_deref().map(|id| access.store.app(id)).transpose()?.map(|app| app.serial);
+    let apps = access.store.apps()?;
+    let failed = access.deliveries()?.failed()?;
+    let wanted = failed.into_iter().rev().filter(|(number, failed)| {
+        before.is_none_or(|before| *number < before) && only.is_none_or(|only| failed.app == only)
+    });
+    let app_id = |serial: u32| apps.iter().find(|app| app.serial == serial).map(|app| &*app.id);
+    let encode = |(_, failed): &(u64, FailedDelivery)| encode_failed(app_id(failed.app), failed);
+    Ok(page(wanted, call.limit(), |(number, _)| number.to_string(), encode))
+}
+
+fn encode_failed(app: Option<&str>, failed: &FailedDelivery) -> Value {
+    json!({
+        "app": app,
+        "webhook": failed.endpoint,
+        "created_at": rfc3339(failed.created_at_ms),
+        "failed_at": rfc3339(failed.failed_at_ms),
+        "attempts": failed.attempts,
+        "reason": failed.reason,
+    })
 }
 
 fn encode(app: &str, webhook: &WebhookRecord) -> Value {
