@@ -67,6 +67,26 @@ fn endpoints_are_tested() {
     admin.ask("POST", &path, None).expect(404);
 }
 
+/// R-ADMIN-23, T76: a test reaches nothing that webhooks may not reach: an endpoint whose name has an internal address is
+/// not connected to.
+#[test]
+fn tests_reach_public_addresses_only() {
+    let server = server();
+    let (admin, app) = (Admin::of(&server, &[]), server.app());
+    let receiver = Receiver::start();
+    for host in ["localhost", "LOCALHOST.", "ip6-localhost"] {
+        let url = format!("https://{host}:{}/hook", receiver.address.port());
+        let made = admin.create(&format!("/apps/{}/webhooks", app.id), &json!({"url": url}));
+        let tested = test(&admin, &format!("/webhooks/{}", made["id"].as_str().expect("an id")));
+        assert_eq!((&tested["delivered"], &tested["status"]), (&json!(false), &json!(null)), "{tested}");
+    }
+    let named = format!("https://localhost:{}/", receiver.address.port());
+    let made = admin.create(&format!("/apps/{}/webhooks", app.id), &json!({"url": named}));
+    let tested = test(&admin, &format!("/webhooks/{}", made["id"].as_str().expect("an id")));
+    assert!(tested["reason"].as_str().is_some_and(|reason| reason.contains("is not a public address")), "{tested}");
+    assert_eq!(receiver.connections(), 0);
+}
+
 /// R-ADMIN-23: one endpoint is tested at a time, and one that does not answer holds nothing else up.
 #[test]
 fn tests_take_turns() {
