@@ -77,12 +77,12 @@ fn operation(path: &'static str, endpoint: &Endpoint<'_>, method: &str) -> Opera
 
 const IN_PATH: Schema = Schema::Text { least: 1, most: limits::CHANNEL_NAME_BYTES_MAX };
 const ERRORS: [Answer; 10] = [
-    Answer::error(400, "The request breaks a rule, which the message names."),
+    Answer::early_error(400, "The request breaks a rule, which the message names."),
     Answer::error(401, "The credential is missing or not valid for this app."),
     Answer::error(403, "The token lacks the scope, the app is disabled, or the request is refused."),
     Answer::error(404, "There is no such app, channel or item."),
     Answer::error(409, "The state does not allow it."),
-    Answer::error(413, "The body or the data is too long."),
+    Answer::early_error(413, "The body or the data is too long."),
     Answer::error(415, "The body is compressed."),
     Answer::error(429, "A limit of the app is reached; Retry-After has the seconds."),
     Answer { status: 431, about: "The head is too long.", body: Some(AnswerBody::Text) },

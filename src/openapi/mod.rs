@@ -100,6 +100,8 @@ pub enum AnswerBody {
     Json(Schema),
     /// Text.
     Text,
+    /// JSON of this form, or text where the request was not read as one.
+    JsonOrText(Schema),
     /// Server-sent events.
     EventStream,
 }
@@ -122,6 +124,11 @@ impl Answer {
     /// An error in the form of R-ERR-1.
     pub const fn error(status: u16, about: &'static str) -> Self {
         Self::json(status, about, Schema::Object(&ERROR))
+    }
+
+    /// The same, or a text if the request is not HTTP or exceeds a limit before its path is known.
+    pub const fn early_error(status: u16, about: &'static str) -> Self {
+        Self { status, about, body: Some(AnswerBody::JsonOrText(Schema::Object(&ERROR))) }
     }
 }
 
@@ -206,6 +213,13 @@ impl Answer {
         match self.body {
             Some(AnswerBody::Json(schema)) => {
                 described["content"] = json!({"application/json": {"schema": schema.describe(definitions)}});
+            }
+            Some(AnswerBody::JsonOrText(schema)) => {
+                let schema = schema.describe(definitions);
+                described["content"] = json!({
+                    "application/json": {"schema": schema},
+                    "text/plain; charset=utf-8": {"schema": {"type": "string"}},
+                });
             }
             Some(AnswerBody::Text) => {
                 described["content"] = json!({"text/plain; charset=utf-8": {"schema": {"type": "string"}}});
