@@ -540,6 +540,16 @@ function parseFrame(text) {
 }
 async function readEvents(body, signal, onBytes, onEvent) {
   const reader = body.getReader();
+  const cancel = () => reader.cancel().catch(() => {});
+  signal.addEventListener('abort', cancel);
+  try {
+    await readLines(reader, signal, onBytes, onEvent);
+  } finally {
+    signal.removeEventListener('abort', cancel);
+    cancel();
+  }
+}
+async function readLines(reader, signal, onBytes, onEvent) {
   const decoder = new TextDecoder();
   let rest = '';
   let fields = {};

@@ -7,6 +7,18 @@
  */
 export async function readEvents(body, signal, onBytes, onEvent) {
   const reader = body.getReader();
+  // Node's `fetch` refers to the signal's request weakly, and once that is collected it no longer ends the body.
+  const cancel = () => reader.cancel().catch(() => {});
+  signal.addEventListener('abort', cancel);
+  try {
+    await readLines(reader, signal, onBytes, onEvent);
+  } finally {
+    signal.removeEventListener('abort', cancel);
+    cancel();
+  }
+}
+
+async function readLines(reader, signal, onBytes, onEvent) {
   const decoder = new TextDecoder();
   let rest = '';
   let fields = {};
