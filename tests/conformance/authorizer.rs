@@ -329,7 +329,8 @@ fn only_an_unmistakable_yes_signs() {
                     .write_all(head.as_bytes())
                     .and_then(|()| (0..100_000).try_for_each(|_| stream.write_all(&[b'x'; 10_000])))
             }
-            bytes => stream.write_all(bytes.as_bytes()),
+            // It is closed after each answer and says so, or the next request could be sent on it.
+            bytes => stream.write_all(bytes.replacen("\r\nContent", "\r\nConnection: close\r\nContent", 1).as_bytes()),
         };
         let _ = stream.shutdown(std::net::Shutdown::Both);
     });
