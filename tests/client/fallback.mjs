@@ -379,17 +379,17 @@ const scenarios = {
     client.disconnect();
     through.isClosed = false;
     client.connect();
-    await join(client, 'news');
+    await join(client, 'ends');
     assert.equal(client.transport, 'sse');
     client.disconnect();
     assert.equal(client.transport, undefined);
-    await eventually('the stream is closed', async () => (await api('GET', '/channels/news')).occupied === false);
+    await eventually('the stream is closed', async () => (await api('GET', '/channels/ends')).occupied === false);
     const sent = through.heads.length;
     await new Promise((resolve) => setTimeout(resolve, 1500));
     assert.equal(through.heads.length, sent);
     through.upgrades = 'pass';
     client.connect();
-    await once(client.channel('news'), 'pusher:subscription_succeeded');
+    await once(client.channel('ends'), 'pusher:subscription_succeeded');
     assert.equal(client.transport, 'websocket');
     assert.deepEqual(kinds(through).slice(sent), ['ws']);
   },
