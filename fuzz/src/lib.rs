@@ -53,8 +53,16 @@ mod history;
 mod network;
 #[path = "../../tests/simulation/random.rs"]
 mod random;
+#[path = "../../tests/simulation/reader_reads.rs"]
+mod reader_reads;
+#[path = "../../tests/simulation/reader_steps.rs"]
+mod reader_steps;
+#[path = "../../tests/simulation/readings.rs"]
+mod readings;
 #[path = "../../tests/simulation/reference.rs"]
 mod reference;
+#[path = "../../tests/simulation/replays.rs"]
+mod replays;
 #[path = "../../tests/simulation/scheduler.rs"]
 mod scheduler;
 #[path = "../../tests/simulation/socket_reads.rs"]
