@@ -124,6 +124,13 @@ pub(super) fn page<T>(
     Answer::ok(json!({ "items": items.iter().map(encode).collect::<Vec<_>>(), "next": next }))
 }
 
+/// The cursor of a list that is in the order of numbers.
+pub(super) fn number_cursor<N: std::str::FromStr>(call: &Call) -> Result<Option<N>, Fault> {
+    call.cursor()
+        .map(|text| text.parse().map_err(|_| Fault::bad_request("cursor takes `next` of the page before.")))
+        .transpose()
+}
+
 /// One page of the records after the cursor of a call, the oldest first; those of one millisecond keep their order.
 /// `age` is the creation time in unix ms and the id of a record.
 pub(super) fn page_by_age<T>(
@@ -146,11 +153,6 @@ pub(super) fn page_by_age<T>(
         last.map_or_else(removed, |last| last + 1)
     });
     page(records.into_iter().skip(start), call.limit(), position, encode)
-}
-
-/// The refusal of a cursor that no page has returned.
-pub(super) fn bad_cursor() -> Fault {
-    Fault::bad_request("cursor takes `next` of the page before.")
 }
 
 #[cfg(test)]

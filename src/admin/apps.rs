@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::access::{Access, Created, bad_cursor, gone, page};
+use super::access::{Access, Created, gone, number_cursor, page};
 use super::app_json::{Secrets, encode, summary};
 use super::call::{Answer, Call};
 use super::fault::Fault;
@@ -12,7 +12,7 @@ use crate::store::record::AppRecord;
 use crate::store::{NewApp, StoreError};
 
 pub(super) fn list(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
-    let after = call.cursor().map(|text| text.parse::<u32>().map_err(|_| bad_cursor())).transpose()?;
+    let after = number_cursor::<u32>(call)?;
     let apps = access.store.apps_after(after, call.limit().saturating_add(1))?;
     Ok(page(&apps, call.limit(), |app| app.serial.to_string(), |app| summary(app)))
 }

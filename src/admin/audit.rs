@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::access::{Access, bad_cursor, page};
+use super::access::{Access, number_cursor, page};
 use super::call::{Answer, Call};
 use super::fault::Fault;
 use crate::rfc3339::rfc3339;
 use crate::store::audit::{AuditEntry, AuditQuery};
 
 pub(super) fn list(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
-    let before = call.cursor().map(|text| text.parse::<u64>().map_err(|_| bad_cursor())).transpose()?;
-    let query = AuditQuery { before, app: call.parameter("app"), limit: call.limit().saturating_add(1) };
+    let query =
+        AuditQuery { before: number_cursor(call)?, app: call.parameter("app"), limit: call.limit().saturating_add(1) };
     let entries = access.store.audit(query)?;
     Ok(page(&entries, call.limit(), |entry| entry.number.to_string(), |entry| encode(entry)))
 }

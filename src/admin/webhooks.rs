@@ -1,8 +1,9 @@
-//! Webhook endpoints: list, create, switch, remove, test, and what failed. A secret is shown by the request that created it alone.
+//! Webhook endpoints: list, create, switch, remove, test, and what failed. A secret is shown by the request that created
+//! it alone.
 
 use serde_json::{Value, json};
 
-use super::access::{Access, Created, bad_cursor, gone, page, page_by_age};
+use super::access::{Access, Created, gone, number_cursor, page, page_by_age};
 use super::apps::if_gone;
 use super::call::{Answer, Call};
 use super::fault::Fault;
@@ -87,7 +88,7 @@ pub(super) fn test(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
 
 /// Deliveries that were given up, the newest first (R-ADMIN-23).
 pub(super) fn failed(access: &Access<'_>, call: &Call) -> Result<Answer, Fault> {
-    let before = call.cursor().map(|text| text.parse::<u64>().map_err(|_| bad_cursor())).transpose()?;
+    let before = number_cursor::<u64>(call)?;
     let only = call.app.as_deref().map(|id| access.store.app(id)).transpose()?.map(|app| app.serial);
     let apps = access.store.apps()?;
     let failed = access.deliveries()?.failed()?;
