@@ -150,10 +150,13 @@ impl Shard {
         unmade || self.connections.has_followups() || !taken
     }
 
-    /// Whether a request waits for answers, a poll is held, or an app's connections or channels are counted. Never when
-    /// all clients are gone, which the simulation asserts.
+    /// Whether a request waits for answers, a stream or poll is held, or an app's connections or channels are counted.
+    /// Never when all clients are gone, which the simulation asserts.
     pub fn has_waiting(&self) -> bool {
-        self.requests.pending() > 0 || self.owner.polls() > 0 || !self.quota.is_at_rest()
+        self.requests.pending() > 0
+            || self.connections.has_streams()
+            || self.owner.polls() > 0
+            || !self.quota.is_at_rest()
     }
 
     /// Takes an output.

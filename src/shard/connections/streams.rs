@@ -180,12 +180,6 @@ impl OpeningChannel {
 }
 
 impl Streams {
-    /// No stream is left, opening or open.
-    #[cfg(test)]
-    pub(in crate::shard) fn is_empty(&self) -> bool {
-        self.opening.is_empty() && self.admitted.is_empty() && self.credentials.len() == 0
-    }
-
     /// Adds a stream that its app's counter has admitted. Returns its index.
     fn admit(&mut self, app: AppSerial, grant: &Grant) -> u32 {
         let is = |known: &Credential| known.app == app && known.by == grant.credential;
@@ -260,9 +254,10 @@ impl Connections {
         self.streams.opening.insert(slot, Box::new(opening));
     }
 
-    #[cfg(test)]
+    /// Whether there are streams, opening or open, or anything that was kept for them.
     pub(in crate::shard) fn has_streams(&self) -> bool {
-        !self.streams.is_empty()
+        let Streams { opening, admitted, credentials } = &self.streams;
+        !opening.is_empty() || !admitted.is_empty() || credentials.len() > 0
     }
 
     /// A poll counts as a connection of its app while it is held (R-POLL-2).
