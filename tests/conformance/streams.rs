@@ -170,8 +170,8 @@ fn streams_open_by_key() {
     });
 }
 
-/// R-SSE-12: `after` is where one channel continues, empty from now, and anything else a gap; positions are told where
-/// each channel is, on streams and polls.
+/// R-SSE-12: `after` is where one channel continues: empty from now, and anything else is a gap. Streams and polls return
+/// the position of each channel on request.
 #[test]
 fn channels_continue_where_they_say() {
     with_shards(|server| {

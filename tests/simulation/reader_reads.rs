@@ -106,7 +106,7 @@ impl World {
         let is_stable = self.store_is_stable_since(owed.started);
         let is_right = owed.statuses.contains(&response.status)
             || (!is_stable && owed.statuses_in_flux.contains(&response.status));
-        // A stream whose credential ends while it is opened is told to try again.
+        // The server refuses a stream with 503 if its credential ends while it is opened.
         let is_late = self.draining || self.may_overload() || self.scenario.few_slots || !is_stable;
         let excused = match response.status {
             429 => self.scenario.quota && owed.app == 0,
