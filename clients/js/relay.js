@@ -880,10 +880,11 @@ const SHORT_LIFE_MS = 10_000;
 const SIGNED_ID_MS_MAX = 540_000;
 const WRAPPED = Symbol.for('@relay/client/fallback');
 const RESUMING = Symbol.for('@relay/client/resume');
-function fallbackOptions(option = true) {
+function fallbackOptions(option) {
+  option ??= true;
   if (option === false || typeof fetch !== 'function') return undefined;
   const given = Array.isArray(option) ? { transports: option } : option === true ? {} : option;
-  const { transports = TRANSPORTS, timeout = TIMEOUT_MS, retryInterval = RETRY_INTERVAL_MS } = given ?? {};
+  const { transports = TRANSPORTS, timeout = TIMEOUT_MS, retryInterval = RETRY_INTERVAL_MS } = given;
   const areTransports = Array.isArray(transports) && transports.every((name) => TRANSPORTS.includes(name));
   if (typeof option !== 'object' && option !== true) {
     throw new TypeError('Relay: fallback is true, false, a list of "sse" and "poll", or an object');
@@ -1722,7 +1723,7 @@ function defineRelay(Pusher, scriptUrl) {
   class Relay extends Pusher {
     constructor(key, options = {}) {
       let self;
-      const fallback = fallbackOptions(options.fallback ?? undefined);
+      const fallback = fallbackOptions(options.fallback);
       super(key, pusherOptions(options, scriptUrl, () => self));
       self = this;
       const facts = canShare() ? sharingFacts(options, this.config) : undefined;

@@ -1,7 +1,7 @@
 // The handlers with which pusher-js authorizes channels and signs its user in.
 
-import { endpointAddress } from './place.js';
 import { isStreamId, needsWebSocket } from './over_http.js';
+import { endpointAddress } from './place.js';
 import { AuthFailure, checkChannel, checkUser, isRefusal, post } from './request.js';
 
 /** Channels in one request (R-AUTHEP-10). */

@@ -17,7 +17,7 @@ export function defineRelay(Pusher, scriptUrl) {
   class Relay extends Pusher {
     constructor(key, options = {}) {
       let self;
-      const fallback = fallbackOptions(options.fallback ?? undefined);
+      const fallback = fallbackOptions(options.fallback);
       super(key, pusherOptions(options, scriptUrl, () => self));
       self = this;
       const facts = canShare() ? sharingFacts(options, this.config) : undefined;

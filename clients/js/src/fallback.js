@@ -34,10 +34,11 @@ const WRAPPED = Symbol.for('@relay/client/fallback');
 const RESUMING = Symbol.for('@relay/client/resume');
 
 /** The option `fallback` (R-CLIENT-13); undefined if the client uses WebSockets only. */
-export function fallbackOptions(option = true) {
+export function fallbackOptions(option) {
+  option ??= true;
   if (option === false || typeof fetch !== 'function') return undefined;
   const given = Array.isArray(option) ? { transports: option } : option === true ? {} : option;
-  const { transports = TRANSPORTS, timeout = TIMEOUT_MS, retryInterval = RETRY_INTERVAL_MS } = given ?? {};
+  const { transports = TRANSPORTS, timeout = TIMEOUT_MS, retryInterval = RETRY_INTERVAL_MS } = given;
   const areTransports = Array.isArray(transports) && transports.every((name) => TRANSPORTS.includes(name));
   if (typeof option !== 'object' && option !== true) {
     throw new TypeError('Relay: fallback is true, false, a list of "sse" and "poll", or an object');
