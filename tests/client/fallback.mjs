@@ -4,8 +4,9 @@
 import assert from 'node:assert/strict';
 import process from 'node:process';
 import Relay from '@relay/client';
-import { proxy } from './proxy.mjs';
-import { api, appId, eventually, key, main, once, publish, relayHost, relayPort, serve, signed, signedUser, within } from './rig.mjs';
+import { next, publishing } from './numbers.mjs';
+import { kinds, proxy } from './proxy.mjs';
+import { api, appId, eventually, key, main, once, relayHost, relayPort, serve, signed, signedUser, within } from './rig.mjs';
 
 const clients = [];
 
@@ -49,19 +50,8 @@ async function join(client, name) {
   return channel;
 }
 
-let number = 0;
-
-async function next(...names) {
-  number += 1;
-  for (const name of names) await publish(name, 'n', { number });
-  return number;
-}
-
 const arrived = (client, name, wanted) =>
   eventually(`${name}: event ${wanted}, of ${client.seen[name].join()}`, () => client.seen[name].includes(wanted));
-
-/** Requests of a proxy's clients: `ws`, `time`, `sse` or `poll`. */
-const kinds = (through) => through.heads.map((head) => /^GET \/app\/[^/?]+(?:\/(\w+))?/.exec(head)?.[1] ?? 'ws');
 
 const scenarios = {
   /** A client whose WebSocket works sends nothing else, and its handshake is that of a client without this option. */
@@ -120,15 +110,7 @@ const scenarios = {
       const through = await proxy({ upgrades: 403, buffers, doubles: true });
       const client = connect(through, { timeout: 800, retryInterval: 1000 });
       for (const name of names) await join(client, name);
-      const first = await next(...names);
-      let last = first;
-      let isOver = false;
-      const publishing = (async () => {
-        while (!isOver) {
-          last = await next(...names);
-          await new Promise((resolve) => setTimeout(resolve, 5));
-        }
-      })();
+      const numbers = await publishing(names, 5);
       const over = buffers ? 'poll' : 'sse';
       for (let round = 1; round <= 3; round += 1) {
         assert.equal(client.transport, over);
@@ -136,33 +118,27 @@ const scenarios = {
           const before = kinds(through).filter((kind) => kind === over).length;
           through.cut();
           await eventually('another request', () => kinds(through).filter((kind) => kind === over).length > before);
-          const one = last;
-          await arrived(client, 'news', one);
+          await arrived(client, 'news', numbers.last);
         }
         await join(client, `other-${round}`);
         client.unsubscribe(`other-${round}`);
         through.upgrades = 'pass';
         await eventually('a WebSocket', () => client.transport === 'websocket');
         await once(client.channel('private-b'), 'pusher:subscription_succeeded');
-        await arrived(client, 'private-b', last);
+        await arrived(client, 'private-b', numbers.last);
         through.upgrades = 403;
         through.cut();
         await eventually('HTTP', () => client.transport === over && client.channel('private-b').subscribed);
         console.log(`${over}: round ${round}`);
       }
-      isOver = true;
-      await publishing;
-      last = await next(...names);
-      const all = Array.from({ length: last - first + 1 }, (_, index) => first + index);
+      await numbers.stop();
+      let count;
       for (const name of names) {
-        await arrived(client, name, last);
-        const doubled = client.seen[name].filter((event, at) => client.seen[name].indexOf(event) !== at);
-        const lost = all.filter((event) => !client.seen[name].includes(event));
-        assert.deepEqual({ lost, doubled }, { lost: [], doubled: [] }, `${name} by ${over}`);
-        assert.deepEqual(client.seen[name], all, `${name} is in order`);
+        await arrived(client, name, numbers.last);
+        count = numbers.check(client.seen[name], `${name} by ${over}`);
       }
       assert.deepEqual(client.gaps, []);
-      console.log(`${over}: ${all.length} events on each of 3 channels, 9 resets, 6 moves: 0 lost, 0 doubled`);
+      console.log(`${over}: ${count} events on each of 3 channels, 9 resets, 6 moves: 0 lost, 0 doubled`);
       client.disconnect();
     }
   },

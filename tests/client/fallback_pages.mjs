@@ -6,8 +6,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { SITE, withBrowser } from './browser.mjs';
-import { proxy } from './proxy.mjs';
-import { eventually, key, main, publish, serve, signed, within } from './rig.mjs';
+import { next, publishing } from './numbers.mjs';
+import { kinds, proxy } from './proxy.mjs';
+import { eventually, key, main, serve, signed, within } from './rig.mjs';
 
 const require = createRequire(import.meta.url);
 const read = (path) => readFileSync(require.resolve(path));
@@ -39,17 +40,6 @@ function pageScript() {
 }
 
 const QUICK = { timeout: 1000, retryInterval: 600_000 };
-
-let number = 0;
-
-async function next(...names) {
-  number += 1;
-  for (const name of names) await publish(name, 'n', { number });
-  return number;
-}
-
-const kinds = (through) =>
-  through.heads.filter((head) => !head.startsWith('OPTIONS')).map((head) => /^GET \/app\/[^/?]+(?:\/(\w+))?/.exec(head)?.[1] ?? 'ws');
 
 async function site() {
   const { port } = await serve(({ path, query, form }) => {
@@ -150,15 +140,7 @@ const scenarios = {
       const page = await open(context, origin, through, { scripts, fallback: { timeout: 1000, retryInterval: 1000 } });
       const subscribed = () => page.run(() => relay.channel('private-a').subscribed && relay.channel('news').subscribed);
       for (const name of names) await page.join(name);
-      const first = await next(...names);
-      let last = first;
-      let isOver = false;
-      const publishing = (async () => {
-        while (!isOver) {
-          last = await next(...names);
-          await new Promise((resolve) => setTimeout(resolve, 10));
-        }
-      })();
+      const numbers = await publishing(names, 10);
       const over = buffers ? 'poll' : 'sse';
       for (let round = 1; round <= 3; round += 1) {
         through.upgrades = 403;
@@ -168,26 +150,20 @@ const scenarios = {
           const before = kinds(through).filter((kind) => kind === over).length;
           through.cut();
           await eventually('another request', () => kinds(through).filter((kind) => kind === over).length > before);
-          await page.arrived('news', last);
+          await page.arrived('news', numbers.last);
         }
         through.upgrades = 'pass';
         await eventually('a WebSocket', async () => (await page.transport()) === 'websocket' && (await subscribed()));
-        await page.arrived('private-a', last);
+        await page.arrived('private-a', numbers.last);
       }
-      isOver = true;
-      await publishing;
-      last = await next(...names);
-      const all = Array.from({ length: last - first + 1 }, (_, index) => first + index);
+      await numbers.stop();
+      let count;
       for (const name of names) {
-        await page.arrived(name, last);
-        const numbers = await page.run((channel) => seen[channel], name);
-        const doubled = numbers.filter((event, at) => numbers.indexOf(event) !== at);
-        const lost = all.filter((event) => !numbers.includes(event));
-        assert.deepEqual({ lost, doubled }, { lost: [], doubled: [] }, `${name} by ${over}, ${scripts}`);
-        assert.deepEqual(numbers, all, `${name} is in order`);
+        await page.arrived(name, numbers.last);
+        count = numbers.check(await page.run((channel) => seen[channel], name), `${name} by ${over}, ${scripts}`);
       }
       assert.deepEqual(await page.run(() => gaps), []);
-      console.log(`${over}: ${all.length} events on each of 2 channels: 0 lost, 0 doubled`);
+      console.log(`${over}: ${count} events on each of 2 channels: 0 lost, 0 doubled`);
       await page.close();
       await context.close();
     }

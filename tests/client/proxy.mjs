@@ -91,6 +91,12 @@ export async function proxy({ host = '127.0.0.1', limit = () => Infinity, double
   });
 }
 
+/** Requests of a proxy's clients, without preflights: `ws`, `time`, `sse` or `poll`. */
+export function kinds(through) {
+  const heads = through.heads.filter((head) => !head.startsWith('OPTIONS'));
+  return heads.map((head) => /^GET \/app\/[^/?]+(?:\/(\w+))?/.exec(head)?.[1] ?? 'ws');
+}
+
 /** Passes bytes one piece after another, each in a turn of its own. */
 async function inPieces(pair, bytes, size) {
   pair.upstream.pause();
